@@ -1,0 +1,64 @@
+"""Every error that hwsearch raises on purpose.
+
+HwsearchError             exit code 1: something went wrong that is not the caller's input
+├── InputError            exit code 2: a value, file or option that the caller can correct
+├── InfeasibleError       exit code 3: no architecture satisfies the constraints
+├── EvaluationError       one trial failed; the reason is recorded and the search goes on
+│   └── DeviceError       the device's runtime refused, crashed or hung on one model
+└── VerificationError     an exported artifact is not what it claims to be
+
+A message says what was wrong, the value given, what is allowed, and the next step.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class HwsearchError(Exception):
+    """Base of every error raised on purpose; its text is meant for the user."""
+
+    exit_code = 1
+
+
+class InputError(HwsearchError, ValueError):
+    """The caller gave something that cannot be used; nothing has been changed."""
+
+    exit_code = 2
+
+
+class InfeasibleError(HwsearchError):
+    """No architecture satisfies the constraints; the text says what came closest."""
+
+    exit_code = 3
+
+
+class EvaluationError(HwsearchError):
+    """One architecture could not be evaluated; its text is the trial's recorded reason."""
+
+
+class DeviceError(EvaluationError):
+    """The device's runtime refused, crashed or hung on one model."""
+
+
+class VerificationError(HwsearchError):
+    """An artifact differs from what it promises."""
+
+
+def unknown(
+    what: str, given: object, allowed: Iterable[object], next_step: str = ""
+) -> InputError:
+    """Build the error for a name that is not among the allowed ones, with the nearest match.
+
+    Args:
+        what: The kind of thing, as the user knows it ("supernet", "option of ort-cpu").
+        given: The value that was not recognised.
+        allowed: Every value that would have been.
+        next_step: A sentence on what to do, appended as it is.
+    """
+    names = [str(name) for name in allowed]
+    nearest = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    step = f" {next_step}" if next_step else ""
+    return InputError(
+        f"unknown {what} {given!r}; known: {', '.join(names) or 'none'}.{hint}{step}"
+    )

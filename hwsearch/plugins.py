@@ -1,0 +1,70 @@
+"""Families and devices by name through entry points: one door for ours and a stranger's."""
+
+import importlib
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from hwsearch.errors import InputError, unknown
+
+
+def names(group: str) -> list[str]:
+    """Sorted names registered in an entry-point group, such as ``hwsearch.devices``."""
+    return sorted(_registered(group))
+
+
+def load(group: str, name: str, what: str) -> Any:
+    """Import what is registered under a name.
+
+    Args:
+        group: Entry-point group, such as ``hwsearch.supernets``.
+        name: The registered name.
+        what: How messages call such a thing ("supernet", "device").
+
+    Raises:
+        InputError: The name is not registered, registered twice, or cannot be imported.
+    """
+    registered = _registered(group)
+    if name not in registered:
+        raise unknown(what, name, registered)
+    try:
+        return registered[name].load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{what} {name!r} is registered as {registered[name].value!r}, which cannot be "
+            f"loaded: {error}. Reinstall the package that registers it."
+        ) from error
+
+
+def import_function(spec: str, what: str) -> Any:
+    """Import ``module:function``, looking in the working directory too.
+
+    Raises:
+        InputError: The text has no colon, or the module or its attribute does not exist.
+    """
+    module_name, colon, attribute = spec.partition(":")
+    if not (module_name and colon and attribute):
+        raise InputError(f"{what} {spec!r} is not of the form module:function")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(f"{what} {spec!r}: cannot import {module_name!r}: {error}") from error
+    if not hasattr(module, attribute):
+        raise InputError(f"{what} {spec!r}: module {module_name!r} has no {attribute!r}")
+    return getattr(module, attribute)
+
+
+def _registered(group: str) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=group):
+        first = found.setdefault(point.name, point)
+        if first.value != point.value:
+            raise InputError(
+                f"the name {point.name!r} is registered twice in {group}: as {first.value!r} and "
+                f"as {point.value!r}. Uninstall one of the two packages."
+            )
+    return found
