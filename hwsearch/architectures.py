@@ -1,0 +1,195 @@
+"""Architectures: batches of canonical assignments, and one of them as people read it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsearch.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from hwsearch.space import Option, SearchSpace
+
+
+class Architecture(Mapping[str, "Option"]):
+    """One architecture as a read-only mapping from its active choices to their options.
+
+    Asking for a choice that is not active, or that the space does not have, raises ``KeyError``.
+
+    Attributes:
+        space: The search space that it belongs to.
+        mapping: The same as a plain ``dict`` of plain Python values.
+    """
+
+    def __init__(self, space: SearchSpace, mapping: dict[str, Option]) -> None:
+        self.space = space
+        self.mapping = mapping
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits that name this architecture in every process and every version.
+
+        They are the start of the SHA-256 of the lines ``name=repr(option)`` of the active choices
+        sorted by name, so neither the order of the choices nor inactive ones matter.
+        """
+        return _key(_line(name, self.mapping[name]) for name in sorted(self.mapping))
+
+    def __getitem__(self, name: str) -> Option:
+        try:
+            return self.mapping[name]
+        except KeyError:
+            raise KeyError(self._why_absent(name)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.mapping)
+
+    def __len__(self) -> int:
+        return len(self.mapping)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Architecture):
+            return self.key == other.key
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return f"Architecture({self.key}: {self.mapping!r})"
+
+    def _why_absent(self, name: str) -> str:
+        for choice in self.space.choices:
+            if choice.name == name:
+                return f"choice {name!r} is inactive here: it is active where {choice.condition}"
+        return str(unknown("choice", name, self.space.names))
+
+
+class Architectures:
+    """A batch of architectures of one space, in canonical form; made by a ``SearchSpace``.
+
+    An integer index gives an ``Architecture``; a slice, an integer array or a boolean mask gives
+    ``Architectures``.
+
+    Attributes:
+        space: The search space that they belong to.
+        indices: (n, number of choices) int64, read-only: the position of the option of every
+            choice among its options; 0 where the choice is inactive.
+        active: (n, number of choices) bool, read-only: whether the choice is active.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # batches are compared by content
+
+    def __init__(
+        self, space: SearchSpace, indices: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]
+    ) -> None:
+        indices.setflags(write=False)
+        active.setflags(write=False)
+        self.space = space
+        self.indices = indices
+        self.active = active
+
+    @staticmethod
+    def concatenate(batches: Sequence[Architectures]) -> Architectures:
+        """Join batches of one space, in order, keeping duplicates.
+
+        Raises:
+            InputError: There are no batches, or their spaces differ.
+        """
+        if not batches:
+            raise InputError("there is nothing to concatenate: give at least one batch")
+        space = batches[0].space
+        for batch in batches:
+            space.check_own(batch)
+        return Architectures(
+            space,
+            np.concatenate([batch.indices for batch in batches]),
+            np.concatenate([batch.active for batch in batches]),
+        )
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The ``Architecture.key`` of every architecture, in order."""
+        by_name = sorted(range(len(self.space.choices)), key=self.space.names.__getitem__)
+        choices = [self.space.choices[position] for position in by_name]
+        lines = [[_line(choice.name, o) for o in choice.options] for choice in choices]
+        rows = self.indices[:, by_name].tolist()
+        active = self.active[:, by_name].tolist()
+        return [
+            _key(text[i] for text, i, used in zip(lines, *pair, strict=True) if used)
+            for pair in zip(rows, active, strict=True)
+        ]
+
+    def unique(self, exclude: Architectures | None = None) -> Architectures:
+        """Keep the first occurrence of every architecture, in order.
+
+        Args:
+            exclude: Architectures to leave out altogether.
+
+        Raises:
+            InputError: ``exclude`` is of another space.
+        """
+        seen: set[bytes] = set()
+        if exclude is not None:
+            self.space.check_own(exclude)
+            seen.update(exclude._rows())
+        first = []
+        for position, row in enumerate(self._rows()):
+            if row not in seen:
+                seen.add(row)
+                first.append(position)
+        return self[first]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Architecture]:
+        return (self[position] for position in range(len(self)))
+
+    @overload
+    def __getitem__(self, item: int | np.integer[Any]) -> Architecture: ...
+    @overload
+    def __getitem__(
+        self, item: slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]
+    ) -> Architectures: ...
+    def __getitem__(self, item: Any) -> Architecture | Architectures:
+        if isinstance(item, int | np.integer):
+            row = zip(
+                self.space.choices,
+                self.indices[item].tolist(),
+                self.active[item].tolist(),
+                strict=True,
+            )
+            return Architecture(
+                self.space, {choice.name: choice.options[i] for choice, i, used in row if used}
+            )
+        if not isinstance(item, slice):
+            item = np.asarray(item)
+            item = item if item.size else item.astype(np.intp)
+        return Architectures(self.space, self.indices[item], self.active[item])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Architectures):
+            return NotImplemented
+        return self.space == other.space and np.array_equal(self.indices, other.indices)
+
+    def __repr__(self) -> str:
+        return f"Architectures({len(self)} of {self.space!r})"
+
+    def _rows(self) -> list[bytes]:
+        raw = np.ascontiguousarray(self.indices).tobytes()
+        width = self.indices.itemsize * self.indices.shape[1]
+        return [raw[start : start + width] for start in range(0, len(raw), width)]
+
+
+def _line(name: str, option: Option) -> str:
+    # ASCII: which characters repr() escapes depends on the Unicode tables of the Python version
+    return f"{name}={option!a}"
+
+
+def _key(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

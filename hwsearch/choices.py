@@ -1,0 +1,198 @@
+"""Choices, and the forest that their conditions form.
+
+A choice may be active only under some options of one other choice, so the choices form a forest.
+Given the option of a parent, the subtrees below it are independent: the distinct architectures
+can be counted exactly and drawn uniformly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsearch.errors import InputError, unknown
+
+Option: TypeAlias = int | float | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One named choice of a search space.
+
+    Attributes:
+        name: Unique in its space; printable text without ``=``.
+        options: Distinct values, small to large where they are numbers: the first ones make the
+            smallest architecture, the last ones the largest.
+        active: The parent choice and those of its options under which this choice is active;
+            ``None`` for a choice that always is. Where the parent is inactive, so is this one.
+
+    Raises:
+        InputError: A name, option or condition that is not as said above.
+    """
+
+    name: str
+    options: tuple[Option, ...]
+    active: tuple[str, tuple[Option, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if not _is_name(self.name):
+            raise InputError(
+                f"choice name {self.name!r} is not usable; give a text that is not empty, all "
+                "printable and without '='"
+            )
+        what = f"choice {self.name!r}"
+        object.__setattr__(self, "options", _checked_options(self.options, what))
+        if self.active is not None:
+            object.__setattr__(self, "active", _checked_condition(self.active, what))
+
+    @property
+    def ordered(self) -> bool:
+        """Whether all options are numbers (``bool`` is none) in increasing order."""
+        numbers = [o for o in self.options if not isinstance(o, str | bool)]
+        return len(numbers) == len(self.options) and numbers == sorted(numbers)
+
+    @property
+    def condition(self) -> str:
+        """When this choice is active, in words: ``stage1.depth is 3 or 4``, or ``always``."""
+        if self.active is None:
+            return "always"
+        parent, options = self.active
+        return f"{parent} is {' or '.join(map(repr, options))}"
+
+    def index(self, option: object) -> int:
+        """Position of an option among the options; 3.0 is the option 3, but ``True`` is not 1.
+
+        Raises:
+            InputError: It is not one of them.
+        """
+        given = option.item() if isinstance(option, np.generic) else option
+        if isinstance(given, int | float | str):
+            for position, known in enumerate(self.options):
+                if known == given and isinstance(known, bool) == isinstance(given, bool):
+                    return position
+        raise unknown(f"option of choice {self.name!r}", option, self.options)
+
+
+class Forest:
+    """Which choices are active where, how many architectures there are, and drawing them.
+
+    Arrays of indices are (n, number of choices) int64: option positions, in range.
+
+    Raises:
+        InputError: A name is there twice, a parent is unknown or does not come earlier, or a
+            condition names an option that the parent does not have.
+    """
+
+    def __init__(self, choices: Sequence[Choice]) -> None:
+        self._choices = choices
+        self._parents: list[int | None] = []
+        self._activating: list[npt.NDArray[np.bool_]] = []  # per choice: by the parent's option
+        names = [choice.name for choice in choices]
+        for position, choice in enumerate(choices):
+            if choice.name in names[:position]:
+                raise InputError(f"two choices are named {choice.name!r}; names must be distinct")
+            parent, activating = _condition(choice, names, choices[:position])
+            self._parents.append(parent)
+            self._activating.append(activating)
+
+    @cached_property
+    def size(self) -> int:
+        """Exact number of distinct architectures."""
+        return math.prod(
+            sum(ways)
+            for ways, parent in zip(self._completions, self._parents, strict=True)
+            if parent is None
+        )
+
+    def active(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which choices are active, (n, number of choices)."""
+        active = np.ones(indices.shape, dtype=np.bool_)
+        for column, (parent, activating) in enumerate(
+            zip(self._parents, self._activating, strict=True)
+        ):
+            if parent is not None:
+                active[:, column] = active[:, parent] & activating[indices[:, parent]]
+        return active
+
+    def draw(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Draw indices, each choice as if it was active.
+
+        With inactive choices blanked out they are uniform over the distinct architectures.
+        """
+        indices = np.empty((n, len(self._choices)), dtype=np.int64)
+        for column, cuts in enumerate(self._cuts):
+            indices[:, column] = np.searchsorted(cuts, rng.random(n), side="right")
+        return indices
+
+    @cached_property
+    def _completions(self) -> list[list[int]]:
+        """Per choice and option: how many ways there are to fill the choices below it."""
+        ways = [[1] * len(choice.options) for choice in self._choices]
+        for position in reversed(range(len(ways))):
+            parent = self._parents[position]
+            if parent is not None:
+                for option in np.flatnonzero(self._activating[position]):
+                    ways[parent][option] *= sum(ways[position])
+        return ways
+
+    @cached_property
+    def _cuts(self) -> list[npt.NDArray[np.float64]]:
+        """Per choice: where a uniform number in [0, 1) passes from one option to the next."""
+        cuts = []
+        for ways in self._completions:
+            below = [sum(ways[: option + 1]) for option in range(len(ways) - 1)]
+            cuts.append(np.array([part / sum(ways) for part in below]))
+        return cuts
+
+
+def _condition(
+    choice: Choice, names: list[str], earlier: Sequence[Choice]
+) -> tuple[int | None, npt.NDArray[np.bool_]]:
+    """Position of the parent, and which of its options activate the choice."""
+    if choice.active is None:
+        return None, np.ones(0, dtype=np.bool_)
+    parent, options = choice.active
+    if parent not in names:
+        raise unknown(f"parent of choice {choice.name!r}", parent, names)
+    position = names.index(parent)
+    if position >= len(earlier):
+        raise InputError(
+            f"choice {choice.name!r} does not come after its parent {parent!r}; list parents first"
+        )
+    activating = np.zeros(len(earlier[position].options), dtype=np.bool_)
+    activating[[earlier[position].index(option) for option in options]] = True
+    return position, activating
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name.isprintable() and name != "" and "=" not in name
+
+
+def _checked_options(options: object, what: str) -> tuple[Option, ...]:
+    """Plain Python values: keys and JSON must not depend on NumPy's or an enum's spelling."""
+    if isinstance(options, str) or not isinstance(options, Sequence | np.ndarray):
+        raise InputError(f"{what}: the options are {options!r}; give a tuple of them")
+    plain = tuple(o.item() if isinstance(o, np.generic) else o for o in options)
+    if not plain:
+        raise InputError(f"{what}: there are no options; give at least one")
+    for option in plain:
+        if type(option) not in (int, float, str, bool):
+            raise InputError(f"{what}: option {option!r} is not a plain number, text or bool")
+        if isinstance(option, float) and not math.isfinite(option):
+            raise InputError(f"{what}: option {option!r} is not finite")
+    if len(set(plain)) < len(plain):
+        raise InputError(f"{what}: the options {plain!r} are not distinct")
+    return plain
+
+
+def _checked_condition(active: object, what: str) -> tuple[str, tuple[Option, ...]]:
+    match active:
+        case (str(parent), options):
+            return parent, _checked_options(options, f"{what}, condition on {parent!r}")
+    raise InputError(f"{what}: active is {active!r}; give (name of the parent, its options)")

@@ -1,0 +1,346 @@
+"""Search spaces: count, draw, vary and encode architectures, always canonical, many at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsearch import encoding
+from hwsearch.architectures import Architecture, Architectures
+from hwsearch.choices import Choice, Forest, Option
+from hwsearch.errors import InputError, unknown
+
+__all__ = ["Architecture", "Architectures", "Choice", "Option", "SearchSpace", "Seed"]
+
+Seed: TypeAlias = int | np.random.Generator
+
+_MAX_ROUNDS = 64
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+
+class SearchSpace:
+    """An ordered list of choices, every one after the parent that it depends on.
+
+    Attributes:
+        choices: The choices, in order; column j of every array here belongs to choice j.
+        names: Their names.
+        size: Exact number of distinct architectures.
+
+    Raises:
+        InputError: There is no choice, a name is there twice, a parent is unknown or does not
+            come earlier, or a condition names an option that the parent does not have.
+    """
+
+    def __init__(self, choices: Iterable[Choice]) -> None:
+        self.choices = tuple(choices)
+        self.names = [choice.name for choice in self.choices]
+        if not self.choices:
+            raise InputError("a search space needs at least one choice; none was given")
+        self._forest = Forest(self.choices)
+        self.size = self._forest.size
+        self._known_names = frozenset(self.names)
+        self._n_options = np.array([len(choice.options) for choice in self.choices])
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that name this space, its order of choices and options included."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def architectures(
+        self, mappings: Mapping[str, object] | Iterable[Mapping[str, object]]
+    ) -> Architectures:
+        """Build architectures from mappings of choice names to options.
+
+        Inactive choices may be absent; where they are given they make no difference.
+
+        Raises:
+            InputError: A choice or option is unknown, or an active choice is absent.
+        """
+        rows = [mappings] if isinstance(mappings, Mapping) else list(mappings)
+        indices = np.array([self._row(row) for row in rows], dtype=np.int64)
+        archs = self._canonical(np.maximum(indices.reshape(-1, len(self.choices)), 0))
+        absent = (indices.reshape(archs.active.shape) < 0) & archs.active
+        if absent.any():
+            choice = self.choices[int(np.argwhere(absent)[0, 1])]
+            raise InputError(
+                f"choice {choice.name!r} is not given, but active ({choice.condition}); "
+                f"its options: {', '.join(map(repr, choice.options))}"
+            )
+        return archs
+
+    def from_indices(self, indices: npt.ArrayLike) -> Architectures:
+        """Build architectures from option positions, making them canonical.
+
+        Args:
+            indices: (n, number of choices) integers.
+
+        Raises:
+            InputError: The shape or type is another, or a position is out of range.
+        """
+        array = np.asarray(indices)
+        expected = f"integers of shape (n, {len(self.choices)})"
+        if array.ndim != 2 or array.shape[1] != len(self.choices):
+            raise InputError(f"indices have shape {array.shape}; give {expected}")
+        if not np.issubdtype(array.dtype, np.integer):
+            raise InputError(f"indices are of type {array.dtype}; give {expected}")
+        wrong = (array < 0) | (array >= self._n_options)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            choice = self.choices[column]
+            raise InputError(
+                f"index {array[row, column]} in row {row} is out of range: choice "
+                f"{choice.name!r} has {len(choice.options)} options, {choice.options!r}"
+            )
+        return self._canonical(array.astype(np.int64))
+
+    def sample(self, n: int, seed: Seed) -> Architectures:
+        """Draw n architectures, with replacement, uniformly over the distinct ones.
+
+        Raises:
+            InputError: ``n`` is negative.
+        """
+        return self._canonical(self._forest.draw(_count(n), np.random.default_rng(seed)))
+
+    def sample_distinct(
+        self, n: int, seed: Seed, exclude: Architectures | None = None
+    ) -> Architectures:
+        """Draw n pairwise distinct architectures, uniformly; all there are if fewer remain.
+
+        Args:
+            n: How many.
+            seed: Seed or generator.
+            exclude: Architectures that must not be among them.
+
+        Raises:
+            InputError: ``n`` is negative, or ``exclude`` is of another space.
+        """
+        rng = np.random.default_rng(seed)
+        n_excluded = 0 if exclude is None else len(exclude)
+        if self.size <= 2 * (_count(n) + n_excluded):
+            everything = self.enumerate(self.size)
+            return everything[rng.permutation(self.size)].unique(exclude)[:n]
+        found = self.sample(0, rng)
+        for _ in range(_MAX_ROUNDS):  # every draw is new with a chance above one half
+            draws = [found, self.sample(2 * n, rng)]
+            found = Architectures.concatenate(draws).unique(exclude)[:n]
+            if len(found) == n:
+                break
+        return found
+
+    def sample_spread(self, n: int, seed: Seed) -> Architectures:
+        """Pick n distinct architectures graded by size; all there are if the space is smaller.
+
+        The first is the smallest and the last the largest. Those in between are near-balanced:
+        every ordered choice stands near one relative position, which climbs in even steps, and
+        is rounded up or down at random; unordered choices are drawn at random.
+
+        Raises:
+            InputError: ``n`` is below 1.
+        """
+        if n < 1:
+            raise InputError(f"cannot spread {n} architectures over the sizes; ask for 1 or more")
+        rng = np.random.default_rng(seed)
+        n = min(n, self.size)
+        ends = [self.smallest(), self.largest()][:n]
+        used = Architectures.concatenate(ends)
+        between: list[Architectures] = []
+        for position in np.linspace(0.0, 1.0, n)[1:-1]:
+            found = self._balanced(float(position), used, rng)
+            between.append(found)
+            used = Architectures.concatenate([used, found])
+        return Architectures.concatenate([*ends[:1], *between, *ends[1:]])
+
+    def smallest(self) -> Architectures:
+        """The one architecture with the first option everywhere."""
+        return self._canonical(np.zeros((1, len(self.choices)), dtype=np.int64))
+
+    def largest(self) -> Architectures:
+        """The one architecture with the last option everywhere."""
+        return self._canonical(self._n_options[np.newaxis] - 1)
+
+    def enumerate(self, limit: int) -> Architectures:
+        """Every distinct architecture once, in lexicographic order of the indices.
+
+        Raises:
+            InputError: There are more than ``limit``.
+        """
+        if self.size > limit:
+            raise InputError(
+                f"the space has {_readable(self.size)} architectures, more than the limit of "
+                f"{limit}; sample it instead"
+            )
+        indices = np.zeros((1, len(self.choices)), dtype=np.int64)
+        for column, n_options in enumerate(self._n_options):
+            copies = np.where(self._forest.active(indices)[:, column], n_options, 1)
+            first = np.repeat(np.cumsum(copies) - copies, copies)
+            indices = np.repeat(indices, copies, axis=0)
+            indices[:, column] = np.arange(len(indices)) - first
+        return self._canonical(indices)
+
+    def mutate(
+        self, archs: Architectures, rng: np.random.Generator, rate: float | None = None
+    ) -> Architectures:
+        """Change every architecture in at least one active choice.
+
+        Args:
+            archs: The architectures to change.
+            rng: Source of randomness.
+            rate: Chance of every active choice to take another of its options, in [0, 1]; by
+                default such that one is expected to. Choices that become active are drawn.
+
+        Raises:
+            InputError: The architectures are of another space, or the rate is out of range.
+        """
+        self.check_own(archs)
+        if rate is not None and not 0.0 <= rate <= 1.0:
+            raise InputError(f"mutation rate {rate!r} is out of range; give 0 to 1")
+        changeable = archs.active & (self._n_options > 1)
+        chance = 1.0 / np.maximum(changeable.sum(axis=1, keepdims=True), 1)
+        luck = np.where(changeable, rng.random(changeable.shape), np.inf)
+        lucky = luck < (chance if rate is None else rate)
+        lucky |= luck == luck.min(axis=1, keepdims=True)
+        shift = rng.integers(1, np.maximum(self._n_options, 2), size=lucky.shape)
+        changed = (archs.indices + shift) % self._n_options
+        drawn = self._forest.draw(len(archs), rng)
+        kept = np.where(archs.active, archs.indices, drawn)
+        return self._canonical(np.where(lucky & changeable, changed, kept))
+
+    def crossover(
+        self, a: Architectures, b: Architectures, rng: np.random.Generator
+    ) -> Architectures:
+        """Make one child of every pair (a[i], b[i]), each choice from either with equal chance.
+
+        A choice that only one of the two has active comes from that one.
+
+        Raises:
+            InputError: They are of another space, or not equally many.
+        """
+        self.check_own(a)
+        self.check_own(b)
+        if len(a) != len(b):
+            raise InputError(f"cannot cross {len(a)} architectures with {len(b)}; give as many")
+        coin = rng.random(a.active.shape) < 0.5
+        from_a = a.active & (coin | ~b.active)
+        return self._canonical(np.where(from_a, a.indices, b.indices))
+
+    def encode(self, archs: Architectures, kind: str = "onehot") -> npt.NDArray[np.float64]:
+        """Encode architectures as rows of numbers; inactive choices contribute zeros only.
+
+        Args:
+            archs: n architectures of this space.
+            kind: ``"onehot"``: one column per option. ``"ordinal"``: one column per ordered
+                choice, rising from 0 (first option) to 1 (last option) in even steps, one-hot
+                columns for the others, and one 0/1 column per distinct condition, which tells
+                an inactive choice from one at its first option.
+
+        Returns:
+            (n, len(features(kind))) values in [0, 1], never NaN.
+
+        Raises:
+            InputError: The kind is unknown, or the architectures are of another space.
+        """
+        self.check_own(archs)
+        return encoding.encode(archs, kind)
+
+    def features(self, kind: str = "onehot") -> list[str]:
+        """Names of the columns that ``encode`` gives for this kind.
+
+        Raises:
+            InputError: The kind is unknown.
+        """
+        return encoding.features(self.choices, kind)
+
+    def to_json(self) -> str:
+        """Write the space as JSON; ``from_json`` gives an equal space back."""
+        choices: list[dict[str, Any]] = []
+        for choice in self.choices:
+            choices.append({"name": choice.name, "options": choice.options})
+            if choice.active is not None:
+                choices[-1]["active"] = choice.active
+        return json.dumps({"choices": choices})
+
+    @classmethod
+    def from_json(cls, text: str) -> SearchSpace:
+        """Read a space that ``to_json`` wrote.
+
+        Raises:
+            InputError: The text is not JSON, or is none of a search space.
+        """
+        try:
+            return cls(Choice(**choice) for choice in json.loads(text)["choices"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"this is not the JSON of a search space: {error!r}") from error
+
+    def check_own(self, archs: Architectures) -> None:
+        """Raise InputError where architectures belong to another space."""
+        if archs.space != self:
+            raise InputError(
+                f"these architectures belong to another space: {archs.space!r}, not {self!r}"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SearchSpace):
+            return NotImplemented
+        return self is other or self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({len(self.choices)} choices, {_readable(self.size)} architectures)"
+
+    def _row(self, mapping: Mapping[str, object]) -> list[int]:
+        if not isinstance(mapping, Mapping):
+            raise InputError(f"{mapping!r} is no mapping of choice names to options; give a dict")
+        for name in mapping:
+            if name not in self._known_names:
+                raise unknown("choice", name, self.names)
+        return [
+            choice.index(mapping[choice.name]) if choice.name in mapping else -1
+            for choice in self.choices
+        ]
+
+    def _canonical(self, indices: npt.NDArray[np.int64]) -> Architectures:
+        active = self._forest.active(indices)
+        return Architectures(self, np.where(active, indices, 0), active)
+
+    def _balanced(
+        self, position: float, used: Architectures, rng: np.random.Generator
+    ) -> Architectures:
+        """One architecture near a relative position that is not among the used ones.
+
+        The rounding offsets of choices with equally many options are spread evenly over [0, 1)
+        (multiples of the golden ratio are, in every stretch), so that roundings up and down
+        cancel in the sum; the offsets widen with every try that finds nothing new.
+        """
+        n_choices = len(self.choices)
+        ordered = np.array([choice.ordered for choice in self.choices])
+        offsets = np.empty(n_choices)
+        for attempt in range(_MAX_ROUNDS):
+            alike = np.lexsort((rng.random(n_choices), self._n_options))
+            offsets[alike] = (np.arange(n_choices) * _GOLDEN_RATIO + rng.random()) % 1.0
+            widened = 0.5 + (offsets - 0.5) * (1.0 + attempt / 8)
+            near = np.floor(position * (self._n_options - 1) + widened)
+            anywhere = rng.integers(self._n_options)
+            indices = np.where(ordered, near.clip(0, self._n_options - 1), anywhere)
+            found = self._canonical(indices.astype(np.int64)[np.newaxis]).unique(used)
+            if len(found):
+                return found
+        return self.sample_distinct(1, rng, exclude=used)
+
+
+def _count(n: int) -> int:
+    if n < 0:
+        raise InputError(f"cannot draw {n} architectures; ask for 0 or more")
+    return n
+
+
+def _readable(size: int) -> str:
+    return f"{size:,}" if size < 1_000_000 else f"{Decimal(size):.2e}"
