@@ -1,0 +1,374 @@
+"""Trials and measurements: the records, the rules of a store, and a store in memory.
+
+A store holds rows and states; it decides nothing. `hwsearch.trials_sqlite` keeps one in a file.
+"""
+
+import json
+import math
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from hwsearch.space import Architecture, Option
+
+Purpose = Literal["search", "race", "confirm", "report"]
+PURPOSES: tuple[str, ...] = get_args(Purpose)
+
+
+class TrialState(StrEnum):
+    """Where a trial stands; `DONE` and `FAILED` are final."""
+
+    PROPOSED = "proposed"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the state is final."""
+        return self in (TrialState.DONE, TrialState.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One proposed architecture.
+
+    Args:
+        number: Position in the order of proposals, from 0 without gaps.
+        key: The architecture's key; no two trials of a store share one.
+        choices: The active choices and their options.
+        round: The search's round that proposed it.
+        origin: How it was proposed, such as ``sample`` or ``search``.
+        state: Where it stands.
+        reason: Why it failed; ``None`` unless it did.
+    """
+
+    number: int
+    key: str
+    choices: "dict[str, Option]"
+    round: int
+    origin: str
+    state: TrialState = TrialState.PROPOSED
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", dict(self.choices))
+        object.__setattr__(self, "round", int(self.round))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measurement:
+    """One value of one quantity of one architecture, with how it was obtained.
+
+    Args:
+        key: The architecture's key.
+        quantity: What was measured, such as ``top1`` or ``latency``.
+        context: Everything that decides the value: device and settings, or data and images.
+        purpose: What it was measured for: ``search``, ``race``, ``confirm`` or ``report``.
+        value: The number, in the quantity's unit; finite.
+        low: Lower end of the 95% interval, ``None`` where there is none; finite.
+        high: Upper end, likewise; not below ``low``.
+        count: How many images or runs it rests on, at least 1.
+        cost_s: Seconds that it took, at least 0.
+        samples: Raw times or outcomes per image, any shape, of plain numbers; kept as a
+            read-only copy.
+        details: Anything else, as plain JSON values; NaN is refused here too.
+
+    Raises:
+        InputError: A value breaks one of these rules; the text names it.
+    """
+
+    key: str
+    quantity: str
+    context: str
+    purpose: Purpose
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int
+    cost_s: float
+    samples: NDArray[Any] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("key", "quantity", "context"):
+            if not getattr(self, name):
+                raise InputError(f"a measurement of {self.quantity!r} needs a {name}")
+        if self.purpose not in PURPOSES:
+            raise unknown(f"purpose of a measurement of {self.quantity}", self.purpose, PURPOSES)
+        for name in ("value", "low", "high", "cost_s"):
+            if name in ("value", "cost_s") or getattr(self, name) is not None:
+                self._set(name, self._finite(name))
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise self._refused(f"its interval's low {self.low} is above its high {self.high}")
+        self._set("count", self._whole_count())
+        if self.cost_s < 0:
+            raise self._refused(f"cost_s is {self.cost_s}; seconds from 0 are needed")
+        self._set("samples", self._plain_samples())
+        self._set("details", self._plain_details())
+
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """``(key, quantity, context, purpose)``: a store holds one measurement of each."""
+        return (self.key, self.quantity, self.context, self.purpose)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Measurement):
+            return NotImplemented
+        return _comparable(self) == _comparable(other)
+
+    __hash__ = None  # type: ignore[assignment]  # details are mutable
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _refused(self, why: str) -> InputError:
+        return InputError(f"measurement of {self.quantity} of {self.key} refused: {why}")
+
+    def _finite(self, name: str) -> float:
+        given = getattr(self, name)
+        try:
+            number = float(given)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise self._refused(
+                f"{name} is {given!r}, not a finite number; what was not measured is left out"
+            )
+        return number + 0.0  # -0.0 becomes 0.0: SQLite does not keep that sign
+
+    def _whole_count(self) -> int:
+        try:
+            count = operator.index(self.count)
+        except TypeError:
+            count = 0
+        if count < 1:
+            raise self._refused(f"count is {self.count!r}; a whole number from 1 is needed")
+        return count
+
+    def _plain_samples(self) -> NDArray[Any] | None:
+        if self.samples is None:
+            return None
+        copy = np.array(self.samples)
+        if copy.dtype.hasobject:
+            raise self._refused("samples hold Python objects; an array of numbers is needed")
+        copy.setflags(write=False)
+        return copy
+
+    def _plain_details(self) -> dict[str, Any]:
+        try:
+            plain: dict[str, Any] = json.loads(json.dumps(self.details, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise self._refused(f"details are not plain JSON values: {error}") from error
+        return plain
+
+
+class Store(Protocol):
+    """Every trial and measurement of one run, in the order in which they happened.
+
+    - A call that returns has stored everything that it was given; one that raises, nothing.
+    - No two trials share a key, and no two measurements an identity.
+    - A finished trial (done, failed) never changes; a measurement never does.
+    - Measurements may be added to a finished trial, and only to an architecture that was
+      proposed: a proposal is stored before it is evaluated.
+    - What a store returns is the caller's: changing it changes nothing stored.
+    - One thread of one process writes.
+
+    Every method that is given an unknown key raises `InputError`, except the two look-ups of
+    measurements, for which there is nothing to find.
+    """
+
+    def propose(self, archs: "Iterable[Architecture]", round: int, origin: str) -> list[Trial]:
+        """Store a batch of proposals in the order given, all or none.
+
+        Raises:
+            InputError: A key was proposed before, or is twice in the batch.
+        """
+
+    def start(self, key: str) -> None:
+        """Mark a trial as running; again after an interruption is no error.
+
+        Raises:
+            InputError: The trial is finished.
+        """
+
+    def finish(self, key: str) -> None:
+        """Mark an unfinished trial as done.
+
+        Raises:
+            InputError: The trial is finished.
+        """
+
+    def fail(self, key: str, reason: str) -> None:
+        """Mark an unfinished trial as failed.
+
+        Raises:
+            InputError: The trial is finished, or the reason is empty.
+        """
+
+    def trials(self, state: TrialState | None = None) -> list[Trial]:
+        """All trials, or those in one state, in the order of proposals."""
+
+    def trial(self, key: str) -> Trial:
+        """The trial of one architecture."""
+
+    def add(self, measurement: Measurement) -> None:
+        """Append one measurement; the same as `add_all` of one."""
+
+    def add_all(self, measurements: Iterable[Measurement]) -> None:
+        """Append measurements in the order given, all or none.
+
+        Raises:
+            InputError: A measurement of that architecture, quantity, context and purpose is
+                there already, or twice among those given.
+        """
+
+    def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
+        """The one measurement of this identity, or ``None``: it has to be measured."""
+
+    def measurements(
+        self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
+    ) -> list[Measurement]:
+        """Measurements in the order of their adding, all or those that match what is given."""
+
+    def close(self) -> None:
+        """Release what the store holds; a second call does nothing."""
+
+
+class MemoryStore:
+    """A `Store` that lives as long as the process; for tests and `hwsearch.optimize`."""
+
+    def __init__(self) -> None:
+        self._trials: dict[str, Trial] = {}
+        self._measurements: dict[tuple[str, str, str, str], Measurement] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def propose(self, archs: "Iterable[Architecture]", round: int, origin: str) -> list[Trial]:
+        """Store a batch of proposals; see `Store`."""
+        trials = dict(self._trials)
+        for arch in archs:
+            if arch.key in trials:
+                raise already_proposed(arch.key)
+            trials[arch.key] = Trial(
+                number=len(trials),
+                key=arch.key,
+                choices=arch.mapping,
+                round=round,
+                origin=origin,
+            )
+        new = list(trials.values())[len(self._trials) :]
+        self._trials = trials
+        return [replace(trial) for trial in new]
+
+    def start(self, key: str) -> None:
+        """Mark a trial as running; see `Store`."""
+        self._move(key, TrialState.RUNNING)
+
+    def finish(self, key: str) -> None:
+        """Mark an unfinished trial as done; see `Store`."""
+        self._move(key, TrialState.DONE)
+
+    def fail(self, key: str, reason: str) -> None:
+        """Mark an unfinished trial as failed; see `Store`."""
+        self._move(key, TrialState.FAILED, check_reason(key, reason))
+
+    def trials(self, state: TrialState | None = None) -> list[Trial]:
+        """All trials, or those in one state; see `Store`."""
+        return [replace(t) for t in self._trials.values() if state in (None, t.state)]
+
+    def trial(self, key: str) -> Trial:
+        """The trial of one architecture; see `Store`."""
+        if key not in self._trials:
+            raise not_proposed(key)
+        return replace(self._trials[key])
+
+    def add(self, measurement: Measurement) -> None:
+        """Append one measurement; see `Store`."""
+        self.add_all([measurement])
+
+    def add_all(self, measurements: Iterable[Measurement]) -> None:
+        """Append measurements, all or none; see `Store`."""
+        new: dict[tuple[str, str, str, str], Measurement] = {}
+        for measurement in measurements:
+            if measurement.key not in self._trials:
+                raise not_proposed(measurement.key)
+            if measurement.identity in self._measurements or measurement.identity in new:
+                raise already_measured(measurement)
+            new[measurement.identity] = replace(measurement)
+        self._measurements.update(new)
+
+    def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
+        """The one measurement of this identity, or ``None``; see `Store`."""
+        found = self._measurements.get((key, quantity, context, purpose))
+        return None if found is None else replace(found)
+
+    def measurements(
+        self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
+    ) -> list[Measurement]:
+        """Measurements in the order of their adding; see `Store`."""
+        return [
+            replace(m)
+            for m in self._measurements.values()
+            if key in (None, m.key)
+            and quantity in (None, m.quantity)
+            and purpose in (None, m.purpose)
+        ]
+
+    def close(self) -> None:
+        """Do nothing: memory holds no file."""
+
+    def _move(self, key: str, state: TrialState, reason: str | None = None) -> None:
+        trial = self.trial(key)
+        if trial.state.is_finished:
+            raise finished(trial)
+        self._trials[key] = replace(trial, state=state, reason=reason)
+
+
+def already_proposed(key: str) -> InputError:
+    """The error for a key that a store holds already."""
+    return InputError(f"architecture {key} was proposed before; a store holds each one once")
+
+
+def not_proposed(key: str) -> InputError:
+    """The error for a key that a store does not hold."""
+    return InputError(f"no trial has the key {key!r}; propose the architecture first")
+
+
+def already_measured(measurement: Measurement) -> InputError:
+    """The error for an identity that a store holds already."""
+    key, quantity, context, purpose = measurement.identity
+    return InputError(
+        f"{quantity} of {key} was measured before for the purpose {purpose!r} in the context "
+        f"{context!r}; look it up with find() instead of measuring it again"
+    )
+
+
+def finished(trial: Trial) -> InputError:
+    """The error for a change to a trial that is finished."""
+    return InputError(f"trial {trial.number} ({trial.key}) is {trial.state}: it never changes")
+
+
+def check_reason(key: str, reason: str) -> str:
+    """Return the reason of a failure; an empty one raises `InputError`."""
+    if not reason.strip():
+        raise InputError(f"trial {key} cannot fail without a reason; say what went wrong")
+    return reason
+
+
+def _comparable(m: Measurement) -> tuple[object, ...]:
+    samples = m.samples
+    raw = None if samples is None else (samples.dtype, samples.shape, samples.tobytes())
+    return (*m.identity, m.value, m.low, m.high, m.count, m.cost_s, raw, m.details)

@@ -1,0 +1,354 @@
+"""The store in one SQLite file, written as things happen.
+
+While it is open the file is in write-ahead mode (``-wal`` and ``-shm`` lie beside it); what was
+acknowledged survives a kill. `SqliteStore.close` leaves the one file.
+"""
+
+import contextlib
+import io
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from hwsearch.errors import HwsearchError, InputError
+from hwsearch.trials import (
+    Measurement,
+    Purpose,
+    Trial,
+    TrialState,
+    already_measured,
+    already_proposed,
+    check_reason,
+    finished,
+    not_proposed,
+)
+
+if TYPE_CHECKING:
+    from hwsearch.space import Architecture
+
+APPLICATION_ID = int.from_bytes(b"hwsr", "big")
+
+_TRIAL = "number, key, choices, round, origin, state, reason"
+_MEASUREMENT = "key, quantity, context, purpose, value, low, high, count, cost_s, samples, details"
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        """CREATE TABLE trials (
+            number INTEGER PRIMARY KEY,
+            key TEXT NOT NULL UNIQUE,
+            choices TEXT NOT NULL,
+            round INTEGER NOT NULL,
+            origin TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('proposed', 'running', 'done', 'failed')),
+            reason TEXT CHECK ((reason IS NOT NULL) = (state = 'failed'))
+        )"""
+    )
+    connection.execute(
+        """CREATE TABLE measurements (
+            number INTEGER PRIMARY KEY,
+            key TEXT NOT NULL REFERENCES trials (key),
+            quantity TEXT NOT NULL,
+            context TEXT NOT NULL,
+            purpose TEXT NOT NULL,
+            value REAL NOT NULL,
+            low REAL,
+            high REAL,
+            count INTEGER NOT NULL,
+            cost_s REAL NOT NULL,
+            samples BLOB,
+            details TEXT NOT NULL,
+            UNIQUE (key, quantity, context, purpose)
+        )"""
+    )
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+# The n-th brings a file from schema version n - 1 to n. Never change one that was released:
+# append the next, and keep a file of the version before under tests/data.
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+
+
+class SqliteStore:
+    """A `Store` in a file, created when there is none.
+
+    Args:
+        path: The file, in a folder that exists.
+
+    Raises:
+        InputError: The path cannot be read or written, is no database or another program's,
+            is damaged, or was written by a newer hwsearch. The file is left as it was.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            if self.path.exists():
+                _check_ours(self.path)
+                _check_readable(self.path)
+            else:
+                _create_file(self.path)
+            self._connection = _open(self.path)
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{self.path} cannot be opened as a store: {error}") from error
+        self._is_open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def propose(self, archs: "Iterable[Architecture]", round: int, origin: str) -> list[Trial]:
+        """Store a batch of proposals; see `Store`."""
+        batch = list(archs)
+        with self._transaction():
+            return [self._propose(arch, round, origin) for arch in batch]
+
+    def start(self, key: str) -> None:
+        """Mark a trial as running; see `Store`."""
+        self._move(key, TrialState.RUNNING)
+
+    def finish(self, key: str) -> None:
+        """Mark an unfinished trial as done; see `Store`."""
+        self._move(key, TrialState.DONE)
+
+    def fail(self, key: str, reason: str) -> None:
+        """Mark an unfinished trial as failed; see `Store`."""
+        self._move(key, TrialState.FAILED, check_reason(key, reason))
+
+    def trials(self, state: TrialState | None = None) -> list[Trial]:
+        """All trials, or those in one state; see `Store`."""
+        where, values = _where(state=state)
+        return [_trial(row) for row in self._rows(_TRIAL, "trials", where, values)]
+
+    def trial(self, key: str) -> Trial:
+        """The trial of one architecture; see `Store`."""
+        where, values = _where(key=key)
+        rows = self._rows(_TRIAL, "trials", where, values)
+        if not rows:
+            raise not_proposed(key)
+        return _trial(rows[0])
+
+    def add(self, measurement: Measurement) -> None:
+        """Append one measurement; see `Store`."""
+        self.add_all([measurement])
+
+    def add_all(self, measurements: Iterable[Measurement]) -> None:
+        """Append measurements in one transaction; see `Store`."""
+        batch = list(measurements)
+        with self._transaction():
+            for measurement in batch:
+                self.trial(measurement.key)
+                if self._has(measurement):
+                    raise already_measured(measurement)
+                self._insert("measurements", _MEASUREMENT, _measurement_row(measurement))
+
+    def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
+        """The one measurement of this identity, or ``None``; see `Store`."""
+        where, values = _where(key=key, quantity=quantity, context=context, purpose=purpose)
+        rows = self._rows(_MEASUREMENT, "measurements", where, values)
+        return _measurement(rows[0]) if rows else None
+
+    def measurements(
+        self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
+    ) -> list[Measurement]:
+        """Measurements in the order of their adding; see `Store`."""
+        where, values = _where(key=key, quantity=quantity, purpose=purpose)
+        rows = self._rows(_MEASUREMENT, "measurements", where, values)
+        return [_measurement(row) for row in rows]
+
+    def close(self) -> None:
+        """Bring the write-ahead log into the file and close it, so that one file is left."""
+        if self._is_open:
+            self._is_open = False
+            with contextlib.closing(self._connection):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._connection.rollback()
+            raise HwsearchError(
+                f"{self.path} cannot be written: {error}. What was stored before is safe; "
+                "remove the cause and resume"
+            ) from error
+        except BaseException:
+            self._connection.rollback()
+            raise
+
+    def _propose(self, arch: "Architecture", round: int, origin: str) -> Trial:
+        where, values = _where(key=arch.key)
+        if self._rows("key", "trials", where, values):
+            raise already_proposed(arch.key)
+        (number,) = self._connection.execute(
+            "SELECT coalesce(max(number) + 1, 0) FROM trials"
+        ).fetchone()
+        trial = Trial(
+            number=number, key=arch.key, choices=arch.mapping, round=round, origin=origin
+        )
+        choices = json.dumps(trial.choices, allow_nan=False)
+        row = (number, trial.key, choices, trial.round, origin, str(trial.state), trial.reason)
+        self._insert("trials", _TRIAL, row)
+        return trial
+
+    def _move(self, key: str, state: TrialState, reason: str | None = None) -> None:
+        with self._transaction():
+            trial = self.trial(key)
+            if trial.state.is_finished:
+                raise finished(trial)
+            self._connection.execute(
+                "UPDATE trials SET state = ?, reason = ? WHERE key = ?", (str(state), reason, key)
+            )
+
+    def _has(self, measurement: Measurement) -> bool:
+        key, quantity, context, purpose = measurement.identity
+        where, values = _where(key=key, quantity=quantity, context=context, purpose=purpose)
+        return bool(self._rows("key", "measurements", where, values))
+
+    def _rows(self, columns: str, table: str, where: str, values: list[str]) -> list[Any]:
+        query = f"SELECT {columns} FROM {table} {where} ORDER BY number"
+        return self._connection.execute(query, values).fetchall()
+
+    def _insert(self, table: str, columns: str, row: tuple[object, ...]) -> None:
+        marks = ", ".join("?" * len(row))
+        self._connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", row)
+
+
+def _check_ours(path: Path) -> None:
+    """Read the header only: a file of another program is not even opened as a database."""
+    with path.open("rb") as file:
+        header = file.read(72)
+    if not header:
+        raise InputError(f"{path} is empty, so it is no store; delete it or give another path")
+    if not header.startswith(b"SQLite format 3\0"):
+        raise InputError(f"{path} is no SQLite database, so it is no store; give another path")
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise InputError(
+            f"{path} is a SQLite database of another program, not a store; give another path"
+        )
+
+
+def _create_file(path: Path) -> None:
+    """Build the file under another name first: a kill leaves a whole store or none."""
+    for suffix in ("-wal", "-shm", "-journal"):
+        stale = path.with_name(path.name + suffix)
+        if stale.exists():
+            raise InputError(
+                f"{stale} belongs to a store that is gone; put {path.name} back, or move it away"
+            )
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.unlink(missing_ok=True)
+    with contextlib.closing(_connect(unfinished)) as connection:
+        _migrate(connection)
+    os.replace(unfinished, path)
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse a damaged or newer file, on a connection of its own.
+
+    SQLite refuses to checkpoint on a connection that checked the file and then turned it to WAL.
+    """
+    with contextlib.closing(_connect(path)) as connection:
+        (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if problem != "ok":
+            raise InputError(f"{path} is a damaged store: {problem}")
+        version = _version(connection)
+    if version > len(MIGRATIONS):
+        raise InputError(
+            f"{path} has schema version {version}, written by a newer hwsearch; this one reads "
+            f"up to {len(MIGRATIONS)}. Update hwsearch"
+        )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = _connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    version = _version(connection)
+    for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            migration(connection)
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Without an isolation level Python starts no transactions of its own.
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _where(**wanted: str | None) -> tuple[str, list[str]]:
+    given = {column: str(value) for column, value in wanted.items() if value is not None}
+    tests = " AND ".join(f"{column} = ?" for column in given)
+    return (f"WHERE {tests}" if given else "", list(given.values()))
+
+
+def _trial(row: tuple[Any, ...]) -> Trial:
+    number, key, choices, round_, origin, state, reason = row
+    return Trial(
+        number=number,
+        key=key,
+        choices=json.loads(choices),
+        round=round_,
+        origin=origin,
+        state=TrialState(state),
+        reason=reason,
+    )
+
+
+def _measurement_row(m: Measurement) -> tuple[object, ...]:
+    samples = None
+    if m.samples is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, m.samples, allow_pickle=False)
+        samples = buffer.getvalue()
+    details = json.dumps(m.details, allow_nan=False)
+    return (*m.identity, m.value, m.low, m.high, m.count, m.cost_s, samples, details)
+
+
+def _measurement(row: tuple[Any, ...]) -> Measurement:
+    key, quantity, context, purpose, value, low, high, count, cost_s, samples, details = row
+    if samples is not None:
+        samples = np.load(io.BytesIO(samples), allow_pickle=False)
+    return Measurement(
+        key=key,
+        quantity=quantity,
+        context=context,
+        purpose=purpose,
+        value=value,
+        low=low,
+        high=high,
+        count=count,
+        cost_s=cost_s,
+        samples=samples,
+        details=json.loads(details),
+    )
