@@ -1,0 +1,160 @@
+"""Latency of models, and their outputs, on devices."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hwsearch.devices.base import (
+    Device,
+    DeviceFactory,
+    DeviceOption,
+    Latency,
+    compare,
+    parse_options,
+    split_spec,
+)
+from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.errors import DeviceError, InputError
+
+if TYPE_CHECKING:
+    import onnx
+    import pandas as pd
+
+__all__ = [
+    "load_device",
+    "load_factory",
+    "device_names",
+    "measure",
+    "compare",
+    "Device",
+    "DeviceFactory",
+    "DeviceOption",
+    "Latency",
+    "MeasureSettings",
+]
+
+GROUP = "hwsearch.devices"
+
+
+def device_names() -> list[str]:
+    """Names of the registered devices, sorted; `DeviceFactory.available` says which work here."""
+    from hwsearch import plugins
+
+    return plugins.names(GROUP)
+
+
+def load_factory(name: str) -> DeviceFactory:
+    """What a device's entry point names: its options and whether it can be used here.
+
+    Raises:
+        InputError: No such device is registered, or it cannot be imported.
+    """
+    from hwsearch import plugins
+
+    return cast(DeviceFactory, plugins.load(GROUP, name, "device"))
+
+
+def load_device(spec: "str | Device") -> Device:
+    """Make a device from how it is written down, such as ``ort-cpu:threads=1``.
+
+    Args:
+        spec: A spec, or a device, which is returned as it is.
+
+    Raises:
+        InputError: The device, an option or a value is unknown (with the nearest match), or the
+            device cannot be used on this machine (with what is missing).
+    """
+    if not isinstance(spec, str):
+        return spec
+    name, given = split_spec(spec)
+    factory = load_factory(name)
+    options = parse_options(factory, given)
+    if reason := factory.available():
+        raise InputError(f"device {name!r} cannot be used here: {reason}")
+    return factory.create(**options)
+
+
+def measure(
+    models: "Iterable[Path | str | onnx.ModelProto]",
+    device: "str | Device" = "ort-cpu:threads=1",
+    *,
+    seed: int = 0,
+    settings: MeasureSettings | None = None,
+) -> "pd.DataFrame":
+    """Time models against each other on one device.
+
+    Args:
+        models: ONNX files or models in memory; the same one may be given twice.
+        device: A device or how it is written down.
+        seed: Draws the order of turns.
+        settings: Precision and limits; the default asks for ±1.5%.
+
+    Returns:
+        One row per model in the order given: ``model``, ``latency_ms`` (median), ``low`` and
+        ``high`` (its 95% interval, ms), ``p90`` and ``p99`` (ms), ``rounds``, ``runs``, ``ratio``,
+        ``ratio_low`` and ``ratio_high`` (to the anchor: compare by these), ``cv``, ``anchor_ms``,
+        ``baseline_ms``, ``warnings`` and ``error`` (text, empty where there is none). A model that
+        failed has an error and NaN for every number.
+
+    Raises:
+        InputError: There is no model, a file does not exist, or the device is unknown.
+    """
+    import pandas as pd
+
+    chosen = load_device(device)
+    with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
+        named = [_as_file(model, i, Path(folder)) for i, model in enumerate(models)]
+        if not named:
+            raise InputError("there is no model to measure; give at least one ONNX file")
+        files = {str(i): path for i, (_, path) in enumerate(named)}
+        try:
+            results = chosen.measure(files, seed=seed, settings=settings or MeasureSettings())
+        finally:
+            if chosen is not device:
+                chosen.close()
+    rows = [_row(name, results[str(i)]) for i, (name, _) in enumerate(named)]
+    return pd.DataFrame(rows)
+
+
+def _as_file(model: "Path | str | onnx.ModelProto", index: int, folder: Path) -> tuple[str, Path]:
+    if isinstance(model, (str, Path)):
+        path = Path(model)
+        if not path.is_file():
+            raise InputError(
+                f"there is no model file {str(path)!r}; give the path of an ONNX file"
+            )
+        return str(path), path
+    if not hasattr(model, "SerializeToString"):
+        raise InputError(
+            f"a model is a path or an onnx.ModelProto, not a {type(model).__name__}; "
+            "hwsearch.to_onnx makes one from a subnet"
+        )
+    path = folder / f"{index}.onnx"
+    path.write_bytes(model.SerializeToString())
+    return model.graph.name or f"model {index}", path
+
+
+def _row(name: str, result: Latency | DeviceError) -> dict[str, Any]:
+    if isinstance(result, DeviceError):
+        absent = dict.fromkeys(_COLUMNS, float("nan"))
+        return {"model": name, **absent, "warnings": "", "error": str(result)}
+    row = {column: getattr(result, field) for column, field in _COLUMNS.items()}
+    return {"model": name, **row, "warnings": "; ".join(result.warnings), "error": ""}
+
+
+_COLUMNS = {
+    "latency_ms": "latency_ms",
+    "low": "low_ms",
+    "high": "high_ms",
+    "p90": "p90_ms",
+    "p99": "p99_ms",
+    "rounds": "rounds",
+    "runs": "runs",
+    "ratio": "ratio",
+    "ratio_low": "ratio_low",
+    "ratio_high": "ratio_high",
+    "cv": "cv",
+    "anchor_ms": "anchor_ms",
+    "baseline_ms": "baseline_ms",
+}

@@ -1,0 +1,85 @@
+"""What a processor is, as far as it decides a latency."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+_SYSTEM = Path("/sys/devices/system/cpu")
+# What changes which kernels a runtime picks; the full list of flags is long and says no more.
+_INSTRUCTIONS = (
+    *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni"),
+    *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+
+
+def cpu_fingerprint() -> dict[str, str | int]:
+    """Describe this machine's processor and system."""
+    text = _read(_CPUINFO)
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    present = set(flags.group(1).split()) if flags else set()
+    return {
+        "cpu": (model.group(1).strip() if model else platform.processor()) or "unknown",
+        "architecture": platform.machine() or "unknown",
+        "instructions": " ".join(each for each in _INSTRUCTIONS if each in present) or "unknown",
+        "cores": os.cpu_count() or 1,
+        "system": platform.system(),
+    }
+
+
+def governor(cpu: int) -> str:
+    """How the clock of a CPU is governed, "unknown" where the system does not say."""
+    return _read(_SYSTEM / f"cpu{cpu}" / "cpufreq" / "scaling_governor").strip() or "unknown"
+
+
+def usable_cpus() -> list[int]:
+    """The CPUs that this process may use, in order."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def choose_cpus(n: int) -> list[int]:
+    """Choose CPUs for ``n`` threads: of different cores first, the system's favourite ones last.
+
+    Interrupts and housekeeping gather on the lowest CPUs, so the choice starts from the highest.
+    """
+    first: list[int] = []
+    second: list[int] = []
+    seen: set[str] = set()
+    for cpu in reversed(usable_cpus()):
+        siblings = _read(_SYSTEM / f"cpu{cpu}" / "topology" / "thread_siblings_list").strip()
+        core = siblings or str(cpu)
+        (second if core in seen else first).append(cpu)
+        seen.add(core)
+    return sorted((first + second)[:n])
+
+
+def installed_version(packages: Sequence[str]) -> str:
+    """The first of some packages that is installed, with its version; "none" without any."""
+    for package in packages:
+        try:
+            return f"{package} {metadata.version(package)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return "none"
+
+
+def digest(fingerprint: Mapping[str, str | int]) -> str:
+    """Twelve hex digits that change when anything in a fingerprint does."""
+    text = json.dumps(dict(fingerprint), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

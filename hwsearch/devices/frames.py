@@ -1,0 +1,80 @@
+"""Messages between a worker process and its parent: JSON headers and raw arrays on a pipe.
+
+A frame is 4 bytes of magic, the length of a JSON header, the header, and the raw bytes of the
+arrays that the header's ``arrays`` field lists as (dtype, shape).
+"""
+
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+Header = dict[str, Any]
+Arrays = list[NDArray[Any]]
+
+_MAGIC = b"hws1"
+_PREFIX = struct.Struct("<4sI")
+
+
+class FrameError(Exception):
+    """The stream ended, or holds something that is no frame."""
+
+
+def write_frame(stream: BinaryIO, header: Header, arrays: Sequence[NDArray[Any]] = ()) -> None:
+    """Write one frame.
+
+    Args:
+        stream: An open binary stream.
+        header: JSON-able fields other than ``arrays``.
+        arrays: Arrays of any numeric or boolean dtype and any shape.
+
+    Raises:
+        FrameError: An array holds Python objects, whose bytes mean nothing elsewhere.
+        OSError: The other side is gone.
+    """
+    whole = [np.asarray(array, order="C") for array in arrays]
+    for array in whole:
+        if array.dtype.kind not in "biuf":
+            raise FrameError(f"an array of dtype {array.dtype} cannot be passed on")
+    listed = [(array.dtype.str, array.shape) for array in whole]
+    text = json.dumps({**header, "arrays": listed}).encode()
+    stream.write(_PREFIX.pack(_MAGIC, len(text)) + text)
+    for array in whole:
+        stream.write(array.reshape(-1).view(np.uint8).data)
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO) -> tuple[Header, Arrays]:
+    """Read one frame, waiting for it.
+
+    Returns:
+        The header and its arrays (writable, C order).
+
+    Raises:
+        FrameError: The stream ended, or holds something that is no frame.
+    """
+    magic, length = _PREFIX.unpack(_exactly(stream, _PREFIX.size))
+    if magic != _MAGIC:
+        raise FrameError(f"expected a frame, found {magic!r}")
+    header: Header = json.loads(_exactly(stream, length))
+    arrays: Arrays = []
+    for text, shape in header.pop("arrays"):
+        dtype = np.dtype(text)
+        n_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        arrays.append(np.frombuffer(_exactly(stream, n_bytes), dtype).reshape(shape))
+    return header, arrays
+
+
+def _exactly(stream: BinaryIO, n_bytes: int) -> bytearray:
+    data = bytearray(n_bytes)
+    view = memoryview(data)
+    done = 0
+    while done < n_bytes:
+        got = stream.readinto(view[done:])  # type: ignore[attr-defined] # every raw stream has it
+        if not got:
+            raise FrameError("the stream ended")
+        done += got
+    return data

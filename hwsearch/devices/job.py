@@ -1,0 +1,224 @@
+"""One measuring job: models and the anchor in a worker process, started again when it is lost."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hwsearch.devices.anchor import Baseline, anchor_bytes
+from hwsearch.devices.base import Fingerprint, Latency
+from hwsearch.devices.fingerprint import digest
+from hwsearch.devices.intervals import Floats
+from hwsearch.devices.protocol import (
+    Clock,
+    MeasureSettings,
+    Progress,
+    Rounds,
+    Run,
+    sample_rounds,
+    warm_up,
+)
+from hwsearch.devices.summary import Origin, Subject, summarise
+from hwsearch.devices.worker_process import Worker
+from hwsearch.errors import DeviceError
+
+Results = dict[str, Latency | DeviceError]
+
+_ANCHOR = 0
+_BASELINE_S = 1.5
+_ANCHOR_TRIES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything about a device that its measuring jobs share.
+
+    Attributes:
+        device: The device as written down.
+        slug: The same for file names.
+        fingerprint: What decides its latencies.
+        start: Starts a worker process.
+        threads: Threads of one run.
+        batch: What a dynamic batch is fixed to.
+        clock: Tells the time.
+    """
+
+    device: str
+    slug: str
+    fingerprint: Fingerprint
+    start: Callable[[], Worker]
+    threads: int
+    batch: int
+    clock: Clock = time.monotonic
+
+    def measure(
+        self,
+        models: Mapping[str, Path],
+        *,
+        seed: int,
+        settings: MeasureSettings,
+        progress: Progress | None = None,
+    ) -> Results:
+        """Measure models together; see `hwsearch.devices.base.Device.measure`.
+
+        A refusal, crash or hang is put down to the model at work. After a crash or hang the job
+        starts again for the others, so that all latencies that come back are from one process. The
+        anchor gets a second try, as what kills a process may come from outside.
+
+        Raises:
+            InputError: The cache folder for the baseline cannot be written.
+        """
+        start = self.clock()
+        failed: dict[str, DeviceError] = {}
+        measured: dict[str, Latency] = {}
+        anchor_failures = 0
+        while waiting := {name: path for name, path in models.items() if name not in failed}:
+            attempt = _Attempt(self, waiting, settings)
+            try:
+                rounds = attempt.sample(np.random.default_rng(seed), progress)
+            except DeviceError as error:
+                failed |= attempt.failed
+                if attempt.at_work is not None:
+                    failed[attempt.at_work] = error
+                    continue
+                anchor_failures += 1
+                if anchor_failures == _ANCHOR_TRIES:
+                    failed |= {
+                        name: DeviceError(f"{self.device} fails on its own anchor model: {error}")
+                        for name in waiting
+                        if name not in failed
+                    }
+                continue
+            failed |= attempt.failed
+            if rounds is None:
+                break
+            latencies = summarise(
+                rounds,
+                attempt.subjects(),
+                Origin(
+                    device=self.device,
+                    fingerprint=digest(self.fingerprint),
+                    baseline_s=attempt.baseline_s,
+                    baseline_at=str(attempt.baseline.path),
+                ),
+                rng=np.random.default_rng([seed, 1]),
+                settings=settings,
+                cost_s=(self.clock() - start) / len(models),
+            )
+            measured = dict(zip(attempt.inputs, latencies, strict=True))
+            break
+        return {name: measured[name] if name in measured else failed[name] for name in models}
+
+
+class _Attempt:
+    """One worker process of a job, from start to its end or loss.
+
+    Attributes:
+        at_work: The model that the worker is busy with, None for the anchor.
+        failed: Models that the runtime refused to load.
+        inputs: What each loaded model is given, by name, in the order of its index.
+        baseline: Where the anchor's baseline is kept.
+        baseline_s: The anchor's baseline bursts.
+    """
+
+    def __init__(self, job: Job, models: Mapping[str, Path], settings: MeasureSettings) -> None:
+        self._job = job
+        self._models = models
+        self._settings = settings
+        self.at_work: str | None = None
+        self.failed: dict[str, DeviceError] = {}
+        self.inputs: dict[str, str] = {}
+        self.baseline = Baseline(job.slug, job.fingerprint)
+        self.baseline_s = np.empty(0)
+        self._waiting = "included"
+        self._spent_s: dict[str | None, Floats] = {}
+
+    def sample(self, rng: np.random.Generator, progress: Progress | None) -> Rounds | None:
+        """Load everything and measure; None when no model could be loaded.
+
+        Raises:
+            DeviceError: The worker was lost, or a model failed while it ran.
+        """
+        with self._job.start() as worker:
+            self._waiting = worker.waiting
+            anchor = np.frombuffer(anchor_bytes(), np.uint8)
+            self._load(worker, _ANCHOR, None, [anchor], batch=1)
+            self.baseline_s = self._baseline(worker)
+            for name, path in self._models.items():
+                self._load_model(worker, name, path)
+            self.at_work = None
+            if not self.inputs:
+                return None
+            return sample_rounds(
+                self._runner(worker, [*self.inputs, None]),
+                len(self.inputs),
+                clock=self._job.clock,
+                rng=rng,
+                settings=self._settings,
+                progress=progress,
+            )
+
+    def subjects(self) -> list[Subject]:
+        """What is known of the loaded models, in the order of their indices."""
+        return [Subject(inputs=text, waited=self._waited(n)) for n, text in self.inputs.items()]
+
+    def _waited(self, name: str) -> float | None:
+        if self._waiting == "included":
+            return None
+        running_s, waiting_s = self._spent_s[name]
+        return float(waiting_s / (running_s + waiting_s))
+
+    def _load_model(self, worker: Worker, name: str, path: Path) -> None:
+        self.at_work = name
+        try:
+            text = self._load(worker, len(self.inputs) + 1, path, [], batch=self._job.batch)
+        except DeviceError as error:
+            if worker.lost:
+                raise
+            self.failed[name] = error
+        else:
+            self.inputs[name] = text
+
+    def _load(
+        self, worker: Worker, number: int, path: Path | None, data: list[np.ndarray], *, batch: int
+    ) -> str:
+        header = {"op": "load", "id": number, "threads": self._job.threads, "batch": batch}
+        if path is not None:
+            header["path"] = str(path.absolute())
+        reply, _ = worker.request(header, data, timeout_s=self._settings.hang_s)
+        return str(reply["inputs"])
+
+    def _baseline(self, worker: Worker) -> Floats:
+        kept = self.baseline.load()
+        if kept is not None:
+            return kept
+        clock, rng = self._job.clock, np.random.default_rng(0)
+        run = self._runner(worker, [None])
+        (size,) = warm_up(run, 1, clock=clock, rng=rng, settings=self._settings)
+        bursts: list[float] = []
+        deadline = clock() + _BASELINE_S
+        while clock() < deadline or len(bursts) < 2:
+            bursts.append(float(np.median(run(0, size))))
+        self.baseline.save(np.array(bursts))
+        return np.array(bursts)
+
+    def _runner(self, worker: Worker, entries: list[str | None]) -> Run:
+        """Make the protocol's `run` for entries: names of loaded models, None for the anchor."""
+        numbers = {name: number for number, name in enumerate(self.inputs, start=1)}
+        slowest_s = dict.fromkeys(entries, 0.0)
+
+        def run(index: int, n: int) -> Floats:
+            name = self.at_work = entries[index]
+            number = _ANCHOR if name is None else numbers[name]
+            # Ten times its slowest run so far is still slow; more is no answer.
+            allowed_s = self._settings.hang_s + 10 * n * slowest_s[name]
+            header = {"op": "time", "id": number, "n": n}
+            _, (times_s, waits_s) = worker.request(header, timeout_s=allowed_s)
+            slowest_s[name] = max(slowest_s[name], float((times_s + waits_s).max()))
+            spent = np.array([times_s.sum(), waits_s.sum()])
+            self._spent_s[name] = self._spent_s.get(name, np.zeros(2)) + spent
+            return np.asarray(times_s, dtype=np.float64)
+
+        return run

@@ -1,0 +1,204 @@
+"""The measuring protocol: what is run when, and when it is enough.
+
+A shared machine is 40% slower in one minute than in the next, so a time means little by itself.
+Models and one fixed anchor model take turns in short bursts, in an order drawn anew each round,
+and what is kept of a round is each model's time relative to the anchor's in that same round. The
+machine's mood is in both and cancels.
+
+Nothing here knows a clock, a process or a runtime: `Run` executes and `Clock` tells the time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwsearch.devices.intervals import Floats, median_draws, percentile_interval
+from hwsearch.errors import InputError
+
+Run = Callable[[int, int], Floats]
+"""``run(index, n)`` runs entry ``index`` ``n`` times and returns the ``n`` times in seconds."""
+Clock = Callable[[], float]
+"""Seconds since any fixed moment."""
+Progress = Callable[[int, float], None]
+"""``progress(n_rounds, half_width)`` after each round; the widest relative half-width at the last
+look, NaN before the first."""
+
+MIN_ROUNDS = 5
+_MIN_RUNS, _MAX_RUNS = 3, 64
+_STEADY_ROUNDS, _STEADY_CHANGE = 3, 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureSettings:
+    """How long and how precisely to measure.
+
+    Attributes:
+        half_width: Wanted half-width of every model's 95% ratio interval, relative to the ratio.
+        seconds_per_model: Time limit of a job's rounds, for each model in it.
+        first_look: Rounds after which the stopping rule looks first; then at twice as many, and
+            so on, because looking after every round stops at lucky moments.
+        burst_s: About how long one model runs before the next one's turn.
+        warmup_floor_s: Shortest warm-up of a job.
+        warmup_ceiling_s: Longest warm-up of a job, steady or not.
+        hang_s: How much longer than its usual time a burst may take before the runtime counts
+            as hung.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    half_width: float = 0.015
+    seconds_per_model: float = 3.0
+    first_look: int = 16
+    burst_s: float = 0.01
+    warmup_floor_s: float = 0.3
+    warmup_ceiling_s: float = 2.0
+    hang_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("half_width", "seconds_per_model", "burst_s", "hang_s"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be a positive number, not {value!r}")
+        if self.first_look < MIN_ROUNDS:
+            raise InputError(f"first_look must be at least {MIN_ROUNDS}, not {self.first_look!r}")
+        if not 0 <= self.warmup_floor_s <= self.warmup_ceiling_s < np.inf:
+            raise InputError(
+                "warm-up needs 0 <= warmup_floor_s <= warmup_ceiling_s, not "
+                f"{self.warmup_floor_s!r} and {self.warmup_ceiling_s!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rounds:
+    """What a job's rounds gave.
+
+    Attributes:
+        times_s: One (n_rounds, n_runs) array per entry, seconds; the anchor's is the last.
+        wanted: Whether every interval became as narrow as was asked before time ran out.
+    """
+
+    times_s: tuple[Floats, ...]
+    wanted: bool
+
+    def bursts_s(self) -> Floats:
+        """Median time of every burst: (n_rounds, n_entries) seconds, the anchor last."""
+        return np.stack([np.median(times, axis=1) for times in self.times_s], axis=1)
+
+    def ratios(self) -> Floats:
+        """Time relative to the anchor's in the same round: (n_rounds, n_models)."""
+        bursts = self.bursts_s()
+        return np.asarray(bursts[:, :-1] / bursts[:, -1:], dtype=np.float64)
+
+
+def sample_rounds(
+    run: Run,
+    n_models: int,
+    *,
+    clock: Clock,
+    rng: np.random.Generator,
+    settings: MeasureSettings,
+    progress: Progress | None = None,
+) -> Rounds:
+    """Warm up, then measure models against the anchor until it is enough.
+
+    Args:
+        run: Executes; indices 0 to ``n_models - 1`` are the models, ``n_models`` is the anchor.
+        n_models: At least 1.
+        clock: Tells the time, for warm-up and time limit.
+        rng: Draws each round's order and the bootstrap's blocks.
+        settings: Widths and limits.
+        progress: Called after each round.
+
+    Returns:
+        The rounds: at least five, else as many as the stopping rule or the time limit made.
+    """
+    sizes = warm_up(run, n_models + 1, clock=clock, rng=rng, settings=settings)
+    deadline = clock() + settings.seconds_per_model * n_models
+    rounds: list[list[Floats]] = []
+    look, width, wanted = settings.first_look, np.nan, False
+    while not wanted and (len(rounds) < MIN_ROUNDS or clock() < deadline):
+        rounds.append(_one_round(run, sizes, rng))
+        if len(rounds) == look:
+            width = half_widths(_stack(rounds, wanted=False).ratios(), rng).max()
+            wanted = bool(width <= settings.half_width)
+            look *= 2
+        if progress is not None:
+            progress(len(rounds), float(width))
+    return _stack(rounds, wanted=wanted)
+
+
+def warm_up(
+    run: Run,
+    n_entries: int,
+    *,
+    clock: Clock,
+    rng: np.random.Generator,
+    settings: MeasureSettings,
+) -> list[int]:
+    """Run all entries in turns until their times no longer move, and choose burst sizes.
+
+    Steady means that the times of the last three rounds are within 2% of the three before, on
+    average over the entries. The floor and the ceiling are in seconds: caches, clocks and memory
+    pools warm up with time, not with a count of runs.
+
+    Returns:
+        Runs per burst of each entry.
+    """
+    start = clock()
+    typical = np.array([np.median(run(index, 1)) for index in range(n_entries)])
+    history: list[Floats] = []
+    while True:
+        bursts = _one_round(run, _burst_sizes(typical, settings.burst_s), rng)
+        history.append(np.array([np.median(times) for times in bursts]))
+        typical = np.median(history[-_STEADY_ROUNDS:], axis=0)
+        spent = clock() - start
+        if spent >= settings.warmup_ceiling_s:
+            break
+        if spent >= settings.warmup_floor_s and _steady(history):
+            break
+    return _burst_sizes(typical, settings.burst_s)
+
+
+def half_widths(ratios: Floats, rng: np.random.Generator) -> Floats:
+    """Half-width of each ratio's 95% interval, relative to the ratio.
+
+    Args:
+        ratios: (n_rounds, n_models), positive.
+        rng: Draws the bootstrap's blocks.
+
+    Returns:
+        (n_models,) fractions.
+    """
+    low, high = percentile_interval(median_draws(ratios, rng))
+    return np.asarray((high - low) / 2 / np.median(ratios, axis=0), dtype=np.float64)
+
+
+def _one_round(run: Run, sizes: list[int], rng: np.random.Generator) -> list[Floats]:
+    bursts: dict[int, Floats] = {}
+    for index in rng.permutation(len(sizes)).tolist():
+        # The first run finds the caches full of the previous entry's data: it is not counted.
+        bursts[index] = run(index, sizes[index] + 1)[1:]
+    return [bursts[index] for index in range(len(sizes))]
+
+
+def _stack(rounds: list[list[Floats]], *, wanted: bool) -> Rounds:
+    times = tuple(np.stack(bursts) for bursts in zip(*rounds, strict=True))
+    return Rounds(times_s=times, wanted=wanted)
+
+
+def _burst_sizes(typical_s: Floats, burst_s: float) -> list[int]:
+    runs = np.round(burst_s / np.maximum(typical_s, 1e-9))
+    return [int(n) for n in np.clip(runs, _MIN_RUNS, _MAX_RUNS)]
+
+
+def _steady(history: list[Floats]) -> bool:
+    if len(history) < 2 * _STEADY_ROUNDS:
+        return False
+    logs = np.log(np.maximum(history[-2 * _STEADY_ROUNDS :], 1e-9))
+    now, before = (
+        np.median(logs[_STEADY_ROUNDS:], axis=0),
+        np.median(logs[:_STEADY_ROUNDS], axis=0),
+    )
+    return bool(abs(np.mean(now - before)) < _STEADY_CHANGE)

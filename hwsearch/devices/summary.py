@@ -1,0 +1,169 @@
+"""From a job's rounds to latencies: figures, intervals and warnings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwsearch.devices.base import Latency
+from hwsearch.devices.intervals import Floats, median_draws, percentile_interval
+from hwsearch.devices.protocol import MeasureSettings, Rounds
+
+CV_LIMIT = 0.025
+DRIFT_LIMIT = 0.10
+SHORT_MS = 0.1
+WAITED_LIMIT = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a job ran, for the record.
+
+    Attributes:
+        device: The device as written down.
+        fingerprint: Digest of its fingerprint.
+        baseline_s: (n_bursts,) the anchor's median burst times when its baseline was taken.
+        baseline_at: Where the baseline is kept, for messages.
+    """
+
+    device: str
+    fingerprint: str
+    baseline_s: Floats
+    baseline_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a job knows of one model besides its times.
+
+    Attributes:
+        inputs: What it was given, as text.
+        waited: Share of its wall time that it waited for a CPU; None where nobody knows.
+    """
+
+    inputs: str
+    waited: float | None
+
+
+def summarise(
+    rounds: Rounds,
+    subjects: Sequence[Subject],
+    origin: Origin,
+    *,
+    rng: np.random.Generator,
+    settings: MeasureSettings,
+    cost_s: float,
+) -> list[Latency]:
+    """Turn rounds into one latency per model.
+
+    Args:
+        rounds: What was measured.
+        subjects: The models, in the order of their times.
+        origin: Where it was measured, and the anchor's baseline there.
+        rng: Draws the bootstraps.
+        settings: What was wanted.
+        cost_s: Seconds per model that measuring took.
+
+    Returns:
+        Latencies in the order of the models.
+    """
+    ratios, bursts = rounds.ratios(), rounds.bursts_s()
+    ratio_draws = median_draws(ratios, rng)
+    baseline_draws = median_draws(origin.baseline_s[:, None], rng)
+    middle = np.median(ratios, axis=0)
+    low, high = percentile_interval(ratio_draws)
+    widths = (high - low) / 2 / middle
+    low_s, high_s = percentile_interval(ratio_draws * baseline_draws)
+    base_low, base_high = percentile_interval(baseline_draws)
+    baseline_ms = float(np.median(origin.baseline_s)) * 1e3
+    anchor_ms = float(np.median(bursts[:, -1])) * 1e3
+    latencies = []
+    for index, subject in enumerate(subjects):
+        times = rounds.times_s[index]
+        scaled_ms = times / bursts[:, -1:] * baseline_ms
+        p90, p99 = np.percentile(scaled_ms, [90, 99])
+        cv = float(np.std(ratios[:, index], ddof=1) / np.mean(ratios[:, index]))
+        latencies.append(
+            Latency(
+                device=origin.device,
+                fingerprint=origin.fingerprint,
+                inputs=subject.inputs,
+                latency_ms=float(middle[index]) * baseline_ms,
+                low_ms=float(low_s[index]) * 1e3,
+                high_ms=float(high_s[index]) * 1e3,
+                ratio=float(middle[index]),
+                ratio_low=float(low[index]),
+                ratio_high=float(high[index]),
+                p90_ms=float(p90),
+                p99_ms=float(p99),
+                rounds=len(ratios),
+                runs=times.size,
+                cv=cv,
+                waited=subject.waited,
+                anchor_ms=anchor_ms,
+                baseline_ms=baseline_ms,
+                baseline_low_ms=float(base_low[0]) * 1e3,
+                baseline_high_ms=float(base_high[0]) * 1e3,
+                warnings=(
+                    *_spread_warnings(cv, float(np.median(times)) * 1e3),
+                    *_waited_warnings(subject.waited),
+                    *_width_warnings(rounds, len(ratios), float(widths[index]), settings),
+                    *_drift_warnings(anchor_ms, baseline_ms, origin.baseline_at),
+                ),
+                ratios=ratios[:, index].copy(),
+                times_ms=times * 1e3,
+                cost_s=cost_s,
+            )
+        )
+    return latencies
+
+
+def _spread_warnings(cv: float, typical_ms: float) -> list[str]:
+    found = []
+    if cv > CV_LIMIT:
+        found.append(
+            f"rounds differ by {cv:.1%} (more than {CV_LIMIT:.1%}) because other work shares "
+            "these cores or their clock changes: stop that work, or fix the clock's governor"
+        )
+    if typical_ms < SHORT_MS:
+        found.append(
+            f"one run takes {typical_ms:.3g} ms, of which calling the runtime is a noticeable "
+            f"part (below {SHORT_MS:g} ms): measure with a larger batch"
+        )
+    return found
+
+
+def _waited_warnings(waited: float | None) -> list[str]:
+    if waited is None or waited <= WAITED_LIMIT:
+        return []
+    return [
+        f"other work had the CPU for {waited:.0%} of the time, which is taken out, though not "
+        "what it did to the caches: stop that work to be sure"
+    ]
+
+
+def _width_warnings(
+    rounds: Rounds, n_rounds: int, width: float, settings: MeasureSettings
+) -> list[str]:
+    if rounds.wanted or (width <= settings.half_width and n_rounds >= settings.first_look):
+        return []
+    return [
+        f"time ran out after {n_rounds} rounds with an interval of ±{width:.1%} where "
+        f"±{settings.half_width:.1%} was wanted, because this machine is noisy or the model slow: "
+        f"raise seconds_per_model (now {settings.seconds_per_model:g})"
+    ]
+
+
+def _drift_warnings(anchor_ms: float, baseline_ms: float, baseline_at: str) -> list[str]:
+    drift = anchor_ms / baseline_ms - 1
+    if abs(drift) <= DRIFT_LIMIT:
+        return []
+    if drift > 0:
+        return [
+            f"the anchor took {drift:.0%} longer than its baseline because this machine is busier "
+            "or slower now: rankings hold, and milliseconds are those of the calmer time"
+        ]
+    return [
+        f"the anchor was {-drift:.0%} faster than its baseline, which was taken on a busier "
+        f"machine: delete {baseline_at} to have it taken again, as milliseconds are too high now"
+    ]

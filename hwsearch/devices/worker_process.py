@@ -1,0 +1,156 @@
+"""The parent's side of a worker: start it, ask it, and say why it was lost."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self, cast
+
+from numpy.typing import NDArray
+
+import hwsearch
+from hwsearch.devices.frames import Arrays, FrameError, Header, read_frame, write_frame
+from hwsearch.errors import DeviceError
+
+_START_S = 60.0
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import hwsearch; del sys.path[0]; "
+    "from hwsearch.devices.worker import main; main()"
+)
+_CAUSES = {
+    "SIGKILL": "killed from outside, most often because memory ran out",
+    "SIGILL": "illegal instruction: this build of the runtime needs another processor",
+    "SIGSEGV": "the runtime accessed memory that it does not own",
+    "SIGABRT": "the runtime gave up",
+    "SIGBUS": "a file or memory that the runtime had mapped went away",
+}
+
+
+class Worker:
+    """One running worker process; usable as a context manager.
+
+    Args:
+        cpus: The CPUs it keeps to, or None for all.
+
+    Attributes:
+        lost: Why the process is gone, None while it lives. After that every request raises.
+        pid: The process id.
+        affinity: The CPUs it is pinned to, such as "0,1", or "none".
+        version: The runtime's version.
+        waiting: Whether waiting for a CPU is "taken out" of times or "included" in them.
+
+    Raises:
+        DeviceError: The process does not start or cannot import its runtime.
+    """
+
+    def __init__(self, cpus: Sequence[int] | None) -> None:
+        self.lost: str | None = None
+        self._expired: float | None = None
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        self._process = subprocess.Popen(
+            # -P: no file in the working directory may pose as a library. The child takes the same
+            # hwsearch as its parent, even where another one is installed.
+            [sys.executable, "-P", "-c", _BOOT, str(Path(hwsearch.__file__).resolve().parents[1])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._printed,
+        )
+        self.pid = self._process.pid
+        try:
+            hello, _ = self.request({"cpus": list(cpus) if cpus else None}, timeout_s=_START_S)
+        except BaseException:
+            self.close()
+            raise
+        self.version: str = hello["version"]
+        self.affinity: str = hello["affinity"]
+        self.waiting: str = hello["waiting"]
+
+    def request(
+        self,
+        header: Header,
+        arrays: Sequence[NDArray[Any]] = (),
+        *,
+        timeout_s: float,
+    ) -> tuple[Header, Arrays]:
+        """Ask for one thing and wait for the answer.
+
+        Raises:
+            DeviceError: The worker refused (it can be asked further), or it crashed or did not
+                answer within ``timeout_s`` seconds (``lost`` says so, and it is gone).
+        """
+        if self.lost:
+            raise DeviceError(self.lost)
+        watchdog = threading.Timer(timeout_s, self._expire, [timeout_s])
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            write_frame(cast(BinaryIO, self._process.stdin), header, arrays)
+            reply, answers = read_frame(cast(BinaryIO, self._process.stdout))
+        except (OSError, FrameError, ValueError) as error:
+            self._process.kill()
+            self.lost = self._reason(error)
+            raise DeviceError(self.lost) from None
+        except BaseException:
+            # An interrupted exchange leaves half a frame behind: nothing can follow it.
+            self._process.kill()
+            self.lost = "the exchange with the worker process was interrupted"
+            raise
+        finally:
+            watchdog.cancel()
+        if "error" in reply:
+            raise DeviceError(reply["error"])
+        return reply, answers
+
+    def close(self) -> None:
+        """End the process and free its pipes; harmless when repeated."""
+        self.lost = self.lost or "the worker process was closed"
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:
+                    continue
+        try:
+            self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._printed.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _expire(self, timeout_s: float) -> None:
+        self._expired = timeout_s
+        self._process.kill()
+
+    def _reason(self, error: Exception) -> str:
+        code = self._process.wait()
+        if self._expired is not None:
+            return f"hung: no answer within {self._expired:.3g} s"
+        if code < 0:
+            name = signal.Signals(-code).name
+            reason = f"crashed with {name}"
+            if name in _CAUSES:
+                reason += f" ({_CAUSES[name]})"
+        else:
+            reason = f"the worker process ended with exit code {code} ({error})"
+        last = self._last_line()
+        return f"{reason}: {last}" if last else reason
+
+    def _last_line(self) -> str:
+        self._printed.seek(0)
+        lines = self._printed.read().decode(errors="replace").split("\n")
+        return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,147 @@
+"""What every device owes: subclass `DeviceContract` and give it a ``device`` fixture."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from hwsearch.devices import Latency, MeasureSettings, compare, load_device
+from hwsearch.errors import DeviceError
+from tests.devices import tiny_models
+
+QUICK = MeasureSettings(
+    half_width=0.5,
+    seconds_per_model=0.1,
+    first_look=5,
+    burst_s=0.002,
+    warmup_floor_s=0.0,
+    warmup_ceiling_s=0.1,
+)
+
+
+class DeviceContract:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def files(cls, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("models")
+        return {
+            "second": tiny_models.conv(folder / "second.onnx", channels=16),
+            "broken": tiny_models.garbage(folder / "broken.onnx"),
+            "missing": folder / "missing.onnx",
+            "first": tiny_models.conv(folder / "first.onnx", channels=4),
+            "tokens": tiny_models.tokens(folder / "tokens.onnx"),
+        }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def good(cls, files):
+        return {name: files[name] for name in ("second", "first", "tokens")}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def results(cls, device, files):
+        return device.measure(files, seed=3, settings=QUICK)
+
+    def test_is_written_down_so_that_it_can_be_loaded_again(self, device):
+        assert load_device(device) is device
+        assert device.spec.split(":")[0] in device.slug
+        assert not set(device.slug) & set(':=,/\\ "')
+
+    def test_fingerprint_is_constant_and_plain(self, device):
+        fingerprint = device.fingerprint()
+        assert fingerprint == device.fingerprint()
+        assert {"cpu", "runtime", "threads", "batch"} <= set(fingerprint)
+        assert all(isinstance(value, (str, int)) for value in fingerprint.values())
+
+    def test_every_model_gets_an_answer_in_the_order_given(self, results, files):
+        assert list(results) == list(files)
+
+    def test_a_model_that_is_none_fails_alone_and_with_a_reason(self, results, good):
+        failed = {name for name, result in results.items() if isinstance(result, DeviceError)}
+        assert failed == set(results) - set(good)
+        assert all(str(results[name]).strip() for name in failed)
+
+    def test_latencies_are_finite_positive_and_ordered(self, results, good):
+        for name in good:
+            latency = results[name]
+            assert isinstance(latency, Latency)
+            for field in dataclasses.fields(latency):
+                value = getattr(latency, field.name)
+                if isinstance(value, float) and field.name not in ("cv", "waited", "cost_s"):
+                    assert np.isfinite(value), field.name
+                    assert value > 0, field.name
+            assert latency.low_ms <= latency.latency_ms <= latency.high_ms
+            assert latency.ratio_low <= latency.ratio <= latency.ratio_high
+            assert latency.baseline_low_ms <= latency.baseline_ms <= latency.baseline_high_ms
+            assert latency.latency_ms <= latency.p90_ms <= latency.p99_ms
+            assert latency.latency_ms == pytest.approx(latency.ratio * latency.baseline_ms)
+            assert latency.cv >= 0
+            assert latency.cost_s >= 0
+
+    def test_raw_numbers_are_kept(self, results, good):
+        for name in good:
+            latency = results[name]
+            assert latency.ratios.shape == (latency.rounds,)
+            assert latency.times_ms.shape[0] == latency.rounds
+            assert latency.times_ms.size == latency.runs
+            assert np.all(latency.times_ms > 0)
+            assert latency.ratio == pytest.approx(float(np.median(latency.ratios)))
+
+    def test_latencies_of_one_job_can_be_compared(self, results, good):
+        for name in good:
+            assert compare(results[name], results[name]) == 0
+        assert compare(results["first"], results["second"]) == -compare(
+            results["second"], results["first"]
+        )
+
+    def test_progress_is_told(self, device, good):
+        told = []
+        device.measure(good, seed=0, settings=QUICK, progress=lambda *args: told.append(args))
+        assert told
+        assert all(rounds > 0 for rounds, _ in told)
+
+    def test_no_model_no_answer(self, device):
+        assert device.measure({}, seed=0, settings=QUICK) == {}
+
+    def test_outputs_come_batch_by_batch(self, device, good):
+        taken = []
+
+        def batches():
+            for size in (1, 3, 2):
+                taken.append(size)
+                yield {"image": np.full((size, 3, 8, 8), size, np.float32)}
+
+        outputs = device.run(good["first"], batches())
+        for size in (1, 3, 2):
+            (scores,) = next(outputs)
+            assert scores.shape == (size, 4, 1, 1)
+            assert taken[-1] == size
+        assert next(outputs, None) is None
+
+    def test_two_models_run_in_turns(self, device, good):
+        image = {"image": np.ones((2, 3, 8, 8), np.float32)}
+        ids = {"ids": np.zeros((2, 5), np.int64)}
+        pairs = zip(
+            device.run(good["first"], [image] * 2),
+            device.run(good["tokens"], [ids] * 2),
+            strict=True,
+        )
+        assert [(a[0].shape, b[0].shape) for a, b in pairs] == [((2, 4, 1, 1), (2, 4))] * 2
+
+    def test_running_a_bad_model_or_batch_says_why(self, device, files, good):
+        with pytest.raises(DeviceError, match=r"."):
+            list(device.run(files["broken"], []))
+        with pytest.raises(DeviceError, match="image"):
+            list(device.run(good["first"], [{"image": np.ones((1, 3, 8, 8), np.float64)}]))
+        with pytest.raises(DeviceError, match="picture"):
+            list(device.run(good["first"], [{"picture": np.ones((1, 3, 8, 8), np.float32)}]))
+        with pytest.raises(DeviceError, match="image"):
+            list(device.run(good["first"], [{}]))
+        (outputs,) = device.run(good["first"], [{"image": np.ones((1, 3, 8, 8), np.float32)}])
+        assert outputs[0].shape == (1, 4, 1, 1)
+
+    def test_it_can_be_used_after_closing(self, device, good):
+        device.close()
+        device.close()
+        (outputs,) = device.run(good["tokens"], [{"ids": np.zeros((1, 5), np.int64)}])
+        assert outputs[0].shape == (1, 4)

@@ -1,0 +1,260 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from hwsearch.devices.frames import FrameError, read_frame, write_frame
+from hwsearch.devices.stopwatch import timed_run, waited_by_schedstat
+from hwsearch.devices.worker import synthetic_inputs
+from hwsearch.devices.worker_process import Worker
+from hwsearch.errors import DeviceError
+from tests.devices import tiny_models
+
+
+@pytest.fixture
+def worker():
+    with Worker(None) as worker:
+        yield worker
+
+
+def load(worker, path, number=1, batch=1):
+    header = {"op": "load", "id": number, "path": str(path), "threads": 1, "batch": batch}
+    return worker.request(header, timeout_s=60)
+
+
+ARRAYS = [
+    np.arange(6, dtype=np.int64).reshape(2, 3),
+    np.array(2.5, np.float32),
+    np.zeros((0, 4), np.float16),
+    np.array([[True, False]]),
+    np.asfortranarray(np.arange(6.0).reshape(2, 3))[:, ::-1],
+]
+
+
+def test_frames_bring_header_and_arrays_back():
+    stream = io.BytesIO()
+    write_frame(stream, {"op": "x", "n": 3}, ARRAYS)
+    write_frame(stream, {"second": True})
+    stream.seek(0)
+    header, arrays = read_frame(stream)
+    assert header == {"op": "x", "n": 3}
+    for ours, theirs in zip(arrays, ARRAYS, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+        np.testing.assert_array_equal(ours, theirs)
+    assert read_frame(stream) == ({"second": True}, [])
+
+
+def test_frames_refuse_objects_noise_and_ends():
+    with pytest.raises(FrameError, match="object"):
+        write_frame(io.BytesIO(), {}, [np.array(["a"], object)])
+    with pytest.raises(FrameError, match="expected a frame"):
+        read_frame(io.BytesIO(b"some text from a library"))
+    stream = io.BytesIO()
+    write_frame(stream, {}, [np.ones(9)])
+    with pytest.raises(FrameError, match="ended"):
+        read_frame(io.BytesIO(stream.getvalue()[:-1]))
+
+
+def test_a_worker_serves_and_survives_refusals(worker, tmp_path):
+    with pytest.raises(DeviceError, match="INVALID_PROTOBUF"):
+        load(worker, tiny_models.garbage(tmp_path / "g.onnx"))
+    assert worker.lost is None
+    load(worker, tiny_models.conv(tmp_path / "a.onnx"))
+    _, (times_s, waits_s) = worker.request({"op": "time", "id": 1, "n": 5}, timeout_s=60)
+    assert times_s.shape == waits_s.shape == (5,)
+    assert np.all(times_s > 0)
+    assert np.all(waits_s >= 0)
+
+
+def test_what_the_runtime_prints_does_not_reach_the_frames(tmp_path):
+    """A stand-in for a chatty runtime: its import writes to stdout and reads stdin."""
+    (tmp_path / "onnxruntime.py").write_text(
+        "import os\n__version__ = '0.0'\nprint('hello')\nos.write(1, b'noise')\n"
+        "assert os.read(0, 1) == b''\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        with Worker(None) as worker:
+            assert worker.version == "0.0"
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('the library is missing')\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        with pytest.raises(DeviceError, match="the library is missing"):
+            Worker(None)
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGILL"])
+def test_a_killed_worker_is_lost_with_the_reason(worker, name):
+    os.kill(worker.pid, getattr(signal, name))
+    with pytest.raises(DeviceError, match=name):
+        worker.request({"op": "unload", "id": 0}, timeout_s=60)
+    assert name in worker.lost
+    with pytest.raises(DeviceError, match=name):
+        worker.request({"op": "unload", "id": 0}, timeout_s=60)
+
+
+def test_a_hanging_worker_is_killed(worker, tmp_path):
+    load(worker, tiny_models.endless(tmp_path / "e.onnx"))
+    with pytest.raises(DeviceError, match=r"no answer within 0\.5 s"):
+        worker.request({"op": "time", "id": 1, "n": 1}, timeout_s=0.5)
+    assert worker.lost
+
+
+def test_ctrl_c_is_left_to_the_parent(worker):
+    os.kill(worker.pid, signal.SIGINT)
+    worker.request({"op": "unload", "id": 0}, timeout_s=60)
+
+
+PARENT = """
+import sys, time
+from hwsearch.devices.worker_process import Worker
+worker = Worker(None)
+print(worker.pid, flush=True)
+if len(sys.argv) > 1:
+    header = {"op": "load", "id": 1, "path": sys.argv[1], "threads": 1, "batch": 1}
+    worker.request(header, timeout_s=60)
+    print("running", flush=True)
+    worker.request({"op": "time", "id": 1, "n": 1}, timeout_s=600)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_dies_with_its_parent(busy, tmp_path):
+    args = [str(tiny_models.endless(tmp_path / "e.onnx"))] if busy else []
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, *args], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        pid = int(parent.stdout.readline())
+        if busy:
+            assert parent.stdout.readline().strip() == "running"
+            time.sleep(0.2)
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(pid)
+
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Declared:
+    def __init__(self, name, kind, shape):
+        self.name, self.type, self.shape = name, f"tensor({kind})", shape
+
+
+def test_inputs_come_from_what_the_model_declares():
+    declared = [
+        Declared("image", "float", ["N", 3, 4]),
+        Declared("half", "float16", [2, 2]),
+        Declared("ids", "int64", [None, 50]),
+        Declared("mask", "bool", ["N", 5]),
+        Declared("scale", "float", []),
+    ]
+    feeds = synthetic_inputs(declared, 2)
+    assert {name: (str(a.dtype), a.shape) for name, a in feeds.items()} == {
+        "image": ("float32", (2, 3, 4)),
+        "half": ("float16", (2, 2)),
+        "ids": ("int64", (2, 50)),
+        "mask": ("bool", (2, 5)),
+        "scale": ("float32", ()),
+    }
+    assert set(np.unique(feeds["ids"])) == {0, 1}
+    again = synthetic_inputs(declared, 2)
+    assert all(np.array_equal(again[name], feeds[name]) for name in feeds)
+
+
+@pytest.mark.parametrize(
+    ("declared", "reason"),
+    [
+        (Declared("ids", "int64", ["N", "length"]), "dimension 1 .length. is unknown"),
+        (Declared("ids", "int64", ["N", None]), "dimension 1 .unnamed. is unknown"),
+        (Declared("x", "float", [3, 4]), "fixed to 3"),
+        (Declared("text", "string", ["N"]), "not a tensor of numbers"),
+    ],
+)
+def test_inputs_that_cannot_be_made_are_named(declared, reason):
+    with pytest.raises(ValueError, match=reason):
+        synthetic_inputs([declared], 1)
+
+
+class Machine:
+    """A thread's life in nanoseconds: events are (time, waited) steps of clock and account."""
+
+    def __init__(self):
+        self.now, self.waited, self.runs, self.readings = 0, 0, 0, 0
+        self.spoilt = None
+
+    def clock(self):
+        self.now += 100
+        return self.now
+
+    def account(self):
+        """Read, with an interruption just before or after the reading where one is spoilt."""
+        spoilt, self.readings = self.spoilt, self.readings + 1
+        if spoilt == (self.readings, "before"):
+            self.interrupted(300_000)
+        self.now += 1000
+        value = self.waited
+        if spoilt == (self.readings, "after"):
+            self.interrupted(300_000)
+        return value
+
+    def interrupted(self, lasting=4_000_000):
+        self.now += lasting
+        self.waited += lasting
+
+    def run(self, *, interrupted):
+        self.runs += 1
+        self.now += 500_000
+        if interrupted:
+            self.interrupted()
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_waiting_is_told_from_running(interrupted):
+    machine = Machine()
+    took, waited = timed_run(
+        lambda: machine.run(interrupted=interrupted), machine.clock, machine.account
+    )
+    assert took == pytest.approx(500_000, abs=5_000)
+    assert waited == (4_000_000 if interrupted else 0)
+
+
+@pytest.mark.parametrize("reading", [1, 2])
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_an_interruption_between_two_readings_spoils_nothing(reading, side):
+    machine = Machine()
+    machine.spoilt = (reading, side)
+    took, waited = timed_run(
+        lambda: machine.run(interrupted=False), machine.clock, machine.account
+    )
+    assert took == pytest.approx(500_000, abs=5_000)
+    assert waited == 0
+
+
+def test_without_an_account_times_are_wall_times():
+    machine = Machine()
+    took, waited = timed_run(lambda: machine.run(interrupted=True), machine.clock, None)
+    assert took == pytest.approx(4_500_000, abs=5_000)
+    assert waited == 0
+
+
+def test_the_systems_account_is_read_where_there_is_one():
+    waited_ns = waited_by_schedstat()
+    assert waited_ns is None or 0 <= waited_ns() <= waited_ns()
