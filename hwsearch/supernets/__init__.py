@@ -1,0 +1,1 @@
+"""The supernet families, the zoo that names them, and their checkpoints."""

@@ -1,0 +1,224 @@
+"""What a supernet family owes, and what the engine adds to it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from hwsearch.blocks import Block
+from hwsearch.errors import EvaluationError, HwsearchError, InputError, unknown
+from hwsearch.space import Architecture, Architectures, SearchSpace
+from hwsearch.supernets.costs import module_costs
+
+EXACT = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One input or output of a subnet.
+
+    Attributes:
+        name: Its name in the ONNX file.
+        shape: Shape without the batch.
+        dtype: Element type, as NumPy spells it (``"float32"``, ``"int64"``).
+        high: For integer inputs, the exclusive upper bound of valid values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    high: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePreprocessing:
+    """How an RGB image becomes the input: resize, centre crop, scale to [0, 1], normalise, NCHW.
+
+    Attributes:
+        resize: Length in pixels that the shorter side is resized to.
+        crop: Side in pixels of the centre crop; the input's height and width.
+        mean: Subtracted from each channel after scaling to [0, 1].
+        std: Each channel is divided by it after that.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layout: str = "NCHW"
+    colour: str = "RGB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """Inputs and outputs of a subnet and the preprocessing its inputs expect.
+
+    Attributes:
+        inputs: In the order in which ``forward`` takes them.
+        outputs: Names of what ``forward`` returns, in order.
+        preprocessing: For images; None where inputs are fed as they are.
+        classes: Names of the classes that the outputs score, where they do.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...] = ("logits",)
+    preprocessing: ImagePreprocessing | None = None
+    classes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """Where a supernet comes from and what is known of it.
+
+    Attributes:
+        name: The name that the supernet is loaded by.
+        description: One sentence.
+        licence: Of the weights.
+        source: Where the weights come from.
+        data: What they were trained on.
+        facts: Anything else worth showing, as JSON-ready values.
+    """
+
+    name: str
+    description: str
+    licence: str
+    source: str
+    data: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Network(Protocol):
+    """A supernet as its family gives it: a search space and the subnets in it.
+
+    ``recalibrate`` lists the module types whose batch statistics must be estimated anew for
+    every subnet; it is empty where there are none. ``digest`` identifies weights: equal digests
+    mean equal weights.
+    """
+
+    space: SearchSpace
+    card: Card
+    digest: str
+    recalibrate: tuple[type[nn.Module], ...]
+
+    def subnet(self, arch: Architecture) -> nn.Module:
+        """Return the standalone network of an architecture, with weights of its own memory."""
+        ...
+
+    def input_spec(self, arch: Architecture) -> InputSpec:
+        """Return what goes into and comes out of that architecture's subnet."""
+        ...
+
+    def blocks(self, arch: Architecture) -> list[Block] | None:
+        """Return the same network as a chain of blocks, or None where it is no chain."""
+        ...
+
+
+class Family(Protocol):
+    """What is registered under a name in the entry-point group ``hwsearch.supernets``."""
+
+    name: str
+    summary: str
+
+    def load(self, checkpoint: str | None) -> Network:
+        """Load the supernet; None takes the checkpoint that ships with it, where one does."""
+        ...
+
+    def tiny(self, seed: int = 0) -> Network:
+        """Return a seeded miniature of the same structure, for tests."""
+        ...
+
+
+class Supernet:
+    """A loaded supernet: a family's network plus everything that is computed from it.
+
+    Attributes:
+        name: The name or ``module:function`` that it was loaded by.
+        checkpoint: The checkpoint asked for, or None for the one that ships.
+        space: Its search space.
+        card: Name, licence and source of its weights.
+        digest: SHA-256 of its weights.
+    """
+
+    def __init__(self, name: str, network: Network, checkpoint: str | None = None) -> None:
+        self.name = name
+        self.checkpoint = checkpoint
+        self.network = network
+        self.space = network.space
+        self.card = network.card
+        self.digest = network.digest
+        self.recalibrate = network.recalibrate
+        self._costs: dict[str, tuple[int, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"Supernet({self.name!r}, {self.space.size:.3g} architectures)"
+
+    def subnet(self, arch: Architecture) -> nn.Module:
+        """Return the standalone network of an architecture, before its recalibration.
+
+        Raises:
+            InputError: The architecture belongs to another space.
+        """
+        return self.network.subnet(self._own(arch)).eval()
+
+    def input_spec(self, arch: Architecture) -> InputSpec:
+        """Return names, shapes and preprocessing of that subnet's inputs."""
+        return self.network.input_spec(self._own(arch))
+
+    def blocks(self, arch: Architecture) -> list[Block] | None:
+        """Return the subnet as a chain of blocks, or None where it is none."""
+        return self.network.blocks(self._own(arch))
+
+    def exact(self, quantity: str, archs: Architectures) -> NDArray[np.int64]:
+        """Compute a cost of every architecture, for one sample.
+
+        Args:
+            quantity: ``"macs"``, ``"params"`` or ``"bytes"`` (of the weights, uncompressed).
+            archs: (n,) architectures.
+
+        Returns:
+            (n,) integers.
+
+        Raises:
+            InputError: The quantity is not one of these.
+            EvaluationError: The family cannot build one of them.
+        """
+        if quantity not in EXACT:
+            raise unknown("exact quantity", quantity, EXACT)
+        costs = np.array([self._cost(arch) for arch in archs], dtype=np.int64).reshape(-1, 2)
+        if quantity == "macs":
+            return costs[:, 0]
+        return costs[:, 1] * (4 if quantity == "bytes" else 1)
+
+    def _cost(self, arch: Architecture) -> tuple[int, int]:
+        if arch.key not in self._costs:
+            try:
+                self._costs[arch.key] = self._count(arch)
+            except HwsearchError:
+                raise
+            except Exception as error:
+                # A family is a stranger's code, and may fail for some architectures.
+                raise EvaluationError(
+                    f"the costs of {arch.key} cannot be computed: {type(error).__name__}: {error}"
+                ) from error
+        return self._costs[arch.key]
+
+    def _count(self, arch: Architecture) -> tuple[int, int]:
+        blocks = self.blocks(arch)
+        if blocks is None:
+            return module_costs(self.subnet(arch), self.input_spec(arch).inputs)
+        return sum(b.macs for b in blocks), sum(b.params for b in blocks)
+
+    def _own(self, arch: Architecture) -> Architecture:
+        if arch.space is not self.space and arch.space != self.space:
+            raise InputError(
+                f"architecture {arch.key} belongs to another search space than {self.name!r}; "
+                "build it with net.space.architectures(...)"
+            )
+        return arch
