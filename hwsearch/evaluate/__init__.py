@@ -1,0 +1,1 @@
+"""Accuracy of a subnet: tasks (data plus a per-sample metric), recalibration, scoring."""

@@ -1,0 +1,173 @@
+"""Where samples come from: ``bundled``, ``cifar10:``, ``imagefolder:``, ``npz:``, a function."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch import plugins
+from hwsearch.errors import InputError, unknown
+from hwsearch.evaluate.cifar10 import read_cifar10
+from hwsearch.evaluate.imagefolder import read_imagefolder
+from hwsearch.evaluate.splits import SPLITS, SplitSizes
+from hwsearch.evaluate.task import TOP1, Preprocess, Samples, Task
+from hwsearch.supernets.base import ImagePreprocessing, InputSpec
+from hwsearch.supernets.checkpoints import bundled_file
+
+Arrays = dict[str, dict[str, NDArray[Any]]]
+
+
+def load_task(spec: str, input_spec: InputSpec, supernet: str) -> Task:
+    """Read the data that a search scores by.
+
+    Args:
+        spec: ``bundled`` (what ships with the supernet), ``cifar10:FOLDER``,
+            ``imagefolder:FOLDER``, ``npz:FILE``, or ``MODULE:FUNCTION`` of a function that takes
+            the input spec and returns a `Task`.
+        input_spec: What the subnets expect.
+        supernet: The name that ``bundled`` refers to.
+
+    Raises:
+        InputError: The data are absent, empty, unreadable, or do not fit the inputs.
+    """
+    if spec == "bundled":
+        return _read_npz(spec, bundled_file(supernet, "samples.npz"), input_spec)
+    kind, colon, rest = spec.partition(":")
+    if not (colon and rest):
+        raise unknown(
+            "data", spec, ["bundled", *(f"{k}:PATH" for k in _READERS), "MODULE:FUNCTION"]
+        )
+    if kind in _READERS:
+        return _READERS[kind](spec, Path(rest).expanduser(), input_spec)
+    task = _task_function(spec, kind, rest)(input_spec)
+    if not isinstance(task, Task):
+        raise InputError(f"data {spec!r} returned {type(task).__name__}, not hwsearch.Task")
+    return task
+
+
+def _task_function(spec: str, kind: str, rest: str) -> Callable[[InputSpec], object]:
+    try:
+        function: Callable[[InputSpec], object] = plugins.import_function(spec, "data")
+    except InputError as error:
+        # A misspelt kind of data looks like a module.
+        if difflib.get_close_matches(kind, _READERS):
+            raise unknown("data", spec, [f"{k}:{rest}" for k in _READERS]) from error
+        raise
+    return function
+
+
+def image_preprocess(preprocessing: ImagePreprocessing) -> Preprocess:
+    """Return the function from (n, h, w, 3) uint8 crops to normalised (n, 3, h, w) float32."""
+    mean = np.asarray(preprocessing.mean, np.float32)
+    std = np.asarray(preprocessing.std, np.float32)
+
+    def normalise(images: NDArray[Any]) -> NDArray[Any]:
+        scaled = (images.astype(np.float32) / np.float32(255) - mean) / std
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+    return normalise
+
+
+def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
+    """Read arrays named ``SPLIT.INPUT`` and ``SPLIT.target`` for each of the three splits."""
+    if not path.is_file():
+        raise InputError(f"data {spec!r}: there is no file {str(path)!r}")
+    try:
+        arrays = _load_arrays(path)
+    except Exception as error:
+        # NumPy, zipfile and zlib each have errors of their own for a damaged file.
+        raise InputError(f"data {spec!r}: {str(path)!r} cannot be read: {error}") from error
+    parts: Arrays = {
+        split: {
+            name.removeprefix(f"{split}."): array
+            for name, array in arrays.items()
+            if name.startswith(f"{split}.")
+        }
+        for split in SPLITS
+    }
+    return _task(spec, parts, input_spec)
+
+
+def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with path.open("rb") as file:
+        stored = np.load(file, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise TypeError("it is a single array (.npy), not several by name (.npz)")
+        return {name: stored[name] for name in stored.files}
+
+
+def _read_cifar10(spec: str, path: Path, input_spec: InputSpec) -> Task:
+    return _images_task(spec, read_cifar10(path, SplitSizes()), input_spec)
+
+
+def _read_imagefolder(spec: str, path: Path, input_spec: InputSpec) -> Task:
+    if input_spec.preprocessing is None:
+        raise InputError(f"data {spec!r}: the inputs of this supernet are no images")
+    splits = read_imagefolder(path, input_spec.preprocessing, SplitSizes(), input_spec.classes)
+    return _images_task(spec, splits, input_spec)
+
+
+_READERS: dict[str, Callable[[str, Path, InputSpec], Task]] = {
+    "cifar10": _read_cifar10,
+    "imagefolder": _read_imagefolder,
+    "npz": _read_npz,
+}
+
+
+def _images_task(
+    spec: str, splits: dict[str, tuple[NDArray[Any], NDArray[Any]]], input_spec: InputSpec
+) -> Task:
+    name = input_spec.inputs[0].name
+    parts = {split: {name: images, "target": labels} for split, (images, labels) in splits.items()}
+    return _task(spec, parts, input_spec)
+
+
+def _task(spec: str, parts: Arrays, input_spec: InputSpec) -> Task:
+    made = {}
+    for split in SPLITS:
+        arrays = parts.get(split, {})
+        if split == "calibration" and not arrays:
+            continue
+        made[split] = _samples(f"data {spec!r}, split {split}", dict(arrays), input_spec)
+    return Task(spec=spec, metric=TOP1, calibration=made.pop("calibration", None), **made)
+
+
+def _samples(what: str, arrays: dict[str, NDArray[Any]], input_spec: InputSpec) -> Samples:
+    names = [tensor.name for tensor in input_spec.inputs]
+    lacking = [name for name in (*names, "target") if name not in arrays]
+    if lacking:
+        raise InputError(f"{what}: no array {', '.join(lacking)}; it has {', '.join(arrays)}")
+    _check_targets(what, arrays["target"], len(input_spec.classes))
+    lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"{what}: arrays of different lengths: {lengths}")
+    preprocess: dict[str, Preprocess] = {}
+    for tensor in input_spec.inputs:
+        array = arrays[tensor.name]
+        expected: tuple[int, ...] = tensor.shape
+        if array.dtype == np.uint8 and input_spec.preprocessing is not None:
+            preprocess[tensor.name] = image_preprocess(input_spec.preprocessing)
+            expected = (*tensor.shape[1:], tensor.shape[0])
+        elif array.dtype.name != tensor.dtype:
+            raise InputError(f"{what}: {tensor.name} is {array.dtype}, not {tensor.dtype}")
+        if array.shape[1:] != expected:
+            raise InputError(
+                f"{what}: {tensor.name} holds samples of shape {array.shape[1:]}, not {expected}"
+            )
+    inputs = {name: arrays[name] for name in names}
+    return Samples(inputs, arrays["target"].astype(np.int64), preprocess)
+
+
+def _check_targets(what: str, targets: NDArray[Any], classes: int) -> None:
+    if targets.ndim != 1:
+        raise InputError(f"{what}: target has shape {targets.shape}, not (n,)")
+    if targets.dtype.kind not in "biu":
+        raise InputError(f"{what}: target is {targets.dtype}, not whole numbers")
+    strange = targets[(targets < 0) | (targets >= classes)] if classes else targets[:0]
+    if len(strange):
+        raise InputError(
+            f"{what}: target {strange[0]}, but there are {classes} classes, 0 to {classes - 1}"
+        )
