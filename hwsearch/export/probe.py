@@ -1,0 +1,70 @@
+"""A seeded probe input and what the PyTorch subnet says to it, kept in the card.
+
+With it anyone can check later, from the files alone, that the ONNX file is still the same
+network: no data, no supernet and no PyTorch are needed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hwsearch.supernets.base import TensorSpec
+
+BATCH = 2
+TOLERANCE = 1e-3
+
+
+def probe_inputs(tensors: Sequence[TensorSpec], seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Draw two samples of every input: standard normal, or integers below the input's bound."""
+    rng = np.random.default_rng(seed)
+    return {tensor.name: _draw(tensor, rng) for tensor in tensors}
+
+
+def _draw(tensor: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
+    shape = (BATCH, *tensor.shape)
+    if np.issubdtype(np.dtype(tensor.dtype), np.integer):
+        return rng.integers(0, tensor.high or 2, size=shape).astype(tensor.dtype)
+    return rng.standard_normal(shape).astype(tensor.dtype)
+
+
+def torch_outputs(subnet: nn.Module, inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Run a network in eval mode; inputs are passed in their order."""
+    with torch.no_grad():
+        outputs = subnet.eval()(*(torch.from_numpy(array) for array in inputs.values()))
+    listed = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+    return [output.numpy() for output in listed]
+
+
+def disagreement(ours: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]]) -> float:
+    """Return ``max|a - b| / max|b|``, the largest over the outputs; infinite for other shapes."""
+    if [a.shape for a in ours] != [b.shape for b in reference]:
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(ours, reference, strict=True):
+        difference = float(np.abs(a.astype(np.float64) - b).max(initial=0.0))
+        largest = float(np.abs(b).max(initial=0.0))
+        relative = difference / largest if largest else difference
+        # Not finite when either holds NaN, which max() would pass over.
+        worst = max(worst, relative) if np.isfinite(relative) else float("inf")
+    return worst
+
+
+def labels_agree(
+    ours: NDArray[Any], reference: NDArray[Any], tolerance: float = TOLERANCE
+) -> NDArray[np.bool_]:
+    """Tell for each sample whether both pick one label, or labels that tie within tolerance.
+
+    Args:
+        ours: (n, classes) scores.
+        reference: (n, classes) scores.
+        tolerance: Relative to the largest absolute reference score.
+    """
+    rows = np.arange(len(ours))
+    mine, theirs = ours.argmax(axis=1), reference.argmax(axis=1)
+    margin = np.abs(reference[rows, theirs] - reference[rows, mine])
+    agree: NDArray[np.bool_] = (mine == theirs) | (margin <= tolerance * np.abs(reference).max())
+    return agree
