@@ -209,6 +209,7 @@ def pack(args: argparse.Namespace) -> None:
     save_file(
         {n: p.contiguous() for n, p in state["params"].items()}, folder / "weights.safetensors"
     )
+    (folder / "weights.safetensors").chmod(0o644)
     log = (args.work / "training.jsonl").read_text(encoding="utf-8")
     (folder / "training.jsonl").write_text(log, encoding="utf-8")
 

@@ -21,13 +21,14 @@ class _Moments:
         self.mean: Tensor | float = 0.0
         self.var: Tensor | float = 0.0
 
-    def hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:  # noqa: ARG002
-        x = args[0].detach()
-        axes = [axis for axis in range(x.ndim) if axis != 1]
-        var, mean = torch.var_mean(x, dim=axes, correction=0)
-        self.samples += len(x)
-        self.mean = self.mean + len(x) * mean.double()
-        self.var = self.var + len(x) * var.double()
+    def hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG002
+        """Add what the norm has just found; with momentum 1 its statistics are the batch's."""
+        samples = len(args[0])
+        values = args[0].numel() / args[0].shape[1]
+        biased = (values - 1) / values
+        self.samples += samples
+        self.mean = self.mean + samples * module.running_mean.double()  # type: ignore[operator,union-attr]
+        self.var = self.var + samples * biased * module.running_var.double()  # type: ignore[operator,union-attr]
 
 
 def recalibrate(
@@ -56,13 +57,14 @@ def recalibrate(
     if not found:
         return subnet.eval()
     moments = {module: _Moments() for module in found}
-    handles = [module.register_forward_pre_hook(m.hook) for module, m in moments.items()]
+    handles = [module.register_forward_hook(m.hook) for module, m in moments.items()]
     kept = {module: module.momentum for module in found}
     subnet.eval()
     try:
         for module in found:
             module.train()
-            module.momentum = 0.0  # type: ignore[assignment]  # keeps the running ones as they are
+            module.reset_running_stats()  # type: ignore[operator]
+            module.momentum = 1.0  # type: ignore[assignment]
         with torch.no_grad():
             for batch in batches:
                 subnet(*(_tensor(array) for array in batch.values()))

@@ -1,0 +1,26 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+PLUGIN = str(Path(__file__).parent / "plugin")
+# Before any test is collected: some have one case for each registered family.
+sys.path.insert(0, PLUGIN)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plugin_in_processes():
+    """Processes that tests start find the stranger's package too."""
+    path = os.pathsep.join(filter(None, [PLUGIN, os.environ.get("PYTHONPATH")]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_tests(tmp_path_factory):
+    """Baselines of tests stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
