@@ -1,0 +1,142 @@
+"""Which architectures to evaluate next: candidates found on a posterior, and a batch of them."""
+
+from typing import Final
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from hwsearch.objectives import FloatArray, from_losses, to_losses
+from hwsearch.optimizer.gain import hypervolume_gain
+from hwsearch.optimizer.history import History, beyond_worst
+from hwsearch.optimizer.nsga2 import evolve
+from hwsearch.optimizer.posterior import Forecast, Posterior
+from hwsearch.space import Architectures
+
+_MAX_LISTED: Final = 4096  # a space up to this size is looked at as a whole
+_POPULATION: Final = 100
+_GENERATIONS: Final = 20
+_MAX_SCORED: Final = 128  # candidates whose expected gain is computed
+_HOPE: Final = 2.0  # deviations
+_MIN_EXPLORING: Final = 4  # size of a batch with a place to spare for exploration
+_N_NODES: Final = 16  # draws from the posterior behind an expectation
+
+
+def find_candidates(
+    history: History, posterior: Posterior, rng: np.random.Generator
+) -> Architectures:
+    """Architectures never proposed, among which the posterior's best ones are.
+
+    A small space is listed; in a large one NSGA-II runs on the predicted means, from the best of
+    what was told and as many new ones at random.
+    """
+    space = history.space
+    if space.size <= _MAX_LISTED:
+        return space.enumerate(_MAX_LISTED).unique(history.asked)
+
+    def evaluate(archs: Architectures) -> tuple[FloatArray, FloatArray | None]:
+        mean = posterior.forecast(archs).mean
+        missed = history.violation(mean) if history.constraints else None
+        return to_losses(mean, history.objectives), missed
+
+    elite = history.told[_best_first(history)[: _POPULATION // 2]]
+    fresh = space.sample_distinct(_POPULATION - len(elite), rng, exclude=elite)
+    start = Architectures.concatenate([elite, fresh])
+    found = evolve(evaluate, start, rng, population=_POPULATION, generations=_GENERATIONS)
+    return found.unique(history.asked)
+
+
+def choose_batch(
+    history: History,
+    posterior: Posterior,
+    candidates: Architectures,
+    n: int,
+    rng: np.random.Generator,
+) -> Architectures:
+    """Choose up to n candidates, one after the other, by what each is expected to add.
+
+    The score is the expected hypervolume gain of a feasible success (Emmerich, 2005), over draws
+    from the posterior, given the front, and given that what is pending or chosen comes out as
+    predicted. The last of a batch explores: it has the largest gain if it comes out two deviations
+    better than predicted. Where nothing is expected to gain, the candidate nearest to feasible is
+    taken as long as nothing feasible is known, then the least certain one.
+    """
+    forecast = posterior.forecast(candidates)
+    reference = beyond_worst(history.losses[history.succeeded])
+    front = np.concatenate([history.losses[history.front], _pending(history, posterior)])
+    losses = to_losses(forecast.mean, history.objectives)
+    hopes = losses - _HOPE * forecast.deviation
+    left = _most_promising(history, forecast, hypervolume_gain(hopes, front, reference))
+    draws = _draws(losses, forecast.deviation, rng)
+    chosen: list[int] = []
+    while left and len(chosen) < n:
+        explores = len(chosen) + 1 == n >= _MIN_EXPLORING
+        points = hopes[np.newaxis, left] if explores else draws[:, left]
+        gains = _expected_gain(history, points, front, reference) * forecast.success[left]
+        best = left[int(np.argmax(gains))]
+        if gains.max() <= 0.0:
+            best = _without_gain(history, forecast, draws, left)
+        left.remove(best)
+        chosen.append(best)
+        if history.feasible(forecast.mean[[best]])[0]:
+            front = np.concatenate([front, losses[[best]]])
+    return candidates[chosen]
+
+
+def _most_promising(history: History, forecast: Forecast, hoped: FloatArray) -> list[int]:
+    """Positions of the candidates worth scoring: near to feasible, then by the gain hoped for."""
+    margin = _HOPE * forecast.deviation
+    outcomes = (forecast.mean - margin, forecast.mean, forecast.mean + margin)
+    missed = np.min([history.violation(values) for values in outcomes], axis=0)
+    order = np.lexsort((-hoped * forecast.success, missed))
+    return [int(position) for position in order[:_MAX_SCORED]]
+
+
+def _best_first(history: History) -> NDArray[np.int64]:
+    """Positions of the successes: the front, then by violation, then by rank."""
+    succeeded = np.flatnonzero(history.succeeded)
+    losses = history.losses[succeeded]
+    violations = history.violation(history.values[succeeded])
+    return succeeded[np.lexsort((moocore.pareto_rank(losses), violations))]
+
+
+def _pending(history: History, posterior: Posterior) -> FloatArray:
+    """Predicted losses of what is being evaluated, as far as it is expected to be feasible."""
+    pending = history.pending
+    if not len(pending):
+        return np.empty((0, len(history.objectives)))
+    mean = posterior.forecast(pending).mean
+    return to_losses(mean[history.feasible(mean)], history.objectives)
+
+
+def _draws(losses: FloatArray, deviation: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Draws ``(_N_NODES, n, n_objectives)`` of losses; the objectives are independent.
+
+    A Latin hypercube: every objective takes the same evenly spaced quantiles, in another order.
+    """
+    quantiles = ndtri((np.arange(_N_NODES) + 0.5) / _N_NODES)
+    nodes = rng.permuted(np.tile(quantiles, (losses.shape[1], 1)), axis=1).T
+    draws: FloatArray = losses + deviation * nodes[:, np.newaxis, :]
+    return draws
+
+
+def _expected_gain(
+    history: History, draws: FloatArray, front: FloatArray, reference: FloatArray
+) -> FloatArray:
+    flat = draws.reshape(-1, draws.shape[2])
+    gains = hypervolume_gain(flat, front, reference)
+    gains[~history.feasible(from_losses(flat, history.objectives))] = 0.0
+    mean: FloatArray = gains.reshape(draws.shape[:2]).mean(axis=0)
+    return mean
+
+
+def _without_gain(history: History, forecast: Forecast, draws: FloatArray, left: list[int]) -> int:
+    """Nearest to feasible as long as nothing is; then the least certain."""
+    if not history.front.any():
+        flat = draws[:, left].reshape(-1, draws.shape[2])
+        missed = history.violation(from_losses(flat, history.objectives))
+        return left[int(np.argmin(missed.reshape(len(draws), len(left)).mean(axis=0)))]
+    spread = np.nanstd(history.values, axis=0)
+    unsure = (forecast.deviation[left] / np.where(spread > 0, spread, 1.0)).sum(axis=1)
+    return left[int(np.argmax(unsure * forecast.success[left]))]

@@ -1,0 +1,197 @@
+"""What a search has proposed and learnt so far; every tactic decides from this alone."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hwsearch.errors import InputError
+from hwsearch.objectives import (
+    BoolArray,
+    Constraint,
+    FloatArray,
+    Objective,
+    is_non_dominated,
+    satisfied,
+    to_losses,
+    total_violation,
+)
+from hwsearch.space import Architectures, SearchSpace
+
+N_FIRST = 8  # size of the first sample, which also fixes the reference point
+
+_REFERENCE_MARGIN = 0.1  # of the range between best and worst
+
+
+class History:
+    """Architectures asked and told, with their values in the order of telling.
+
+    Attributes:
+        asked: Everything proposed, or told without having been proposed; pairwise distinct.
+        told: What has been evaluated, failed ones included, in the order of telling.
+        values: ``(len(told), n_objectives)`` in the objectives' units; a failed row is all NaN.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+    ) -> None:
+        self.space = space
+        self.objectives = tuple(objectives)
+        self.constraints = tuple(constraints)
+        self.asked = space.sample(0, 0)
+        self.told = space.sample(0, 0)
+        self.values: FloatArray = np.empty((0, len(self.objectives)))
+
+    def ask(self, archs: Architectures) -> None:
+        """Note architectures as proposed.
+
+        Raises:
+            InputError: They are of another space, or one of them was proposed before.
+        """
+        self.asked = self._extended(self.asked, archs, "proposed")
+
+    def tell(self, archs: Architectures, values: Sequence[Mapping[str, float] | None]) -> None:
+        """Add results; nothing is added where an error is raised.
+
+        Raises:
+            InputError: As for `Optimizer.tell`.
+        """
+        if isinstance(values, Mapping) or len(values) != len(archs):
+            raise InputError(
+                f"{len(values)} results were told for {len(archs)} architectures; "
+                "give a list with one mapping, or None for a failure, for each"
+            )
+        told = self._extended(self.told, archs, "told")
+        measured = [self._measured(entry) for entry in values]
+        known = np.array([row is not None for row in measured], dtype=np.bool_)
+        rows = np.full((len(archs), len(self.objectives)), np.nan)
+        rows[known] = self.exact(archs[known])
+        for position in np.flatnonzero(known):
+            for column, value in (measured[position] or {}).items():
+                rows[position, column] = value
+        self.told = told
+        self.values = np.concatenate([self.values, rows])
+        self.asked = Architectures.concatenate([self.asked, archs]).unique()
+
+    def exact(self, archs: Architectures) -> FloatArray:
+        """Compute the exact objectives: ``(n, n_objectives)``, NaN in the measured columns.
+
+        Raises:
+            InputError: An exact objective gives another shape, or a number that is not finite.
+        """
+        values = np.full((len(archs), len(self.objectives)), np.nan)
+        for column, objective in enumerate(self.objectives):
+            if objective.exact is None or not len(archs):
+                continue
+            found = np.asarray(objective.exact(archs), dtype=np.float64)
+            if found.shape != (len(archs),) or not np.isfinite(found).all():
+                raise InputError(
+                    f"exact objective {objective.name!r} gave an array of shape {found.shape} "
+                    f"for {len(archs)} architectures, or numbers that are not finite; it must "
+                    "give one finite number for each"
+                )
+            values[:, column] = found
+        return values
+
+    @property
+    def n_left(self) -> int:
+        """How many architectures have not been proposed yet."""
+        return self.space.size - len(self.asked)
+
+    @property
+    def pending(self) -> Architectures:
+        """What was proposed and has not been told, in order."""
+        return self.asked.unique(self.told)
+
+    @property
+    def succeeded(self) -> BoolArray:
+        """``(len(told),)``: which have values."""
+        return _complete(self.values)
+
+    @property
+    def losses(self) -> FloatArray:
+        """``(len(told), n_objectives)``, minimised; a failed row is all NaN."""
+        return to_losses(self.values, self.objectives)
+
+    @property
+    def front(self) -> BoolArray:
+        """``(len(told),)``: which are feasible, and not dominated by a feasible one."""
+        losses = self.losses
+        losses[~self.feasible(self.values)] = np.nan
+        return is_non_dominated(losses)
+
+    @property
+    def reference(self) -> FloatArray | None:
+        """``(n_objectives,)`` losses, a margin beyond the worst of the first sample.
+
+        Fixed once `N_FIRST` results are there, so that a progress figure is comparable over a
+        run; None before the first result.
+        """
+        losses = self.losses[self.succeeded][:N_FIRST]
+        return beyond_worst(losses) if len(losses) else None
+
+    def feasible(self, values: FloatArray) -> BoolArray:
+        """``(n,)``: which rows of values ``(n, n_objectives)`` keep all constraints."""
+        if not self.constraints:
+            return _complete(values)
+        return satisfied(self._by_name(values), self.constraints)
+
+    def violation(self, values: FloatArray) -> FloatArray:
+        """``(n,)``: by how much rows of values miss the constraints, as shares of the bounds."""
+        if not self.constraints:
+            return np.zeros(len(values))
+        return total_violation(self._by_name(values), self.constraints)
+
+    def _by_name(self, values: FloatArray) -> dict[str, FloatArray]:
+        names = (objective.name for objective in self.objectives)
+        return dict(zip(names, values.T, strict=True))
+
+    def _extended(self, before: Architectures, archs: Architectures, verb: str) -> Architectures:
+        after = Architectures.concatenate([before, archs])
+        if len(after.unique()) < len(after):
+            ids = after.ids
+            again = next(key for place, key in enumerate(ids) if key in ids[:place])
+            raise InputError(f"architecture {again} was {verb} before; it can be only once")
+        return after
+
+    def _measured(self, entry: Mapping[str, float] | None) -> dict[int, float] | None:
+        """Values by column of the measured objectives, None for a failure."""
+        if entry is None:
+            return None
+        row = {}
+        for column, objective in enumerate(self.objectives):
+            if objective.exact is not None:
+                continue
+            if objective.name not in entry:
+                raise InputError(
+                    f"objective {objective.name!r} is missing among the told "
+                    f"{', '.join(map(repr, entry)) or 'nothing'}; tell every measured objective, "
+                    "or None for a failure"
+                )
+            row[column] = _number(objective.name, entry[objective.name])
+        return row if all(math.isfinite(value) for value in row.values()) else None
+
+
+def _complete(values: FloatArray) -> BoolArray:
+    known: BoolArray = np.all(~np.isnan(values), axis=1)
+    return known
+
+
+def _number(name: str, given: object) -> float:
+    if given is None:
+        return math.nan
+    try:
+        return float(given)  # type: ignore[arg-type]  # what is no number is caught
+    except (TypeError, ValueError):
+        raise InputError(f"{name} was told as {given!r}; give a number, or None") from None
+
+
+def beyond_worst(losses: FloatArray) -> FloatArray:
+    """A point a margin beyond the largest loss in every column of ``(n, n_objectives)``."""
+    worst = losses.max(axis=0)
+    span = worst - losses.min(axis=0)
+    point: FloatArray = worst + _REFERENCE_MARGIN * np.where(span > 0, span, np.abs(worst) + 1.0)
+    return point

@@ -1,0 +1,180 @@
+"""The optimiser: proposes architectures, is told their values, proposes better ones."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from hwsearch.errors import InputError, unknown
+from hwsearch.objectives import (
+    Constraint,
+    FloatArray,
+    Objective,
+    check_constraints,
+    check_objectives,
+    closest_to_feasible,
+    from_losses,
+    hypervolume,
+    to_losses,
+)
+from hwsearch.optimizer.history import History
+from hwsearch.optimizer.tactics import TACTICS
+from hwsearch.space import Architectures, SearchSpace
+
+
+class Optimizer:
+    """Multi-objective search over the architectures of a space, by asking and telling.
+
+    What `ask` proposes depends only on the seed, the number of rounds so far, what was told in
+    the order of telling, and what is pending; so a search goes on where another process left it,
+    by `ask_recorded` and `tell`. No architecture is ever proposed twice, failed ones included.
+
+    Args:
+        space: The search space.
+        objectives: 1 to 4; the exact ones are computed, the measured ones told.
+        seed: Not negative.
+        constraints: Such as ``"latency <= 12"``, on objectives.
+        tactic: ``"hwsearch"``: a first sample graded by size, then rounds of surrogates, NSGA-II
+            on their predictions, and a batch chosen by expected hypervolume gain. ``"nsga2"``:
+            NSGA-II on the told values. ``"random"``: distinct architectures, uniformly.
+        batch: How many `ask` proposes unless it is told how many.
+
+    Raises:
+        InputError: Anything that is not as said above.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Iterable[Objective],
+        *,
+        seed: int = 0,
+        constraints: Iterable[str | Constraint] = (),
+        tactic: str = "hwsearch",
+        batch: int = 4,
+    ) -> None:
+        self.space = space
+        self.objectives = check_objectives(objectives)
+        self.constraints = check_constraints(constraints, [o.name for o in self.objectives])
+        if tactic not in TACTICS:
+            raise unknown("tactic", tactic, TACTICS)
+        self.tactic = tactic
+        self.seed = check_count("seed", seed, 0)
+        self.batch = check_count("batch", batch, 1)
+        self.rounds = 0
+        self.history = History(space, self.objectives, self.constraints)
+
+    def ask(self, n: int | None = None) -> Architectures:
+        """Propose up to n architectures, distinct and never asked for or told before.
+
+        Fewer than n come back at the end of the first sample, and where fewer are left in the
+        space; none when it is exhausted.
+
+        Raises:
+            InputError: ``n`` is below 1.
+        """
+        wanted = self.batch if n is None else check_count("number of proposals", n, 1)
+        rng = np.random.default_rng((self.seed, self.rounds + 1))
+        archs = self.history.space.sample(0, 0)
+        if self.history.n_left > wanted:
+            archs = TACTICS[self.tactic](self.history, wanted, self.seed, rng)
+        if not len(archs):
+            archs = self.space.sample_distinct(wanted, rng, exclude=self.history.asked)
+        if len(archs):
+            self.ask_recorded(archs)
+        return archs
+
+    def ask_recorded(self, archs: Architectures) -> None:
+        """Count architectures that an earlier process proposed in one round as asked now.
+
+        Raises:
+            InputError: They are of another space, or one of them was asked or told before.
+        """
+        self.history.ask(archs)
+        self.rounds += 1
+
+    def tell(self, archs: Architectures, values: Sequence[Mapping[str, float] | None]) -> None:
+        """Report the results of architectures, in any order and any split.
+
+        Args:
+            archs: Architectures, proposed by this search or not; none told before.
+            values: For each a mapping with every measured objective, in its unit; what it holds
+                besides is ignored. ``None``, or a value that is NaN or infinite, is a failure:
+                never proposed again and part of no fit.
+
+        Raises:
+            InputError: Lengths differ, a measured objective is missing, a value is no number,
+                an architecture was told before or is of another space. Then nothing is changed.
+        """
+        self.history.tell(archs, values)
+
+    def front(self) -> Architectures:
+        """Return the feasible, non-dominated told architectures, in the order of telling."""
+        return self.history.told[self.history.front]
+
+    def hypervolume(self, reference: Mapping[str, float] | None = None) -> float:
+        """Return the hypervolume of the front, in the product of the objectives' units.
+
+        Args:
+            reference: A value for every objective, in its unit, that counts for nothing; by
+                default a tenth of its range worse than the worst of the first eight results,
+                fixed from then on.
+
+        Raises:
+            InputError: The reference misses an objective, names another, or is not finite.
+        """
+        if reference is None:
+            losses = self.history.reference
+        else:
+            losses = reference_losses(reference, self.objectives)
+        if losses is None:
+            return 0.0
+        return hypervolume(self.history.losses[self.history.front], losses)
+
+    @property
+    def reference(self) -> dict[str, float] | None:
+        """The default reference point of `hypervolume`; None before the first result."""
+        losses = self.history.reference
+        if losses is None:
+            return None
+        values = from_losses(losses[np.newaxis], self.objectives)[0]
+        return {o.name: float(v) for o, v in zip(self.objectives, values, strict=True)}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every architecture of the space has been proposed."""
+        return self.history.n_left == 0
+
+    def closest_to_feasible(self) -> str:
+        """Say what came closest, where nothing told satisfies the constraints.
+
+        Raises:
+            InputError: Something does.
+        """
+        columns = zip(self.objectives, self.history.values.T, strict=True)
+        values = {objective.name: column for objective, column in columns}
+        return closest_to_feasible(self.constraints, values, self.history.told.ids)
+
+
+def reference_losses(
+    reference: Mapping[str, float], objectives: Sequence[Objective]
+) -> FloatArray:
+    """Turn a reference point by name into losses ``(n_objectives,)``.
+
+    Raises:
+        InputError: An objective is missing, or a name is not one.
+    """
+    names = [objective.name for objective in objectives]
+    for name in reference:
+        if name not in names:
+            raise unknown("objective in the reference point", name, names)
+    missing = [name for name in names if name not in reference]
+    if missing:
+        raise InputError(f"the reference point has no value for {', '.join(missing)}")
+    return to_losses([[reference[name] for name in names]], objectives).ravel()
+
+
+def check_count(what: str, given: object, least: int) -> int:
+    """Return a whole number that is not below the least one, or raise InputError."""
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < least:
+        raise InputError(f"{what} {given!r} is not usable; give a whole number from {least} up")
+    return int(given)

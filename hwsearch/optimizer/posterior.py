@@ -1,0 +1,59 @@
+"""What the told values say about architectures that were not evaluated."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwsearch.objectives import FloatArray
+from hwsearch.optimizer.history import History
+from hwsearch.space import Architectures
+from hwsearch.surrogates.gaussian_process import GaussianProcess
+from hwsearch.surrogates.predictor import Predictor, encode_steps, step_columns
+
+_LEAST_CHANCE = 0.05  # a region that only failed so far stays worth a try for a large gain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Values of n architectures, as far as they are known.
+
+    Attributes:
+        mean: ``(n, n_objectives)`` in the objectives' units.
+        deviation: The same shape; 0 in the exact columns.
+        success: ``(n,)``, the chance that an evaluation does not fail.
+    """
+
+    mean: FloatArray
+    deviation: FloatArray
+    success: FloatArray
+
+
+class Posterior:
+    """Surrogates of the measured objectives, fitted to a history with at least one success."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        succeeded = history.succeeded
+        known = history.told[succeeded]
+        self._predictors = {
+            column: Predictor(history.space).fit(known, history.values[succeeded, column])
+            for column, objective in enumerate(history.objectives)
+            if objective.exact is None
+        }
+        self._success: GaussianProcess | None = None
+        if not succeeded.all():
+            steps = step_columns(history.space)
+            outcomes = succeeded.astype(np.float64)
+            self._success = GaussianProcess(steps).fit(encode_steps(history.told), outcomes)
+
+    def forecast(self, archs: Architectures) -> Forecast:
+        """Compute what is exact and predict what is measured."""
+        mean = self._history.exact(archs)
+        deviation = np.zeros_like(mean)
+        for column, predictor in self._predictors.items():
+            mean[:, column], deviation[:, column] = predictor.predict(archs)
+        success = np.ones(len(archs))
+        if self._success is not None:
+            rate, _ = self._success.predict(encode_steps(archs))
+            success = rate.clip(_LEAST_CHANCE, 1.0)
+        return Forecast(mean=mean, deviation=deviation, success=success)

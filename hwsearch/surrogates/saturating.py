@@ -1,0 +1,90 @@
+"""Regression on the scale on which the targets add up best."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hwsearch.surrogates.base import BoolArray, FloatArray, check_rows
+from hwsearch.surrogates.gaussian_process import GaussianProcess
+
+_MARGINS: Final = (0.25, 1.0)  # of the limit beyond the outermost target, in ranges of targets
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """The targets as they are (side 0), or the log of their distance from a limit.
+
+    Side 1 is a ceiling that gains shrink toward, as accuracy has; side -1 a floor.
+    """
+
+    side: int = 0
+    limit: float = 0.0
+    span: float = 1.0
+
+    def forward(self, y: FloatArray) -> FloatArray:
+        if not self.side:
+            return y
+        scaled: FloatArray = -self.side * np.log(self.side * (self.limit - y) / self.span)
+        return scaled
+
+    def backward(self, mean: FloatArray, deviation: FloatArray) -> tuple[FloatArray, FloatArray]:
+        if not self.side:
+            return mean, deviation
+        distance = self.span * np.exp(np.clip(-self.side * mean, -30.0, 30.0))
+        return self.limit - self.side * distance, distance * deviation
+
+    def log_slope(self, y: FloatArray) -> float:
+        """Sum of the log derivatives: what the change of scale adds to a log likelihood."""
+        return -float(np.log(np.abs(self.limit - y)).sum()) if self.side else 0.0
+
+
+class SaturatingProcess:
+    """A `GaussianProcess` on the most likely of a few scales.
+
+    What a step up of one choice brings shrinks as an architecture nears what its supernet can
+    reach, so gains add up on ``-log(ceiling - y)`` rather than on ``y``; costs may do the
+    opposite. Tried are the plain scale, ceilings and floors; the marginal likelihood, with the
+    change of variables, decides (Snelson, Rasmussen and Ghahramani, Warped Gaussian processes,
+    2003). Mean and deviation are those of the scale, carried back to first order: the mean is the
+    median of ``y``.
+
+    Args:
+        steps: As for `GaussianProcess`.
+    """
+
+    def __init__(self, steps: BoolArray | None = None) -> None:
+        self.steps = steps
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+        """Learn from n rows; see `Surrogate.fit`."""
+        rows, values = check_rows(X, y)
+        self.scale_ = _Scale()
+        self.process_ = GaussianProcess(self.steps).fit(rows, values)
+        if self.process_.constant_:
+            return self
+        start = self.process_.hyperparameters_
+        best = self.process_.log_likelihood_
+        for scale in _scales(values):
+            process = GaussianProcess(self.steps).fit_from(rows, scale.forward(values), start)
+            # The likelihood is that of a part of the rows where there are many.
+            share = process.n_likelihood_rows_ / len(values)
+            likelihood = process.log_likelihood_ + share * scale.log_slope(values)
+            if likelihood > best:
+                self.scale_, self.process_, best = scale, process, likelihood
+        return self
+
+    def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
+        """Return mean and deviation of the noiseless value; see `Surrogate.predict`."""
+        process = getattr(self, "process_", GaussianProcess(self.steps))
+        scale = getattr(self, "scale_", _Scale())
+        return scale.backward(*process.predict(X))
+
+
+def _scales(values: FloatArray) -> list[_Scale]:
+    low, high = float(values.min()), float(values.max())
+    span = high - low
+    ceilings = [_Scale(1, high + margin * span, span) for margin in _MARGINS]
+    floors = [_Scale(-1, low - margin * span, span) for margin in _MARGINS]
+    return ceilings + floors
