@@ -1,0 +1,92 @@
+"""hwsearch: hardware-aware subnet search.
+
+A pretrained supernet and a device in; the Pareto-optimal subnets for that device out, as verified
+ONNX files. Names load what they need when they are first used, so that the import stays light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwsearch.architectures import Architecture, Architectures
+    from hwsearch.choices import Choice
+    from hwsearch.devices import load_device, measure
+    from hwsearch.errors import HwsearchError, InfeasibleError, InputError
+    from hwsearch.evaluate.sources import load_task
+    from hwsearch.evaluate.task import Metric, Samples, Task
+    from hwsearch.export.trace import to_onnx
+    from hwsearch.objectives import Constraint, Objective
+    from hwsearch.optimizer.optimize import optimize
+    from hwsearch.optimizer.optimizer import Optimizer
+    from hwsearch.run.folder import Run, resume, search
+    from hwsearch.space import SearchSpace
+    from hwsearch.supernets.zoo import load_supernet, supernet_names
+    from hwsearch.surrogates import Predictor
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Choice": "choices",
+    "SearchSpace": "space",
+    "Architecture": "architectures",
+    "Architectures": "architectures",
+    "Objective": "objectives",
+    "Constraint": "objectives",
+    "optimize": "optimizer.optimize",
+    "Optimizer": "optimizer.optimizer",
+    "Predictor": "surrogates",
+    "load_supernet": "supernets.zoo",
+    "supernet_names": "supernets.zoo",
+    "load_task": "evaluate.sources",
+    "Task": "evaluate.task",
+    "Metric": "evaluate.task",
+    "Samples": "evaluate.task",
+    "to_onnx": "export.trace",
+    "load_device": "devices",
+    "measure": "devices",
+    "search": "run.folder",
+    "resume": "run.folder",
+    "Run": "run.folder",
+    "HwsearchError": "errors",
+    "InputError": "errors",
+    "InfeasibleError": "errors",
+}
+
+__all__ = [
+    "Choice",
+    "SearchSpace",
+    "Architecture",
+    "Architectures",
+    "Objective",
+    "Constraint",
+    "optimize",
+    "Optimizer",
+    "Predictor",
+    "load_supernet",
+    "supernet_names",
+    "load_task",
+    "Task",
+    "Metric",
+    "Samples",
+    "to_onnx",
+    "load_device",
+    "measure",
+    "search",
+    "resume",
+    "Run",
+    "HwsearchError",
+    "InputError",
+    "InfeasibleError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hwsearch' has no attribute {name!r}")
+    value = getattr(import_module(f"hwsearch.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

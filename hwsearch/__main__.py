@@ -1,0 +1,5 @@
+"""``python -m hwsearch`` is the ``hwsearch`` command."""
+
+from hwsearch.cli import main
+
+main()

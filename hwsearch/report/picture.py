@@ -1,0 +1,118 @@
+"""The front as a PNG: every trial, the confirmed front with its intervals, the knee."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwsearch.objectives import Objective
+from hwsearch.run.front import knee
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GREY, BLUE, RED = "#9aa3ad", "#1f5fbf", "#c8452f"
+
+
+def draw_front(
+    path: Path,
+    trials: "pd.DataFrame",
+    front: "pd.DataFrame",
+    objectives: Sequence[Objective],
+    title: str = "",
+) -> None:
+    """Draw the first objective against the second one, or the trials' order where there is one.
+
+    Args:
+        path: The PNG to write.
+        trials: One row per trial, a column for each measured objective.
+        front: One row per member, with ``NAME``, ``NAME_low`` and ``NAME_high``.
+        objectives: Of the run.
+        title: What was searched, and for which device.
+    """
+    # Imported here: drawing loads slowly, and a search must not depend on a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    across, up = (objectives[1], objectives[0]) if len(objectives) > 1 else (None, objectives[0])
+    figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    done = trials[trials["state"] == "done"]
+    if up.name in done and (across is None or across.name in done):
+        axes.scatter(
+            done["number"] if across is None else done[across.name],
+            done[up.name],
+            s=16,
+            color=GREY,
+            alpha=0.7,
+            linewidths=0,
+            label=f"trials ({len(done)})",
+        )
+    _draw_members(axes, front, across, up)
+    if len(objectives) > 1 and len(front) > 2:
+        best = front[front["key"] == knee(front, objectives)]
+        axes.scatter(
+            best[across.name] if across else [0],
+            best[up.name],
+            s=110,
+            facecolors="none",
+            edgecolors=RED,
+            linewidths=1.6,
+            zorder=4,
+            label="knee",
+        )
+    if f"{up.name}_report" in front and across is not None:
+        axes.scatter(
+            front[across.name],
+            front[f"{up.name}_report"],
+            s=26,
+            marker="D",
+            facecolors="none",
+            edgecolors=BLUE,
+            linewidths=0.9,
+            zorder=3,
+            label="front on the report samples",
+        )
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel("trial" if across is None else _label(across))
+    axes.set_ylabel(_label(up))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path)
+
+
+def _draw_members(
+    axes: Any, front: "pd.DataFrame", across: Objective | None, up: Objective
+) -> None:
+    x = np.arange(len(front)) if across is None else front[across.name].to_numpy(float)
+    order = np.argsort(x)
+    axes.errorbar(
+        x[order],
+        front[up.name].to_numpy(float)[order],
+        xerr=None if across is None else _interval(front, across.name, order),
+        yerr=_interval(front, up.name, order),
+        color=BLUE,
+        marker="o",
+        markersize=5,
+        linewidth=1.2,
+        elinewidth=0.8,
+        capsize=2,
+        zorder=3,
+        label=f"front ({len(front)}), 95% intervals",
+    )
+
+
+def _interval(front: "pd.DataFrame", name: str, order: Any) -> Any:
+    if f"{name}_low" not in front:
+        return None
+    value = front[name].to_numpy(float)
+    low, high = front[f"{name}_low"].to_numpy(float), front[f"{name}_high"].to_numpy(float)
+    return np.maximum(np.vstack([value - low, high - value]), 0.0)[:, order]
+
+
+def _label(objective: Objective) -> str:
+    unit = f" ({objective.unit})" if objective.unit else ""
+    return f"{objective.name}{unit}"

@@ -1,0 +1,115 @@
+"""Everything needed to repeat a run, as ``config.toml`` keeps it."""
+
+import platform
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from hwsearch.errors import InputError, unknown
+from hwsearch.export.artifact import write_atomic
+from hwsearch.optimizer import TACTICS
+
+FILE = "config.toml"
+RECORDED_PACKAGES = ("hwsearch", "torch", "onnx", "onnxruntime", "numpy", "pymoo", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """The settings of a search.
+
+    Attributes:
+        supernet: A registered name or ``module:function``.
+        checkpoint: A file, ``random:SEED``, or None for the checkpoint that ships.
+        device: Such as ``ort-cpu:threads=1``.
+        data: What subnets are scored by, such as ``bundled`` or ``imagefolder:PATH``.
+        objectives: Names; the task's metric, ``latency``, ``macs``, ``params``, ``bytes``.
+        constraints: Such as ``latency <= 12``.
+        budget: How many architectures are evaluated.
+        tactic: How they are proposed.
+        seed: Decides every random draw of the search.
+        batch: Architectures proposed at a time after the first sample.
+    """
+
+    supernet: str = "cifar10-resnet"
+    checkpoint: str | None = None
+    device: str = "ort-cpu:threads=1"
+    data: str = "bundled"
+    objectives: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    budget: int = 40
+    tactic: str = "hwsearch"
+    seed: int = 0
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("supernet", "device", "data"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} is {getattr(self, name)!r}; give text")
+        for name in ("objectives", "constraints"):
+            texts = getattr(self, name)
+            if not isinstance(texts, tuple) or not all(isinstance(each, str) for each in texts):
+                raise InputError(f"{name} is {texts!r}; give a list of texts")
+        for name in ("budget", "batch"):
+            value: object = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} is {value!r}; give a whole number from 1 up")
+        seed: object = self.seed
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise InputError(f"seed is {seed!r}; give a whole number from 0 up")
+        if self.tactic not in TACTICS:
+            raise unknown("tactic", self.tactic, TACTICS)
+
+    def with_budget(self, budget: int | None) -> "RunConfig":
+        """Return these settings with another budget, or the same for None."""
+        return self if budget is None else replace(self, budget=budget)
+
+
+def write_config(folder: Path, config: RunConfig, recorded: Mapping[str, Any]) -> None:
+    """Write ``config.toml``: the settings, and what they resolved to when the run began."""
+    search = {name: value for name, value in asdict(config).items() if value is not None}
+    content = {"search": {k: list(v) if isinstance(v, tuple) else v for k, v in search.items()}}
+    write_atomic(folder / FILE, tomli_w.dumps({**content, "recorded": dict(recorded)}))
+
+
+def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """Read ``config.toml``.
+
+    Returns:
+        The settings, and what they resolved to.
+
+    Raises:
+        InputError: The folder holds no run, or its configuration cannot be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(
+            f"{str(folder)!r} is no run: it has no {FILE}. Start one with "
+            f"'hwsearch search --out {folder}'"
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        search, recorded = dict(content["search"]), dict(content["recorded"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}") from error
+    known = {field.name for field in fields(RunConfig)}
+    for name in search:
+        if name not in known:
+            raise unknown(f"setting in {path}", name, known)
+    search = {k: tuple(v) if isinstance(v, list) else v for k, v in search.items()}
+    return RunConfig(**search), recorded
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what decides the numbers of a run."""
+    found = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,286 @@
+"""Values of a batch of architectures: from the store where they are known, else measured."""
+
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.devices import Device, Latency, MeasureSettings
+from hwsearch.devices.fingerprint import digest
+from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.evaluate.recalibrate import CALIBRATION_BATCH, recalibrate
+from hwsearch.evaluate.score import Score, score_outputs
+from hwsearch.evaluate.task import Samples, Task
+from hwsearch.export.artifact import Exported, write_atomic
+from hwsearch.export.trace import to_onnx
+from hwsearch.space import Architecture
+from hwsearch.supernets.base import Supernet
+from hwsearch.trials import Measurement, Purpose, Store
+
+LATENCY = "latency"
+SCORE_BATCH = 125
+RAW_TIMES_KEPT = 2000
+# Coarser than what is reported: the surrogates average over trials, and the front is timed again.
+SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
+LATENCY_DETAILS = (
+    "device",
+    "fingerprint",
+    "inputs",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "p90_ms",
+    "p99_ms",
+    "rounds",
+    "runs",
+    "cv",
+    "waited",
+    "anchor_ms",
+    "baseline_ms",
+    "baseline_low_ms",
+    "baseline_high_ms",
+    "warnings",
+)
+
+
+class Evaluator:
+    """Measures architectures on one device and one task, and remembers in one store.
+
+    Args:
+        net: The supernet.
+        device: Times models and runs them.
+        task: Data and metric.
+        store: Holds what is known; every value measured is added to it.
+        seed: Decides the order in which models take turns.
+    """
+
+    def __init__(
+        self, net: Supernet, device: Device, task: Task, store: Store, seed: int = 0
+    ) -> None:
+        self.net, self.device, self.task, self.store, self.seed = net, device, task, store, seed
+        self._calibration: list[dict[str, NDArray[Any]]] = []
+        self.calibration_digest: str | None = None
+        if net.recalibrate and task.calibration is not None:
+            self._calibration = [fed for fed, _ in task.calibration.batches(CALIBRATION_BATCH)]
+            self.calibration_digest = task.calibration.digest
+        self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
+
+    def score_context(self, samples: Samples) -> str:
+        """Say what decides a score besides the architecture."""
+        return (
+            f"weights={self.net.digest[:16]} calibration={self.calibration_digest or 'none'} "
+            f"samples={len(samples)}@{samples.digest} onnx fp32"
+        )
+
+    def build(self, arch: Architecture) -> Exported:
+        """Return the recalibrated subnet and its ONNX model.
+
+        Raises:
+            EvaluationError: The subnet cannot be built, recalibrated or exported.
+        """
+        try:
+            subnet = self.net.subnet(arch)
+            recalibrate(subnet, self.net.recalibrate, iter(self._calibration))
+            model = to_onnx(self.net, arch, subnet, calibration=self.calibration_digest)
+        except EvaluationError:
+            raise
+        except Exception as error:
+            # A family is a stranger's code: whatever it raises is this trial's failure.
+            raise EvaluationError(f"{type(error).__name__}: {error}") from error
+        return Exported(arch=arch, subnet=subnet, model=model)
+
+    def score(self, model: Path, samples: Samples) -> Score:
+        """Run a model over samples and score its outputs.
+
+        Raises:
+            EvaluationError: The runtime or the metric failed, or gave NaN.
+        """
+        waiting: deque[NDArray[Any]] = deque()
+
+        def fed() -> Iterator[dict[str, NDArray[Any]]]:
+            for inputs, targets in samples.batches(SCORE_BATCH):
+                waiting.append(targets)
+                yield inputs
+
+        outputs = self.device.run(model, fed())
+        return score_outputs(((out, waiting.popleft()) for out in outputs), self.task.metric)
+
+    def scored(
+        self, key: str, model: Path, samples: Samples, purpose: Purpose, cost_s: float = 0.0
+    ) -> Measurement:
+        """Score a model and remember it, or return what is remembered.
+
+        Args:
+            key: Of the architecture.
+            model: Its file.
+            samples: What it is scored on.
+            purpose: What for.
+            cost_s: Seconds already spent on building it.
+        """
+        context = self.score_context(samples)
+        known = self.store.find(key, self.task.metric.name, context, purpose)
+        if known is not None:
+            return known
+        begin = time.perf_counter()
+        score = self.score(model, samples)
+        measurement = Measurement(
+            key=key,
+            quantity=self.task.metric.name,
+            context=context,
+            purpose=purpose,
+            value=score.value,
+            low=score.low,
+            high=score.high,
+            count=len(score.outcomes),
+            cost_s=cost_s + time.perf_counter() - begin,
+            samples=score.outcomes,
+        )
+        self.store.add(measurement)
+        return measurement
+
+    def search_values(
+        self, archs: Sequence[Architecture], quantities: Iterable[str]
+    ) -> dict[str, dict[str, float] | EvaluationError]:
+        """Measure what the search selects by, and remember it.
+
+        Args:
+            archs: Proposed architectures that are not finished.
+            quantities: ``"latency"``, the metric's name, or both.
+
+        Returns:
+            Key -> the values, or why there are none.
+        """
+        wanted = set(quantities)
+        values: dict[str, dict[str, float] | EvaluationError] = {}
+        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+            models: dict[str, Path] = {}
+            for arch in archs:
+                try:
+                    values[arch.key] = self._search_score(arch, wanted, Path(scratch), models)
+                except EvaluationError as error:
+                    values[arch.key] = error
+            timed = self._search_latencies(models)
+        for key, latency in timed.items():
+            got = values[key]
+            if isinstance(latency, EvaluationError):
+                values[key] = latency
+            elif not isinstance(got, EvaluationError):
+                got[LATENCY] = latency
+        return values
+
+    def _search_score(
+        self, arch: Architecture, wanted: set[str], scratch: Path, models: dict[str, Path]
+    ) -> dict[str, float]:
+        """Score one architecture; what still has to be timed is left in ``models``."""
+        values = {}
+        metric = self.task.metric.name
+        samples = self.task.search
+        known = self.store.find(arch.key, metric, self.score_context(samples), "search")
+        timed = self.store.find(arch.key, LATENCY, self.latency_context, "search")
+        to_time = LATENCY in wanted and timed is None
+        path = scratch / f"{arch.key}.onnx"
+        begin = time.perf_counter()
+        if to_time or (metric in wanted and known is None):
+            path.write_bytes(self.build(arch).model.SerializeToString(deterministic=True))
+        if metric in wanted:
+            spent = time.perf_counter() - begin
+            values[metric] = self.scored(arch.key, path, samples, "search", spent).value
+        if timed is not None and LATENCY in wanted:
+            values[LATENCY] = timed.value
+        if to_time:
+            models[arch.key] = path
+        return values
+
+    def _search_latencies(self, models: Mapping[str, Path]) -> dict[str, float | EvaluationError]:
+        if not models:
+            return {}
+        measured = self.device.measure(models, seed=self.seed, settings=SEARCH)
+        self.store.add_all(
+            latency_measurement(key, latency, self.latency_context, "search")
+            for key, latency in measured.items()
+            if isinstance(latency, Latency)
+        )
+        return {
+            key: latency.latency_ms if isinstance(latency, Latency) else latency
+            for key, latency in measured.items()
+        }
+
+    def confirm_latencies(
+        self, models: Mapping[str, Path], settings: MeasureSettings
+    ) -> dict[str, Measurement | DeviceError]:
+        """Time models together, in a process of their own, and remember all or nothing.
+
+        The context names who was timed together: another set is another measurement.
+        """
+        together = "+".join(sorted(models))
+        context = f"{self.latency_context} together={_short_hash(together)}"
+        known = {key: self.store.find(key, LATENCY, context, "confirm") for key in models}
+        if any(known.values()):
+            return {
+                key: found or DeviceError("failed when the front was timed together")
+                for key, found in known.items()
+            }
+        measured = self.device.measure(models, seed=self.seed + 1, settings=settings)
+        confirmed: dict[str, Measurement | DeviceError] = {
+            key: latency_measurement(key, latency, context, "confirm")
+            if isinstance(latency, Latency)
+            else latency
+            for key, latency in measured.items()
+        }
+        self.store.add_all(m for m in confirmed.values() if isinstance(m, Measurement))
+        return confirmed
+
+    def seconds_each(self, quantities: Iterable[str]) -> float:
+        """Estimate how long one architecture takes, by trying a medium one on a few samples.
+
+        Raises:
+            EvaluationError: It cannot be evaluated.
+        """
+        spread = self.net.space.sample_spread(3, seed=0)
+        arch = spread[len(spread) // 2]
+        begin = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+            model = self.write_model(arch, Path(scratch))
+            built = time.perf_counter()
+            few = next(self.task.search.batches(SCORE_BATCH))[0]
+            list(self.device.run(model, [few]))  # loads the model
+            loaded = time.perf_counter()
+            list(self.device.run(model, [few]))
+        scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
+        timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
+        return built - begin + scoring + timing
+
+    def write_model(self, arch: Architecture, folder: Path) -> Path:
+        """Build an architecture's model and write it into a folder, named by its key."""
+        path = folder / f"{arch.key}.onnx"
+        write_atomic(path, self.build(arch).model.SerializeToString(deterministic=True))
+        return path
+
+
+def latency_measurement(key: str, latency: Latency, context: str, purpose: Purpose) -> Measurement:
+    """Turn a device's answer into a row of the store."""
+    raw: NDArray[Any] = latency.times_ms.reshape(-1)[-RAW_TIMES_KEPT:].astype(np.float32)
+    return Measurement(
+        key=key,
+        quantity=LATENCY,
+        context=context,
+        purpose=purpose,
+        value=latency.latency_ms,
+        low=latency.low_ms,
+        high=latency.high_ms,
+        count=latency.runs,
+        cost_s=latency.cost_s,
+        samples=raw,
+        details={name: getattr(latency, name) for name in LATENCY_DETAILS},
+    )
+
+
+def _short_hash(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

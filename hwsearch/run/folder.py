@@ -1,0 +1,366 @@
+"""A run: its folder, and the search that fills it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwsearch.errors import EvaluationError, InputError, VerificationError
+from hwsearch.export.artifact import read_card, write_atomic
+from hwsearch.export.verify import verify_artifact
+from hwsearch.objectives import Objective
+from hwsearch.optimizer import Optimizer
+from hwsearch.report.picture import draw_front
+from hwsearch.run.config import RunConfig, read_config, write_config
+from hwsearch.run.evaluation import Evaluator
+from hwsearch.run.finish import Finisher
+from hwsearch.run.front import select_keys
+from hwsearch.run.loop import run_search
+from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.setup import Setup, check_output, check_same, prepare, refuse_file
+from hwsearch.supernets.base import Supernet
+from hwsearch.trials import Measurement, Store
+from hwsearch.trials_sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+TRIALS, FRONT, SUBNETS, PICTURE = "trials.sqlite", "front.csv", "subnets", "front.png"
+
+
+def search(
+    net: Supernet | str = "cifar10-resnet",
+    *,
+    device: str = "ort-cpu:threads=1",
+    data: str = "bundled",
+    objectives: Sequence[str] | None = None,
+    constraints: Sequence[str] | None = None,
+    budget: int = 40,
+    tactic: str = "hwsearch",
+    seed: int = 0,
+    batch: int = 4,
+    out: str | Path | None = None,
+    checkpoint: str | None = None,
+    progress: Progress | None = None,
+) -> "Run":
+    """Search a supernet for one device and export the confirmed front.
+
+    Args:
+        net: A loaded supernet, or the name of one.
+        device: Where latency is measured.
+        data: What accuracy is measured on; see `hwsearch.load_task`.
+        objectives: Names; by default the task's metric and ``latency``.
+        constraints: Such as ``"latency <= 12"``.
+        budget: Architectures to evaluate.
+        tactic: ``"hwsearch"``, ``"nsga2"`` or ``"random"``.
+        seed: Decides every random draw.
+        batch: Architectures proposed at a time.
+        out: A folder that does not exist yet or is empty; ``runs/SUPERNET-DEVICE`` by default.
+        checkpoint: For a supernet given by name.
+        progress: Told of phases and steps.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: Something given cannot be used; nothing has been written.
+        InfeasibleError: Nothing satisfies the constraints; the run can be looked at all the same.
+    """
+    loaded = net if isinstance(net, Supernet) else None
+    config = RunConfig(
+        supernet=net.name if isinstance(net, Supernet) else net,
+        checkpoint=net.checkpoint if isinstance(net, Supernet) else checkpoint,
+        device=device,
+        data=data,
+        objectives=_texts(objectives),
+        constraints=_texts(constraints),
+        budget=budget,
+        tactic=tactic,
+        seed=seed,
+        batch=batch,
+    )
+    if out is not None:
+        check_output(Path(out))
+    setup = prepare(config, loaded)
+    folder = Path(out) if out is not None else _default_folder(setup)
+    check_output(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    SqliteStore(folder / TRIALS).close()
+    write_config(folder, config, setup.recorded())
+    return Run(folder)._carry_on(setup, progress or Silent())
+
+
+def resume(
+    folder: str | Path,
+    *,
+    budget: int | None = None,
+    net: Supernet | None = None,
+    progress: Progress | None = None,
+) -> "Run":
+    """Go on with a run that was stopped, or give a finished one a larger budget.
+
+    Args:
+        folder: Of the run.
+        budget: A new budget in all; None keeps the run's.
+        net: For a supernet that cannot be loaded by its recorded name.
+        progress: Told of phases and steps.
+
+    Raises:
+        InputError: The folder is no run, or the supernet, data or device are no longer the same.
+    """
+    run = Run(folder)
+    setup = prepare(run.config.with_budget(budget), net)
+    check_same(run.folder, run.recorded, setup.recorded())
+    if setup.config == run.config and run.finished:
+        return run
+    # Opened once before anything is changed: a damaged store is refused here.
+    SqliteStore(run.folder / TRIALS).close()
+    if setup.config != run.config:
+        (run.folder / FRONT).unlink(missing_ok=True)
+        write_config(run.folder, setup.config, run.recorded)
+    return run._carry_on(setup, progress or Silent())
+
+
+class Run:
+    """A run folder: its settings, trials and front.
+
+    Args:
+        folder: As `search` left it, finished or not.
+
+    Raises:
+        InputError: The folder is no run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.config, self.recorded = read_config(self.folder)
+        if not (self.folder / TRIALS).is_file():
+            raise InputError(f"{str(folder)!r} is no run: it has no {TRIALS}")
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "not finished"
+        return (
+            f"Run({str(self.folder)!r}, {self.config.supernet} on {self.config.device}, {state})"
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the front has been confirmed and exported."""
+        return (self.folder / FRONT).is_file()
+
+    @property
+    def front(self) -> "pd.DataFrame":
+        """One row per subnet of the front: measured numbers with their intervals.
+
+        Raises:
+            InputError: The run is not finished.
+        """
+        import pandas as pd
+
+        if not self.finished:
+            raise InputError(
+                f"run {str(self.folder)!r} has no front yet; finish it by "
+                f"'hwsearch resume {self.folder}'"
+            )
+        return pd.read_csv(self.folder / FRONT, dtype={"key": str})
+
+    @property
+    def trials(self) -> "pd.DataFrame":
+        """One row per trial: its state and what the search measured of it."""
+        import pandas as pd
+
+        with SqliteStore(self.folder / TRIALS) as store:
+            trials = store.trials()
+            measured: dict[str, dict[str, float]] = {trial.key: {} for trial in trials}
+            for m in store.measurements(purpose="search"):
+                measured[m.key][m.quantity] = m.value
+        return pd.DataFrame(
+            [
+                {
+                    "number": trial.number,
+                    "key": trial.key,
+                    "round": trial.round,
+                    "origin": trial.origin,
+                    "state": str(trial.state),
+                    "reason": trial.reason,
+                    **measured[trial.key],
+                    **trial.choices,
+                }
+                for trial in trials
+            ]
+        )
+
+    def measurements(self) -> list[Measurement]:
+        """Every measurement in the order in which they were made."""
+        with SqliteStore(self.folder / TRIALS) as store:
+            return store.measurements()
+
+    def setup(self, net: Supernet | None = None) -> Setup:
+        """Load the supernet, device and data of the run."""
+        return prepare(self.config, net)
+
+    def select(self, select: str = "all") -> list[str]:
+        """Return keys: of ``"all"``, of the ``"knee"``, one key, or by ``"latency <= 12"``.
+
+        Raises:
+            InputError: Nothing is selected.
+        """
+        return select_keys(self.front, self.objectives, select)
+
+    def export(self, select: str = "all", to: str | Path | None = None) -> list[Path]:
+        """Return the folders of selected subnets, each verified again, copied where asked.
+
+        Args:
+            select: See `select`.
+            to: A folder that receives one folder per subnet; None leaves them where they are.
+
+        Raises:
+            InputError: Nothing is selected, or the target holds such a folder already.
+            VerificationError: A file is damaged.
+        """
+        import shutil
+
+        from hwsearch.devices import load_device
+        from hwsearch.export.artifact import staged_folder
+
+        folders = [self.folder / SUBNETS / key for key in self.select(select)]
+        targets = [Path(to) / folder.name if to else folder for folder in folders]
+        if to:
+            refuse_file("target", Path(to))
+        taken = [str(target) for target in targets if to and target.exists()]
+        if taken:
+            raise InputError(f"{taken[0]!r} exists already; give another folder")
+        device = load_device(self.config.device)
+        try:
+            # All of them before the first copy: a damaged one leaves nothing half-exported.
+            for folder in folders:
+                verify_artifact(folder, device)
+        finally:
+            device.close()
+        for folder, target in zip(folders, targets, strict=True) if to else ():
+            with staged_folder(target) as staged:
+                shutil.copytree(folder, staged, dirs_exist_ok=True)
+        return targets
+
+    def verify(self) -> dict[str, str | None]:
+        """Check every exported subnet from its files alone.
+
+        Returns:
+            Key -> what is wrong with it, or None.
+        """
+        from hwsearch.devices import load_device
+
+        device = load_device(self.config.device)
+        found: dict[str, str | None] = {}
+        try:
+            for key in self.select("all"):
+                try:
+                    verify_artifact(self.folder / SUBNETS / key, device)
+                    found[key] = None
+                except (VerificationError, InputError) as error:
+                    found[key] = str(error)
+        finally:
+            device.close()
+        return found
+
+    def subnet(self, key: str) -> "nn.Module":
+        """Return an exported subnet as a network, with its weights and batch statistics.
+
+        Raises:
+            InputError: The key is not on the front.
+        """
+        from safetensors.torch import load_file
+
+        folder = self.folder / SUBNETS / self.select(key)[0]
+        net = self.setup().net
+        network = net.subnet(net.space.architectures([read_card(folder)["architecture"]])[0])
+        network.load_state_dict(load_file(folder / "weights.safetensors"))
+        return network.eval()
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """The objectives of the run, without the functions that compute exact ones."""
+        recorded = self.recorded["objectives"]
+        return [Objective(o["name"], o["direction"], unit=o["unit"]) for o in recorded]
+
+    def _carry_on(self, setup: Setup, progress: Progress) -> "Run":
+        """Do whatever is still to be done."""
+        self.config = setup.config
+        try:
+            self._write_front(self._rows(setup, progress))
+        except KeyboardInterrupt as stop:
+            # Only here is it known that there is something to go on with.
+            raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
+        return self
+
+    def _rows(self, setup: Setup, progress: Progress) -> list[dict[str, Any]]:
+        """Search until the budget is spent, and return the front's rows."""
+        with SqliteStore(self.folder / TRIALS) as store:
+            try:
+                evaluator = Evaluator(
+                    setup.net, setup.device, setup.task, store, setup.config.seed
+                )
+                optimizer = Optimizer(
+                    setup.net.space,
+                    setup.objectives,
+                    seed=setup.config.seed,
+                    constraints=setup.constraints,
+                    tactic=setup.config.tactic,
+                    batch=setup.config.batch,
+                )
+                progress.note(_outlook(evaluator, setup, store))
+                run_search(
+                    optimizer,
+                    store,
+                    lambda archs: evaluator.search_values(archs, setup.measured),
+                    setup.config.budget,
+                    progress,
+                )
+                return Finisher(setup, evaluator, self.folder / SUBNETS, progress).finish()
+            finally:
+                setup.device.close()
+
+    def _write_front(self, rows: list[dict[str, Any]]) -> None:
+        import pandas as pd
+
+        keep = {row["key"] for row in rows}
+        for folder in (self.folder / SUBNETS).iterdir():
+            if folder.name not in keep:
+                _remove(folder)
+        front = pd.DataFrame(rows)
+        title = f"{self.config.supernet} on {self.config.device}"
+        draw_front(self.folder / PICTURE, self.trials, front, self.objectives, title)
+        # Last, because a run with this file is finished.
+        write_atomic(self.folder / FRONT, front.to_csv(index=False))
+
+
+def _outlook(evaluator: Evaluator, setup: Setup, store: Store) -> str:
+    """Say how long the search will take and what it may write."""
+    left = setup.config.budget - sum(trial.state.is_finished for trial in store.trials())
+    text = (
+        f"{left} of {setup.config.budget} architectures to evaluate out of "
+        f"{setup.net.space.size:.3g}"
+    )
+    try:
+        largest = int(setup.net.exact("bytes", setup.net.space.largest())[0])
+        text += f"; each exported subnet takes up to {2 * largest / 1e6:.1f} MB"
+        seconds = evaluator.seconds_each(setup.measured)
+    except EvaluationError:
+        return text
+    return f"{text}; at most about {max(1, round(left * seconds / 60))} min"
+
+
+def _remove(folder: Path) -> None:
+    """Remove a subnet that is no longer on the front, or was left half-written."""
+    import shutil
+
+    shutil.rmtree(folder)
+
+
+def _texts(given: Sequence[str] | None) -> tuple[str, ...]:
+    """One text or several."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def _default_folder(setup: Setup) -> Path:
+    return Path("runs") / f"{setup.net.card.name}-{setup.device.slug}"

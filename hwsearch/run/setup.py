@@ -1,0 +1,185 @@
+"""Turning settings into the parts of a run, with everything checked before anything is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hwsearch.devices import load_device
+from hwsearch.devices.base import Device
+from hwsearch.errors import InputError, unknown
+from hwsearch.evaluate.sources import load_task
+from hwsearch.evaluate.task import Task
+from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
+from hwsearch.run.config import RunConfig, software_versions
+from hwsearch.run.evaluation import LATENCY
+from hwsearch.supernets.base import EXACT, Supernet
+from hwsearch.supernets.zoo import load_supernet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """The parts that one search is made of."""
+
+    config: RunConfig
+    net: Supernet
+    device: Device
+    task: Task
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+
+    @property
+    def measured(self) -> list[str]:
+        """Names of the objectives that need measuring, in order."""
+        return [objective.name for objective in self.objectives if objective.exact is None]
+
+    def recorded(self) -> dict[str, Any]:
+        """What the settings resolved to; a resumed run must resolve to the same."""
+        splits = ("calibration", "search", "report")
+        data = {
+            split: f"{len(samples)}@{samples.digest}"
+            for split in splits
+            if (samples := getattr(self.task, split)) is not None
+        }
+        return {
+            "space": self.net.space.digest,
+            "weights": self.net.digest,
+            "data": data,
+            "device": self.device.fingerprint(),
+            "objectives": [
+                {"name": o.name, "direction": o.direction, "unit": o.unit} for o in self.objectives
+            ],
+            "versions": software_versions(),
+        }
+
+
+def prepare(config: RunConfig, net: Supernet | None = None) -> Setup:
+    """Load and check everything that a run needs.
+
+    Args:
+        config: The settings.
+        net: A supernet that is loaded already.
+
+    Raises:
+        InputError: Something named in the settings does not exist or does not fit.
+    """
+    device = load_device(config.device)
+    net = net if net is not None else load_supernet(config.supernet, config.checkpoint)
+    spec = net.input_spec(net.space.smallest()[0])
+    task = load_task(config.data, spec, net.card.name)
+    if net.recalibrate and task.calibration is None:
+        raise InputError(
+            f"data {config.data!r} has no calibration samples, and the batch statistics of "
+            f"{net.name!r} need them"
+        )
+    names = config.objectives or (task.metric.name, LATENCY)
+    objectives = check_objectives(make_objective(name, net, task) for name in names)
+    if all(objective.exact is not None for objective in objectives):
+        raise InputError(
+            f"objectives {', '.join(names)} are all computed, so there is nothing to measure; "
+            f"add {task.metric.name} or {LATENCY}"
+        )
+    return Setup(
+        config=config,
+        net=net,
+        device=device,
+        task=task,
+        objectives=objectives,
+        constraints=_constraints(config, objectives, task),
+    )
+
+
+def _constraints(
+    config: RunConfig, objectives: Sequence[Objective], task: Task
+) -> tuple[Constraint, ...]:
+    names = [objective.name for objective in objectives]
+    for constraint in (Constraint.parse(text) for text in config.constraints):
+        name = constraint.objective
+        if name not in names and name in (task.metric.name, LATENCY, *EXACT):
+            raise InputError(
+                f"constraint '{constraint}' is on {name}, which is no objective of this search "
+                f"({', '.join(names)}); add objective {name}"
+            )
+    return check_constraints(config.constraints, names)
+
+
+def make_objective(name: str, net: Supernet, task: Task) -> Objective:
+    """Return the objective of a name, for one supernet and one task.
+
+    Raises:
+        InputError: Nothing supplies an objective of that name.
+    """
+    if name == task.metric.name:
+        direction = task.metric.direction
+        return Objective(name, direction, unit=task.metric.unit)  # type: ignore[arg-type]
+    if name == LATENCY:
+        return Objective(name, "min", unit="ms")
+    if name in EXACT:
+        return Objective(name, "min", exact=partial(net.exact, name), unit=EXACT[name])
+    raise unknown("objective", name, [task.metric.name, LATENCY, *EXACT])
+
+
+def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with a run whose numbers would no longer be of one kind.
+
+    Versions of software other than the device's runtime may differ.
+
+    Raises:
+        InputError: The space, the weights, the data or the device are not those of the run.
+    """
+    changed: list[str] = []
+    for part in ("space", "weights", "data", "device"):
+        was, is_ = _flat(part, before.get(part)), _flat(part, now.get(part))
+        changed += [
+            f"{name} was {was.get(name)}, is {is_.get(name)}"
+            for name in {**was, **is_}
+            if was.get(name) != is_.get(name)
+        ]
+    if changed:
+        raise InputError(
+            f"run {str(folder)!r} cannot go on here, its numbers would not compare: "
+            f"{'; '.join(changed)}. Resume it where it began, or start a new one."
+        )
+
+
+def refuse_file(what: str, folder: Path) -> None:
+    """Refuse a path at which, or above which, there is a file.
+
+    Raises:
+        InputError: It is one; the text names the file.
+    """
+    standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not standing.is_dir():
+        raise InputError(
+            f"{what} {str(folder)!r}: {str(standing)!r} is a file; "
+            "give a folder that does not exist yet"
+        )
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder that holds anything.
+
+    Raises:
+        InputError: It is a file or lies in one, holds a run, or holds other files.
+    """
+    refuse_file("output", folder)
+    if not folder.exists():
+        return
+    entries = sorted(entry.name for entry in folder.iterdir())
+    if "config.toml" in entries and "trials.sqlite" in entries:
+        raise InputError(
+            f"output {str(folder)!r} holds another run; go on with it by "
+            f"'hwsearch resume {folder}', or give another folder"
+        )
+    if entries:
+        raise InputError(
+            f"output {str(folder)!r} holds {len(entries)} other files ({entries[0]}); "
+            "give a folder that is empty or does not exist yet"
+        )
+
+
+def _flat(part: str, value: Any) -> dict[str, str]:
+    if isinstance(value, dict):
+        return {f"{part}.{name}": str(each) for name, each in value.items()}
+    return {part: str(value)}

@@ -1,0 +1,122 @@
+"""What the terminal shows: live progress and tables."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class TerminalProgress:
+    """Shows a run's phases as a live bar, or as plain lines where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description:<8}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._name, self._done, self._total, self._began = "", 0, 0, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bars.stop()
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """Begin a bar for a phase."""
+        self._name, self._done, self._total, self._began = name, done, total, time.monotonic()
+        if self._task is not None:
+            self._bars.update(self._task, completed=self._bars.tasks[self._task].total)
+        self._task = self._bars.add_task(name, total=total, completed=done, figures="")
+        if not self.console.is_terminal:
+            self.console.print(f"{name}: {done} of {total}")
+
+    def advance(self, steps: int = 1) -> None:
+        """Move the bar."""
+        self._done += steps
+        if self._task is not None:
+            self._bars.advance(self._task, steps)
+
+    def state(self, **figures: float | int | str) -> None:
+        """Show figures beside the bar."""
+        text = "  ".join(f"{name} {_figure(value)}" for name, value in figures.items())
+        if self._task is not None:
+            self._bars.update(self._task, figures=text)
+        if not self.console.is_terminal:
+            spent = time.monotonic() - self._began
+            self.console.print(
+                f"{self._name}: {self._done} of {self._total}  {text}  {spent:.0f} s"
+            )
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: str) -> Table:
+    """Lay out the front, one row per subnet.
+
+    Args:
+        front: As `Run.front`.
+        names: (objective, unit) in order.
+        knee: Key of the member to mark.
+    """
+    table = Table(title=f"front: {len(front)} subnets", title_justify="left", box=box.SIMPLE)
+    table.add_column("key", no_wrap=True)
+    columns = []
+    for name, unit in names:
+        columns.append((name, f"{name} {unit}".strip()))
+        if f"{name}_report" in front:
+            columns.append((f"{name}_report", f"on report {unit}".strip()))
+    if "macs" not in [name for name, _ in names]:
+        columns.append(("macs", "MACs"))
+    for _, title in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for row in front.to_dict("records"):
+        cells = [_cell(row, name) for name, _ in columns]
+        table.add_row(str(row["key"]), *cells, "knee" if row["key"] == knee else "")
+    return table
+
+
+def _cell(row: dict[Any, Any], name: str) -> str:
+    value, low, high = row[name], row.get(f"{name}_low"), row.get(f"{name}_high")
+    if low is None or high is None or low != low or high != high:
+        return _figure(value)
+    return f"{value:.4g} ±{max(value - low, high - value):.2g}"
+
+
+def _figure(value: float | int | str) -> str:
+    if isinstance(value, str):
+        return value
+    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.4g}"

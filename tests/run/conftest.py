@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+import tests.run.search_parts as parts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """The same sums in every process that takes part in a test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Answers for every device that is asked for, and starts no process."""
+    device = parts.InProcess()
+    monkeypatch.setattr("hwsearch.run.setup.load_device", lambda spec: device)
+    monkeypatch.setattr("hwsearch.devices.load_device", lambda spec: device)
+    return device
+
+
+@pytest.fixture
+def quick_infer(monkeypatch):
+    """`infer.py` is not run: each time it loads a runtime in a process of its own."""
+    for module in ("hwsearch.run.finish", "hwsearch.export.verify"):
+        monkeypatch.setattr(f"{module}.run_infer", lambda folder: "scripted\n")

@@ -1,0 +1,81 @@
+"""Searches that die by SIGKILL, each at another moment: ``python -m tests.run.killed FOLDER``.
+
+Every moment gets a process of its own and the folder FOLDER/MOMENT. They are forked from one
+process, so that the libraries are loaded only once.
+"""
+
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+import hwsearch
+
+# Loaded before any fork.
+import hwsearch.optimizer.candidates
+import hwsearch.optimizer.posterior
+import hwsearch.run.folder
+import tests.run.search_parts as parts
+
+BUDGET = 16
+# Name -> where it dies: an owner's function, in its n-th call, before or after what it does.
+MOMENTS = {
+    "proposed": ("hwsearch.trials_sqlite:SqliteStore", "propose", 1, "after"),
+    "started": ("hwsearch.trials_sqlite:SqliteStore", "start", 6, "after"),
+    "scoring": ("hwsearch.trials_sqlite:SqliteStore", "add", 10, "after"),
+    "timing": ("tests.run.search_parts:InProcess", "measure", 3, "after"),
+    "finishing": ("hwsearch.trials_sqlite:SqliteStore", "finish", 11, "after"),
+    "between-rounds": ("hwsearch.optimizer:Optimizer", "tell", 3, "after"),
+    "confirming": ("tests.run.search_parts:InProcess", "measure", 5, "after"),
+    "confirmed": ("hwsearch.run.evaluation:Evaluator", "confirm_latencies", 1, "after"),
+    "exporting": ("hwsearch.run.finish", "write_card", 2, "before"),
+    "exported": ("hwsearch.run.folder", "draw_front", 1, "before"),
+}
+
+
+def die_at(owner, name, call, when):
+    """Let this process die in the n-th call of a function."""
+    module, _, of = owner.partition(":")
+    place = importlib.import_module(module)
+    place = getattr(place, of) if of else place
+    function, calls = getattr(place, name), 0
+
+    def dying(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == call and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **kwargs)
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(place, name, dying)
+
+
+def search(folder, moment):
+    hwsearch.run.setup.load_device = lambda spec: parts.InProcess()
+    hwsearch.run.finish.run_infer = lambda folder: "scripted\n"
+    die_at(*MOMENTS[moment])
+    hwsearch.search(**{**parts.SETTINGS, "budget": BUDGET}, out=folder)
+
+
+def main(root):
+    torch.set_num_threads(1)
+    for moment in MOMENTS:
+        child = os.fork()
+        if child == 0:
+            try:
+                search(root / moment, moment)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            sys.exit(f"{moment}: ended with status {status}, not by SIGKILL")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,93 @@
+"""What the tests of runs are made of: a miniature supernet, a task, and a device in this process.
+
+`network` and `task` are also named on command lines, as MODULE:FUNCTION.
+"""
+
+import numpy as np
+
+from hwsearch.devices.scripted import ScriptedDevice, latency_by_size
+from hwsearch.evaluate.recalibrate import recalibrate
+from hwsearch.evaluate.task import TOP1, Samples, Task
+from hwsearch.export.probe import torch_outputs
+from hwsearch.run.finish import CONFIRM
+from hwsearch.supernets.cifar10_resnet import FAMILY
+
+NET, TASK = "tests.run.search_parts:network", "tests.run.search_parts:task"
+SETTINGS = {"net": NET, "device": "scripted", "data": TASK, "budget": 12}
+SIZES = {"calibration": 32, "search": 160, "report": 80}
+
+
+class InProcess(ScriptedDevice):
+    """A scripted device that computes outputs here; confirmed latencies may differ.
+
+    Args:
+        searched: Latencies while the search measures.
+        confirmed: Latencies while the front is timed together; by default the same.
+    """
+
+    def __init__(self, searched=latency_by_size, confirmed=None):
+        super().__init__(searched)
+        self.scripts = {"search": searched, "confirm": confirmed or searched}
+        self.timed = []
+        self.is_open = False
+
+    def measure(self, models, *, seed, settings=None, progress=None):
+        phase = "confirm" if settings == CONFIRM else "search"
+        self.timed += [(phase, name) for name in models]
+        timing = ScriptedDevice(self.scripts[phase])
+        return timing.measure(models, seed=seed, settings=settings, progress=progress)
+
+    def run(self, model, batches):
+        import onnxruntime
+
+        self.is_open = True
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(str(model), options, providers=providers)
+        for batch in batches:
+            yield session.run(None, dict(batch))
+
+    def close(self):
+        self.is_open = False
+
+
+class Watcher:
+    """A progress that remembers what it was told."""
+
+    def __init__(self):
+        self.notes, self.phases, self.states = [], [], []
+
+    def phase(self, name, total, done=0):
+        self.phases.append((name, total, done))
+
+    def advance(self, steps=1):
+        pass
+
+    def state(self, **figures):
+        self.states.append(figures)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def network(checkpoint=None):
+    """The bundled supernet's miniature: 72 architectures."""
+    return FAMILY.tiny(int(checkpoint or 0))
+
+
+def task(input_spec, metric=TOP1):
+    """Random images whose labels are what the largest subnet answers: there is much to trade."""
+    rng = np.random.default_rng(0)
+    total = sum(SIZES.values())
+    images = rng.standard_normal((total, *input_spec.inputs[0].shape)).astype(np.float32)
+    net = network()
+    largest = net.subnet(net.space.largest()[0])
+    recalibrate(largest, net.recalibrate, iter([{"image": images}]))
+    labels = torch_outputs(largest, {"image": images})[0].argmax(axis=1)
+    ends = np.cumsum(list(SIZES.values()))
+    splits = {
+        split: Samples({"image": images[end - size : end]}, labels[end - size : end], {})
+        for (split, size), end in zip(SIZES.items(), ends, strict=True)
+    }
+    return Task(spec=TASK, metric=metric, **splits)

@@ -1,0 +1,120 @@
+"""A search killed at any moment and resumed ends where an unbroken one does."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import hwsearch
+import tests.run.search_parts as parts
+from hwsearch.cli import app
+from hwsearch.run.folder import Run
+from tests.run.killed import BUDGET, MOMENTS
+
+pytestmark = pytest.mark.usefixtures("quick_infer")
+ROOT = Path(__file__).parents[2]
+TIMED = ("latency", "search")
+
+# Moment -> trials done and open, and search measurements stored, when the kill came.
+LEFT = {
+    "proposed": (0, 4, 0),
+    "started": (4, 4, 8),
+    "scoring": (8, 4, 18),
+    "timing": (8, 4, 20),
+    "finishing": (11, 1, 24),
+    "between-rounds": (12, 0, 24),
+    "confirming": (16, 0, 32),
+    "confirmed": (16, 0, 32),
+    "exporting": (16, 0, 32),
+    "exported": (16, 0, 32),
+}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.run.setup.load_device", lambda spec: parts.InProcess())
+        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
+        out = tmp_path_factory.mktemp("unbroken") / "run"
+        return hwsearch.search(**{**parts.SETTINGS, "budget": BUDGET}, out=out)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A folder with a killed run for every moment."""
+    folder = tmp_path_factory.mktemp("killed")
+    scratch = tmp_path_factory.mktemp("scratch")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.run.killed", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def measured(run):
+    """Every measurement by its identity, without what it cost."""
+    found = {}
+    for m in run.measurements():
+        assert m.identity not in found
+        samples = None if m.samples is None else m.samples.tobytes()
+        found[m.identity] = (m.value, m.low, m.high, m.count, samples, dict(m.details))
+    return found
+
+
+def stored(run):
+    with sqlite3.connect(run.folder / "trials.sqlite") as connection:
+        (sound,) = connection.execute("PRAGMA integrity_check").fetchone()
+        rows = connection.execute("SELECT * FROM trials ORDER BY number").fetchall()
+    connection.close()
+    return sound, rows
+
+
+def exported(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*"))
+    }
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_resumed_run_equals_the_unbroken_one(unbroken, killed, device, moment):
+    run = Run(killed / moment)
+    states = Counter(run.trials["state"])
+    before = measured(run)
+    n_searched = sum(purpose == "search" for *_, purpose in before)
+    n_done = states.pop("done", 0)
+    assert (n_done, states.total(), n_searched) == LEFT[moment]
+    assert not run.finished
+    # A subnet under its own name is complete, whenever the kill came.
+    for folder in run.folder.glob("subnets/[!.]*"):
+        assert len(list(folder.iterdir())) == 4
+
+    result = CliRunner().invoke(app, ["resume", str(run.folder), "--json"])
+    assert result.exit_code == 0, result.stderr
+    assert [row["key"] for row in json.loads(result.stdout)] == unbroken.front["key"].tolist()
+    sound, trials = stored(run)
+    assert sound == "ok"
+    assert trials == stored(unbroken)[1]
+    assert measured(run) == measured(unbroken)
+    for name in ("front.csv", "front.png"):
+        assert (run.folder / name).read_bytes() == (unbroken.folder / name).read_bytes()
+    assert exported(run.folder / "subnets") == exported(unbroken.folder / "subnets")
+    assert {path.name for path in run.folder.iterdir()} == {
+        path.name for path in unbroken.folder.iterdir()
+    }
+    timed = {key for key, quantity, _, purpose in before if (quantity, purpose) == TIMED}
+    assert not timed & {key for phase, key in device.timed if phase == "search"}
+    if any(purpose == "confirm" for *_, purpose in before):
+        assert not any(phase == "confirm" for phase, _ in device.timed)

@@ -1,0 +1,83 @@
+import pytest
+
+from hwsearch.errors import InputError
+from hwsearch.run.config import RunConfig, read_config, software_versions, write_config
+
+FULL = RunConfig(
+    supernet="module:function",
+    checkpoint="weights.safetensors",
+    device="ort-cpu:threads=2",
+    data='imagefolder:/data/it\'s "here"',
+    objectives=("top1", "macs"),
+    constraints=("macs <= 400e6",),
+    budget=7,
+    tactic="nsga2",
+    seed=3,
+    batch=2,
+)
+RECORDED = {"weights": "0123", "device": {"cpu": "some CPU", "threads": 2}}
+
+
+@pytest.mark.parametrize("config", [RunConfig(), FULL])
+def test_comes_back_as_it_was_written(tmp_path, config):
+    write_config(tmp_path, config, RECORDED)
+    assert read_config(tmp_path) == (config, RECORDED)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+def test_writing_again_replaces(tmp_path):
+    write_config(tmp_path, RunConfig(), RECORDED)
+    write_config(tmp_path, FULL, RECORDED)
+    assert read_config(tmp_path)[0] == FULL
+
+
+def test_another_budget_changes_nothing_else():
+    assert FULL.with_budget(None) is FULL
+    changed = FULL.with_budget(9)
+    assert changed.budget == 9
+    assert changed.with_budget(7) == FULL
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": 0}, "budget is 0; give a whole number from 1 up"),
+        ({"budget": 2.5}, "budget is 2.5"),
+        ({"budget": True}, "budget is True"),
+        ({"batch": 0}, "batch is 0"),
+        ({"seed": -1}, "seed is -1; give a whole number from 0 up"),
+        ({"seed": True}, "seed is True"),
+        ({"tactic": "nsga"}, "unknown tactic 'nsga'; known: .* Did you mean 'nsga2'"),
+    ],
+)
+def test_refuses(settings, message):
+    with pytest.raises(InputError, match=message):
+        RunConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not toml", "cannot be read"),
+        ("[search]\n", "cannot be read: 'recorded'"),
+        ("search = 3\nrecorded = 4\n", "cannot be read"),
+        ("[search]\nbugdet = 3\n[recorded]\n", "unknown setting in .*Did you mean 'budget'"),
+        ("[search]\nbudget = 'many'\n[recorded]\n", "budget is 'many'"),
+        ("[search]\nobjectives = 'top1'\n[recorded]\n", "objectives is 'top1'"),
+        ("[search]\nsupernet = 3\n[recorded]\n", "supernet is 3"),
+    ],
+)
+def test_refuses_a_file_that_it_did_not_write(tmp_path, content, message):
+    (tmp_path / "config.toml").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_config(tmp_path)
+
+
+def test_refuses_bytes_that_are_no_text(tmp_path):
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_config(tmp_path)
+
+
+def test_versions_hold_what_decides_numbers():
+    assert {"python", "torch", "onnx", "numpy"} <= set(software_versions())

@@ -1,0 +1,505 @@
+"""Runs with a scripted device: what they leave, and what resuming and exporting do with it."""
+
+import json
+import shutil
+import sqlite3
+import tomllib
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import tomli_w
+import torch
+
+import hwsearch
+import tests.run.search_parts as parts
+from hwsearch.errors import EvaluationError, InfeasibleError, InputError, VerificationError
+from hwsearch.evaluate.task import Metric
+from hwsearch.export.probe import disagreement
+from hwsearch.run.folder import Run
+
+pytestmark = pytest.mark.usefixtures("quick_infer")
+
+
+def search(out, **settings):
+    return hwsearch.search(**{**parts.SETTINGS, **settings}, out=out)
+
+
+def files(folder):
+    """Every file's content, by its path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run; tests that change it take a copy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.run.setup.load_device", lambda spec: parts.InProcess())
+        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
+        watcher = parts.Watcher()
+        run = search(tmp_path_factory.mktemp("runs") / "first", progress=watcher)
+    return run, watcher
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    shutil.copytree(finished[0].folder, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+class TestFinishedRun:
+    def test_holds_what_a_run_consists_of_and_no_more(self, finished):
+        run, _ = finished
+        assert run.finished
+        assert {path.name for path in run.folder.iterdir()} == {
+            "config.toml", "trials.sqlite", "front.csv", "front.png", "subnets",
+        }  # fmt: skip
+        assert {path.name for path in (run.folder / "subnets").iterdir()} == set(run.front["key"])
+        for folder in (run.folder / "subnets").iterdir():
+            assert {path.name for path in folder.iterdir()} == {
+                "model.onnx", "card.json", "weights.safetensors", "infer.py",
+            }  # fmt: skip
+
+    def test_trials_are_all_done(self, finished):
+        trials = finished[0].trials
+        assert trials["number"].tolist() == list(range(12))
+        assert trials["round"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert set(trials["state"]) == {"done"}
+        assert trials["key"].is_unique
+        assert trials[["top1", "latency"]].notna().all(axis=None)
+
+    def test_front_is_confirmed_non_dominated_and_sorted(self, finished):
+        run, _ = finished
+        front = run.front
+        assert len(front) >= 3
+        assert (np.diff(front["top1"]) > 0).all()
+        assert (np.diff(front["latency"]) > 0).all()
+        for name in ("top1", "top1_report", "latency"):
+            assert (front[f"{name}_low"] <= front[name]).all()
+            assert (front[name] <= front[f"{name}_high"]).all()
+
+    def test_front_has_these_columns(self, finished):
+        run, _ = finished
+        names = run.setup().net.space.names
+        assert list(pd.read_csv(run.folder / "front.csv").columns) == [
+            "key",
+            "top1", "top1_low", "top1_high",
+            "top1_report", "top1_report_low", "top1_report_high",
+            "latency", "latency_low", "latency_high",
+            "p90_ms", "p99_ms", "rounds",
+            "macs", "params", "bytes",
+            "subnet",
+            *names,
+        ]  # fmt: skip
+        assert (run.folder / run.front["subnet"][0] / "model.onnx").is_file()
+
+    def test_search_values_reappear_with_their_purposes(self, finished):
+        run, _ = finished
+        measured = run.measurements()
+        count = {
+            purpose: len([m for m in measured if m.purpose == purpose])
+            for purpose in ("search", "confirm", "report")
+        }
+        assert count["search"] == 2 * 12
+        assert count["report"] == len(run.front)
+        assert count["confirm"] >= len(run.front)
+        for row in run.front.to_dict("records"):
+            of_key = {(m.quantity, m.purpose): m.value for m in measured if m.key == row["key"]}
+            assert of_key["top1", "search"] == row["top1"]
+            assert of_key["top1", "report"] == row["top1_report"]
+            assert of_key["latency", "confirm"] == row["latency"]
+
+    def test_cards_state_the_same_numbers(self, finished):
+        run, _ = finished
+        for row in run.front.to_dict("records"):
+            card = json.loads((run.folder / row["subnet"] / "card.json").read_text())
+            (stated,) = card["measurements"].values()
+            values = {(m["quantity"], m["purpose"]): m["value"] for m in stated}
+            assert values == {
+                ("top1", "search"): row["top1"],
+                ("top1", "report"): row["top1_report"],
+                ("latency", "confirm"): row["latency"],
+            }
+
+    def test_progress_heard_of_every_phase(self, finished):
+        _, watcher = finished
+        names = [name for name, _, _ in watcher.phases]
+        assert names == ["search", "confirm", "export"]
+        assert watcher.phases[0] == ("search", 12, 0)
+        assert [figures["round"] for figures in watcher.states] == [1, 2, 3]
+        volumes = [figures["hypervolume"] for figures in watcher.states]
+        assert volumes[-1] >= volumes[1] > 0
+        (outlook,) = watcher.notes
+        assert outlook.startswith("12 of 12 architectures to evaluate out of 72; each exported")
+
+    def test_says_what_it_is(self, finished):
+        assert repr(finished[0]).endswith(f"{parts.NET} on scripted, finished)")
+
+    def test_exported_network_equals_its_onnx(self, finished, device):
+        run, _ = finished
+        key = run.front["key"].iloc[-1]
+        subnet = run.subnet(key)
+        images = np.random.default_rng(5).standard_normal((3, 3, 16, 16)).astype(np.float32)
+        with torch.no_grad():
+            theirs = subnet(torch.from_numpy(images)).numpy()
+        model = run.folder / "subnets" / key / "model.onnx"
+        ((ours,),) = device.run(model, [{"image": images}])
+        assert disagreement([ours], [theirs]) < 1e-5
+
+    def test_an_architecture_off_the_front_has_no_subnet(self, finished, device):
+        run, _ = finished
+        key = next(key for key in run.trials["key"] if key not in set(run.front["key"]))
+        with pytest.raises(InputError, match="a key of the front"):
+            run.subnet(key)
+
+    def test_same_seed_same_files(self, finished, device, tmp_path):
+        again = search(tmp_path / "again")
+        ours, theirs = files(again.folder), files(finished[0].folder)
+        del ours["trials.sqlite"], theirs["trials.sqlite"]  # these hold how long things took
+        assert ours == theirs
+
+    def test_another_seed_proposes_others(self, finished, device, tmp_path):
+        other = search(tmp_path / "other", seed=1)
+        assert set(other.trials["key"]) != set(finished[0].trials["key"])
+
+
+class TestRefusedOutput:
+    @pytest.fixture(autouse=True)
+    def _device(self, device):
+        pass
+
+    def test_another_run(self, copied):
+        before = files(copied.folder)
+        with pytest.raises(InputError, match=r"holds another run.*hwsearch resume"):
+            search(copied.folder)
+        assert files(copied.folder) == before
+
+    def test_other_files(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(InputError, match=r"holds 1 other files \(notes.txt\)"):
+            search(tmp_path)
+        assert files(tmp_path) == {"notes.txt": b"mine"}
+
+    @pytest.mark.parametrize("name", ["file", "file/run"])
+    def test_a_file(self, tmp_path, name):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(InputError, match="is a file"):
+            search(tmp_path / name)
+        assert files(tmp_path) == {"file": b"mine"}
+
+    def test_an_empty_folder_will_do(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        assert search(tmp_path / "run", budget=4, objectives=["top1"]).finished
+
+
+class TestResume:
+    def test_a_finished_run_stays_as_it_is(self, copied, device):
+        before = files(copied.folder)
+        assert hwsearch.resume(copied.folder).folder == copied.folder
+        assert hwsearch.resume(copied.folder, budget=12).finished
+        assert files(copied.folder) == before
+        assert device.timed == []
+
+    def test_a_larger_budget_ends_where_one_from_the_start_does(self, copied, device, tmp_path):
+        longer = hwsearch.resume(copied.folder, budget=20)
+        direct = search(tmp_path / "direct", budget=20)
+        pd.testing.assert_frame_equal(longer.trials, direct.trials)
+        pd.testing.assert_frame_equal(longer.front, direct.front)
+        assert longer.config == direct.config
+
+    def test_nothing_is_measured_twice(self, copied, device):
+        known = set(copied.trials["key"])
+        hwsearch.resume(copied.folder, budget=16)
+        searched = [name for phase, name in device.timed if phase == "search"]
+        assert len(searched) == 4
+        assert not known & set(searched)
+
+    @pytest.mark.parametrize(
+        ("part", "value", "named"),
+        [
+            (("device", "cpu"), "Another CPU", "device.cpu was Another CPU, is scripted"),
+            (("device", "threads"), 8, "device.threads was 8, is 1"),
+            (("data", "search"), "160@0123", r"data.search was 160@0123, is 160@\w+"),
+            (("weights",), "0123", r"weights was 0123, is \w+"),
+            (("space",), "0123", r"space was 0123, is \w+"),
+        ],
+    )
+    def test_other_numbers_are_refused_by_name(self, copied, device, part, value, named):
+        path = copied.folder / "config.toml"
+        content = tomllib.loads(path.read_text())
+        place = content["recorded"]
+        for name in part[:-1]:
+            place = place[name]
+        place[part[-1]] = value
+        path.write_text(tomli_w.dumps(content))
+        before = files(copied.folder)
+        with pytest.raises(InputError, match=named) as caught:
+            hwsearch.resume(copied.folder, budget=16)
+        assert "start a new one" in str(caught.value)
+        assert files(copied.folder) == before
+
+    def test_a_setting_that_changed_resolves_to_other_weights(self, copied, device):
+        path = copied.folder / "config.toml"
+        content = tomllib.loads(path.read_text())
+        content["search"]["checkpoint"] = "1"
+        path.write_text(tomli_w.dumps(content))
+        with pytest.raises(InputError, match="weights was"):
+            hwsearch.resume(copied.folder)
+
+    @pytest.mark.parametrize("budget", [0, -3])
+    def test_a_bad_budget_is_refused(self, copied, device, budget):
+        before = files(copied.folder)
+        with pytest.raises(InputError, match=f"budget is {budget}"):
+            hwsearch.resume(copied.folder, budget=budget)
+        assert files(copied.folder) == before
+
+    def test_a_folder_without_a_run_is_refused(self, tmp_path):
+        for open_run in (hwsearch.resume, Run):
+            with pytest.raises(InputError, match=r"is no run: it has no config.toml"):
+                open_run(tmp_path)
+        assert files(tmp_path) == {}
+
+
+class TestObjectives:
+    @pytest.fixture(autouse=True)
+    def _device(self, device):
+        self.device = device
+
+    def test_without_latency_nothing_is_timed(self, tmp_path):
+        run = search(tmp_path / "run", objectives=["top1", "macs"], budget=8)
+        assert self.device.timed == []
+        assert {m.quantity for m in run.measurements()} == {"top1"}
+        assert "latency" not in run.front
+        assert (run.folder / "front.png").is_file()
+
+    def test_without_the_metric_the_front_states_it_all_the_same(self, tmp_path):
+        run = search(tmp_path / "run", objectives=["latency", "params"], budget=8)
+        assert run.front[["top1", "top1_report", "latency", "params"]].notna().all(axis=None)
+        assert (np.diff(run.front["latency"]) >= 0).all()
+
+    def test_one_objective_and_a_constraint_that_holds(self, tmp_path):
+        run = search(tmp_path / "run", objectives=["top1", "macs"], constraints=["macs <= 3e5"])
+        assert (run.front["macs"] <= 3e5).all()
+
+    def test_unfinished_runs_have_no_front_and_say_so(self, tmp_path, monkeypatch):
+        def stop(*args):
+            raise EvaluationError("stopped")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("hwsearch.run.folder.run_search", stop)
+            with pytest.raises(EvaluationError):
+                search(tmp_path / "run", budget=4)
+        run = Run(tmp_path / "run")
+        assert not run.finished
+        assert "not finished" in repr(run)
+        assert run.trials.empty
+        with pytest.raises(InputError, match="has no front yet; finish it by 'hwsearch resume"):
+            _ = run.front
+
+
+class TestFailures:
+    """A trial that fails is recorded with its cause, and the search goes on."""
+
+    @pytest.fixture(autouse=True)
+    def _parts(self, device, monkeypatch):
+        self.patch = monkeypatch
+        self.device = device
+
+    def break_network(self, breaking, blocks=True):
+        """Let the family do something else for the deep ones of its architectures."""
+        net = parts.network()
+        # Made before, because its labels are what the largest subnet answers.
+        made = parts.task(net.input_spec(net.space.smallest()[0]))
+        self.patch.setattr(parts, "task", lambda input_spec: made)
+        build = net.subnet
+        net.subnet = lambda arch: breaking(build(arch)) if self.deep(arch) else build(arch)
+        if not blocks:
+            net.blocks = lambda arch: None
+        self.patch.setattr(parts, "network", lambda checkpoint=None: net)
+
+    @staticmethod
+    def deep(arch):
+        return arch["stage2.depth"] == 2 and arch["stage1.depth"] == 1
+
+    def check(self, run, is_failed, reason):
+        trials = run.trials
+        failed = trials[trials["state"] == "failed"]
+        expected = [key for key, mapping in self.mappings(trials) if is_failed(mapping)]
+        assert failed["key"].tolist() == expected
+        assert 0 < len(failed) < len(trials) == 12
+        assert failed["reason"].str.contains(reason, regex=True).all()
+        assert trials[trials["state"] == "done"]["reason"].isna().all()
+        assert not set(failed["key"]) & set(run.front["key"])
+
+    @staticmethod
+    def mappings(trials):
+        return [(row["key"], row) for row in trials.to_dict("records")]
+
+    @pytest.mark.parametrize("blocks", [True, False])
+    def test_a_family_that_raises(self, tmp_path, blocks):
+        def raising(subnet):
+            raise ZeroDivisionError("no such layer")
+
+        self.break_network(raising, blocks)
+        watcher = parts.Watcher()
+        run = search(tmp_path / "run", progress=watcher)
+        self.check(run, self.deep, "^ZeroDivisionError: no such layer$")
+        assert all("failed: ZeroDivisionError" in note for note in watcher.notes[1:])
+        assert len(watcher.notes[1:]) == (run.trials["state"] == "failed").sum()
+
+    def test_outputs_that_are_nan(self, tmp_path):
+        def spoilt(subnet):
+            subnet.head.bias.data[0] = float("nan")
+            return subnet
+
+        self.break_network(spoilt)
+        self.check(search(tmp_path / "run"), self.deep, "outputs hold NaN")
+
+    def test_a_metric_that_raises(self, tmp_path):
+        metric = Metric(name="odd", per_sample=self.odd_metric)
+        made = parts.task(parts.network().input_spec(None), metric)
+        self.patch.setattr(parts, "task", lambda input_spec: made)
+        self.scored = 0
+        trials = search(tmp_path / "run").trials
+        assert trials["state"].tolist().count("failed") == 1
+        assert "odd" in trials["reason"][2]
+        assert "ValueError: unlucky" in trials["reason"][2]
+
+    def odd_metric(self, outputs, targets):
+        self.scored += 1
+        # Two batches make up the search samples: this is in the third trial.
+        if self.scored == 5:
+            raise ValueError("unlucky")
+        return outputs[0].max(axis=1)
+
+    def test_a_device_that_refuses_some(self, tmp_path):
+        def latency_of(name, path):
+            if int(name, 16) % 3 == 0:
+                raise hwsearch.errors.DeviceError("crashed with SIGSEGV")
+            return 1.0 + int(name, 16) % 100
+
+        self.device.scripts["search"] = self.device.scripts["confirm"] = latency_of
+        run = search(tmp_path / "run")
+        self.check(run, lambda row: int(row["key"], 16) % 3 == 0, "crashed with SIGSEGV")
+
+    def test_failed_trials_stay_failed_when_the_run_goes_on(self, tmp_path):
+        self.test_a_device_that_refuses_some(tmp_path)
+        before = Run(tmp_path / "run").trials
+        self.device.scripts["search"] = self.device.scripts["confirm"] = lambda *_: 1.0
+        after = hwsearch.resume(tmp_path / "run", budget=16).trials
+        assert after["state"][:12].tolist() == before["state"].tolist()
+        failed = before[before["state"] == "failed"]["key"]
+        assert [key for _, key in self.device.timed if key in set(failed)] == failed.tolist()
+
+    def test_all_of_them(self, tmp_path):
+        self.device.scripts["search"] = lambda *_: float("nan")
+        with pytest.raises(EvaluationError, match="all 12 trials failed; the first one: the scri"):
+            search(tmp_path / "run")
+        run = Run(tmp_path / "run")
+        assert set(run.trials["state"]) == {"failed"}
+        assert not run.finished
+        assert not (run.folder / "subnets").exists()
+
+
+class TestInfeasible:
+    def test_says_what_came_closest_and_keeps_the_trials(self, device, tmp_path):
+        with pytest.raises(InfeasibleError) as caught:
+            search(tmp_path / "run", constraints=["latency <= 0.01"], budget=8)
+        run = Run(tmp_path / "run")
+        fastest = run.trials["latency"].min()
+        key = run.trials["key"][run.trials["latency"].argmin()]
+        assert f"The closest ({key}) has latency {fastest:.6g}" in str(caught.value)
+        assert "none of 8 evaluated architectures satisfies latency <= 0.01" in str(caught.value)
+        assert set(run.trials["state"]) == {"done"}
+        assert not run.finished
+        timed = len(device.timed)
+        with pytest.raises(InfeasibleError):
+            hwsearch.resume(run.folder)
+        assert len(device.timed) == timed
+
+    def test_bounds_that_exclude_each_other_start_nothing(self, device, tmp_path):
+        with pytest.raises(InputError, match="no number satisfies both"):
+            search(tmp_path / "run", constraints=["latency <= 1", "latency >= 2"])
+        assert not (tmp_path / "run").exists()
+
+
+class TestExport:
+    @pytest.fixture(autouse=True)
+    def _device(self, device):
+        self.device = device
+
+    def test_copies_what_is_selected(self, finished, tmp_path):
+        run, _ = finished
+        limit = run.front["latency"].iloc[1]
+        folders = run.export(f"latency <= {limit}", tmp_path / "models")
+        assert [folder.name for folder in folders] == run.front["key"].tolist()[:2]
+        for folder in folders:
+            assert files(folder) == files(run.folder / "subnets" / folder.name)
+            onnx.checker.check_model(folder / "model.onnx", full_check=True)
+        assert len(list((tmp_path / "models").iterdir())) == 2
+        assert not self.device.is_open
+
+    def test_without_a_target_it_names_the_folders(self, finished):
+        run, _ = finished
+        before = files(run.folder)
+        assert run.export("knee") == [run.folder / "subnets" / run.select("knee")[0]]
+        assert files(run.folder) == before
+
+    def test_never_replaces(self, finished, tmp_path):
+        run, _ = finished
+        run.export("knee", tmp_path)
+        before = files(tmp_path)
+        with pytest.raises(InputError, match="exists already"):
+            run.export("all", tmp_path)
+        assert files(tmp_path) == before
+
+    @pytest.mark.parametrize("name", ["file", "file/models"])
+    def test_a_target_that_is_a_file_is_refused(self, finished, tmp_path, name):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(InputError, match="is a file"):
+            finished[0].export("knee", tmp_path / name)
+        assert files(tmp_path) == {"file": b"mine"}
+
+    def test_copies_nothing_when_one_is_damaged(self, copied, tmp_path):
+        damaged = copied.folder / "subnets" / copied.front["key"].iloc[-1] / "model.onnx"
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        with pytest.raises(VerificationError, match=r"model.onnx is not the file"):
+            copied.export("all", tmp_path / "models")
+        assert not (tmp_path / "models").exists() or not files(tmp_path / "models")
+        assert not self.device.is_open
+
+    def test_nothing_selected(self, finished):
+        with pytest.raises(InputError, match="no member of the front satisfies"):
+            finished[0].export("latency <= 1e-9")
+
+
+class TestVerify:
+    @pytest.fixture(autouse=True)
+    def _device(self, device):
+        self.device = device
+
+    def test_a_sound_run(self, finished):
+        run, _ = finished
+        assert run.verify() == dict.fromkeys(run.front["key"])
+        assert not self.device.is_open
+
+    def test_names_what_is_wrong_with_each(self, copied):
+        first, second, *others = (copied.folder / run for run in copied.front["subnet"])
+        (first / "weights.safetensors").unlink()
+        shutil.rmtree(second)
+        found = copied.verify()
+        assert found[first.name] == "weights.safetensors is missing"
+        assert "is no exported subnet" in found[second.name]
+        assert [found[other.name] for other in others] == [None] * len(others)
+
+
+def test_the_store_is_one_sound_file(finished):
+    run, _ = finished
+    with sqlite3.connect(run.folder / "trials.sqlite") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()

@@ -1,0 +1,209 @@
+"""The loop alone, over a store in memory: cut short at every step, it always goes on the same."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from hwsearch.errors import EvaluationError
+from hwsearch.objectives import Objective
+from hwsearch.optimizer import Optimizer
+from hwsearch.run.loop import run_search
+from hwsearch.run.progress import Silent
+from hwsearch.space import Choice, SearchSpace
+from hwsearch.trials import Measurement, MemoryStore, TrialState
+from tests.run.search_parts import Watcher
+
+SPACE = SearchSpace(
+    [
+        Choice("depth", (1, 2, 3)),
+        Choice("width", (8, 16, 24, 32)),
+        Choice("block2.kernel", (3, 5, 7), ("depth", (2, 3))),
+        Choice("block3.kernel", (3, 5, 7), ("depth", (3,))),
+        Choice("act", ("relu", "swish")),
+    ]
+)
+QUANTITIES = ("top1", "latency")
+BUDGET = 14
+CHANGES = ("propose", "start", "finish", "fail", "add")
+
+
+class Killed(BaseException):
+    pass
+
+
+class DyingStore:
+    """A store that ends the search instead of making its n-th change."""
+
+    def __init__(self, store, n):
+        self.store, self.left = store, n
+
+    def __getattr__(self, name):
+        method = getattr(self.store, name)
+        return self._counting(method) if name in CHANGES else method
+
+    def _counting(self, method):
+        def counted(*args, **kwargs):
+            if self.left == 0:
+                raise Killed
+            self.left -= 1
+            return method(*args, **kwargs)
+
+        return counted
+
+
+class Bench:
+    """Scripted values, remembered in the store; every seventh architecture fails."""
+
+    def __init__(self, store):
+        self.store = store
+        self.asked, self.measured = set(), []
+
+    def __call__(self, archs):
+        self.asked |= {arch.key for arch in archs}
+        return {arch.key: self._values(arch) for arch in archs}
+
+    def _values(self, arch):
+        code = zlib.crc32(arch.key.encode())
+        if code % 7 == 0:
+            return EvaluationError("scripted to fail")
+        values = {"top1": float(code % 101), "latency": 1 + code % 89 / 10}
+        for name, value in values.items():
+            if self.store.find(arch.key, name, "bench", "search") is None:
+                self.measured.append((arch.key, name))
+                self.store.add(
+                    Measurement(
+                        key=arch.key,
+                        quantity=name,
+                        context="bench",
+                        purpose="search",
+                        value=value,
+                        count=1,
+                        cost_s=0.0,
+                    )
+                )
+        return values
+
+
+def search(store, tactic="random", budget=BUDGET, seed=0, progress=None, batch=4):
+    objectives = [Objective("top1", "max"), Objective("latency", "min")]
+    optimizer = Optimizer(SPACE, objectives, seed=seed, tactic=tactic, batch=batch)
+    bench = Bench(store)
+    run_search(optimizer, store, bench, budget, progress or Silent())
+    return bench, optimizer
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    found = {}
+    for tactic in ("random", "nsga2", "hwsearch"):
+        store = MemoryStore()
+        search(store, tactic)
+        found[tactic] = store
+    return found
+
+
+def changes(store):
+    """How many changes an unbroken search makes."""
+    trials = store.trials()
+    rounds = len({trial.round for trial in trials})
+    return rounds + 2 * len(trials) + len(store.measurements())
+
+
+def resumed(unbroken, tactic, n):
+    store = MemoryStore()
+    with pytest.raises(Killed):
+        search(DyingStore(store, n), tactic)
+    before = {m.identity[:2] for m in store.measurements()}
+    failed = {trial.key for trial in store.trials(TrialState.FAILED)}
+    bench, _ = search(store, tactic)
+    assert store.trials() == unbroken.trials()
+    assert not before & set(bench.measured)
+    assert not failed & bench.asked
+    assert sorted(m.identity for m in store.measurements()) == sorted(
+        m.identity for m in unbroken.measurements()
+    )
+
+
+def test_cut_short_anywhere_it_goes_on_the_same(unbroken):
+    total = changes(unbroken["random"])
+    assert total > 50
+    for n in range(total):
+        resumed(unbroken["random"], "random", n)
+
+
+@pytest.mark.parametrize("n", [1, 17, 33, 48, 52])
+def test_so_it_does_where_proposals_depend_on_results(unbroken, n):
+    resumed(unbroken["hwsearch"], "hwsearch", n)
+
+
+def test_cut_short_again_and_again(unbroken):
+    store = MemoryStore()
+    for _ in range(changes(unbroken["random"])):
+        try:
+            search(DyingStore(store, 9), "random")
+        except Killed:
+            continue
+        break
+    assert store.trials() == unbroken["random"].trials()
+
+
+@pytest.mark.parametrize("tactic", ["random", "nsga2", "hwsearch"])
+def test_every_proposal_is_stored_once_before_it_is_measured(unbroken, tactic):
+    trials = unbroken[tactic].trials()
+    assert [trial.number for trial in trials] == list(range(BUDGET))
+    assert [trial.round for trial in trials] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 2
+    assert {trial.origin for trial in trials} == {tactic}
+    assert len({trial.key for trial in trials}) == BUDGET
+
+
+def test_failures_are_recorded_and_the_search_goes_on(unbroken):
+    failed = unbroken["random"].trials(TrialState.FAILED)
+    assert failed
+    assert {trial.reason for trial in failed} == {"scripted to fail"}
+    assert len(unbroken["random"].trials(TrialState.DONE)) == BUDGET - len(failed)
+
+
+def test_a_search_that_is_done_does_nothing(unbroken):
+    store = unbroken["random"]
+    before = store.trials()
+    bench, _ = search(store)
+    assert bench.measured == []
+    assert store.trials() == before
+
+
+def test_a_larger_budget_goes_on_where_a_round_ended():
+    longer, direct = MemoryStore(), MemoryStore()
+    search(longer, "hwsearch", budget=8)
+    search(longer, "hwsearch", budget=16)
+    search(direct, "hwsearch", budget=16)
+    assert longer.trials() == direct.trials()
+
+
+def test_the_optimiser_has_learnt_everything_either_way(unbroken):
+    store = MemoryStore()
+    with pytest.raises(Killed):
+        search(DyingStore(store, 30))
+    _, resumed_ = search(store)
+    _, direct = search(MemoryStore())
+    assert resumed_.rounds == direct.rounds == 4
+    assert resumed_.front().ids == direct.front().ids
+    np.testing.assert_array_equal(resumed_.history.values, direct.history.values)
+
+
+def test_progress_counts_what_is_done_already():
+    store, watcher = MemoryStore(), Watcher()
+    with pytest.raises(Killed):
+        search(DyingStore(store, 30))
+    done = sum(trial.state.is_finished for trial in store.trials())
+    assert 0 < done < BUDGET
+    search(store, progress=watcher)
+    assert watcher.phases == [("search", BUDGET, done)]
+    assert [figures["round"] for figures in watcher.states] == [1, 2, 3, 4]
+
+
+def test_a_space_that_is_exhausted_ends_the_search():
+    store, watcher = MemoryStore(), Watcher()
+    search(store, budget=SPACE.size + 5, batch=32, progress=watcher)
+    assert len(store.trials()) == SPACE.size
+    assert watcher.notes[-1] == f"the search space is exhausted after {SPACE.size} architectures"

@@ -1,0 +1,77 @@
+"""What README and CONTRIBUTING say is run, or compared with what there is."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import hwsearch
+from hwsearch.cli import app
+from hwsearch.supernets.checkpoints import bundled_file
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+def block_with(text: str) -> str:
+    """Return the one Python block of the README that holds a text."""
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if text in b]
+    return block
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    not bundled_file("cifar10-resnet", "weights.safetensors").is_file(),
+    reason="the bundled weights are not there",
+)
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    code = block_with("hwsearch.search(").replace("budget=40", "budget=4")
+    assert "budget=4" in code
+    exec(compile(code, "README", "exec"), namespace)
+    assert namespace["folders"][0].joinpath("model.onnx").is_file()
+    assert len(namespace["run"].trials) == 4
+
+
+def test_the_optimiser_example_runs():
+    namespace: dict = {}
+    exec(compile(block_with("hwsearch.optimize("), "README", "exec"), namespace)
+    assert (namespace["result"].front["cost"] <= 64).all()
+
+
+@pytest.mark.timeout(120)
+def test_the_supernet_example_goes_all_the_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mynet.py").write_text(block_with("class MyNet"), encoding="utf-8")
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split in ("search", "report"):
+        arrays[f"{split}.features"] = rng.standard_normal((40, 20)).astype(np.float32)
+        arrays[f"{split}.target"] = rng.integers(0, 4, 40)
+    np.savez("mine.npz", **arrays)
+    run = hwsearch.search("mynet:load", data="npz:mine.npz", budget=3, out="run")
+    assert set(run.verify().values()) == {None}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_readme_and_has_help(command):
+    assert f"hwsearch {command}" in README
+    shown = CliRunner().invoke(app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert f"hwsearch {command}" in shown.output, "its help shows an example"
+
+
+def test_the_readme_names_no_command_that_is_not_there():
+    named = set(re.findall(r"^    hwsearch (\w+)", README, re.MULTILINE))
+    assert named <= set(COMMANDS)
+
+
+def test_files_that_documents_point_to_exist():
+    for document in ("README.md", "CONTRIBUTING.md", "docs/benchmarks.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for path in re.findall(r"`((?:hwsearch|tests|tools|docs)/[\w./-]+)`", text):
+            assert (ROOT / path).exists(), f"{document} names {path}"

@@ -1,0 +1,22 @@
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ["torch", "onnx", "onnxruntime", "pandas", "pymoo", "sklearn", "matplotlib", "scipy"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "hwsearch",
+        "hwsearch.cli",
+        "hwsearch.space",
+        "hwsearch.objectives",
+        "hwsearch.trials_sqlite",
+    ],
+)
+def test_stays_light(module):
+    code = f"import {module}, sys; print(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
