@@ -51,8 +51,10 @@ def import_function(spec: str, what: str) -> Any:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"{what} {spec!r}: cannot import {module_name!r}: {error}") from error
+    except Exception as error:
+        # The module is the user's: whatever it raises is about what was asked for.
+        reason = str(error) if isinstance(error, ImportError) else repr(error)
+        raise InputError(f"{what} {spec!r}: cannot import {module_name!r}: {reason}") from error
     if not hasattr(module, attribute):
         raise InputError(f"{what} {spec!r}: module {module_name!r} has no {attribute!r}")
     return getattr(module, attribute)

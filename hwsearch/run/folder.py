@@ -328,6 +328,8 @@ class Run:
             if folder.name not in keep:
                 _remove(folder)
         front = pd.DataFrame(rows)
+        choices = front.columns[front.columns.get_loc("subnet") + 1 :]
+        front[choices] = front[choices].convert_dtypes()  # an inactive one makes no 2 a 2.0
         title = f"{self.config.supernet} on {self.config.device}"
         draw_front(self.folder / PICTURE, self.trials, front, self.objectives, title)
         # Last, because a run with this file is finished.
