@@ -59,8 +59,8 @@ def choose_batch(
     The score is the expected hypervolume gain of a feasible success (Emmerich, 2005), over draws
     from the posterior, given the front, and given that what is pending or chosen comes out as
     predicted. The last of a batch explores: it is the one with most to gain if it comes out two
-    deviations better. Where nothing is expected to gain, the candidate nearest to feasible is taken
-    as long as nothing feasible is known, then the least certain one.
+    deviations better. Where nothing is expected to gain, the candidate nearest to feasible is
+    taken as long as nothing feasible is known, then the least certain one.
     """
     forecast = posterior.forecast(candidates)
     reference = beyond_worst(history.losses[history.succeeded])
