@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, Self, cast
 
 from numpy.typing import NDArray
 
-import hwsearch
 from hwsearch.devices.frames import Arrays, FrameError, Header, read_frame, write_frame
 from hwsearch.errors import DeviceError
 
@@ -54,7 +53,7 @@ class Worker:
         self._process = subprocess.Popen(
             # -P: no file in the working directory may pose as a library. The child takes the same
             # hwsearch as its parent, even where another one is installed.
-            [sys.executable, "-P", "-c", _BOOT, str(Path(hwsearch.__file__).resolve().parents[1])],
+            [sys.executable, "-P", "-c", _BOOT, str(Path(__file__).resolve().parents[2])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,

@@ -27,8 +27,8 @@ class _Moments:
         values = args[0].numel() / args[0].shape[1]
         biased = (values - 1) / values
         self.samples += samples
-        self.mean = self.mean + samples * module.running_mean.double()  # type: ignore[operator,union-attr]
-        self.var = self.var + samples * biased * module.running_var.double()  # type: ignore[operator,union-attr]
+        self.mean = self.mean + samples * module.running_mean.double()  # type: ignore[operator]
+        self.var = self.var + samples * biased * module.running_var.double()  # type: ignore[operator]
 
 
 def recalibrate(
