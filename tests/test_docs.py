@@ -74,4 +74,6 @@ def test_files_that_documents_point_to_exist():
     for document in ("README.md", "CONTRIBUTING.md", "docs/benchmarks.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
         for path in re.findall(r"`((?:hwsearch|tests|tools|docs)/[\w./-]+)`", text):
+            if "NAME" in path:  # stands for a reader's own
+                continue
             assert (ROOT / path).exists(), f"{document} names {path}"
