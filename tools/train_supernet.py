@@ -32,7 +32,7 @@ from hwsearch.evaluate.score import mean_interval
 from hwsearch.evaluate.sources import image_preprocess
 from hwsearch.evaluate.splits import SplitSizes, stratified
 from hwsearch.supernets.base import Supernet
-from hwsearch.supernets.checkpoints import bundled_file
+from hwsearch.supernets.checkpoints import bundled_file, leading_weights
 from hwsearch.supernets.cifar10_resnet import (
     FULL,
     MEAN,
@@ -83,15 +83,8 @@ def forward(parameters: dict[str, Tensor], choices: dict[str, object], x: Tensor
     """Run a subnet in training mode on the supernet's own weights."""
     with torch.device("meta"):
         subnet = build(FULL, choices).train()
-    used = {
-        name: parameters[name][tuple(slice(size) for size in parameter.shape)]
-        for name, parameter in subnet.named_parameters()
-    }
-    for name, buffer in subnet.named_buffers():
-        fill = 1 if name.endswith("running_var") else 0
-        used[name] = torch.full(buffer.shape, fill, dtype=buffer.dtype)
     with torch.autocast("cpu", torch.bfloat16):
-        return functional_call(subnet, used, (x,))
+        return functional_call(subnet, leading_weights(parameters, subnet), (x,))
 
 
 def rate_at(progress: float) -> float:

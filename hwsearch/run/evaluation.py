@@ -1,5 +1,6 @@
 """Values of a batch of architectures: from the store where they are known, else measured."""
 
+import hashlib
 import tempfile
 import time
 from collections import deque
@@ -281,6 +282,4 @@ def latency_measurement(key: str, latency: Latency, context: str, purpose: Purpo
 
 
 def _short_hash(text: str) -> str:
-    import hashlib
-
     return hashlib.sha256(text.encode()).hexdigest()[:12]
