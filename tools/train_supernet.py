@@ -27,28 +27,20 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from hwsearch.evaluate.cifar10 import load_cifar10, search_and_calibration
-from hwsearch.evaluate.recalibrate import CALIBRATION_BATCH, recalibrate
+from hwsearch.evaluate.recalibrate import recalibrate
 from hwsearch.evaluate.score import mean_interval
 from hwsearch.evaluate.sources import image_preprocess
 from hwsearch.evaluate.splits import SplitSizes, stratified
+from hwsearch.evaluate.task import CALIBRATION_BATCH
 from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.builder import ChainNetwork
 from hwsearch.supernets.checkpoints import bundled_file, leading_weights
-from hwsearch.supernets.cifar10_resnet import (
-    FULL,
-    MEAN,
-    NAME,
-    STD,
-    ElasticResNet,
-    _card,
-    build,
-    initial_state,
-    search_space,
-)
+from hwsearch.supernets.cifar10_resnet import FAMILY, FULL, MEAN, STD
 
-SPACE = search_space(FULL)
+NAME, SPACE = FAMILY.name, FULL.space
 BATCH, PEAK_RATE, WARM_UP = 256, 0.2, 0.2
 MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.9, 5e-4, 0.05
-PAD, CUTOUT, SIDE = 4, 8, FULL.resolution
+PAD, CUTOUT, SIDE = 4, 8, 32
 
 
 def normalise(images: np.ndarray) -> Tensor:
@@ -82,7 +74,7 @@ def options(indices: list[int]) -> dict[str, object]:
 def forward(parameters: dict[str, Tensor], choices: dict[str, object], x: Tensor) -> Tensor:
     """Run a subnet in training mode on the supernet's own weights."""
     with torch.device("meta"):
-        subnet = build(FULL, choices).train()
+        subnet = FULL.module(SPACE.architectures(choices)[0]).train()
     with torch.autocast("cpu", torch.bfloat16):
         return functional_call(subnet, leading_weights(parameters, subnet), (x,))
 
@@ -142,7 +134,7 @@ def train(args: argparse.Namespace) -> None:
     searched, _ = search_and_calibration(labels, SplitSizes())
     kept = np.setdiff1d(np.arange(len(images)), searched)
     data = normalise(images[kept]), torch.from_numpy(labels[kept]).long()
-    parameters = {n: nn.Parameter(p) for n, p in initial_state(FULL, args.seed).items()}
+    parameters = {n: nn.Parameter(p) for n, p in FULL.random_state(args.seed).items()}
     matrices = [p for p in parameters.values() if p.ndim > 1]
     vectors = [p for p in parameters.values() if p.ndim == 1]
     optimizer = torch.optim.SGD(
@@ -222,7 +214,7 @@ def pack(args: argparse.Namespace) -> None:
         },
     )
 
-    net = Supernet(NAME, ElasticResNet(FULL, dict(state["params"]), _card("training")))
+    net = Supernet(NAME, ChainNetwork(FULL, state["params"], FAMILY.card("training")))
     preprocessing = net.input_spec(net.space.largest()[0]).preprocessing
     fed = image_preprocess(preprocessing)
     calibration = [

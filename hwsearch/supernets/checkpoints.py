@@ -1,10 +1,11 @@
-"""Reading weights safely: safetensors or tensors-only torch files, matched key by key."""
+"""Weights: read safely, matched key by key, and cut to the size of a subnet."""
 
 import json
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hwsearch.errors import InputError
 from hwsearch.supernets.base import Card
@@ -104,34 +106,88 @@ def _tensors_only(path: Path, loaded: Any) -> dict[str, Tensor]:
     return dict(state)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateFit:
+    """How a state dict compares with what a supernet expects.
+
+    Attributes:
+        missing: Expected keys that are not there.
+        surplus: Keys that are not expected.
+        shapes: Keys whose tensors have another shape, with both shapes.
+        expected: How many keys are expected.
+    """
+
+    missing: tuple[str, ...]
+    surplus: tuple[str, ...]
+    shapes: tuple[str, ...]
+    expected: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether keys and shapes are just those expected."""
+        return not (self.missing or self.surplus or self.shapes)
+
+    @property
+    def share(self) -> float:
+        """Share of the expected tensors that are there in their shape."""
+        return 1 - (len(self.missing) + len(self.shapes)) / max(self.expected, 1)
+
+    def __str__(self) -> str:
+        found = (
+            ("keys missing", self.missing),
+            ("keys unexpected", self.surplus),
+            ("shapes differ", self.shapes),
+        )
+        return "; ".join(
+            f"{len(those)} {kind} (first: {those[0]})" for kind, those in found if those
+        )
+
+
+class StateMismatchError(InputError):
+    """A state dict is not of the supernet that it was given to; ``state`` holds it."""
+
+    def __init__(self, message: str, state: Mapping[str, Tensor]) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+def fit_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> StateFit:
+    """Compare keys and shapes; counters of batch norms (``num_batches_tracked``) do not matter."""
+    return StateFit(
+        missing=tuple(key for key in expected if key not in state),
+        surplus=tuple(
+            key for key in state if key not in expected and not key.endswith("num_batches_tracked")
+        ),
+        shapes=tuple(
+            f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
+            for key in expected
+            if key in state and state[key].shape != expected[key].shape
+        ),
+        expected=len(expected),
+    )
+
+
 def match_state(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, supernet: str
 ) -> dict[str, Tensor]:
     """Return the expected entries of a state dict, in float32 and in the expected order.
 
+    Args:
+        state: As read from a file, under our names.
+        expected: Tensors of the right names and shapes; their numbers are not looked at.
+        path: For messages.
+        supernet: For messages.
+
     Raises:
-        InputError: Keys are missing or unexpected, a shape differs, or a number is not finite.
+        StateMismatchError: Keys are missing or unexpected, or a shape differs.
+        InputError: A number is not finite.
     """
-    missing = [key for key in expected if key not in state]
-    surplus = [key for key in state if key not in expected]
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
-        for key in expected
-        if key in state and state[key].shape != expected[key].shape
-    ]
-    problems = [
-        f"{len(found)} {kind} (first: {found[0]})"
-        for kind, found in (
-            ("keys missing", missing),
-            ("keys unexpected", surplus),
-            ("shapes differ", shapes),
-        )
-        if found
-    ]
-    if problems:
-        raise InputError(
-            f"checkpoint {str(path)!r} is not of supernet {supernet!r}: {'; '.join(problems)}. "
-            "Give the checkpoint of this supernet, or the supernet of this checkpoint."
+    fit = fit_state(state, expected)
+    if not fit.exact:
+        raise StateMismatchError(
+            f"checkpoint {str(path)!r} is not of supernet {supernet!r}: {fit}. "
+            "Give the checkpoint of this supernet, or the supernet of this checkpoint.",
+            state,
         )
     matched = {key: state[key].detach().to(torch.float32).contiguous() for key in expected}
     broken = next((key for key in expected if not torch.isfinite(matched[key]).all()), None)
@@ -143,15 +199,43 @@ def match_state(
 
 
 def leading_weights(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Cut every parameter of a subnet out of the full ones: the leading entries of each axis.
+    """Cut every tensor of a subnet out of the full ones, as copies.
 
-    Batch statistics come out as those of an untrained norm: mean 0, variance 1.
+    Of every axis the leading entries are taken, of a smaller kernel the centre; where the state
+    holds matrices beside it (``conv.7to5_matrix`` for ``conv.weight``), each smaller kernel is
+    the centre of the next larger one times its matrix (Cai et al., "Once-for-All", ICLR 2020,
+    section 3.3). Batch statistics that the state does not hold are those of an untrained norm:
+    mean 0, variance 1.
     """
-    weights = {
-        name: state[name][tuple(slice(size) for size in parameter.shape)]
-        for name, parameter in network.named_parameters()
+    return {
+        name: _cut(state, name, tensor.shape) if name in state else _untrained(name, tensor)
+        for name, tensor in network.state_dict().items()
     }
-    for name, buffer in network.named_buffers():
-        fill = 1 if name.endswith("running_var") else 0
-        weights[name] = torch.full(buffer.shape, fill, dtype=buffer.dtype)
-    return weights
+
+
+def _untrained(name: str, buffer: Tensor) -> Tensor:
+    fill = 1 if name.endswith("running_var") else 0
+    return torch.full(buffer.shape, fill, dtype=buffer.dtype, device="cpu")
+
+
+def _cut(state: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
+    full = state[name]
+    if len(shape) == 4 and full.shape[2:] != shape[2:]:
+        leading = full[: shape[0], : shape[1]]
+        return _shrink_kernel(state, name.removesuffix("weight"), leading, shape[3])
+    return full[tuple(slice(size) for size in shape)].clone()
+
+
+def _shrink_kernel(state: Mapping[str, Tensor], prefix: str, kernel: Tensor, side: int) -> Tensor:
+    """Make (out, in, k, k) kernels smaller, by the matrices of the state where it holds them."""
+    for smaller in range(kernel.shape[3] - 2, side - 1, -2):
+        matrix = state.get(f"{prefix}{kernel.shape[3]}to{smaller}_matrix")
+        if matrix is not None:
+            centre = _centre(kernel, smaller).flatten(2)
+            kernel = functional.linear(centre, matrix).reshape(*kernel.shape[:2], smaller, smaller)
+    return _centre(kernel, side).clone()
+
+
+def _centre(kernel: Tensor, side: int) -> Tensor:
+    start = (kernel.shape[3] - side) // 2
+    return kernel[:, :, start : start + side, start : start + side]

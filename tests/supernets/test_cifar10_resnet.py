@@ -58,9 +58,12 @@ def test_depth_zero_is_only_the_transition(net):
     names = [block.name for block in net.blocks(arch)]
     assert names == [
         "stem",
+        "stage1.pool",
         "stage1.transition",
+        "stage2.pool",
         "stage2.transition",
         "stage2.block1",
+        "stage3.pool",
         "stage3.transition",
         "stage3.block1",
         "head",

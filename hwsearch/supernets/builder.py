@@ -1,0 +1,316 @@
+"""Supernets out of standard pieces: a search space, and the chain of pieces of an architecture.
+
+Everything else that a family owes follows from the two: the static subnet with the weights that it
+inherits, its blocks with their costs, loading and checking of checkpoints, seeded random weights.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hwsearch.blocks import Block, BlockSpec
+from hwsearch.errors import InputError
+from hwsearch.space import Architecture, Choice, Option, SearchSpace
+from hwsearch.supernets.base import Card, InputSpec
+from hwsearch.supernets.checkpoints import (
+    StateFit,
+    StateMismatchError,
+    bundled_card,
+    bundled_file,
+    fit_state,
+    leading_weights,
+    match_state,
+    read_state,
+    seed_of,
+)
+from hwsearch.supernets.costs import parameter_digest
+from hwsearch.supernets.pieces import Piece, Shape, hyperparameters
+
+Chain = Iterable[tuple[str, Piece]]
+_KEPT = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """All that decides a supernet but its weights.
+
+    Attributes:
+        space: Every choice.
+        chain: Gives the pieces of an architecture in order, each with its module's dotted name,
+            such as ``"stage1.block2"``; weights are shared between architectures by name.
+        input_spec: Gives what goes into that architecture's subnet and what comes out.
+        defaults: Choices that a search leaves at one option unless it is asked for them.
+        kernels: Where the choice ``BLOCK.kernel`` resizes the depthwise convolution of an inverted
+            residual block by learned matrices: all kernel sizes, ascending. Each smaller kernel is
+            the centre of the next larger one times the matrix ``BLOCK.depthwise.conv.7to5_matrix``
+            and so on (Cai et al., "Once-for-All", ICLR 2020, section 3.3). Empty: the centre as
+            it is.
+        statistics: Whether checkpoints hold batch statistics; subnets start from them then.
+    """
+
+    space: SearchSpace
+    chain: Callable[[Architecture], Chain]
+    input_spec: Callable[[Architecture], InputSpec]
+    defaults: Mapping[str, Option] = field(default_factory=dict)
+    kernels: tuple[int, ...] = ()
+    statistics: bool = False
+
+    @cached_property
+    def largest(self) -> Architecture:
+        """The architecture that holds every weight."""
+        return self.space.largest()[0]
+
+    def links(self, arch: Architecture) -> list[tuple[str, Piece, Shape]]:
+        """Return (name, piece, input shape) of every block of an architecture, in order."""
+        (tensor,) = self.input_spec(arch).inputs
+        links, shape = [], tensor.shape
+        for name, piece in self.chain(arch):
+            links.append((name, piece, shape))
+            shape = piece_facts(piece, shape).output
+        return links
+
+    def module(
+        self, arch: Architecture, build: Callable[[Piece, Shape], nn.Module] | None = None
+    ) -> nn.Sequential:
+        """Build the static network of an architecture, freshly initialised by default."""
+        tree: dict[str, Any] = {}
+        for name, piece, shape in self.links(arch):
+            *parents, last = name.split(".")
+            level = tree
+            for parent in parents:
+                level = level.setdefault(parent, {})
+            level[last] = piece.build(shape) if build is None else build(piece, shape)
+        return _nested(tree)
+
+    def shapes(self) -> dict[str, Tensor]:
+        """Return the tensors that a checkpoint holds, without their numbers (on device meta)."""
+        network = self.module(self.largest, template)
+        # Equal blocks share one template here, and each has tensors of its own in a checkpoint.
+        tensors: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
+        if self.statistics:
+            buffers = network.named_buffers(remove_duplicate=False)
+            tensors |= {name: b for name, b in buffers if b.is_floating_point()}
+        return tensors | self._matrices("meta")
+
+    def random_state(self, seed: int) -> dict[str, Tensor]:
+        """Return seeded random weights: convolutions by He et al. (ICCV 2015), fan-out."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = self.module(self.largest)
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        held = network.state_dict()
+        return {name: held[name] for name in self.shapes() if name in held} | self._matrices("cpu")
+
+    def _matrices(self, device: str) -> dict[str, Tensor]:
+        """Kernel matrices of every choice ``BLOCK.kernel``: the identity."""
+        steps = list(zip(self.kernels[1:], self.kernels, strict=False))
+        blocks = [
+            choice.name.removesuffix(".kernel")
+            for choice in self.space.choices
+            if choice.name.endswith(".kernel")
+        ]
+        return {
+            f"{block}.depthwise.conv.{large}to{small}_matrix": torch.eye(small**2, device=device)
+            for block in blocks
+            for large, small in steps
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PieceFacts:
+    """What a piece costs on inputs of one shape, and the shape it gives."""
+
+    macs: int
+    params: int
+    output: Shape
+
+
+@lru_cache(maxsize=_KEPT)
+def template(piece: Piece, shape: Shape) -> nn.Module:
+    """Return a piece's module without numbers (on device meta); one for all who ask."""
+    with torch.device("meta"):
+        return piece.build(shape).eval()
+
+
+@lru_cache(maxsize=_KEPT)
+def piece_facts(piece: Piece, shape: Shape) -> PieceFacts:
+    """Count a piece by passing one sample of a shape through it, without numbers."""
+    # Imported late: it pulls in half of torch's tracing machinery.
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module = template(piece, shape)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = module(torch.zeros((1, *shape), device="meta"))
+    return PieceFacts(
+        macs=counter.get_total_flops() // 2,
+        params=sum(parameter.numel() for parameter in module.parameters()),
+        output=tuple(output.shape[1:]),
+    )
+
+
+def elastic_stage(
+    stage: str, depths: Sequence[int], *, base: int = 0, **options: Sequence[Option]
+) -> list[Choice]:
+    """Return the choices of a stage: its depth, and options of every block.
+
+    Args:
+        stage: Prefix of the names: ``stage1`` gives ``stage1.depth``, ``stage1.block1.kernel``.
+        depths: Options of the depth; a single one makes no choice.
+        base: Blocks that the stage has beyond its depth.
+        options: Per block: name and options of each choice, such as ``kernel=(3, 5, 7)``.
+    """
+    choices = [Choice(f"{stage}.depth", tuple(depths))] if len(depths) > 1 else []
+    for block in range(1, base + max(depths) + 1):
+        deep_enough = tuple(depth for depth in depths if base + depth >= block)
+        always = len(deep_enough) == len(depths)
+        condition = None if always else (f"{stage}.depth", deep_enough)
+        choices += [
+            Choice(f"{stage}.block{block}.{name}", tuple(values), condition)
+            for name, values in options.items()
+        ]
+    return choices
+
+
+class ChainNetwork:
+    """A supernet of some design: one set of weights and every subnet in it.
+
+    Attributes:
+        state: Name -> tensor of the full weights.
+    """
+
+    recalibrate: tuple[type[nn.Module], ...] = (nn.BatchNorm2d,)
+
+    def __init__(self, design: Design, state: Mapping[str, Tensor], card: Card) -> None:
+        self.design, self.state, self.card = design, dict(state), card
+        self.space = design.space
+        self.defaults = design.defaults
+        self.digest = parameter_digest(self.state)
+
+    def subnet(self, arch: Architecture) -> nn.Module:
+        """Return the standalone network with copies of the weights that it inherits."""
+        empty = self.design.module(arch, template)
+        return _filled(empty, leading_weights(self.state, empty)).eval()
+
+    def input_spec(self, arch: Architecture) -> InputSpec:
+        """Return what goes into that architecture's subnet."""
+        return self.design.input_spec(arch)
+
+    def blocks(self, arch: Architecture) -> list[Block]:
+        """Return the pieces in the order of the network, with their exact costs."""
+        chain = []
+        for name, piece, shape in self.design.links(arch):
+            facts = piece_facts(piece, shape)
+            spec = BlockSpec(
+                kind=piece.kind, hyperparameters=hyperparameters(piece), input_shape=shape
+            )
+            chain.append(Block(name=name, spec=spec, macs=facts.macs, params=facts.params))
+        return chain
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainFamily:
+    """A family of one design, as it is registered.
+
+    Attributes:
+        name: The name that it is registered under.
+        summary: One line for lists.
+        design: The full-size network.
+        small: Its miniature, for tests.
+        rename: Maps a key of a published checkpoint to ours; None for one that is not needed.
+        weights: Where to get weights, for those who give none; where weights ship, leave it out.
+        licence: Of published weights, where it is known.
+    """
+
+    name: str
+    summary: str
+    design: Design
+    small: Design
+    rename: Callable[[str], str | None] = str
+    weights: str = ""
+    licence: str = "unknown"
+
+    def load(self, checkpoint: str | None) -> ChainNetwork:
+        """Load a checkpoint file, seeded random weights ("random:SEED"), or those that ship.
+
+        Raises:
+            InputError: The file is no safe checkpoint of this network, or none is given and
+                none ships.
+        """
+        seed = seed_of(checkpoint)
+        if seed is not None:
+            card = self.card(f"seeded random weights ({checkpoint})")
+            return ChainNetwork(self.design, self.design.random_state(seed), card)
+        if checkpoint is not None:
+            path = Path(checkpoint)
+            return ChainNetwork(self.design, self._read(path), self.card(f"file {path.name}"))
+        shipped = bundled_file(self.name, "weights.safetensors")
+        if not shipped.is_file():
+            raise InputError(
+                f"supernet {self.name!r} ships no weights: give a checkpoint{self.weights}, or "
+                "random:0 for seeded random weights (latency, MACs and export do not depend on "
+                "weights; accuracies mean nothing then)"
+            )
+        return ChainNetwork(self.design, self._read(shipped), bundled_card(self.name))
+
+    def tiny(self, seed: int = 0) -> ChainNetwork:
+        """Return a seeded miniature of the same structure."""
+        return ChainNetwork(
+            self.small, self.small.random_state(seed), self.card(f"tiny, random:{seed}")
+        )
+
+    def fit(self, state: Mapping[str, Tensor]) -> StateFit:
+        """Compare the keys and shapes of a state dict with what this family expects."""
+        return fit_state(self._renamed(state), self.design.shapes())
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        published = read_state(path)
+        try:
+            return match_state(self._renamed(published), self.design.shapes(), path, self.name)
+        except StateMismatchError as error:
+            error.state = published  # other families have names of their own for it
+            raise
+
+    def _renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        named = ((self.rename(key), tensor) for key, tensor in state.items())
+        return {key: tensor for key, tensor in named if key is not None}
+
+    def card(self, source: str) -> Card:
+        """Return the card of weights from some source."""
+        return Card(name=self.name, description=self.summary, licence=self.licence, source=source)
+
+
+def _filled(empty: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> nn.Module:
+    """Copy a tree of modules that holds no numbers, with tensors in their places.
+
+    Building modules anew and loading a state dict takes five times as long.
+    """
+    module = copy(empty)
+    for name, value in vars(module).items():
+        if isinstance(value, dict | set):  # hooks, for one, must stay with the copy they are for
+            module.__dict__[name] = copy(value)
+    module._parameters = {
+        name: None if p is None else nn.Parameter(tensors[prefix + name], p.requires_grad)
+        for name, p in empty._parameters.items()
+    }
+    module._buffers = {
+        name: None if b is None else tensors[prefix + name] for name, b in empty._buffers.items()
+    }
+    module._modules = {
+        name: None if child is None else _filled(child, tensors, f"{prefix}{name}.")
+        for name, child in empty._modules.items()
+    }
+    return module
+
+
+def _nested(tree: Mapping[str, Any]) -> nn.Sequential:
+    layers = ((k, _nested(v) if isinstance(v, dict) else v) for k, v in tree.items())
+    return nn.Sequential(OrderedDict(layers))
