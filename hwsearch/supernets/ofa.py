@@ -1,0 +1,285 @@
+"""What the once-for-all families share: their words, their checkpoints' keys, their inputs.
+
+The families are those of Cai et al., "Once-for-All: Train One Network and Specialize it for
+Efficient Deployment" (ICLR 2020).
+"""
+
+import ast
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from hwsearch.errors import InputError, unknown
+from hwsearch.space import Architecture, Architectures, Choice, Option, SearchSpace
+from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+RESOLUTION = Choice("resolution", tuple(range(128, 225, 4)))
+DEFAULT_RESOLUTION = 224
+N_CLASSES = 1000
+
+
+def image_input(classes: int = N_CLASSES, resolution: int | None = None) -> Any:
+    """Return the function from an architecture to its input: one ImageNet-normalised RGB image.
+
+    Args:
+        classes: How many classes the outputs score.
+        resolution: For all architectures; None takes the choice ``resolution`` of each.
+    """
+    names = tuple(str(number) for number in range(classes))
+
+    def spec(arch: Architecture) -> InputSpec:
+        side = int(arch["resolution"]) if resolution is None else resolution
+        return InputSpec(
+            inputs=(TensorSpec(name="image", shape=(3, side, side)),),
+            preprocessing=ImagePreprocessing(
+                resize=math.ceil(side / 0.875), crop=side, mean=MEAN, std=STD
+            ),
+            classes=names,
+        )
+
+    return spec
+
+
+def canonical_key(key: str) -> str | None:
+    """Bring a published key into one form, whatever version of the original code wrote it.
+
+    Modules were renamed and wrapped once more over time: ``mobile_inverted_conv`` became
+    ``conv``, and ``bn``, ``conv`` and ``linear`` may stand there twice. None for the counters of
+    batch norms, which decide nothing.
+    """
+    if key.endswith("num_batches_tracked"):
+        return None
+    parts = key.replace("mobile_inverted_conv", "conv").split(".")
+    return ".".join(part for part, _ in groupby(parts))
+
+
+def key_renamer(patterns: Mapping[str, str], blocks: Sequence[str]) -> Any:
+    """Return the function from a published key to ours.
+
+    Args:
+        patterns: Leading part of a canonical key -> of ours; ``blocks.N`` may be left out of them.
+        blocks: Our names of the published ``blocks.0``, ``blocks.1`` and so on.
+    """
+
+    def rename(key: str) -> str | None:
+        published = canonical_key(key)
+        if published is None:
+            return None
+        numbered = re.match(r"blocks\.(\d+)\.(?:conv\.)?(.*)", published)
+        if numbered and int(numbered[1]) < len(blocks):
+            return f"{blocks[int(numbered[1])]}.{_replaced(numbered[2], patterns)}"
+        return _replaced(published, patterns)
+
+    return rename
+
+
+def _replaced(key: str, patterns: Mapping[str, str]) -> str:
+    for published, ours in patterns.items():
+        if key == published or key.startswith(f"{published}."):
+            return ours + key[len(published) :]
+    return key
+
+
+# Parts of an inverted residual block, published and ours.
+INVERTED_PARTS = {
+    "inverted_bottleneck": "expand",
+    "depth_conv.se.fc": "se",
+    "depth_conv": "depthwise",
+    "point_linear": "project",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """One entry of a configuration in the words of the original code.
+
+    Attributes:
+        choices: The choices that its positions are, in order.
+        fixed: Values of positions at its end that are no choice.
+        aliases: Choice -> value -> the option that is the same network.
+    """
+
+    choices: tuple[Choice, ...]
+    fixed: tuple[Option, ...] = ()
+    aliases: Mapping[str, Mapping[Option, Option]] = field(default_factory=dict)
+
+
+class OfaSpace(SearchSpace):
+    """A search space that can be spoken to in the words of others.
+
+    Args:
+        choices: The choices.
+        words: Entry of a configuration (``ks``, ``e``, ``d``, ``w``) -> what it is made of, each
+            with the choices of the full space.
+        width_mult: The value that ``wid`` may have besides None.
+    """
+
+    def __init__(
+        self, choices: Iterable[Choice], words: Mapping[str, Word], width_mult: float = 1.0
+    ) -> None:
+        super().__init__(choices)
+        self.words, self.width_mult = dict(words), width_mult
+
+    def derived(self, choices: Iterable[Choice]) -> "OfaSpace":
+        """Return a space of other choices that speaks the same words."""
+        return OfaSpace(choices, self.words, self.width_mult)
+
+    def from_ofa(self, configs: Iterable[Mapping[str, Any] | str]) -> Architectures:
+        """Build architectures from configurations in the words of the original code.
+
+        A configuration is a mapping such as ``{"ks": [...], "e": [...], "d": [...]}``, or the text
+        of one, as DyNAS-T's CSV files hold it. Every entry is one value for all positions, a list
+        with one value per position, a list with one value per *active* position, or a text of
+        digits, one per position. ``r`` is the input resolution (224 where it is absent), ``wid``
+        is None or the width multiplier of this supernet.
+
+        Args:
+            configs: n configurations.
+
+        Returns:
+            n architectures in their order; canonical, so that values at inactive positions make
+            no difference.
+
+        Raises:
+            InputError: An entry is unknown or absent, has another length, or holds a value that is
+                no option; the text says which configuration.
+        """
+        return self.architectures(
+            [self._mapping(number, config) for number, config in enumerate(configs)]
+        )
+
+    def to_ofa(self, archs: Architectures) -> list[dict[str, Any]]:
+        """Write architectures in the words of the original code, at full length.
+
+        Inactive positions hold the first option. ``r`` is there where it is not 224.
+
+        Args:
+            archs: n architectures of this space.
+
+        Raises:
+            InputError: They are of another space.
+        """
+        self.check_own(archs)
+        return [self._config(arch) for arch in archs]
+
+    def to_dynast(self, archs: Architectures) -> list[str]:
+        """Write architectures as DyNAS-T's CSV files hold them, in the column ``Sub-network``.
+
+        Raises:
+            InputError: They are of another space.
+        """
+        return [
+            str({"wid": None, **config, "r": [config.get("r", DEFAULT_RESOLUTION)]})
+            for config in self.to_ofa(archs)
+        ]
+
+    def _mapping(self, number: int, config: Mapping[str, Any] | str) -> dict[str, Option]:
+        what = f"configuration {number}"
+        given = dict(_parsed(what, config))
+        self._check_width(what, given.pop("wid", None))
+        mapping = self._resolution(what, given.pop("r", None))
+        for word in given:
+            if word not in self.words:
+                raise unknown(f"entry of {what}", word, [*self.words, "r", "wid"])
+        # Depths and widths first: they decide which positions of the others are active.
+        for name in sorted(self.words, key=lambda word: word in ("ks", "e")):
+            if given.get(name) is None:
+                raise InputError(f"{what} has no {name!r}; it needs {', '.join(self.words)}")
+            values = self._values(f"{what}, {name!r}", given[name], self.words[name], mapping)
+            mapping.update(values)
+        return {name: option for name, option in mapping.items() if name in self._known_names}
+
+    def _values(
+        self, what: str, given: object, word: Word, depths: Mapping[str, Option]
+    ) -> Iterator[tuple[str, Option]]:
+        values = _listed(what, given)
+        choices = word.choices
+        full = len(choices)
+        active = [choice for choice in choices if _is_active(choice, depths)]
+        if len(values) == 1:
+            values = values * full
+        elif len(values) == full + len(word.fixed) and word.fixed:
+            if tuple(values[full:]) != word.fixed:
+                raise InputError(f"{what} ends in {values[full:]}, not {list(word.fixed)}")
+            values = values[:full]
+        elif len(values) == len(active):
+            choices = tuple(active)
+        if len(values) != len(choices):
+            lengths = sorted({1, len(active), full, full + len(word.fixed)})
+            raise InputError(
+                f"{what} has {len(values)} values; give {' or '.join(map(str, lengths))}"
+            )
+        for choice, value in zip(choices, values, strict=True):
+            option = word.aliases.get(choice.name, {}).get(value, value)
+            if _is_active(choice, depths):
+                _check_option(what, choice, option)
+                yield choice.name, option
+
+    def _resolution(self, what: str, given: object) -> dict[str, Option]:
+        if given is None:
+            return {"resolution": DEFAULT_RESOLUTION}
+        values = _listed(f"{what}, 'r'", given)
+        if len(values) != 1:
+            raise InputError(f"{what}, 'r' has {len(values)} values; give one resolution")
+        _check_option(what, RESOLUTION, values[0])
+        return {"resolution": values[0]}
+
+    def _check_width(self, what: str, given: object) -> None:
+        if given not in (None, self.width_mult):
+            raise InputError(
+                f"{what}: 'wid' is {given!r}, but this supernet has width multiplier "
+                f"{self.width_mult}; leave it out or give None"
+            )
+
+    def _config(self, arch: Architecture) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            name: [arch.mapping.get(choice.name, choice.options[0]) for choice in word.choices]
+            + list(word.fixed)
+            for name, word in self.words.items()
+        }
+        if arch["resolution"] != DEFAULT_RESOLUTION:
+            config["r"] = arch["resolution"]
+        return config
+
+
+def _parsed(what: str, config: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    if isinstance(config, str):
+        try:
+            config = ast.literal_eval(config)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise InputError(f"{what} is no dictionary: {config!r:.80}") from error
+    if not isinstance(config, Mapping):
+        raise InputError(f"{what} is {type(config).__name__}, not a dictionary such as {{'d': 2}}")
+    return config
+
+
+def _listed(what: str, given: object) -> list[Option]:
+    if isinstance(given, str):
+        if not given.isdecimal():
+            raise InputError(f"{what} is {given!r}; give numbers, or digits such as '2334'")
+        return [int(digit) for digit in given]
+    values = list(given) if isinstance(given, Iterable) else [given]
+    plain: list[Any] = [value.item() if hasattr(value, "item") else value for value in values]
+    odd = [v for v in plain if isinstance(v, bool) or not isinstance(v, int | float)]
+    if odd or not plain:
+        raise InputError(f"{what} holds {odd[0] if odd else 'nothing'!r}; give numbers")
+    return plain
+
+
+def _check_option(what: str, choice: Choice, option: object) -> None:
+    try:
+        choice.index(option)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+
+
+def _is_active(choice: Choice, mapping: Mapping[str, Option]) -> bool:
+    if choice.active is None:
+        return True
+    parent, options = choice.active
+    return mapping.get(parent) in options
