@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -99,6 +99,39 @@ class SearchSpace:
                 f"{choice.name!r} has {len(choice.options)} options, {choice.options!r}"
             )
         return self._canonical(array.astype(np.int64))
+
+    def restrict(self, options: Mapping[str, Sequence[Option]]) -> SearchSpace:
+        """Return the part of this space in which choices have fewer options.
+
+        Choices keep their names, so that an architecture has the same mapping and key in both.
+        Those that can no longer become active are left out.
+
+        Args:
+            options: Choice -> what is left of its options; absent ones keep theirs.
+
+        Raises:
+            InputError: A choice or option is unknown, or a choice is left nothing.
+        """
+        for name in options:
+            if name not in self._known_names:
+                raise unknown("choice", name, self.names)
+        left: dict[str, tuple[Option, ...]] = {}
+        choices: list[Choice] = []
+        for choice in self.choices:
+            kept = {choice.index(option) for option in options.get(choice.name, choice.options)}
+            active = choice.active
+            if active is not None:
+                parent, activating = active
+                active = (parent, tuple(o for o in left.get(parent, ()) if o in activating))
+                if not active[1]:
+                    continue
+            left[choice.name] = tuple(choice.options[position] for position in sorted(kept))
+            choices.append(Choice(choice.name, left[choice.name], active))
+        return self.derived(choices)
+
+    def derived(self, choices: Iterable[Choice]) -> SearchSpace:
+        """Return a space of other choices; a subclass returns one of its own class."""
+        return SearchSpace(choices)
 
     def sample(self, n: int, seed: Seed) -> Architectures:
         """Draw n architectures, with replacement, uniformly over the distinct ones.

@@ -1,6 +1,6 @@
 """What a supernet family owes, and what the engine adds to it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -10,9 +10,11 @@ from torch import nn
 
 from hwsearch.blocks import Block
 from hwsearch.errors import EvaluationError, HwsearchError, InputError, unknown
+from hwsearch.restriction import one_or_several, restricted
 from hwsearch.space import Architecture, Architectures, SearchSpace
 from hwsearch.supernets.costs import module_costs
 
+RANDOM = "random:"
 EXACT = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
 
 
@@ -99,7 +101,8 @@ class Network(Protocol):
 
     ``recalibrate`` lists the module types whose batch statistics must be estimated anew for
     every subnet; it is empty where there are none. ``digest`` identifies weights: equal digests
-    mean equal weights.
+    mean equal weights. An attribute ``defaults`` may map choices to options that a search leaves
+    them at unless a rule mentions them.
     """
 
     space: SearchSpace
@@ -141,16 +144,31 @@ class Supernet:
     Attributes:
         name: The name or ``module:function`` that it was loaded by.
         checkpoint: The checkpoint asked for, or None for the one that ships.
-        space: Its search space.
+        space: What is searched: the full space, less what rules and the family's defaults leave
+            out.
+        full_space: Every choice with all of its options.
+        freeze: Rules ``GLOB=VALUE`` that it is restricted by.
+        only: Rules ``GLOB in V1,V2`` that it is restricted by.
         card: Name, licence and source of its weights.
         digest: SHA-256 of its weights.
     """
 
-    def __init__(self, name: str, network: Network, checkpoint: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        checkpoint: str | None = None,
+        *,
+        freeze: Iterable[str] = (),
+        only: Iterable[str] = (),
+    ) -> None:
         self.name = name
         self.checkpoint = checkpoint
         self.network = network
-        self.space = network.space
+        self.freeze, self.only = one_or_several(freeze), one_or_several(only)
+        self.full_space = network.space
+        defaults = getattr(network, "defaults", {})
+        self.space = restricted(self.full_space, self.freeze, self.only, defaults)
         self.card = network.card
         self.digest = network.digest
         self.recalibrate = network.recalibrate
@@ -158,6 +176,40 @@ class Supernet:
 
     def __repr__(self) -> str:
         return f"Supernet({self.name!r}, {self.space.size:.3g} architectures)"
+
+    @property
+    def untrained(self) -> bool:
+        """Whether its weights are random, so that accuracies mean nothing."""
+        return is_random(self.checkpoint)
+
+    @property
+    def weights(self) -> str:
+        """Which weights these are, in a word: ``random:SEED``, or 16 digits of their digest."""
+        return str(self.checkpoint) if self.untrained else self.digest[:16]
+
+    def restrict(self, freeze: Iterable[str] = (), only: Iterable[str] = ()) -> "Supernet":
+        """Return the same supernet with only a part of its space to search.
+
+        Args:
+            freeze: Rules such as ``"stage1.*=max"``, besides those that it has.
+            only: Rules such as ``"resolution in 160,192,224"``; they apply before all of
+                ``freeze``. See `hwsearch.restriction`.
+
+        Raises:
+            InputError: A rule is malformed, matches no choice, names a value that is no option,
+                or leaves nothing.
+        """
+        return self.with_rules(
+            (*self.freeze, *one_or_several(freeze)), (*self.only, *one_or_several(only))
+        )
+
+    def with_rules(self, freeze: tuple[str, ...], only: tuple[str, ...]) -> "Supernet":
+        """Return the same supernet restricted by these rules alone."""
+        if (freeze, only) == (self.freeze, self.only):
+            return self
+        net = Supernet(self.name, self.network, self.checkpoint, freeze=freeze, only=only)
+        net._costs = self._costs
+        return net
 
     def subnet(self, arch: Architecture) -> nn.Module:
         """Return the standalone network of an architecture, before its recalibration.
@@ -216,9 +268,17 @@ class Supernet:
         return sum(b.macs for b in blocks), sum(b.params for b in blocks)
 
     def _own(self, arch: Architecture) -> Architecture:
-        if arch.space is not self.space and arch.space != self.space:
+        """Return an architecture as one of the full space, which the family knows."""
+        if arch.space is self.full_space:
+            return arch
+        if arch.space is not self.space and arch.space not in (self.space, self.full_space):
             raise InputError(
                 f"architecture {arch.key} belongs to another search space than {self.name!r}; "
                 "build it with net.space.architectures(...)"
             )
-        return arch
+        return Architecture(self.full_space, arch.mapping)
+
+
+def is_random(checkpoint: str | None) -> bool:
+    """Whether a checkpoint stands for seeded random weights."""
+    return checkpoint is not None and checkpoint.startswith(RANDOM)

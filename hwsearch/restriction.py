@@ -1,0 +1,146 @@
+"""Searching only a part of a space: rules in text, and what they leave of every choice.
+
+``GLOB=VALUE`` freezes choices at one option, ``GLOB in V1,V2`` leaves them several. ``GLOB`` is
+the name of a choice or a pattern over names (``stage1.*``). A value is an option as it is written
+(``3``, ``0.25``, ``True``, ``relu``; in quotes where text looks like a number), or, unless that is
+an option, ``min`` or ``max`` for the first or last option that is left, or ``*`` for all of them.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from hwsearch.choices import Choice, Option
+from hwsearch.errors import InputError, unknown
+from hwsearch.space import SearchSpace
+
+_IN = re.compile(r"\s+in\s+")
+_FIRST, _LAST, _ALL = "min", "max", "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        text: As it was given.
+        glob: Which choices it is about.
+        values: The options that it leaves them, as they were written.
+    """
+
+    text: str
+    glob: str
+    values: tuple[str, ...]
+
+    def matches(self, choice: Choice) -> bool:
+        """Whether it is about this choice."""
+        return choice.name == self.glob or fnmatchcase(choice.name, self.glob)
+
+    def narrow(self, choice: Choice, left: Sequence[Option]) -> tuple[Option, ...]:
+        """Return which of the options left the rule leaves, in their order.
+
+        Raises:
+            InputError: A value is no option of the choice, or nothing is left.
+        """
+        wanted = [option for value in self.values for option in self._meant(value, choice, left)]
+        kept = tuple(option for option in left if option in wanted)
+        if not kept:
+            raise InputError(
+                f"rule {self.text!r} leaves nothing of choice {choice.name!r}: the rules before "
+                f"it leave {_listed(left)} of its options {_listed(choice.options)}"
+            )
+        return kept
+
+    def _meant(self, value: str, choice: Choice, left: Sequence[Option]) -> Sequence[Option]:
+        for written in (repr, str):
+            found = [option for option in choice.options if written(option) == value]
+            if found:
+                return found
+        if value in (_FIRST, _LAST):
+            return left[:1] if value == _FIRST else left[-1:]
+        if value == _ALL:
+            return left
+        raise unknown(
+            f"option of choice {choice.name!r} in rule {self.text!r}:", value, choice.options
+        )
+
+
+def parse_freeze(text: str) -> Rule:
+    """Read ``GLOB=VALUE``.
+
+    Raises:
+        InputError: It is not of that form.
+    """
+    glob, equals, value = (part.strip() for part in _text(text, "freeze").partition("="))
+    if not (glob and equals):
+        raise InputError(
+            f"freeze rule {text!r} is not of the form GLOB=VALUE, such as 'stage1.*=max'"
+            + ("; several options are left by an 'only' rule" if _IN.search(text) else "")
+        )
+    if value == _ALL:
+        raise InputError(f"freeze rule {text!r} leaves every option; write 'only {glob} in *'")
+    return Rule(text=text, glob=glob, values=(value,))
+
+
+def parse_only(text: str) -> Rule:
+    """Read ``GLOB in V1,V2``.
+
+    Raises:
+        InputError: It is not of that form.
+    """
+    glob, *rest = _IN.split(_text(text, "only").strip(), maxsplit=1)
+    if not (glob and rest):
+        raise InputError(
+            f"only rule {text!r} is not of the form GLOB in V1,V2, such as "
+            "'resolution in 160,192,224'"
+            + ("; a single option is left by a 'freeze' rule" if "=" in text else "")
+        )
+    return Rule(text=text, glob=glob, values=tuple(each.strip() for each in rest[0].split(",")))
+
+
+def restricted(
+    space: SearchSpace,
+    freeze: Iterable[str] = (),
+    only: Iterable[str] = (),
+    defaults: Mapping[str, Option] | None = None,
+) -> SearchSpace:
+    """Return the part of a space that rules leave.
+
+    Args:
+        space: The full space.
+        freeze: Rules ``GLOB=VALUE``, applied in order, after those of ``only``.
+        only: Rules ``GLOB in V1,V2``, applied in order.
+        defaults: Options that choices stay at which no rule mentions.
+
+    Raises:
+        InputError: A rule is malformed, matches no choice, names a value that is no option, or
+            leaves nothing.
+    """
+    rules = [*map(parse_only, only), *map(parse_freeze, freeze)]
+    for rule in rules:
+        if not any(rule.matches(choice) for choice in space.choices):
+            raise unknown(f"choice in rule {rule.text!r}:", rule.glob, space.names)
+    left: dict[str, Sequence[Option]] = {}
+    for choice in space.choices:
+        about = [rule for rule in rules if rule.matches(choice)]
+        if not about and choice.name in (defaults or {}):
+            left[choice.name] = [(defaults or {})[choice.name]]
+        for rule in about:
+            left[choice.name] = rule.narrow(choice, left.get(choice.name, choice.options))
+    return space.restrict(left) if left else space
+
+
+def one_or_several(texts: Iterable[str] | None) -> tuple[str, ...]:
+    """Return rules as a tuple; a single text is one rule, and None is none."""
+    return (texts,) if isinstance(texts, str) else tuple(texts or ())
+
+
+def _text(given: object, what: str) -> str:
+    if not isinstance(given, str):
+        raise InputError(f"{what} rule {given!r} is no text; write one such as 'stage1.*=max'")
+    return given
+
+
+def _listed(options: Sequence[Option]) -> str:
+    return ", ".join(map(str, options))
