@@ -1,5 +1,6 @@
-"""Where the data folders lie that ship with the project: in the wheel, or beside the package."""
+"""Where data lie: folders that ship with the project, and what the user has imported."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,3 +20,15 @@ def shipped(name: str) -> Path:
         if name in FOLDERS and folder.is_dir():
             return folder
     raise HwsearchError(f"this installation has no folder {name!r}; install hwsearch again")
+
+
+def user_data() -> Path:
+    """Return the folder that keeps what the user imports; it may not exist yet.
+
+    ``$HWSEARCH_HOME``, else ``$XDG_DATA_HOME/hwsearch``, else ``~/.local/share/hwsearch``.
+    """
+    home = os.environ.get("HWSEARCH_HOME")
+    if home:
+        return Path(home)
+    shared = os.environ.get("XDG_DATA_HOME")
+    return (Path(shared) if shared else Path.home() / ".local" / "share") / "hwsearch"

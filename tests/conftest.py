@@ -20,7 +20,8 @@ def _plugin_in_processes():
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_tests(tmp_path_factory):
-    """Baselines of tests stay out of the user's cache."""
+    """Baselines of tests stay out of the user's cache, and imports out of the user's data."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HWSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HWSEARCH_HOME", str(tmp_path_factory.mktemp("home")))
         yield

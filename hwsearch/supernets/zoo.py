@@ -1,8 +1,14 @@
-"""Supernets by name: the registered families and ``module:function``."""
+"""Supernets by name: registered families, imported checkpoints, ``module:function``."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from hwsearch import plugins
-from hwsearch.errors import InputError
-from hwsearch.supernets.base import Family, Supernet
+from hwsearch.errors import InputError, unknown
+from hwsearch.supernets.base import Family, Network, Supernet
+from hwsearch.supernets.checkpoints import StateFit, StateMismatchError
+from hwsearch.supernets.imported import imported_names, load_imported
 
 GROUP = "hwsearch.supernets"
 OWED = ("space", "card", "digest", "recalibrate", "subnet", "input_spec", "blocks")
@@ -27,19 +33,17 @@ def load_supernet(name: str, checkpoint: str | None = None) -> Supernet:
     """Load a supernet.
 
     Args:
-        name: A registered name (see ``hwsearch supernets``), or ``module:function`` of a function
-            that takes the checkpoint and returns the network.
+        name: A registered name (see ``hwsearch supernets``), the name that a checkpoint was
+            imported under, or ``module:function`` of a function that takes the checkpoint and
+            returns the network.
         checkpoint: A file, or ``"random:SEED"`` for seeded random weights; None takes the
-            checkpoint that ships with the supernet.
+            checkpoint that ships with the supernet, or the imported one.
 
     Raises:
-        InputError: The name is unknown, the checkpoint does not fit, or what a function returned
-            lacks something that a supernet owes.
+        InputError: The name is unknown, the checkpoint does not fit (the text says which family
+            it looks like), or what a function returned lacks something that a supernet owes.
     """
-    if ":" in name:
-        network = plugins.import_function(name, "supernet")(checkpoint)
-    else:
-        network = load_family(name).load(checkpoint)
+    network = _network(name, checkpoint)
     lacking = [attribute for attribute in OWED if not hasattr(network, attribute)]
     if lacking:
         raise InputError(
@@ -47,3 +51,56 @@ def load_supernet(name: str, checkpoint: str | None = None) -> Supernet:
             "hwsearch.supernets.base.Network says what a supernet owes"
         )
     return Supernet(name, network, checkpoint)
+
+
+def recognise(state: Mapping[str, Tensor]) -> str:
+    """Return the name of the family that a state dict is of, by its keys and shapes.
+
+    Raises:
+        InputError: It is of none; the text says which one comes closest, and what differs.
+    """
+    fits = _fits(state)
+    for name, fit in fits.items():
+        if fit.exact:
+            return name
+    name = max(fits, key=lambda each: fits[each].share)
+    closest = f"closest is {name!r} ({fits[name]})" if fits[name].share else "none comes close"
+    raise InputError(
+        f"this checkpoint is of none of the supernets {', '.join(fits)}: {closest}. "
+        "Name its family, or bring your own with MODULE:FUNCTION"
+    )
+
+
+def _network(name: str, checkpoint: str | None) -> Network:
+    try:
+        if ":" in name:
+            network: Network = plugins.import_function(name, "supernet")(checkpoint)
+            return network
+        if name in imported_names():
+            return _imported(name, checkpoint)
+        if name not in supernet_names():
+            raise unknown("supernet", name, [*supernet_names(), *imported_names()])
+        return load_family(name).load(checkpoint)
+    except StateMismatchError as error:
+        fitting = [family for family, fit in _fits(error.state).items() if fit.exact]
+        if fitting:
+            raise InputError(f"{error} It looks like {fitting[0]!r}.") from error
+        raise
+
+
+def _imported(name: str, checkpoint: str | None) -> Network:
+    if checkpoint is not None:
+        raise InputError(
+            f"supernet {name!r} is an imported checkpoint: it takes no other one "
+            f"({checkpoint!r}); name the family instead, or leave the checkpoint out"
+        )
+    family, weights, card = load_imported(name)
+    network = load_family(family).load(str(weights))
+    network.card = card
+    return network
+
+
+def _fits(state: Mapping[str, Tensor]) -> dict[str, StateFit]:
+    """How a state dict compares with every family that can tell."""
+    families = {name: load_family(name) for name in supernet_names()}
+    return {n: f.fit(state) for n, f in families.items() if hasattr(f, "fit")}

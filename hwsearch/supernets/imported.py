@@ -1,0 +1,216 @@
+"""Imported checkpoints: converted once to safetensors with a card, and then loaded by name."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hwsearch.data import user_data
+from hwsearch.errors import InputError, unknown
+from hwsearch.files import sha256_of, staged_folder, write_atomic
+from hwsearch.supernets.base import Card
+
+SCHEMA = 1
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+STATISTICS = ("running_mean", "running_var")
+_USABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What is known of an imported checkpoint, as its ``card.json`` keeps it.
+
+    Attributes:
+        name: The name that it is loaded by.
+        family: The registered family that it is of.
+        description: One sentence.
+        source: Name of the file that it was imported from.
+        source_sha256: SHA-256 of that file.
+        weights_sha256: SHA-256 of ``weights.safetensors``.
+        tensors: Number of tensors.
+        parameters: Numbers in them, without batch statistics.
+        licence: Of the weights; ``"unknown"`` unless the family knows.
+        date: When it was imported, in UTC.
+    """
+
+    name: str
+    family: str
+    description: str
+    source: str
+    source_sha256: str
+    weights_sha256: str
+    tensors: int
+    parameters: int
+    licence: str
+    date: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return _shelf() / self.name
+
+    def card(self) -> Card:
+        """Return the card that a supernet of these weights carries."""
+        return Card(
+            name=self.name,
+            description=self.description,
+            licence=self.licence,
+            source=f"file {self.source}, SHA-256 {self.source_sha256}, imported {self.date}",
+            facts={
+                "family": self.family,
+                "tensors": self.tensors,
+                "parameters": self.parameters,
+            },
+        )
+
+
+def imported_names() -> list[str]:
+    """Sorted names of all imported checkpoints, damaged ones among them."""
+    if not _shelf().is_dir():
+        return []
+    return sorted(each.name for each in _shelf().iterdir() if _USABLE.fullmatch(each.name))
+
+
+def read_imported(name: str) -> Imported:
+    """Read what is known of an imported checkpoint, without looking at its weights.
+
+    Raises:
+        InputError: Nothing was imported under that name, or its card cannot be read.
+    """
+    if name not in imported_names():
+        raise unknown("imported supernet", name, imported_names())
+    try:
+        content = json.loads((_shelf() / name / CARD).read_text(encoding="utf-8"))
+        schema = content.pop("schema")
+        found = Imported(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(name, f"{CARD} cannot be read ({type(error).__name__}: {error})") from error
+    if schema != SCHEMA:
+        raise _damaged(name, f"{CARD} has schema {schema!r}, this version reads {SCHEMA}")
+    if found.name != name:
+        raise _damaged(name, f"{CARD} is that of {found.name!r}")
+    return found
+
+
+def imported_rows() -> list[dict[str, str | None]]:
+    """Name, summary, family and source of all imported checkpoints; what is damaged says so."""
+    rows: list[dict[str, str | None]] = []
+    for name in imported_names():
+        try:
+            found = read_imported(name)
+        except InputError as error:
+            rows.append({"name": name, "summary": str(error), "family": None, "source": None})
+            continue
+        known = {"family": found.family, "source": found.source}
+        rows.append({"name": name, "summary": found.description, **known})
+    return rows
+
+
+def load_imported(name: str) -> tuple[str, Path, Card]:
+    """Return family, weights and card of an imported checkpoint.
+
+    Raises:
+        InputError: Nothing was imported under that name, or what was is damaged.
+    """
+    found = read_imported(name)
+    weights = found.folder / WEIGHTS
+    if not weights.is_file():
+        raise _damaged(name, f"{WEIGHTS} is missing")
+    if sha256_of(weights) != found.weights_sha256:
+        raise _damaged(name, f"{WEIGHTS} is not the file that its card describes")
+    return found.family, weights, found.card()
+
+
+def import_checkpoint(path: str | Path, name: str, family: str | None = None) -> Imported:
+    """Convert a checkpoint to safetensors with a card, and remember it by name.
+
+    It is loaded by ``hwsearch.load_supernet(name)`` from then on; the file is not needed again.
+
+    Args:
+        path: A state dict: a safetensors file, or a torch file that holds tensors only.
+        name: For the supernet with these weights.
+        family: A registered family; None recognises it by the checkpoint's keys and shapes.
+
+    Returns:
+        What the card says of it.
+
+    Raises:
+        InputError: The name is taken or not usable, the file is no safe checkpoint, or it is of
+            no family, or not of the one given; nothing has been written.
+    """
+    from hwsearch.supernets import zoo
+    from hwsearch.supernets.checkpoints import read_state
+
+    _check_name(name)
+    path = Path(path)
+    if family is None:
+        family = zoo.recognise(read_state(path))
+    zoo.load_family(family)  # refuses what is not registered, such as MODULE:FUNCTION
+    if not path.is_file():
+        raise InputError(f"checkpoint {str(path)!r} does not exist")
+    # Absolute, because a family reads "random:0" as a seed.
+    network = zoo.load_supernet(family, str(path.absolute())).network
+    state = getattr(network, "state", None)
+    if not isinstance(state, dict):
+        raise InputError(
+            f"supernet {family!r} shows no weights (it has no dict 'state'), so that they cannot "
+            f"be imported; give --supernet {family} --checkpoint {path} instead"
+        )
+    return _write(path, name, family, state, network.card)
+
+
+def _write(path: Path, name: str, family: str, state: dict[str, Any], card: Card) -> Imported:
+    from safetensors.torch import save_file
+
+    final = _shelf() / name
+    with staged_folder(final) as folder:
+        # Copies, because safetensors refuses tensors that share memory.
+        save_file(
+            {key: value.clone().contiguous() for key, value in state.items()}, folder / WEIGHTS
+        )
+        (folder / WEIGHTS).chmod(0o644)
+        imported = Imported(
+            name=name,
+            family=family,
+            description=card.description,
+            source=path.name,
+            source_sha256=sha256_of(path),
+            weights_sha256=sha256_of(folder / WEIGHTS),
+            tensors=len(state),
+            parameters=sum(t.numel() for key, t in state.items() if not key.endswith(STATISTICS)),
+            licence=card.licence,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        content = {"schema": SCHEMA, **asdict(imported)}
+        write_atomic(folder / CARD, json.dumps(content, indent=1) + "\n")
+    return imported
+
+
+def _check_name(name: str) -> None:
+    from hwsearch.supernets.zoo import supernet_names
+
+    if not _USABLE.fullmatch(name):
+        raise InputError(
+            f"name {name!r} is not usable; give up to 64 letters, digits and any of . _ + -, "
+            "with a letter or digit first"
+        )
+    if name in supernet_names():
+        raise InputError(f"name {name!r} is that of a registered supernet; give another one")
+    if name in imported_names():
+        raise InputError(
+            f"name {name!r} is taken: a checkpoint was imported into {str(_shelf() / name)!r}. "
+            "Give another name, or remove that folder"
+        )
+
+
+def _shelf() -> Path:
+    return user_data() / "supernets"
+
+
+def _damaged(name: str, reason: str) -> InputError:
+    return InputError(
+        f"imported supernet {name!r} is damaged: {reason}. Remove {str(_shelf() / name)!r} and "
+        f"import it again: hwsearch import CHECKPOINT --as {name}"
+    )
