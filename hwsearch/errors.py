@@ -2,16 +2,18 @@
 
 HwsearchError             exit code 1: something went wrong that is not the caller's input
 ├── InputError            exit code 2: a value, file or option that the caller can correct
+│   └── DataError         samples cannot be read, or do not fit; a run can go on once they do
 ├── InfeasibleError       exit code 3: no architecture satisfies the constraints
 ├── EvaluationError       one trial failed; the reason is recorded and the search goes on
 │   └── DeviceError       the device's runtime refused, crashed or hung on one model
-└── VerificationError     an exported artifact is not what it claims to be
+├── VerificationError     an exported artifact is not what it claims to be
+└── ContractError         a supernet family does not do what it owes (an AssertionError too)
 
 A message says what was wrong, the value given, what is allowed, and the next step.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class HwsearchError(Exception):
@@ -24,6 +26,10 @@ class InputError(HwsearchError, ValueError):
     """The caller gave something that cannot be used; nothing has been changed."""
 
     exit_code = 2
+
+
+class DataError(InputError):
+    """Samples cannot be read, or do not fit an architecture; trials so far are kept."""
 
 
 class InfeasibleError(HwsearchError):
@@ -42,6 +48,18 @@ class DeviceError(EvaluationError):
 
 class VerificationError(HwsearchError):
     """An artifact differs from what it promises."""
+
+
+class ContractError(HwsearchError, AssertionError):
+    """A supernet family does not do what it owes; the text says what, for every failed check.
+
+    Attributes:
+        failed: Name of each failed check -> what it found.
+    """
+
+    def __init__(self, message: str, failed: Mapping[str, Sequence[str]] | None = None) -> None:
+        super().__init__(message)
+        self.failed = dict(failed or {})
 
 
 def unknown(

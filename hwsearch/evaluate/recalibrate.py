@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hwsearch.errors import EvaluationError
 
-CALIBRATION_BATCH = 125
+# So many samples of a layer's input stay in a processor's cache between mean and variance.
+AT_A_TIME = 4
 
 
 class _Moments:
@@ -21,14 +22,36 @@ class _Moments:
         self.mean: Tensor | float = 0.0
         self.var: Tensor | float = 0.0
 
-    def hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG002
-        """Add what the norm has just found; with momentum 1 its statistics are the batch's."""
+    def hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Add what is about to pass the norm, and let it normalise by that."""
+        mean, var = batch_moments(args[0])
         samples = len(args[0])
-        values = args[0].numel() / args[0].shape[1]
-        biased = (values - 1) / values
         self.samples += samples
-        self.mean = self.mean + samples * module.running_mean.double()  # type: ignore[operator]
-        self.var = self.var + samples * biased * module.running_var.double()  # type: ignore[operator]
+        self.mean = self.mean + samples * mean
+        self.var = self.var + samples * var
+        _set(module, mean, var)
+
+
+def batch_moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of every channel, in double precision.
+
+    Sums are of few values in single precision, and of those sums in double: torch's own batch
+    norm adds up all values of a channels-last batch in single precision, and is off by 0.5% of
+    the variance for 200 images of 112 by 112.
+
+    Args:
+        values: (n, channels, ...), n from 1 up.
+
+    Returns:
+        (channels,) and (channels,), float64.
+    """
+    rows = values.reshape(*values.shape[:2], -1).transpose(1, 2)
+    count = rows.shape[0] * rows.shape[1]
+    parts = torch.split(rows, AT_A_TIME)
+    mean = torch.stack([part.sum(1).double().sum(0) for part in parts]).sum(0) / count
+    centre = mean.to(values.dtype)
+    squares = [(part - centre).square_().sum(1).double().sum(0) for part in parts]
+    return mean, torch.stack(squares).sum(0) / count
 
 
 def recalibrate(
@@ -53,27 +76,19 @@ def recalibrate(
     Raises:
         EvaluationError: There were no batches, or a statistic is not finite.
     """
+    subnet.eval()
     found = [module for module in subnet.modules() if norms and isinstance(module, norms)]
     if not found:
-        return subnet.eval()
+        return subnet
     moments = {module: _Moments() for module in found}
-    handles = [module.register_forward_hook(m.hook) for module, m in moments.items()]
-    kept = {module: module.momentum for module in found}
-    subnet.eval()
+    handles = [module.register_forward_pre_hook(m.hook) for module, m in moments.items()]
     try:
-        for module in found:
-            module.train()
-            module.reset_running_stats()  # type: ignore[operator]
-            module.momentum = 1.0  # type: ignore[assignment]
         with torch.no_grad():
             for batch in batches:
                 subnet(*(_tensor(array) for array in batch.values()))
     finally:
         for handle in handles:
             handle.remove()
-        for module in found:
-            module.momentum = kept[module]
-        subnet.eval()
     for module, moment in moments.items():
         _store(module, moment)
     return subnet
@@ -91,5 +106,9 @@ def _store(module: nn.Module, moment: _Moments) -> None:
     var = torch.as_tensor(moment.var) / moment.samples
     if not (torch.isfinite(mean).all() and torch.isfinite(var).all()):
         raise EvaluationError("recalibration gave batch statistics that are not finite")
+    _set(module, mean, var)
+
+
+def _set(module: nn.Module, mean: Tensor, var: Tensor) -> None:
     module.running_mean.copy_(mean)  # type: ignore[operator]
     module.running_var.copy_(var)  # type: ignore[operator]

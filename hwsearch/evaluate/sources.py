@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from hwsearch import plugins
 from hwsearch.errors import InputError, unknown
 from hwsearch.evaluate.cifar10 import read_cifar10
+from hwsearch.evaluate.crops import CropMemory, image_preprocess
 from hwsearch.evaluate.imagefolder import read_imagefolder
+from hwsearch.evaluate.images import ImageSamples
 from hwsearch.evaluate.splits import SPLITS, SplitSizes
 from hwsearch.evaluate.task import TOP1, Preprocess, Samples, Task
-from hwsearch.supernets.base import ImagePreprocessing, InputSpec
+from hwsearch.supernets.base import InputSpec
 from hwsearch.supernets.checkpoints import bundled_file
 
 Arrays = dict[str, dict[str, NDArray[Any]]]
+# Cai et al., "Once-for-All", ICLR 2020.
+IMAGES_CALIBRATION_BATCH = 200
 
 
 def load_task(spec: str, input_spec: InputSpec, supernet: str) -> Task:
@@ -59,18 +63,6 @@ def _task_function(spec: str, kind: str, rest: str) -> Callable[[InputSpec], obj
     return function
 
 
-def image_preprocess(preprocessing: ImagePreprocessing) -> Preprocess:
-    """Return the function from (n, h, w, 3) uint8 crops to normalised (n, 3, h, w) float32."""
-    mean = np.asarray(preprocessing.mean, np.float32)
-    std = np.asarray(preprocessing.std, np.float32)
-
-    def normalise(images: NDArray[Any]) -> NDArray[Any]:
-        scaled = (images.astype(np.float32) / np.float32(255) - mean) / std
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
-
-    return normalise
-
-
 def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
     """Read arrays named ``SPLIT.INPUT`` and ``SPLIT.target`` for each of the three splits."""
     if not path.is_file():
@@ -100,14 +92,37 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _read_cifar10(spec: str, path: Path, input_spec: InputSpec) -> Task:
-    return _images_task(spec, read_cifar10(path, SplitSizes()), input_spec)
+    name = input_spec.inputs[0].name
+    splits = read_cifar10(path, SplitSizes())
+    parts = {split: {name: images, "target": labels} for split, (images, labels) in splits.items()}
+    return _task(spec, parts, input_spec)
 
 
 def _read_imagefolder(spec: str, path: Path, input_spec: InputSpec) -> Task:
-    if input_spec.preprocessing is None:
+    preprocessing = input_spec.preprocessing
+    if preprocessing is None:
         raise InputError(f"data {spec!r}: the inputs of this supernet are no images")
-    splits = read_imagefolder(path, input_spec.preprocessing, SplitSizes(), input_spec.classes)
-    return _images_task(spec, splits, input_spec)
+    shapes = [tensor.shape for tensor in input_spec.inputs]
+    if shapes != [(3, preprocessing.crop, preprocessing.crop)]:
+        raise InputError(
+            f"data {spec!r}: the inputs of this supernet are of shape {shapes}, not one RGB image "
+            f"(3, {preprocessing.crop}, {preprocessing.crop})"
+        )
+    splits, warnings = read_imagefolder(path, input_spec.classes)
+    memory = CropMemory()
+    samples = {
+        split: ImageSamples(path, files.paths, files.labels, input_spec, memory)
+        for split, files in splits.items()
+    }
+    return Task(
+        spec=spec,
+        metric=TOP1,
+        search=samples["search"],
+        report=samples["report"],
+        calibration=samples["calibration"],
+        calibration_batch=IMAGES_CALIBRATION_BATCH,
+        warnings=warnings,
+    )
 
 
 _READERS: dict[str, Callable[[str, Path, InputSpec], Task]] = {
@@ -117,14 +132,6 @@ _READERS: dict[str, Callable[[str, Path, InputSpec], Task]] = {
 }
 
 
-def _images_task(
-    spec: str, splits: dict[str, tuple[NDArray[Any], NDArray[Any]]], input_spec: InputSpec
-) -> Task:
-    name = input_spec.inputs[0].name
-    parts = {split: {name: images, "target": labels} for split, (images, labels) in splits.items()}
-    return _task(spec, parts, input_spec)
-
-
 def _task(spec: str, parts: Arrays, input_spec: InputSpec) -> Task:
     made = {}
     for split in SPLITS:
@@ -132,7 +139,13 @@ def _task(spec: str, parts: Arrays, input_spec: InputSpec) -> Task:
         if split == "calibration" and not arrays:
             continue
         made[split] = _samples(f"data {spec!r}, split {split}", dict(arrays), input_spec)
-    return Task(spec=spec, metric=TOP1, calibration=made.pop("calibration", None), **made)
+    return Task(
+        spec=spec,
+        metric=TOP1,
+        search=made["search"],
+        report=made["report"],
+        calibration=made.get("calibration"),
+    )
 
 
 def _samples(what: str, arrays: dict[str, NDArray[Any]], input_spec: InputSpec) -> Samples:

@@ -19,12 +19,12 @@ class SplitSizes:
     report: int = 2500
 
     def within(self, total: int) -> "SplitSizes":
-        """Return these sizes, shrunk in proportion to what there is, but none below 1."""
+        """Return these sizes, shrunk in proportion to what there is, but none to nothing."""
         wanted = self.calibration + self.search + self.report
         if total >= wanted:
             return self
         share = total / wanted
-        calibration = max(1, int(self.calibration * share))
+        calibration = max(1, int(self.calibration * share)) if self.calibration else 0
         search = max(1, int(self.search * share))
         return SplitSizes(
             calibration=calibration, search=search, report=total - calibration - search

@@ -4,12 +4,17 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.errors import InputError
+from hwsearch.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from hwsearch.supernets.base import InputSpec
+
+CALIBRATION_BATCH = 125
 
 Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
 Preprocess = Callable[[NDArray[Any]], NDArray[Any]]
@@ -42,6 +47,34 @@ def _correct(outputs: list[NDArray[Any]], targets: NDArray[Any]) -> NDArray[Any]
 TOP1 = Metric(name="top1", per_sample=_correct, unit="%", scale=100.0)
 
 
+class SplitSamples(Protocol):
+    """Samples of one split: `Samples` are arrays, `hwsearch.evaluate.images` reads files."""
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """(n,) array."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that the samples are; a run goes on only with equal digests."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
+        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
+
+        Args:
+            size: Samples in a batch.
+            spec: What the architecture expects; None for what the samples were loaded for.
+
+        Raises:
+            DataError: The samples cannot be read, or not for this spec.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Samples:
     """Inputs and targets of one split, held in memory and preprocessed batch by batch.
@@ -59,8 +92,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller."""
+    def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
+        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
+
+        Raises:
+            DataError: The spec asks for inputs of other shapes.
+        """
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             fed = {
@@ -69,6 +106,8 @@ class Samples:
                 else array[part]
                 for name, array in self.inputs.items()
             }
+            if spec is not None:
+                _check_shapes(fed, spec)
             yield fed, self.targets[part]
 
     @cached_property
@@ -82,6 +121,16 @@ class Samples:
         return digest.hexdigest()[:16]
 
 
+def _check_shapes(fed: Mapping[str, NDArray[Any]], spec: "InputSpec") -> None:
+    for tensor in spec.inputs:
+        if tensor.name in fed and fed[tensor.name].shape[1:] != tensor.shape:
+            raise DataError(
+                f"the samples' {tensor.name} is of shape {fed[tensor.name].shape[1:]}, but this "
+                f"architecture's of shape {tensor.shape}; arrays serve one resolution only: "
+                "search one (--freeze resolution=...), or read images by --data imagefolder:PATH"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What subnets are scored by.
@@ -93,15 +142,24 @@ class Task:
             supernet has none to recalibrate.
         search: What a search selects by.
         report: What selects nothing; disjoint from the others.
+        calibration_batch: How many calibration samples share their batch statistics.
+        warnings: What whoever reads the scores has to know, one sentence each.
     """
 
     spec: str
     metric: Metric
-    search: Samples
-    report: Samples
-    calibration: Samples | None = None
+    search: SplitSamples
+    report: SplitSamples
+    calibration: SplitSamples | None = None
+    calibration_batch: int = CALIBRATION_BATCH
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.calibration_batch < 1:
+            raise InputError(
+                f"data {self.spec!r}: calibration_batch is {self.calibration_batch}; "
+                "give a whole number from 1 up"
+            )
         for split in ("search", "report"):
             if not len(getattr(self, split)):
                 raise InputError(f"data {self.spec!r}: its {split} split is empty")

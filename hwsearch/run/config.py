@@ -11,11 +11,21 @@ from typing import Any
 import tomli_w
 
 from hwsearch.errors import InputError, unknown
-from hwsearch.export.artifact import write_atomic
+from hwsearch.files import write_atomic
 from hwsearch.optimizer import TACTICS
 
 FILE = "config.toml"
-RECORDED_PACKAGES = ("hwsearch", "torch", "onnx", "onnxruntime", "numpy", "pymoo", "scikit-learn")
+RECORDED_PACKAGES = (
+    "hwsearch",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "pymoo",
+    "scikit-learn",
+    "pillow",
+    "torchvision",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +43,8 @@ class RunConfig:
         tactic: How they are proposed.
         seed: Decides every random draw of the search.
         batch: Architectures proposed at a time after the first sample.
+        freeze: Rules that leave choices one option, such as ``stage1.*=max``.
+        only: Rules that leave choices some options, such as ``resolution in 160,192``.
     """
 
     supernet: str = "cifar10-resnet"
@@ -45,12 +57,14 @@ class RunConfig:
     tactic: str = "hwsearch"
     seed: int = 0
     batch: int = 4
+    freeze: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("supernet", "device", "data"):
             if not isinstance(getattr(self, name), str):
                 raise InputError(f"{name} is {getattr(self, name)!r}; give text")
-        for name in ("objectives", "constraints"):
+        for name in ("objectives", "constraints", "freeze", "only"):
             texts = getattr(self, name)
             if not isinstance(texts, tuple) or not all(isinstance(each, str) for each in texts):
                 raise InputError(f"{name} is {texts!r}; give a list of texts")

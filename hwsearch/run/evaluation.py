@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
-from hwsearch.errors import DeviceError, EvaluationError
-from hwsearch.evaluate.recalibrate import CALIBRATION_BATCH, recalibrate
+from hwsearch.errors import DataError, DeviceError, EvaluationError
+from hwsearch.evaluate.recalibrate import recalibrate
 from hwsearch.evaluate.score import Score, score_outputs
-from hwsearch.evaluate.task import Samples, Task
-from hwsearch.export.artifact import Exported, write_atomic
-from hwsearch.export.trace import to_onnx
+from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
+from hwsearch.export.artifact import Exported
+from hwsearch.export.model import to_onnx
+from hwsearch.files import write_atomic
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
@@ -64,17 +65,19 @@ class Evaluator:
         self, net: Supernet, device: Device, task: Task, store: Store, seed: int = 0
     ) -> None:
         self.net, self.device, self.task, self.store, self.seed = net, device, task, store, seed
-        self._calibration: list[dict[str, NDArray[Any]]] = []
+        self._calibration = task.calibration if net.recalibrate else None
         self.calibration_digest: str | None = None
-        if net.recalibrate and task.calibration is not None:
-            self._calibration = [fed for fed, _ in task.calibration.batches(CALIBRATION_BATCH)]
-            self.calibration_digest = task.calibration.digest
+        if self._calibration is not None:
+            self.calibration_digest = self._calibration.digest
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
 
-    def score_context(self, samples: Samples) -> str:
+    def score_context(self, samples: SplitSamples) -> str:
         """Say what decides a score besides the architecture."""
+        calibration, batch = self.calibration_digest or "none", self.task.calibration_batch
+        if self.calibration_digest and batch != CALIBRATION_BATCH:
+            calibration += f"/{batch}"
         return (
-            f"weights={self.net.digest[:16]} calibration={self.calibration_digest or 'none'} "
+            f"weights={self.net.digest[:16]} calibration={calibration} "
             f"samples={len(samples)}@{samples.digest} onnx fp32"
         )
 
@@ -83,28 +86,37 @@ class Evaluator:
 
         Raises:
             EvaluationError: The subnet cannot be built, recalibrated or exported.
+            DataError: The calibration samples cannot be read.
         """
         try:
             subnet = self.net.subnet(arch)
-            recalibrate(subnet, self.net.recalibrate, iter(self._calibration))
+            recalibrate(subnet, self.net.recalibrate, self._calibration_batches(arch))
             model = to_onnx(self.net, arch, subnet, calibration=self.calibration_digest)
-        except EvaluationError:
+        except (EvaluationError, DataError):
             raise
         except Exception as error:
             # A family is a stranger's code: whatever it raises is this trial's failure.
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
         return Exported(arch=arch, subnet=subnet, model=model)
 
-    def score(self, model: Path, samples: Samples) -> Score:
-        """Run a model over samples and score its outputs.
+    def _calibration_batches(self, arch: Architecture) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the inputs anew for every subnet: preprocessed, all of them would fill memory."""
+        if self._calibration is not None:
+            size, spec = self.task.calibration_batch, self.net.input_spec(arch)
+            yield from (fed for fed, _ in self._calibration.batches(size, spec))
+
+    def score(self, arch: Architecture, model: Path, samples: SplitSamples) -> Score:
+        """Run an architecture's model over samples and score its outputs.
 
         Raises:
             EvaluationError: The runtime or the metric failed, or gave NaN.
+            DataError: The samples cannot be read.
         """
+        spec = self.net.input_spec(arch)
         waiting: deque[NDArray[Any]] = deque()
 
         def fed() -> Iterator[dict[str, NDArray[Any]]]:
-            for inputs, targets in samples.batches(SCORE_BATCH):
+            for inputs, targets in samples.batches(SCORE_BATCH, spec):
                 waiting.append(targets)
                 yield inputs
 
@@ -112,25 +124,30 @@ class Evaluator:
         return score_outputs(((out, waiting.popleft()) for out in outputs), self.task.metric)
 
     def scored(
-        self, key: str, model: Path, samples: Samples, purpose: Purpose, cost_s: float = 0.0
+        self,
+        arch: Architecture,
+        model: Path,
+        samples: SplitSamples,
+        purpose: Purpose,
+        cost_s: float = 0.0,
     ) -> Measurement:
         """Score a model and remember it, or return what is remembered.
 
         Args:
-            key: Of the architecture.
+            arch: The architecture.
             model: Its file.
             samples: What it is scored on.
             purpose: What for.
             cost_s: Seconds already spent on building it.
         """
         context = self.score_context(samples)
-        known = self.store.find(key, self.task.metric.name, context, purpose)
+        known = self.store.find(arch.key, self.task.metric.name, context, purpose)
         if known is not None:
             return known
         begin = time.perf_counter()
-        score = self.score(model, samples)
+        score = self.score(arch, model, samples)
         measurement = Measurement(
-            key=key,
+            key=arch.key,
             quantity=self.task.metric.name,
             context=context,
             purpose=purpose,
@@ -190,7 +207,7 @@ class Evaluator:
             path.write_bytes(self.build(arch).model.SerializeToString(deterministic=True))
         if metric in wanted:
             spent = time.perf_counter() - begin
-            values[metric] = self.scored(arch.key, path, samples, "search", spent).value
+            values[metric] = self.scored(arch, path, samples, "search", spent).value
         if timed is not None and LATENCY in wanted:
             values[LATENCY] = timed.value
         if to_time:
@@ -248,7 +265,7 @@ class Evaluator:
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             model = self.write_model(arch, Path(scratch))
             built = time.perf_counter()
-            few = next(self.task.search.batches(SCORE_BATCH))[0]
+            few, _ = next(self.task.search.batches(SCORE_BATCH, self.net.input_spec(arch)))
             list(self.device.run(model, [few]))  # loads the model
             loaded = time.perf_counter()
             list(self.device.run(model, [few]))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError, InfeasibleError, VerificationError
-from hwsearch.export.artifact import MODEL, Exported, staged_folder, write_card, write_files
+from hwsearch.export.artifact import MODEL, Exported, write_card, write_files
 from hwsearch.export.verify import check_probe, run_infer, verify_export
+from hwsearch.files import staged_folder
 from hwsearch.objectives import closest_to_feasible
 from hwsearch.run.evaluation import LATENCY, Evaluator
 from hwsearch.run.front import contender_rows, front_rows
@@ -147,8 +148,8 @@ class Finisher:
         with staged_folder(self.subnets / key) as folder:
             write_files(folder, self.setup.net, exported)
             verification = self._verify(folder, exported)
-            searched = self.evaluator.scored(key, folder / MODEL, task.search, "search")
-            reported = self.evaluator.scored(key, folder / MODEL, task.report, "report")
+            searched = self.evaluator.scored(arch, folder / MODEL, task.search, "search")
+            reported = self.evaluator.scored(arch, folder / MODEL, task.report, "report")
             measured = [m for m in (searched, confirmed, reported) if m is not None]
             card = write_card(
                 folder, self.setup.net, exported, [_stated(m) for m in measured], verification
@@ -161,7 +162,7 @@ class Finisher:
         if confirmed is not None:
             row |= _columns(LATENCY, confirmed)
             row |= {name: confirmed.details[name] for name in ("p90_ms", "p99_ms", "rounds")}
-        row |= card["exact"]
+        row |= card["exact"] | {"weights": self.setup.net.weights}
         # Every choice, in the order of the space; one that is inactive here has no value.
         choices = {name: arch.mapping.get(name) for name in arch.space.names}
         return row | {"subnet": f"{self.subnets.name}/{key}"} | choices
@@ -169,7 +170,8 @@ class Finisher:
     def _verify(self, folder: Path, exported: Exported) -> dict[str, Any]:
         batch = self.setup.net.space.architectures([exported.arch])
         promised = {name: int(self.setup.net.exact(name, batch)[0]) for name in ("macs", "params")}
-        samples, _ = next(self.setup.task.search.batches(VERIFIED_SAMPLES))
+        spec = self.setup.net.input_spec(exported.arch)
+        samples, _ = next(self.setup.task.search.batches(VERIFIED_SAMPLES, spec))
         return verify_export(folder, exported, promised, samples, self.setup.device)
 
     def _arch(self, key: str) -> Architecture:

@@ -5,19 +5,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsearch.errors import EvaluationError, InputError, VerificationError
-from hwsearch.export.artifact import read_card, write_atomic
+from hwsearch.export.artifact import read_card
 from hwsearch.export.verify import verify_artifact
+from hwsearch.files import write_atomic
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.report.picture import draw_front
+from hwsearch.restriction import one_or_several
 from hwsearch.run.config import RunConfig, read_config, write_config
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Progress, Silent
-from hwsearch.run.setup import Setup, check_output, check_same, prepare, refuse_file
-from hwsearch.supernets.base import Supernet
+from hwsearch.run.setup import (
+    TRIAL_COLUMNS,
+    Setup,
+    check_output,
+    check_same,
+    prepare,
+    refuse_file,
+)
+from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement, Store
 from hwsearch.trials_sqlite import SqliteStore
 
@@ -41,6 +50,8 @@ def search(
     batch: int = 4,
     out: str | Path | None = None,
     checkpoint: str | None = None,
+    freeze: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> "Run":
     """Search a supernet for one device and export the confirmed front.
@@ -57,6 +68,8 @@ def search(
         batch: Architectures proposed at a time.
         out: A folder that does not exist yet or is empty; ``runs/SUPERNET-DEVICE`` by default.
         checkpoint: For a supernet given by name.
+        freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.
+        only: Choices left some options, such as ``"resolution in 160,192,224"``.
         progress: Told of phases and steps.
 
     Returns:
@@ -70,10 +83,12 @@ def search(
     config = RunConfig(
         supernet=net.name if isinstance(net, Supernet) else net,
         checkpoint=net.checkpoint if isinstance(net, Supernet) else checkpoint,
+        freeze=(*(loaded.freeze if loaded else ()), *one_or_several(freeze)),
+        only=(*(loaded.only if loaded else ()), *one_or_several(only)),
         device=device,
         data=data,
-        objectives=_texts(objectives),
-        constraints=_texts(constraints),
+        objectives=one_or_several(objectives),
+        constraints=one_or_several(constraints),
         budget=budget,
         tactic=tactic,
         seed=seed,
@@ -84,10 +99,12 @@ def search(
     setup = prepare(config, loaded)
     folder = Path(out) if out is not None else _default_folder(setup)
     check_output(folder)
+    progress = progress or Silent()
+    setup.read(progress)
     folder.mkdir(parents=True, exist_ok=True)
-    SqliteStore(folder / TRIALS).close()
+    # First of all: a folder with this file can be gone on with, whatever else it lacks.
     write_config(folder, config, setup.recorded())
-    return Run(folder)._carry_on(setup, progress or Silent())
+    return Run(folder)._carry_on(setup, progress)
 
 
 def resume(
@@ -109,7 +126,9 @@ def resume(
         InputError: The folder is no run, or the supernet, data or device are no longer the same.
     """
     run = Run(folder)
+    progress = progress or Silent()
     setup = prepare(run.config.with_budget(budget), net)
+    setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
         return run
@@ -118,7 +137,7 @@ def resume(
     if setup.config != run.config:
         (run.folder / FRONT).unlink(missing_ok=True)
         write_config(run.folder, setup.config, run.recorded)
-    return run._carry_on(setup, progress or Silent())
+    return run._carry_on(setup, progress)
 
 
 class Run:
@@ -134,19 +153,23 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.config, self.recorded = read_config(self.folder)
-        if not (self.folder / TRIALS).is_file():
-            raise InputError(f"{str(folder)!r} is no run: it has no {TRIALS}")
+        begun = next((name for name in (SUBNETS, FRONT) if (self.folder / name).exists()), None)
+        if begun and not (self.folder / TRIALS).is_file():
+            raise InputError(f"run {str(folder)!r} is damaged: it has {begun}, but no {TRIALS}")
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "not finished"
-        return (
-            f"Run({str(self.folder)!r}, {self.config.supernet} on {self.config.device}, {state})"
-        )
+        return f"Run({str(self.folder)!r}, {self._title}, {state})"
 
     @property
     def finished(self) -> bool:
         """Whether the front has been confirmed and exported."""
         return (self.folder / FRONT).is_file()
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the weights are random, so that its accuracies mean nothing."""
+        return is_random(self.config.checkpoint)
 
     @property
     def front(self) -> "pd.DataFrame":
@@ -162,7 +185,7 @@ class Run:
                 f"run {str(self.folder)!r} has no front yet; finish it by "
                 f"'hwsearch resume {self.folder}'"
             )
-        return pd.read_csv(self.folder / FRONT, dtype={"key": str})
+        return pd.read_csv(self.folder / FRONT, dtype={"key": str, "weights": str})
 
     @property
     def trials(self) -> "pd.DataFrame":
@@ -174,21 +197,16 @@ class Run:
             measured: dict[str, dict[str, float]] = {trial.key: {} for trial in trials}
             for m in store.measurements(purpose="search"):
                 measured[m.key][m.quantity] = m.value
-        return pd.DataFrame(
-            [
-                {
-                    "number": trial.number,
-                    "key": trial.key,
-                    "round": trial.round,
-                    "origin": trial.origin,
-                    "state": str(trial.state),
-                    "reason": trial.reason,
-                    **measured[trial.key],
-                    **trial.choices,
-                }
-                for trial in trials
-            ]
-        )
+        rows = [
+            {
+                **{name: getattr(trial, name) for name in TRIAL_COLUMNS},
+                "state": str(trial.state),
+                **measured[trial.key],
+                **trial.choices,
+            }
+            for trial in trials
+        ]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(TRIAL_COLUMNS))
 
     def measurements(self) -> list[Measurement]:
         """Every measurement in the order in which they were made."""
@@ -221,7 +239,7 @@ class Run:
         import shutil
 
         from hwsearch.devices import load_device
-        from hwsearch.export.artifact import staged_folder
+        from hwsearch.files import staged_folder
 
         folders = [self.folder / SUBNETS / key for key in self.select(select)]
         targets = [Path(to) / folder.name if to else folder for folder in folders]
@@ -283,6 +301,11 @@ class Run:
         recorded = self.recorded["objectives"]
         return [Objective(o["name"], o["direction"], unit=o["unit"]) for o in recorded]
 
+    @property
+    def _title(self) -> str:
+        title = f"{self.config.supernet} on {self.config.device}"
+        return f"{title}, random weights ({self.config.checkpoint})" if self.untrained else title
+
     def _carry_on(self, setup: Setup, progress: Progress) -> "Run":
         """Do whatever is still to be done."""
         self.config = setup.config
@@ -308,7 +331,8 @@ class Run:
                     tactic=setup.config.tactic,
                     batch=setup.config.batch,
                 )
-                progress.note(_outlook(evaluator, setup, store))
+                for text in (*setup.warnings, _outlook(evaluator, setup, store)):
+                    progress.note(text)
                 run_search(
                     optimizer,
                     store,
@@ -330,8 +354,7 @@ class Run:
         front = pd.DataFrame(rows)
         choices = front.columns[front.columns.get_loc("subnet") + 1 :]
         front[choices] = front[choices].convert_dtypes()  # an inactive one makes no 2 a 2.0
-        title = f"{self.config.supernet} on {self.config.device}"
-        draw_front(self.folder / PICTURE, self.trials, front, self.objectives, title)
+        draw_front(self.folder / PICTURE, self.trials, front, self.objectives, self._title)
         # Last, because a run with this file is finished.
         write_atomic(self.folder / FRONT, front.to_csv(index=False))
 
@@ -357,11 +380,6 @@ def _remove(folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder)
-
-
-def _texts(given: Sequence[str] | None) -> tuple[str, ...]:
-    """One text or several."""
-    return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 def _default_folder(setup: Setup) -> Path:

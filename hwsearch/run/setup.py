@@ -9,13 +9,20 @@ from typing import Any
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
 from hwsearch.errors import InputError, unknown
+from hwsearch.evaluate.images import read_images
 from hwsearch.evaluate.sources import load_task
-from hwsearch.evaluate.task import Task
+from hwsearch.evaluate.task import Samples, Task
 from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
-from hwsearch.run.config import RunConfig, software_versions
+from hwsearch.run.config import FILE, RunConfig, software_versions
 from hwsearch.run.evaluation import LATENCY
+from hwsearch.run.progress import Progress
 from hwsearch.supernets.base import EXACT, Supernet
 from hwsearch.supernets.zoo import load_supernet
+
+MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend on weights"
+# Columns of the tables of trials and of the front besides quantities and choices.
+TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
+FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +41,20 @@ class Setup:
         """Names of the objectives that need measuring, in order."""
         return [objective.name for objective in self.objectives if objective.exact is None]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What whoever reads the numbers has to know, one sentence each."""
+        random = (f"weights are {self.net.weights}: {MEANINGLESS}",) if self.net.untrained else ()
+        return (*random, *self.task.warnings)
+
+    def read(self, progress: Progress) -> None:
+        """Read image files once; what cannot be decoded is refused before anything is written.
+
+        Raises:
+            DataError: Some cannot be decoded.
+        """
+        read_images(self.task, self.net.input_spec(self.net.space.smallest()[0]), progress)
+
     def recorded(self) -> dict[str, Any]:
         """What the settings resolved to; a resumed run must resolve to the same."""
         splits = ("calibration", "search", "report")
@@ -51,6 +72,7 @@ class Setup:
                 {"name": o.name, "direction": o.direction, "unit": o.unit} for o in self.objectives
             ],
             "versions": software_versions(),
+            "warnings": list(self.warnings),
         }
 
 
@@ -66,8 +88,11 @@ def prepare(config: RunConfig, net: Supernet | None = None) -> Setup:
     """
     device = load_device(config.device)
     net = net if net is not None else load_supernet(config.supernet, config.checkpoint)
+    net = net.with_rules(config.freeze, config.only)
     spec = net.input_spec(net.space.smallest()[0])
-    task = load_task(config.data, spec, net.card.name)
+    task = load_task(config.data, spec, str(net.card.facts.get("family", net.card.name)))
+    check_names(net, task)
+    check_shapes(net, task)
     if net.recalibrate and task.calibration is None:
         raise InputError(
             f"data {config.data!r} has no calibration samples, and the batch statistics of "
@@ -120,6 +145,43 @@ def make_objective(name: str, net: Supernet, task: Task) -> Objective:
     raise unknown("objective", name, [task.metric.name, LATENCY, *EXACT])
 
 
+def check_names(net: Supernet, task: Task) -> None:
+    """Refuse choices that would hide a column of a run's tables.
+
+    Raises:
+        InputError: A choice has the name of such a column.
+    """
+    quantities = (task.metric.name, f"{task.metric.name}_report", LATENCY)
+    stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high"))
+    taken = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *EXACT, *stated}
+    for choice in net.full_space.choices:
+        if choice.name in taken:
+            raise InputError(
+                f"choice {choice.name!r} of {net.name!r} has the name of a column of a run's "
+                f"tables ({', '.join(sorted(taken))}); give the choice another name"
+            )
+
+
+def check_shapes(net: Supernet, task: Task) -> None:
+    """Refuse arrays where inputs differ in shape among the architectures.
+
+    Raises:
+        InputError: They do; the text says how to search one shape only.
+    """
+    ends = (net.space.smallest()[0], net.space.largest()[0])
+    small, large = (tuple(t.shape for t in net.input_spec(arch).inputs) for arch in ends)
+    if small != large and isinstance(task.search, Samples):
+        raise InputError(
+            f"data {task.spec!r} are arrays of one shape, but the inputs of {net.name!r} go from "
+            f"{_shapes(small)} to {_shapes(large)}; search one shape only (such as --freeze "
+            "resolution=224), or read images by --data imagefolder:PATH"
+        )
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
+
+
 def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to go on with a run whose numbers would no longer be of one kind.
 
@@ -166,8 +228,9 @@ def check_output(folder: Path) -> None:
     refuse_file("output", folder)
     if not folder.exists():
         return
-    entries = sorted(entry.name for entry in folder.iterdir())
-    if "config.toml" in entries and "trials.sqlite" in entries:
+    # A settings file that was being written when the process was killed is nobody's.
+    entries = sorted(e.name for e in folder.iterdir() if not e.name.startswith(f".{FILE}."))
+    if FILE in entries:
         raise InputError(
             f"output {str(folder)!r} holds another run; go on with it by "
             f"'hwsearch resume {folder}', or give another folder"

@@ -1,125 +1,222 @@
+"""Which files a folder gives, to which split, under which label; no image is opened."""
+
+import time
+
 import numpy as np
 import pytest
-from PIL import Image
 
 from hwsearch.errors import InputError
 from hwsearch.evaluate.imagefolder import read_imagefolder
 from hwsearch.evaluate.splits import SplitSizes
-from hwsearch.supernets.base import ImagePreprocessing
 
-SIZE = ImagePreprocessing(resize=12, crop=8, mean=(0.0,) * 3, std=(1.0,) * 3)
 FEW = SplitSizes(calibration=4, search=8, report=6)
-COLOURS = {"ant": (255, 0, 0), "bee": (0, 255, 0), "cat": (0, 0, 255)}
+NAMES = ("ant", "bee", "cat")
 
 
-def save(path, colour, size=(16, 12)):
+def touch(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    path.touch()
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten images of one colour in each of three class folders, one of them deeper."""
-    for name, colour in COLOURS.items():
+    """Ten images in each of three class folders, one of them deeper."""
+    for name in NAMES:
         for i in range(10):
             deeper = "more/" if i == 3 else ""
-            save(tmp_path / name / f"{deeper}{name}{i}.{'png' if i % 2 else 'bmp'}", colour)
+            touch(tmp_path / name / f"{deeper}{name}{i}.{('JPEG', 'jpg', 'PNG')[i % 3]}")
         (tmp_path / name / "notes.txt").write_text("no image")
+        (tmp_path / name / f"._{name}0.JPEG").write_text("what macOS leaves")
     (tmp_path / "README.md").write_text("no class")
+    (tmp_path / ".cache").mkdir()
     return tmp_path
 
 
-def read(folder, classes=(), sizes=FEW):
-    return read_imagefolder(folder, SIZE, sizes, classes)
+def read(folder, classes=NAMES, sizes=FEW):
+    splits, warnings = read_imagefolder(folder, classes, sizes)
+    assert warnings == ()
+    return splits
 
 
-def colours(images):
-    return images.reshape(len(images), -1, 3)[:, 0].tolist()
+def labels_by_name(splits):
+    """Leading letters of a file's name -> its label; they have to be one for each."""
+    found = {}
+    for files in splits.values():
+        for path, label in zip(files.paths, files.labels, strict=True):
+            assert found.setdefault(path.split("/")[-1][:3], int(label)) == label
+    return found
 
 
 def test_splits_of_a_folder(folder):
     splits = read(folder)
-    assert {name: len(labels) for name, (_, labels) in splits.items()} == {
-        "calibration": 4,
-        "search": 8,
-        "report": 6,
-    }
-    for images, labels in splits.values():
-        assert images.shape == (len(labels), 8, 8, 3)
-        assert images.dtype == np.uint8
-        palette = [list(colour) for colour in COLOURS.values()]
-        assert colours(images) == [palette[label] for label in labels]
-    assert set(splits["search"][1]) == {0, 1, 2}
+    sizes = {name: len(files.paths) for name, files in splits.items()}
+    assert sizes == {"calibration": 4, "search": 8, "report": 6}
+    assert list(splits) == ["calibration", "search", "report"]
+    assert labels_by_name(splits) == {"ant": 0, "bee": 1, "cat": 2}
+    assert set(splits["search"].labels) == {0, 1, 2}
+    drawn = [path for files in splits.values() for path in files.paths]
+    assert len(set(drawn)) == len(drawn) == 18
 
 
-def test_sorted_names_are_the_classes(folder):
-    images, labels = read(folder, classes=("bee", "bird", "dog"))["search"]
-    assert [list(COLOURS.values())[label] for label in labels] == list(map(tuple, colours(images)))
+def test_all_images_and_nothing_else(folder):
+    splits = read(folder, sizes=SplitSizes(calibration=5, search=15, report=10))
+    drawn = sorted(path for files in splits.values() for path in files.paths)
+    images = {".JPEG", ".jpg", ".PNG"}
+    assert drawn == sorted(
+        str(path)
+        for path in folder.rglob("*")
+        if path.suffix in images and not path.name.startswith(".")
+    )
+    assert len(drawn) == 30
 
 
-def test_names_of_the_supernet_decide_the_order(folder):
-    images, labels = read(folder, classes=("cat", "ant", "bee"))["search"]
-    order = [COLOURS["cat"], COLOURS["ant"], COLOURS["bee"]]
-    assert [order[label] for label in labels] == list(map(tuple, colours(images)))
-
-
-def test_same_images_every_time(folder):
+def test_same_files_every_time(folder):
     first, again = read(folder), read(folder)
-    for split in first:
-        np.testing.assert_array_equal(first[split][0], again[split][0])
+    assert all(first[split].paths == again[split].paths for split in first)
 
 
 def test_other_sizes_search_by_the_same_images(folder):
-    rng = np.random.default_rng(0)
-    for path in folder.rglob("*.png"):
-        Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).save(path)
     other = read(folder, sizes=SplitSizes(calibration=2, search=8, report=10))
-    np.testing.assert_array_equal(read(folder)["search"][0], other["search"][0])
+    assert read(folder)["search"].paths == other["search"].paths
 
 
-def test_images_are_resized_and_cropped_in_the_middle(tmp_path):
-    wide = np.zeros((24, 48, 3), np.uint8)
-    wide[:, :, 0] = np.arange(48) * 5
-    for i in range(3):
-        (tmp_path / "only").mkdir(exist_ok=True)
-        Image.fromarray(wide).save(tmp_path / "only" / f"{i}.png")
-    images, _ = read(tmp_path)["search"]
-    # 48 x 24 becomes 24 x 12; columns 8 to 15 of it are columns 16 to 31 of the original.
-    expected = np.arange(48).reshape(24, 2).mean(axis=1)[8:16] * 5
-    np.testing.assert_allclose(images[0, 4, :, 0], expected, atol=1.0)
+def test_sizes_are_those_of_the_paper_and_shrink_in_proportion(folder):
+    splits, _ = read_imagefolder(folder, NAMES)
+    sizes = [len(splits[split].paths) for split in ("calibration", "search", "report")]
+    assert sizes == [30 * 2000 // 7000, 30 * 2500 // 7000, 12]
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16", "1"])
-def test_other_pixel_formats(mode, tmp_path):
-    (tmp_path / "only").mkdir()
-    for i in range(3):
-        Image.new(mode, (16, 16)).save(tmp_path / "only" / f"{i}.png")
-    assert read(tmp_path)["report"][0].shape[1:] == (8, 8, 3)
+@pytest.mark.parametrize("n", [3, 7])
+def test_a_handful_of_images_is_enough(n, tmp_path):
+    for i in range(n):
+        touch(tmp_path / "only" / f"{i}.png")
+    splits = read(tmp_path, classes=())
+    drawn = [path for files in splits.values() for path in files.paths]
+    assert len(drawn) == len(set(drawn)) == n
+    assert all(files.paths for files in splits.values())
 
 
-def test_unreadable_images_are_counted_and_named(folder):
-    every = SplitSizes(calibration=5, search=15, report=10)
-    (folder / "ant" / "ant0.bmp").write_bytes(b"")
-    whole = (folder / "bee" / "bee1.png").read_bytes()
-    (folder / "bee" / "bee1.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "cat" / "cat5.png").write_text("no image at all")
-    # A chunk of no known kind after the header: Pillow calls it a SyntaxError.
-    chunk = folder / "ant" / "ant1.png"
-    chunk.write_bytes(chunk.read_bytes().replace(b"IDAT", b"\x00DAT"))
-    with pytest.raises(InputError) as caught:
-        read(folder, sizes=every)
-    text = str(caught.value)
-    assert "4 of 30 images" in text
-    assert all(name in text for name in ("ant0.bmp", "ant1.png", "bee1.png", "cat5.png"))
-    assert repr(str(folder)) in text
+class TestTrainAndVal:
+    @pytest.fixture
+    def layout(self, tmp_path):
+        for name in NAMES:
+            for i in range(6):
+                touch(tmp_path / "train" / name / f"{name}_train_{i}.JPEG")
+        for name in NAMES[1:]:
+            for i in range(4):
+                touch(tmp_path / "val" / name / f"{name}_val_{i}.JPEG")
+        touch(tmp_path / "test" / "unlabelled.JPEG")
+        return tmp_path
+
+    def test_calibration_is_drawn_from_train_and_the_rest_from_val(self, layout):
+        splits = read(layout, sizes=SplitSizes(calibration=5, search=4, report=3))
+        sizes = {name: len(files.paths) for name, files in splits.items()}
+        assert sizes == {"calibration": 5, "search": 4, "report": 3}
+        assert all("_train_" in path for path in splits["calibration"].paths)
+        assert all("_val_" in path for path in splits["search"].paths + splits["report"].paths)
+        assert not set(splits["search"].paths) & set(splits["report"].paths)
+
+    def test_both_know_the_same_classes(self, layout):
+        """A class that is in train only counts too, or the others would move up."""
+        splits = read(layout, classes=("x", "y", "z"))
+        assert labels_by_name(splits) == {"ant": 0, "bee": 1, "cat": 2}
+
+    def test_each_shrinks_for_itself(self, layout):
+        splits, _ = read_imagefolder(layout, NAMES)
+        assert [len(files.paths) for files in splits.values()] == [18, 4, 4]
+
+    def test_classes_txt_lies_beside_them(self, layout):
+        (layout / "classes.txt").write_text("cat\nbee\nant\n")
+        assert labels_by_name(read(layout)) == {"ant": 2, "bee": 1, "cat": 0}
+
+    @pytest.mark.parametrize(("part", "least"), [("train", 1), ("val", 2)])
+    def test_images_without_class_folders(self, part, least, layout):
+        for folder in (layout / part).iterdir():
+            for image in folder.iterdir():
+                image.rename(layout / part / image.name)
+            folder.rmdir()
+        with pytest.raises(InputError, match=rf"/{part}' holds 0 images; .*labels.txt") as caught:
+            read(layout)
+        assert f"at least {least} images" in str(caught.value)
 
 
-def test_many_unreadable_images_are_not_all_named(folder):
-    for path in folder.rglob("*.png"):
-        path.write_bytes(b"x")
-    with pytest.raises(InputError, match=r"15 of 30 images") as caught:
-        read(folder, sizes=SplitSizes(calibration=5, search=15, report=10))
-    assert str(caught.value).count(".png") == 5
+class TestLabelFile:
+    @pytest.fixture
+    def flat(self, tmp_path):
+        for i in range(12):
+            touch(tmp_path / ("deep" if i % 2 else "") / f"{NAMES[i % 3]} {i}.JPEG")
+        self.files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.JPEG"))
+        self.labels = {name: NAMES.index(name.split("/")[-1][:3]) for name in self.files}
+        return tmp_path
+
+    def check(self, splits):
+        assert labels_by_name(splits) == {"ant": 0, "bee": 1, "cat": 2}
+        assert sum(len(files.paths) for files in splits.values()) == 12
+
+    def test_text(self, flat):
+        lines = [f"{name} {label}\n" for name, label in self.labels.items()]
+        (flat / "labels.txt").write_text("\n".join(lines))
+        self.check(read(flat))
+
+    @pytest.mark.parametrize("header", ["", "file,label\n", "\ufeffimage_id,class\n"])
+    def test_csv(self, flat, header):
+        lines = [f'"{name}", {label}\n' for name, label in self.labels.items()]
+        (flat / "labels.csv").write_text(header + "".join(lines), encoding="utf-8")
+        self.check(read(flat))
+
+    def test_commas_in_text(self, flat):
+        lines = [f"{name},{label}\n" for name, label in self.labels.items()]
+        (flat / "labels.txt").write_text("".join(lines))
+        self.check(read(flat))
+
+    def test_class_names_of_the_supernet(self, flat):
+        lines = [f"{name} {NAMES[label]}\n" for name, label in self.labels.items()]
+        (flat / "labels.txt").write_text("".join(lines))
+        self.check(read(flat))
+
+    def test_class_names_of_classes_txt(self, flat):
+        lines = [f"{name} {NAMES[label]}\n" for name, label in self.labels.items()]
+        (flat / "labels.txt").write_text("".join(lines))
+        (flat / "classes.txt").write_text("cat\nbee\nant\n")
+        splits = read(flat, classes=("0", "1", "2"))
+        assert labels_by_name(splits) == {"ant": 2, "bee": 1, "cat": 0}
+
+    def test_only_what_it_names_is_read(self, flat):
+        kept = self.files[:5]
+        (flat / "labels.txt").write_text("".join(f"{name} 0\n" for name in kept))
+        splits = read(flat)
+        drawn = {path for files in splits.values() for path in files.paths}
+        assert drawn == {str(flat / name) for name in kept}
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("{0} 3\n", r"labels.txt', line 1: class 3, but the supernet's classes are 0 to 2"),
+            ("{0} 0\n{1} -1\n", r"line 2: class -1, but the supernet's classes are 0 to 2"),
+            ("{0} wasp\n", r"line 1: label 'wasp' is no whole number and no class name.*classes"),
+            ("{0} 1\n\n{0} 2\n", r"line 3: 'ant 0.JPEG' is listed twice"),
+            ("{0} 1\nalone\n", r"line 2: 'alone' is not 'FILE LABEL'"),
+            ("{0} 1\ngone.png 1\nlost.png 2\n", r"names 2 of 3 files that do not exist: gone.png"),
+            ("", r"holds 0 images"),
+        ],
+    )
+    def test_what_is_wrong_with_it(self, flat, text, says):
+        (flat / "labels.txt").write_text(text.format(*self.files))
+        with pytest.raises(InputError, match=says):
+            read(flat)
+
+    def test_csv_of_other_columns(self, flat):
+        (flat / "labels.csv").write_text(f"{self.files[0]},1,0.5\n")
+        with pytest.raises(InputError, match=r"line 1: .* is not 'FILE,LABEL'"):
+            read(flat)
+
+    def test_two_of_them_and_no_text(self, flat):
+        (flat / "labels.txt").write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(InputError, match=r"labels.txt' is no text in UTF-8"):
+            read(flat)
+        (flat / "labels.csv").write_text("")
+        with pytest.raises(InputError, match=r"has labels.txt and labels.csv; keep one"):
+            read(flat)
 
 
 def test_missing_and_empty(tmp_path):
@@ -128,21 +225,22 @@ def test_missing_and_empty(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="does not exist or is no folder"):
         read(tmp_path / "file")
-    (tmp_path / "empty" / "ant").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds 0 images in 1 class folders; expected PATH/CLASS"):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty' holds 0 images; expected PATH/CLASS/IMAGE, or"):
         read(tmp_path / "empty")
 
 
-def test_another_number_of_classes(folder):
-    with pytest.raises(InputError, match="has 3 class folders, but the supernet knows 2 classes"):
-        read(folder, classes=("ant", "bee"))
+def test_fifty_thousand_files_are_listed_in_a_moment(tmp_path, monkeypatch):
+    from hwsearch.evaluate import imagefolder
 
-
-@pytest.mark.parametrize("n", [3, 7])
-def test_a_handful_of_images_is_enough(n, tmp_path):
-    for i in range(n):
-        save(tmp_path / "only" / f"{i}.png", (i, i, i))
-    splits = read(tmp_path, sizes=SplitSizes())
-    assert all(len(images) >= 1 for images, _ in splits.values())
-    seen = [tuple(c) for images, _ in splits.values() for c in colours(images)]
-    assert sorted(seen) == [(i, i, i) for i in range(n)]
+    listed = {
+        f"n{number:04}": [f"n{number:04}/{i}.JPEG" for i in range(50)] for number in range(1000)
+    }
+    monkeypatch.setattr(imagefolder, "_by_folder", lambda root: listed)
+    begin = time.perf_counter()
+    splits, _ = read_imagefolder(tmp_path, [str(number) for number in range(1000)])
+    assert time.perf_counter() - begin < 5
+    assert [len(files.paths) for files in splits.values()] == [2000, 2500, 2500]
+    counts = np.bincount(splits["search"].labels, minlength=1000)
+    assert counts.min() >= 2
+    assert counts.max() <= 3

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hwsearch.errors import EvaluationError
-from hwsearch.evaluate.recalibrate import recalibrate
+from hwsearch.evaluate.recalibrate import batch_moments, recalibrate
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -67,6 +67,16 @@ def test_equal_to_a_direct_computation(network, batches):
     for norm, (mean, var) in ((network[1], first), (network[4], second)):
         np.testing.assert_allclose(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(norm.running_var, var, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_many_values_lose_no_precision(layout):
+    """Half a million values per channel, summed up one by one in single precision, would."""
+    values = np.random.default_rng(0).standard_normal((60, 4, 96, 96), np.float32) * 1.5 + 0.7
+    mean, var = batch_moments(torch.from_numpy(values).contiguous(memory_format=layout))
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(var, exact.var(axis=(0, 2, 3)), rtol=1e-6)
 
 
 def test_uneven_batches_are_weighted(network, batches):

@@ -1,13 +1,14 @@
 """Data by name: what fits is read, what does not is refused with what was expected."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hwsearch import load_task
-from hwsearch.errors import InputError
+from hwsearch.errors import DataError, InputError
 from hwsearch.evaluate.sources import image_preprocess
 from hwsearch.evaluate.task import Task
 from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
@@ -68,6 +69,22 @@ def test_npz_of_images(write, saver):
     np.testing.assert_array_equal(
         fed["image"], image_preprocess(PREPROCESSING)(arrays["search.image"])
     )
+
+
+def test_arrays_are_refused_for_another_resolution(write):
+    samples = load(write(image_arrays())).search
+    larger = replace(IMAGES, inputs=(TensorSpec(name="image", shape=(3, 9, 9)),))
+    assert len(list(samples.batches(4, IMAGES))) == 2
+    with pytest.raises(DataError, match=r"image is of shape \(3, 6, 6\).*\(3, 9, 9\)") as caught:
+        next(samples.batches(4, larger))
+    assert "--freeze resolution" in str(caught.value)
+
+
+def test_calibration_batch_of_arrays(write):
+    task = load(write(image_arrays()))
+    assert (task.calibration_batch, task.warnings) == (125, ())
+    with pytest.raises(InputError, match="calibration_batch is 0; give a whole number from 1 up"):
+        replace(task, calibration_batch=0)
 
 
 def test_npz_of_ready_images(write):
@@ -216,6 +233,14 @@ def test_imagefolder_for_tokens(tmp_path):
     folder = image_folder(tmp_path / "images")
     with pytest.raises(InputError, match="the inputs of this supernet are no images"):
         load(f"imagefolder:{folder}", TOKENS)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 6), (3, 7, 7), (6, 6, 3)])
+def test_imagefolder_for_other_images(tmp_path, shape):
+    folder = image_folder(tmp_path / "images")
+    other = replace(IMAGES, inputs=(TensorSpec(name="image", shape=shape),))
+    with pytest.raises(InputError, match=r"not one RGB image \(3, 6, 6\)"):
+        load(f"imagefolder:{folder}", other)
 
 
 def test_tilde_is_the_home_folder(tmp_path, monkeypatch):

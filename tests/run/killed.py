@@ -23,6 +23,7 @@ import tests.run.search_parts as parts
 BUDGET = 16
 # Name -> where it dies: an owner's function, in its n-th call, before or after what it does.
 MOMENTS = {
+    "beginning": ("hwsearch.run.folder", "write_config", 1, "after"),
     "proposed": ("hwsearch.trials_sqlite:SqliteStore", "propose", 1, "after"),
     "started": ("hwsearch.trials_sqlite:SqliteStore", "start", 6, "after"),
     "scoring": ("hwsearch.trials_sqlite:SqliteStore", "add", 10, "after"),

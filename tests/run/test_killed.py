@@ -23,6 +23,7 @@ TIMED = ("latency", "search")
 
 # Moment -> trials done and open, and search measurements stored, when the kill came.
 LEFT = {
+    "beginning": (0, 0, 0),
     "proposed": (0, 4, 0),
     "started": (4, 4, 8),
     "scoring": (8, 4, 18),

@@ -14,6 +14,8 @@ FULL = RunConfig(
     tactic="nsga2",
     seed=3,
     batch=2,
+    freeze=("stage1.*=max",),
+    only=("resolution in 160,192", "act in 'relu'"),
 )
 RECORDED = {"weights": "0123", "device": {"cpu": "some CPU", "threads": 2}}
 
@@ -29,6 +31,15 @@ def test_writing_again_replaces(tmp_path):
     write_config(tmp_path, RunConfig(), RECORDED)
     write_config(tmp_path, FULL, RECORDED)
     assert read_config(tmp_path)[0] == FULL
+
+
+def test_a_file_of_before_there_were_rules_is_read(tmp_path):
+    content = "[search]\nsupernet = 'cifar10-resnet'\nbudget = 7\n[recorded]\nweights = '0123'\n"
+    (tmp_path / "config.toml").write_text(content)
+    config, recorded = read_config(tmp_path)
+    assert config == RunConfig(budget=7)
+    assert (config.freeze, config.only) == ((), ())
+    assert recorded == {"weights": "0123"}
 
 
 def test_another_budget_changes_nothing_else():
@@ -64,6 +75,8 @@ def test_refuses(settings, message):
         ("[search]\nbugdet = 3\n[recorded]\n", "unknown setting in .*Did you mean 'budget'"),
         ("[search]\nbudget = 'many'\n[recorded]\n", "budget is 'many'"),
         ("[search]\nobjectives = 'top1'\n[recorded]\n", "objectives is 'top1'"),
+        ("[search]\nfreeze = 'a=1'\n[recorded]\n", "freeze is 'a=1'; give a list"),
+        ("[search]\nonly = [3]\n[recorded]\n", "only is"),
         ("[search]\nsupernet = 3\n[recorded]\n", "supernet is 3"),
     ],
 )

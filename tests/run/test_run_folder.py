@@ -93,7 +93,7 @@ class TestFinishedRun:
             "latency", "latency_low", "latency_high",
             "p90_ms", "p99_ms", "rounds",
             "macs", "params", "bytes",
-            "subnet",
+            "weights", "subnet",
             *names,
         ]  # fmt: skip
         assert (run.folder / run.front["subnet"][0] / "model.onnx").is_file()
