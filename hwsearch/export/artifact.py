@@ -1,12 +1,7 @@
 """The folder of one exported subnet: model, weights, ``infer.py`` and card."""
 
-import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +14,7 @@ from hwsearch.errors import InputError
 from hwsearch.export.infer import infer_script
 from hwsearch.export.probe import TOLERANCE, probe_inputs, torch_outputs
 from hwsearch.export.trace import OPSET
+from hwsearch.files import sha256_of, write_atomic
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
@@ -34,38 +30,6 @@ class Exported:
     arch: Architecture
     subnet: nn.Module
     model: onnx.ModelProto
-
-
-@contextmanager
-def staged_folder(final: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``final`` that takes its name at the end, unless an error comes.
-
-    What stood under the final name is replaced; a folder under that name is always complete.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
-    try:
-        folder.chmod(0o755)
-        yield folder
-        if final.exists():
-            shutil.rmtree(final)
-        folder.rename(final)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, flush it to disk, and rename it."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
@@ -99,7 +63,7 @@ def write_card(
     """
     arch = exported.arch
     spec = net.input_spec(arch)
-    one = net.space.architectures([arch])
+    one = arch.space.architectures([arch])
     probe = probe_inputs(spec.inputs)
     card = {
         "schema": SCHEMA,
@@ -109,6 +73,7 @@ def write_card(
             "name": net.name,
             "checkpoint": net.checkpoint,
             "digest": net.digest,
+            "untrained": net.untrained,
             "licence": net.card.licence,
             "source": net.card.source,
         },
@@ -145,9 +110,3 @@ def read_card(folder: Path) -> dict[str, Any]:
         found = card.get("schema") if isinstance(card, dict) else type(card).__name__
         raise InputError(f"{str(path)!r} has schema {found!r}; this version reads {SCHEMA}")
     return card
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

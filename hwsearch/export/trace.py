@@ -1,80 +1,19 @@
-"""A subnet's ONNX graph: traced with its own names, batch norm folded, metadata written."""
+"""Tracing a network into an ONNX graph: a whole subnet, or one of its blocks."""
 
 import io
-import json
 import warnings
-from collections.abc import Mapping
 
 import onnx
-import onnx_ir as ir
 import torch
 from torch import nn
 
-from hwsearch.export.fold import drop_identities, fold_batch_norms
-from hwsearch.space import Architecture
-from hwsearch.supernets.base import InputSpec, Supernet
+from hwsearch.supernets.base import InputSpec
 
 OPSET = 17
-PREFIX = "hwsearch."
 
 
-def to_onnx(
-    net: Supernet,
-    arch: Architecture,
-    subnet: nn.Module | None = None,
-    *,
-    calibration: str | None = None,
-) -> onnx.ModelProto:
-    """Export the subnet of an architecture.
-
-    The same architecture, weights and statistics give the same bytes.
-
-    Args:
-        net: The supernet that the architecture belongs to.
-        arch: The architecture.
-        subnet: Its recalibrated network; None takes ``net.subnet(arch)`` as it is, whose batch
-            statistics are those of the checkpoint, if any.
-        calibration: Digest of the samples that the statistics come from, for the metadata.
-
-    Returns:
-        A model with a dynamic batch, named inputs and outputs, batch norm folded into the
-        convolutions before it, and the architecture and preprocessing as metadata.
-    """
-    spec = net.input_spec(arch)
-    model = ir.from_proto(_trace(subnet if subnet is not None else net.subnet(arch), spec))
-    drop_identities(model.graph)
-    folded = fold_batch_norms(model.graph)
-    model.graph.name = f"{net.card.name}-{arch.key}"
-    model.producer_name, model.producer_version = "hwsearch", None
-    model.metadata_props.update(_metadata(net, arch, spec, calibration, folded))
-    return ir.to_proto(model)
-
-
-def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """Return what `to_onnx` wrote into a model, without the prefix."""
-    return {
-        prop.key.removeprefix(PREFIX): prop.value
-        for prop in model.metadata_props
-        if prop.key.startswith(PREFIX)
-    }
-
-
-def _metadata(
-    net: Supernet, arch: Architecture, spec: InputSpec, calibration: str | None, folded: int
-) -> Mapping[str, str]:
-    stated = {
-        "supernet": net.card.name,
-        "checkpoint": net.digest,
-        "calibration": calibration or "none",
-        "architecture": json.dumps(arch.mapping, sort_keys=True),
-        "key": arch.key,
-        "input": json.dumps(spec.to_dict(), sort_keys=True),
-        "params_folded": str(folded),
-    }
-    return {f"{PREFIX}{name}": value for name, value in stated.items()}
-
-
-def _trace(subnet: nn.Module, spec: InputSpec) -> onnx.ModelProto:
+def trace(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
+    """Trace a network in eval mode, with its own names for its tensors and a dynamic batch."""
     sample = tuple(
         torch.zeros((2, *tensor.shape), dtype=getattr(torch, tensor.dtype))
         for tensor in spec.inputs
@@ -85,7 +24,7 @@ def _trace(subnet: nn.Module, spec: InputSpec) -> onnx.ModelProto:
         # The tracing exporter is deprecated in favour of one that takes seconds a model.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            subnet.eval(),
+            network.eval(),
             sample,
             buffer,  # type: ignore[arg-type]  # takes files too
             dynamo=False,

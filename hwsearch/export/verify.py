@@ -23,9 +23,9 @@ from hwsearch.export.artifact import (
     WEIGHTS,
     Exported,
     read_card,
-    sha256_of,
 )
 from hwsearch.export.count import count_macs, count_params
+from hwsearch.export.model import read_metadata
 from hwsearch.export.probe import (
     TOLERANCE,
     disagreement,
@@ -33,7 +33,7 @@ from hwsearch.export.probe import (
     probe_inputs,
     torch_outputs,
 )
-from hwsearch.export.trace import read_metadata
+from hwsearch.files import sha256_of
 from hwsearch.supernets.base import TensorSpec
 
 INFER_TIMEOUT_S = 120

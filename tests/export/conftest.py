@@ -2,9 +2,10 @@ import pytest
 
 from hwsearch.devices import load_device
 from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.export.artifact import MODEL, Exported, staged_folder, write_card, write_files
+from hwsearch.export.artifact import MODEL, Exported, write_card, write_files
+from hwsearch.export.model import to_onnx
 from hwsearch.export.probe import probe_inputs
-from hwsearch.export.trace import to_onnx
+from hwsearch.files import staged_folder
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hwsearch.export.artifact import Exported
-from hwsearch.export.trace import to_onnx
+from hwsearch.export.model import to_onnx
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.supernets.base import Card, InputSpec, Supernet, TensorSpec
 

@@ -17,12 +17,10 @@ from hwsearch.export.artifact import (
     MODEL,
     WEIGHTS,
     read_card,
-    sha256_of,
-    staged_folder,
-    write_atomic,
     write_files,
 )
 from hwsearch.export.probe import probe_inputs, torch_outputs
+from hwsearch.files import sha256_of, staged_folder, write_atomic
 from hwsearch.supernets.base import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
 
@@ -86,7 +84,7 @@ def test_write_atomic_keeps_the_old_file_on_an_error(tmp_path, monkeypatch):
     def full(handle):
         raise OSError("no space left")
 
-    monkeypatch.setattr("hwsearch.export.artifact.os.fsync", full)
+    monkeypatch.setattr("hwsearch.files.os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         write_atomic(path, "new")
     assert path.read_text() == "old"

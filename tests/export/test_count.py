@@ -7,7 +7,7 @@ from torch import nn
 
 from hwsearch.errors import VerificationError
 from hwsearch.export.count import count_macs, count_params
-from hwsearch.export.trace import read_metadata
+from hwsearch.export.model import read_metadata
 from hwsearch.supernets.base import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
 

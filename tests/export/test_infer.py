@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hwsearch.evaluate.imagefolder import read_imagefolder
-from hwsearch.evaluate.sources import image_preprocess
-from hwsearch.evaluate.splits import SplitSizes
+from hwsearch.evaluate.sources import load_task
 from hwsearch.export.artifact import INFER
 from hwsearch.export.probe import torch_outputs
 
@@ -41,9 +39,9 @@ def test_image(size, written, exported_of, tmp_path):
     (tmp_path / "only").mkdir()
     for i in range(3):
         picture.save(tmp_path / "only" / f"{i}.png")
-    images, _ = read_imagefolder(tmp_path, spec.preprocessing, SplitSizes(), ())["search"]
-    fed = image_preprocess(spec.preprocessing)(images)
-    (expected,) = torch_outputs(exported.subnet, {"picture": fed})
+    task = load_task(f"imagefolder:{tmp_path}", spec, "")
+    ((fed, _),) = task.search.batches(1)
+    (expected,) = torch_outputs(exported.subnet, fed)
     scores = scores_of(infer(written("test-images"), tmp_path / "only" / "0.png"))
     assert list(scores.values()) == sorted(scores.values(), reverse=True)
     assert set(scores) == set(spec.classes)

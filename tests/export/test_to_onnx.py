@@ -10,8 +10,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from hwsearch import to_onnx
+from hwsearch.export.model import read_metadata
 from hwsearch.export.probe import probe_inputs, torch_outputs
-from hwsearch.export.trace import read_metadata
 from hwsearch.supernets.base import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
 

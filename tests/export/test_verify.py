@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from test_count import Tied
 
 from hwsearch.errors import HwsearchError, InputError, VerificationError
-from hwsearch.export.artifact import CARD, INFER, MODEL, WEIGHTS, sha256_of, write_files
+from hwsearch.export.artifact import CARD, INFER, MODEL, WEIGHTS, write_files
+from hwsearch.export.model import to_onnx
 from hwsearch.export.probe import disagreement, labels_agree, probe_inputs
-from hwsearch.export.trace import to_onnx
 from hwsearch.export.verify import check_probe, run_infer, verify_artifact, verify_export
+from hwsearch.files import sha256_of
 from hwsearch.supernets.base import InputSpec, TensorSpec
 
 NAME = "test-images"

@@ -1,0 +1,183 @@
+"""A subnet's ONNX graph, put together from graphs of its blocks that are traced once and kept."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import onnx_ir as ir
+from torch import Tensor, nn
+
+from hwsearch.blocks import Block
+from hwsearch.export.fold import drop_identities
+from hwsearch.export.trace import trace
+from hwsearch.supernets.base import InputSpec, Network, TensorSpec
+
+# Graphs of these operators alone are right for inputs of every height and width.
+SIZELESS = frozenset(
+    (
+        "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "Conv", "Div",
+        "Flatten", "Gemm", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity",
+        "LeakyRelu", "MaxPool", "Mul", "Relu", "Sigmoid", "Sub", "Tanh",
+    )
+)  # fmt: skip
+
+
+class NotAChainError(Exception):
+    """Why a subnet cannot be assembled; it is traced as a whole then."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockGraph:
+    """The traced graph of one block, with the names that its tensors have in the block.
+
+    Attributes:
+        graph: One input, one output.
+        learned: Initialisers without numbers, to be filled with a subnet's own tensors.
+    """
+
+    graph: ir.Graph
+    learned: frozenset[str]
+
+
+_kept: WeakKeyDictionary[Network, dict[Any, BlockGraph]] = WeakKeyDictionary()
+
+
+def assemble(
+    network: Network, blocks: list[Block] | None, subnet: nn.Module, spec: InputSpec, opset: int
+) -> ir.Model:
+    """Join the graphs of the blocks, filled with the subnet's tensors.
+
+    Args:
+        network: What the graphs are kept for.
+        blocks: The chain that the subnet is, or None.
+        subnet: Where numbers come from.
+        spec: Names of input and output.
+        opset: Version of the operators.
+
+    Returns:
+        A model with a dynamic batch; batch norms are not folded yet.
+
+    Raises:
+        NotAChainError: It is no chain, has other than one input and output, or a block's graph
+            holds numbers that are none of its tensors.
+    """
+    if not blocks:
+        raise NotAChainError("it is no chain of blocks")
+    if len(spec.inputs) != 1 or len(spec.outputs) != 1:
+        raise NotAChainError(f"{len(spec.inputs)} inputs and {len(spec.outputs)} outputs")
+    try:
+        kept = _kept.setdefault(network, {})
+    except TypeError:  # a network that cannot be a key has its blocks traced every time
+        kept = {}
+    state = {**dict(subnet.named_parameters()), **dict(subnet.named_buffers())}
+    start = _value(spec.inputs[0].name, ("batch", *spec.inputs[0].shape))
+    graph = ir.Graph([start], [], nodes=[], opset_imports={"": opset})
+    last = start
+    for block in blocks:
+        block_graph = _block_graph(kept, block, subnet, is_last=block is blocks[-1])
+        last = _append(graph, block, block_graph, last, state)
+    # The last graph is of just this input size, so that its output's shape holds.
+    output = _block_graph(kept, blocks[-1], subnet, is_last=True).graph.outputs[0]
+    last.name, last.shape, last.type = spec.outputs[0], output.shape, output.type
+    graph.outputs.append(last)
+    return ir.Model(graph, ir_version=_ir_version(opset))
+
+
+def _block_graph(
+    kept: dict[Any, BlockGraph], block: Block, subnet: nn.Module, *, is_last: bool
+) -> BlockGraph:
+    """Find or trace the graph of a block; one that may depend on the image's size is its own."""
+    spec = block.spec
+    sizeless = (spec.kind, spec.hyperparameters, spec.input_shape[:1], len(spec.input_shape))
+    # The last one says the shape of the output.
+    for key in (spec,) if is_last else (sizeless, spec):
+        if key in kept:
+            return kept[key]
+    made = _trace_block(block, subnet.get_submodule(block.name))
+    any_size = all(node.op_type in SIZELESS for node in made.graph)
+    kept[sizeless if any_size and not is_last else spec] = made
+    return made
+
+
+def _trace_block(block: Block, module: nn.Module) -> BlockGraph:
+    spec = InputSpec(
+        inputs=(TensorSpec(name="input", shape=block.spec.input_shape, dtype=block.spec.dtype),),
+        outputs=("output",),
+    )
+    graph = ir.from_proto(trace(module, spec)).graph
+    drop_identities(graph)
+    names = {*dict(module.named_parameters()), *dict(module.named_buffers())}
+    if any(_may_be_weights(constant) for constant in _constants(graph, names)):
+        raise NotAChainError(f"block {block.name} holds numbers that are no tensor of it")
+    learned = frozenset(names & set(graph.initializers))
+    for name in learned:
+        graph.initializers[name].const_value = None  # that subnet's numbers are not needed
+    return BlockGraph(graph, learned)
+
+
+def _constants(graph: ir.Graph, names: set[str]) -> Iterator[ir.TensorProtocol]:
+    """Every tensor that the graph holds besides the tensors of these names."""
+    for name, value in graph.initializers.items():
+        if name not in names and value.const_value is not None:
+            yield value.const_value
+    for node in graph:
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.TENSOR:
+                yield attribute.as_tensor()
+
+
+def _may_be_weights(constant: ir.TensorProtocol) -> bool:
+    """Whether a constant may come from one subnet's weights; those of shapes and norms do not."""
+    array = constant.numpy()
+    return bool(np.issubdtype(array.dtype, np.floating) and np.ptp(array) > 0)
+
+
+def _append(
+    graph: ir.Graph,
+    block: Block,
+    made: BlockGraph,
+    start: ir.Value,
+    state: Mapping[str, Tensor],
+) -> ir.Value:
+    """Copy a block's nodes behind a value, and return the value that they end in."""
+    values: dict[ir.Value, ir.Value] = {made.graph.inputs[0]: start}
+    for name, value in made.graph.initializers.items():
+        full_name, tensor = f"{block.name}.{name}", value.const_value
+        if name in made.learned:
+            tensor = ir.tensor(state[full_name].detach().numpy(), name=full_name)
+        values[value] = ir.Value(
+            name=full_name, shape=value.shape, type=value.type, const_value=tensor
+        )
+        graph.register_initializer(values[value])
+    for node in made.graph:
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs=[None if value is None else values[value] for value in node.inputs],
+            attributes=list(node.attributes.values()),
+            outputs=[_copied(block, value, values) for value in node.outputs],
+            name=f"{block.name}{node.name}",
+        )
+        graph.append(copy)
+    return values[made.graph.outputs[0]]
+
+
+def _copied(block: Block, value: ir.Value, values: dict[ir.Value, ir.Value]) -> ir.Value:
+    copied = ir.Value(name=f"{block.name}{value.name}")
+    values[value] = copied
+    return copied
+
+
+def _value(name: str, shape: tuple[int | str, ...]) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+
+
+@cache
+def _ir_version(opset: int) -> int:
+    from onnx import helper
+
+    found: int = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+    return found

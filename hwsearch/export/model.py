@@ -1,0 +1,85 @@
+"""A subnet's ONNX file: its graph, batch norm folded, metadata written."""
+
+import json
+
+import onnx
+import onnx_ir as ir
+from torch import nn
+
+from hwsearch.export.assemble import NotAChainError, assemble
+from hwsearch.export.fold import drop_identities, fold_batch_norms
+from hwsearch.export.trace import OPSET, trace
+from hwsearch.space import Architecture
+from hwsearch.supernets.base import InputSpec, Supernet
+
+PREFIX = "hwsearch."
+
+
+def to_onnx(
+    net: Supernet,
+    arch: Architecture,
+    subnet: nn.Module | None = None,
+    *,
+    calibration: str | None = None,
+) -> onnx.ModelProto:
+    """Export the subnet of an architecture.
+
+    The same architecture, weights and statistics give the same bytes.
+
+    Args:
+        net: The supernet that the architecture belongs to.
+        arch: The architecture.
+        subnet: Its recalibrated network; None takes ``net.subnet(arch)`` as it is, whose batch
+            statistics are those of the checkpoint, if any.
+        calibration: Digest of the samples that the statistics come from, for the metadata.
+
+    Returns:
+        A model with a dynamic batch, named inputs and outputs, batch norm folded into the
+        convolutions before it, and the architecture and preprocessing as metadata. It is put
+        together from graphs of the blocks, each traced once and kept; a subnet that is no chain
+        is traced as a whole, and the entry ``hwsearch.graph`` of the metadata says so.
+    """
+    spec = net.input_spec(arch)
+    model, made = _graph(net, arch, subnet if subnet is not None else net.subnet(arch), spec)
+    folded = fold_batch_norms(model.graph)
+    model.graph.name = f"{net.card.name}-{arch.key}"
+    model.producer_name, model.producer_version = "hwsearch", None
+    stated = _metadata(net, arch, spec, calibration)
+    stated |= {"params_folded": str(folded), "graph": made}
+    model.metadata_props.update({f"{PREFIX}{name}": value for name, value in stated.items()})
+    return ir.to_proto(model)
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Return what `to_onnx` wrote into a model, without the prefix."""
+    return {
+        prop.key.removeprefix(PREFIX): prop.value
+        for prop in model.metadata_props
+        if prop.key.startswith(PREFIX)
+    }
+
+
+def _graph(
+    net: Supernet, arch: Architecture, subnet: nn.Module, spec: InputSpec
+) -> tuple[ir.Model, str]:
+    """Assemble the graph from blocks, or trace it; and say which."""
+    try:
+        chain = net.blocks(arch)
+        return assemble(net.network, chain, subnet.eval(), spec, OPSET), "assembled from blocks"
+    except NotAChainError as reason:
+        model = ir.from_proto(trace(subnet, spec))
+        drop_identities(model.graph)
+        return model, f"traced as a whole: {reason}"
+
+
+def _metadata(
+    net: Supernet, arch: Architecture, spec: InputSpec, calibration: str | None
+) -> dict[str, str]:
+    return {
+        "supernet": net.card.name,
+        "checkpoint": net.digest,
+        "calibration": calibration or "none",
+        "architecture": json.dumps(arch.mapping, sort_keys=True),
+        "key": arch.key,
+        "input": json.dumps(spec.to_dict(), sort_keys=True),
+    }
