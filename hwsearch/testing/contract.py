@@ -1,0 +1,134 @@
+"""All checks by name, and the one call that runs them."""
+
+import unittest
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from hwsearch.errors import ContractError
+from hwsearch.supernets.base import Network, Supernet
+from hwsearch.testing import behaviour, building, chain, declared, shipping
+from hwsearch.testing.examined import Examined
+
+MAX_PROBLEMS = 3
+# Nothing else can be run where one of these fails.
+FIRST = (
+    declared.declares_what_it_owes,
+    declared.input_spec_is_plain,
+    building.subnets_build,
+    building.subnets_answer_as_promised,
+)
+THEN = (
+    declared.space_reads_only_its_own,
+    building.equal_architectures_are_equal_networks,
+    building.memory_is_never_shared,
+    building.global_seed_is_untouched,
+    behaviour.every_choice_matters,
+    behaviour.every_input_matters,
+    behaviour.samples_do_not_see_their_batch,
+    behaviour.statistics_are_recalibrated,
+    chain.blocks_chain_to_the_network,
+    chain.blocks_own_every_parameter,
+    chain.block_inputs_are_honest,
+    chain.equal_specs_cost_the_same,
+    chain.equal_specs_are_equal_modules,
+    chain.costs_are_counted_ones,
+    shipping.onnx_agrees,
+    shipping.onnx_counts_the_same,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check; call it with a supernet, a family's network, or `Examined` to share work.
+
+    Attributes:
+        problems: Yields what is wrong, one sentence or two for each.
+    """
+
+    problems: Callable[[Examined], Iterator[str]]
+
+    @property
+    def name(self) -> str:
+        """Its name among `CHECKS`."""
+        return self.problems.__name__
+
+    @property
+    def owed(self) -> str:
+        """What it makes sure of."""
+        return (self.problems.__doc__ or "").strip().splitlines()[0]
+
+    def __call__(self, net: Supernet | Network | Examined) -> None:
+        """Run the check.
+
+        Raises:
+            ContractError: It failed.
+            unittest.SkipTest: It does not apply to this supernet; the text says why.
+        """
+        subject = net if isinstance(net, Examined) else Examined(net)
+        if found := self.run(subject):
+            raise ContractError(_report(subject, {self.name: found}), {self.name: found})
+
+    def run(self, subject: Examined) -> list[str]:
+        """Return the first few problems.
+
+        Raises:
+            unittest.SkipTest: The check does not apply; the text says why.
+        """
+        found: list[str] = []
+        try:
+            found.extend(islice(self.problems(subject), MAX_PROBLEMS))
+        except unittest.SkipTest:
+            raise
+        except ContractError as error:
+            found.append(str(error))
+        except Exception as error:  # noqa: BLE001 - a family is a stranger's code
+            found.append(f"{type(error).__name__}: {error}")
+        return found
+
+
+CHECKS = {problems.__name__: Check(problems) for problems in (*FIRST, *THEN)}
+
+
+def check_supernet(net: Supernet | Network | Examined) -> dict[str, str]:
+    """Check everything that a supernet owes.
+
+    A few architectures stand for all: the smallest, the largest and some random ones of the
+    whole space. Use a family's miniature; a full-size network passes too, but takes its time.
+
+    Args:
+        net: A loaded supernet, or what a family's ``load`` or ``tiny`` returns.
+
+    Returns:
+        Name of each check that does not apply, and why.
+
+    Raises:
+        ContractError: Checks failed; its text names each with what was found and what to do.
+    """
+    subject = net if isinstance(net, Examined) else Examined(net)
+    failed: dict[str, list[str]] = {}
+    skipped: dict[str, str] = {}
+    for check in map(Check, FIRST):
+        if found := check.run(subject):
+            only = {check.name: found}
+            note = "\nThe checks after it were not run: they need this one to pass."
+            raise ContractError(_report(subject, only) + note, only)
+    for check in map(Check, THEN):
+        try:
+            found = check.run(subject)
+        except unittest.SkipTest as reason:
+            skipped[check.name] = str(reason)
+        else:
+            failed |= {check.name: found} if found else {}
+    if failed:
+        raise ContractError(_report(subject, failed), failed)
+    return skipped
+
+
+def _report(subject: Examined, failed: dict[str, list[str]]) -> str:
+    count = f"{len(failed)} of {len(CHECKS)} checks" if len(failed) > 1 else "a check"
+    lines = [f"supernet {subject.name!r} does not do what a supernet owes; {count} failed:"]
+    for name, problems in failed.items():
+        lines.append(f"{name}: {CHECKS[name].owed}")
+        lines += [f"  - {problem}" for problem in problems]
+    return "\n".join(lines)

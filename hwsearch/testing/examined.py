@@ -1,0 +1,178 @@
+"""The supernet under examination, and what its checks share because it is costly to make."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hwsearch.blocks import Block
+from hwsearch.errors import ContractError
+from hwsearch.export.model import to_onnx
+from hwsearch.export.probe import probe_inputs, torch_outputs
+from hwsearch.space import Architecture, SearchSpace
+from hwsearch.supernets.base import InputSpec, Network, Supernet
+from hwsearch.supernets.costs import module_costs
+from hwsearch.supernets.zoo import OWED
+
+N_RANDOM = 2
+Inputs = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One architecture and how to get it.
+
+    Attributes:
+        arch: The architecture.
+        call: An expression of its space that gives it.
+    """
+
+    arch: Architecture
+    call: str
+
+    def __str__(self) -> str:
+        return f"architecture {self.arch.key} ({self.call})"
+
+
+class Examined:
+    """A supernet with subnets, outputs and costs that are made once for all checks.
+
+    The checks see the whole space of the family, whatever a search would leave at its default.
+
+    Args:
+        net: A loaded supernet or what a family's ``load`` or ``tiny`` returns.
+
+    Attributes:
+        network: The family's own object.
+    """
+
+    def __init__(self, net: Supernet | Network) -> None:
+        self.network: Network = net.network if isinstance(net, Supernet) else net
+        self._given = net
+        self._subnets: dict[str, nn.Module] = {}
+        self._blocks: dict[str, list[Block] | None] = {}
+        self._models: dict[str, onnx.ModelProto] = {}
+        self._costs: dict[str, tuple[int, int]] = {}
+
+    @property
+    def name(self) -> str:
+        """What messages call the supernet."""
+        if isinstance(self._given, Supernet):
+            return self._given.name
+        name = getattr(getattr(self.network, "card", None), "name", None)
+        return str(name or type(self.network).__name__)
+
+    @property
+    def lacking(self) -> list[str]:
+        """Owed attributes that are not there."""
+        return [name for name in OWED if not hasattr(self.network, name)]
+
+    @cached_property
+    def net(self) -> Supernet:
+        """The network with all that is computed from it."""
+        if isinstance(self._given, Supernet):
+            return self._given
+        if self.lacking:
+            raise ContractError(f"supernet {self.name!r} lacks {', '.join(self.lacking)}")
+        return Supernet(self.name, self.network)
+
+    @property
+    def space(self) -> SearchSpace:
+        """Every choice of the family, with every option."""
+        return self.network.space
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """The smallest, the largest and random architectures, each once."""
+        space = self.space
+        drawn = enumerate(space.sample(N_RANDOM, seed=0))
+        found = [
+            Case(space.smallest()[0], "space.smallest()[0]"),
+            Case(space.largest()[0], "space.largest()[0]"),
+            *(Case(arch, f"space.sample({N_RANDOM}, seed=0)[{i}]") for i, arch in drawn),
+        ]
+        return list({case.arch.key: case for case in reversed(found)}.values())[::-1]
+
+    def build(self, case: Case) -> nn.Module:
+        """Ask for the subnet anew; a check may change it."""
+        with during(f"{case}: subnet(arch)"):
+            return self.net.subnet(case.arch)
+
+    def subnet(self, case: Case) -> nn.Module:
+        """Return the subnet that checks share; none changes it."""
+        if case.arch.key not in self._subnets:
+            self._subnets[case.arch.key] = self.build(case)
+        return self._subnets[case.arch.key]
+
+    def spec(self, case: Case) -> InputSpec:
+        """Return what goes into the subnet and comes out."""
+        with during(f"{case}: input_spec(arch)"):
+            return self.net.input_spec(case.arch)
+
+    def blocks(self, case: Case) -> list[Block] | None:
+        """Return the subnet as a chain of blocks, or None; asked for once."""
+        if case.arch.key not in self._blocks:
+            with during(f"{case}: blocks(arch)"):
+                self._blocks[case.arch.key] = self.net.blocks(case.arch)
+        return self._blocks[case.arch.key]
+
+    def inputs(self, case: Case, n: int = 3, seed: int = 0) -> Inputs:
+        """Draw n (1 to 4) samples of every input."""
+        first, second = (
+            probe_inputs(self.spec(case).inputs, seed=2 * seed + half) for half in (0, 1)
+        )
+        return {name: np.concatenate([first[name], second[name]])[:n] for name in first}
+
+    def outputs(
+        self, case: Case, inputs: Inputs | None = None, subnet: nn.Module | None = None
+    ) -> list[NDArray[Any]]:
+        """Run a subnet on some inputs; without them, the shared one on three samples."""
+        fed = self.inputs(case) if inputs is None else inputs
+        network = self.subnet(case) if subnet is None else subnet
+        shapes = ", ".join(str(tuple(array.shape)) for array in fed.values())
+        with during(f"{case}: its subnet, on inputs of shape {shapes},"):
+            return torch_outputs(network, fed)
+
+    def model(self, case: Case) -> onnx.ModelProto:
+        """Return the ONNX model of the shared subnet."""
+        if case.arch.key not in self._models:
+            with during(f"{case}: its export to ONNX"):
+                self._models[case.arch.key] = to_onnx(self.net, case.arch, self.subnet(case))
+        return self._models[case.arch.key]
+
+    def costs(self, case: Case) -> tuple[int, int]:
+        """Return (MACs, parameters) counted on the shared subnet."""
+        if case.arch.key not in self._costs:
+            with during(f"{case}: its subnet, while its MACs were counted,"):
+                counted = module_costs(self.subnet(case), self.spec(case).inputs)
+            self._costs[case.arch.key] = counted
+        return self._costs[case.arch.key]
+
+
+@contextmanager
+def during(what: str) -> Iterator[None]:
+    """Say what of the family's code was running when an error came out of it."""
+    try:
+        yield
+    except ContractError:
+        raise
+    except Exception as error:
+        raise ContractError(f"{what} raised {type(error).__name__}: {error}") from error
+
+
+def unequal(a: dict[str, Tensor], b: dict[str, Tensor]) -> str | None:
+    """Return the first name whose tensor is not the same in both, or None."""
+    names = [*a, *(name for name in b if name not in a)]
+    for name in names:
+        if name not in a or name not in b:
+            return name
+        same = a[name].shape == b[name].shape and a[name].dtype == b[name].dtype
+        if not same or not bool((a[name] == b[name]).all()):
+            return name
+    return None
