@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from hwsearch.errors import HwsearchError, InfeasibleError, InputError
     from hwsearch.evaluate.sources import load_task
     from hwsearch.evaluate.task import Metric, Samples, Task
-    from hwsearch.export.trace import to_onnx
+    from hwsearch.export.model import to_onnx
     from hwsearch.objectives import Constraint, Objective
     from hwsearch.optimizer.optimize import optimize
     from hwsearch.optimizer.optimizer import Optimizer
     from hwsearch.run.folder import Run, resume, search
     from hwsearch.space import SearchSpace
+    from hwsearch.supernets.imported import import_checkpoint
     from hwsearch.supernets.zoo import load_supernet, supernet_names
     from hwsearch.surrogates import Predictor
 
@@ -37,11 +38,12 @@ _HOMES = {
     "Predictor": "surrogates",
     "load_supernet": "supernets.zoo",
     "supernet_names": "supernets.zoo",
+    "import_checkpoint": "supernets.imported",
     "load_task": "evaluate.sources",
     "Task": "evaluate.task",
     "Metric": "evaluate.task",
     "Samples": "evaluate.task",
-    "to_onnx": "export.trace",
+    "to_onnx": "export.model",
     "load_device": "devices",
     "measure": "devices",
     "search": "run.folder",
@@ -64,6 +66,7 @@ __all__ = [
     "Predictor",
     "load_supernet",
     "supernet_names",
+    "import_checkpoint",
     "load_task",
     "Task",
     "Metric",

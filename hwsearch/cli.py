@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failure, 2 usage or bad input, 3 nothing feasible, 130 int
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -15,7 +16,7 @@ from rich.table import Table
 
 import hwsearch
 from hwsearch.errors import HwsearchError, VerificationError
-from hwsearch.terminal import TerminalProgress, front_table
+from hwsearch.terminal import TerminalProgress, front_table, supernets_table
 
 
 class _Settings:
@@ -116,6 +117,14 @@ def search(
     constraint: Annotated[
         list[str] | None, typer.Option(help="Repeat it; for example 'latency <= 12'.")
     ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeat it; leave choices one option: 'stage1.*=max', 'a.width=32'."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeat it; leave choices some options: 'resolution in 160,192'."),
+    ] = None,
     budget: Annotated[int, typer.Option(help="How many architectures to evaluate.")] = 40,
     tactic: Annotated[str, typer.Option(help="hwsearch, nsga2 or random.")] = "hwsearch",
     seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
@@ -133,6 +142,8 @@ def search(
             data=data,
             objectives=objective,
             constraints=constraint,
+            freeze=freeze,
+            only=only,
             budget=budget,
             tactic=tactic,
             seed=seed,
@@ -247,17 +258,50 @@ def _check_model(path: Path) -> None:
 @app.command(epilog="Example:  hwsearch supernets --json")
 @_reporting
 def supernets(as_json: AsJson = False) -> None:
-    """List the supernets that are installed."""
+    """List the supernets that are installed and the checkpoints that were imported."""
+    from hwsearch.supernets.imported import imported_rows
     from hwsearch.supernets.zoo import load_family
 
     families = [load_family(name) for name in hwsearch.supernet_names()]
+    rows: list[dict[str, Any]] = [
+        {"name": f.name, "summary": f.summary, "family": None, "source": None} for f in families
+    ]
+    rows += imported_rows()
     if as_json:
-        print(json.dumps([{"name": f.name, "summary": f.summary} for f in families]))
+        print(json.dumps(rows))
+    else:
+        out.print(supernets_table(rows))
+
+
+@app.command("import", epilog="Example:  hwsearch import weights.pth --as my-supernet")
+@_reporting
+def import_(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A state dict: .safetensors, or a torch file of tensors only.")
+    ],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name to load it by.")],
+    supernet: Annotated[
+        str | None, typer.Option(help="Its family; default: recognised by keys and shapes.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a checkpoint to safetensors with a card, and remember it by name."""
+    from hwsearch.supernets.checkpoints import bundled_file
+
+    imported = hwsearch.import_checkpoint(checkpoint, name, supernet)
+    if as_json:
+        print(json.dumps({**asdict(imported), "folder": str(imported.folder)}))
         return
-    table = Table("supernet", "what it is")
-    for family in families:
-        table.add_row(family.name, family.summary)
-    out.print(table)
+    how = "given" if supernet else "recognised"
+    shipped = bundled_file(imported.family, "samples.npz").is_file()
+    data = "" if shipped else " --data imagefolder:FOLDER"
+    for title, text in (
+        ("family", f"{imported.family} ({how}): {imported.description}"),
+        ("tensors", f"{imported.tensors:,} with {imported.parameters:,} parameters"),
+        ("written", str(imported.folder)),
+        ("next", f"hwsearch search --supernet {name}{data} --out runs/{name}"),
+    ):
+        out.print(f"{title:8} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:  hwsearch devices --json")
@@ -288,6 +332,8 @@ def _print_run(run: "hwsearch.Run", as_json: bool) -> None:
         return
     names = [(o.name, o.unit) for o in run.objectives]
     out.print(front_table(members, names, run.select("knee")[0]))
+    for warning in run.recorded.get("warnings", ()):
+        out.print(f"note     {warning}", markup=False, highlight=False, soft_wrap=True)
     out.print(
         f"subnets  {run.folder}/subnets/KEY/model.onnx, card.json, infer.py", highlight=False
     )

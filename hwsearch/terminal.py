@@ -1,11 +1,12 @@
 """What the terminal shows: live progress and tables."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -103,6 +104,15 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
     for row in front.to_dict("records"):
         cells = [_cell(row, name) for name, _ in columns]
         table.add_row(str(row["key"]), *cells, "knee" if row["key"] == knee else "")
+    return table
+
+
+def supernets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out supernets, one row each, with ``name``, ``summary``, ``source`` and ``family``."""
+    table = Table("supernet", "what it is", "imported from")
+    for row in rows:
+        origin = f"{row['source']} ({row['family']})" if row["source"] else ""
+        table.add_row(*map(escape, (row["name"], row["summary"], origin)))
     return table
 
 

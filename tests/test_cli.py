@@ -21,7 +21,8 @@ import hwsearch
 from hwsearch.cli import app
 from hwsearch.supernets.zoo import load_supernet
 
-COMMANDS = ["search", "resume", "front", "export", "verify", "measure", "supernets", "devices"]
+COMMANDS = ["search", "resume", "front", "export", "verify", "measure", "supernets", "import"]
+COMMANDS += ["devices"]
 SMALL = ["--supernet", "test-images", "--device", "scripted"]
 SMALL += ["--data", "hwsearch_test_plugin:image_task", "--budget", "8", "--tactic", "random"]
 MAIN = "from hwsearch.cli import main; main()"
@@ -30,6 +31,10 @@ pytestmark = pytest.mark.timeout(300)  # whole commands in processes of their ow
 
 def call(*args):
     return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def named(command):
+    return command.name or command.callback.__name__
 
 
 def start(*args, cwd):
@@ -98,11 +103,11 @@ class TestHelp:
         result = call(command, "--help")
         assert result.exit_code == 0
         assert f"hwsearch {command}" in result.stdout.split("Example", 1)[1]
-        (registered,) = (c for c in app.registered_commands if c.callback.__name__ == command)
+        (registered,) = (c for c in app.registered_commands if named(c) == command)
         assert registered.callback.__doc__.split(".")[0] in " ".join(result.stdout.split())
 
     def test_these_are_all_commands(self):
-        assert [c.callback.__name__ for c in app.registered_commands] == COMMANDS
+        assert [named(command) for command in app.registered_commands] == COMMANDS
 
     def test_every_option_is_explained(self):
         for command in COMMANDS:
@@ -176,6 +181,19 @@ class TestFinishedRun:
         assert table.exit_code == 0
         assert f"{rows[0]['latency_ms']:.4g}" in table.stdout
 
+    def test_rules_hold(self, tmp_path):
+        given = ["--freeze", "stage1.*=max", "--freeze", "stage2.width=8"]
+        given += ["--only", "stage2.depth in 1,2", "--only", "*expansion in 2,3"]
+        result = call("search", *SMALL, *given, "--out", tmp_path / "run", "--json")
+        assert result.exit_code == 0, result.stderr
+        run = hwsearch.Run(tmp_path / "run")
+        assert run.config.freeze == ("stage1.*=max", "stage2.width=8")
+        assert run.config.only == ("stage2.depth in 1,2", "*expansion in 2,3")
+        trials = run.trials
+        assert len(trials) == 6  # 2 with one block, 4 with two
+        assert set(trials["stage1.width"]) == {8}
+        assert set(trials["stage2.block1.expansion"]) == {2, 3}
+
     def test_nothing_feasible_is_exit_code_3(self, tmp_path):
         result = call(
             "search", *SMALL, "--constraint", "latency <= 0.001", "--out", tmp_path / "run"
@@ -185,6 +203,77 @@ class TestFinishedRun:
         assert len(result.stderr.splitlines()) == 1
         assert len(hwsearch.Run(tmp_path / "run").trials) == 8
         assert call("resume", tmp_path / "run").exit_code == 3
+
+
+class TestImport:
+    @pytest.fixture(autouse=True)
+    def _checkpoint(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HWSEARCH_HOME", str(tmp_path / "home"))
+        monkeypatch.chdir(tmp_path)
+        self.state = load_supernet("cifar10-resnet").network.state
+        torch.save({"state_dict": self.state}, "weights.pth")
+        self.folder = tmp_path / "home" / "supernets" / "mine"
+
+    def test_says_what_it_found_where_it_is_and_what_to_do_next(self):
+        result = call("import", "weights.pth", "--as", "mine")
+        assert result.exit_code == 0, result.stderr
+        family, tensors, written, next_ = result.stdout.splitlines()
+        assert family.startswith("family   cifar10-resnet (recognised): ")
+        n_parameters = sum(tensor.numel() for tensor in self.state.values())
+        assert tensors == f"tensors  {len(self.state)} with {n_parameters:,} parameters"
+        assert written == f"written  {self.folder}"
+        command = next_.removeprefix("next     hwsearch ")
+        assert command == "search --supernet mine --out runs/mine"
+        result = call(*command.split(), "--device", "scripted", "--budget", 0)
+        refused(result, "budget is 0")
+
+    def test_data_are_asked_for_where_none_ship(self):
+        state = load_supernet("test-images").network.state
+        torch.save(state, "images.pth")
+        result = call("import", "images.pth", "--as", "mine", "--supernet", "test-images")
+        assert "family   test-images (given)" in result.stdout
+        assert "--supernet mine --data imagefolder:FOLDER --out runs/mine" in result.stdout
+
+    def test_as_json(self):
+        result = call("import", "weights.pth", "--as", "mine", "--json")
+        found = json.loads(result.stdout)
+        assert (found["name"], found["family"]) == ("mine", "cifar10-resnet")
+        assert found["folder"] == str(self.folder)
+        assert found["tensors"] == len(self.state)
+
+    def test_is_listed_with_family_and_source(self):
+        call("import", "weights.pth", "--as", "mine")
+        rows = {row["name"]: row for row in json.loads(call("supernets", "--json").stdout)}
+        assert (rows["mine"]["family"], rows["mine"]["source"]) == (
+            "cifar10-resnet",
+            "weights.pth",
+        )
+        assert rows["cifar10-resnet"]["family"] is None
+        assert "weights.pth" in call("supernets").stdout
+        (self.folder / "card.json").unlink()
+        result = call("supernets", "--json")
+        rows = {row["name"]: row for row in json.loads(result.stdout)}
+        assert "'mine' is damaged" in rows["mine"]["summary"]
+        assert "damaged" in call("supernets").stdout
+
+    @pytest.mark.parametrize(
+        ("given", "parts"),
+        [
+            (["nowhere.pth", "--as", "mine"], ["'nowhere.pth' does not exist"]),
+            (["weights.pth", "--as", "a b"], ["'a b' is not usable"]),
+            (["weights.pth", "--as", "test-images"], ["that of a registered supernet"]),
+            (["malicious.pth", "--as", "mine"], ["was refused, and nothing in it was run"]),
+            (
+                ["weights.pth", "--as", "mine", "--supernet", "test-images"],
+                ["is not of supernet 'test-images'", "It looks like 'cifar10-resnet'"],
+            ),
+        ],
+    )
+    def test_bad_input(self, given, parts):
+        torch.save({"state_dict": self.state, "extra": Malicious()}, "malicious.pth")
+        refused(call("import", *given), *parts)
+        assert not self.folder.exists()
+        assert not Path("executed").exists()
 
 
 class TestLists:
@@ -203,7 +292,8 @@ class TestLists:
 def refused(result, *parts):
     """Check that bad input got one line that names everything, and exit code 2."""
     assert result.exit_code == 2, result.output
-    assert result.stdout == ""
+    # Images have to be read before it is known that they cannot be decoded.
+    assert not [line for line in result.stdout.splitlines() if not line.startswith("read: ")]
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     for part in parts:
@@ -290,6 +380,20 @@ BAD_SEARCHES = {
     "computed objectives": (
         ["--objective", "macs", "--objective", "params"],
         ["macs, params are all computed", "add top1 or latency"],
+    ),
+    "freeze form": (["--freeze", "stage1.width"], ["'stage1.width'", "GLOB=VALUE"]),
+    "freeze name": (
+        ["--freeze", "stage1.widht=4"],
+        ["'stage1.widht=4'", "known: stage1.width", "Did you mean 'stage1.width'?"],
+    ),
+    "freeze value": (["--freeze", "stage1.width=5"], ["'stage1.width'", "'5'", "known: 4, 6, 8"]),
+    "only form": (["--only", "stage1.width=4"], ["'stage1.width=4'", "GLOB in V1,V2"]),
+    "nothing left": (
+        ["--only", "stage1.width in 4,6", "--freeze", "stage1.width=8"],
+        [
+            "'stage1.width=8' leaves nothing of choice 'stage1.width'",
+            "4, 6 of its options 4, 6, 8",
+        ],
     ),
     "tactic": (
         ["--tactic", "nsga"],

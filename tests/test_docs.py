@@ -43,6 +43,23 @@ def test_the_optimiser_example_runs():
     assert (namespace["result"].front["cost"] <= 64).all()
 
 
+def test_the_configurations_example_runs():
+    namespace: dict = {}
+    exec(compile(block_with("from_ofa("), "README", "exec"), namespace)
+    assert namespace["archs"][0]["stage3.depth"] == 4
+    assert namespace["optimizer"].history.told == namespace["archs"]
+
+
+def test_the_family_example_keeps_its_promises(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = block_with("FAMILY = ChainFamily(")
+    assert len(code.splitlines()) <= 40
+    Path("mobile.py").write_text(code, encoding="utf-8")
+    net = hwsearch.load_supernet("mobile:load", "random:0")  # also puts this folder on the path
+    assert net.space.size == (6 + 6**2 + 6**3) ** 3
+    exec(compile(block_with("check_supernet(FAMILY"), "README", "exec"), {})
+
+
 @pytest.mark.timeout(120)
 def test_the_supernet_example_goes_all_the_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -8,9 +8,9 @@ import hwsearch
 # Promised to users: none of these goes away or changes its name.
 PROMISED = {
     "Choice", "SearchSpace", "Architecture", "Architectures", "Objective", "Constraint",
-    "optimize", "Optimizer", "Predictor", "load_supernet", "supernet_names", "load_task", "Task",
-    "Metric", "Samples", "to_onnx", "load_device", "measure", "search", "resume", "Run",
-    "HwsearchError", "InputError", "InfeasibleError",
+    "optimize", "Optimizer", "Predictor", "load_supernet", "supernet_names", "import_checkpoint",
+    "load_task", "Task", "Metric", "Samples", "to_onnx", "load_device", "measure", "search",
+    "resume", "Run", "HwsearchError", "InputError", "InfeasibleError",
 }  # fmt: skip
 
 
