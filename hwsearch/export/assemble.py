@@ -1,5 +1,6 @@
 """A subnet's ONNX graph, put together from graphs of its blocks that are traced once and kept."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -8,10 +9,19 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsearch.blocks import Block
-from hwsearch.export.fold import drop_identities
+from hwsearch.export.fold import (
+    bias_name_of,
+    bypass_norm,
+    conv_before,
+    drop_identities,
+    epsilon_of,
+    folded_numbers,
+    norms_of,
+)
 from hwsearch.export.trace import trace
 from hwsearch.supernets.base import InputSpec, Network, TensorSpec
 
@@ -30,16 +40,37 @@ class NotAChainError(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """A batch norm that the graph of a block no longer has: names of tensors in the block.
+
+    Attributes:
+        weight: Of the convolution that took it in; the folded one has the same name.
+        bias: Of the convolution, or None where it had none.
+        norm: Scale, shift, mean and variance.
+        epsilon: Of the norm.
+    """
+
+    weight: str
+    bias: str | None
+    norm: tuple[str, ...]
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class BlockGraph:
     """The traced graph of one block, with the names that its tensors have in the block.
 
     Attributes:
-        graph: One input, one output.
+        graph: One input, one output; norms are folded where that concerns this block alone.
         learned: Initialisers without numbers, to be filled with a subnet's own tensors.
+        folds: The folded norms.
+        saved: By how many learned numbers the graph is smaller than the block.
     """
 
     graph: ir.Graph
     learned: frozenset[str]
+    folds: tuple[Fold, ...]
+    saved: int
 
 
 _kept: WeakKeyDictionary[Network, dict[Any, BlockGraph]] = WeakKeyDictionary()
@@ -47,7 +78,7 @@ _kept: WeakKeyDictionary[Network, dict[Any, BlockGraph]] = WeakKeyDictionary()
 
 def assemble(
     network: Network, blocks: list[Block] | None, subnet: nn.Module, spec: InputSpec, opset: int
-) -> ir.Model:
+) -> tuple[ir.Model, int]:
     """Join the graphs of the blocks, filled with the subnet's tensors.
 
     Args:
@@ -58,7 +89,8 @@ def assemble(
         opset: Version of the operators.
 
     Returns:
-        A model with a dynamic batch; batch norms are not folded yet.
+        A model with a dynamic batch, in which norms are folded that follow a convolution of
+        their own block; and by how many learned numbers it has become smaller by that.
 
     Raises:
         NotAChainError: It is no chain, has other than one input and output, or a block's graph
@@ -75,15 +107,16 @@ def assemble(
     state = {**dict(subnet.named_parameters()), **dict(subnet.named_buffers())}
     start = _value(spec.inputs[0].name, ("batch", *spec.inputs[0].shape))
     graph = ir.Graph([start], [], nodes=[], opset_imports={"": opset})
-    last = start
+    last, saved = start, 0
     for block in blocks:
         block_graph = _block_graph(kept, block, subnet, is_last=block is blocks[-1])
         last = _append(graph, block, block_graph, last, state)
+        saved += block_graph.saved
     # The last graph is of just this input size, so that its output's shape holds.
     output = _block_graph(kept, blocks[-1], subnet, is_last=True).graph.outputs[0]
     last.name, last.shape, last.type = spec.outputs[0], output.shape, output.type
     graph.outputs.append(last)
-    return ir.Model(graph, ir_version=_ir_version(opset))
+    return ir.Model(graph, ir_version=_ir_version(opset)), saved
 
 
 def _block_graph(
@@ -115,7 +148,42 @@ def _trace_block(block: Block, module: nn.Module) -> BlockGraph:
     learned = frozenset(names & set(graph.initializers))
     for name in learned:
         graph.initializers[name].const_value = None  # that subnet's numbers are not needed
-    return BlockGraph(graph, learned)
+    folds = tuple(_fold_inside(graph, learned))
+    sizes = [math.prod(module.get_parameter(fold.norm[0]).shape) for fold in folds]
+    saved = sum(size if f.bias is None else 2 * size for f, size in zip(folds, sizes, strict=True))
+    return BlockGraph(graph, learned, folds, saved)
+
+
+def _fold_inside(graph: ir.Graph, learned: frozenset[str]) -> Iterator[Fold]:
+    """Take norms out of a block's graph, and say what is to be done to the numbers."""
+    done: set[str] = set()
+    for norm in norms_of(graph):
+        conv = conv_before(norm)
+        if conv is None:
+            continue
+        taken = [value for value in (*conv.inputs[1:], *norm.inputs[1:5]) if value is not None]
+        names = [str(value.name) for value in taken]
+        # What is used or folded twice, or is no tensor of the block, waits for the whole graph.
+        if any(len(value.uses()) > 1 for value in taken) or not learned - done >= set(names):
+            continue
+        done.add(names[0])
+        weight, bias = taken[0], taken[1] if len(taken) == 6 else None
+        name = bias_name_of(names[0])
+        if bias is None and name in graph.initializers:
+            continue
+        if bias is None:
+            shape = ir.Shape(weight.shape[:1]) if weight.shape is not None else None
+            bias = ir.Value(name=name, shape=shape, type=weight.type)
+            graph.initializers[name] = bias
+        bypass_norm(graph, conv, norm, weight, bias)
+        for value in taken[-4:]:
+            del graph.initializers[str(value.name)]
+        yield Fold(
+            weight=names[0],
+            bias=names[1] if len(taken) == 6 else None,
+            norm=tuple(names[-4:]),
+            epsilon=epsilon_of(norm),
+        )
 
 
 def _constants(graph: ir.Graph, names: set[str]) -> Iterator[ir.TensorProtocol]:
@@ -144,10 +212,13 @@ def _append(
 ) -> ir.Value:
     """Copy a block's nodes behind a value, and return the value that they end in."""
     values: dict[ir.Value, ir.Value] = {made.graph.inputs[0]: start}
+    folded = dict(_folded(block, made, state))
     for name, value in made.graph.initializers.items():
         full_name, tensor = f"{block.name}.{name}", value.const_value
-        if name in made.learned:
-            tensor = ir.tensor(state[full_name].detach().numpy(), name=full_name)
+        if name in folded:
+            tensor = ir.Tensor(folded[name], name=full_name)
+        elif name in made.learned:
+            tensor = ir.Tensor(state[full_name].detach().numpy(), name=full_name)
         values[value] = ir.Value(
             name=full_name, shape=value.shape, type=value.type, const_value=tensor
         )
@@ -163,6 +234,23 @@ def _append(
         )
         graph.append(copy)
     return values[made.graph.outputs[0]]
+
+
+def _folded(
+    block: Block, made: BlockGraph, state: Mapping[str, Tensor]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield name and numbers of every tensor that took a norm in."""
+
+    def of(name: str) -> NDArray[np.float32]:
+        array: NDArray[np.float32] = state[f"{block.name}.{name}"].detach().numpy()
+        return array
+
+    for fold in made.folds:
+        bias = None if fold.bias is None else of(fold.bias)
+        norm = [of(name) for name in fold.norm]
+        weight, shift = folded_numbers(of(fold.weight), bias, norm, fold.epsilon)
+        yield fold.weight, weight
+        yield bias_name_of(fold.weight) if fold.bias is None else fold.bias, shift
 
 
 def _copied(block: Block, value: ir.Value, values: dict[ir.Value, ir.Value]) -> ir.Value:

@@ -1,8 +1,13 @@
 """Graph steps between tracing and the shipped file, each in place on an onnx-ir graph."""
 
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
 
 
 def drop_identities(graph: ir.Graph) -> None:
@@ -29,52 +34,62 @@ def fold_batch_norms(graph: ir.Graph) -> int:
         By how many learned numbers the graph has become smaller: two per channel of each folded
         norm, less the biases that convolutions gained.
     """
+    norms = norms_of(graph)
+    if not norms:
+        return 0
     before = _learned_numbers(graph)
-    for node in list(graph):
-        if node.op_type != "BatchNormalization":
-            continue
-        source = node.inputs[0]
-        conv = source.producer() if source is not None else None
-        if source is None or conv is None or conv.op_type != "Conv":
-            continue
-        if source.is_graph_output() or len(source.uses()) != 1:
-            continue
-        # Weights that the graph computes, such as a slice of larger ones, cannot take it in.
-        if all(value is None or value.is_initializer() for value in conv.inputs[1:]):
-            _fold(graph, conv, node)
+    for norm in norms:
+        conv = conv_before(norm)
+        if conv is not None:
+            _fold(graph, conv, norm)
     _drop_unused(graph)
     return before - _learned_numbers(graph)
 
 
-def _learned_numbers(graph: ir.Graph) -> int:
-    norms = [node for node in graph if node.op_type == "BatchNormalization"]
-    statistics = {value for norm in norms for value in norm.inputs[3:5]}
-    learned = (v for v in graph.initializers.values() if v not in statistics)
-    return sum(v.const_value.size for v in learned if v.const_value is not None)
+def norms_of(graph: ir.Graph) -> list[ir.Node]:
+    """Return the batch norms of a graph, in order."""
+    return [node for node in graph if node.op_type == "BatchNormalization"]
 
 
-def _fold(graph: ir.Graph, conv: ir.Node, norm: ir.Node) -> None:
-    scale, shift, mean, var = (_array(value) for value in norm.inputs[1:5])
-    weight_value = conv.inputs[1]
-    weight = _array(weight_value)
-    has_bias = len(conv.inputs) > 2 and conv.inputs[2] is not None
-    bias = _array(conv.inputs[2]) if has_bias else np.zeros(len(scale))
-    epsilon = norm.attributes.get_float("epsilon", 1e-5)
+def conv_before(norm: ir.Node) -> ir.Node | None:
+    """Return the convolution that feeds a norm and nothing else, if it can take the norm in."""
+    source = norm.inputs[0]
+    conv = source.producer() if source is not None else None
+    if source is None or conv is None or conv.op_type != "Conv":
+        return None
+    if source.is_graph_output() or len(source.uses()) != 1:
+        return None
+    # Weights that the graph computes, such as a slice of larger ones, cannot take it in.
+    ready = all(value is None or value.is_initializer() for value in conv.inputs[1:])
+    return conv if ready else None
 
+
+def folded_numbers(
+    weight: Array, bias: Array | None, norm: Sequence[Array], epsilon: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the weight and bias of a convolution that does what it and its norm did.
+
+    Args:
+        weight: (out, ...).
+        bias: (out,), or None.
+        norm: Scale, shift, mean and variance, (out,) each.
+        epsilon: Of the norm.
+    """
+    scale, shift, mean, var = (array.astype(np.float64) for array in norm)
     factor = scale / np.sqrt(var + epsilon)
-    assert weight_value is not None
-    name = str(weight_value.name)
-    new_weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-    new_bias = (bias - mean) * factor + shift
+    shifted = -mean if bias is None else bias.astype(np.float64) - mean
+    wide = weight.astype(np.float64) * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    return wide.astype(np.float32), (shifted * factor + shift).astype(np.float32)
 
-    conv.replace_input_with(1, _initialiser(graph, name, new_weight.astype(np.float32)))
-    bias_name = f"{name.removesuffix('weight')}bias"
-    bias_value = _initialiser(graph, bias_name, new_bias.astype(np.float32))
-    if len(conv.inputs) > 2:
-        conv.replace_input_with(2, bias_value)
-    else:
+
+def bypass_norm(
+    graph: ir.Graph, conv: ir.Node, norm: ir.Node, weight: ir.Value, bias: ir.Value
+) -> None:
+    """Give a convolution the folded weight and bias, and take its norm out of the graph."""
+    conv.replace_input_with(1, weight)
+    if len(conv.inputs) < 3:
         conv.resize_inputs(3)
-        conv.replace_input_with(2, bias_value)
+    conv.replace_input_with(2, bias)
     old, new = norm.outputs[0], conv.outputs[0]
     is_output = old.is_graph_output()
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
@@ -83,12 +98,43 @@ def _fold(graph: ir.Graph, conv: ir.Node, norm: ir.Node) -> None:
         new.name, new.shape, new.type = old.name, old.shape, old.type
 
 
-def _array(value: ir.Value | None) -> NDArray[np.float64]:
+def epsilon_of(norm: ir.Node) -> float:
+    """Return what a norm adds to the variance."""
+    return norm.attributes.get_float("epsilon", 1e-5)
+
+
+def bias_name_of(weight_name: str) -> str:
+    """Return the name of the bias that belongs to a weight."""
+    return f"{weight_name.removesuffix('weight')}bias"
+
+
+def _learned_numbers(graph: ir.Graph) -> int:
+    statistics = {value for norm in norms_of(graph) for value in norm.inputs[3:5]}
+    learned = (v for v in graph.initializers.values() if v not in statistics)
+    return sum(v.const_value.size for v in learned if v.const_value is not None)
+
+
+def _fold(graph: ir.Graph, conv: ir.Node, norm: ir.Node) -> None:
+    weight_value = conv.inputs[1]
+    assert weight_value is not None
+    has_bias = len(conv.inputs) > 2 and conv.inputs[2] is not None
+    weight, bias = folded_numbers(
+        _array(weight_value),
+        _array(conv.inputs[2]) if has_bias else None,
+        [_array(value) for value in norm.inputs[1:5]],
+        epsilon_of(norm),
+    )
+    name = str(weight_value.name)
+    new_weight = _initialiser(graph, name, weight)
+    bypass_norm(graph, conv, norm, new_weight, _initialiser(graph, bias_name_of(name), bias))
+
+
+def _array(value: ir.Value | None) -> Array:
     assert value is not None
     # A norm without learned scale and shift has them as constants.
     tensor = ir.convenience.get_const_tensor(value)
     assert tensor is not None
-    return tensor.numpy().astype(np.float64)
+    return tensor.numpy()
 
 
 def _initialiser(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
@@ -101,7 +147,7 @@ def _initialiser(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.V
         old.name = spare
         if old.uses():
             graph.register_initializer(old)
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
     value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
     graph.register_initializer(value)
     return value

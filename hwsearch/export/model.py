@@ -1,6 +1,7 @@
 """A subnet's ONNX file: its graph, batch norm folded, metadata written."""
 
 import json
+from functools import lru_cache
 
 import onnx
 import onnx_ir as ir
@@ -40,14 +41,20 @@ def to_onnx(
         is traced as a whole, and the entry ``hwsearch.graph`` of the metadata says so.
     """
     spec = net.input_spec(arch)
-    model, made = _graph(net, arch, subnet if subnet is not None else net.subnet(arch), spec)
-    folded = fold_batch_norms(model.graph)
+    network = subnet if subnet is not None else net.subnet(arch)
+    model, saved, made = _graph(net, arch, network, spec)
+    folded = saved + fold_batch_norms(model.graph)
     model.graph.name = f"{net.card.name}-{arch.key}"
     model.producer_name, model.producer_version = "hwsearch", None
     stated = _metadata(net, arch, spec, calibration)
     stated |= {"params_folded": str(folded), "graph": made}
     model.metadata_props.update({f"{PREFIX}{name}": value for name, value in stated.items()})
     return ir.to_proto(model)
+
+
+@lru_cache(maxsize=256)
+def _input_text(spec: InputSpec) -> str:
+    return json.dumps(spec.to_dict(), sort_keys=True)
 
 
 def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
@@ -61,15 +68,16 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
 
 def _graph(
     net: Supernet, arch: Architecture, subnet: nn.Module, spec: InputSpec
-) -> tuple[ir.Model, str]:
-    """Assemble the graph from blocks, or trace it; and say which."""
+) -> tuple[ir.Model, int, str]:
+    """Assemble the graph from blocks, or trace it; say by how much it shrank, and which it was."""
     try:
         chain = net.blocks(arch)
-        return assemble(net.network, chain, subnet.eval(), spec, OPSET), "assembled from blocks"
+        model, saved = assemble(net.network, chain, subnet.eval(), spec, OPSET)
     except NotAChainError as reason:
         model = ir.from_proto(trace(subnet, spec))
         drop_identities(model.graph)
-        return model, f"traced as a whole: {reason}"
+        return model, 0, f"traced as a whole: {reason}"
+    return model, saved, "assembled from blocks"
 
 
 def _metadata(
@@ -81,5 +89,5 @@ def _metadata(
         "calibration": calibration or "none",
         "architecture": json.dumps(arch.mapping, sort_keys=True),
         "key": arch.key,
-        "input": json.dumps(spec.to_dict(), sort_keys=True),
+        "input": _input_text(spec),
     }

@@ -1,0 +1,99 @@
+"""How long subnets, their ONNX models and their files take, assembled and traced, side by side.
+
+    python tools/bench_export.py [--supernet ofa-mbv3-w1.0 ...] [--n 20]
+
+One thread. Every architecture is built, assembled, serialised and hashed with a warm cache, and a
+few of them are traced as a whole in between; medians in milliseconds, targets beside them.
+"""
+
+import argparse
+import hashlib
+import statistics
+import time
+
+import onnx_ir as ir
+import torch
+
+import hwsearch
+from hwsearch.export.fold import drop_identities, fold_batch_norms
+from hwsearch.export.trace import trace
+from hwsearch.space import Architecture
+from hwsearch.supernets.base import Supernet
+
+TARGETS = {
+    "ofa-mbv3-w1.0": {"subnet": 50, "model": 20, "model, bytes and hash": 60, "ratio": 30},
+    "cifar10-resnet": {"model": 5},
+}
+
+
+def one(net: Supernet, arch: Architecture) -> dict[str, float]:
+    """Return the milliseconds of each step for one architecture."""
+    start = time.perf_counter()
+    subnet = net.subnet(arch)
+    built = time.perf_counter()
+    model = hwsearch.to_onnx(net, arch, subnet)
+    made = time.perf_counter()
+    hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    hashed = time.perf_counter()
+    steps = {
+        "subnet": built - start,
+        "model": made - built,
+        "model, bytes and hash": hashed - built,
+    }
+    return {name: 1e3 * seconds for name, seconds in steps.items()}
+
+
+def traced(net: Supernet, arch: Architecture) -> float:
+    """Return the milliseconds that tracing the whole subnet takes, to the same folded model."""
+    subnet = net.subnet(arch)
+    start = time.perf_counter()
+    model = ir.from_proto(trace(subnet, net.input_spec(arch)))
+    drop_identities(model.graph)
+    fold_batch_norms(model.graph)
+    ir.to_proto(model)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def bench(name: str, n: int, n_traced: int) -> None:
+    """Print the figures of one supernet."""
+    checkpoint = None if name == "cifar10-resnet" else "random:0"
+    net = hwsearch.load_supernet(name, checkpoint)
+    archs = list(net.space.sample(n, seed=0))
+    begin = time.perf_counter()
+    for arch in archs:
+        one(net, arch)
+    cold = time.perf_counter() - begin
+    rows, slow = [], []
+    for number, arch in enumerate(archs):
+        rows.append(one(net, arch))
+        if number % max(1, n // n_traced) == 0:
+            slow.append(traced(net, arch))
+    print(f"{name}: {n} architectures; the first pass, which traces blocks, took {cold:.1f} s")
+    targets = TARGETS.get(name, {})
+    for step in rows[0]:
+        values = [row[step] for row in rows]
+        beside = f" (target {targets[step]})" if step in targets else ""
+        print(f"  {step:24} {statistics.median(values):8.1f} ms{beside}")
+    ratio = statistics.median(slow) / statistics.median([row["model"] for row in rows])
+    beside = f" (target {targets['ratio']})" if "ratio" in targets else ""
+    print(f"  {'traced as a whole':24} {statistics.median(slow):8.1f} ms, x {ratio:.0f}{beside}")
+
+
+def main() -> None:
+    """Parse and go."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--supernet", action="append", help="repeat it; default: all built-in ones"
+    )
+    parser.add_argument("--n", type=int, default=20, help="architectures")
+    parser.add_argument("--traced", type=int, default=5, help="of them traced as a whole too")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in args.supernet or hwsearch.supernet_names():
+        bench(name, args.n, args.traced)
+
+
+if __name__ == "__main__":
+    main()
