@@ -211,6 +211,7 @@ def _append(
     state: Mapping[str, Tensor],
 ) -> ir.Value:
     """Copy a block's nodes behind a value, and return the value that they end in."""
+    _check_shapes(block, made, state)
     values: dict[ir.Value, ir.Value] = {made.graph.inputs[0]: start}
     folded = dict(_folded(block, made, state))
     for name, value in made.graph.initializers.items():
@@ -234,6 +235,16 @@ def _append(
         )
         graph.append(copy)
     return values[made.graph.outputs[0]]
+
+
+def _check_shapes(block: Block, made: BlockGraph, state: Mapping[str, Tensor]) -> None:
+    """Refuse a graph that was traced from a block of equal spec, but other tensors."""
+    for name, value in made.graph.initializers.items():
+        if name not in made.learned:
+            continue
+        tensor = state.get(f"{block.name}.{name}")
+        if tensor is None or value.shape != tuple(tensor.shape):
+            raise NotAChainError(f"block {block.name} has the spec of one with other tensors")
 
 
 def _folded(
