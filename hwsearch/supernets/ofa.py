@@ -7,33 +7,39 @@ Efficient Deployment" (ICLR 2020).
 import ast
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 from hwsearch.errors import InputError, unknown
 from hwsearch.space import Architecture, Architectures, Choice, Option, SearchSpace
 from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
+from hwsearch.supernets.builder import Chain, Design
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 RESOLUTION = Choice("resolution", tuple(range(128, 225, 4)))
 DEFAULT_RESOLUTION = 224
 N_CLASSES = 1000
+KeyRenamer: TypeAlias = Callable[[str], str | None]
 
 
-def image_input(classes: int = N_CLASSES, resolution: int | None = None) -> Any:
-    """Return the function from an architecture to its input: one ImageNet-normalised RGB image.
+def image_design(
+    space: "OfaSpace",
+    chain: Callable[[Architecture], Chain],
+    classes: int,
+    kernels: tuple[int, ...] = (),
+) -> Design:
+    """Return the design of a network for ImageNet-normalised RGB images.
 
-    Args:
-        classes: How many classes the outputs score.
-        resolution: For all architectures; None takes the choice ``resolution`` of each.
+    The choice ``resolution`` of the space is left at its largest option unless a search asks for
+    others.
     """
     names = tuple(str(number) for number in range(classes))
 
-    def spec(arch: Architecture) -> InputSpec:
-        side = int(arch["resolution"]) if resolution is None else resolution
+    def input_spec(arch: Architecture) -> InputSpec:
+        side = int(arch["resolution"])
         return InputSpec(
             inputs=(TensorSpec(name="image", shape=(3, side, side)),),
             preprocessing=ImagePreprocessing(
@@ -42,7 +48,15 @@ def image_input(classes: int = N_CLASSES, resolution: int | None = None) -> Any:
             classes=names,
         )
 
-    return spec
+    resolution = next(choice for choice in space.choices if choice.name == RESOLUTION.name)
+    return Design(
+        space=space,
+        chain=chain,
+        input_spec=input_spec,
+        defaults={RESOLUTION.name: resolution.options[-1]},
+        kernels=kernels,
+        statistics=True,
+    )
 
 
 def canonical_key(key: str) -> str | None:
@@ -58,7 +72,7 @@ def canonical_key(key: str) -> str | None:
     return ".".join(part for part, _ in groupby(parts))
 
 
-def key_renamer(patterns: Mapping[str, str], blocks: Sequence[str]) -> Any:
+def key_renamer(patterns: Mapping[str, str], blocks: Sequence[str]) -> KeyRenamer:
     """Return the function from a published key to ours.
 
     Args:
@@ -83,15 +97,6 @@ def _replaced(key: str, patterns: Mapping[str, str]) -> str:
         if key == published or key.startswith(f"{published}."):
             return ours + key[len(published) :]
     return key
-
-
-# Parts of an inverted residual block, published and ours.
-INVERTED_PARTS = {
-    "inverted_bottleneck": "expand",
-    "depth_conv.se.fc": "se",
-    "depth_conv": "depthwise",
-    "point_linear": "project",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,18 +4,16 @@ Published checkpoints: ``ofa_mbv3_d234_e346_k357_w1.0`` and ``ofa_mbv3_d234_e346
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from hwsearch.space import Architecture, Choice
-from hwsearch.supernets.builder import ChainFamily, Design, elastic_stage
-from hwsearch.supernets.ofa import (
-    INVERTED_PARTS,
-    N_CLASSES,
-    RESOLUTION,
-    OfaSpace,
-    Word,
-    image_input,
-    key_renamer,
+from hwsearch.supernets.builder import ChainFamily, Design
+from hwsearch.supernets.ofa import N_CLASSES, RESOLUTION, image_design
+from hwsearch.supernets.ofa_inverted import (
+    KERNELS,
+    Stage,
+    inverted_blocks,
+    inverted_renamer,
+    inverted_space,
 )
 from hwsearch.supernets.pieces import (
     Classifier,
@@ -26,23 +24,10 @@ from hwsearch.supernets.pieces import (
     make_divisible,
 )
 
-KERNELS, EXPANSIONS, DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """What does not change from block to block."""
-
-    width: int
-    stride: int
-    act: str
-    se: bool
-
-
 STAGES = {
-    "stage1": Stage(width=24, stride=2, act="relu", se=False),
+    "stage1": Stage(width=24, stride=2, act="relu"),
     "stage2": Stage(width=40, stride=2, act="relu", se=True),
-    "stage3": Stage(width=80, stride=2, act="hardswish", se=False),
+    "stage3": Stage(width=80, stride=2, act="hardswish"),
     "stage4": Stage(width=112, stride=1, act="hardswish", se=True),
     "stage5": Stage(width=160, stride=2, act="hardswish", se=True),
 }
@@ -56,12 +41,6 @@ def design(
     classes: int = N_CLASSES,
 ) -> Design:
     """Return the design of one width."""
-    choices = [
-        choice
-        for stage in stages
-        for choice in elastic_stage(stage, DEPTHS, kernel=KERNELS, expand=EXPANSIONS)
-    ]
-    space = OfaSpace([*choices, resolution], inverted_words(choices), width_mult)
 
     def scaled(width: int) -> int:
         return make_divisible(width * width_mult)
@@ -69,58 +48,14 @@ def design(
     def chain(arch: Architecture) -> Iterator[tuple[str, Piece]]:
         yield "stem", Conv(out=scaled(STEM), stride=2, act="hardswish")
         yield "first", InvertedResidual(out=scaled(STEM), expand=1, act="relu")
-        for name, stage in stages.items():
-            for block in range(1, int(arch[f"{name}.depth"]) + 1):
-                yield (
-                    f"{name}.block{block}",
-                    InvertedResidual(
-                        out=scaled(stage.width),
-                        kernel=int(arch[f"{name}.block{block}.kernel"]),
-                        expand=int(arch[f"{name}.block{block}.expand"]),
-                        stride=stage.stride if block == 1 else 1,
-                        act=stage.act,
-                        se=stage.se,
-                    ),
-                )
+        yield from inverted_blocks(arch, stages, width_mult)
         yield "final", Conv(out=scaled(LAST), kernel=1, act="hardswish")
         yield "pool", GlobalPool()
         yield "mix", Conv(out=scaled(MIXED), kernel=1, act="hardswish", norm=False)
         yield "classifier", Classifier(classes=classes, pool=False)
 
-    return Design(
-        space=space,
-        chain=chain,
-        input_spec=image_input(classes),
-        defaults={"resolution": max(resolution.options)},
-        kernels=KERNELS,
-        statistics=True,
-    )
-
-
-def inverted_words(choices: list[Choice]) -> dict[str, Word]:
-    """Return the words of stages of inverted residual blocks."""
-
-    def ending(suffix: str) -> Word:
-        return Word(choices=tuple(c for c in choices if c.name.endswith(suffix)))
-
-    return {"ks": ending(".kernel"), "e": ending(".expand"), "d": ending(".depth")}
-
-
-def published_blocks(stages: dict[str, int]) -> list[str]:
-    """Return our names of the published ``blocks``, given the number of blocks per stage."""
-    return ["first", *(f"{s}.block{b}" for s, n in stages.items() for b in range(1, n + 1))]
-
-
-RENAME = key_renamer(
-    {
-        **INVERTED_PARTS,
-        "first_conv": "stem",
-        "final_expand_layer": "final",
-        "feature_mix_layer": "mix",
-        "classifier.linear": "classifier",
-    },
-    published_blocks(dict.fromkeys(STAGES, max(DEPTHS))),
-)
+    space = inverted_space(stages, resolution, width_mult)
+    return image_design(space, chain, classes, kernels=KERNELS)
 
 
 def family(width_mult: float) -> ChainFamily:
@@ -131,7 +66,7 @@ def family(width_mult: float) -> ChainFamily:
         summary=f"once-for-all MobileNetV3, width {width_mult}: kernels, expansions, depths",
         design=design(width_mult, STAGES),
         small=design(width_mult / 2, small, Choice("resolution", (24, 32)), classes=4),
-        rename=RENAME,
+        rename=inverted_renamer(STAGES),
         weights=f" (published as ofa_mbv3_d234_e346_k357_w{width_mult})",
     )
 

@@ -13,7 +13,7 @@ from hwsearch.supernets.ofa import (
     RESOLUTION,
     OfaSpace,
     Word,
-    image_input,
+    image_design,
     key_renamer,
 )
 from hwsearch.supernets.pieces import (
@@ -94,13 +94,7 @@ def design(
                 )
         yield "classifier", Classifier(classes=classes)
 
-    return Design(
-        space=OfaSpace([*choices, resolution], words),
-        chain=chain,
-        input_spec=image_input(classes),
-        defaults={"resolution": max(resolution.options)},
-        statistics=True,
-    )
+    return image_design(OfaSpace([*choices, resolution], words), chain, classes)
 
 
 BLOCKS = [

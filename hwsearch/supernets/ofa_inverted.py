@@ -1,0 +1,91 @@
+"""What the once-for-all families of inverted residual blocks share: stages, words, key names."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from hwsearch.space import Architecture, Choice
+from hwsearch.supernets.builder import elastic_stage
+from hwsearch.supernets.ofa import RESOLUTION, KeyRenamer, OfaSpace, Word, key_renamer
+from hwsearch.supernets.pieces import InvertedResidual, Piece, make_divisible
+
+KERNELS, EXPANSIONS = (3, 5, 7), (3, 4, 6)
+# Parts of a block and of the network around the blocks: published name -> ours.
+PARTS = {
+    "inverted_bottleneck": "expand",
+    "depth_conv.se.fc": "se",
+    "depth_conv": "depthwise",
+    "point_linear": "project",
+    "first_conv": "stem",
+    "final_expand_layer": "final",
+    "feature_mix_layer": "mix",
+    "classifier.linear": "classifier",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A stage of blocks with elastic kernels and expansion ratios.
+
+    Attributes:
+        width: Output channels before the width multiplier.
+        stride: Of the first block.
+        act: Activation.
+        se: Whether blocks have squeeze-and-excite gates.
+        depths: Options of the number of blocks.
+        eps: Of the batch norms.
+    """
+
+    width: int
+    stride: int
+    act: str = "relu6"
+    se: bool = False
+    depths: tuple[int, ...] = (2, 3, 4)
+    eps: float = 1e-5
+
+
+def inverted_space(
+    stages: Mapping[str, Stage], resolution: Choice = RESOLUTION, width_mult: float = 1.0
+) -> OfaSpace:
+    """Return the space of all choices of the stages and the resolution."""
+    choices = [
+        choice
+        for name, stage in stages.items()
+        for choice in elastic_stage(name, stage.depths, kernel=KERNELS, expand=EXPANSIONS)
+    ]
+
+    def ending(suffix: str) -> Word:
+        return Word(choices=tuple(c for c in choices if c.name.endswith(suffix)))
+
+    depth = ending(".depth")
+    fixed = tuple(stage.depths[0] for stage in stages.values() if len(stage.depths) == 1)
+    words = {"ks": ending(".kernel"), "e": ending(".expand"), "d": replace(depth, fixed=fixed)}
+    return OfaSpace([*choices, resolution], words, width_mult)
+
+
+def inverted_blocks(
+    arch: Architecture, stages: Mapping[str, Stage], width_mult: float
+) -> Iterator[tuple[str, Piece]]:
+    """Yield the blocks of all stages of an architecture."""
+    for name, stage in stages.items():
+        for number in range(1, int(arch.get(f"{name}.depth", stage.depths[0])) + 1):
+            block = f"{name}.block{number}"
+            piece = InvertedResidual(
+                out=make_divisible(stage.width * width_mult),
+                kernel=int(arch[f"{block}.kernel"]),
+                expand=int(arch[f"{block}.expand"]),
+                stride=stage.stride if number == 1 else 1,
+                act=stage.act,
+                se=stage.se,
+                eps=stage.eps,
+            )
+            yield block, piece
+
+
+def inverted_renamer(stages: Mapping[str, Stage]) -> KeyRenamer:
+    """Return the function from a published key to ours."""
+    blocks = [
+        f"{name}.block{number}"
+        for name, stage in stages.items()
+        for number in range(1, max(stage.depths) + 1)
+    ]
+    return key_renamer(PARTS, ["first", *blocks])
