@@ -310,7 +310,7 @@ class Run:
         """Do whatever is still to be done."""
         self.config = setup.config
         try:
-            self._write_front(self._rows(setup, progress))
+            self._write_front(self._rows(setup, progress), setup)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
@@ -344,7 +344,17 @@ class Run:
             finally:
                 setup.device.close()
 
-    def _write_front(self, rows: list[dict[str, Any]]) -> None:
+    def _trials_to_draw(self, setup: Setup) -> "pd.DataFrame":
+        """Return the trials with exact objectives beside the measured ones."""
+        trials = self.trials
+        with SqliteStore(self.folder / TRIALS) as store:
+            archs = setup.net.space.architectures([trial.choices for trial in store.trials()])
+        for objective in setup.objectives:
+            if objective.exact is not None:
+                trials[objective.name] = objective.exact(archs)
+        return trials
+
+    def _write_front(self, rows: list[dict[str, Any]], setup: Setup) -> None:
         import pandas as pd
 
         keep = {row["key"] for row in rows}
@@ -354,7 +364,8 @@ class Run:
         front = pd.DataFrame(rows)
         choices = front.columns[front.columns.get_loc("subnet") + 1 :]
         front[choices] = front[choices].convert_dtypes()  # an inactive one makes no 2 a 2.0
-        draw_front(self.folder / PICTURE, self.trials, front, self.objectives, self._title)
+        trials = self._trials_to_draw(setup)
+        draw_front(self.folder / PICTURE, trials, front, self.objectives, self._title)
         # Last, because a run with this file is finished.
         write_atomic(self.folder / FRONT, front.to_csv(index=False))
 

@@ -277,6 +277,15 @@ class TestObjectives:
         assert "latency" not in run.front
         assert (run.folder / "front.png").is_file()
 
+    def test_the_picture_shows_trials_by_computed_objectives_too(self, tmp_path, monkeypatch):
+        drawn = []
+        monkeypatch.setattr("hwsearch.run.folder.draw_front", lambda *args: drawn.append(args))
+        run = search(tmp_path / "run", objectives=["top1", "macs"], budget=8)
+        ((_, trials, *_),) = drawn
+        known = run.front.set_index("key")["macs"]
+        assert trials["macs"].notna().all()
+        assert (trials.set_index("key")["macs"][known.index] == known).all()
+
     def test_without_the_metric_the_front_states_it_all_the_same(self, tmp_path):
         run = search(tmp_path / "run", objectives=["latency", "params"], budget=8)
         assert run.front[["top1", "top1_report", "latency", "params"]].notna().all(axis=None)
