@@ -4,6 +4,7 @@ Everything else that a family owes follows from the two: the static subnet with 
 inherits, its blocks with their costs, loading and checking of checkpoints, seeded random weights.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -31,7 +32,7 @@ from hwsearch.supernets.checkpoints import (
     seed_of,
 )
 from hwsearch.supernets.costs import parameter_digest
-from hwsearch.supernets.pieces import Piece, Shape, hyperparameters
+from hwsearch.supernets.pieces import ConvNormAct, Piece, Shape, hyperparameters
 
 Chain = Iterable[tuple[str, Piece]]
 _KEPT = 8192
@@ -100,13 +101,19 @@ class Design:
         return tensors | self._matrices("meta")
 
     def random_state(self, seed: int) -> dict[str, Tensor]:
-        """Return seeded random weights: convolutions by He et al. (ICCV 2015), fan-out."""
+        """Return seeded random weights: convolutions by He et al. (ICCV 2015).
+
+        By fan-out, as training starts from; where the design has batch statistics, so that subnets
+        are used with those of an untrained norm, such that signals keep their size without norms.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = self.module(self.largest)
             for module in network.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if self.statistics:
+                _keep_signals(network)
         held = network.state_dict()
         return {name: held[name] for name in self.shapes() if name in held} | self._matrices("cpu")
 
@@ -286,6 +293,24 @@ class ChainFamily:
     def card(self, source: str) -> Card:
         """Return the card of weights from some source."""
         return Card(name=self.name, description=self.summary, licence=self.licence, source=source)
+
+
+def _keep_signals(network: nn.Module) -> None:
+    """Draw convolutions by fan-in, so that an image still makes a difference at the end.
+
+    What is added to a block's input is drawn smaller, what follows a gate larger again, since a
+    gate lets half of it through; depthwise kernels count as 5x5, the middle of what they are
+    cut to.
+    """
+    for name, module in network.named_modules():
+        if not isinstance(module, ConvNormAct):
+            continue
+        weight = module.get_parameter("conv.weight")
+        fan_in = weight[0].numel() if weight.shape[1] > 1 else min(weight[0].numel(), 25)
+        gain = 2.0 if "act" in module._modules else 0.5
+        block = network.get_submodule(name.rpartition(".")[0])
+        gated = name.endswith(".project") and getattr(block, "se", None) is not None
+        nn.init.normal_(weight, std=math.sqrt((2.0 if gated else 1.0) * gain / fan_in))
 
 
 def _filled(empty: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> nn.Module:

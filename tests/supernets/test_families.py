@@ -8,7 +8,7 @@ from hwsearch.errors import InputError
 from hwsearch.export.probe import probe_inputs, torch_outputs
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family, load_supernet, supernet_names
-from hwsearch.testing import CHECKS, Examined
+from hwsearch.testing import CHECKS, Examined, check_supernet
 
 pytestmark = pytest.mark.parametrize("name", supernet_names())
 
@@ -81,3 +81,9 @@ def test_full_size_loads_from_a_seed(name):
     net = load_supernet(name, "random:0")
     assert net.checkpoint == "random:0"
     assert np.isfinite(answers(net, net.space.smallest()[0])[0]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_full_size_keeps_its_promises(name):
+    check_supernet(load_supernet(name, "random:0"))
