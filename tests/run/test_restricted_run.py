@@ -9,7 +9,7 @@ import pytest
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.cli import _print_run
+from hwsearch.cli.runs import print_run
 from hwsearch.errors import InputError
 from hwsearch.run.config import read_config
 from hwsearch.run.folder import Run
@@ -81,7 +81,7 @@ class TestRules:
 
 
 def printed(run, capsys):
-    _print_run(run, as_json=False)
+    print_run(run, as_json=False)
     return capsys.readouterr().out
 
 

@@ -1,0 +1,79 @@
+"""Commands about devices: devices, measure."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+import hwsearch
+from hwsearch.cli.app import AsJson, app, err, out, reporting
+
+
+@app.command(epilog="Example:  hwsearch measure a.onnx b.onnx --device ort-cpu:threads=2")
+@reporting
+def measure(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL.onnx...", help="ONNX files.")],
+    device: Annotated[str, typer.Option(help="See 'hwsearch devices'.")] = "ort-cpu:threads=1",
+    as_json: AsJson = False,
+) -> None:
+    """Time ONNX files against each other on a device."""
+    for path in models:
+        _check_model(path)
+    result = hwsearch.measure(models, device=device)
+    if as_json:
+        print(result.to_json(orient="records"))
+    else:
+        table = Table("model", "latency ms", "95% interval", "p90", "p99", "rounds")
+        for row in result.to_dict("records"):
+            interval = f"{row['low']:.4g} to {row['high']:.4g}"
+            figures = [f"{row[name]:.4g}" for name in ("latency_ms", "p90", "p99")]
+            table.add_row(
+                str(row["model"]), figures[0], interval, *figures[1:], f"{row['rounds']:.0f}"
+            )
+        out.print(table)
+        for row in result.to_dict("records"):
+            for text in filter(None, (row["warnings"], row["error"])):
+                err.print(f"{row['model']}: {text}", markup=False, highlight=False)
+    failed = [row for row in result.to_dict("records") if row["error"]]
+    if failed:
+        raise hwsearch.HwsearchError(f"{len(failed)} of {len(result)} models could not be timed")
+
+
+def _check_model(path: Path) -> None:
+    """Refuse a file that is no ONNX model before a runtime is started; one may be missing."""
+    import onnx
+
+    problem = ""
+    try:
+        if path.is_file() and not onnx.load(path, load_external_data=False).graph.node:
+            problem = "it holds no graph"
+    except Exception as error:  # noqa: BLE001 - protobuf's own error class has no types
+        problem = str(error)
+    if problem:
+        raise hwsearch.InputError(
+            f"{str(path)!r} is no ONNX model ({problem}); "
+            "give one such as RUN/subnets/KEY/model.onnx"
+        )
+
+
+@app.command(epilog="Example:  hwsearch devices --json")
+@reporting
+def devices(as_json: AsJson = False) -> None:
+    """List the devices that are installed, their options, and which can be used here."""
+    from hwsearch.devices import device_names, load_factory
+
+    rows: list[dict[str, Any]] = []
+    for name in device_names():
+        factory = load_factory(name)
+        options = {o.name: {"default": o.default, "help": o.help} for o in factory.options}
+        rows.append({"name": name, "missing": factory.available(), "options": options})
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("device", "here", "options")
+    for row in rows:
+        lines = [f"{n}={o['default']}: {o['help']}" for n, o in row["options"].items()]
+        table.add_row(row["name"], row["missing"] or "ready", "\n".join(lines))
+    out.print(table)

@@ -1,0 +1,61 @@
+"""Commands about supernets: supernets, import."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import hwsearch
+from hwsearch.cli.app import AsJson, app, out, reporting
+from hwsearch.terminal import supernets_table
+
+
+@app.command(epilog="Example:  hwsearch supernets --json")
+@reporting
+def supernets(as_json: AsJson = False) -> None:
+    """List the supernets that are installed and the checkpoints that were imported."""
+    from hwsearch.supernets.imported import imported_rows
+    from hwsearch.supernets.zoo import load_family
+
+    families = [load_family(name) for name in hwsearch.supernet_names()]
+    rows: list[dict[str, Any]] = [
+        {"name": f.name, "summary": f.summary, "family": None, "source": None} for f in families
+    ]
+    rows += imported_rows()
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        out.print(supernets_table(rows))
+
+
+@app.command("import", epilog="Example:  hwsearch import weights.pth --as my-supernet")
+@reporting
+def import_(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A state dict: .safetensors, or a torch file of tensors only.")
+    ],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name to load it by.")],
+    supernet: Annotated[
+        str | None, typer.Option(help="Its family; default: recognised by keys and shapes.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a checkpoint to safetensors with a card, and remember it by name."""
+    from hwsearch.supernets.checkpoints import bundled_file
+
+    imported = hwsearch.import_checkpoint(checkpoint, name, supernet)
+    if as_json:
+        print(json.dumps({**asdict(imported), "folder": str(imported.folder)}))
+        return
+    how = "given" if supernet else "recognised"
+    shipped = bundled_file(imported.family, "samples.npz").is_file()
+    data = "" if shipped else " --data imagefolder:FOLDER"
+    for title, text in (
+        ("family", f"{imported.family} ({how}): {imported.description}"),
+        ("tensors", f"{imported.tensors:,} with {imported.parameters:,} parameters"),
+        ("written", str(imported.folder)),
+        ("next", f"hwsearch search --supernet {name}{data} --out runs/{name}"),
+    ):
+        out.print(f"{title:8} {text}", markup=False, highlight=False, soft_wrap=True)
