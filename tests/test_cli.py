@@ -21,8 +21,8 @@ import hwsearch
 from hwsearch.cli import app
 from hwsearch.supernets.zoo import load_supernet
 
-COMMANDS = ["search", "resume", "front", "export", "verify", "measure", "devices", "supernets"]
-COMMANDS += ["import"]
+COMMANDS = ["search", "resume", "front", "export", "verify", "measure", "supernets", "import"]
+GROUPS = ["devices"]
 SMALL = ["--supernet", "test-images", "--device", "scripted"]
 SMALL += ["--data", "hwsearch_test_plugin:image_task", "--budget", "8", "--tactic", "random"]
 MAIN = "from hwsearch.cli import main; main()"
@@ -108,9 +108,10 @@ class TestHelp:
 
     def test_these_are_all_commands(self):
         assert [named(command) for command in app.registered_commands] == COMMANDS
+        assert [group.name for group in app.registered_groups] == GROUPS
 
     def test_every_option_is_explained(self):
-        for command in COMMANDS:
+        for command in [*COMMANDS, *GROUPS]:
             for line in call(command, "--help").stdout.splitlines():
                 words = line.strip("│ ").split()
                 if words and words[0].startswith("--"):

@@ -14,6 +14,7 @@ from hwsearch.supernets.checkpoints import bundled_file
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+COMMANDS += [group.name for group in app.registered_groups]
 
 
 def block_with(text: str) -> str:

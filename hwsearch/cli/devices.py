@@ -1,14 +1,19 @@
-"""Commands about devices: devices, measure."""
+"""Commands about devices: measure, devices, devices check."""
 
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.table import Table
 
 import hwsearch
 from hwsearch.cli.app import AsJson, app, err, out, reporting
+from hwsearch.terminal import TerminalProgress
+
+devices_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(devices_app, name="devices")
 
 
 @app.command(epilog="Example:  hwsearch measure a.onnx b.onnx --device ort-cpu:threads=2")
@@ -58,12 +63,16 @@ def _check_model(path: Path) -> None:
         )
 
 
-@app.command(epilog="Example:  hwsearch devices --json")
+@devices_app.callback(
+    epilog="Examples:  hwsearch devices --json    hwsearch devices check ort-cpu"
+)
 @reporting
-def devices(as_json: AsJson = False) -> None:
+def devices(context: typer.Context, as_json: AsJson = False) -> None:
     """List the devices that are installed, their options, and which can be used here."""
     from hwsearch.devices import device_names, load_factory
 
+    if context.invoked_subcommand is not None:
+        return
     rows: list[dict[str, Any]] = []
     for name in device_names():
         factory = load_factory(name)
@@ -76,4 +85,53 @@ def devices(as_json: AsJson = False) -> None:
     for row in rows:
         lines = [f"{n}={o['default']}: {o['help']}" for n, o in row["options"].items()]
         table.add_row(row["name"], row["missing"] or "ready", "\n".join(lines))
+    out.print(table)
+
+
+@devices_app.command(epilog="Example:  hwsearch devices check ort-cpu:threads=2 --pairs 200")
+@reporting
+def check(
+    device: Annotated[str, typer.Argument(help="The device, such as ort-cpu:threads=1.")],
+    pairs: Annotated[int, typer.Option(help="Pairs measured in each condition.")] = 20,
+    seed: Annotated[int, typer.Option(help="Draws the orders of turns.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models against themselves: can latencies be trusted to 1% on this machine?"""
+    from hwsearch.run.device_check import CHECK, TOLERANCE, check_device
+
+    with TerminalProgress(err if as_json else out) as progress:
+        found = check_device(device, pairs=pairs, seed=seed, progress=progress)
+    rows: list[dict[str, Any]] = [
+        {
+            "condition": condition,
+            "pairs": result.pairs,
+            "agreed": result.agreed,
+            "low": result.interval[0],
+            "high": result.interval[1],
+            "median": float(np.median(np.abs(result.differences))),
+            "largest": float(np.abs(result.differences).max()),
+            "reached": result.reached,
+        }
+        for condition, result in found.items()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table(
+        "",
+        f"pairs within {TOLERANCE:.0%}",
+        "95% interval",
+        "median",
+        "largest",
+        f"measured to {CHECK.half_width:.1%}",
+    )
+    for row in rows:
+        table.add_row(
+            row["condition"],
+            f"{row['agreed']} of {row['pairs']}",
+            f"{row['low']:.1%} to {row['high']:.1%}",
+            f"{row['median']:.2%}",
+            f"{row['largest']:.2%}",
+            f"{row['reached']} of {row['pairs']}",
+        )
     out.print(table)

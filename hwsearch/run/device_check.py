@@ -1,0 +1,162 @@
+"""Whether a device's latencies can be trusted: one model under two names has to be one latency."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.devices import Device, Latency, MeasureSettings, load_device
+from hwsearch.errors import DeviceError, InputError
+from hwsearch.evaluate.score import mean_interval
+from hwsearch.export.model import to_onnx
+from hwsearch.run.progress import Progress, Silent
+from hwsearch.supernets.zoo import load_supernet
+
+CHECK = MeasureSettings(half_width=0.007, seconds_per_model=6.0)
+TOLERANCE = 0.01
+N_MODELS = 5
+_BURN = "import os\nwhile os.getppid() == {parent}:\n    for _ in range(10**6): pass"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Agreement:
+    """How well the latencies of pairs agree that are one model under two names.
+
+    Attributes:
+        differences: (n_pairs,) relative differences of the two ratios, signed.
+        reached: How many pairs were both measured as precisely as was asked.
+    """
+
+    differences: NDArray[np.float64]
+    reached: int
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs were measured."""
+        return len(self.differences)
+
+    @property
+    def agreed(self) -> int:
+        """How many pairs differ by no more than 1%."""
+        return int((np.abs(self.differences) <= TOLERANCE).sum())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of the share that agrees."""
+        _, low, high = mean_interval(np.abs(self.differences) <= TOLERANCE)
+        return low, high
+
+
+def check_device(
+    spec: str | Device, *, pairs: int = 20, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Agreement]:
+    """Measure subnets of the bundled supernet against themselves, calm and beside a busy core.
+
+    Args:
+        spec: The device, or how it is written down.
+        pairs: How many pairs in each condition, at least 1.
+        seed: Draws the orders of turns.
+        progress: Told of every pair.
+
+    Returns:
+        ``"as it is"`` and ``"beside a busy core"`` -> the agreement.
+
+    Raises:
+        InputError: The device is unknown or cannot be used here, or ``pairs`` is below 1.
+        DeviceError: The device does not run one of the models.
+    """
+    if pairs < 1:
+        raise InputError(f"the number of pairs is {pairs}; give a whole number from 1 up")
+    device = load_device(spec)
+    progress = progress or Silent()
+    try:
+        with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
+            models = _bundled_models(Path(folder))
+            calm = check_agreement(device, models, pairs, seed=seed, progress=progress)
+            with busy_core():
+                busy = check_agreement(
+                    device, models, pairs, seed=seed + 1, progress=progress, phase="busy"
+                )
+    finally:
+        if device is not spec:
+            device.close()
+    return {"as it is": calm, "beside a busy core": busy}
+
+
+def check_agreement(
+    device: Device,
+    models: Sequence[Path],
+    pairs: int,
+    *,
+    seed: int = 0,
+    settings: MeasureSettings = CHECK,
+    progress: Progress | None = None,
+    phase: str = "check",
+) -> Agreement:
+    """Measure each model under two names, in as many jobs as make the wanted number of pairs.
+
+    Args:
+        device: Where to measure.
+        models: ONNX files; all pairs of a job take turns in it.
+        pairs: How many pairs in all.
+        seed: Draws the orders of turns; every job has another one.
+        settings: How precisely.
+        progress: Told of every pair.
+        phase: What it calls them.
+
+    Raises:
+        DeviceError: The device does not run one of the models.
+    """
+    progress = progress or Silent()
+    progress.phase(phase, pairs)
+    differences: list[float] = []
+    reached = 0
+    for job in range(-(-pairs // len(models))):
+        chosen = models[: pairs - len(differences)]
+        twice = {f"{i}{side}": path for i, path in enumerate(chosen) for side in "ab"}
+        measured = device.measure(twice, seed=seed * 1_000_003 + job, settings=settings)
+        for i in range(len(chosen)):
+            a, b = (_latency(measured[f"{i}{side}"]) for side in "ab")
+            differences.append(a.ratio / b.ratio - 1)
+            reached += max(_half_width(a), _half_width(b)) <= settings.half_width
+        progress.advance(len(chosen))
+        within = int((np.abs(differences) <= TOLERANCE).sum())
+        progress.state(agreed=f"{within} of {len(differences)}")
+    return Agreement(differences=np.array(differences), reached=reached)
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Keep one core busy with other work, until the block or this process ends."""
+    burn = _BURN.format(parent=os.getpid())
+    with subprocess.Popen([sys.executable, "-S", "-c", burn]) as burner:
+        try:
+            yield
+        finally:
+            burner.kill()
+
+
+def _bundled_models(folder: Path) -> list[Path]:
+    net = load_supernet("cifar10-resnet")
+    paths = []
+    for arch in net.space.sample_spread(N_MODELS, seed=0):
+        paths.append(folder / f"{arch.key}.onnx")
+        paths[-1].write_bytes(to_onnx(net, arch).SerializeToString())
+    return paths
+
+
+def _latency(result: Latency | DeviceError) -> Latency:
+    if isinstance(result, DeviceError):
+        raise result
+    return result
+
+
+def _half_width(latency: Latency) -> float:
+    return (latency.ratio_high - latency.ratio_low) / 2 / latency.ratio
