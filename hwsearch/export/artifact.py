@@ -7,29 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
 from hwsearch.errors import InputError
 from hwsearch.export.infer import infer_script
-from hwsearch.export.probe import TOLERANCE, probe_inputs, torch_outputs
+from hwsearch.export.model import read_metadata
+from hwsearch.export.precision import precision_of
+from hwsearch.export.probe import TOLERANCES, probe_inputs, torch_outputs
 from hwsearch.export.trace import OPSET
 from hwsearch.files import sha256_of, write_atomic
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
-SCHEMA = 1
+# 2 added precision, conversion and graph; a card of 1 is of a float32 model.
+SCHEMA, READABLE = 2, (1, 2)
 MODEL, WEIGHTS, INFER, CARD = "model.onnx", "weights.safetensors", "infer.py", "card.json"
 BUFFERS = "hwsearch.buffers"
+CONVERSION = ("converter", "quantization", "quantization_samples")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """One architecture's recalibrated network and its ONNX model, before they are written."""
+    """One architecture's recalibrated network and its ONNX model, before they are written.
+
+    Attributes:
+        arch: The architecture.
+        subnet: The network.
+        model: What is timed, scored and shipped.
+        original: The float32 model that it was converted from; None where it is that one.
+    """
 
     arch: Architecture
     subnet: nn.Module
     model: onnx.ModelProto
+    original: onnx.ModelProto | None = None
 
 
 def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
@@ -51,6 +64,7 @@ def write_card(
     exported: Exported,
     measurements: Sequence[Mapping[str, Any]],
     verification: Mapping[str, Any],
+    answers: Sequence[NDArray[Any]] | None = None,
 ) -> dict[str, Any]:
     """Write ``card.json``: what the subnet is, its exact costs, and every measured number.
 
@@ -60,11 +74,15 @@ def write_card(
         exported: What was written.
         measurements: JSON-ready measurements of this architecture.
         verification: JSON-ready results of the checks.
+        answers: What the model answers to the probe; None takes PyTorch's, which are those of a
+            float32 model.
     """
     arch = exported.arch
     spec = net.input_spec(arch)
     one = arch.space.architectures([arch])
-    probe = probe_inputs(spec.inputs)
+    if answers is None:
+        answers = torch_outputs(exported.subnet, probe_inputs(spec.inputs))
+    precision, stated = precision_of(exported.model), read_metadata(exported.model)
     card = {
         "schema": SCHEMA,
         "key": arch.key,
@@ -79,12 +97,16 @@ def write_card(
         },
         "input": spec.to_dict(),
         "opset": OPSET,
+        "precision": precision,
+        "conversion": {name: stated[name] for name in CONVERSION if name in stated},
+        "graph": stated["graph"],
+        "unfolded_norms": int(stated["unfolded_norms"]),
         "exact": {name: int(net.exact(name, one)[0]) for name in ("macs", "params", "bytes")},
         "files": {name: sha256_of(folder / name) for name in (MODEL, WEIGHTS, INFER)},
         "probe": {
             "seed": 0,
-            "tolerance": TOLERANCE,
-            "outputs": [o.tolist() for o in torch_outputs(exported.subnet, probe)],
+            "tolerance": TOLERANCES[precision],
+            "outputs": [answer.tolist() for answer in answers],
         },
         "verification": dict(verification),
         "measurements": {sha256_of(folder / MODEL): list(measurements)},
@@ -106,7 +128,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise InputError(f"{str(folder)!r} is no exported subnet: it has no {CARD}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from error
-    if not isinstance(card, dict) or card.get("schema") != SCHEMA:
+    if not isinstance(card, dict) or card.get("schema") not in READABLE:
         found = card.get("schema") if isinstance(card, dict) else type(card).__name__
-        raise InputError(f"{str(path)!r} has schema {found!r}; this version reads {SCHEMA}")
+        readable = " and ".join(map(str, READABLE))
+        raise InputError(f"{str(path)!r} has schema {found!r}; this version reads {readable}")
     return card

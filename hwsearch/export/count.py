@@ -28,11 +28,22 @@ def count_macs(model: onnx.ModelProto) -> int:
 
 
 def count_params(model: onnx.ModelProto, buffers: Collection[str]) -> int:
-    """Count the floating-point numbers in a model's initialisers, buffers left out."""
+    """Count the learned numbers in a model's initialisers, buffers left out.
+
+    Learned are floating-point numbers and integers that are dequantised; scales and zero points
+    are how those are written.
+    """
+    learned = {i.name for i in model.graph.initializer if i.data_type in _FLOATING}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            learned -= set(node.input[1:])
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            learned.add(node.input[0])
     return sum(
         math.prod(initialiser.dims)
         for initialiser in model.graph.initializer
-        if initialiser.data_type in _FLOATING and initialiser.name not in buffers
+        if initialiser.name in learned and initialiser.name not in buffers
     )
 
 

@@ -42,7 +42,7 @@ def fold_batch_norms(graph: ir.Graph) -> int:
         conv = conv_before(norm)
         if conv is not None:
             _fold(graph, conv, norm)
-    _drop_unused(graph)
+    drop_unused(graph)
     return before - _learned_numbers(graph)
 
 
@@ -98,6 +98,16 @@ def bypass_norm(
         new.name, new.shape, new.type = old.name, old.shape, old.type
 
 
+def drop_unused(graph: ir.Graph) -> None:
+    """Drop constants and initialisers that no node takes."""
+    for node in list(graph):
+        if node.op_type == "Constant" and not any(value.uses() for value in node.outputs):
+            graph.remove(node, safe=True)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
 def epsilon_of(norm: ir.Node) -> float:
     """Return what a norm adds to the variance."""
     return norm.attributes.get_float("epsilon", 1e-5)
@@ -151,12 +161,3 @@ def _initialiser(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.V
     value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
     graph.register_initializer(value)
     return value
-
-
-def _drop_unused(graph: ir.Graph) -> None:
-    for node in list(graph):
-        if node.op_type == "Constant" and not any(value.uses() for value in node.outputs):
-            graph.remove(node, safe=True)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]

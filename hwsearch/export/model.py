@@ -1,4 +1,4 @@
-"""A subnet's ONNX file: its graph, batch norm folded, metadata written."""
+"""A subnet's ONNX model in float32: its graph, batch norm folded, metadata written."""
 
 import json
 from functools import lru_cache
@@ -8,7 +8,7 @@ import onnx_ir as ir
 from torch import nn
 
 from hwsearch.export.assemble import NotAChainError, assemble
-from hwsearch.export.fold import drop_identities, fold_batch_norms
+from hwsearch.export.fold import drop_identities, fold_batch_norms, norms_of
 from hwsearch.export.trace import OPSET, trace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
@@ -38,7 +38,8 @@ def to_onnx(
         A model with a dynamic batch, named inputs and outputs, batch norm folded into the
         convolutions before it, and the architecture and preprocessing as metadata. It is put
         together from graphs of the blocks, each traced once and kept; a subnet that is no chain
-        is traced as a whole, and the entry ``hwsearch.graph`` of the metadata says so.
+        is traced as a whole, and the entry ``hwsearch.graph`` of the metadata says so. Batch
+        norms that no convolution feeds alone stay; ``hwsearch.unfolded_norms`` counts them.
     """
     spec = net.input_spec(arch)
     network = subnet if subnet is not None else net.subnet(arch)
@@ -47,7 +48,8 @@ def to_onnx(
     model.graph.name = f"{net.card.name}-{arch.key}"
     model.producer_name, model.producer_version = "hwsearch", None
     stated = _metadata(net, arch, spec, calibration)
-    stated |= {"params_folded": str(folded), "graph": made}
+    stated |= {"params_folded": str(folded), "graph": made, "precision": "fp32"}
+    stated["unfolded_norms"] = str(len(norms_of(model.graph)))
     model.metadata_props.update({f"{PREFIX}{name}": value for name, value in stated.items()})
     return ir.to_proto(model)
 

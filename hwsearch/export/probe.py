@@ -1,7 +1,8 @@
-"""A seeded probe input and what the PyTorch subnet says to it, kept in the card.
+"""A seeded probe input and the answer to it, kept in the card.
 
 With it anyone can check later, from the files alone, that the ONNX file is still the same
-network: no data, no supernet and no PyTorch are needed.
+network: no data, no supernet and no PyTorch are needed. A float32 file answers as the PyTorch
+subnet did, one of another precision as it did itself when it was written.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,11 @@ from torch import nn
 from hwsearch.supernets.base import TensorSpec
 
 BATCH = 2
-TOLERANCE = 1e-3
+# Between float32 and PyTorch, and between two runtimes or processors. float16 is rounded in other
+# places by each. In int8 a last bit can move an activation by a whole step, which the layers after
+# it carry on: ONNX Runtime and OpenVINO differed by up to 6%, two builds of one runtime by 2%.
+TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-1}
+TOLERANCE = TOLERANCES["fp32"]
 
 
 def probe_inputs(tensors: Sequence[TensorSpec], seed: int = 0) -> dict[str, NDArray[Any]]:

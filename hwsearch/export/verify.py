@@ -26,8 +26,10 @@ from hwsearch.export.artifact import (
 )
 from hwsearch.export.count import count_macs, count_params
 from hwsearch.export.model import read_metadata
+from hwsearch.export.precision import precision_of
 from hwsearch.export.probe import (
     TOLERANCE,
+    TOLERANCES,
     disagreement,
     labels_agree,
     probe_inputs,
@@ -48,12 +50,16 @@ def verify_export(
 ) -> dict[str, Any]:
     """Check freshly written files against the PyTorch network they came from.
 
+    A float32 model has to agree with it. One of another precision was converted from a model
+    that has to agree with it; how far the two are apart is stated and not judged, as long as the
+    answers are numbers.
+
     Args:
         folder: Holds the model, the weights and ``infer.py``.
         exported: The network and its model.
         promised: ``macs`` and ``params`` of the architecture.
         samples: Real inputs, preprocessed, by name.
-        device: Runs the model.
+        device: Runs the model; where it takes no float32 ones, ``ort-cpu`` runs the original.
 
     Returns:
         What was checked and how well it agreed, JSON-ready.
@@ -63,7 +69,11 @@ def verify_export(
     """
     model = _checked_model(folder / MODEL)
     _check_costs(folder, model, promised)
-    ours = _run(device, folder / MODEL, samples)
+    if exported.original is None:
+        ours = shipped = _run(device, folder / MODEL, samples)
+    else:
+        ours = _run_original(device, exported.original, samples)
+        shipped = _run(device, folder / MODEL, samples)
     reference = torch_outputs(exported.subnet, samples)
     difference = disagreement(ours, reference)
     _check_tolerance(difference, "real samples")
@@ -74,20 +84,38 @@ def verify_export(
                 f"ONNX and PyTorch pick another label for {len(reference[0]) - agreeing} of "
                 f"{len(reference[0])} samples"
             )
-    return {
+    stated = {
         "samples": len(next(iter(samples.values()))),
         "disagreement": difference,
         "tolerance": TOLERANCE,
         "onnx": onnx.__version__,
     }
+    return stated if exported.original is None else stated | _compared(shipped, ours)
+
+
+def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDArray[Any]]:
+    """Return what a card has a model answer to the probe.
+
+    Those of a float32 model are PyTorch's; one of another precision is compared with itself.
+
+    Args:
+        folder: Holds the model.
+        exported: The network and its model.
+        device: Runs the model.
+    """
+    stated = json.loads(read_metadata(exported.model)["input"])
+    inputs = probe_inputs([_tensor_spec(tensor) for tensor in stated["inputs"]])
+    if exported.original is None:
+        return torch_outputs(exported.subnet, inputs)
+    return list(_run(device, folder / MODEL, inputs))
 
 
 def verify_artifact(folder: Path, device: Device) -> dict[str, Any]:
     """Check an exported subnet from its files alone.
 
     Its files are those whose hashes the card holds, the model passes the ONNX checker with full
-    shape inference, says the architecture that the card says, counts the promised MACs and
-    parameters, still answers the card's probe as PyTorch did, and ``infer.py`` runs.
+    shape inference, says the architecture and precision that the card says, counts the promised
+    MACs and parameters, still answers the card's probe, and ``infer.py`` runs.
 
     Returns:
         The card.
@@ -124,6 +152,10 @@ def _check_artifact(folder: Path, card: Mapping[str, Any], device: Device) -> No
         raise VerificationError(f"{MODEL} and the card say different inputs or preprocessing")
     if stated.get("checkpoint") != card["supernet"]["digest"]:
         raise VerificationError(f"{MODEL} and the card say different weights of the supernet")
+    if precision_of(model) != _precision(card):
+        raise VerificationError(
+            f"{MODEL} is {precision_of(model)}, and the card says {_precision(card)}"
+        )
     if card["files"][MODEL] not in card["measurements"]:
         raise VerificationError(f"the card's measurements are not of this {MODEL}")
     _check_costs(folder, model, card["exact"])
@@ -132,16 +164,18 @@ def _check_artifact(folder: Path, card: Mapping[str, Any], device: Device) -> No
 
 
 def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
-    """Compare the model's answer to the seeded probe with what PyTorch answered.
+    """Compare the model's answer to the seeded probe with the card's.
 
     Raises:
-        VerificationError: They differ by more than the tolerance.
+        VerificationError: They differ by more than the tolerance of the precision.
     """
     tensors = [_tensor_spec(tensor) for tensor in card["input"]["inputs"]]
     inputs = probe_inputs(tensors, seed=card["probe"]["seed"])
     expected = [np.asarray(output, np.float32) for output in card["probe"]["outputs"]]
     difference = disagreement(_run(device, folder / MODEL, inputs), expected)
-    _check_tolerance(difference, "the card's probe")
+    precision = _precision(card)
+    answered = "PyTorch" if precision == "fp32" else f"the same {precision} file before"
+    _check_tolerance(difference, "the card's probe", answered, TOLERANCES[precision])
     return difference
 
 
@@ -215,11 +249,51 @@ def _run(
     return list(outputs)
 
 
-def _check_tolerance(difference: float, on: str) -> None:
-    if not difference <= TOLERANCE:
+def _run_original(
+    device: Device, original: onnx.ModelProto, inputs: dict[str, NDArray[Any]]
+) -> list[NDArray[np.float32]]:
+    """Run a float32 model, on ``ort-cpu`` where the device is of another precision."""
+    from hwsearch.devices import load_device
+
+    takes_it = device.precision == "fp32"
+    runner = device if takes_it else load_device("ort-cpu")
+    try:
+        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+            onnx.save(original, Path(scratch) / MODEL)
+            return _run(runner, Path(scratch) / MODEL, inputs)
+    finally:
+        if not takes_it:
+            runner.close()
+
+
+def _compared(
+    shipped: Sequence[NDArray[Any]], original: Sequence[NDArray[Any]]
+) -> dict[str, float]:
+    """Say how far a converted model is from its original, on the same samples."""
+    difference = disagreement(shipped, original)
+    if not np.isfinite(difference):
         raise VerificationError(
-            f"ONNX and PyTorch differ by {difference:.2g} on {on}; {TOLERANCE:g} is allowed"
+            f"{MODEL} answers NaN or infinite numbers on real samples, and its float32 original "
+            "does not"
         )
+    stated = {"difference_to_fp32": difference}
+    if original[0].ndim == 2:
+        same = shipped[0].argmax(axis=1) == original[0].argmax(axis=1)
+        stated["labels_as_fp32"] = float(same.mean())
+    return stated
+
+
+def _check_tolerance(
+    difference: float, on: str, other: str = "PyTorch", tolerance: float = TOLERANCE
+) -> None:
+    if not difference <= tolerance:
+        raise VerificationError(
+            f"ONNX and {other} differ by {difference:.2g} on {on}; {tolerance:g} is allowed"
+        )
+
+
+def _precision(card: Mapping[str, Any]) -> str:
+    return str(card.get("precision", "fp32"))  # a card of schema 1 says none
 
 
 def _tensor_spec(stated: Mapping[str, Any]) -> TensorSpec:

@@ -20,6 +20,7 @@ from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.export.artifact import Exported
 from hwsearch.export.model import to_onnx
 from hwsearch.files import write_atomic
+from hwsearch.run.conversion import Conversion
 from hwsearch.run.suspicion import Pace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
@@ -72,6 +73,7 @@ class Evaluator:
             self.calibration_digest = self._calibration.digest
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
         self._pace = Pace()
+        self._convert = Conversion(net, device, task)
 
     def score_context(self, samples: SplitSamples) -> str:
         """Say what decides a score besides the architecture."""
@@ -80,26 +82,28 @@ class Evaluator:
             calibration += f"/{batch}"
         return (
             f"weights={self.net.digest[:16]} calibration={calibration} "
-            f"samples={len(samples)}@{samples.digest} onnx fp32"
+            f"samples={len(samples)}@{samples.digest} onnx {self._convert.context}"
         )
 
     def build(self, arch: Architecture) -> Exported:
-        """Return the recalibrated subnet and its ONNX model.
+        """Return the recalibrated subnet and its ONNX model, of the device's precision.
 
         Raises:
-            EvaluationError: The subnet cannot be built, recalibrated or exported.
+            EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
             DataError: The calibration samples cannot be read.
         """
         try:
             subnet = self.net.subnet(arch)
             recalibrate(subnet, self.net.recalibrate, self._calibration_batches(arch))
-            model = to_onnx(self.net, arch, subnet, calibration=self.calibration_digest)
+            fp32 = to_onnx(self.net, arch, subnet, calibration=self.calibration_digest)
+            model = self._convert(arch, fp32)
         except (EvaluationError, DataError):
             raise
         except Exception as error:
             # A family is a stranger's code: whatever it raises is this trial's failure.
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
-        return Exported(arch=arch, subnet=subnet, model=model)
+        original = None if model is fp32 else fp32
+        return Exported(arch=arch, subnet=subnet, model=model, original=original)
 
     def _calibration_batches(self, arch: Architecture) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield the inputs anew for every subnet: preprocessed, all of them would fill memory."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError, InfeasibleError, VerificationError
 from hwsearch.export.artifact import MODEL, Exported, write_card, write_files
-from hwsearch.export.verify import check_probe, run_infer, verify_export
+from hwsearch.export.verify import check_probe, probe_answers, run_infer, verify_export
 from hwsearch.files import staged_folder
 from hwsearch.objectives import closest_to_feasible
 from hwsearch.run.evaluation import LATENCY, Evaluator
@@ -148,12 +148,12 @@ class Finisher:
         with staged_folder(self.subnets / key) as folder:
             write_files(folder, self.setup.net, exported)
             verification = self._verify(folder, exported)
+            answers = probe_answers(folder, exported, self.setup.device)
             searched = self.evaluator.scored(arch, folder / MODEL, task.search, "search")
             reported = self.evaluator.scored(arch, folder / MODEL, task.report, "report")
             measured = [m for m in (searched, confirmed, reported) if m is not None]
-            card = write_card(
-                folder, self.setup.net, exported, [_stated(m) for m in measured], verification
-            )
+            stated = [_stated(m) for m in measured]
+            card = write_card(folder, self.setup.net, exported, stated, verification, answers)
             check_probe(folder, card, self.setup.device)
             run_infer(folder)
         metric = task.metric.name

@@ -14,6 +14,7 @@ from hwsearch.evaluate.sources import load_task
 from hwsearch.evaluate.task import Samples, Task
 from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
 from hwsearch.run.config import FILE, RunConfig, software_versions
+from hwsearch.run.conversion import check_conversion
 from hwsearch.run.evaluation import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.supernets.base import EXACT, Supernet
@@ -98,6 +99,7 @@ def prepare(config: RunConfig, net: Supernet | None = None) -> Setup:
             f"data {config.data!r} has no calibration samples, and the batch statistics of "
             f"{net.name!r} need them"
         )
+    check_conversion(device, task)
     names = config.objectives or (task.metric.name, LATENCY)
     objectives = check_objectives(make_objective(name, net, task) for name in names)
     if all(objective.exact is not None for objective in objectives):

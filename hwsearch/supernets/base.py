@@ -231,7 +231,7 @@ class Supernet:
         """Compute a cost of every architecture, for one sample.
 
         Args:
-            quantity: ``"macs"``, ``"params"`` or ``"bytes"`` (of the weights, uncompressed).
+            quantity: ``"macs"``, ``"params"`` or ``"bytes"`` (of the weights in float32).
             archs: (n,) architectures.
 
         Returns:

@@ -146,7 +146,7 @@ def test_card_that_is_none(tmp_path):
     for text, says in [
         ("{", "cannot be read"),
         ("[]", "has schema 'list'"),
-        ('{"schema": 99}', "has schema 99; this version reads 1"),
+        ('{"schema": 99}', "has schema 99; this version reads 1 and 2"),
         ("{}", "has schema None"),
     ]:
         (tmp_path / CARD).write_text(text)

@@ -145,7 +145,7 @@ def set_at(*path):
         (set_at("exact", {}), "does not say all it should: KeyError 'params'"),
         (set_at("files", MODEL, None), "model.onnx is not the file that the card describes"),
         (set_at("files", 3), "does not say all it should"),
-        (set_at("schema", 2), "has schema 2"),
+        (set_at("schema", 3), "has schema 3"),
     ],
 )
 def test_edited_card(change, says, folder, device):

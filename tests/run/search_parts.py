@@ -23,10 +23,11 @@ class InProcess(ScriptedDevice):
     Args:
         searched: Latencies while the search measures.
         confirmed: Latencies while the front is timed together; by default the same.
+        precision: Of the files that it takes.
     """
 
-    def __init__(self, searched=latency_by_size, confirmed=None):
-        super().__init__(searched)
+    def __init__(self, searched=latency_by_size, confirmed=None, precision="fp32"):
+        super().__init__(searched, precision=precision)
         self.scripts = {"search": searched, "confirm": confirmed or searched}
         self.timed = []
         self.is_open = False
