@@ -3,20 +3,23 @@
     python tools/bench_export.py [--supernet ofa-mbv3-w1.0 ...] [--n 20]
 
 One thread. Every architecture is built, assembled, serialised and hashed with a warm cache, and a
-few of them are traced as a whole in between; medians in milliseconds, targets beside them.
+few of them go through `torch.onnx.export` (the tracing exporter) and through our own reference,
+traced as a whole and folded, in between; medians in milliseconds, targets beside them.
 """
 
 import argparse
 import hashlib
+import io
 import statistics
 import time
+import warnings
 
 import onnx_ir as ir
 import torch
 
 import hwsearch
 from hwsearch.export.fold import drop_identities, fold_batch_norms
-from hwsearch.export.trace import trace
+from hwsearch.export.trace import OPSET, trace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
@@ -54,6 +57,26 @@ def traced(net: Supernet, arch: Architecture) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
+def exported(net: Supernet, arch: Architecture) -> float:
+    """Return the milliseconds that a plain call of `torch.onnx.export` takes."""
+    subnet, spec = net.subnet(arch), net.input_spec(arch)
+    sample = tuple(torch.zeros((1, *tensor.shape)) for tensor in spec.inputs)
+    names = [tensor.name for tensor in spec.inputs]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        start = time.perf_counter()
+        torch.onnx.export(
+            subnet,
+            sample,
+            io.BytesIO(),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=names,
+            dynamic_axes={name: {0: "batch"} for name in names},
+        )
+        return 1e3 * (time.perf_counter() - start)
+
+
 def bench(name: str, n: int, n_traced: int) -> None:
     """Print the figures of one supernet."""
     checkpoint = None if name == "cifar10-resnet" else "random:0"
@@ -63,20 +86,23 @@ def bench(name: str, n: int, n_traced: int) -> None:
     for arch in archs:
         one(net, arch)
     cold = time.perf_counter() - begin
-    rows, slow = [], []
+    rows, slow, plain = [], [], []
     for number, arch in enumerate(archs):
         rows.append(one(net, arch))
         if number % max(1, n // n_traced) == 0:
             slow.append(traced(net, arch))
+            plain.append(exported(net, arch))
     print(f"{name}: {n} architectures; the first pass, which traces blocks, took {cold:.1f} s")
     targets = TARGETS.get(name, {})
     for step in rows[0]:
         values = [row[step] for row in rows]
         beside = f" (target {targets[step]})" if step in targets else ""
         print(f"  {step:24} {statistics.median(values):8.1f} ms{beside}")
-    ratio = statistics.median(slow) / statistics.median([row["model"] for row in rows])
+    ours = statistics.median([row["model"] for row in rows])
     beside = f" (target {targets['ratio']})" if "ratio" in targets else ""
-    print(f"  {'traced as a whole':24} {statistics.median(slow):8.1f} ms, x {ratio:.0f}{beside}")
+    for what, values in (("torch.onnx.export", plain), ("traced and folded", slow)):
+        middle = statistics.median(values)
+        print(f"  {what:24} {middle:8.1f} ms, x {middle / ours:.0f}{beside}")
 
 
 def main() -> None:

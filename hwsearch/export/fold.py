@@ -78,8 +78,11 @@ def folded_numbers(
     scale, shift, mean, var = (array.astype(np.float64) for array in norm)
     factor = scale / np.sqrt(var + epsilon)
     shifted = -mean if bias is None else bias.astype(np.float64) - mean
-    wide = weight.astype(np.float64) * factor.reshape(-1, *[1] * (weight.ndim - 1))
-    return wide.astype(np.float32), (shifted * factor + shift).astype(np.float32)
+    factors = factor.reshape(-1, *[1] * (weight.ndim - 1))
+    # Multiplied in float64 and rounded once, without a float64 copy of the weight.
+    folded = np.empty(weight.shape, np.float32)
+    np.multiply(weight, factors, out=folded, dtype=np.float64, casting="same_kind")
+    return folded, (shifted * factor + shift).astype(np.float32)
 
 
 def bypass_norm(
