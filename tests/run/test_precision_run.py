@@ -15,8 +15,10 @@ from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.export.precision import precision_of
 from hwsearch.export.verify import verify_artifact
 from hwsearch.files import sha256_of
+from hwsearch.run.config import RunConfig
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.folder import Run
+from hwsearch.run.setup import prepare
 from hwsearch.trials import MemoryStore
 
 
@@ -160,6 +162,15 @@ class TestRefused:
         device.precision = precision
         monkeypatch.setattr("hwsearch.run.conversion.find_spec", lambda name: None)
         self.refused(tmp_path, rf"takes {precision} files, and onnxruntime, .*hwsearch\[cpu\]")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_bytes_are_said_to_be_those_of_float32(precision, device):
+    device.precision = precision
+    settings = {name: parts.SETTINGS[name] for name in ("device", "data")}
+    config = RunConfig(supernet=parts.NET, objectives=("top1", "bytes"), **settings)
+    expected = "bytes are those of the weights in float32, and the files are int8"
+    assert prepare(config).warnings == ((expected,) if precision == "int8" else ())
 
 
 def test_scores_of_two_precisions_are_of_two_contexts(task):
