@@ -48,8 +48,9 @@ def quantization_for(fingerprint: Mapping[str, str | int]) -> Quantization:
 
     x86 multiplies unsigned by signed bytes (``vpdpbusd``, before VNNI ``vpmaddubsw``), so uint8
     activations are its fast path: with int8 ones ONNX Runtime took 1.8 to 2.6 times as long for
-    `cifar10-resnet` on a Zen 4. Without VNNI it sums two products in 16 bits that saturate, which
-    weights of 7 bits do not reach. ARM multiplies signed bytes, and TensorRT has no zero points.
+    `cifar10-resnet` on an EPYC with VNNI. Before VNNI two products are summed in 16 bits that
+    saturate, which weights of 7 bits do not reach. ARM multiplies signed bytes, and TensorRT has
+    no zero points.
 
     Args:
         fingerprint: Of the device that the file is for, which need not be this machine.

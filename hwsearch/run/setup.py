@@ -21,6 +21,7 @@ from hwsearch.supernets.base import EXACT, Supernet
 from hwsearch.supernets.zoo import load_supernet
 
 MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend on weights"
+WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
 FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds")
@@ -46,7 +47,9 @@ class Setup:
     def warnings(self) -> tuple[str, ...]:
         """What whoever reads the numbers has to know, one sentence each."""
         random = (f"weights are {self.net.weights}: {MEANINGLESS}",) if self.net.untrained else ()
-        return (*random, *self.task.warnings)
+        precision, names = self.device.precision, [o.name for o in self.objectives]
+        sizes = (f"{WEIGHT_BYTES}, and the files are {precision}",) if "bytes" in names else ()
+        return (*random, *(sizes if precision != "fp32" else ()), *self.task.warnings)
 
     def read(self, progress: Progress) -> None:
         """Read image files once; what cannot be decoded is refused before anything is written.

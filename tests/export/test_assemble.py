@@ -1,18 +1,27 @@
 """A model assembled from blocks is the traced one."""
 
+from collections import OrderedDict
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
+from conftest import write_artifact
+from networks import IMAGE, One, promised
+from networks import with_statistics as random_statistics
 from torch import nn
 
 from hwsearch import to_onnx
+from hwsearch.blocks import Block, BlockSpec
 from hwsearch.export import assemble
+from hwsearch.export.artifact import Exported, read_card
 from hwsearch.export.fold import drop_identities, fold_batch_norms
 from hwsearch.export.model import read_metadata
 from hwsearch.export.probe import disagreement, probe_inputs
 from hwsearch.export.trace import trace
+from hwsearch.export.verify import verify_export
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family, supernet_names
 
@@ -144,3 +153,78 @@ def test_graphs_are_kept_for_every_input_size(name, of_this_size):
     assert inputs["image"].shape == (2, 3, 24, 24)
     assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [0, 3, 24, 24]
     assert np.prod([d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]) == 0
+
+
+def optimised(model, folder):
+    """The operators that ONNX Runtime makes of a model; it lays out branches in any order."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 3  # it warns that the file is for this processor
+    providers = ["CPUExecutionProvider"]
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    return sorted(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_onnx_runtime_makes_the_same_of_it_as_of_the_traced_model(name, tmp_path):
+    net = tiny(name)
+    for number, arch in enumerate(net.full_space.sample(1, seed=7)):
+        subnet = with_statistics(net.subnet(arch), number)
+        ours = optimised(to_onnx(net, arch, subnet), tmp_path)
+        assert ours == optimised(traced(net, arch, subnet), tmp_path)
+        assert "BatchNormalization" not in ours
+
+
+class PreActivation(nn.Module):
+    """Its norm follows a sum, which no convolution can take it into."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        return x + self.conv(self.bn(x).relu())
+
+
+class PreActivated(One):
+    """A chain: a stem with a norm of its own, and two blocks that begin with one."""
+
+    def blocks(self, arch):
+        stem = BlockSpec(kind="stem", hyperparameters=(), input_shape=(3, 8, 8))
+        pre = BlockSpec(kind="pre", hyperparameters=(), input_shape=(4, 8, 8))
+        return [
+            Block(name="stem", spec=stem, macs=4 * 27 * 64, params=4 * 27 + 8),
+            Block(name="block1", spec=pre, macs=4 * 36 * 64, params=4 * 36 + 8),
+            Block(name="block2", spec=pre, macs=4 * 36 * 64, params=4 * 36 + 8),
+        ]
+
+
+@pytest.fixture
+def pre_activated():
+    stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+    chain = OrderedDict(stem=stem, block1=PreActivation(4), block2=PreActivation(4))
+    module = random_statistics(nn.Sequential(chain))
+    net = Supernet("pre", PreActivated(module, IMAGE), None)
+    arch = net.space.largest()[0]
+    return net, Exported(arch=arch, subnet=module, model=to_onnx(net, arch))
+
+
+def test_pre_activation_norm_stays_and_the_file_says_so(pre_activated, device, tmp_path):
+    net, exported = pre_activated
+    operators = [node.op_type for node in exported.model.graph.node]
+    assert operators == ["Conv", "Relu", *["BatchNormalization", "Relu", "Conv", "Add"] * 2]
+    stated = read_metadata(exported.model)
+    assert stated["graph"] == "assembled from blocks"
+    assert stated["unfolded_norms"] == "2"
+    write_artifact(tmp_path / "subnet", net, exported)
+    card = read_card(tmp_path / "subnet")
+    assert (card["graph"], card["unfolded_norms"]) == ("assembled from blocks", 2)
+    samples = probe_inputs(IMAGE.inputs, seed=3)
+    costs = promised(net, exported.arch)
+    verified = verify_export(tmp_path / "subnet", exported, costs, samples, device)
+    assert verified["disagreement"] < 1e-5
+
+
+def test_folded_norms_are_none_that_stay(exported_of):
+    assert read_metadata(exported_of("test-images")[1].model)["unfolded_norms"] == "0"

@@ -35,7 +35,7 @@ class InProcess(ScriptedDevice):
     def measure(self, models, *, seed, settings=None, progress=None):
         phase = "confirm" if settings == CONFIRM else "search"
         self.timed += [(phase, name) for name in models]
-        timing = ScriptedDevice(self.scripts[phase])
+        timing = ScriptedDevice(self.scripts[phase], precision=self.precision)
         return timing.measure(models, seed=seed, settings=settings, progress=progress)
 
     def run(self, model, batches):
