@@ -101,14 +101,14 @@ DEVICE = DeviceFactory(
         DeviceOption(
             name="hint",
             default="latency",
-            help="one request, or as many at once as OpenVINO recommends",
+            help="latency: one request; throughput: as many at once as OpenVINO recommends",
             allowed=("latency", "throughput"),
         ),
         DeviceOption(name="batch", default=1, help="batch size of a timed run"),
         DeviceOption(
             name="precision",
             default="fp32",
-            help="precision of the ONNX files",
+            help="precision of the ONNX files: fp32 or int8",
             allowed=("fp32", "int8"),
         ),
     ),
