@@ -6,7 +6,6 @@ that it was not made from. Weights decide no latency, so they may be random.
 """
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,11 +17,10 @@ import numpy as np
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.chains import ChainIndex
-from hwsearch.devices import Device, Latency, MeasureSettings
-from hwsearch.devices.base import Profile
-from hwsearch.errors import EvaluationError, HwsearchError, InputError
-from hwsearch.export.model import to_onnx
+from hwsearch.devices import Device
+from hwsearch.errors import HwsearchError, InputError
 from hwsearch.run.profile_notes import Note, Notes, chosen_notes
+from hwsearch.run.profile_steps import SETTINGS, measure_subnets
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.base import Supernet
@@ -32,16 +30,12 @@ from hwsearch.surrogates.block_times import (
     Observed,
     from_profiles,
     from_subnets,
-    split_nodes,
 )
 from hwsearch.surrogates.subnet_design import choose_subnets, covering_subnets
 from hwsearch.tables import LatencyTable, Purpose, SubnetLatency
 
 REPEATS = 3
 VALIDATING = 20
-SETTINGS = MeasureSettings(seconds_per_model=2.0)
-_TOGETHER = 8
-_RUNS = 20
 _SECONDS_EACH = SETTINGS.seconds_per_model + 1.0
 
 
@@ -139,7 +133,7 @@ def make_table(
     if before is not None and not lacking:
         progress.note(f"{path} has all {len(index.specs)} block specs already")
         return before
-    job = _Job(net=net, device=device, index=index, seed=seed, progress=progress)
+    job = _Job(net=net, device=device, index=index, seed=seed)
     cover = job.cover(lacking, subnets)
     validating = job.validating(cover)
     keys = [*cover.ids, *validating.ids]
@@ -150,8 +144,10 @@ def make_table(
         f"with; at most about {max(1, round(len(todo) * _SECONDS_EACH / 60))} min"
     )
     progress.phase("profile", len(keys), done=len(keys) - len(todo))
-    job.measure(cover, notes, "cover")
-    job.measure(validating, notes, "validate")
+    purposes: tuple[tuple[Architectures, Purpose], ...]
+    purposes = ((cover, "cover"), (validating, "validate"))
+    for archs, purpose in purposes:
+        measure_subnets(net, device, archs, notes, purpose=purpose, seed=seed, progress=progress)
     table = job.table(before, chosen_notes(notes, keys))
     table.save(path)
     unmeasured = table.missing(index.specs)
@@ -203,7 +199,6 @@ class _Job:
     device: Device
     index: ChainIndex
     seed: int
-    progress: Progress
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -242,64 +237,6 @@ class _Job:
             seed=self.seed + 1,
             exclude=cover,
         )
-
-    def measure(self, archs: Architectures, notes: Notes, purpose: Purpose) -> None:
-        """Measure those of which there is no note yet, a few at a time."""
-        todo = [arch for arch in archs if arch.key not in notes]
-        for start in range(0, len(todo), _TOGETHER):
-            part = todo[start : start + _TOGETHER]
-            with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-                notes.add(self._measured(part, Path(scratch), purpose, seed=self.seed + start))
-            self.progress.advance(len(part))
-            self.progress.state()
-
-    def _measured(
-        self, archs: Sequence[Architecture], scratch: Path, purpose: Purpose, *, seed: int
-    ) -> dict[str, Note]:
-        models = {}
-        for arch in archs:
-            try:
-                model = to_onnx(self.net, arch, self.net.subnet(arch))
-            except Exception as error:  # noqa: BLE001 - a family is a stranger's code
-                self.progress.note(f"{arch.key} cannot be built: {error}")
-                continue
-            models[arch.key] = scratch / f"{arch.key}.onnx"
-            models[arch.key].write_bytes(model.SerializeToString(deterministic=True))
-        latencies = self.device.measure(models, seed=seed, settings=SETTINGS) if models else {}
-        profiles = self._profiled({k: p for k, p in models.items() if purpose == "cover"})
-        notes = {}
-        for arch in archs:
-            latency = latencies.get(arch.key)
-            if isinstance(latency, Latency):
-                notes[arch.key] = self._note(arch, latency, profiles.get(arch.key), purpose)
-            elif latency is not None:
-                self.progress.note(f"{arch.key} cannot be measured: {latency}")
-        return notes
-
-    def _profiled(self, models: dict[str, Path]) -> dict[str, Profile]:
-        if not models or not hasattr(self.device, "profile"):
-            return {}
-        profiles: dict[str, Profile | EvaluationError]
-        profiles = self.device.profile(models, runs=_RUNS)
-        for key, profile in profiles.items():
-            if not isinstance(profile, Profile):
-                self.progress.note(f"{key} cannot be profiled: {profile}")
-        return {key: each for key, each in profiles.items() if isinstance(each, Profile)}
-
-    def _note(
-        self, arch: Architecture, latency: Latency, profile: Profile | None, purpose: Purpose
-    ) -> Note:
-        names = ("latency_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high")
-        subnet = SubnetLatency(
-            architecture=arch.mapping,
-            purpose=purpose,
-            **{name: getattr(latency, name) for name in names},
-        )
-        if profile is None:
-            return Note(subnet=subnet)
-        blocks = [block.name for block in self.net.blocks(arch) or ()]
-        blocks_ms, nodes = split_nodes(profile.nodes_ms, blocks)
-        return Note(subnet=subnet, blocks_ms=blocks_ms, nodes=nodes)
 
     def table(self, before: LatencyTable | None, notes: list[tuple[str, Note]]) -> LatencyTable:
         """Make the table of what was measured, with what was there before."""
