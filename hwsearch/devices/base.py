@@ -252,12 +252,14 @@ class DeviceFactory:
         create: Makes the device from a value for every declared option.
         available: None where the device can be used, else what is missing and how to get it.
         options: The declared options, in the order of the canonical spec.
+        untested: Whether its tests have not run on the hardware yet, which people are told.
     """
 
     name: str
     create: Callable[..., Device]
     available: Callable[[], str | None]
     options: tuple[DeviceOption, ...] = ()
+    untested: bool = False
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
