@@ -24,6 +24,7 @@ from hwsearch.surrogates.base import FloatArray
 from hwsearch.tables import BlockLatency
 
 _LEAST_MS: Final = 1e-6  # what a runtime has merged into another block still is a block
+_STEADY: Final = 1.0  # how much it counts that the pace is 1, in relative errors of subnets
 _LEANINGS: Final = (0.03, 0.1, 0.3)
 _FOLDS: Final = 8
 _FLOOR: Final = 0.002  # of a subnet's latency, for a block without multiply-accumulates
@@ -94,13 +95,7 @@ def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
         observed: At least one, all profiled. A spec's latency is the median over the blocks of
             that spec.
     """
-    latency = np.array([each.latency_ms for each in observed])
-    total = np.array([sum((each.blocks_ms or {}).values()) for each in observed])
-    n_nodes = np.array([sum((each.nodes or {}).values()) for each in observed])
-    # latency = total - cost per node x nodes + overhead, relative to the latency.
-    columns = np.stack([n_nodes / latency, -1.0 / latency], axis=1)
-    (per_node_ms, overhead_ms), _ = nnls(columns, total / latency - 1.0)
-    overhead_ms = min(overhead_ms, 0.5 * latency.min())
+    per_node_ms, overhead_ms = _profiling_costs(observed)
     seen: dict[BlockSpec, list[tuple[int, float]]] = {}
     for number, each in enumerate(observed):
         times, nodes = each.blocks_ms or {}, each.nodes or {}
@@ -139,6 +134,23 @@ def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) ->
         for spec, column in place.items()
     }
     return BlockTimes(blocks=blocks, overhead_ms=float(latencies[-1]), method="least squares")
+
+
+def _profiling_costs(observed: Sequence[Observed]) -> tuple[float, float]:
+    """What the profiler adds to every node, and what a run costs besides its nodes, in ms.
+
+    A profiled total is ``pace x (latency - overhead) + cost x nodes``: the machine need not have
+    had the same pace in both, though it is not likely to differ much.
+    """
+    latency = np.array([each.latency_ms for each in observed])
+    total = np.array([sum((each.blocks_ms or {}).values()) for each in observed])
+    nodes = np.array([sum((each.nodes or {}).values()) for each in observed])
+    columns = np.stack([np.ones(len(observed)), nodes / latency, -1.0 / latency], axis=1)
+    (pace, cost, overhead), _ = nnls(
+        np.concatenate([columns, [[_STEADY, 0.0, 0.0]]]), np.append(total / latency, _STEADY)
+    )
+    pace = max(pace, 0.1)
+    return float(cost), float(min(overhead / pace, 0.5 * latency.min()))
 
 
 def _block_latency(values: Sequence[tuple[int, float]]) -> BlockLatency:
