@@ -38,6 +38,8 @@ class Objective:
         exact: Computes the objective, ``Architectures`` of length n to an array ``(n,)``; an
             objective without it has to be measured.
         unit: How reports print it, such as ``ms``.
+        approximation: Roughly computes a positive objective that is measured all the same, as
+            ``exact`` does; a search predicts by learned multiples of it while that fits.
 
     Raises:
         InputError: The name is no such word, or the direction neither of the two.
@@ -47,6 +49,9 @@ class Objective:
     direction: Literal["max", "min"]
     exact: "Callable[[Architectures], ArrayLike] | None" = None
     unit: str = field(default="", kw_only=True)
+    approximation: "Callable[[Architectures], ArrayLike] | None" = field(
+        default=None, kw_only=True
+    )
 
     def __post_init__(self) -> None:
         if not re.fullmatch(_NAME, str(self.name)):
