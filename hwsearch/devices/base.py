@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,10 @@ class Latency:
         ratios: (rounds,) time relative to the anchor's, per round.
         times_ms: (rounds, runs per round) times of single runs, not scaled to the baseline.
         cost_s: This model's share of the time that measuring took.
+        device_ms: Median time on the device alone, inputs and outputs lying there; None where
+            the device is the machine's own processor, as in the two fields below.
+        end_to_end_ms: Median time with the inputs copied to the device and the outputs back.
+        transfers: Which of the two ``latency_ms`` is: "excluded" or "included".
     """
 
     device: str
@@ -79,6 +83,23 @@ class Latency:
     ratios: NDArray[np.float64]
     times_ms: NDArray[np.float64]
     cost_s: float
+    device_ms: float | None = None
+    end_to_end_ms: float | None = None
+    transfers: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Where the time of one model's runs goes on one device.
+
+    Attributes:
+        nodes_ms: Mean kernel time per run of each executed node of the optimised graph, by the
+            name that the runtime gives it.
+        total_ms: Mean time of a whole run while profiling, which itself costs some.
+    """
+
+    nodes_ms: Mapping[str, float]
+    total_ms: float
 
 
 def compare(a: Latency, b: Latency) -> int:
@@ -105,13 +126,18 @@ def compare(a: Latency, b: Latency) -> int:
 class Device(Protocol):
     """A runtime on a processor with its settings, on which models are timed and run.
 
+    A device that can say where the time goes has a method ``profile`` too: see `Profiling`.
+
     Attributes:
         spec: The device as written down, such as ``ort-cpu:threads=1``.
         slug: The same for file names, such as ``ort-cpu-threads1``.
+        precision: Of the files that it takes, one of `hwsearch.export.precision.PRECISIONS`; it
+            refuses others. Part of the fingerprint.
     """
 
     spec: str
     slug: str
+    precision: str
 
     def fingerprint(self) -> Fingerprint:
         """Everything that decides a latency here, by name."""
@@ -152,6 +178,24 @@ class Device(Protocol):
 
     def close(self) -> None:
         """End what runs in the background; the device can be used again afterwards."""
+
+
+@runtime_checkable
+class Profiling(Protocol):
+    """What a device has besides that can say where the time of a run goes."""
+
+    def profile(
+        self, models: Mapping[str, Path], *, runs: int = 20
+    ) -> dict[str, Profile | DeviceError]:
+        """Time the nodes of models, which run in turns in one process of their own.
+
+        Args:
+            models: ONNX files by any distinct names.
+            runs: Counted runs per model.
+
+        Returns:
+            For each name, in the order given, its profile or why there is none.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from hwsearch.devices.protocol import (
     sample_rounds,
     warm_up,
 )
+from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.summary import Origin, Subject, summarise
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
@@ -40,8 +41,9 @@ class Job:
         slug: The same for file names.
         fingerprint: What decides its latencies.
         start: Starts a worker process.
-        threads: Threads of one run.
+        options: What the device's runtime is told when it loads a model.
         batch: What a dynamic batch is fixed to.
+        objective: The way of running, of those that the runtime knows, whose time is the latency.
         clock: Tells the time.
     """
 
@@ -49,8 +51,9 @@ class Job:
     slug: str
     fingerprint: Fingerprint
     start: Callable[[], Worker]
-    threads: int
+    options: Options
     batch: int
+    objective: str = RUN
     clock: Clock = time.monotonic
 
     def measure(
@@ -111,6 +114,38 @@ class Job:
             break
         return {name: measured[name] if name in measured else failed[name] for name in models}
 
+    def load(
+        self,
+        worker: Worker,
+        number: int,
+        model: Path | bytes,
+        *,
+        batch: int | None = None,
+        timeout_s: float,
+    ) -> str:
+        """Have a worker load a model, from a file or from its content.
+
+        Args:
+            worker: Which one.
+            number: How the model is called from then on.
+            model: What is loaded.
+            batch: What a dynamic batch becomes; the device's without one.
+            timeout_s: For the answer.
+
+        Returns:
+            What the model is given in a timed run.
+
+        Raises:
+            DeviceError: The runtime refused it, or the worker is lost.
+        """
+        header = {"op": "load", "id": number, "options": dict(self.options)}
+        header["batch"] = self.batch if batch is None else batch
+        content = [np.frombuffer(model, np.uint8)] if isinstance(model, bytes) else []
+        if isinstance(model, Path):
+            header["path"] = str(model.absolute())
+        reply, _ = worker.request(header, content, timeout_s=timeout_s)
+        return str(reply["inputs"])
+
 
 class _Attempt:
     """One worker process of a job, from start to its end or loss.
@@ -143,8 +178,8 @@ class _Attempt:
         """
         with self._job.start() as worker:
             self._waiting = worker.waiting
-            anchor = np.frombuffer(anchor_bytes(), np.uint8)
-            self._load(worker, _ANCHOR, None, [anchor], batch=1)
+            hang_s = self._settings.hang_s
+            self._job.load(worker, _ANCHOR, anchor_bytes(), batch=1, timeout_s=hang_s)
             self.baseline_s = self._baseline(worker)
             for name, path in self._models.items():
                 self._load_model(worker, name, path)
@@ -173,22 +208,14 @@ class _Attempt:
     def _load_model(self, worker: Worker, name: str, path: Path) -> None:
         self.at_work = name
         try:
-            text = self._load(worker, len(self.inputs) + 1, path, [], batch=self._job.batch)
+            number, hang_s = len(self.inputs) + 1, self._settings.hang_s
+            text = self._job.load(worker, number, path, timeout_s=hang_s)
         except DeviceError as error:
             if worker.lost:
                 raise
             self.failed[name] = error
         else:
             self.inputs[name] = text
-
-    def _load(
-        self, worker: Worker, number: int, path: Path | None, data: list[np.ndarray], *, batch: int
-    ) -> str:
-        header = {"op": "load", "id": number, "threads": self._job.threads, "batch": batch}
-        if path is not None:
-            header["path"] = str(path.absolute())
-        reply, _ = worker.request(header, data, timeout_s=self._settings.hang_s)
-        return str(reply["inputs"])
 
     def _baseline(self, worker: Worker) -> Floats:
         kept = self.baseline.load()
@@ -215,7 +242,8 @@ class _Attempt:
             # Ten times its slowest run so far is still slow; more is no answer.
             allowed_s = self._settings.hang_s + 10 * n * slowest_s[name]
             header = {"op": "time", "id": number, "n": n}
-            _, (times_s, waits_s) = worker.request(header, timeout_s=allowed_s)
+            reply, spent_s = worker.request(header, timeout_s=allowed_s)
+            times_s, waits_s = spent_s[reply["ways"].index(self._job.objective)]
             slowest_s[name] = max(slowest_s[name], float((times_s + waits_s).max()))
             spent = np.array([times_s.sum(), waits_s.sum()])
             self._spent_s[name] = self._spent_s.get(name, np.zeros(2)) + spent

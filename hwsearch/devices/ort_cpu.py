@@ -1,117 +1,69 @@
 """``ort-cpu``: ONNX Runtime on this machine's processor."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
-from hwsearch.devices.base import DeviceFactory, DeviceOption, Fingerprint, Latency, canonical_spec
-from hwsearch.devices.fingerprint import (
-    choose_cpus,
-    cpu_fingerprint,
-    governor,
-    installed_version,
-    usable_cpus,
+from hwsearch.devices.base import (
+    DeviceFactory,
+    DeviceOption,
+    Fingerprint,
+    OptionValue,
+    Profile,
+    canonical_spec,
 )
-from hwsearch.devices.job import Job
-from hwsearch.devices.protocol import MeasureSettings, Progress
-from hwsearch.devices.worker_process import Worker
+from hwsearch.devices.fingerprint import choose_cpus, installed_version, usable_cpus
+from hwsearch.devices.worker_device import WorkerDevice
 from hwsearch.errors import DeviceError
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
-_RUN_TIMEOUT_S = 600.0
 
 
-class OrtCpu:
+class OrtCpu(WorkerDevice):
     """Times and runs models with ONNX Runtime's CPU provider; see `hwsearch.devices.base.Device`.
+
+    What is timed has the threads that were asked for; other runs are as wide as the machine.
 
     Args:
         threads: Threads of a timed run, each on a CPU of its own where the system has affinity.
         batch: What a dynamic batch is fixed to when a model is timed.
+        precision: Of the files that it takes: fp32 or int8.
     """
 
-    def __init__(self, *, threads: int = 1, batch: int = 1) -> None:
+    def __init__(self, *, threads: int = 1, batch: int = 1, precision: str = "fp32") -> None:
+        values: dict[str, OptionValue] = {
+            "threads": threads,
+            "batch": batch,
+            "precision": precision,
+        }
+        spec, slug = canonical_spec(DEVICE.name, DEVICE.options, values)
+        super().__init__(
+            spec=spec,
+            slug=slug,
+            precision=precision,
+            batch=batch,
+            runtime="hwsearch.devices.ort_runtime:RUNTIME",
+            timed={"threads": threads},
+            untimed={"threads": len(usable_cpus())},
+            cpus=choose_cpus(threads),
+        )
         self._threads = threads
-        self._batch = batch
-        self.spec, self.slug = canonical_spec(
-            DEVICE.name, DEVICE.options, {"threads": threads, "batch": batch}
-        )
-        self._cpus = choose_cpus(threads)
-        self._fingerprint: Fingerprint | None = None
-        self._runner: Worker | None = None
-        self._numbers = itertools.count()
 
-    def fingerprint(self) -> Fingerprint:
-        """Processor, system, runtime and settings."""
-        if self._fingerprint is None:
-            with Worker(self._cpus) as worker:
-                affinity, version, waiting = worker.affinity, worker.version, worker.waiting
-            package = installed_version(_PACKAGES).split()[0]
-            self._fingerprint = cpu_fingerprint() | {
-                "governor": governor(self._cpus[0]),
-                "runtime": f"{'onnxruntime' if package == 'none' else package} {version}",
-                "provider": "CPUExecutionProvider",
-                "provider options": "all graph optimisations, sequential, spinning on (default)",
-                "threads": self._threads,
-                "affinity": affinity,
-                "waiting for a cpu": waiting,
-                "batch": self._batch,
-            }
-        return dict(self._fingerprint)
+    def describe(self, version: str) -> Fingerprint:
+        """Runtime, provider and threads."""
+        package = installed_version(_PACKAGES).split()[0]
+        return {
+            "runtime": f"{'onnxruntime' if package == 'none' else package} {version}",
+            "provider": "CPUExecutionProvider",
+            "provider options": "all graph optimisations, sequential, spinning on (default)",
+            "threads": self._threads,
+        }
 
-    def measure(
-        self,
-        models: Mapping[str, Path],
-        *,
-        seed: int,
-        settings: MeasureSettings | None = None,
-        progress: Progress | None = None,
-    ) -> dict[str, Latency | DeviceError]:
-        """Time models; see `hwsearch.devices.base.Device.measure`."""
-        job = Job(
-            device=self.spec,
-            slug=self.slug,
-            fingerprint=self.fingerprint(),
-            start=lambda: Worker(self._cpus),
-            threads=self._threads,
-            batch=self._batch,
-        )
-        return job.measure(
-            models, seed=seed, settings=settings or MeasureSettings(), progress=progress
-        )
-
-    def run(
-        self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
-    ) -> Iterator[list[NDArray[Any]]]:
-        """Run a model on all CPUs; see `hwsearch.devices.base.Device.run`.
-
-        One process serves all models, one after another or in turns; it is started again after a
-        crash or hang.
-        """
-        if self._runner is None or self._runner.lost:
-            self.close()
-            self._runner = Worker(None)
-        worker, number = self._runner, next(self._numbers)
-        # Runs are as wide as the machine: the option `threads` fixes only what is timed.
-        load = {"op": "load", "id": number, "path": str(model.absolute()), "batch": None}
-        load["threads"] = len(usable_cpus())
-        worker.request(load, timeout_s=_RUN_TIMEOUT_S)
-        try:
-            for batch in batches:
-                header = {"op": "run", "id": number, "names": list(batch)}
-                yield worker.request(header, list(batch.values()), timeout_s=_RUN_TIMEOUT_S)[1]
-        finally:
-            if not worker.lost:
-                worker.request({"op": "unload", "id": number}, timeout_s=_RUN_TIMEOUT_S)
-
-    def close(self) -> None:
-        """End the process that runs models."""
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
+    def profile(
+        self, models: Mapping[str, Path], *, runs: int = 20
+    ) -> dict[str, Profile | DeviceError]:
+        """Time the nodes of models; see `hwsearch.devices.base.Profiling.profile`."""
+        return self._profiled(models, runs)
 
 
 def _missing() -> str | None:
@@ -133,5 +85,11 @@ DEVICE = DeviceFactory(
             shown=True,
         ),
         DeviceOption(name="batch", default=1, help="batch size of a timed run"),
+        DeviceOption(
+            name="precision",
+            default="fp32",
+            help="precision of the ONNX files",
+            allowed=("fp32", "int8"),
+        ),
     ),
 )

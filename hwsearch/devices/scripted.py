@@ -41,10 +41,18 @@ class ScriptedDevice:
     Args:
         latency_of: The latency of a model, by name and file.
         name: The device's name in specs.
+        precision: Of the files that it runs.
     """
 
-    def __init__(self, latency_of: LatencyOf = latency_by_size, *, name: str = "scripted") -> None:
+    def __init__(
+        self,
+        latency_of: LatencyOf = latency_by_size,
+        *,
+        name: str = "scripted",
+        precision: str = "fp32",
+    ) -> None:
         self._latency_of = latency_of
+        self.precision = precision
         self.spec, self.slug = canonical_spec(name, (), {})
         self._answers: Any = None
 
@@ -52,7 +60,13 @@ class ScriptedDevice:
         """Constant."""
         script = getattr(self._latency_of, "__qualname__", type(self._latency_of).__name__)
         name = hashlib.sha256(script.encode()).hexdigest()[:12]
-        return {"cpu": "scripted", "runtime": "none", "script": name, "threads": 1, "batch": 1}
+        settings: Fingerprint = {
+            "script": name,
+            "threads": 1,
+            "batch": 1,
+            "precision": self.precision,
+        }
+        return {"cpu": "scripted", "runtime": "none", **settings}
 
     def measure(
         self,
@@ -80,7 +94,7 @@ class ScriptedDevice:
         from hwsearch.devices.ort_cpu import OrtCpu
 
         if self._answers is None:
-            self._answers = OrtCpu()
+            self._answers = OrtCpu(precision=self.precision)
         yield from self._answers.run(model, batches)
 
     def close(self) -> None:

@@ -1,49 +1,36 @@
 """The process in which a runtime loads and runs models.
 
-It imports little, so that it starts in the time of numpy and onnxruntime alone, and whatever the
-runtime does to its process stays in it. One request frame gets one reply; a reply with an
-``error`` field says why a request was refused.
+It imports little, so that it starts in the time of numpy and the runtime alone, and whatever the
+runtime does to its process stays in it. The parent's first frame says which runtime that is. Each
+further request gets one reply; a reply with an ``error`` field says why it was refused.
 """
 
+import importlib
 import os
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, BinaryIO, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.devices.frames import Arrays, Header, read_frame, write_frame
+from hwsearch.devices.runtime import Declared, Feeds, LoadedModel, Once, Runtime, is_number
 from hwsearch.devices.stopwatch import WaitedNs, timed_run, waited_by_schedstat
 
-_TENSORS = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(int8)": "int8",
-    "tensor(int16)": "int16",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(uint8)": "uint8",
-    "tensor(uint16)": "uint16",
-    "tensor(uint32)": "uint32",
-    "tensor(uint64)": "uint64",
-    "tensor(bool)": "bool",
-}
 
-
-class Sessions:
+class Models:
     """The models that are loaded, by the number that the parent gave each."""
 
-    def __init__(self, runtime: Any, waited_ns: WaitedNs | None) -> None:
+    def __init__(self, runtime: Runtime, waited_ns: WaitedNs | None) -> None:
         self._runtime = runtime
         self._waited_ns = waited_ns
-        self._sessions: dict[int, Any] = {}
-        self._feeds: dict[int, dict[str, NDArray[Any]]] = {}
+        self._models: dict[int, LoadedModel] = {}
+        self._ways: dict[int, Mapping[str, Once]] = {}
 
     def answer(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         """Do what one request asks, and return the reply."""
@@ -51,54 +38,72 @@ class Sessions:
         if operation == "load":
             return self._load(number, header, arrays)
         if operation == "time":
-            return {}, self._time(number, header["n"])
+            return self._time(number, header["n"])
         if operation == "run":
-            session = self._sessions[number]
+            model = self._models[number]
             feeds = dict(zip(header["names"], arrays, strict=True))
-            check_inputs(session.get_inputs(), feeds)
-            return {}, list(session.run(None, feeds))
+            check_inputs(model.inputs, feeds)
+            return {}, list(model.run(feeds))
+        if operation == "profile":
+            return {}, [self._noted(number, header["n"])]
+        if operation == "profiled":
+            names, spent_s = self._models[number].profile()  # type: ignore[attr-defined] # may
+            return {"nodes": names}, [spent_s]
         if operation == "unload":
-            self._sessions.pop(number, None)
-            self._feeds.pop(number, None)
+            self._models.pop(number, None)
+            self._ways.pop(number, None)
             return {}, []
         raise ValueError(f"unknown request {operation!r}")
 
     def _load(self, number: int, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        options = self._runtime.SessionOptions()
-        options.intra_op_num_threads = header["threads"]
-        options.inter_op_num_threads = 1
-        options.execution_mode = self._runtime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
-        session = self._runtime.InferenceSession(
-            arrays[0].tobytes() if arrays else header["path"],
-            options,
-            providers=["CPUExecutionProvider"],
-        )
-        if header["batch"] is not None:
-            self._feeds[number] = synthetic_inputs(session.get_inputs(), header["batch"])
-        self._sessions[number] = session
-        feeds = self._feeds.get(number, {})
+        source = arrays[0].tobytes() if arrays else header["path"]
+        batch = header["batch"]
+        model = self._runtime.load(source, batch=batch, options=header["options"])
+        feeds = {}
+        if batch is not None:
+            feeds = synthetic_inputs(model.inputs, batch)
+            self._ways[number] = model.bind(feeds)
+        self._models[number] = model
         text = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in feeds.items())
         return {"inputs": text}, []
 
-    def _time(self, number: int, n: int) -> Arrays:
-        session, feeds = self._sessions[number], self._feeds[number]
-        names = [output.name for output in session.get_outputs()]
-        timed = [
-            timed_run(lambda: session.run(names, feeds), time.perf_counter_ns, self._waited_ns)
-            for _ in range(n)
-        ]
-        return list(np.array(timed, dtype=np.float64).T / 1e9)
+    def _time(self, number: int, n: int) -> tuple[Header, Arrays]:
+        """Time each way ``n`` times; for each a (2, n) array of running and waiting seconds."""
+        ways = self._ways[number]
+        spent = [[self._timed(once) for _ in range(n)] for once in ways.values()]
+        return {"ways": list(ways)}, [np.array(each, dtype=np.float64).T for each in spent]
+
+    def _timed(self, once: Once) -> tuple[float, float]:
+        own_s: float | None = None
+
+        def run() -> None:
+            nonlocal own_s
+            own_s = once()
+
+        running, waiting = timed_run(run, time.perf_counter_ns, self._waited_ns)
+        return (running / 1e9, waiting / 1e9) if own_s is None else (own_s, 0.0)
+
+    def _noted(self, number: int, n: int) -> NDArray[Any]:
+        """Run the first way ``n`` times, none repeated: (2, n) seconds in all and waiting."""
+        once = next(iter(self._ways[number].values()))
+        spent = []
+        for _ in range(n):
+            waited_before = self._waited_ns() if self._waited_ns else 0
+            start = time.perf_counter_ns()
+            once()
+            took = time.perf_counter_ns() - start
+            waited = self._waited_ns() if self._waited_ns else 0
+            spent.append((took / 1e9, (waited - waited_before) / 1e9))
+        return np.array(spent, dtype=np.float64).T
 
 
-def check_inputs(declared: Sequence[Any], feeds: dict[str, NDArray[Any]]) -> None:
+def check_inputs(declared: Sequence[Declared], feeds: Feeds) -> None:
     """Say which input is missing, unknown or of the wrong type; the runtime does not always.
 
     Raises:
         ValueError: One is.
     """
-    wanted = {item.name: _TENSORS.get(item.type, item.type) for item in declared}
+    wanted = {item.name: item.dtype for item in declared}
     for name, array in feeds.items():
         if name not in wanted:
             raise ValueError(f"the model has no input {name!r}; it has {', '.join(wanted)}")
@@ -108,14 +113,14 @@ def check_inputs(declared: Sequence[Any], feeds: dict[str, NDArray[Any]]) -> Non
         raise ValueError(f"no values were given for input {', '.join(sorted(missing))}")
 
 
-def synthetic_inputs(declared: Sequence[Any], batch: int) -> dict[str, NDArray[Any]]:
+def synthetic_inputs(declared: Sequence[Declared], batch: int) -> dict[str, NDArray[Any]]:
     """Create inputs from what a model declares: the same values every time.
 
     Floating-point inputs are standard normal; integers are 0 or 1, which every vocabulary, mask
     and segment input accepts.
 
     Args:
-        declared: Objects with ``name``, ``type`` and ``shape``, as onnxruntime describes inputs.
+        declared: What a model declares.
         batch: What a symbolic first dimension becomes; a fixed one must already be equal to it.
 
     Raises:
@@ -125,10 +130,10 @@ def synthetic_inputs(declared: Sequence[Any], batch: int) -> dict[str, NDArray[A
     rng = np.random.default_rng(0)
     feeds = {}
     for item in declared:
-        if item.type not in _TENSORS:
-            raise ValueError(f"input {item.name!r} has type {item.type}, not a tensor of numbers")
+        if not is_number(item.dtype):
+            raise ValueError(f"input {item.name!r} has type {item.dtype}, not a tensor of numbers")
         shape = [_dimension(item, axis, batch) for axis in range(len(item.shape))]
-        dtype = np.dtype(_TENSORS[item.type])
+        dtype = np.dtype(item.dtype)
         if dtype.kind == "f":
             feeds[item.name] = np.asarray(rng.standard_normal(shape)).astype(dtype)
         else:
@@ -136,20 +141,20 @@ def synthetic_inputs(declared: Sequence[Any], batch: int) -> dict[str, NDArray[A
     return feeds
 
 
-def _dimension(item: Any, axis: int, batch: int) -> int:
-    size = item.shape[axis]
+def _dimension(item: Declared, axis: int, batch: int) -> int:
+    size, shape = item.shape[axis], list(item.shape)
     known = isinstance(size, int)
     if axis > 0 and not known:
         raise ValueError(
-            f"input {item.name!r} has shape {item.shape}: dimension {axis} ({size or 'unnamed'}) "
+            f"input {item.name!r} has shape {shape}: dimension {axis} ({size or 'unnamed'}) "
             "is unknown, and only the first may be; export the model with it fixed"
         )
-    if axis == 0 and known and len(item.shape) > 1 and size != batch:
+    if axis == 0 and known and len(shape) > 1 and size != batch:
         raise ValueError(
-            f"input {item.name!r} has shape {item.shape}: its batch is fixed to {size}, and this "
+            f"input {item.name!r} has shape {shape}: its batch is fixed to {size}, and this "
             f"device runs batch {batch}; export it with a dynamic batch or use batch={size}"
         )
-    return int(size) if known else batch
+    return size if isinstance(size, int) else batch
 
 
 def _reasoned(error: Exception) -> str:
@@ -198,6 +203,11 @@ def _pin(cpus: Sequence[int] | None) -> str:
     return ",".join(map(str, sorted(os.sched_getaffinity(0))))
 
 
+def _import(name: str) -> Runtime:
+    module, _, attribute = name.partition(":")
+    return cast(Runtime, getattr(importlib.import_module(module), attribute))
+
+
 def main() -> NoReturn:
     """Serve requests until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -206,17 +216,16 @@ def main() -> NoReturn:
     hello, _ = waiting.get()
     affinity = _pin(hello["cpus"])  # before the runtime creates threads, which inherit it
 
-    import onnxruntime
-
-    waited_ns = waited_by_schedstat()
-    hello = {"version": onnxruntime.__version__, "affinity": affinity}
-    write_frame(replies, {**hello, "waiting": "included" if waited_ns is None else "taken out"})
-    sessions = Sessions(onnxruntime, waited_ns)
+    runtime = _import(hello["runtime"])
+    waited_ns = waited_by_schedstat() if hello["account"] else None
+    about = {"version": runtime.version, "affinity": affinity}
+    write_frame(replies, {**about, "waiting": "included" if waited_ns is None else "taken out"})
+    models = Models(runtime, waited_ns)
     while True:
         header, arrays = waiting.get()
         reply: Header
         try:
-            reply, answers = sessions.answer(header, arrays)
+            reply, answers = models.answer(header, arrays)
             write_frame(replies, reply, answers)
         except OSError:
             sys.exit(0)

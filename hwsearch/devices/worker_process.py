@@ -34,6 +34,10 @@ class Worker:
 
     Args:
         cpus: The CPUs it keeps to, or None for all.
+        runtime: What runs models in it: the ``module:attribute`` of a
+            `hwsearch.devices.runtime.Runtime`.
+        account: Whether the system's account of waiting for a CPU tells something about a run:
+            it does where a run is work of the thread that asks for it.
 
     Attributes:
         lost: Why the process is gone, None while it lives. After that every request raises.
@@ -46,7 +50,7 @@ class Worker:
         DeviceError: The process does not start or cannot import its runtime.
     """
 
-    def __init__(self, cpus: Sequence[int] | None) -> None:
+    def __init__(self, cpus: Sequence[int] | None, runtime: str, *, account: bool = True) -> None:
         self.lost: str | None = None
         self._expired: float | None = None
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
@@ -60,7 +64,8 @@ class Worker:
         )
         self.pid = self._process.pid
         try:
-            hello, _ = self.request({"cpus": list(cpus) if cpus else None}, timeout_s=_START_S)
+            first = {"cpus": list(cpus) if cpus else None, "runtime": runtime, "account": account}
+            hello, _ = self.request(first, timeout_s=_START_S)
         except BaseException:
             self.close()
             raise

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from hwsearch.devices import Latency, MeasureSettings, compare, load_device
+from hwsearch.devices.base import Profile
 from hwsearch.errors import DeviceError
+from hwsearch.export.precision import PRECISIONS
 from tests.devices import tiny_models
 
 QUICK = MeasureSettings(
@@ -22,15 +24,22 @@ QUICK = MeasureSettings(
 class DeviceContract:
     @pytest.fixture(scope="class")
     @classmethod
-    def files(cls, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("models")
+    def files(cls, device, tmp_path_factory):
+        folder, own = tmp_path_factory.mktemp("models"), device.precision
         return {
-            "second": tiny_models.conv(folder / "second.onnx", channels=16),
+            "second": tiny_models.conv(folder / "second.onnx", channels=16, precision=own),
             "broken": tiny_models.garbage(folder / "broken.onnx"),
             "missing": folder / "missing.onnx",
-            "first": tiny_models.conv(folder / "first.onnx", channels=4),
-            "tokens": tiny_models.tokens(folder / "tokens.onnx"),
+            "first": tiny_models.conv(folder / "first.onnx", channels=4, precision=own),
+            "tokens": tiny_models.tokens(folder / "tokens.onnx", precision=own),
         }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def foreign(cls, device, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("foreign")
+        others = [each for each in PRECISIONS if each != device.precision]
+        return {each: tiny_models.conv(folder / f"{each}.onnx", precision=each) for each in others}
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -50,8 +59,46 @@ class DeviceContract:
     def test_fingerprint_is_constant_and_plain(self, device):
         fingerprint = device.fingerprint()
         assert fingerprint == device.fingerprint()
-        assert {"cpu", "runtime", "threads", "batch"} <= set(fingerprint)
+        assert {"cpu", "runtime", "batch", "precision"} <= set(fingerprint)
         assert all(isinstance(value, (str, int)) for value in fingerprint.values())
+
+    def test_precision_is_the_devices(self, device):
+        assert device.precision in PRECISIONS
+        assert device.fingerprint()["precision"] == device.precision
+
+    def test_files_of_another_precision_are_refused(self, device, foreign, good):
+        results = device.measure({**foreign, "own": good["first"]}, seed=0, settings=QUICK)
+        assert isinstance(results["own"], Latency)
+        for precision, path in foreign.items():
+            assert f"is {precision}" in str(results[precision])
+            assert f"takes {device.precision}" in str(results[precision])
+            with pytest.raises(DeviceError, match=f"is {precision}"):
+                list(device.run(path, []))
+
+    def test_profiles_say_where_the_time_goes(self, device, files, foreign, good):
+        if not hasattr(device, "profile"):
+            return
+        profiles = device.profile({**files, **foreign}, runs=3)
+        assert list(profiles) == [*files, *foreign]
+        for name, profile in profiles.items():
+            if name not in good:
+                assert isinstance(profile, DeviceError)
+                continue
+            assert isinstance(profile, Profile)
+            assert 0 < profile.total_ms < np.inf
+            assert profile.nodes_ms
+            assert all(0 <= spent_ms < np.inf for spent_ms in profile.nodes_ms.values())
+        assert device.profile({}) == {}
+
+    def test_transfers_are_told_apart_or_there_are_none(self, results, good):
+        for name in good:
+            latency = results[name]
+            told = (latency.device_ms, latency.end_to_end_ms, latency.transfers)
+            if latency.transfers is None:
+                assert told == (None, None, None)
+            else:
+                objective = told[["excluded", "included"].index(latency.transfers)]
+                assert objective == pytest.approx(latency.latency_ms)
 
     def test_every_model_gets_an_answer_in_the_order_given(self, results, files):
         assert list(results) == list(files)

@@ -9,7 +9,10 @@ import onnxruntime
 import pytest
 
 import hwsearch.devices.ort_cpu as ort_cpu
+import hwsearch.devices.worker_device as worker_device
 from hwsearch.devices import Latency, MeasureSettings, load_device, measure
+from hwsearch.devices.base import Profile
+from hwsearch.devices.ort_runtime import read_profile
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError, InputError
 from tests.contracts.device_contract import QUICK, DeviceContract
@@ -21,6 +24,15 @@ class TestOrtCpu(DeviceContract):
     @classmethod
     def device(cls):
         device = load_device("ort-cpu:threads=1")
+        yield device
+        device.close()
+
+
+class TestOrtCpuInt8(DeviceContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def device(cls):
+        device = load_device("ort-cpu:precision=int8")
         yield device
         device.close()
 
@@ -38,11 +50,11 @@ def workers(monkeypatch):
     started = []
 
     class Noted(Worker):
-        def __init__(self, cpus):
-            super().__init__(cpus)
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
             started.append(self)
 
-    monkeypatch.setattr(ort_cpu, "Worker", Noted)
+    monkeypatch.setattr(worker_device, "Worker", Noted)
     return started
 
 
@@ -179,14 +191,14 @@ def test_a_worker_killed_once_while_the_anchor_is_at_work_harms_nobody(
             time.sleep(0.05)
 
     # The anchor loads first, so it is at work when the worker of the job has just started.
-    start = ort_cpu.Worker
+    start = worker_device.Worker
 
-    def started(cpus):
-        worker = start(cpus)
+    def started(*args, **kwargs):
+        worker = start(*args, **kwargs)
         kill_once()
         return worker
 
-    monkeypatch.setattr(ort_cpu, "Worker", started)
+    monkeypatch.setattr(worker_device, "Worker", started)
     results = device.measure(pair, seed=0, settings=QUICK)
     assert killed
     assert all(isinstance(result, Latency) for result in results.values())
@@ -231,6 +243,44 @@ def test_baseline_is_taken_once(device, pair, monkeypatch):
     monkeypatch.setattr("hwsearch.devices.job._BASELINE_S", None)  # measuring it again would fail
     second = device.measure(pair, seed=1, settings=QUICK)
     assert first["a"].baseline_ms == second["a"].baseline_ms
+
+
+def test_a_precision_is_written_only_where_it_is_not_the_default():
+    assert load_device("ort-cpu:precision=fp32").spec == "ort-cpu:threads=1"
+    assert load_device("ort-cpu:precision=int8").spec == "ort-cpu:threads=1,precision=int8"
+    assert load_device("ort-cpu:precision=int8").slug == "ort-cpu-threads1-precisionint8"
+
+
+def test_a_profile_names_the_nodes_of_the_file(device, pair):
+    profiles = device.profile(pair, runs=6)
+    for profile in profiles.values():
+        assert isinstance(profile, Profile)
+        assert any("GlobalAveragePool" in name for name in profile.nodes_ms)
+        assert any(name.startswith("stem/") for name in profile.nodes_ms), profile.nodes_ms
+
+
+def test_a_crash_fails_only_the_model_that_is_profiled(device, pair, tmp_path, monkeypatch):
+    monkeypatch.setattr("hwsearch.devices.profiling._TIMEOUT_S", 4.0)
+    files = {"a": pair["a"], "endless": tiny_models.endless(tmp_path / "e.onnx"), "b": pair["b"]}
+    profiles = device.profile(files, runs=1)
+    assert "no answer within 4 s" in str(profiles["endless"])
+    assert isinstance(profiles["a"], Profile)
+    assert isinstance(profiles["b"], Profile)
+
+
+def test_profiles_are_read_run_by_run():
+    events = [
+        {"cat": "Session", "name": "session_initialization", "ts": 0, "dur": 90},
+        {"cat": "Node", "name": "a/Conv_kernel_time", "ts": 110, "dur": 7},
+        {"cat": "Node", "name": "a/Conv_kernel_time", "ts": 119, "dur": 3},
+        {"cat": "Node", "name": "b_kernel_time", "ts": 130, "dur": 0},
+        {"cat": "Session", "name": "model_run", "ts": 100, "dur": 50},
+        {"cat": "Node", "name": "a/Conv_kernel_time", "ts": 210, "dur": 8},
+        {"cat": "Session", "name": "model_run", "ts": 200, "dur": 50},
+    ]
+    names, spent_s = read_profile(events)
+    assert names == ["a/Conv", "b"]
+    np.testing.assert_allclose(spent_s, [[11e-6, 0.5e-6], [8.5e-6, 0]])
 
 
 def test_public_measure_gives_one_row_per_model(pair, tmp_path):

@@ -9,21 +9,25 @@ import numpy as np
 import pytest
 
 from hwsearch.devices.frames import FrameError, read_frame, write_frame
+from hwsearch.devices.runtime import Declared
 from hwsearch.devices.stopwatch import timed_run, waited_by_schedstat
 from hwsearch.devices.worker import synthetic_inputs
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from tests.devices import tiny_models
 
+ORT = "hwsearch.devices.ort_runtime:RUNTIME"
+
 
 @pytest.fixture
 def worker():
-    with Worker(None) as worker:
+    with Worker(None, ORT) as worker:
         yield worker
 
 
 def load(worker, path, number=1, batch=1):
-    header = {"op": "load", "id": number, "path": str(path), "threads": 1, "batch": batch}
+    header = {"op": "load", "id": number, "path": str(path), "batch": batch}
+    header["options"] = {"threads": 1}
     return worker.request(header, timeout_s=60)
 
 
@@ -66,7 +70,9 @@ def test_a_worker_serves_and_survives_refusals(worker, tmp_path):
         load(worker, tiny_models.garbage(tmp_path / "g.onnx"))
     assert worker.lost is None
     load(worker, tiny_models.conv(tmp_path / "a.onnx"))
-    _, (times_s, waits_s) = worker.request({"op": "time", "id": 1, "n": 5}, timeout_s=60)
+    reply, (spent_s,) = worker.request({"op": "time", "id": 1, "n": 5}, timeout_s=60)
+    times_s, waits_s = spent_s
+    assert reply["ways"] == ["run"]
     assert times_s.shape == waits_s.shape == (5,)
     assert np.all(times_s > 0)
     assert np.all(waits_s >= 0)
@@ -80,7 +86,7 @@ def test_what_the_runtime_prints_does_not_reach_the_frames(tmp_path):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
-        with Worker(None) as worker:
+        with Worker(None, ORT) as worker:
             assert worker.version == "0.0"
 
 
@@ -89,7 +95,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
         with pytest.raises(DeviceError, match="the library is missing"):
-            Worker(None)
+            Worker(None, ORT)
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGILL"])
@@ -117,10 +123,11 @@ def test_ctrl_c_is_left_to_the_parent(worker):
 PARENT = """
 import sys, time
 from hwsearch.devices.worker_process import Worker
-worker = Worker(None)
+worker = Worker(None, "hwsearch.devices.ort_runtime:RUNTIME")
 print(worker.pid, flush=True)
 if len(sys.argv) > 1:
-    header = {"op": "load", "id": 1, "path": sys.argv[1], "threads": 1, "batch": 1}
+    header = {"op": "load", "id": 1, "path": sys.argv[1], "batch": 1}
+    header["options"] = {"threads": 1}
     worker.request(header, timeout_s=60)
     print("running", flush=True)
     worker.request({"op": "time", "id": 1, "n": 1}, timeout_s=600)
@@ -153,18 +160,13 @@ def _alive(pid):
         return False
 
 
-class Declared:
-    def __init__(self, name, kind, shape):
-        self.name, self.type, self.shape = name, f"tensor({kind})", shape
-
-
 def test_inputs_come_from_what_the_model_declares():
     declared = [
-        Declared("image", "float", ["N", 3, 4]),
-        Declared("half", "float16", [2, 2]),
-        Declared("ids", "int64", [None, 50]),
-        Declared("mask", "bool", ["N", 5]),
-        Declared("scale", "float", []),
+        Declared("image", "float32", ("N", 3, 4)),
+        Declared("half", "float16", (2, 2)),
+        Declared("ids", "int64", (None, 50)),
+        Declared("mask", "bool", ("N", 5)),
+        Declared("scale", "float32", ()),
     ]
     feeds = synthetic_inputs(declared, 2)
     assert {name: (str(a.dtype), a.shape) for name, a in feeds.items()} == {
@@ -182,10 +184,10 @@ def test_inputs_come_from_what_the_model_declares():
 @pytest.mark.parametrize(
     ("declared", "reason"),
     [
-        (Declared("ids", "int64", ["N", "length"]), "dimension 1 .length. is unknown"),
-        (Declared("ids", "int64", ["N", None]), "dimension 1 .unnamed. is unknown"),
-        (Declared("x", "float", [3, 4]), "fixed to 3"),
-        (Declared("text", "string", ["N"]), "not a tensor of numbers"),
+        (Declared("ids", "int64", ("N", "length")), "dimension 1 .length. is unknown"),
+        (Declared("ids", "int64", ("N", None)), "dimension 1 .unnamed. is unknown"),
+        (Declared("x", "float32", (3, 4)), "fixed to 3"),
+        (Declared("text", "string", ("N",)), "not a tensor of numbers"),
     ],
 )
 def test_inputs_that_cannot_be_made_are_named(declared, reason):

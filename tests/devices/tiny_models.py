@@ -19,34 +19,66 @@ def write(path, nodes, inputs, outputs, weights=()):
     return path
 
 
-def conv(path: Path, *, channels=8, batch="batch", size=8) -> Path:
+def conv(path: Path, *, channels=8, batch="batch", size=8, precision="fp32") -> Path:
     rng = np.random.default_rng(channels)
     weight = rng.standard_normal((channels, 3, 3, 3)).astype(np.float32)
+    before, weights = _cast("image", "weight", weight, precision)
     return write(
         path,
         [
-            helper.make_node("Conv", ["image", "weight"], ["conv"], pads=[1, 1, 1, 1]),
-            helper.make_node("Relu", ["conv"], ["relu"]),
-            helper.make_node("GlobalAveragePool", ["relu"], ["scores"]),
+            *before,
+            helper.make_node(
+                "Conv",
+                ["image_ready", "weight_ready"],
+                ["stem/conv"],
+                "stem/Conv",
+                pads=[1, 1, 1, 1],
+            ),
+            helper.make_node("Relu", ["stem/conv"], ["stem/relu"], "stem/Relu"),
+            helper.make_node("GlobalAveragePool", ["stem/relu"], ["pooled"]),
+            helper.make_node("Cast", ["pooled"], ["scores"], to=TensorProto.FLOAT),
         ],
         [("image", TensorProto.FLOAT, [batch, 3, size, size])],
         [("scores", TensorProto.FLOAT, [batch, channels, 1, 1])],
-        [("weight", weight)],
+        weights,
     )
 
 
-def tokens(path: Path, *, length=5, vocabulary=3) -> Path:
+def tokens(path: Path, *, length=5, vocabulary=3, precision="fp32") -> Path:
     table = np.random.default_rng(0).standard_normal((vocabulary, 4)).astype(np.float32)
+    before, weights = _cast(None, "weight", table, precision)
     return write(
         path,
         [
-            helper.make_node("Gather", ["table", "ids"], ["embedded"]),
-            helper.make_node("ReduceMean", ["embedded"], ["scores"], axes=[1], keepdims=0),
+            *before,
+            helper.make_node("Gather", ["weight_ready", "ids"], ["embedded"]),
+            helper.make_node("ReduceMean", ["embedded"], ["mean"], axes=[1], keepdims=0),
+            helper.make_node("Cast", ["mean"], ["scores"], to=TensorProto.FLOAT),
         ],
         [("ids", TensorProto.INT64, ["batch", length])],
         [("scores", TensorProto.FLOAT, ["batch", 4])],
-        [("table", table)],
+        weights,
     )
+
+
+def _cast(image, name, weight, precision):
+    """Bring an image and a weight into a precision: the nodes, and what they read."""
+    ready = [each for each in (image, name) if each]
+    if precision == "int8":
+        scale = np.array(np.abs(weight).max() / 127, np.float32)
+        stored = np.clip(np.round(weight / scale), -127, 127).astype(np.int8)
+        nodes = [helper.make_node("DequantizeLinear", [name, "scale", "zero"], [f"{name}_ready"])]
+        if image:
+            nodes += [
+                helper.make_node("QuantizeLinear", [image, "scale", "zero"], ["quantised"]),
+                helper.make_node("DequantizeLinear", ["quantised", "scale", "zero"],
+                                 [f"{image}_ready"]),
+            ]  # fmt: skip
+        return nodes, [(name, stored), ("scale", scale), ("zero", np.array(0, np.int8))]
+    dtype = {"fp32": np.float32, "fp16": np.float16}[precision]
+    to = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [helper.make_node("Cast", [each], [f"{each}_ready"], to=to) for each in ready]
+    return nodes, [(name, weight.astype(dtype))]
 
 
 def endless(path: Path) -> Path:

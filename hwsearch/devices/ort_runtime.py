@@ -1,0 +1,137 @@
+"""ONNX Runtime on the processor, inside a worker process."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from hwsearch.devices.runtime import RUN, Declared, Feeds, Once, Options
+
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}
+_CUT_S = 0.5e-6  # the profiler cuts to whole microseconds: half of one is what is lost on average
+
+
+class OrtModel:
+    """A session; see `hwsearch.devices.runtime.LoadedModel`.
+
+    Args:
+        session: An InferenceSession.
+        profiled_in: The folder of its own in which it writes its profile.
+    """
+
+    def __init__(
+        self, session: Any, profiled_in: tempfile.TemporaryDirectory[str] | None = None
+    ) -> None:
+        self._session = session
+        self._profiled_in = profiled_in
+        self._outputs = [output.name for output in session.get_outputs()]
+        self.inputs = declared_inputs(session)
+
+    def run(self, feeds: Feeds) -> list[NDArray[Any]]:
+        """Return the outputs for any batch."""
+        return list(self._session.run(self._outputs, dict(feeds)))
+
+    def bind(self, feeds: Feeds) -> Mapping[str, Once]:
+        """Make ready to run on these inputs."""
+        session, outputs, given = self._session, self._outputs, dict(feeds)
+
+        def once() -> None:
+            session.run(outputs, given)
+
+        return {RUN: once}
+
+    def profile(self) -> tuple[list[str], NDArray[np.float64]]:
+        """End the profile and read it."""
+        path = Path(self._session.end_profiling())
+        profile = read_profile(json.loads(path.read_text(encoding="utf-8")))
+        if self._profiled_in is not None:
+            self._profiled_in.cleanup()
+        return profile
+
+
+class OrtRuntime:
+    """ONNX Runtime's CPU provider; see `hwsearch.devices.runtime.Runtime`.
+
+    Options: ``threads``, and ``profile`` (true or absent).
+    """
+
+    version: str = onnxruntime.__version__
+
+    def load(
+        self,
+        source: str | bytes,
+        *,
+        batch: int | None,  # noqa: ARG002 - a session takes any batch
+        options: Options,
+    ) -> OrtModel:
+        """Load a model."""
+        settings = session_settings(options["threads"])
+        folder = None
+        if options.get("profile"):
+            # Profiles are named by the second: in one folder they would overwrite each other.
+            folder = tempfile.TemporaryDirectory(prefix="hwsearch-profile-")
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(Path(folder.name) / "ort")
+        session = onnxruntime.InferenceSession(
+            source, settings, providers=["CPUExecutionProvider"]
+        )
+        return OrtModel(session, folder)
+
+
+def session_settings(threads: int) -> Any:
+    """Sequential execution with all graph optimisations, quiet."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    settings.log_severity_level = 3
+    return settings
+
+
+def declared_inputs(session: Any) -> list[Declared]:
+    """What a session's model declares."""
+    return [
+        Declared(name=item.name, dtype=_numpy_name(item.type), shape=tuple(item.shape))
+        for item in session.get_inputs()
+    ]
+
+
+def _numpy_name(kind: str) -> str:
+    inner = kind.removeprefix("tensor(").removesuffix(")")
+    return _NUMPY_NAMES.get(inner, inner)
+
+
+def read_profile(
+    events: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Read the kernel times out of an ONNX Runtime profile.
+
+    Args:
+        events: The profile's records: whole runs are ``model_run``, and a kernel is the name of
+            its node and ``_kernel_time``; times are in whole microseconds.
+
+    Returns:
+        Names of the nodes, and (runs, nodes) seconds. A node in a loop counts with the sum.
+    """
+    runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    kernels = [
+        (event["name"].removesuffix("_kernel_time"), event["ts"], event["dur"])
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    ]
+    names = list(dict.fromkeys(name for name, _, _ in kernels))
+    column = {name: index for index, name in enumerate(names)}
+    spent_s = np.zeros((len(runs), len(names)))
+    for name, start, took in kernels:
+        run = int(np.searchsorted(runs, start, side="right")) - 1
+        spent_s[run, column[name]] += took * 1e-6 + _CUT_S
+    return names, spent_s
+
+
+RUNTIME = OrtRuntime()

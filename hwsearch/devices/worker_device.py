@@ -1,0 +1,156 @@
+"""What all devices share whose runtime works in processes of its own."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hwsearch.devices.base import Fingerprint, Latency, Profile
+from hwsearch.devices.fingerprint import cpu_fingerprint, governor, usable_cpus
+from hwsearch.devices.job import Job
+from hwsearch.devices.precision import wrong_precision, wrong_precisions
+from hwsearch.devices.protocol import MeasureSettings, Progress
+from hwsearch.devices.runtime import RUN, Options
+from hwsearch.devices.worker_process import Worker
+from hwsearch.errors import DeviceError
+
+_RUN_TIMEOUT_S = 600.0
+
+
+class WorkerDevice(ABC):
+    """A device apart from what is its own; see `hwsearch.devices.base.Device`.
+
+    A subclass says what it is through the constructor and gives `describe`.
+
+    Args:
+        spec: The device as written down.
+        slug: The same for file names.
+        precision: Of the files that it takes.
+        batch: What a dynamic batch is fixed to when a model is timed.
+        runtime: ``module:attribute`` of its `hwsearch.devices.runtime.Runtime`.
+        timed: What the runtime is told about a model that is timed.
+        untimed: What it is told about a model that is only run.
+        cpus: The CPUs of timed runs, None for all.
+        account: Whether a run is the work of the thread that asks for it, so that its waiting for
+            a CPU can be taken out.
+        objective: The way of running whose time is the latency.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: str,
+        slug: str,
+        precision: str,
+        batch: int,
+        runtime: str,
+        timed: Options,
+        untimed: Options,
+        cpus: Sequence[int] | None,
+        account: bool = True,
+        objective: str = RUN,
+    ) -> None:
+        self.spec, self.slug, self.precision = spec, slug, precision
+        self._batch, self._runtime, self._objective = batch, runtime, objective
+        self._timed, self._untimed = timed, untimed
+        self._cpus, self._account = cpus, account
+        self._fingerprint: Fingerprint | None = None
+        self._runner: Worker | None = None
+        self._numbers = itertools.count()
+
+    @abstractmethod
+    def describe(self, version: str) -> Fingerprint:
+        """What decides a latency besides the processor, batch and precision.
+
+        Args:
+            version: The runtime's, as the worker process found it.
+        """
+
+    def fingerprint(self) -> Fingerprint:
+        """Processor, system, runtime and settings."""
+        if self._fingerprint is None:
+            with self._start() as worker:
+                affinity, version, waiting = worker.affinity, worker.version, worker.waiting
+            self._fingerprint = {
+                **cpu_fingerprint(),
+                "governor": governor((self._cpus or usable_cpus())[0]),
+                **self.describe(version),
+                "affinity": affinity,
+                "waiting for a cpu": waiting,
+                "batch": self._batch,
+                "precision": self.precision,
+            }
+        return dict(self._fingerprint)
+
+    def measure(
+        self,
+        models: Mapping[str, Path],
+        *,
+        seed: int,
+        settings: MeasureSettings | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Latency | DeviceError]:
+        """Time models; see `hwsearch.devices.base.Device.measure`."""
+        wrong = wrong_precisions(models, self.spec, self.precision)
+        given = {name: path for name, path in models.items() if name not in wrong}
+        measured = self.job().measure(
+            given, seed=seed, settings=settings or MeasureSettings(), progress=progress
+        )
+        return {name: wrong[name] if name in wrong else measured[name] for name in models}
+
+    def job(self) -> Job:
+        """What its measuring jobs share; it times files of any precision."""
+        return Job(
+            device=self.spec,
+            slug=self.slug,
+            fingerprint=self.fingerprint(),
+            start=self._start,
+            options=self._timed,
+            batch=self._batch,
+            objective=self._objective,
+        )
+
+    def run(
+        self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
+    ) -> Iterator[list[NDArray[Any]]]:
+        """Run a model on all CPUs; see `hwsearch.devices.base.Device.run`.
+
+        One process serves all models, one after another or in turns; it is started again after a
+        crash or hang.
+        """
+        if wrong := wrong_precision(model, self.spec, self.precision):
+            raise wrong
+        if self._runner is None or self._runner.lost:
+            self.close()
+            self._runner = Worker(None, self._runtime, account=False)
+        worker, number = self._runner, next(self._numbers)
+        load = {"op": "load", "id": number, "path": str(model.absolute()), "batch": None}
+        load["options"] = dict(self._untimed)
+        worker.request(load, timeout_s=_RUN_TIMEOUT_S)
+        try:
+            for batch in batches:
+                header = {"op": "run", "id": number, "names": list(batch)}
+                yield worker.request(header, list(batch.values()), timeout_s=_RUN_TIMEOUT_S)[1]
+        finally:
+            if not worker.lost:
+                worker.request({"op": "unload", "id": number}, timeout_s=_RUN_TIMEOUT_S)
+
+    def close(self) -> None:
+        """End the process that runs models."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def _profiled(self, models: Mapping[str, Path], runs: int) -> dict[str, Profile | DeviceError]:
+        from hwsearch.devices.profiling import profile_models
+
+        wrong = wrong_precisions(models, self.spec, self.precision)
+        given = {name: path for name, path in models.items() if name not in wrong}
+        profiled = profile_models(self.job(), given, runs=runs)
+        return {name: wrong[name] if name in wrong else profiled[name] for name in models}
+
+    def _start(self) -> Worker:
+        return Worker(self._cpus, self._runtime, account=self._account)
