@@ -68,12 +68,14 @@ def devices(as_json: AsJson = False) -> None:
     for name in device_names():
         factory = load_factory(name)
         options = {o.name: {"default": o.default, "help": o.help} for o in factory.options}
-        rows.append({"name": name, "missing": factory.available(), "options": options})
+        row = {"name": name, "missing": factory.available(), "options": options}
+        rows.append({**row, "takes": factory.takes})
     if as_json:
         print(json.dumps(rows))
         return
     table = Table("device", "here", "options")
     for row in rows:
         lines = [f"{n}={o['default']}: {o['help']}" for n, o in row["options"].items()]
+        lines += filter(None, [row["takes"]])
         table.add_row(row["name"], row["missing"] or "ready", "\n".join(lines))
     out.print(table)
