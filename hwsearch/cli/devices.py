@@ -65,11 +65,12 @@ def devices(as_json: AsJson = False) -> None:
     from hwsearch.devices import device_names, load_factory
 
     rows: list[dict[str, Any]] = []
+    row: dict[str, Any]
     for name in device_names():
         factory = load_factory(name)
         options = {o.name: {"default": o.default, "help": o.help} for o in factory.options}
         row = {"name": name, "missing": factory.available(), "options": options}
-        rows.append({**row, "takes": factory.takes})
+        rows.append(row | {"takes": factory.takes})
     if as_json:
         print(json.dumps(rows))
         return

@@ -51,6 +51,7 @@ def write_card(
     exported: Exported,
     measurements: Sequence[Mapping[str, Any]],
     verification: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Write ``card.json``: what the subnet is, its exact costs, and every measured number.
 
@@ -60,6 +61,7 @@ def write_card(
         exported: What was written.
         measurements: JSON-ready measurements of this architecture.
         verification: JSON-ready results of the checks.
+        predictions: JSON-ready numbers that stand in for what was not measured; kept apart.
     """
     arch = exported.arch
     spec = net.input_spec(arch)
@@ -89,6 +91,8 @@ def write_card(
         "verification": dict(verification),
         "measurements": {sha256_of(folder / MODEL): list(measurements)},
     }
+    if predictions:
+        card["predictions"] = {sha256_of(folder / MODEL): list(predictions)}
     write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
     return card
 

@@ -25,6 +25,7 @@ class KitDevice:
 
     Attributes:
         table: What was measured, with the device that it was measured on.
+        content: Digest of the file.
 
     Raises:
         InputError: The file is none of a kit, was changed, is not complete, or holds the timings
@@ -42,7 +43,7 @@ class KitDevice:
         self.spec = f"{DEVICE.name}:{path}"
         self.slug = f"{DEVICE.name}-{self.table.slug}"
         self.precision = "fp32"
-        self._content = facts.content
+        self.content = facts.content
         self._answers: Any = None
 
     @property
@@ -52,7 +53,7 @@ class KitDevice:
 
     def fingerprint(self) -> Fingerprint:
         """What decides latencies there, and the table that says so."""
-        return {**self.table.fingerprint, "device": self.table.device, "table": self._content}
+        return {**self.table.fingerprint, "device": self.table.device, "table": self.content}
 
     def measure(
         self,

@@ -111,11 +111,11 @@ class Manifest:
         """
         try:
             record = json.loads(text)
-            if record.pop("format") != FORMAT:
-                raise ValueError(f"it has no 'format': {FORMAT!r}")
-            schema = record.pop("schema")
+            named, schema = record.pop("format"), record.pop("schema")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where} is no kit of hwsearch: {_NAMED}{error}") from error
+        if named != FORMAT:
+            raise InputError(f"{where} is no kit of hwsearch, but {named!r:.80}")
         if schema != SCHEMA:
             raise InputError(
                 f"{where} is a kit of schema {schema!r}, and this version of hwsearch reads "

@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.chains import ChainIndex
 from hwsearch.errors import InputError
 from hwsearch.restriction import widened
-from hwsearch.space import Architectures
+from hwsearch.space import Architectures, SearchSpace
 from hwsearch.supernets.base import Supernet
 from hwsearch.surrogates.latency import LatencyPredictor
 from hwsearch.tables import LatencyTable
 
-_NORMAL = 1.959964  # a 95% interval in standard deviations
 FEWEST = 8
 
 
@@ -42,23 +42,27 @@ class TableLatency:
         except InputError:  # a part of the space is searched, and the kit knows another
             archs = net.full_space.architectures(mappings)
         self._space = archs.space
-        self._predictor = LatencyPredictor(archs.space, net.network.blocks, table)
-        self._predictor.fit(archs, np.array([subnet.latency_ms for subnet in table.subnets]))
+        self._predictor = LatencyPredictor(archs.space, *_known(net, archs.space, table))
+        self._predictor.fit(archs, [subnet.latency_ms for subnet in table.subnets])
 
     def __call__(self, archs: Architectures) -> NDArray[np.float64]:
         """Predict n latencies: (n,) ms."""
-        return self.predict(archs)[0]
+        return self._predictor.predict_mean(self._own(archs))
 
-    def predict(self, archs: Architectures) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Predict n latencies and how far they may be off: mean and standard deviation, (n,) ms."""
-        own = archs if archs.space is self._space else widened(archs, self._space)
-        mean, deviation = self._predictor.predict(own)
-        return np.asarray(mean, np.float64), np.asarray(deviation, np.float64)
-
-    def interval(
-        self, archs: Architectures
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def interval(self, archs: Architectures) -> tuple[NDArray[np.float64], ...]:
         """Predict n latencies with their 95% intervals: value, low and high, (n,) ms each."""
-        mean, deviation = self.predict(archs)
-        low = np.maximum(mean - _NORMAL * deviation, np.finfo(np.float64).tiny)
-        return mean, low, mean + _NORMAL * deviation
+        own = self._own(archs)
+        return (self._predictor.predict_mean(own), *self._predictor.interval(own))
+
+    def _own(self, archs: Architectures) -> Architectures:
+        return archs if archs.space is self._space else widened(archs, self._space)
+
+
+def _known(
+    net: Supernet, space: SearchSpace, table: LatencyTable
+) -> tuple[ChainIndex | None, tuple[LatencyTable, ...]]:
+    """Return the blocks of the space, where it is one of chains, and the table if it has all."""
+    if net.blocks(net.space.smallest()[0]) is None:
+        return None, ()
+    index = ChainIndex(space, net.network.blocks)
+    return index, () if table.missing(index.specs) else (table,)

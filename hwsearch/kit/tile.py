@@ -1,8 +1,8 @@
 """Models of which only the time matters: their weights are one small random tile over and over.
 
 A runtime takes the same time for any weights, as long as numbers stay ordinary: infinities, NaN
-and denormal numbers do not. Weights are therefore scaled by their fan-in, so that the signal does not
-grow from layer to layer, and biases give every layer a signal of its own.
+and denormal numbers do not. Weights are therefore scaled by their fan-in, so that the signal does
+not grow from layer to layer, and biases give every layer a signal of its own.
 """
 
 import math
@@ -19,7 +19,7 @@ from hwsearch.export.model import PREFIX
 # uncompressed and as deflate writes a near repetition in fewer bits than a far one.
 _LENGTH = 31
 _BIAS = 0.1
-_NORMS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization")
+_NORMS = tuple(f"{kind}Normalization" for kind in ("Batch", "Group", "Instance", "Layer"))
 _LEARNED = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),

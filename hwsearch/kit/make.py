@@ -1,0 +1,60 @@
+"""From a supernet's name to its kit: which subnets it measures."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hwsearch.errors import InputError
+from hwsearch.kit.build import build_kit
+from hwsearch.kit.manifest import Manifest
+from hwsearch.kit.predict import FEWEST
+from hwsearch.space import Architectures
+from hwsearch.supernets.base import RANDOM, Supernet
+from hwsearch.supernets.zoo import load_supernet, supernet_names
+
+
+def make_kit(
+    net: Supernet | str,
+    out: str | Path = "kit.pyz",
+    *,
+    subnets: int = 40,
+    freeze: Sequence[str] = (),
+    only: Sequence[str] = (),
+    built: Callable[[int], None] | None = None,
+) -> Manifest:
+    """Make one file that measures subnets where there is Python, numpy and a runtime.
+
+    Args:
+        net: A loaded supernet, or the name of one; its weights do not get into the kit.
+        out: The file; it is replaced.
+        subnets: How many it measures: from 8 up.
+        freeze: Choices left one option; see `Supernet.restrict`.
+        only: Choices left some options.
+        built: Told of every model that is written, by its number from 1.
+
+    Returns:
+        What the kit holds.
+
+    Raises:
+        InputError: Something given cannot be used; nothing has been written.
+    """
+    loaded = _without_weights(net) if isinstance(net, str) else net
+    part = loaded.restrict(freeze, only)
+    return build_kit(part, choose(part, subnets), Path(out), built)
+
+
+def choose(net: Supernet, n: int) -> Architectures:
+    """Choose the subnets that say most about the latency of all others.
+
+    Raises:
+        InputError: There are fewer, or nothing can be predicted from so few.
+    """
+    if not FEWEST <= n <= net.space.size:
+        raise InputError(
+            f"subnets {n} is not from {FEWEST}, below which nothing can be predicted, to the "
+            f"{net.space.size:.3g} architectures of {net.name}"
+        )
+    return net.space.sample_spread(n, seed=0)
+
+
+def _without_weights(name: str) -> Supernet:
+    return load_supernet(name, f"{RANDOM}0" if name in supernet_names() else None)
