@@ -97,8 +97,10 @@ def measure(
         One row per model in the order given: ``model``, ``latency_ms`` (median), ``low`` and
         ``high`` (its 95% interval, ms), ``p90`` and ``p99`` (ms), ``rounds``, ``runs``, ``ratio``,
         ``ratio_low`` and ``ratio_high`` (to the anchor: compare by these), ``cv``, ``anchor_ms``,
-        ``baseline_ms``, ``warnings`` and ``error`` (text, empty where there is none). A model that
-        failed has an error and NaN for every number.
+        ``baseline_ms``, ``device_ms`` and ``end_to_end_ms`` (without and with the copies to and
+        from the device, NaN where there are none), ``transfers`` (which of the two
+        ``latency_ms`` is, "excluded" or "included"), ``warnings`` and ``error`` (text, empty
+        where there is none). A model that failed has an error and NaN for every number.
 
     Raises:
         InputError: There is no model, a file does not exist, or the device is unknown.
@@ -141,9 +143,12 @@ def _as_file(model: "Path | str | onnx.ModelProto", index: int, folder: Path) ->
 def _row(name: str, result: Latency | DeviceError) -> dict[str, Any]:
     if isinstance(result, DeviceError):
         absent = dict.fromkeys(_COLUMNS, float("nan"))
-        return {"model": name, **absent, "warnings": "", "error": str(result)}
-    row = {column: getattr(result, field) for column, field in _COLUMNS.items()}
-    return {"model": name, **row, "warnings": "; ".join(result.warnings), "error": ""}
+        text = {"transfers": "", "warnings": "", "error": str(result)}
+        return {"model": name, **absent, **text}
+    found = {column: getattr(result, field) for column, field in _COLUMNS.items()}
+    row = {column: float("nan") if value is None else value for column, value in found.items()}
+    text = {"transfers": result.transfers or "", "warnings": "; ".join(result.warnings)}
+    return {"model": name, **row, **text, "error": ""}
 
 
 _COLUMNS = {
@@ -160,4 +165,6 @@ _COLUMNS = {
     "cv": "cv",
     "anchor_ms": "anchor_ms",
     "baseline_ms": "baseline_ms",
+    "device_ms": "device_ms",
+    "end_to_end_ms": "end_to_end_ms",
 }

@@ -20,7 +20,7 @@ from hwsearch.devices.protocol import (
     sample_rounds,
     warm_up,
 )
-from hwsearch.devices.runtime import RUN, Options
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, RUN, Options
 from hwsearch.devices.summary import Origin, Subject, summarise
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
@@ -30,6 +30,7 @@ Results = dict[str, Latency | DeviceError]
 _ANCHOR = 0
 _BASELINE_S = 1.5
 _ANCHOR_TRIES = 2
+_TRANSFERS = {ON_DEVICE: "excluded", END_TO_END: "included"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +100,13 @@ class Job:
                 break
             latencies = summarise(
                 rounds,
-                attempt.subjects(),
+                attempt.subjects(len(rounds.times_s[0])),
                 Origin(
                     device=self.device,
                     fingerprint=digest(self.fingerprint),
                     baseline_s=attempt.baseline_s,
                     baseline_at=str(attempt.baseline.path),
+                    transfers=_TRANSFERS.get(self.objective),
                 ),
                 rng=np.random.default_rng([seed, 1]),
                 settings=settings,
@@ -169,6 +171,7 @@ class _Attempt:
         self.baseline_s = np.empty(0)
         self._waiting = "included"
         self._spent_s: dict[str | None, Floats] = {}
+        self._ways: dict[str | None, list[dict[str, float]]] = {}
 
     def sample(self, rng: np.random.Generator, progress: Progress | None) -> Rounds | None:
         """Load everything and measure; None when no model could be loaded.
@@ -195,9 +198,24 @@ class _Attempt:
                 progress=progress,
             )
 
-    def subjects(self) -> list[Subject]:
-        """What is known of the loaded models, in the order of their indices."""
-        return [Subject(inputs=text, waited=self._waited(n)) for n, text in self.inputs.items()]
+    def subjects(self, n_rounds: int) -> list[Subject]:
+        """What is known of the loaded models after the rounds, in the order of their indices."""
+        return [
+            Subject(
+                inputs=text, waited=self._waited(name), relative=self._relative(name, n_rounds)
+            )
+            for name, text in self.inputs.items()
+        ]
+
+    def _relative(self, name: str, n_rounds: int) -> dict[str, float]:
+        bursts = self._ways[name][-n_rounds:]
+        if len(bursts[0]) == 1:
+            return {}
+        # Within a burst the machine's mood is in both ways, and cancels.
+        return {
+            way: float(np.median([burst[way] / burst[self._job.objective] for burst in bursts]))
+            for way in bursts[0]
+        }
 
     def _waited(self, name: str) -> float | None:
         if self._waiting == "included":
@@ -243,8 +261,12 @@ class _Attempt:
             allowed_s = self._settings.hang_s + 10 * n * slowest_s[name]
             header = {"op": "time", "id": number, "n": n}
             reply, spent_s = worker.request(header, timeout_s=allowed_s)
-            times_s, waits_s = spent_s[reply["ways"].index(self._job.objective)]
-            slowest_s[name] = max(slowest_s[name], float((times_s + waits_s).max()))
+            ways = dict(zip(reply["ways"], spent_s, strict=True))
+            typical_s = {way: float(np.median(times[0])) for way, times in ways.items()}
+            self._ways.setdefault(name, []).append(typical_s)
+            times_s, waits_s = ways[self._job.objective]
+            all_s = np.sum([each.sum(axis=0) for each in spent_s], axis=0)
+            slowest_s[name] = max(slowest_s[name], float(all_s.max()))
             spent = np.array([times_s.sum(), waits_s.sum()])
             self._spent_s[name] = self._spent_s.get(name, np.zeros(2)) + spent
             return np.asarray(times_s, dtype=np.float64)

@@ -9,15 +9,23 @@ from hwsearch.errors import DeviceError, InputError
 def wrong_precision(model: Path, device: str, precision: str) -> DeviceError | None:
     """Say why a device cannot take a model, None where it can.
 
+    A file that cannot be read is left to the runtime, which says why.
+
     Args:
         model: An ONNX file.
         device: The device as written down.
         precision: What it runs: one of `hwsearch.export.precision.PRECISIONS`.
     """
+    import onnx
+
     from hwsearch.export.precision import precision_of
 
     try:
-        found = precision_of(model)
+        read = onnx.load(model, load_external_data=False)
+    except Exception:  # noqa: BLE001 - protobuf's own error class has no types
+        return None
+    try:
+        found = precision_of(read)
     except InputError as error:
         return DeviceError(str(error))
     if found == precision:

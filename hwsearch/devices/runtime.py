@@ -16,6 +16,9 @@ that the runtime itself measured."""
 
 RUN = "run"
 """The way in which a runtime runs that knows only one."""
+ON_DEVICE, END_TO_END = "on the device", "end to end"
+"""The two ways of a runtime whose device has a memory of its own: inputs and outputs lie there, or
+are copied there and back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class LoadedModel(Protocol):
         """Make ready to run on these inputs again and again.
 
         Returns:
-            The ways in which one run can be timed, by name: `RUN` where there is one.
+            The ways in which one run can be timed, by name: `RUN` where there is one, else
+            `ON_DEVICE` and `END_TO_END`.
         """
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hwsearch.devices.base import DeviceFactory, Fingerprint, Latency, canonical_spec
 from hwsearch.devices.fingerprint import digest
+from hwsearch.devices.precision import wrong_precision
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.errors import DeviceError
 
@@ -80,6 +81,8 @@ class ScriptedDevice:
         results: dict[str, Latency | DeviceError] = {}
         for name, path in models.items():
             try:
+                if wrong := wrong_precision(path, self.spec, self.precision):
+                    raise wrong
                 results[name] = self._latency(float(self._latency_of(name, path)))
             except DeviceError as error:
                 results[name] = error

@@ -1,13 +1,14 @@
 """From a job's rounds to latencies: figures, intervals and warnings."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from hwsearch.devices.base import Latency
 from hwsearch.devices.intervals import Floats, median_draws, percentile_interval
 from hwsearch.devices.protocol import MeasureSettings, Rounds
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE
 
 CV_LIMIT = 0.025
 DRIFT_LIMIT = 0.10
@@ -24,12 +25,15 @@ class Origin:
         fingerprint: Digest of its fingerprint.
         baseline_s: (n_bursts,) the anchor's median burst times when its baseline was taken.
         baseline_at: Where the baseline is kept, for messages.
+        transfers: Whether copies to and from the device are "excluded" from times or "included";
+            None where there are none.
     """
 
     device: str
     fingerprint: str
     baseline_s: Floats
     baseline_at: str
+    transfers: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +43,13 @@ class Subject:
     Attributes:
         inputs: What it was given, as text.
         waited: Share of its wall time that it waited for a CPU; None where nobody knows.
+        relative: Its time in each of the two ways that a device with a memory of its own has,
+            relative to the way that was asked for; empty for other devices.
     """
 
     inputs: str
     waited: float | None
+    relative: Mapping[str, float] = field(default_factory=dict)
 
 
 def summarise(
@@ -79,7 +86,8 @@ def summarise(
     anchor_ms = float(np.median(bursts[:, -1])) * 1e3
     latencies = []
     for index, subject in enumerate(subjects):
-        times = rounds.times_s[index]
+        times, told = rounds.times_s[index], subject.relative
+        latency_ms = float(middle[index]) * baseline_ms
         scaled_ms = times / bursts[:, -1:] * baseline_ms
         p90, p99 = np.percentile(scaled_ms, [90, 99])
         cv = float(np.std(ratios[:, index], ddof=1) / np.mean(ratios[:, index]))
@@ -88,7 +96,7 @@ def summarise(
                 device=origin.device,
                 fingerprint=origin.fingerprint,
                 inputs=subject.inputs,
-                latency_ms=float(middle[index]) * baseline_ms,
+                latency_ms=latency_ms,
                 low_ms=float(low_s[index]) * 1e3,
                 high_ms=float(high_s[index]) * 1e3,
                 ratio=float(middle[index]),
@@ -113,6 +121,9 @@ def summarise(
                 ratios=ratios[:, index].copy(),
                 times_ms=times * 1e3,
                 cost_s=cost_s,
+                device_ms=latency_ms * told[ON_DEVICE] if told else None,
+                end_to_end_ms=latency_ms * told[END_TO_END] if told else None,
+                transfers=origin.transfers if told else None,
             )
         )
     return latencies

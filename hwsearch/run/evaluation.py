@@ -46,6 +46,9 @@ LATENCY_DETAILS = (
     "baseline_ms",
     "baseline_low_ms",
     "baseline_high_ms",
+    "device_ms",
+    "end_to_end_ms",
+    "transfers",
     "warnings",
 )
 
