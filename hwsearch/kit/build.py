@@ -5,7 +5,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -17,6 +17,7 @@ import hwsearch
 from hwsearch.blocks import BlockSpec
 from hwsearch.devices import GROUP
 from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes, anchor_digest
+from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import InputError
 from hwsearch.kit.manifest import NAME, TABLE, KitModel, Manifest
 from hwsearch.kit.tile import tiled
@@ -53,7 +54,11 @@ class Subject:
 
 
 def build_kit(
-    net: Supernet, archs: Architectures, out: Path, built: Callable[[int], None] | None = None
+    net: Supernet,
+    archs: Architectures,
+    out: Path,
+    settings: MeasureSettings,
+    built: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Make a kit from which a search can predict latencies.
 
@@ -61,6 +66,7 @@ def build_kit(
         net: The supernet.
         archs: The subnets that it measures.
         out: The file, such as ``kit.pyz``.
+        settings: How precisely they are measured.
         built: Told of every model that is written, by its number from 1.
 
     Returns:
@@ -77,10 +83,10 @@ def build_kit(
             if built is not None:
                 built(number)
 
-    return write_kit(net, subjects(), out, empty_manifest(net, TABLE))
+    return write_kit(net, subjects(), out, empty_manifest(net, TABLE, settings))
 
 
-def empty_manifest(net: Supernet, purpose: str) -> Manifest:
+def empty_manifest(net: Supernet, purpose: str, settings: MeasureSettings) -> Manifest:
     """Return the manifest of a kit for a supernet before it has models."""
     points = entry_points(group=GROUP)
     ours = f"{hwsearch.__name__}.{SHIPPED_FOLDER}."
@@ -92,6 +98,7 @@ def empty_manifest(net: Supernet, purpose: str) -> Manifest:
         devices={p.name: p.value for p in sorted(points) if p.value.startswith(ours)},
         specs=(),
         models=(),
+        settings=asdict(settings),
         version=hwsearch.__version__,
     )
 

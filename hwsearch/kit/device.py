@@ -11,7 +11,7 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.kit.manifest import TABLE
+from hwsearch.kit.manifest import PRECISION, TABLE
 from hwsearch.kit.results import check_complete, read_results
 
 
@@ -42,7 +42,7 @@ class KitDevice:
         check_complete(facts, Path(path))
         self.spec = f"{DEVICE.name}:{path}"
         self.slug = f"{DEVICE.name}-{self.table.slug}"
-        self.precision = "fp32"
+        self.precision = PRECISION
         self.content = facts.content
         self._answers: Any = None
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import InputError
 from hwsearch.kit.build import build_kit
 from hwsearch.kit.manifest import Manifest
@@ -19,6 +20,7 @@ def make_kit(
     subnets: int = 40,
     freeze: Sequence[str] = (),
     only: Sequence[str] = (),
+    settings: MeasureSettings | None = None,
     built: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Make one file that measures subnets where there is Python, numpy and a runtime.
@@ -29,6 +31,7 @@ def make_kit(
         subnets: How many it measures: from 8 up.
         freeze: Choices left one option; see `Supernet.restrict`.
         only: Choices left some options.
+        settings: How precisely it measures; the default asks for ±1.5%.
         built: Told of every model that is written, by its number from 1.
 
     Returns:
@@ -39,7 +42,8 @@ def make_kit(
     """
     loaded = _without_weights(net) if isinstance(net, str) else net
     part = loaded.restrict(freeze, only)
-    return build_kit(part, choose(part, subnets), Path(out), built)
+    archs = choose(part, subnets)
+    return build_kit(part, archs, Path(out), settings or MeasureSettings(), built)
 
 
 def choose(net: Supernet, n: int) -> Architectures:

@@ -15,6 +15,7 @@ SCHEMA = 1
 NAME = "kit.json"
 MAX_BYTES = 64 * 2**20
 MAX_MODEL_BYTES = 2**31  # of a protobuf message, which an ONNX file is
+PRECISION = "fp32"  # of all models of kits
 TABLE, CONFIRM = "table", "confirm"
 _KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -41,13 +42,13 @@ class KitModel:
     shipped: str = ""
 
     def __post_init__(self) -> None:
-        # The key becomes a file name on a stranger's machine.
-        if not isinstance(self.key, str) or not _KEY.fullmatch(self.key):
-            raise InputError(f"a model of the kit is named {self.key!r:.80}, which is no key")
-        if not isinstance(self.n_bytes, int) or not 0 < self.n_bytes <= MAX_MODEL_BYTES:
+        # The key becomes a file name on a stranger's machine, and a file may say anything.
+        key, size = (getattr(self, name) for name in ("key", "n_bytes"))
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            raise InputError(f"a model of the kit is named {key!r:.80}, which is no key")
+        if not isinstance(size, int) or not 0 < size <= MAX_MODEL_BYTES:
             raise InputError(
-                f"model {self.key} of the kit takes {self.n_bytes!r} bytes; "
-                f"1 to {MAX_MODEL_BYTES} are possible"
+                f"model {key} of the kit takes {size!r} bytes; 1 to {MAX_MODEL_BYTES} are possible"
             )
 
     @property
@@ -68,6 +69,7 @@ class Manifest:
         devices: Name -> ``module:attribute`` of every device that the kit can measure on.
         specs: Block specs, which models refer to by number.
         models: In the order in which they are measured.
+        settings: How precisely, as `hwsearch.devices.protocol.MeasureSettings` has it.
         run: Digest of the run that candidates belong to; else empty.
         device: The device that candidates are to be measured on, as written down; else empty.
         fingerprint: Digest of that device's fingerprint; else empty.
@@ -81,6 +83,7 @@ class Manifest:
     devices: Mapping[str, str]
     specs: tuple[BlockSpec, ...]
     models: tuple[KitModel, ...]
+    settings: Mapping[str, float]
     run: str = ""
     device: str = ""
     fingerprint: str = ""

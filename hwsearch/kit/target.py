@@ -16,13 +16,9 @@ from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import HwsearchError, InputError, unknown
 from hwsearch.kit.archive import read_manifest, unpacked
 from hwsearch.kit.line import Line
-from hwsearch.kit.manifest import CONFIRM, TABLE, KitModel, Manifest
+from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE, KitModel, Manifest
 from hwsearch.kit.measured import Measured
 
-SETTINGS = {
-    TABLE: MeasureSettings(),
-    CONFIRM: MeasureSettings(half_width=0.01, seconds_per_model=2.5),
-}
 # Candidates are compared with each other, so that as many as fit are timed together.
 TOGETHER = {TABLE: 5, CONFIRM: 16}
 OUTPUTS = {TABLE: "table.json", CONFIRM: "timings.json"}
@@ -70,7 +66,12 @@ def load_device(spec: str, manifest: Manifest) -> Device:
     values = checked_options(factory, options)
     if reason := factory.available():
         raise InputError(f"device {name!r} cannot be used here: {reason}")
-    return factory.create(**values)
+    device = factory.create(**values)
+    if device.precision != PRECISION:
+        raise InputError(
+            f"{device.spec} takes {device.precision} models, and those of a kit are {PRECISION}"
+        )
+    return device
 
 
 def _parse(arguments: Sequence[str], manifest: Manifest) -> argparse.Namespace:
@@ -141,7 +142,10 @@ def _measure_group(
     with unpacked(kit, models) as paths:
         seed = manifest.models.index(models[0])
         results = device.measure(
-            paths, seed=seed, settings=SETTINGS[manifest.purpose], progress=line.rounds
+            paths,
+            seed=seed,
+            settings=MeasureSettings(**manifest.settings),
+            progress=line.rounds,
         )
         timed = {key: paths[key] for key, got in results.items() if isinstance(got, Latency)}
         profiles = {}

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError
 from hwsearch.kit.build import Subject, empty_manifest, write_kit
 from hwsearch.kit.device import KitDevice
@@ -64,6 +65,7 @@ def write_second_kit(
     evaluator: Evaluator,
     archs: Sequence[Architecture],
     path: Path,
+    settings: MeasureSettings,
     progress: Progress,
 ) -> Manifest:
     """Make the kit that times the candidates of a run on the device of its table.
@@ -73,6 +75,7 @@ def write_second_kit(
         evaluator: Builds the models.
         archs: What the kit times.
         path: The file.
+        settings: How precisely the kit times them.
         progress: Told of every model.
     """
     device = setup.device
@@ -92,7 +95,7 @@ def write_second_kit(
             progress.advance()
 
     empty = replace(
-        empty_manifest(setup.net, CONFIRM),
+        empty_manifest(setup.net, CONFIRM, settings),
         run=run_digest(setup),
         device=measured_on,
         fingerprint=fingerprint,

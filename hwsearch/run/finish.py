@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError, InfeasibleError, VerificationError
 from hwsearch.export.artifact import MODEL, Exported, write_card, write_files
 from hwsearch.export.verify import check_probe, run_infer, verify_export
 from hwsearch.files import sha256_of, staged_folder
-from hwsearch.kit.manifest import CONFIRM as CONFIRM_KIT
 from hwsearch.kit.manifest import Manifest
-from hwsearch.kit.target import SETTINGS as KIT_SETTINGS
 from hwsearch.objectives import closest_to_feasible
 from hwsearch.run.candidates import (
     PREDICTED,
@@ -31,7 +30,7 @@ from hwsearch.run.setup import Setup
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement, TrialState
 
-CONFIRM = KIT_SETTINGS[CONFIRM_KIT]
+CONFIRM = MeasureSettings(half_width=0.01, seconds_per_model=2.5)
 VERIFIED_SAMPLES = 256
 Values = dict[str, NDArray[np.float64]]
 
@@ -102,7 +101,7 @@ class Finisher:
         others = [key for key in contenders if key not in best]
         self.progress.phase("kit", len(best) + len(others))
         archs = self._archs([*best, *others])
-        write_second_kit(self.setup, self.evaluator, archs, kit, self.progress)
+        write_second_kit(self.setup, self.evaluator, archs, kit, CONFIRM, self.progress)
         return rows
 
     def _front(
