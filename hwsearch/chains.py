@@ -21,7 +21,7 @@ IntArray: TypeAlias = NDArray[np.int64]
 
 MAX_COMBINATIONS = 100_000
 ABSENT = -1
-_UNSEEN = -2
+UNSEEN = -2
 _CALM = 150  # architectures in a row that teach nothing new
 _CHECKED = 50
 
@@ -38,8 +38,11 @@ class ChainIndex:
         space: The search space.
         specs: Every block spec that an architecture can have, each once.
         macs: (n_specs,) multiply-accumulates of each.
+        examples: (n_specs) architectures that have them.
         places: Names of blocks, one for each column of `numbers`.
-        deciding: (n_choices positions) that decide each place, in order.
+        deciding: Positions of the choices that decide each place, ascending.
+        tables: For each place, the number of the spec by the options of these choices; -1 where
+            there is no such block, -2 for options that no architecture has.
 
     Raises:
         InputError: An architecture is no chain of blocks, a block is decided by too many choices,
@@ -58,9 +61,10 @@ class ChainIndex:
         self.space = space
         self.specs: list[BlockSpec] = list(trial.numbers)
         self.macs: IntArray = np.array(trial.macs, dtype=np.int64)
+        self.examples = space.from_indices(np.stack(trial.examples))
         self.places = list(trial.places)
         self.deciding = [tuple(sorted(place.columns)) for place in trial.places.values()]
-        self.tables = [place.dense(space) for place in trial.places.values()]
+        self.tables: list[IntArray] = [place.dense(space) for place in trial.places.values()]
 
     def numbers(self, archs: Architectures) -> IntArray:
         """Return which spec stands at every place.
@@ -79,8 +83,8 @@ class ChainIndex:
         numbers = np.empty((len(archs), len(self.places)), np.int64)
         for place, (where, table) in enumerate(columns):
             numbers[:, place] = table[tuple(archs.indices[:, list(where)].T)]
-        if (numbers == _UNSEEN).any():
-            row, place = np.argwhere(numbers == _UNSEEN)[0]
+        if (numbers == UNSEEN).any():
+            row, place = np.argwhere(numbers == UNSEEN)[0]
             raise InputError(
                 f"block {self.places[place]!r} of {archs[int(row)].key} is decided by other "
                 "choices than those found by trying; its family's blocks(arch) must be a function "
@@ -94,6 +98,18 @@ class ChainIndex:
         counts = np.zeros((len(archs), len(self.specs) + 1))
         np.add.at(counts, (np.arange(len(archs))[:, np.newaxis], numbers), 1.0)
         return counts[:, :ABSENT]
+
+
+def with_conditions(space: SearchSpace, columns: Sequence[int]) -> tuple[int, ...]:
+    """Return positions of choices and of all that their being active depends on, ascending."""
+    position = {name: column for column, name in enumerate(space.names)}
+    found, waiting = set(columns), list(columns)
+    while waiting:
+        active = space.choices[waiting.pop()].active
+        if active is not None and position[active[0]] not in found:
+            found.add(position[active[0]])
+            waiting.append(position[active[0]])
+    return tuple(sorted(found))
 
 
 class _Place:
@@ -114,7 +130,7 @@ class _Place:
     def dense(self, space: SearchSpace) -> IntArray:
         """Numbers by the options of the sorted columns."""
         columns = sorted(self.columns)
-        table = np.full([len(space.choices[column].options) for column in columns], _UNSEEN)
+        table = np.full([len(space.choices[column].options) for column in columns], UNSEEN)
         for number, row in self.seen.values():
             table[tuple(row[columns])] = number
         return table
@@ -127,6 +143,7 @@ class _Trial:
         self._space, self._blocks = space, blocks
         self.numbers: dict[BlockSpec, int] = {}
         self.macs: list[int] = []
+        self.examples: list[IntArray] = []
         self.places: dict[str, _Place] = {}
         self._rows: dict[bytes, tuple[IntArray, dict[str, int]]] = {}
 
@@ -216,6 +233,7 @@ class _Trial:
                 if block.spec not in self.numbers:
                     self.numbers[block.spec] = len(self.macs)
                     self.macs.append(block.macs)
+                    self.examples.append(row)
                 chain[block.name] = self.numbers[block.spec]
             self._rows[key] = row, chain
         return self._rows[key][1]
@@ -230,14 +248,7 @@ class _Trial:
         Choices besides these are at their first option in the rows.
         """
         choices = self._space.choices
-        position = {choice.name: column for column, choice in enumerate(choices)}
-        columns = set(self.places[name].columns)
-        for column in sorted(columns, reverse=True):
-            active = choices[column].active
-            while active is not None:
-                columns.add(position[active[0]])
-                active = choices[position[active[0]]].active
-        ordered = sorted(columns)
+        ordered = list(with_conditions(self._space, self.places[name].columns))
         if not ordered:
             return [], np.zeros((1, len(choices)), np.int64)
         part = SearchSpace(choices[column] for column in ordered)

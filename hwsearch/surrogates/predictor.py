@@ -77,11 +77,13 @@ def encode_steps(archs: Architectures) -> FloatArray:
 
 def step_columns(space: SearchSpace) -> BoolArray:
     """Mark the columns of `encode_steps` that count a step up of an ordered choice."""
-    marks = [
-        np.full(len(c.options) - (_first_step(c) if c.ordered else 0), c.ordered)
-        for c in space.choices
-    ]
-    return np.concatenate(marks)
+    widths = zip(step_widths(space), space.choices, strict=True)
+    return np.concatenate([np.full(width, choice.ordered) for width, choice in widths])
+
+
+def step_widths(space: SearchSpace) -> list[int]:
+    """Number of columns of `encode_steps` that every choice has, in their order."""
+    return [len(c.options) - (_first_step(c) if c.ordered else 0) for c in space.choices]
 
 
 def _first_step(choice: Choice) -> int:
