@@ -27,13 +27,14 @@ from hwsearch.supernets.base import Supernet
 # What runs on the device, as it is here: there is one measuring protocol.
 SHIPPED = (
     *("__init__", "errors", "files", "data", "blocks", "choices", "tables"),
+    *("surrogates/base", "surrogates/block_times"),
     *("kit/__init__", "kit/manifest", "kit/archive", "kit/results", "kit/measured"),
     *("kit/line", "kit/target"),
 )
 SHIPPED_FOLDER = "devices"
-# What is there under another name: no onnx reads models where the kit runs.
-STAND_INS = {"__main__.py": "kit/start.py", "hwsearch/export/precision.py": "kit/stated.py"}
-_EMPTY = "hwsearch/export/__init__.py"
+# What is there under another name: where the kit runs no onnx reads models.
+STAND_INS = {"__main__.py": "kit/start.py", "hwsearch/devices/precision.py": "kit/stated.py"}
+EMPTY = "hwsearch/surrogates/__init__.py"  # the package's own needs scipy
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9
 
@@ -168,13 +169,12 @@ def _code() -> Iterator[tuple[str, bytes]]:
     package = files(hwsearch.__name__)
     for target, source in STAND_INS.items():
         yield target, _source(package, source)
-    yield _EMPTY, b'"""What of the exporter is needed where a kit runs."""\n'
+    yield EMPTY, b""
     inside = (f.name for f in (package / SHIPPED_FOLDER).iterdir() if f.name.endswith(".py"))
-    for name in (
-        *(f"{each}.py" for each in SHIPPED),
-        *sorted(f"{SHIPPED_FOLDER}/{each}" for each in inside),
-    ):
-        yield f"hwsearch/{name}", _source(package, name)
+    named = [f"{each}.py" for each in SHIPPED]
+    for name in (*named, *sorted(f"{SHIPPED_FOLDER}/{each}" for each in inside)):
+        if f"hwsearch/{name}" not in STAND_INS:
+            yield f"hwsearch/{name}", _source(package, name)
 
 
 def _source(package: Traversable, name: str) -> bytes:

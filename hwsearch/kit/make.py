@@ -1,8 +1,10 @@
 """From a supernet's name to its kit: which subnets it measures."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from hwsearch.chains import ChainIndex
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import InputError
 from hwsearch.kit.build import build_kit
@@ -11,6 +13,7 @@ from hwsearch.kit.predict import FEWEST
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import RANDOM, Supernet
 from hwsearch.supernets.zoo import load_supernet, supernet_names
+from hwsearch.surrogates.subnet_design import choose_subnets, covering_subnets
 
 
 def make_kit(
@@ -49,6 +52,9 @@ def make_kit(
 def choose(net: Supernet, n: int) -> Architectures:
     """Choose the subnets that say most about the latency of all others.
 
+    A part of them holds every block spec, twice where they are enough; the others are spread
+    evenly over the size.
+
     Raises:
         InputError: There are fewer, or nothing can be predicted from so few.
     """
@@ -57,7 +63,19 @@ def choose(net: Supernet, n: int) -> Architectures:
             f"subnets {n} is not from {FEWEST}, below which nothing can be predicted, to the "
             f"{net.space.size:.3g} architectures of {net.name}"
         )
-    return net.space.sample_spread(n, seed=0)
+    space = net.space
+    if net.blocks(space.smallest()[0]) is None:
+        return choose_subnets(space, n, partial(net.exact, "bytes"), seed=0)
+    index = ChainIndex(space, net.blocks)
+    for repeats in (2, 1):
+        covering = covering_subnets(index, index.specs, repeats=repeats, seed=0)[:n]
+        if len(covering) <= n // 2:
+            break
+    left = n - len(covering)
+    if not left:
+        return covering
+    spread = choose_subnets(space, left, partial(net.exact, "macs"), seed=0, exclude=covering)
+    return Architectures.concatenate([covering, spread])
 
 
 def _without_weights(name: str) -> Supernet:

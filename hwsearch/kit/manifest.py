@@ -83,7 +83,7 @@ class Manifest:
     devices: Mapping[str, str]
     specs: tuple[BlockSpec, ...]
     models: tuple[KitModel, ...]
-    settings: Mapping[str, float]
+    settings: Mapping[str, Any]
     run: str = ""
     device: str = ""
     fingerprint: str = ""

@@ -18,6 +18,7 @@ from hwsearch.kit.results import (
     read_results,
     sealed,
 )
+from hwsearch.surrogates.block_times import BlockTimes, Observed, from_profiles, split_nodes
 from hwsearch.tables import LatencyTable, SubnetLatency
 
 
@@ -68,10 +69,8 @@ class Measured:
         blocks = {model.key: model.blocks for model in self.manifest.models}
         for key, profile in profiles.items():
             if isinstance(profile, Profile) and blocks[key]:
-                self.profiles[key] = {
-                    "blocks_ms": _by_block(profile, list(blocks[key])),
-                    "total_ms": profile.total_ms,
-                }
+                spent_ms, nodes = split_nodes(profile.nodes_ms, blocks[key])
+                self.profiles[key] = {"blocks_ms": spent_ms, "nodes": nodes}
 
     def save(self) -> None:
         """Write the file, all of it or nothing.
@@ -99,6 +98,7 @@ class Measured:
 
     def _table(self) -> LatencyTable:
         measured = [m for m in self.manifest.models if m.key in self.latencies]
+        times = self._block_times() if not self.missing() and self.profiles else None
         baselines = [self.latencies[model.key]["baseline_ms"] for model in measured]
         return LatencyTable(
             supernet=self.manifest.supernet,
@@ -108,7 +108,23 @@ class Measured:
             fingerprint=self._fingerprint,
             created=time.strftime("%Y-%m-%d"),
             baseline_ms=float(np.median(baselines)) if baselines else 1.0,
+            overhead_ms=times.overhead_ms if times else 0.0,
+            blocks=times.blocks if times else {},
             subnets=tuple(self._subnet(model) for model in measured),
+        )
+
+    def _block_times(self) -> BlockTimes:
+        specs = self.manifest.specs
+        return from_profiles(
+            [
+                Observed(
+                    chain=[(name, specs[number]) for name, number in model.blocks.items()],
+                    latency_ms=self.latencies[model.key]["latency_ms"],
+                    **self.profiles[model.key],
+                )
+                for model in self.manifest.models
+                if model.key in self.profiles
+            ]
         )
 
     def _subnet(self, model: KitModel) -> SubnetLatency:
@@ -130,13 +146,3 @@ class Measured:
             )
         self.latencies, self.profiles = facts.latencies, facts.profiles
         self.failed = facts.failed
-
-
-def _by_block(profile: Profile, names: list[str]) -> dict[str, float]:
-    """Add up kernel times by the block that a node's name begins with; nodes of none are left."""
-    spent = dict.fromkeys(names, 0.0)
-    for node, took_ms in profile.nodes_ms.items():
-        name = node.partition("/")[0]
-        if name in spent:
-            spent[name] += took_ms
-    return spent

@@ -37,7 +37,8 @@ class KitFacts:
         missing: Keys of those that are still to be measured.
         failed: Key -> why that model has no latency.
         latencies: Key -> its `Latency` as plain numbers.
-        profiles: Key -> ``blocks_ms`` by the block's name and ``total_ms``.
+        profiles: Key -> ``blocks_ms`` and ``nodes`` by the block's name; see `Observed` of
+            `hwsearch.surrogates.block_times`.
         content: Digest of all that the file says.
     """
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.optimize import nnls
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.surrogates.base import FloatArray
@@ -99,7 +98,7 @@ def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
     n_nodes = np.array([sum((each.nodes or {}).values()) for each in observed])
     # latency = total - cost per node x nodes + overhead, relative to the latency.
     columns = np.stack([n_nodes / latency, -1.0 / latency], axis=1)
-    (per_node_ms, overhead_ms), _ = nnls(columns, total / latency - 1.0)
+    per_node_ms, overhead_ms = _non_negative_pair(columns, total / latency - 1.0)
     overhead_ms = min(overhead_ms, 0.5 * latency.min())
     seen: dict[BlockSpec, list[tuple[int, float]]] = {}
     for number, each in enumerate(observed):
@@ -160,8 +159,21 @@ def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> Floa
     return expected
 
 
+def _non_negative_pair(columns: FloatArray, target: FloatArray) -> tuple[float, float]:
+    """Solve a non-negative least squares of two columns (n, 2), without scipy: kits have none."""
+    both = np.linalg.lstsq(columns, target, rcond=None)[0]
+    norms = np.maximum((columns**2).sum(axis=0), np.finfo(np.float64).tiny)
+    single = np.diag(np.maximum(columns.T @ target / norms, 0.0))
+    # Where the solution of both is negative, the best one has one of the two at 0.
+    candidates = [both] if (both >= 0).all() else list(single)
+    best = min(candidates, key=lambda each: float(np.sum((columns @ each - target) ** 2)))
+    return float(best[0]), float(best[1])
+
+
 def _solved(rows: FloatArray, leaning: float) -> FloatArray:
     """Multiples of what is expected, for rows of shares that should add up to 1."""
+    from scipy.optimize import nnls
+
     n_columns = rows.shape[1]
     solution, _ = nnls(
         np.concatenate([rows, leaning * np.eye(n_columns)]),

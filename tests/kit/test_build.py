@@ -11,10 +11,21 @@ import tests.run.search_parts as parts
 from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes
 from hwsearch.errors import InputError
 from hwsearch.kit.archive import read_manifest
+from hwsearch.kit.build import EMPTY, STAND_INS
 from tests.kit import kit_parts
 
 ALLOWED = {"numpy", "hwsearch", "onnxruntime"}
 OPTIONAL = {"openvino", "tensorrt", "cuda", "pynvml", "onnx", "pandas"}
+
+
+# Of the standard library, what came after Python 3.10.
+TOO_NEW = {
+    "typing.Self", "typing.LiteralString", "typing.Never", "typing.assert_never",
+    "typing.Required", "typing.NotRequired", "typing.Unpack", "typing.override",
+    "enum.StrEnum", "enum.verify", "datetime.UTC", "contextlib.chdir", "itertools.batched",
+    "hashlib.file_digest", "tomllib", "importlib.resources.abc", "asyncio.TaskGroup",
+    "logging.getLevelNamesMapping", "operator.call", "math.cbrt", "math.exp2",
+}  # fmt: skip
 
 
 def sources(kit):
@@ -36,7 +47,7 @@ def test_the_measuring_code_is_the_engines_own(real_kit):
 
     for name, text in sources(real_kit).items():
         source = files("hwsearch").joinpath(*name.split("/")[1:])
-        if name.startswith("hwsearch/") and "export" not in name:
+        if name not in (*STAND_INS, EMPTY):
             assert text == source.read_text(encoding="utf-8")
     with zipfile.ZipFile(real_kit) as archive:
         assert archive.read(f"hwsearch/devices/{ANCHOR_FILE}") == anchor_bytes()
@@ -52,6 +63,29 @@ def test_every_module_in_it_imports_what_a_device_has(real_kit):
             assert top in ALLOWED | set(sys.stdlib_module_names) or _of_runtime(name, top), name
             if top == "hwsearch":
                 assert module in modules, f"{name} imports {module}"
+
+
+def test_every_module_in_it_is_for_python_3_10(real_kit):
+    for name, text in sources(real_kit).items():
+        used = set()
+        for node in _run_on_import_or_later(ast.parse(text, feature_version=(3, 10))):
+            if isinstance(node, ast.ImportFrom):
+                used |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                used |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                used.add(f"{node.value.id}.{node.attr}")
+        assert not used & TOO_NEW, name
+
+
+def _run_on_import_or_later(tree):
+    """Every node but those that only type checkers see."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        hidden = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        waiting += [] if hidden else ast.iter_child_nodes(node)
 
 
 def _of_runtime(name, top):
@@ -94,5 +128,5 @@ def test_a_number_of_subnets_that_makes_no_sense_is_refused(subnets, tmp_path):
 
 def test_a_kit_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write .*give another --out"):
+    with pytest.raises(InputError, match=r"cannot write .*give another --out"):
         hwsearch.make_kit(parts.NET, tmp_path / "file" / "kit.pyz", subnets=8)
