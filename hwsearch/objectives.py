@@ -40,6 +40,8 @@ class Objective:
         unit: How reports print it, such as ``ms``.
         predicted: What ``exact`` computes is a prediction of a number that cannot be measured
             here; it chooses, and enters no front.
+        approximation: Roughly computes a positive objective that is measured all the same, as
+            ``exact`` does; a search predicts by learned multiples of it while that fits.
 
     Raises:
         InputError: The name is no such word, the direction neither of the two, or nothing
@@ -51,6 +53,9 @@ class Objective:
     exact: "Callable[[Architectures], ArrayLike] | None" = None
     unit: str = field(default="", kw_only=True)
     predicted: bool = field(default=False, kw_only=True)
+    approximation: "Callable[[Architectures], ArrayLike] | None" = field(
+        default=None, kw_only=True
+    )
 
     def __post_init__(self) -> None:
         if not re.fullmatch(_NAME, str(self.name)):

@@ -250,11 +250,13 @@ def find_table(supernet: str, slug: str) -> Path | None:
         supernet: Name on the supernet's card.
         slug: Of the device.
     """
-    for folder in (user_data() / FOLDER, shipped(FOLDER)):
-        path = folder / file_name(supernet, slug)
-        if path.is_file():
-            return path
-    return None
+    return next(iter(find_tables(supernet, slug)), None)
+
+
+def find_tables(supernet: str, slug: str) -> list[Path]:
+    """Find every table of a supernet and a device, in the order of `find_table`."""
+    paths = (root / file_name(supernet, slug) for root in (user_data() / FOLDER, shipped(FOLDER)))
+    return [path for path in paths if path.is_file()]
 
 
 def describe(spec: BlockSpec) -> str:

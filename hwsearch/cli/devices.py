@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 import hwsearch
@@ -33,6 +34,14 @@ def measure(
                 str(row["model"]), figures[0], interval, *figures[1:], f"{row['rounds']:.0f}"
             )
         out.print(table)
+        for row in filter(lambda row: row["transfers"], result.to_dict("records")):
+            out.print(
+                f"{row['model']}: {row['device_ms']:.4g} ms on the device, "
+                f"{row['end_to_end_ms']:.4g} ms end to end; the latency has transfers "
+                f"{row['transfers']}",
+                markup=False,
+                highlight=False,
+            )
         for row in result.to_dict("records"):
             for text in filter(None, (row["warnings"], row["error"])):
                 err.print(f"{row['model']}: {text}", markup=False, highlight=False)
@@ -65,12 +74,11 @@ def devices(as_json: AsJson = False) -> None:
     from hwsearch.devices import device_names, load_factory
 
     rows: list[dict[str, Any]] = []
-    row: dict[str, Any]
     for name in device_names():
         factory = load_factory(name)
         options = {o.name: {"default": o.default, "help": o.help} for o in factory.options}
-        row = {"name": name, "missing": factory.available(), "options": options}
-        rows.append(row | {"takes": factory.takes})
+        row: dict[str, Any] = {"name": name, "missing": factory.available(), "options": options}
+        rows.append({**row, "untested": factory.untested, "takes": factory.takes})
     if as_json:
         print(json.dumps(rows))
         return
@@ -78,5 +86,7 @@ def devices(as_json: AsJson = False) -> None:
     for row in rows:
         lines = [f"{n}={o['default']}: {o['help']}" for n, o in row["options"].items()]
         lines += filter(None, [row["takes"]])
-        table.add_row(row["name"], row["missing"] or "ready", "\n".join(lines))
+        untested = "\nuntested on hardware" if row["untested"] else ""
+        cells = (row["name"] + untested, row["missing"] or "ready", "\n".join(lines))
+        table.add_row(*map(escape, cells))
     out.print(table)

@@ -254,6 +254,7 @@ class DeviceFactory:
         options: The declared options, in the order of the canonical spec.
         takes: What follows the colon where that is one text and no list of options, such as the
             name of a file; ``create`` is given that text.
+        untested: Whether its tests have not run on the hardware yet, which people are told.
     """
 
     name: str
@@ -261,6 +262,7 @@ class DeviceFactory:
     available: Callable[[], str | None]
     options: tuple[DeviceOption, ...] = ()
     takes: str = ""
+    untested: bool = False
 
 
 def split_name(spec: str) -> tuple[str, str]:

@@ -13,10 +13,9 @@ from hwsearch.devices.base import (
     canonical_spec,
 )
 from hwsearch.devices.fingerprint import choose_cpus, installed_version, usable_cpus
+from hwsearch.devices.ort_installation import ORT_PACKAGES, mixed_builds
 from hwsearch.devices.worker_device import WorkerDevice
 from hwsearch.errors import DeviceError
-
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 
 
 class OrtCpu(WorkerDevice):
@@ -51,7 +50,7 @@ class OrtCpu(WorkerDevice):
 
     def describe(self, version: str) -> Fingerprint:
         """Runtime, provider and threads."""
-        package = installed_version(_PACKAGES).split()[0]
+        package = installed_version(ORT_PACKAGES).split()[0]
         return {
             "runtime": f"{'onnxruntime' if package == 'none' else package} {version}",
             "provider": "CPUExecutionProvider",
@@ -69,7 +68,7 @@ class OrtCpu(WorkerDevice):
 def _missing() -> str | None:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed: pip install 'hwsearch[cpu]'"
-    return None
+    return mixed_builds()
 
 
 DEVICE = DeviceFactory(
@@ -88,7 +87,7 @@ DEVICE = DeviceFactory(
         DeviceOption(
             name="precision",
             default="fp32",
-            help="precision of the ONNX files",
+            help="precision of the ONNX files: fp32 or int8",
             allowed=("fp32", "int8"),
         ),
     ),

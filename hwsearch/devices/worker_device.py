@@ -17,7 +17,7 @@ from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 
-_RUN_TIMEOUT_S = 600.0
+_RUN_TIMEOUT_S = 900.0
 
 
 class WorkerDevice(ABC):
@@ -37,6 +37,7 @@ class WorkerDevice(ABC):
         account: Whether a run is the work of the thread that asks for it, so that its waiting for
             a CPU can be taken out.
         objective: The way of running whose time is the latency.
+        load_s: How much longer than an answer loading a model may take.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class WorkerDevice(ABC):
         cpus: Sequence[int] | None,
         account: bool = True,
         objective: str = RUN,
+        load_s: float = 0.0,
     ) -> None:
         self.spec, self.slug, self.precision = spec, slug, precision
         self._batch, self._runtime, self._objective = batch, runtime, objective
         self._timed, self._untimed = timed, untimed
-        self._cpus, self._account = cpus, account
+        self._cpus, self._account, self._load_s = cpus, account, load_s
         self._fingerprint: Fingerprint | None = None
         self._runner: Worker | None = None
         self._numbers = itertools.count()
@@ -101,6 +103,10 @@ class WorkerDevice(ABC):
         )
         return {name: wrong[name] if name in wrong else measured[name] for name in models}
 
+    def options(self, *, timed: bool) -> Options:
+        """What the runtime is told about a model that is timed, or only run."""
+        return self._timed if timed else self._untimed
+
     def job(self) -> Job:
         """What its measuring jobs share; it times files of any precision."""
         return Job(
@@ -108,9 +114,10 @@ class WorkerDevice(ABC):
             slug=self.slug,
             fingerprint=self.fingerprint(),
             start=self._start,
-            options=self._timed,
+            options=self.options(timed=True),
             batch=self._batch,
             objective=self._objective,
+            load_s=self._load_s,
         )
 
     def run(
@@ -128,7 +135,7 @@ class WorkerDevice(ABC):
             self._runner = Worker(None, self._runtime, account=False)
         worker, number = self._runner, next(self._numbers)
         load = {"op": "load", "id": number, "path": str(model.absolute()), "batch": None}
-        load["options"] = dict(self._untimed)
+        load["options"] = dict(self.options(timed=False))
         worker.request(load, timeout_s=_RUN_TIMEOUT_S)
         try:
             for batch in batches:

@@ -16,6 +16,7 @@ from hwsearch.objectives import (
     to_losses,
     total_violation,
 )
+from hwsearch.optimizer.approximations import Trust
 from hwsearch.space import Architectures, SearchSpace
 
 N_FIRST = 8  # size of the first sample, which also fixes the reference point
@@ -30,6 +31,7 @@ class History:
         asked: Everything proposed, or told without having been proposed; pairwise distinct.
         told: What has been evaluated, failed ones included, in the order of telling.
         values: ``(len(told), n_objectives)`` in the objectives' units; a failed row is all NaN.
+        trusts: Column of each objective with an approximation -> whether that can be relied on.
     """
 
     def __init__(
@@ -41,6 +43,11 @@ class History:
         self.space = space
         self.objectives = tuple(objectives)
         self.constraints = tuple(constraints)
+        self.trusts = {
+            column: Trust(objective)
+            for column, objective in enumerate(self.objectives)
+            if objective.approximation is not None and objective.exact is None
+        }
         self.asked = space.sample(0, 0)
         self.told = space.sample(0, 0)
         self.values: FloatArray = np.empty((0, len(self.objectives)))
@@ -72,6 +79,7 @@ class History:
         for position in np.flatnonzero(known):
             for column, value in (measured[position] or {}).items():
                 rows[position, column] = value
+        self._judge(archs[known], rows[known])
         self.told = told
         self.values = np.concatenate([self.values, rows])
         self.asked = Architectures.concatenate([self.asked, archs]).unique()
@@ -148,6 +156,12 @@ class History:
     def _by_name(self, values: FloatArray) -> dict[str, FloatArray]:
         names = (objective.name for objective in self.objectives)
         return dict(zip(names, values.T, strict=True))
+
+    def _judge(self, archs: Architectures, rows: FloatArray) -> None:
+        """Compare new values ``(len(archs), n_objectives)`` with what approximations predicted."""
+        before = self.succeeded
+        for column, trust in self.trusts.items():
+            trust.judge(self.told[before], self.values[before, column], archs, rows[:, column])
 
     def _extended(self, before: Architectures, archs: Architectures, verb: str) -> Architectures:
         after = Architectures.concatenate([before, archs])

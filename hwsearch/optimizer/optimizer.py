@@ -1,6 +1,7 @@
 """The optimiser: proposes architectures, is told their values, proposes better ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from hwsearch.objectives import (
     to_losses,
 )
 from hwsearch.optimizer.history import History
-from hwsearch.optimizer.tactics import TACTICS
+from hwsearch.optimizer.tactics import PREDICTING, TACTICS
 from hwsearch.space import Architectures, SearchSpace
 
 
@@ -61,7 +62,10 @@ class Optimizer:
         self.seed = check_count("seed", seed, 0)
         self.batch = check_count("batch", batch, 1)
         self.rounds = 0
-        self.history = History(space, self.objectives, self.constraints)
+        known = self.objectives
+        if tactic != PREDICTING:
+            known = tuple(replace(objective, approximation=None) for objective in known)
+        self.history = History(space, known, self.constraints)
 
     def ask(self, n: int | None = None) -> Architectures:
         """Propose up to n architectures, distinct and never asked for or told before.
@@ -106,6 +110,11 @@ class Optimizer:
                 an architecture was told before or is of another space. Then nothing is changed.
         """
         self.history.tell(archs, values)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever watches should know of the predictions so far, one sentence each."""
+        return [trust.given_up for trust in self.history.trusts.values() if trust.given_up]
 
     def front(self) -> Architectures:
         """Return the feasible, non-dominated told architectures, in the order of telling."""

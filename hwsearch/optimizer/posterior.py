@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwsearch.objectives import FloatArray
+from hwsearch.optimizer.approximations import Scaled
 from hwsearch.optimizer.history import History
 from hwsearch.space import Architectures
 from hwsearch.surrogates.gaussian_process import GaussianProcess
@@ -36,7 +37,7 @@ class Posterior:
         succeeded = history.succeeded
         known = history.told[succeeded]
         self._predictors = {
-            column: Predictor(history.space).fit(known, history.values[succeeded, column])
+            column: self._fitted(column, known, history.values[succeeded, column])
             for column, objective in enumerate(history.objectives)
             if objective.exact is None
         }
@@ -45,6 +46,11 @@ class Posterior:
             steps = step_columns(history.space)
             outcomes = succeeded.astype(np.float64)
             self._success = GaussianProcess(steps).fit(encode_steps(history.told), outcomes)
+
+    def _fitted(self, column: int, archs: Architectures, values: FloatArray) -> Predictor | Scaled:
+        trust = self._history.trusts.get(column)
+        scaled = trust.fitted(archs, values) if trust is not None else None
+        return scaled or Predictor(self._history.space).fit(archs, values)
 
     def forecast(self, archs: Architectures) -> Forecast:
         """Compute what is exact and predict what is measured."""

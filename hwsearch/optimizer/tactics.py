@@ -62,8 +62,9 @@ def by_chance(history: History, n: int, seed: int, rng: np.random.Generator) -> 
     return history.space.sample_distinct(n, rng, exclude=history.asked)
 
 
+PREDICTING: Final = "hwsearch"
 TACTICS: Final[dict[str, Tactic]] = {
-    "hwsearch": by_surrogates,
+    PREDICTING: by_surrogates,
     "nsga2": by_nsga2,
     "random": by_chance,
 }

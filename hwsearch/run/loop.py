@@ -31,13 +31,14 @@ def run_search(
     """
     trials = store.trials()
     rounds = [list(group) for _, group in groupby(trials, key=lambda trial: trial.round)]
+    said: set[str] = set()
     done = sum(trial.state.is_finished for trial in trials)
     progress.phase("search", budget, done=done)
     for number, members in enumerate(rounds):
         archs = optimizer.space.architectures([trial.choices for trial in members])
         optimizer.ask_recorded(archs)
         _finish_round(optimizer, store, measure, archs, members, progress)
-        _report(optimizer, progress, number)
+        _report(optimizer, progress, number, said)
     proposed, number = len(trials), len(rounds)
     while proposed < budget:
         archs = optimizer.ask(min(optimizer.batch, budget - proposed))
@@ -46,7 +47,7 @@ def run_search(
             return
         members = store.propose(archs, round=number, origin=optimizer.tactic)
         _finish_round(optimizer, store, measure, archs, members, progress)
-        _report(optimizer, progress, number)
+        _report(optimizer, progress, number, said)
         proposed, number = proposed + len(archs), number + 1
 
 
@@ -80,7 +81,11 @@ def _finish_round(
     optimizer.tell(archs, told)
 
 
-def _report(optimizer: Optimizer, progress: Progress, number: int) -> None:
+def _report(optimizer: Optimizer, progress: Progress, number: int, said: set[str]) -> None:
+    for remark in optimizer.remarks:
+        if remark not in said:
+            progress.note(remark)
+            said.add(remark)
     progress.state(
         round=number + 1,
         front=len(optimizer.front()),

@@ -1,7 +1,7 @@
 """Turning settings into the parts of a run, with everything checked before anything is written."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,12 @@ FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "late
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """The parts that one search is made of."""
+    """The parts that one search is made of.
+
+    Attributes:
+        table: Name and digest of the latency table that it chooses by; empty without one.
+        notes: What is worth knowing of how it chooses, one sentence each.
+    """
 
     config: RunConfig
     net: Supernet
@@ -38,6 +43,8 @@ class Setup:
     task: Task
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
+    table: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def predicted(self) -> TableLatency | None:
@@ -85,6 +92,7 @@ class Setup:
                 {"name": o.name, "direction": o.direction, "unit": o.unit, "source": o.source}
                 for o in self.objectives
             ],
+            "latency_table": dict(self.table),
             "versions": software_versions(),
             "warnings": list(self.warnings),
         }

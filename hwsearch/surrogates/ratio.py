@@ -18,6 +18,8 @@ _PRIOR_MEAN: Final = np.log([0.1, 0.03, 0.02, 0.01])
 _PRIOR_DEVIATION: Final = np.array([1.0, 1.0, 1.0, 1.0])
 _BOUNDS: Final = [(-9.0, 3.0), (-9.0, 3.0), (-9.0, 3.0), (-9.0, 1.0)]
 _CHUNK: Final = 8192
+# The likelihood costs the cube of the rows, and so many of them settle four numbers.
+_MAX_LIKELIHOOD_ROWS: Final = 128
 
 
 class RatioModel:
@@ -59,17 +61,8 @@ class RatioModel:
         features, targets = check_rows(self._features(archs, logs), targets)
         self.centres_ = np.append(0.0, features[:, 1:].mean(axis=0))
         features -= self.centres_
-        grams = [features[:, group] @ features[:, group].T for group in self._groups(features)]
-        found = minimize(
-            _negative_log_posterior,
-            _PRIOR_MEAN,
-            args=(grams, targets),
-            method="L-BFGS-B",
-            bounds=_BOUNDS,
-        )
-        variances = np.exp(2.0 * found.x)
+        variances = self._variances(features, targets)
         self.noise_ = float(np.sqrt(variances[-1]))
-        scaled = np.empty_like(features)
         prior = np.empty(features.shape[1])
         for group, variance in zip(self._groups(features), variances[:-1], strict=True):
             prior[group] = variance
@@ -122,6 +115,22 @@ class RatioModel:
         """Raise InputError where nothing was learnt yet."""
         if not hasattr(self, "weights_"):
             raise InputError("this model has not been fitted; call fit first")
+
+    def _variances(self, features: FloatArray, targets: FloatArray) -> FloatArray:
+        """The most likely variances of the groups and of the noise."""
+        n_rows = min(len(targets), _MAX_LIKELIHOOD_ROWS)
+        chosen = np.linspace(0, len(targets) - 1, n_rows).astype(int)
+        rows = features[chosen]
+        grams = [rows[:, group] @ rows[:, group].T for group in self._groups(features)]
+        found = minimize(
+            _negative_log_posterior,
+            _PRIOR_MEAN,
+            args=(grams, targets[chosen]),
+            method="L-BFGS-B",
+            bounds=_BOUNDS,
+        )
+        variances: FloatArray = np.exp(2.0 * found.x)
+        return variances
 
     def _features(self, archs: Architectures, logs: FloatArray) -> FloatArray:
         steps = encode_steps(archs) * step_scale(self.space)

@@ -1,0 +1,75 @@
+"""The few calls to CUDA's runtime that running an engine needs, inside a worker process."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from cuda.bindings import runtime as cudart
+from numpy.typing import NDArray
+
+
+def cuda(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of CUDA's runtime and return what it gives besides its error code.
+
+    Raises:
+        RuntimeError: The call failed; the text is CUDA's.
+    """
+    code, *values = function(*args)
+    if code != cudart.cudaError_t.cudaSuccess:
+        _, text = cudart.cudaGetErrorString(code)
+        reason = text.decode() if isinstance(text, bytes) else text
+        raise RuntimeError(f"CUDA: {function.__name__} failed: {reason}")
+    return values[0] if values else None
+
+
+class Pair:
+    """An array in page-locked memory of the machine, and room for the same on the GPU.
+
+    Attributes:
+        host: The array, writable.
+        device: The address on the GPU.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        n_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        self._n_bytes = n_bytes
+        self._address = int(cuda(cudart.cudaMallocHost, n_bytes))
+        self.device = int(cuda(cudart.cudaMalloc, n_bytes))
+        raw = (ctypes.c_byte * n_bytes).from_address(self._address)
+        size = int(np.prod(shape, dtype=np.int64))
+        self.host: NDArray[Any] = np.frombuffer(memoryview(raw), dtype, size).reshape(shape)
+
+    def to_device(self, stream: Any) -> None:
+        """Copy to the GPU in the order of the stream."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        cuda(cudart.cudaMemcpyAsync, self.device, self._address, self._n_bytes, kind, stream)
+
+    def to_host(self, stream: Any) -> None:
+        """Copy from the GPU in the order of the stream."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        cuda(cudart.cudaMemcpyAsync, self._address, self.device, self._n_bytes, kind, stream)
+
+    def __del__(self) -> None:
+        # Without checks: at the end of the process CUDA may be gone before the array is.
+        if hasattr(self, "device"):
+            cudart.cudaFree(self.device)
+        if hasattr(self, "_address"):
+            cudart.cudaFreeHost(self._address)
+
+
+class Stopwatch:
+    """Two events on a stream, and the GPU's own time between them."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._start = cuda(cudart.cudaEventCreate)
+        self._end = cuda(cudart.cudaEventCreate)
+
+    def seconds(self, enqueue: Callable[[], object]) -> float:
+        """Time what a function puts on the stream."""
+        cuda(cudart.cudaEventRecord, self._start, self._stream)
+        enqueue()
+        cuda(cudart.cudaEventRecord, self._end, self._stream)
+        cuda(cudart.cudaEventSynchronize, self._end)
+        return float(cuda(cudart.cudaEventElapsedTime, self._start, self._end)) / 1e3

@@ -1,0 +1,165 @@
+"""OpenVINO on the processor, inside a worker process."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from hwsearch.devices.runtime import RUN, Declared, Feeds, Once, Options
+
+_UNCOUNTED = 5
+_CUT_S = 0.5e-6  # times are cut to whole microseconds: half of one is what is lost on average
+
+
+class OpenVinoModel:
+    """A compiled model; see `hwsearch.devices.runtime.LoadedModel`.
+
+    Args:
+        compiled: What OpenVINO compiled.
+        declared: What the file declares, before its batch was fixed.
+        throughput: Whether a timed run is as many requests at once as OpenVINO recommends.
+    """
+
+    def __init__(self, compiled: Any, declared: list[Declared], *, throughput: bool) -> None:
+        self._compiled = compiled
+        self._throughput = throughput
+        self._runs = 0
+        self._before: dict[str, float] = {}
+        self._request = compiled.create_infer_request()
+        self.inputs = declared
+
+    def run(self, feeds: Feeds) -> list[NDArray[Any]]:
+        """Return the outputs for any batch."""
+        answers = self._request.infer(dict(feeds))
+        return [np.asarray(answers[output]) for output in self._compiled.outputs]
+
+    def bind(self, feeds: Feeds) -> Mapping[str, Once]:
+        """Make ready to run on these inputs."""
+        if not self._throughput:
+            _give(self._request, feeds)
+            return {RUN: self._once}
+        n = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        requests = [self._compiled.create_infer_request() for _ in range(n)]
+        for request in requests:
+            _give(request, feeds)
+
+        def together() -> float:
+            start = time.perf_counter()
+            for request in requests:
+                request.start_async()
+            for request in requests:
+                request.wait()
+            return (time.perf_counter() - start) / n
+
+        return {RUN: together}
+
+    def _once(self) -> None:
+        self._request.infer()
+        self._runs += 1
+        if self._runs == _UNCOUNTED:
+            self._before = self._averages_s()
+
+    def profile(self) -> tuple[list[str], NDArray[np.float64]]:
+        """Read the profile, in which OpenVINO keeps averages over all runs so far.
+
+        What the first runs took is subtracted; the others are all given their mean.
+        """
+        after_s = self._averages_s()
+        counted = self._runs - _UNCOUNTED
+        # A node below a microsecond on average is listed as not executed.
+        before_s = [self._before.get(name, 0.0) for name in after_s]
+        sums = self._runs * np.array([*after_s.values()]) - _UNCOUNTED * np.array(before_s)
+        mean_s = np.maximum(sums / counted, 0.0) + _CUT_S
+        return list(after_s), np.tile(mean_s, (self._runs, 1))
+
+    def _averages_s(self) -> dict[str, float]:
+        return {
+            each.node_name: each.real_time.total_seconds() + _CUT_S
+            for each in self._request.get_profiling_info()
+            if each.status == each.Status.EXECUTED
+        }
+
+
+class OpenVinoRuntime:
+    """OpenVINO's CPU plugin; see `hwsearch.devices.runtime.Runtime`.
+
+    Options: ``threads``, ``hint`` ("latency" or "throughput"), and ``profile`` (true or absent):
+    a profile is that of single requests.
+    """
+
+    version: str = openvino.__version__.split("-")[0]
+
+    def __init__(self) -> None:
+        self._core = openvino.Core()
+
+    def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OpenVinoModel:
+        """Load a model, its batch fixed by reshaping.
+
+        Raises:
+            ValueError: OpenVINO refuses it; the text is its reason.
+        """
+        if isinstance(source, str) and not Path(source).is_file():
+            raise ValueError(f"there is no file {source}")
+        if options.get("profile"):
+            options = {**options, "hint": "latency"}
+        try:
+            model = self._core.read_model(source)
+            declared = [_declared(each) for each in model.inputs]
+            if batch is not None and all(_only_batch_is_open(each) for each in declared):
+                model.reshape({each.name: _fixed(each, batch) for each in declared})
+            compiled = self._core.compile_model(model, "CPU", properties(options))
+        except RuntimeError as error:
+            raise ValueError(_reason(error)) from error
+        throughput = options["hint"] == "throughput"
+        return OpenVinoModel(compiled, declared, throughput=throughput)
+
+
+def properties(options: Options) -> dict[str, Any]:
+    """The properties with which a model is compiled.
+
+    Precision is float32 where the file's is: on a processor that knows bfloat16, OpenVINO would
+    choose that by itself. Pinning is left to the process, which is pinned as a whole.
+    """
+    return {
+        "INFERENCE_NUM_THREADS": options["threads"],
+        "PERFORMANCE_HINT": options["hint"].upper(),
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,
+        "PERF_COUNT": bool(options.get("profile")),
+    }
+
+
+def _give(request: Any, feeds: Feeds) -> None:
+    for name, array in feeds.items():
+        request.set_tensor(name, openvino.Tensor(array.copy()))
+
+
+def _declared(item: Any) -> Declared:
+    dims = list(item.get_partial_shape())
+    try:
+        dtype = np.dtype(item.element_type.to_dtype()).name
+    except (RuntimeError, TypeError, ValueError):
+        dtype = item.element_type.to_string()
+    shape = tuple(None if dim.is_dynamic else dim.get_length() for dim in dims)
+    return Declared(name=item.any_name, dtype=dtype, shape=shape)
+
+
+def _only_batch_is_open(item: Declared) -> bool:
+    return None not in item.shape[1:]
+
+
+def _fixed(item: Declared, batch: int) -> list[int]:
+    return [batch if size is None else int(size) for size in item.shape]
+
+
+def _reason(error: Exception) -> str:
+    """OpenVINO's reason is the last line, below the places in its source code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"OpenVINO: {lines[-1]}" if lines else "OpenVINO gives no reason"
+
+
+RUNTIME = OpenVinoRuntime()

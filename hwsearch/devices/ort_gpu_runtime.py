@@ -1,0 +1,176 @@
+"""ONNX Runtime on an NVIDIA GPU, inside a worker process: inputs and outputs are bound there."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Both are read when CUDA starts: GPUs in the order in which NVML has them, and float32 as such.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+
+import onnxruntime
+from numpy.typing import NDArray
+
+from hwsearch.devices.ort_runtime import declared_inputs, session_settings
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Declared, Feeds, Once, Options
+
+Providers = list[tuple[str, dict[str, str]]]
+_TENSORRT = "TensorrtExecutionProvider"
+
+
+class OrtGpuModel:
+    """A session on a GPU; see `hwsearch.devices.runtime.LoadedModel`.
+
+    Args:
+        source: The path of an ONNX file, or its content.
+        providers: Providers and their options, the wanted one first.
+        memory: Kind and number of the memory in which inputs and outputs lie, such as "cuda", 0.
+        batch: What a first size that is not fixed becomes; None where batches vary.
+    """
+
+    def __init__(
+        self,
+        source: str | bytes,
+        providers: Providers,
+        *,
+        memory: tuple[str, int],
+        batch: int | None,
+    ) -> None:
+        self._source, self._providers, self._memory = source, providers, memory
+        self._session = _session(source, providers)
+        self._largest = 0
+        self.inputs = declared_inputs(self._session)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        open_batches = {each.shape[0] for each in self.inputs if each.shape} - {None}
+        named = [size for size in open_batches if isinstance(size, str)]
+        if batch is not None and named:
+            self._session = _session(source, providers, dict.fromkeys(named, batch))
+
+    def run(self, feeds: Feeds) -> list[NDArray[Any]]:
+        """Return the outputs for any batch."""
+        size = max((len(array) for array in feeds.values() if array.ndim), default=0)
+        if size > self._largest and self._providers[0][0] == _TENSORRT:
+            self._largest = size
+            if shapes := profile_shapes(self.inputs, feeds):
+                self._session = _session(self._source, with_shapes(self._providers, shapes))
+        return list(self._session.run(self._outputs, dict(feeds)))
+
+    def bind(self, feeds: Feeds) -> Mapping[str, Once]:
+        """Copy the inputs to the GPU once, and let the outputs stay there."""
+        session, where = self._session, self._memory
+        given = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(array, *where)
+            for name, array in feeds.items()
+        }
+        binding = session.io_binding()
+        for name, value in given.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name, *where)
+        session.run_with_iobinding(binding)
+        for name, value in zip(self._outputs, binding.get_outputs(), strict=True):
+            binding.bind_ortvalue_output(name, value)
+        binding.synchronize_inputs()
+
+        def on_device() -> None:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        def end_to_end() -> None:
+            for name, value in given.items():
+                value.update_inplace(feeds[name])
+            binding.synchronize_inputs()
+            session.run_with_iobinding(binding)
+            binding.copy_outputs_to_cpu()
+            binding.synchronize_outputs()
+
+        return {ON_DEVICE: on_device, END_TO_END: end_to_end}
+
+
+class OrtGpuRuntime:
+    """ONNX Runtime's providers for NVIDIA GPUs; see `hwsearch.devices.runtime.Runtime`.
+
+    Options: ``device_id``, and ``providers`` (pairs of a name and its options, the wanted first).
+    """
+
+    version: str = onnxruntime.__version__
+
+    def __init__(self) -> None:
+        # CUDA and cuDNN may have come as packages, where the system's loader does not look.
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+
+    def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OrtGpuModel:
+        """Load a model.
+
+        Raises:
+            ValueError: There is no such file, or ONNX Runtime fell back to the processor.
+        """
+        if isinstance(source, str) and not Path(source).is_file():
+            raise ValueError(f"there is no file {source}")
+        given = [(name, own) for name, own in options["providers"]]
+        providers = with_own_engines(given, source, batch)
+        memory = ("cuda", options["device_id"])
+        return OrtGpuModel(source, providers, memory=memory, batch=batch)
+
+
+def with_own_engines(providers: Providers, source: str | bytes, batch: int | None) -> Providers:
+    """Give a model and batch a folder of their own, as two models may share a structure."""
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    own = f"{hashlib.sha256(content).hexdigest()[:16]}-batch-{batch or 'any'}"
+    changed = []
+    for name, options in providers:
+        more = {}
+        if name == _TENSORRT:
+            folder = Path(options["trt_engine_cache_path"]) / own
+            folder.mkdir(parents=True, exist_ok=True)
+            more = {"trt_engine_cache_path": str(folder)}
+        changed.append((name, {**options, **more}))
+    return changed
+
+
+def profile_shapes(declared: Sequence[Declared], feeds: Feeds) -> dict[str, str]:
+    """TensorRT's shapes for one sample up to the given batch, as ONNX Runtime writes them."""
+    open_names = {
+        item.name for item in declared if item.shape and not isinstance(item.shape[0], int)
+    }
+    given = {name: array.shape for name, array in feeds.items() if name in open_names}
+    least = {name: (1, *shape[1:]) for name, shape in given.items()}
+    written = {"min": least, "opt": given, "max": given}
+    return {
+        f"trt_profile_{which}_shapes": ",".join(
+            f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items()
+        )
+        for which, shapes in written.items()
+        if shapes
+    }
+
+
+def with_shapes(providers: Providers, shapes: Mapping[str, str]) -> Providers:
+    """Add shapes to the options of the TensorRT provider."""
+    return [
+        (name, {**options, **shapes} if name == _TENSORRT else options)
+        for name, options in providers
+    ]
+
+
+def _session(
+    source: str | bytes, providers: Providers, sizes: Mapping[str, int] | None = None
+) -> Any:
+    settings = session_settings(1)
+    for name, size in (sizes or {}).items():
+        settings.add_free_dimension_override_by_name(name, size)
+    session = onnxruntime.InferenceSession(source, settings, providers=providers)
+    session.disable_fallback()
+    wanted, there = providers[0][0], session.get_providers()
+    if wanted not in there:
+        raise ValueError(
+            f"ONNX Runtime could not start {wanted} and fell back to {', '.join(there)}: its "
+            "libraries (CUDA, cuDNN, for TensorRT also TensorRT) are missing or of another version"
+        )
+    return session
+
+
+RUNTIME = OrtGpuRuntime()

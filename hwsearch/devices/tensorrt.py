@@ -1,0 +1,64 @@
+"""``tensorrt``: TensorRT's own interface on an NVIDIA GPU, version 10 or 11."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from hwsearch.devices.base import DeviceFactory, Fingerprint
+from hwsearch.devices.fingerprint import digest
+from hwsearch.devices.gpu_device import GpuDevice, gpu_options
+from hwsearch.devices.nvidia import missing_gpu
+from hwsearch.devices.runtime import Options
+
+
+class TensorRt(GpuDevice):
+    """Times and runs models with TensorRT; see `GpuDevice`.
+
+    Networks are strongly typed, so that precision is the file's. The engine of a timed model lies
+    next to its ONNX file, or in the cache where that folder cannot be written; engines for other
+    runs, and the timings of kernels that make building fast, lie in the cache.
+
+    Args:
+        values: A value for each declared option.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(DEVICE, values, "hwsearch.devices.tensorrt_runtime:RUNTIME")
+
+    def describe(self, version: str) -> Fingerprint:
+        """GPU, driver, runtime and builder settings."""
+        return {
+            **super().describe(version),
+            "runtime": f"tensorrt {version}",
+            "builder": "strongly typed, optimisation level 3",
+        }
+
+    def options(self, *, timed: bool) -> Options:
+        """The GPU, and where engines are kept."""
+        kept = {"engines": str(self.engines()), "key": digest(self.fingerprint())}
+        return {**super().options(timed=timed), **kept, "beside": timed}
+
+
+def _missing() -> str | None:
+    problems = [missing_gpu()]
+    lacking = [name for name in ("tensorrt", "cuda.bindings") if not _importable(name)]
+    if lacking:
+        problems.append(
+            f"{' and '.join(lacking)} cannot be imported: pip install 'hwsearch[tensorrt]'"
+        )
+    return "; ".join(problem for problem in problems if problem) or None
+
+
+def _importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+DEVICE = DeviceFactory(
+    name="tensorrt",
+    create=TensorRt,
+    available=_missing,
+    options=gpu_options(("fp32", "fp16")),
+    untested=True,
+)

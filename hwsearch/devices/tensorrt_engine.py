@@ -1,0 +1,125 @@
+"""Building TensorRT engines out of ONNX files, and keeping them, inside a worker process."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorrt as trt
+
+Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+"""Least and largest shape of each input whose first size is open."""
+
+
+class Log(trt.ILogger):  # type: ignore[misc] # the library has no types
+    """Keeps TensorRT's error messages, which its functions do not raise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    def log(self, severity: Any, message: str) -> None:
+        """Keep errors, drop the rest."""
+        if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+            self.errors.append(message.strip())
+
+    def last(self) -> str:
+        """The last error, to go with what just failed."""
+        return self.errors[-1].splitlines()[0] if self.errors else "no reason given"
+
+
+class Parsed:
+    """An ONNX model as TensorRT reads it; strongly typed, so that precision is the file's.
+
+    Args:
+        source: The path of an ONNX file, or its content.
+        log: Collects errors.
+
+    Attributes:
+        network: TensorRT's INetworkDefinition.
+        content: The bytes of the file.
+
+    Raises:
+        ValueError: TensorRT cannot read it, or has no implementation of a node.
+    """
+
+    def __init__(self, source: str | bytes, log: Log) -> None:
+        self._log = log
+        self._builder = trt.Builder(log)
+        strongly = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+        # From 11 on networks are always strongly typed, and the flag says that it is old.
+        flags = 1 << int(strongly) if int(trt.__version__.split(".")[0]) < 11 else 0
+        self.network = self._builder.create_network(flags)
+        self.content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        parser = trt.OnnxParser(self.network, log)
+        path = source if isinstance(source, str) else None
+        if not parser.parse(self.content, path):
+            reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+            raise ValueError(f"TensorRT cannot take the model: {'; '.join(reasons) or log.last()}")
+        self._parser = parser  # it owns the weights that the network refers to
+
+    def build(self, shapes: Shapes, timings: Path) -> bytes:
+        """Build an engine, with the timings of kernels that earlier builds left.
+
+        Args:
+            shapes: Of the inputs that are not fixed; engines are best at the largest.
+            timings: A file, made or grown.
+
+        Raises:
+            ValueError: TensorRT refuses; the text is its reason.
+        """
+        config = self._builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)
+        if shapes:
+            profile = self._builder.create_optimization_profile()
+            for name, (least, largest) in shapes.items():
+                profile.set_shape(name, least, largest, largest)
+            config.add_optimization_profile(profile)
+        kept = timings.read_bytes() if timings.is_file() else b""
+        cache = config.create_timing_cache(kept)
+        # One of another GPU or version is refused, and begun anew.
+        if cache is None or not config.set_timing_cache(cache, False):
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+        serialised = self._builder.build_serialized_network(self.network, config)
+        if serialised is None:
+            raise ValueError(f"TensorRT cannot build an engine: {self._log.last()}")
+        write_whole(timings, bytes(config.get_timing_cache().serialize()))
+        return bytes(serialised)
+
+
+def kept_engine(
+    build: Callable[[], bytes], content: bytes, shapes: Shapes, *, key: str, folders: list[Path]
+) -> bytes:
+    """Return an engine from the first folder that has it, else build it and keep it.
+
+    Args:
+        build: Makes the engine.
+        content: The bytes of the model.
+        shapes: What the engine takes.
+        key: What else decides an engine: the digest of the device's fingerprint.
+        folders: Where it may be; it is kept in the first that can be written.
+    """
+    text = f"{key} {sorted((name, *each) for name, each in shapes.items())}".encode()
+    name = f"{hashlib.sha256(text + content).hexdigest()[:16]}.engine"
+    for folder in folders:
+        if (folder / name).is_file():
+            return (folder / name).read_bytes()
+    engine = build()
+    for folder in folders:
+        if write_whole(folder / name, engine):
+            break
+    return engine
+
+
+def write_whole(path: Path, data: bytes) -> bool:
+    """Write a file at once; False where its folder cannot be written."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).replace(path)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,182 @@
+"""TensorRT's own interface on an NVIDIA GPU, inside a worker process."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Read when CUDA starts: GPUs in the order in which NVML has them.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+import numpy as np
+import tensorrt as trt
+from cuda.bindings import runtime as cudart
+from numpy.typing import NDArray
+
+from hwsearch.devices.cuda_memory import Pair, Stopwatch, cuda
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Declared, Feeds, Once, Options
+from hwsearch.devices.tensorrt_engine import Log, Parsed, Shapes, kept_engine
+
+LOG = Log()
+
+
+class TensorRtModel:
+    """A parsed model, whose engine is built once shapes are known; see `LoadedModel`.
+
+    Args:
+        parsed: The model.
+        folders: Where its engine may lie.
+        options: What the device asks for.
+    """
+
+    def __init__(self, parsed: Parsed, folders: list[Path], options: Options) -> None:
+        self._parsed, self._folders, self._options = parsed, folders, options
+        self._running: Execution | None = None
+        self._largest = 0
+        network = parsed.network
+        self.inputs = [_declared(network.get_input(i)) for i in range(network.num_inputs)]
+
+    def run(self, feeds: Feeds) -> list[NDArray[Any]]:
+        """Return the outputs for any batch up to the largest so far, else build anew."""
+        size = max((len(array) for array in feeds.values() if array.ndim), default=0)
+        if self._running is None or size > self._largest:
+            self._running, self._largest = self._execution(feeds, least=1), size
+        return self._running.answer(feeds)
+
+    def bind(self, feeds: Feeds) -> Mapping[str, Once]:
+        """Copy the inputs to the GPU, and let the outputs stay there."""
+        execution = self._execution(feeds, least=None)
+        execution.answer(feeds)
+        return {ON_DEVICE: execution.on_device, END_TO_END: execution.end_to_end}
+
+    def _execution(self, feeds: Feeds, least: int | None) -> "Execution":
+        shapes = open_shapes(self.inputs, feeds, least)
+        timings = Path(self._options["engines"]) / "kernels.timing"
+        engine = kept_engine(
+            lambda: self._parsed.build(shapes, timings),
+            self._parsed.content,
+            shapes,
+            key=self._options["key"],
+            folders=self._folders,
+        )
+        return Execution(engine)
+
+
+class Execution:
+    """An engine with its memory, ready to run.
+
+    Args:
+        serialised: The engine.
+
+    Raises:
+        ValueError: TensorRT refuses it.
+    """
+
+    def __init__(self, serialised: bytes) -> None:
+        self._runtime = trt.Runtime(LOG)
+        self._engine = self._runtime.deserialize_cuda_engine(serialised)
+        if self._engine is None:
+            raise ValueError(f"TensorRT cannot load an engine: {LOG.last()}")
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise ValueError(f"TensorRT has no room for the engine: {LOG.last()}")
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        modes = {name: self._engine.get_tensor_mode(name) for name in names}
+        self._inputs = [name for name in names if modes[name] == trt.TensorIOMode.INPUT]
+        self._outputs = [name for name in names if modes[name] == trt.TensorIOMode.OUTPUT]
+        self._pairs: dict[str, Pair] = {}
+        self._stream = cuda(cudart.cudaStreamCreate)
+        self._stopwatch = Stopwatch(self._stream)
+
+    def answer(self, feeds: Feeds) -> list[NDArray[Any]]:
+        """Run on these inputs and return the outputs."""
+        for name in self._inputs:
+            self._context.set_input_shape(name, tuple(feeds[name].shape))
+        for name in (*self._inputs, *self._outputs):
+            self._give_room(name)
+        for name in self._inputs:
+            self._pairs[name].host[...] = feeds[name]
+        self.end_to_end()
+        return [self._pairs[name].host.copy() for name in self._outputs]
+
+    def on_device(self) -> float:
+        """Run once and return the GPU's own seconds."""
+        return self._stopwatch.seconds(self._enqueue)
+
+    def end_to_end(self) -> None:
+        """Copy to the GPU, run, copy back, and wait until all is there."""
+        for name in self._inputs:
+            self._pairs[name].to_device(self._stream)
+        self._enqueue()
+        for name in self._outputs:
+            self._pairs[name].to_host(self._stream)
+        cuda(cudart.cudaStreamSynchronize, self._stream)
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise ValueError(f"TensorRT cannot run the engine: {LOG.last()}")
+
+    def _give_room(self, name: str) -> None:
+        shape = tuple(self._context.get_tensor_shape(name))
+        if name not in self._pairs or self._pairs[name].host.shape != shape:
+            dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+            self._pairs[name] = Pair(shape, dtype)
+            self._context.set_tensor_address(name, self._pairs[name].device)
+
+
+class TensorRtRuntime:
+    """TensorRT 10 or 11; see `hwsearch.devices.runtime.Runtime`.
+
+    Options: ``device_id``, ``engines`` (the folder of the device's fingerprint), ``key`` (its
+    digest) and ``beside`` (whether an engine is to lie next to its ONNX file).
+    """
+
+    version: str = trt.__version__
+
+    def load(
+        self,
+        source: str | bytes,
+        *,
+        batch: int | None,  # noqa: ARG002 - the engine is built for the inputs that come
+        options: Options,
+    ) -> TensorRtModel:
+        """Parse a model.
+
+        Raises:
+            ValueError: There is no such file, or TensorRT cannot take the model.
+        """
+        cuda(cudart.cudaSetDevice, options["device_id"])
+        folders = [Path(options["engines"])]
+        if isinstance(source, str):
+            if not Path(source).is_file():
+                raise ValueError(f"there is no file {source}")
+            if options["beside"]:
+                folders.insert(0, Path(source).parent)
+        return TensorRtModel(Parsed(source, LOG), folders, options)
+
+
+def open_shapes(inputs: list[Declared], feeds: Feeds, least: int | None) -> Shapes:
+    """Least and largest shape of each input that is not fixed: one batch, or from one up to it.
+
+    Args:
+        inputs: What the model declares.
+        feeds: Inputs of the largest batch.
+        least: The least batch; None for the same as the largest.
+    """
+    given = {item.name: tuple(feeds[item.name].shape) for item in inputs if None in item.shape}
+    return {
+        name: (shape if least is None else (least, *shape[1:]), shape)
+        for name, shape in given.items()
+    }
+
+
+def _declared(tensor: Any) -> Declared:
+    try:
+        dtype = np.dtype(trt.nptype(tensor.dtype)).name
+    except TypeError:
+        dtype = str(tensor.dtype)
+    shape = tuple(None if size < 0 else int(size) for size in tensor.shape)
+    return Declared(name=tensor.name, dtype=dtype, shape=shape)
+
+
+RUNTIME = TensorRtRuntime()

@@ -1,0 +1,100 @@
+"""Known approximations of measured objectives, believed for as long as measurements agree."""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hwsearch.errors import InputError
+from hwsearch.objectives import FloatArray, Objective
+from hwsearch.space import Architectures
+
+LEAST_TOLD: Final = 8  # before that, predictions are hardly more than the approximation
+_RECENT: Final = 16
+_LEAST_JUDGED: Final = 8
+_LEAST_COVERED: Final = 0.6  # of 95% intervals; noise alone brings it to about 0.8
+_NORMAL_95: Final = 1.96
+
+
+class Scaled:
+    """Predicts an objective as a learned multiple of its approximation.
+
+    Args:
+        approximation: Of the objective, ``Architectures`` of length n to (n,).
+        archs: Evaluated architectures, at least 1.
+        values: (n,) what was measured of them.
+
+    Raises:
+        InputError: A value or an approximation is not positive.
+    """
+
+    def __init__(
+        self,
+        approximation: Callable[[Architectures], ArrayLike],
+        archs: Architectures,
+        values: FloatArray,
+    ) -> None:
+        from hwsearch.surrogates.ratio import RatioModel
+
+        self._approximation = approximation
+        self._ratio = RatioModel(archs.space).fit(archs, values, approximation(archs))
+
+    def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
+        """Return medians and deviations of values to be measured, each (n,)."""
+        return self._ratio.predict(archs, self._approximation(archs))
+
+
+class Trust:
+    """How predictions from one objective's approximation have fared.
+
+    Attributes:
+        given_up: Why it is not used any more; empty while it is.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self._covered: list[bool] = []
+        self.given_up = ""
+
+    def fitted(self, archs: Architectures, values: FloatArray) -> Scaled | None:
+        """Learn from what was measured; None where the approximation is of no use."""
+        if self.given_up or self._objective.approximation is None:
+            return None
+        try:
+            return Scaled(self._objective.approximation, archs, values)
+        except InputError as error:
+            self.given_up = f"{self._objective.name} is predicted from measured values: {error}"
+            return None
+
+    def judge(
+        self, told: Architectures, values: FloatArray, new: Architectures, measured: FloatArray
+    ) -> None:
+        """Compare measurements with what had been predicted before them.
+
+        When too many of the recent ones lie outside their 95% intervals, it is given up.
+
+        Args:
+            told: What was evaluated before.
+            values: (len(told),) what was measured of them.
+            new: What has been evaluated since.
+            measured: (len(new),) what was measured of them.
+        """
+        if len(told) < LEAST_TOLD or not len(new) or not (measured > 0).all():
+            return
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        with threadpool_limits(1, user_api="blas"):
+            predictor = self.fitted(told, values)
+            if predictor is None:
+                return
+            mean, deviation = predictor.predict(new)
+        inside = np.abs(np.log(measured / mean)) <= _NORMAL_95 * deviation / mean
+        self._covered = [*self._covered, *inside.tolist()][-_RECENT:]
+        n, n_covered = len(self._covered), sum(self._covered)
+        if n >= _LEAST_JUDGED and n_covered < _LEAST_COVERED * n:
+            self.given_up = (
+                f"{n - n_covered} of the last {n} values of {self._objective.name} lay outside "
+                "the 95% intervals predicted for them: the predictor was refitted without its "
+                "approximation, from measured values alone"
+            )

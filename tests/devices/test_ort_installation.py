@@ -1,0 +1,55 @@
+from importlib import metadata
+
+import pytest
+
+from hwsearch.devices import load_factory
+from hwsearch.devices.ort_installation import installed_builds, missing_build, mixed_builds
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Pretend that these packages, and no others, are installed."""
+
+    def pretend(**versions):
+        there = {name.replace("_", "-"): version for name, version in versions.items()}
+
+        def version(name):
+            if name not in there:
+                raise metadata.PackageNotFoundError(name)
+            return there[name]
+
+        monkeypatch.setattr(metadata, "version", version)
+
+    return pretend
+
+
+def test_one_build_is_no_problem(installed):
+    installed(onnxruntime="1.20.0")
+    assert installed_builds() == {"onnxruntime": "1.20.0"}
+    assert mixed_builds() is None
+    assert missing_build("onnxruntime", "cpu", "any") is None
+
+
+@pytest.mark.parametrize("device", ["ort-cpu", "ort-cuda", "ort-tensorrt"])
+def test_two_builds_are_explained_by_every_device_of_onnx_runtime(installed, device):
+    installed(onnxruntime="1.20.0", onnxruntime_gpu="1.19.2")
+    reason = load_factory(device).available()
+    assert "onnxruntime 1.20.0 and onnxruntime-gpu 1.19.2" in reason
+    assert "lie over" in reason
+    repair = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'hwsearch[gpu]'"
+    assert repair in reason
+
+
+def test_the_wrong_build_is_named_with_what_replaces_it(installed):
+    installed(onnxruntime="1.20.0")
+    reason = load_factory("ort-cuda").available()
+    assert "onnxruntime-gpu is not installed" in reason
+    assert "here is onnxruntime 1.20.0" in reason
+    assert "pip uninstall -y onnxruntime && pip install 'hwsearch[gpu]'" in reason
+
+
+def test_no_build_is_named_with_what_brings_it(installed):
+    installed()
+    reason = load_factory("ort-tensorrt").available()
+    assert "onnxruntime-gpu is not installed (TensorrtExecutionProvider)" in reason
+    assert reason.endswith("pip install 'hwsearch[gpu]'")
