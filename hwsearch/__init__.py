@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from hwsearch.evaluate.sources import load_task
     from hwsearch.evaluate.task import Metric, Samples, Task
     from hwsearch.export.model import to_onnx
+    from hwsearch.kit.make import make_kit
     from hwsearch.objectives import Constraint, Objective
     from hwsearch.optimizer.optimize import optimize
     from hwsearch.optimizer.optimizer import Optimizer
+    from hwsearch.run.confirm import confirm
     from hwsearch.run.folder import Run, resume, search
     from hwsearch.space import SearchSpace
     from hwsearch.supernets.imported import import_checkpoint
@@ -48,7 +50,9 @@ _HOMES = {
     "measure": "devices",
     "search": "run.folder",
     "resume": "run.folder",
+    "confirm": "run.confirm",
     "Run": "run.folder",
+    "make_kit": "kit.make",
     "HwsearchError": "errors",
     "InputError": "errors",
     "InfeasibleError": "errors",
@@ -76,7 +80,9 @@ __all__ = [
     "measure",
     "search",
     "resume",
+    "confirm",
     "Run",
+    "make_kit",
     "HwsearchError",
     "InputError",
     "InfeasibleError",

@@ -38,17 +38,21 @@ class Objective:
         exact: Computes the objective, ``Architectures`` of length n to an array ``(n,)``; an
             objective without it has to be measured.
         unit: How reports print it, such as ``ms``.
+        predicted: What ``exact`` computes is a prediction of a number that cannot be measured
+            here; it chooses, and enters no front.
         approximation: Roughly computes a positive objective that is measured all the same, as
             ``exact`` does; a search predicts by learned multiples of it while that fits.
 
     Raises:
-        InputError: The name is no such word, or the direction neither of the two.
+        InputError: The name is no such word, the direction neither of the two, or nothing
+            computes what is said to be predicted.
     """
 
     name: str
     direction: Literal["max", "min"]
     exact: "Callable[[Architectures], ArrayLike] | None" = None
     unit: str = field(default="", kw_only=True)
+    predicted: bool = field(default=False, kw_only=True)
     approximation: "Callable[[Architectures], ArrayLike] | None" = field(
         default=None, kw_only=True
     )
@@ -61,11 +65,15 @@ class Objective:
             )
         if self.direction not in ("max", "min"):
             raise unknown(f"direction of objective {self.name}", self.direction, ("max", "min"))
+        if self.predicted and self.exact is None:
+            raise InputError(f"objective {self.name!r} is predicted, but nothing computes it")
 
     @property
-    def source(self) -> Literal["exact", "measured"]:
-        """``"exact"`` when it is computed, ``"measured"`` when it is not."""
-        return "measured" if self.exact is None else "exact"
+    def source(self) -> Literal["exact", "measured", "predicted"]:
+        """``"measured"`` when nothing computes it, else whether what does so is exact."""
+        if self.exact is None:
+            return "measured"
+        return "predicted" if self.predicted else "exact"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import numpy as np
+
 from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError, unknown
-from hwsearch.space import SearchSpace
+from hwsearch.space import Architectures, SearchSpace
 
 _IN = re.compile(r"\s+in\s+")
 _FIRST, _LAST, _ALL = "min", "max", "*"
@@ -129,6 +131,27 @@ def restricted(
         for rule in about:
             left[choice.name] = rule.narrow(choice, left.get(choice.name, choice.options))
     return space.restrict(left) if left else space
+
+
+def widened(archs: Architectures, space: SearchSpace) -> Architectures:
+    """Return architectures of a part of a space as architectures of the space.
+
+    Args:
+        archs: n architectures.
+        space: It has all of their choices and options; further choices are inactive in them.
+
+    Raises:
+        InputError: It lacks a choice or an option of theirs.
+    """
+    indices = np.zeros((len(archs), len(space.choices)), np.int64)
+    for column, choice in enumerate(archs.space.choices):
+        if choice.name not in space.names:
+            raise unknown("choice", choice.name, space.names)
+        position = space.names.index(choice.name)
+        own = space.choices[position]
+        options = np.array([own.index(option) for option in choice.options])
+        indices[:, position] = options[archs.indices[:, column]]
+    return space.from_indices(indices)
 
 
 def one_or_several(texts: Iterable[str] | None) -> tuple[str, ...]:

@@ -89,7 +89,9 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
         names: (objective, unit) in order.
         knee: Key of the member to mark.
     """
-    table = Table(title=f"front: {len(front)} subnets", title_justify="left", box=box.SIMPLE)
+    predicted = [name for name, _ in names if f"{name}_source" in front]
+    title = f"candidates, {', '.join(predicted)} predicted" if predicted else "front"
+    table = Table(title=f"{title}: {len(front)} subnets", title_justify="left", box=box.SIMPLE)
     table.add_column("key", no_wrap=True)
     columns = []
     for name, unit in names:
@@ -102,7 +104,7 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("")
     for row in front.to_dict("records"):
-        cells = [_cell(row, name) for name, _ in columns]
+        cells = [("~" if n in predicted else "") + _cell(row, n) for n, _ in columns]
         table.add_row(str(row["key"]), *cells, "knee" if row["key"] == knee else "")
     return table
 

@@ -31,6 +31,13 @@ def test_an_objective_says_where_its_number_comes_from():
     assert (TOP1.unit, MACS.unit) == ("%", "")
 
 
+def test_a_prediction_is_computed_and_says_what_it_is():
+    latency = Objective("latency", "min", exact=len, predicted=True)
+    assert latency.source == "predicted"
+    with pytest.raises(InputError, match="'latency' is predicted, but nothing computes it"):
+        Objective("latency", "min", predicted=True)
+
+
 @pytest.mark.parametrize("name", ["", "top 1", "1top", "a<b", "a,b", 3])
 def test_an_objective_name_is_one_word(name):
     with pytest.raises(InputError, match="not one word"):

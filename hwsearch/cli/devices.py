@@ -87,13 +87,14 @@ def devices(context: typer.Context, as_json: AsJson = False) -> None:
         factory = load_factory(name)
         options = {o.name: {"default": o.default, "help": o.help} for o in factory.options}
         row: dict[str, Any] = {"name": name, "missing": factory.available(), "options": options}
-        rows.append({**row, "untested": factory.untested})
+        rows.append({**row, "untested": factory.untested, "takes": factory.takes})
     if as_json:
         print(json.dumps(rows))
         return
     table = Table("device", "here", "options")
     for row in rows:
         lines = [f"{n}={o['default']}: {o['help']}" for n, o in row["options"].items()]
+        lines += filter(None, [row["takes"]])
         untested = "\nuntested on hardware" if row["untested"] else ""
         cells = (row["name"] + untested, row["missing"] or "ready", "\n".join(lines))
         table.add_row(*map(escape, cells))

@@ -56,7 +56,10 @@ def search(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search a supernet for one device, and export the confirmed front as verified ONNX."""
+    """Search a supernet for one device, and export the confirmed front as verified ONNX.
+
+    By --device kit:TABLE.json it ends with candidates, and with a kit that times them.
+    """
     with TerminalProgress(err if as_json else out) as progress:
         run = hwsearch.search(
             supernet,
@@ -94,7 +97,7 @@ def resume(
 @app.command(epilog="Example:  hwsearch front runs/first --json")
 @reporting
 def front(run: RunFolder, as_json: AsJson = False) -> None:
-    """Show the front of a finished run."""
+    """Show the front of a finished run, or its candidates."""
     print_run(hwsearch.Run(run), as_json)
 
 
@@ -133,7 +136,7 @@ def verify(run: RunFolder, as_json: AsJson = False) -> None:
 
 def print_run(run: "hwsearch.Run", as_json: bool) -> None:
     """Show the front of a finished run, or print it as JSON."""
-    members = run.front
+    members = run.members
     if as_json:
         print(members.to_json(orient="records"))
         return
@@ -145,4 +148,12 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
         f"subnets  {run.folder}/subnets/KEY/model.onnx, card.json, infer.py", highlight=False
     )
     out.print(f"picture  {run.folder}/front.png", highlight=False)
-    out.print(f"table    {run.folder}/front.csv", highlight=False)
+    name = "front.csv" if run.confirmed else "candidates.csv"
+    out.print(f"table    {run.folder}/{name}", highlight=False)
+    if not run.confirmed:
+        for line in (
+            f"kit      {run.folder}/kit.pyz times these candidates: ~ marks what is predicted",
+            "next     there:  python kit.pyz --out timings.json",
+            f"         here:   hwsearch confirm {run.folder} timings.json",
+        ):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from hwsearch.devices.base import (
     Latency,
     compare,
     parse_options,
+    split_name,
     split_spec,
 )
 from hwsearch.devices.protocol import MeasureSettings
@@ -67,12 +68,14 @@ def load_device(spec: "str | Device") -> Device:
     """
     if not isinstance(spec, str):
         return spec
-    name, given = split_spec(spec)
+    name, rest = split_name(spec)
     factory = load_factory(name)
-    options = parse_options(factory, given)
+    options = {} if factory.takes else parse_options(factory, split_spec(spec)[1])
+    if factory.takes and not rest:
+        raise InputError(f"device {spec!r} lacks {factory.takes}; write {name}:{factory.takes}")
     if reason := factory.available():
         raise InputError(f"device {name!r} cannot be used here: {reason}")
-    return factory.create(**options)
+    return factory.create(rest) if factory.takes else factory.create(**options)
 
 
 def measure(

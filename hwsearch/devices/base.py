@@ -252,6 +252,8 @@ class DeviceFactory:
         create: Makes the device from a value for every declared option.
         available: None where the device can be used, else what is missing and how to get it.
         options: The declared options, in the order of the canonical spec.
+        takes: What follows the colon where that is one text and no list of options, such as the
+            name of a file; ``create`` is given that text.
         untested: Whether its tests have not run on the hardware yet, which people are told.
     """
 
@@ -259,7 +261,20 @@ class DeviceFactory:
     create: Callable[..., Device]
     available: Callable[[], str | None]
     options: tuple[DeviceOption, ...] = ()
+    takes: str = ""
     untested: bool = False
+
+
+def split_name(spec: str) -> tuple[str, str]:
+    """Split ``NAME:REST`` or ``NAME`` into the name and what follows.
+
+    Raises:
+        InputError: There is no name.
+    """
+    name, _, rest = (part.strip() for part in spec.partition(":"))
+    if not name:
+        raise InputError(f"device {spec!r} has no name; write for example ort-cpu:threads=1")
+    return name, rest
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -268,9 +283,9 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     Raises:
         InputError: The text is not of that form, or names an option twice.
     """
-    name, colon, rest = spec.partition(":")
+    name, rest = split_name(spec)
     given: dict[str, str] = {}
-    for part in rest.split(",") if colon else ():
+    for part in rest.split(",") if ":" in spec else ():
         option, equals, value = (piece.strip() for piece in part.partition("="))
         if not (option and equals and value):
             raise InputError(
@@ -280,9 +295,7 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
         if option in given:
             raise InputError(f"device {spec!r} gives option {option!r} twice; give it once")
         given[option] = value
-    if not name.strip():
-        raise InputError(f"device {spec!r} has no name; write for example ort-cpu:threads=1")
-    return name.strip(), given
+    return name, given
 
 
 def parse_options(factory: DeviceFactory, given: Mapping[str, OptionValue]) -> dict[str, Any]:

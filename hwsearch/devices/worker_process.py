@@ -1,5 +1,7 @@
 """The parent's side of a worker: start it, ask it, and say why it was lost."""
 
+from __future__ import annotations
+
 import signal
 import subprocess
 import sys
@@ -8,16 +10,22 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 
 from hwsearch.devices.frames import Arrays, FrameError, Header, read_frame, write_frame
 from hwsearch.errors import DeviceError
 
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.10, on which a kit may run, has none
+
 _START_S = 60.0
+# No file in the working directory may pose as a library: its entry, an empty text, leaves the
+# path. The child takes the same hwsearch as its parent, even where another one is installed.
 _BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); import hwsearch; del sys.path[0]; "
+    "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)]; "
+    "import hwsearch; del sys.path[0]; "
     "from hwsearch.devices.worker import main; main()"
 )
 _CAUSES = {
@@ -55,9 +63,7 @@ class Worker:
         self._expired: float | None = None
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         self._process = subprocess.Popen(
-            # -P: no file in the working directory may pose as a library. The child takes the same
-            # hwsearch as its parent, even where another one is installed.
-            [sys.executable, "-P", "-c", _BOOT, str(Path(__file__).resolve().parents[2])],
+            [sys.executable, "-c", _BOOT, str(Path(__file__).resolve().parents[2])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,

@@ -65,6 +65,7 @@ def write_card(
     measurements: Sequence[Mapping[str, Any]],
     verification: Mapping[str, Any],
     answers: Sequence[NDArray[Any]] | None = None,
+    predictions: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Write ``card.json``: what the subnet is, its exact costs, and every measured number.
 
@@ -76,6 +77,7 @@ def write_card(
         verification: JSON-ready results of the checks.
         answers: What the model answers to the probe; None takes PyTorch's, which are those of a
             float32 model.
+        predictions: JSON-ready numbers that stand in for what was not measured; kept apart.
     """
     arch = exported.arch
     spec = net.input_spec(arch)
@@ -111,6 +113,8 @@ def write_card(
         "verification": dict(verification),
         "measurements": {sha256_of(folder / MODEL): list(measurements)},
     }
+    if predictions:
+        card["predictions"] = {sha256_of(folder / MODEL): list(predictions)}
     write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
     return card
 

@@ -1,4 +1,7 @@
-"""The front as a PNG: every trial, the confirmed front with its intervals, the knee."""
+"""The front as a PNG: every trial, the confirmed front with its intervals, the knee.
+
+Candidates are drawn the same way; what is predicted of them says so.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,11 +76,11 @@ def draw_front(
             edgecolors=BLUE,
             linewidths=0.9,
             zorder=3,
-            label="front on the report samples",
+            label=f"{_what(front)} on the report samples",
         )
     axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel("trial" if across is None else _label(across))
-    axes.set_ylabel(_label(up))
+    axes.set_xlabel("trial" if across is None else _label(across, front))
+    axes.set_ylabel(_label(up, front))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
@@ -101,8 +104,13 @@ def _draw_members(
         elinewidth=0.8,
         capsize=2,
         zorder=3,
-        label=f"front ({len(front)}), 95% intervals",
+        label=f"{_what(front)} ({len(front)}), 95% intervals",
     )
+
+
+def _what(front: "pd.DataFrame") -> str:
+    """Name the members: a front is measured throughout."""
+    return "candidates" if "latency_source" in front else "front"
 
 
 def _interval(front: "pd.DataFrame", name: str, order: Any) -> Any:
@@ -113,6 +121,7 @@ def _interval(front: "pd.DataFrame", name: str, order: Any) -> Any:
     return np.maximum(np.vstack([value - low, high - value]), 0.0)[:, order]
 
 
-def _label(objective: Objective) -> str:
+def _label(objective: Objective, front: "pd.DataFrame") -> str:
     unit = f" ({objective.unit})" if objective.unit else ""
-    return f"{objective.name}{unit}"
+    predicted = ", predicted" if f"{objective.name}_source" in front else ""
+    return f"{objective.name}{unit}{predicted}"

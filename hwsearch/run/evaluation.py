@@ -330,7 +330,7 @@ def latency_measurement(
         high=latency.high_ms,
         count=latency.runs,
         cost_s=latency.cost_s,
-        samples=raw,
+        samples=raw if raw.size else None,
         details={name: getattr(latency, name) for name in LATENCY_DETAILS} | details,
     )
 

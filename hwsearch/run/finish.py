@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,16 @@ from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError, InfeasibleError, VerificationError
 from hwsearch.export.artifact import MODEL, Exported, write_card, write_files
 from hwsearch.export.verify import check_probe, probe_answers, run_infer, verify_export
-from hwsearch.files import staged_folder
+from hwsearch.files import sha256_of, staged_folder
+from hwsearch.kit.manifest import Manifest
 from hwsearch.objectives import closest_to_feasible
+from hwsearch.run.candidates import (
+    PREDICTED,
+    SOURCE,
+    Prediction,
+    predictions,
+    write_second_kit,
+)
 from hwsearch.run.evaluation import LATENCY, Evaluator
 from hwsearch.run.front import contender_rows, front_rows
 from hwsearch.run.progress import Progress
@@ -43,6 +51,7 @@ class Finisher:
         self.setup, self.evaluator, self.progress = setup, evaluator, progress
         self.store = evaluator.store
         self.subnets = subnets
+        self._timed: dict[str, str] = {}  # SHA-256 of the model of every key that a kit timed
 
     def finish(self) -> list[dict[str, Any]]:
         """Confirm, export and score the front.
@@ -57,6 +66,52 @@ class Finisher:
         contenders = self._contenders(keys, values)
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             confirmed = self._confirm([keys[row] for row in contenders], Path(scratch))
+        return self._front(keys, values, contenders, confirmed)
+
+    def confirm(self, timings: Mapping[str, Measurement], kit: Manifest) -> list[dict[str, Any]]:
+        """Make the front of candidates that were timed elsewhere; see `finish`.
+
+        Args:
+            timings: Key -> the latency, for every candidate that has one.
+            kit: What timed them.
+        """
+        self._timed = {model.key: model.shipped for model in kit.models}
+        keys, values = self._search_values()
+        contenders = [row for row, key in enumerate(keys) if key in timings]
+        return self._front(keys, values, contenders, timings)
+
+    def candidates(self, kit: Path) -> list[dict[str, Any]]:
+        """Export what is non-dominated by predicted latencies, and make a kit that times it.
+
+        The kit also holds what may turn out non-dominated within the interval of its prediction.
+
+        Args:
+            kit: The file to write.
+
+        Returns:
+            One row per candidate, sorted by the first objective.
+
+        Raises:
+            InfeasibleError: No trial satisfies the constraints; the text says what came closest.
+        """
+        keys, values = self._search_values()
+        contenders = [keys[row] for row in self._contenders(keys, values)]
+        best = [keys[row] for row in self._feasible_front(values, keys)]
+        rows = self._export_all(best, predictions(self.setup, self._archs(best)))
+        others = [key for key in contenders if key not in best]
+        self.progress.phase("kit", len(best) + len(others))
+        archs = self._archs([*best, *others])
+        write_second_kit(self.setup, self.evaluator, archs, kit, CONFIRM, self.progress)
+        return rows
+
+    def _front(
+        self,
+        keys: Sequence[str],
+        values: Values,
+        contenders: Sequence[int],
+        confirmed: Mapping[str, Measurement | None],
+    ) -> list[dict[str, Any]]:
+        """Export what is non-dominated once confirmed latencies take the place of the search's."""
         kept = [row for row in contenders if keys[row] in confirmed]
         final = {name: array[kept] for name, array in values.items()}
         if LATENCY in final:
@@ -74,7 +129,7 @@ class Finisher:
                 if failed
                 else "the run holds no trials"
             )
-        archs = [self._arch(key) for key in keys]
+        archs = self._archs(keys)
         measured = self.evaluator.search_values(archs, self.setup.measured)
         values: Values = {}
         batch = self.setup.net.space.architectures(archs)
@@ -89,7 +144,10 @@ class Finisher:
 
     def _contenders(self, keys: list[str], values: Values) -> list[int]:
         low: Values = {}
-        if LATENCY in values:
+        if (predicted := self.setup.predicted) is not None:
+            archs = self.setup.net.space.architectures(self._archs(keys))
+            low[LATENCY] = predicted.interval(archs)[1]
+        elif LATENCY in values:
             context = self.evaluator.latency_context
             found = [self.store.find(key, LATENCY, context, "search") for key in keys]
             low[LATENCY] = np.array([_noisy_low(m) for m in found])
@@ -126,13 +184,13 @@ class Finisher:
         return rows
 
     def _export_all(
-        self, keys: Sequence[str], confirmed: dict[str, Measurement | None]
+        self, keys: Sequence[str], latencies: Mapping[str, Measurement | Prediction | None]
     ) -> list[dict[str, Any]]:
         self.progress.phase("export", len(keys))
         rows = []
         for key in keys:
             try:
-                rows.append(self._member(key, confirmed[key]))
+                rows.append(self._member(key, latencies[key]))
             except (VerificationError, EvaluationError) as error:
                 self.progress.note(f"{key} is not shipped: {error}")
             self.progress.advance()
@@ -141,27 +199,39 @@ class Finisher:
         first = self.setup.objectives[0].name
         return sorted(rows, key=lambda row: row[first])
 
-    def _member(self, key: str, confirmed: Measurement | None) -> dict[str, Any]:
+    def _member(self, key: str, latency: Measurement | Prediction | None) -> dict[str, Any]:
         """Write and verify one member, score it on the report samples, and return its row."""
         arch, task = self._arch(key), self.setup.task
         exported = self.evaluator.build(arch)
         with staged_folder(self.subnets / key) as folder:
             write_files(folder, self.setup.net, exported)
+            if sha256_of(folder / MODEL) != self._timed.get(key, sha256_of(folder / MODEL)):
+                raise VerificationError("its model is no longer the one that the kit timed")
             verification = self._verify(folder, exported)
             answers = probe_answers(folder, exported, self.setup.device)
             searched = self.evaluator.scored(arch, folder / MODEL, task.search, "search")
             reported = self.evaluator.scored(arch, folder / MODEL, task.report, "report")
-            measured = [m for m in (searched, confirmed, reported) if m is not None]
-            stated = [_stated(m) for m in measured]
-            card = write_card(folder, self.setup.net, exported, stated, verification, answers)
+            known = [each for each in (searched, latency, reported) if each is not None]
+            card = write_card(
+                folder,
+                self.setup.net,
+                exported,
+                [_stated(each) for each in known if isinstance(each, Measurement)],
+                verification,
+                answers,
+                [each.stated() for each in known if isinstance(each, Prediction)],
+            )
             check_probe(folder, card, self.setup.device)
             run_infer(folder)
         metric = task.metric.name
         row: dict[str, Any] = {"key": key}
         row |= _columns(metric, searched) | _columns(f"{metric}_report", reported)
-        if confirmed is not None:
-            row |= _columns(LATENCY, confirmed)
-            row |= {name: confirmed.details[name] for name in ("p90_ms", "p99_ms", "rounds")}
+        if latency is not None:
+            row |= _columns(LATENCY, latency)
+        if isinstance(latency, Prediction):
+            row[SOURCE] = PREDICTED
+        elif latency is not None:
+            row |= {name: latency.details[name] for name in ("p90_ms", "p99_ms", "rounds")}
         row |= card["exact"] | {"weights": self.setup.net.weights}
         # Every choice, in the order of the space; one that is inactive here has no value.
         choices = {name: arch.mapping.get(name) for name in arch.space.names}
@@ -176,6 +246,9 @@ class Finisher:
 
     def _arch(self, key: str) -> Architecture:
         return self.setup.net.space.architectures([self.store.trial(key).choices])[0]
+
+    def _archs(self, keys: Sequence[str]) -> list[Architecture]:
+        return [self._arch(key) for key in keys]
 
 
 def _value(values: dict[str, float] | EvaluationError, name: str) -> float:
@@ -210,7 +283,7 @@ def _stated(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _columns(name: str, measurement: Measurement) -> dict[str, float | None]:
+def _columns(name: str, measurement: Measurement | Prediction) -> dict[str, float | None]:
     return {
         name: measurement.value,
         f"{name}_low": measurement.low,

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 from hwsearch.errors import EvaluationError, InputError, VerificationError
 from hwsearch.export.artifact import read_card
 from hwsearch.export.verify import verify_artifact
-from hwsearch.files import write_atomic
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
-from hwsearch.report.picture import draw_front
 from hwsearch.restriction import one_or_several
 from hwsearch.run.config import RunConfig, read_config, write_config
 from hwsearch.run.evaluation import Evaluator
@@ -18,6 +16,7 @@ from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import with_latency_table, with_recorded_table
 from hwsearch.run.loop import run_search
+from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.setup import (
     TRIAL_COLUMNS,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-TRIALS, FRONT, SUBNETS, PICTURE = "trials.sqlite", "front.csv", "subnets", "front.png"
+TRIALS = "trials.sqlite"
 
 
 def search(
@@ -137,7 +136,8 @@ def resume(
     # Opened once before anything is changed: a damaged store is refused here.
     SqliteStore(run.folder / TRIALS).close()
     if setup.config != run.config:
-        (run.folder / FRONT).unlink(missing_ok=True)
+        for name in (FRONT, CANDIDATES, KIT):
+            (run.folder / name).unlink(missing_ok=True)
         write_config(run.folder, setup.config, run.recorded)
     return run._carry_on(setup, progress)
 
@@ -155,17 +155,23 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.config, self.recorded = read_config(self.folder)
-        begun = next((name for name in (SUBNETS, FRONT) if (self.folder / name).exists()), None)
+        written = (SUBNETS, FRONT, CANDIDATES)
+        begun = next((name for name in written if (self.folder / name).exists()), None)
         if begun and not (self.folder / TRIALS).is_file():
             raise InputError(f"run {str(folder)!r} is damaged: it has {begun}, but no {TRIALS}")
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "not finished"
-        return f"Run({str(self.folder)!r}, {self._title}, {state})"
+        return f"Run({str(self.folder)!r}, {self.title}, {state})"
 
     @property
     def finished(self) -> bool:
-        """Whether the front has been confirmed and exported."""
+        """Whether the front has been confirmed and exported, or candidates await their kit."""
+        return self.confirmed or all((self.folder / n).is_file() for n in (CANDIDATES, KIT))
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether it has a front: a search by a table ends with candidates."""
         return (self.folder / FRONT).is_file()
 
     @property
@@ -178,6 +184,21 @@ class Run:
         """One row per subnet of the front: measured numbers with their intervals.
 
         Raises:
+            InputError: The run is not finished, or has candidates that nobody has timed.
+        """
+        if self.finished and not self.confirmed:
+            raise InputError(
+                f"run {str(self.folder)!r} has candidates and no front: their latencies are "
+                f"predicted; run {self.folder / KIT} on the device, then "
+                f"'hwsearch confirm {self.folder} timings.json'"
+            )
+        return self.members
+
+    @property
+    def members(self) -> "pd.DataFrame":
+        """The front, or else the candidates, whose ``latency_source`` is ``predicted``.
+
+        Raises:
             InputError: The run is not finished.
         """
         import pandas as pd
@@ -187,7 +208,8 @@ class Run:
                 f"run {str(self.folder)!r} has no front yet; finish it by "
                 f"'hwsearch resume {self.folder}'"
             )
-        return pd.read_csv(self.folder / FRONT, dtype={"key": str, "weights": str})
+        name = FRONT if self.confirmed else CANDIDATES
+        return pd.read_csv(self.folder / name, dtype={"key": str, "weights": str})
 
     @property
     def trials(self) -> "pd.DataFrame":
@@ -225,7 +247,7 @@ class Run:
         Raises:
             InputError: Nothing is selected.
         """
-        return select_keys(self.front, self.objectives, select)
+        return select_keys(self.members, self.objectives, select)
 
     def export(self, select: str = "all", to: str | Path | None = None) -> list[Path]:
         """Return the folders of selected subnets, each verified again, copied where asked.
@@ -304,7 +326,8 @@ class Run:
         return [Objective(o["name"], o["direction"], unit=o["unit"]) for o in recorded]
 
     @property
-    def _title(self) -> str:
+    def title(self) -> str:
+        """What was searched, and for which device."""
         title = f"{self.config.supernet} on {self.config.device}"
         return f"{title}, random weights ({self.config.checkpoint})" if self.untrained else title
 
@@ -312,19 +335,28 @@ class Run:
         """Do whatever is still to be done."""
         self.config = setup.config
         try:
-            self._write_front(self._rows(setup, progress), setup)
+            rows = self._rows(setup, progress)
+            write_outcome(self.folder, rows, self.trials_to_draw(setup), setup, self.title)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
         return self
 
+    def trials_to_draw(self, setup: Setup) -> "pd.DataFrame":
+        """Return the trials with computed objectives beside the measured ones."""
+        trials = self.trials
+        with SqliteStore(self.folder / TRIALS) as store:
+            archs = setup.net.space.architectures([trial.choices for trial in store.trials()])
+        for objective in setup.objectives:
+            if objective.exact is not None:
+                trials[objective.name] = objective.exact(archs)
+        return trials
+
     def _rows(self, setup: Setup, progress: Progress) -> list[dict[str, Any]]:
         """Search until the budget is spent, and return the front's rows."""
         with SqliteStore(self.folder / TRIALS) as store:
             try:
-                evaluator = Evaluator(
-                    setup.net, setup.device, setup.task, store, setup.config.seed
-                )
+                evaluator = setup.evaluator(store)
                 optimizer = Optimizer(
                     setup.net.space,
                     setup.objectives,
@@ -342,34 +374,12 @@ class Run:
                     setup.config.budget,
                     progress,
                 )
-                return Finisher(setup, evaluator, self.folder / SUBNETS, progress).finish()
+                finisher = Finisher(setup, evaluator, self.folder / SUBNETS, progress)
+                if setup.predicted is not None:
+                    return finisher.candidates(self.folder / KIT)
+                return finisher.finish()
             finally:
                 setup.device.close()
-
-    def _trials_to_draw(self, setup: Setup) -> "pd.DataFrame":
-        """Return the trials with exact objectives beside the measured ones."""
-        trials = self.trials
-        with SqliteStore(self.folder / TRIALS) as store:
-            archs = setup.net.space.architectures([trial.choices for trial in store.trials()])
-        for objective in setup.objectives:
-            if objective.exact is not None:
-                trials[objective.name] = objective.exact(archs)
-        return trials
-
-    def _write_front(self, rows: list[dict[str, Any]], setup: Setup) -> None:
-        import pandas as pd
-
-        keep = {row["key"] for row in rows}
-        for folder in (self.folder / SUBNETS).iterdir():
-            if folder.name not in keep:
-                _remove(folder)
-        front = pd.DataFrame(rows)
-        choices = front.columns[front.columns.get_loc("subnet") + 1 :]
-        front[choices] = front[choices].convert_dtypes()  # an inactive one makes no 2 a 2.0
-        trials = self._trials_to_draw(setup)
-        draw_front(self.folder / PICTURE, trials, front, self.objectives, self._title)
-        # Last, because a run with this file is finished.
-        write_atomic(self.folder / FRONT, front.to_csv(index=False))
 
 
 def _outlook(evaluator: Evaluator, setup: Setup, store: Store) -> str:
@@ -386,13 +396,6 @@ def _outlook(evaluator: Evaluator, setup: Setup, store: Store) -> str:
     except EvaluationError:
         return text
     return f"{text}; at most about {max(1, round(left * seconds / 60))} min"
-
-
-def _remove(folder: Path) -> None:
-    """Remove a subnet that is no longer on the front, or was left half-written."""
-    import shutil
-
-    shutil.rmtree(folder)
 
 
 def _default_folder(setup: Setup) -> Path:

@@ -12,19 +12,22 @@ from hwsearch.errors import InputError, unknown
 from hwsearch.evaluate.images import read_images
 from hwsearch.evaluate.sources import load_task
 from hwsearch.evaluate.task import Samples, Task
+from hwsearch.kit.device import KitDevice
+from hwsearch.kit.predict import TableLatency
 from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
 from hwsearch.run.config import FILE, RunConfig, software_versions
 from hwsearch.run.conversion import check_conversion
-from hwsearch.run.evaluation import LATENCY
+from hwsearch.run.evaluation import LATENCY, Evaluator
 from hwsearch.run.progress import Progress
 from hwsearch.supernets.base import EXACT, Supernet
 from hwsearch.supernets.zoo import load_supernet
+from hwsearch.trials import Store
 
 MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend on weights"
 WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
-FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds")
+FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "latency_source")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,12 @@ class Setup:
     notes: tuple[str, ...] = ()
 
     @property
+    def predicted(self) -> TableLatency | None:
+        """What predicts the latency where it is an objective and cannot be measured here."""
+        found = (o.exact for o in self.objectives if o.source == "predicted")
+        return next((each for each in found if isinstance(each, TableLatency)), None)
+
+    @property
     def measured(self) -> list[str]:
         """Names of the objectives that need measuring, in order."""
         return [objective.name for objective in self.objectives if objective.exact is None]
@@ -57,6 +66,10 @@ class Setup:
         precision, names = self.device.precision, [o.name for o in self.objectives]
         sizes = (f"{WEIGHT_BYTES}, and the files are {precision}",) if "bytes" in names else ()
         return (*random, *(sizes if precision != "fp32" else ()), *self.task.warnings)
+
+    def evaluator(self, store: Store) -> Evaluator:
+        """Return what measures for the run, and remembers in its store."""
+        return Evaluator(self.net, self.device, self.task, store, self.config.seed)
 
     def read(self, progress: Progress) -> None:
         """Read image files once; what cannot be decoded is refused before anything is written.
@@ -80,7 +93,8 @@ class Setup:
             "data": data,
             "device": self.device.fingerprint(),
             "objectives": [
-                {"name": o.name, "direction": o.direction, "unit": o.unit} for o in self.objectives
+                {"name": o.name, "direction": o.direction, "unit": o.unit, "source": o.source}
+                for o in self.objectives
             ],
             "latency_table": dict(self.table),
             "versions": software_versions(),
@@ -112,11 +126,12 @@ def prepare(config: RunConfig, net: Supernet | None = None) -> Setup:
         )
     check_conversion(device, task)
     names = config.objectives or (task.metric.name, LATENCY)
-    objectives = check_objectives(make_objective(name, net, task) for name in names)
+    objectives = check_objectives(make_objective(name, net, task, device) for name in names)
     if all(objective.exact is not None for objective in objectives):
+        measurable = [name for name in (task.metric.name, LATENCY) if name not in names]
         raise InputError(
             f"objectives {', '.join(names)} are all computed, so there is nothing to measure; "
-            f"add {task.metric.name} or {LATENCY}"
+            f"add {' or '.join(measurable)}"
         )
     return Setup(
         config=config,
@@ -142,15 +157,19 @@ def _constraints(
     return check_constraints(config.constraints, names)
 
 
-def make_objective(name: str, net: Supernet, task: Task) -> Objective:
-    """Return the objective of a name, for one supernet and one task.
+def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Objective:
+    """Return the objective of a name, for one supernet, one task and one device.
 
     Raises:
-        InputError: Nothing supplies an objective of that name.
+        InputError: Nothing supplies an objective of that name, or the device is known by a table
+            that is not of this supernet.
     """
     if name == task.metric.name:
         direction = task.metric.direction
         return Objective(name, direction, unit=task.metric.unit)  # type: ignore[arg-type]
+    if name == LATENCY and isinstance(device, KitDevice):
+        latency = TableLatency(net, device.table)
+        return Objective(name, "min", exact=latency, unit="ms", predicted=True)
     if name == LATENCY:
         return Objective(name, "min", unit="ms")
     if name in EXACT:

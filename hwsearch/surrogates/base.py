@@ -1,11 +1,16 @@
 """What a regression model has to offer, and the checks that all of them share."""
 
-from typing import Protocol, Self
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.10, on which a kit may run, has none
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -14,10 +14,10 @@ is the noise of measuring them. So profiles are used wherever there are any.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 import numpy as np
-from scipy.optimize import nnls
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.surrogates.base import FloatArray
@@ -146,7 +146,7 @@ def _profiling_costs(observed: Sequence[Observed]) -> tuple[float, float]:
     total = np.array([sum((each.blocks_ms or {}).values()) for each in observed])
     nodes = np.array([sum((each.nodes or {}).values()) for each in observed])
     columns = np.stack([np.ones(len(observed)), nodes / latency, -1.0 / latency], axis=1)
-    (pace, cost, overhead), _ = nnls(
+    pace, cost, overhead = _non_negative(
         np.concatenate([columns, [[_STEADY, 0.0, 0.0]]]), np.append(total / latency, _STEADY)
     )
     pace = max(pace, 0.1)
@@ -172,8 +172,28 @@ def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> Floa
     return expected
 
 
+def _non_negative(columns: FloatArray, target: FloatArray) -> FloatArray:
+    """Solve a non-negative least squares of a few columns (n, k), without scipy: kits have none.
+
+    The solution is an ordinary one of those columns that it does not leave at 0, so that the best
+    of all choices of columns is looked for.
+    """
+    n_columns = columns.shape[1]
+    best, least = np.zeros(n_columns), float(target @ target)
+    for size in range(1, n_columns + 1):
+        for chosen in map(list, combinations(range(n_columns), size)):
+            solution = np.zeros(n_columns)
+            solution[chosen] = np.linalg.lstsq(columns[:, chosen], target, rcond=None)[0]
+            error = float(np.sum((columns @ solution - target) ** 2))
+            if (solution >= 0.0).all() and error < least:
+                best, least = solution, error
+    return best
+
+
 def _solved(rows: FloatArray, leaning: float) -> FloatArray:
     """Multiples of what is expected, for rows of shares that should add up to 1."""
+    from scipy.optimize import nnls
+
     n_columns = rows.shape[1]
     solution, _ = nnls(
         np.concatenate([rows, leaning * np.eye(n_columns)]),

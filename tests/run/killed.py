@@ -33,7 +33,7 @@ MOMENTS = {
     "confirming": ("tests.run.search_parts:InProcess", "measure", 5, "after"),
     "confirmed": ("hwsearch.run.evaluation:Evaluator", "confirm_latencies", 1, "after"),
     "exporting": ("hwsearch.run.finish", "write_card", 2, "before"),
-    "exported": ("hwsearch.run.folder", "draw_front", 1, "before"),
+    "exported": ("hwsearch.run.outcome", "draw_front", 1, "before"),
 }
 
 

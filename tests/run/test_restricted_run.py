@@ -90,7 +90,7 @@ class TestRandomWeights:
     def titles(self, monkeypatch):
         titles = []
         monkeypatch.setattr(
-            "hwsearch.run.folder.draw_front", lambda *given: titles.append(given[-1])
+            "hwsearch.run.outcome.draw_front", lambda *given: titles.append(given[-1])
         )
         return titles
 

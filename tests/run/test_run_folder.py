@@ -279,7 +279,7 @@ class TestObjectives:
 
     def test_the_picture_shows_trials_by_computed_objectives_too(self, tmp_path, monkeypatch):
         drawn = []
-        monkeypatch.setattr("hwsearch.run.folder.draw_front", lambda *args: drawn.append(args))
+        monkeypatch.setattr("hwsearch.run.outcome.draw_front", lambda *args: drawn.append(args))
         run = search(tmp_path / "run", objectives=["top1", "macs"], budget=8)
         ((_, trials, *_),) = drawn
         known = run.front.set_index("key")["macs"]

@@ -1,0 +1,188 @@
+"""Making a kit: a Python archive with models, and with the engine's own measuring code."""
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import entry_points
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import onnx
+
+import hwsearch
+from hwsearch.blocks import BlockSpec
+from hwsearch.devices import GROUP
+from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes, anchor_digest
+from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.errors import InputError
+from hwsearch.kit.manifest import NAME, TABLE, KitModel, Manifest
+from hwsearch.kit.tile import tiled
+from hwsearch.space import Architecture, Architectures
+from hwsearch.supernets.base import Supernet
+
+# What runs on the device, as it is here: there is one measuring protocol.
+SHIPPED = (
+    *("__init__", "errors", "files", "data", "blocks", "choices", "tables"),
+    *("surrogates/base", "surrogates/block_times"),
+    *("kit/__init__", "kit/manifest", "kit/archive", "kit/results", "kit/measured"),
+    *("kit/line", "kit/target"),
+)
+SHIPPED_FOLDER = "devices"
+# What is there under another name: where the kit runs no onnx reads models.
+STAND_INS = {"__main__.py": "kit/start.py", "hwsearch/devices/precision.py": "kit/stated.py"}
+EMPTY = "hwsearch/surrogates/__init__.py"  # the package's own needs scipy
+_DATE = (1980, 1, 1, 0, 0, 0)
+_LEVEL = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A model that a kit shall measure.
+
+    Attributes:
+        arch: Its architecture.
+        model: Its graph; the weights stay at home.
+        shipped: SHA-256 of the run's own model file, for a kit that confirms; else empty.
+    """
+
+    arch: Architecture
+    model: onnx.ModelProto
+    shipped: str = ""
+
+
+def build_kit(
+    net: Supernet,
+    archs: Architectures,
+    out: Path,
+    settings: MeasureSettings,
+    built: Callable[[int], None] | None = None,
+) -> Manifest:
+    """Make a kit from which a search can predict latencies.
+
+    Args:
+        net: The supernet.
+        archs: The subnets that it measures.
+        out: The file, such as ``kit.pyz``.
+        settings: How precisely they are measured.
+        built: Told of every model that is written, by its number from 1.
+
+    Returns:
+        What the kit holds.
+
+    Raises:
+        InputError: There are no subnets, or the file cannot be written.
+    """
+    from hwsearch.export.model import to_onnx
+
+    def subjects() -> Iterator[Subject]:
+        for number, arch in enumerate(archs, start=1):
+            yield Subject(arch=arch, model=to_onnx(net, arch))
+            if built is not None:
+                built(number)
+
+    return write_kit(net, subjects(), out, empty_manifest(net, TABLE, settings))
+
+
+def empty_manifest(net: Supernet, purpose: str, settings: MeasureSettings) -> Manifest:
+    """Return the manifest of a kit for a supernet before it has models."""
+    points = entry_points(group=GROUP)
+    ours = f"{hwsearch.__name__}.{SHIPPED_FOLDER}."
+    return Manifest(
+        purpose=purpose,
+        supernet=net.card.name,
+        space=net.full_space.digest,
+        anchor=anchor_digest(),
+        devices={p.name: p.value for p in sorted(points) if p.value.startswith(ours)},
+        specs=(),
+        models=(),
+        settings=asdict(settings),
+        version=hwsearch.__version__,
+    )
+
+
+def write_kit(net: Supernet, subjects: Iterable[Subject], out: Path, empty: Manifest) -> Manifest:
+    """Write a kit, all of it or nothing.
+
+    Equal models and code give the same bytes.
+
+    Args:
+        net: The supernet.
+        subjects: The models, taken one at a time.
+        out: The file.
+        empty: Everything that the manifest says besides models and specs.
+
+    Returns:
+        The whole manifest.
+
+    Raises:
+        InputError: There is no model, or the file cannot be written.
+    """
+    specs: dict[BlockSpec, int] = {}
+    models: list[KitModel] = []
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {str(out)!r}: {error}; give another --out") from error
+    try:
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for path, content in _code():
+                _store(archive, path, content)
+            _store(archive, f"hwsearch/devices/{ANCHOR_FILE}", anchor_bytes())
+            for subject in subjects:
+                model, content = _packed(net, subject, specs)
+                models.append(model)
+                _store(archive, model.member, content)
+            manifest = replace(empty, specs=tuple(specs), models=tuple(models))
+            _store(archive, NAME, manifest.to_json().encode())
+        if not models:
+            raise InputError("a kit without subnets measures nothing; give at least 1")
+        Path(name).chmod(0o644)
+        Path(name).replace(out)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return manifest
+
+
+def _packed(
+    net: Supernet, subject: Subject, specs: dict[BlockSpec, int]
+) -> tuple[KitModel, bytes]:
+    content = tiled(subject.model).SerializeToString(deterministic=True)
+    chain = net.blocks(subject.arch) or ()
+    model = KitModel(
+        key=subject.arch.key,
+        architecture=subject.arch.mapping,
+        sha256=hashlib.sha256(content).hexdigest(),
+        n_bytes=len(content),
+        blocks={block.name: specs.setdefault(block.spec, len(specs)) for block in chain},
+        shipped=subject.shipped,
+    )
+    return model, content
+
+
+def _code() -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of everything that Python needs of us on the device."""
+    package = files(hwsearch.__name__)
+    for target, source in STAND_INS.items():
+        yield target, _source(package, source)
+    yield EMPTY, b""
+    inside = (f.name for f in (package / SHIPPED_FOLDER).iterdir() if f.name.endswith(".py"))
+    named = [f"{each}.py" for each in SHIPPED]
+    for name in (*named, *sorted(f"{SHIPPED_FOLDER}/{each}" for each in inside)):
+        if f"hwsearch/{name}" not in STAND_INS:
+            yield f"hwsearch/{name}", _source(package, name)
+
+
+def _source(package: Traversable, name: str) -> bytes:
+    return package.joinpath(*name.split("/")).read_bytes()
+
+
+def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    info = zipfile.ZipInfo(name, _DATE)  # no clock, so that equal kits are equal files
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o644 << 16
+    archive.writestr(info, content, compresslevel=_LEVEL)

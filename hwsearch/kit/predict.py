@@ -1,0 +1,68 @@
+"""Latencies on a machine that is elsewhere, predicted from what a kit measured there."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.chains import ChainIndex
+from hwsearch.errors import InputError
+from hwsearch.restriction import widened
+from hwsearch.space import Architectures, SearchSpace
+from hwsearch.supernets.base import Supernet
+from hwsearch.surrogates.latency import LatencyPredictor
+from hwsearch.tables import LatencyTable
+
+FEWEST = 8
+
+
+class TableLatency:
+    """Predicts the latency of a supernet's architectures from a kit's table.
+
+    Args:
+        net: The supernet.
+        table: What was measured.
+
+    Attributes:
+        table: The same.
+
+    Raises:
+        InputError: The table is of another supernet or search space, or has too few subnets.
+    """
+
+    def __init__(self, net: Supernet, table: LatencyTable) -> None:
+        table.check_made_for(net.card.name, net.full_space.digest, where="what the kit measured")
+        if len(table.subnets) < FEWEST:
+            raise InputError(
+                f"the kit's table holds {len(table.subnets)} subnets, and latencies are predicted "
+                f"from {FEWEST} or more; make a kit with more --subnets"
+            )
+        self.table = table
+        mappings = [subnet.architecture for subnet in table.subnets]
+        try:
+            archs = net.space.architectures(mappings)
+        except InputError:  # a part of the space is searched, and the kit knows another
+            archs = net.full_space.architectures(mappings)
+        self._space = archs.space
+        self._predictor = LatencyPredictor(archs.space, *_known(net, archs.space, table))
+        self._predictor.fit(archs, [subnet.latency_ms for subnet in table.subnets])
+
+    def __call__(self, archs: Architectures) -> NDArray[np.float64]:
+        """Predict n latencies: (n,) ms."""
+        return self._predictor.predict_mean(self._own(archs))
+
+    def interval(self, archs: Architectures) -> tuple[NDArray[np.float64], ...]:
+        """Predict n latencies with their 95% intervals: value, low and high, (n,) ms each."""
+        own = self._own(archs)
+        return (self._predictor.predict_mean(own), *self._predictor.interval(own))
+
+    def _own(self, archs: Architectures) -> Architectures:
+        return archs if archs.space is self._space else widened(archs, self._space)
+
+
+def _known(
+    net: Supernet, space: SearchSpace, table: LatencyTable
+) -> tuple[ChainIndex | None, tuple[LatencyTable, ...]]:
+    """Return the blocks of the space, where it is one of chains, and the table if it has all."""
+    if net.blocks(net.space.smallest()[0]) is None:
+        return None, ()
+    index = ChainIndex(space, net.network.blocks)
+    return index, () if table.missing(index.specs) else (table,)

@@ -1,0 +1,169 @@
+"""What a kit measured: a latency table that says of which kit it is, and how far it came."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsearch.devices.base import Latency
+from hwsearch.errors import InputError
+from hwsearch.kit.manifest import Manifest
+from hwsearch.tables import LatencyTable
+
+FACTS = "kit"
+_ARRAYS = ("ratios", "times_ms")
+_CLOSE = 1e-6
+_WANTED: dict[str, type] = {
+    "digest": str, "purpose": str, "run": str, "command": str, "total": int, "missing": list,
+    "failed": dict, "latencies": dict, "profiles": dict, "content": str,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KitFacts:
+    """What a table says of the kit that made it.
+
+    Attributes:
+        digest: Of the kit's manifest.
+        purpose: Of the kit.
+        run: The run that it confirms; else empty.
+        command: What goes on with it where it stopped.
+        total: How many models the kit has.
+        missing: Keys of those that are still to be measured.
+        failed: Key -> why that model has no latency.
+        latencies: Key -> its `Latency` as plain numbers.
+        profiles: Key -> ``blocks_ms`` and ``nodes`` by the block's name; see `Observed` of
+            `hwsearch.surrogates.block_times`.
+        content: Digest of all that the file says.
+    """
+
+    digest: str
+    purpose: str
+    run: str
+    command: str
+    total: int
+    missing: list[str]
+    failed: dict[str, str]
+    latencies: dict[str, dict[str, Any]]
+    profiles: dict[str, dict[str, Any]]
+    content: str = ""
+
+    def latency(self, key: str, where: str) -> Latency:
+        """Return what was measured of one model, without the times of its single runs.
+
+        Raises:
+            InputError: A number is missing, zero, negative or not finite.
+        """
+        return _latency(self.latencies[key], f"{where}, model {key}")
+
+
+def sealed(table: LatencyTable, facts: KitFacts) -> LatencyTable:
+    """Return the table with what is known of its kit, and a digest over all of it."""
+    record = {field.name: getattr(facts, field.name) for field in fields(facts)}
+    whole = replace(table, facts={**table.facts, FACTS: {**record, "content": ""}})
+    record["content"] = _digest(json.loads(whole.to_json()))
+    return replace(table, facts={**table.facts, FACTS: record})
+
+
+def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
+    """Read a file that a kit wrote, be it complete or not.
+
+    Raises:
+        InputError: There is none, it is no such file, or it was changed after it was written.
+    """
+    where = repr(str(path))
+    try:
+        text = path.read_bytes()
+        record = json.loads(text)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {where}; give what a kit wrote") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{where} was not written by a kit: {error}") from error
+    kept = record.get("facts") if isinstance(record, dict) else None
+    given = kept.get(FACTS) if isinstance(kept, dict) else None
+    if not isinstance(given, dict):
+        raise InputError(
+            f"{where} was not written by a kit: it says nothing of one; make one by "
+            "'hwsearch kit SUPERNET --out kit.pyz' and run it on the device"
+        )
+    if any(not isinstance(given.get(name), kind) for name, kind in _WANTED.items()):
+        raise InputError(f"{where} is damaged: what it says of its kit is not complete")
+    if given["content"] != _digest(record):
+        raise InputError(
+            f"{where} was changed after the kit wrote it: its content does not have the digest "
+            f"{given['content'][:12]}; copy it again from the device, or measure again"
+        )
+    facts = KitFacts(**{name: given[name] for name in _WANTED})
+    return LatencyTable.from_json(text, where), facts
+
+
+def check_complete(facts: KitFacts, path: Path) -> None:
+    """Refuse results of a kit that stopped half-way.
+
+    Raises:
+        InputError: Some are missing; the text says how many and which command goes on.
+    """
+    if facts.missing:
+        raise InputError(
+            f"{str(path)!r} is not complete: {len(facts.missing)} of {facts.total} models are "
+            f"still to be measured; go on there by '{facts.command}'"
+        )
+    if len(facts.failed) == facts.total:
+        reason = next(iter(facts.failed.values()), "it had none")
+        raise InputError(f"{str(path)!r} holds no latency: every model failed; {reason}")
+
+
+def check_of_kit(facts: KitFacts, manifest: Manifest, where: str) -> None:
+    """Refuse results of another kit.
+
+    Raises:
+        InputError: They are.
+    """
+    if facts.digest != manifest.digest:
+        raise InputError(
+            f"{where} was measured by another kit (its digest is {facts.digest}, this kit's "
+            f"{manifest.digest}): both have to be of one making"
+        )
+
+
+def latency_record(latency: Latency) -> dict[str, Any]:
+    """Return a latency as plain values; times of single runs are left out."""
+    plain = {f.name: getattr(latency, f.name) for f in fields(latency) if f.name not in _ARRAYS}
+    return {**plain, "warnings": list(latency.warnings), "ratios": latency.ratios.tolist()}
+
+
+def _latency(record: Mapping[str, Any], where: str) -> Latency:
+    known = {field.name for field in fields(Latency)} - {"times_ms"}
+    if known - record.keys():
+        raise InputError(f"{where}: {', '.join(sorted(known - record.keys()))} is missing")
+    for name in known:
+        numbers = record[name] if name == "ratios" else [record[name]]
+        for number in numbers:
+            _check_number(name, number, where)
+    expected = record["ratio"] * record["baseline_ms"]
+    if not math.isclose(record["latency_ms"], expected, rel_tol=_CLOSE):
+        raise InputError(f"{where}: latency_ms is not its ratio times the anchor's baseline")
+    ratios = np.array(record["ratios"], dtype=np.float64)
+    plain = {name: record[name] for name in known} | {"warnings": tuple(record["warnings"])}
+    return Latency(**{**plain, "ratios": ratios, "times_ms": np.empty((len(ratios), 0))})
+
+
+def _check_number(name: str, number: object, where: str) -> None:
+    """Refuse what is no time; spreads and shares may be 0."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return
+    zero_is_fine = name in ("cv", "waited", "cost_s")
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero_is_fine):
+        raise InputError(f"{where}: {name} is {number!r}; it must be a finite number above 0")
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    facts = record["facts"]
+    blank = {**facts, FACTS: {**facts[FACTS], "content": ""}}
+    text = json.dumps({**record, "facts": blank}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

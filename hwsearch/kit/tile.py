@@ -1,0 +1,97 @@
+"""Models of which only the time matters: their weights are one small random tile over and over.
+
+A runtime takes the same time for any weights, as long as numbers stay ordinary: infinities, NaN
+and denormal numbers do not. Weights are therefore scaled by their fan-in, so that the signal does
+not grow from layer to layer, and biases give every layer a signal of its own.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from hwsearch.export.model import PREFIX
+
+# A prime, so that neighbouring channels differ; few numbers, as each tensor holds them once
+# uncompressed and as deflate writes a near repetition in fewer bits than a far one.
+_LENGTH = 31
+_BIAS = 0.1
+_NORMS = tuple(f"{kind}Normalization" for kind in ("Batch", "Group", "Instance", "Layer"))
+_LEARNED = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (1, 2),
+    "MatMul": (0, 1),
+    "Gather": (0,),
+    "Add": (0, 1),
+    **dict.fromkeys(_NORMS, (1, 2, 3, 4)),
+}
+_LEAST = 8  # fewer numbers may be a constant, such as the sides of an image
+_KEPT = ("architecture", "key", "precision")
+
+
+def tiled(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model of the same graph whose weights compress to almost nothing.
+
+    Its metadata say that the weights are a tile, and no longer where weights came from.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    tensors = {tensor.name: tensor for tensor in result.graph.initializer}
+    done: set[str] = set()
+    for node, position in _uses(result.graph):
+        name = node.input[position]
+        if name in tensors and name not in done:
+            done.add(name)
+            _fill(tensors[name], node, position)
+    stated = {p.key: p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
+    kept = {key: stated[key] for key in (f"{PREFIX}{name}" for name in _KEPT) if key in stated}
+    del result.metadata_props[:]
+    helper.set_model_props(result, {**kept, f"{PREFIX}weights": "a repeated random tile"})
+    return result
+
+
+def _uses(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, int]]:
+    """Yield every place where a node takes what networks learn."""
+    for node in graph.node:
+        for position in _LEARNED.get(node.op_type, ()):
+            if position < len(node.input):
+                yield node, position
+
+
+def _fill(tensor: onnx.TensorProto, node: onnx.NodeProto, position: int) -> None:
+    shape, size = tuple(tensor.dims), math.prod(tensor.dims)
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if dtype.kind != "f" or size < _LEAST:
+        return
+    if node.op_type in _NORMS and position in (1, 4):
+        values = np.ones(size)  # scales and variances
+    else:
+        values = np.resize(_tile() * _scale(node, shape), size)
+    filled = numpy_helper.from_array(values.astype(dtype).reshape(shape), tensor.name)
+    tensor.CopyFrom(filled)
+
+
+def _scale(node: onnx.NodeProto, shape: tuple[int, ...]) -> float:
+    if node.op_type == "Add" or len(shape) < 2:
+        return _BIAS
+    if node.op_type == "Gemm":
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        fan_in = shape[1] if transposed else shape[0]
+    elif node.op_type == "MatMul":
+        fan_in = shape[-2]
+    elif node.op_type == "ConvTranspose":
+        fan_in = shape[0] * math.prod(shape[2:])
+    else:
+        fan_in = math.prod(shape[1:])
+    # Signals take on the tile's period, and the repetitions in a wider fan-in add up in phase.
+    return math.sqrt(min(fan_in, _LENGTH)) / fan_in
+
+
+def _tile() -> NDArray[np.float64]:
+    values = np.random.default_rng(0).standard_normal(_LENGTH)
+    values -= values.mean()
+    return np.asarray(values / np.sqrt(np.mean(values**2)))

@@ -1,0 +1,55 @@
+"""From candidates to a front: what a run's kit measured takes the place of predictions."""
+
+from pathlib import Path
+
+from hwsearch.run.finish import Finisher
+from hwsearch.run.folder import TRIALS, Run
+from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
+from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.setup import check_same, prepare
+from hwsearch.run.timings import read_timings
+from hwsearch.supernets.base import Supernet
+from hwsearch.trials_sqlite import SqliteStore
+
+
+def confirm(
+    folder: str | Path,
+    timings: str | Path,
+    *,
+    net: Supernet | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Turn the candidates of a run into a front by what its kit measured; again is harmless.
+
+    Args:
+        folder: Of the run.
+        timings: The file that the run's kit wrote on the device.
+        net: For a supernet that cannot be loaded by its recorded name.
+        progress: Told of phases and steps.
+
+    Returns:
+        The run, with a front.
+
+    Raises:
+        InputError: The folder is no run, the file is not complete, was changed, or is of another
+            kit, run or device, or supernet and data are no longer the same. The run stays as it
+            was.
+        InfeasibleError: Nothing satisfies the constraints as measured; the text says what came
+            closest.
+    """
+    run = Run(folder)
+    read = read_timings(run.folder / KIT, Path(timings))
+    progress = progress or Silent()
+    setup = prepare(run.config, net)
+    setup.read(progress)
+    check_same(run.folder, run.recorded, setup.recorded())
+    with SqliteStore(run.folder / TRIALS) as store:
+        try:
+            finisher = Finisher(setup, setup.evaluator(store), run.folder / SUBNETS, progress)
+            for key, reason in read.failed.items():
+                progress.note(f"{key} leaves the candidates: {reason}")
+            rows = finisher.confirm(read.remember(store), read.manifest)
+        finally:
+            setup.device.close()
+    write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title)
+    return run

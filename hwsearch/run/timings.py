@@ -1,0 +1,97 @@
+"""What comes back from a run's kit, checked and turned into measurements."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwsearch.devices.fingerprint import digest
+from hwsearch.errors import InputError
+from hwsearch.kit.archive import read_manifest
+from hwsearch.kit.manifest import CONFIRM, Manifest
+from hwsearch.kit.results import KitFacts, check_complete, check_of_kit, read_results
+from hwsearch.run.evaluation import LATENCY, latency_measurement
+from hwsearch.tables import LatencyTable
+from hwsearch.trials import Measurement, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Latencies of a run's candidates, measured by its kit.
+
+    Attributes:
+        manifest: Of the kit.
+        table: What was measured, and where.
+        facts: What the file says of its kit.
+        where: The file, for messages.
+    """
+
+    manifest: Manifest
+    table: LatencyTable
+    facts: KitFacts
+    where: str
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Key -> why that candidate has no latency."""
+        return self.facts.failed
+
+    def remember(self, store: Store) -> dict[str, Measurement]:
+        """Add the latencies to the store, once, and return them by key.
+
+        Raises:
+            InputError: A number is missing, zero, negative or not finite, or a candidate is no
+                trial of the run.
+        """
+        context = (
+            f"{self.table.device} {digest(self.table.fingerprint)} kit={self.manifest.digest} "
+            f"timings={self.facts.content[:12]}"
+        )
+        measured = {
+            key: latency_measurement(key, self.facts.latency(key, self.where), context, "confirm")
+            for key in self.facts.latencies
+        }
+        store.add_all(
+            each
+            for key, each in measured.items()
+            if store.find(key, LATENCY, context, "confirm") is None
+        )
+        return measured
+
+
+def read_timings(kit: Path, path: Path) -> Timings:
+    """Read the timings of a run's candidates.
+
+    Args:
+        kit: The kit in the run's folder.
+        path: What it wrote on the device.
+
+    Raises:
+        InputError: It is no such file, is not complete, was changed, or is of another kit, device
+            or machine.
+    """
+    where = repr(str(path))
+    table, facts = read_results(path)
+    if facts.purpose != CONFIRM:
+        raise InputError(
+            f"{where} is a table to predict from, and no timings of candidates; search with it by "
+            f"'hwsearch search --device kit:{path}'"
+        )
+    if not kit.is_file():
+        raise InputError(
+            f"there is no kit {str(kit)!r}, so that {where} confirms nothing; only a search by "
+            "'--device kit:TABLE.json' leaves one"
+        )
+    manifest = read_manifest(kit)
+    if facts.run != manifest.run:
+        raise InputError(
+            f"{where} holds timings of another run ({facts.run or 'none'}, this is "
+            f"{manifest.run}); give what {kit} wrote"
+        )
+    check_of_kit(facts, manifest, where)
+    check_complete(facts, path)
+    measured_on = (table.device, digest(table.fingerprint))
+    if measured_on != (manifest.device, manifest.fingerprint):
+        raise InputError(
+            f"{where} was measured on {' '.join(measured_on)}, and the run's table on "
+            f"{manifest.device} {manifest.fingerprint}: they do not compare; run the kit there"
+        )
+    return Timings(manifest=manifest, table=table, facts=facts, where=where)

@@ -1,0 +1,27 @@
+import pytest
+
+import hwsearch
+import tests.run.search_parts as parts
+from tests.kit import bare, kit_parts
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """A Python with numpy and onnxruntime alone."""
+    return bare.make_python(tmp_path_factory.mktemp("bare") / "env")
+
+
+@pytest.fixture(scope="session")
+def real_kit(tmp_path_factory):
+    """A kit as anybody makes one, of few models that are measured quickly."""
+    path = tmp_path_factory.mktemp("kit") / "kit.pyz"
+    hwsearch.make_kit(parts.NET, path, subnets=8, settings=kit_parts.QUICK)
+    return path
+
+
+@pytest.fixture(scope="session")
+def scripted_kit(tmp_path_factory):
+    """A kit that measures by script."""
+    path = tmp_path_factory.mktemp("scripted") / "kit.pyz"
+    kit_parts.scripted_kit(path)
+    return path

@@ -1,0 +1,59 @@
+"""Kits for tests: of a miniature supernet, measured quickly or by script."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import tests.run.search_parts as parts
+from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.export.model import to_onnx
+from hwsearch.kit.build import Subject, empty_manifest, write_kit
+from hwsearch.kit.manifest import NAME, TABLE
+from hwsearch.supernets.zoo import load_supernet
+
+QUICK = MeasureSettings(
+    half_width=0.5,
+    seconds_per_model=0.1,
+    first_look=5,
+    burst_s=0.002,
+    warmup_floor_s=0.0,
+    warmup_ceiling_s=0.1,
+)
+SCRIPTED = {"scripted": "hwsearch.devices.scripted:DEVICE"}
+SUBNETS = 12
+
+
+def supernet():
+    return load_supernet(parts.NET)
+
+
+def scripted_kit(path, n=SUBNETS, **stated):
+    """A kit that measures on the scripted device; what else its manifest states may be given."""
+    net = supernet()
+    archs = net.space.sample_spread(n, seed=0)
+    empty = replace(empty_manifest(net, TABLE, QUICK), **{"devices": SCRIPTED, **stated})
+    subjects = [Subject(arch=arch, model=to_onnx(net, arch)) for arch in archs]
+    return write_kit(net, subjects, path, empty)
+
+
+def rewritten(kit, path, change):
+    """A copy of a kit in which ``change(name, content)`` gives each member's content, or None."""
+    with zipfile.ZipFile(kit) as before, zipfile.ZipFile(path, "w") as after:
+        for name in before.namelist():
+            content = change(name, before.read(name))
+            if content is not None:
+                after.writestr(name, content)
+    return path
+
+
+def with_manifest(kit, path, change):
+    """A copy of a kit whose manifest went through ``change(record)``."""
+
+    def changed(name, content):
+        if name != NAME:
+            return content
+        record = json.loads(content)
+        change(record)
+        return json.dumps(record)
+
+    return rewritten(kit, path, changed)
