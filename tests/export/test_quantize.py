@@ -57,8 +57,12 @@ def test_every_family_converts(name, how, exported_of):
     buffers = {name for name, _ in exported.subnet.named_buffers()}
     assert count_macs(converted) == count_macs(model)
     assert count_params(converted, buffers) == count_params(model, buffers)
-    taken = {name for node in converted.graph.node for name in node.input}
-    assert {weight.name for weight in converted.graph.initializer} <= taken
+    graph = converted.graph
+    taken = {name for node in graph.node for name in node.input} | {
+        value.name for value in graph.output
+    }
+    assert {weight.name for weight in graph.initializer} <= taken
+    assert all(taken.intersection(node.output) for node in graph.node)
     inputs = probe_inputs(spec.inputs, seed=101)
     ours = run(converted, inputs)
     reference = run(model, inputs)
