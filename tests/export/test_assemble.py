@@ -8,7 +8,6 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from conftest import write_artifact
 from networks import IMAGE, One, promised
 from networks import with_statistics as random_statistics
 from torch import nn
@@ -24,6 +23,7 @@ from hwsearch.export.trace import trace
 from hwsearch.export.verify import verify_export
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family, supernet_names
+from tests.export.conftest import write_artifact
 
 CHAINS = [name for name in supernet_names() if load_family(name).tiny().blocks is not None]
 CHAINS = [name for name in CHAINS if name != "test-tokens"]

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import write_artifact
 from networks import export, promised
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
@@ -22,6 +21,7 @@ from hwsearch.export.probe import disagreement, labels_agree, probe_inputs
 from hwsearch.export.verify import check_probe, run_infer, verify_artifact, verify_export
 from hwsearch.files import sha256_of
 from hwsearch.supernets.base import InputSpec, TensorSpec
+from tests.export.conftest import write_artifact
 
 NAME = "test-images"
 
