@@ -67,10 +67,9 @@ def choose(net: Supernet, n: int) -> Architectures:
     if net.blocks(space.smallest()[0]) is None:
         return choose_subnets(space, n, partial(net.exact, "bytes"), seed=0)
     index = ChainIndex(space, net.blocks)
-    for repeats in (2, 1):
-        covering = covering_subnets(index, index.specs, repeats=repeats, seed=0)[:n]
-        if len(covering) <= n // 2:
-            break
+    covering = covering_subnets(index, index.specs, repeats=2, seed=0)
+    if len(covering) > n // 2:
+        covering = covering_subnets(index, index.specs, repeats=1, seed=0)[:n]
     left = n - len(covering)
     if not left:
         return covering
