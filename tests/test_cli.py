@@ -22,7 +22,7 @@ from hwsearch.cli import app
 from hwsearch.supernets.zoo import load_supernet
 
 COMMANDS = ["search", "resume", "front", "export", "verify", "measure", "devices", "supernets"]
-COMMANDS += ["import"]
+COMMANDS[-1:] = ["profile", "kit", "confirm", "supernets", "import"]
 SMALL = ["--supernet", "test-images", "--device", "scripted"]
 SMALL += ["--data", "hwsearch_test_plugin:image_task", "--budget", "8", "--tactic", "random"]
 MAIN = "from hwsearch.cli import main; main()"
