@@ -211,13 +211,17 @@ class _Job:
         }
 
     def cover(self, specs: Sequence[BlockSpec], n: int | None) -> Architectures:
-        """Choose the subnets in which specs are measured."""
-        cover = covering_subnets(self.index, specs, repeats=REPEATS, seed=self.seed)
+        """Choose the subnets in which specs are measured.
+
+        The smallest and the largest one are among them: between subnets of one depth, what every
+        node adds cannot be told from what every run adds.
+        """
+        repeats = REPEATS
+        cover = self._cover(specs, repeats)
         if n is None:
             return cover
         if n > len(cover):
-            repeats = math.ceil(REPEATS * n / len(cover))
-            cover = covering_subnets(self.index, specs, repeats=repeats, seed=self.seed)
+            cover = self._cover(specs, math.ceil(repeats * n / len(cover)))
         place = [self.index.specs.index(spec) for spec in specs]
         held = np.cumsum(self.index.counts(cover)[:, place], axis=0).all(axis=1)
         enough = int(np.argmax(held)) + 1
@@ -227,6 +231,11 @@ class _Job:
                 f"or more, {len(cover)} by default, or restrict the space"
             )
         return cover[:n]
+
+    def _cover(self, specs: Sequence[BlockSpec], repeats: int) -> Architectures:
+        space = self.net.space
+        cover = covering_subnets(self.index, specs, repeats=repeats, seed=self.seed)
+        return Architectures.concatenate([space.smallest(), space.largest(), cover]).unique()
 
     def validating(self, cover: Architectures) -> Architectures:
         """Choose other subnets that the table is compared with."""

@@ -14,6 +14,7 @@ is the noise of measuring them. So profiles are used wherever there are any.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from hwsearch.surrogates.base import FloatArray
 from hwsearch.tables import BlockLatency
 
 _LEAST_MS: Final = 1e-6  # what a runtime has merged into another block still is a block
+_STEADY: Final = 1.0  # how much it counts that the pace is 1, in relative errors of subnets
 _LEANINGS: Final = (0.03, 0.1, 0.3)
 _FOLDS: Final = 8
 _FLOOR: Final = 0.002  # of a subnet's latency, for a block without multiply-accumulates
@@ -93,13 +95,7 @@ def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
         observed: At least one, all profiled. A spec's latency is the median over the blocks of
             that spec.
     """
-    latency = np.array([each.latency_ms for each in observed])
-    total = np.array([sum((each.blocks_ms or {}).values()) for each in observed])
-    n_nodes = np.array([sum((each.nodes or {}).values()) for each in observed])
-    # latency = total - cost per node x nodes + overhead, relative to the latency.
-    columns = np.stack([n_nodes / latency, -1.0 / latency], axis=1)
-    per_node_ms, overhead_ms = _non_negative_pair(columns, total / latency - 1.0)
-    overhead_ms = min(overhead_ms, 0.5 * latency.min())
+    per_node_ms, overhead_ms = _profiling_costs(observed)
     seen: dict[BlockSpec, list[tuple[int, float]]] = {}
     for number, each in enumerate(observed):
         times, nodes = each.blocks_ms or {}, each.nodes or {}
@@ -140,6 +136,23 @@ def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) ->
     return BlockTimes(blocks=blocks, overhead_ms=float(latencies[-1]), method="least squares")
 
 
+def _profiling_costs(observed: Sequence[Observed]) -> tuple[float, float]:
+    """What the profiler adds to every node, and what a run costs besides its nodes, in ms.
+
+    A profiled total is ``pace x (latency - overhead) + cost x nodes``: the machine need not have
+    had the same pace in both, though it is not likely to differ much.
+    """
+    latency = np.array([each.latency_ms for each in observed])
+    total = np.array([sum((each.blocks_ms or {}).values()) for each in observed])
+    nodes = np.array([sum((each.nodes or {}).values()) for each in observed])
+    columns = np.stack([np.ones(len(observed)), nodes / latency, -1.0 / latency], axis=1)
+    pace, cost, overhead = few_non_negative(
+        np.concatenate([columns, [[_STEADY, 0.0, 0.0]]]), np.append(total / latency, _STEADY)
+    )
+    pace = max(pace, 0.1)
+    return float(cost), float(min(overhead / pace, 0.5 * latency.min()))
+
+
 def _block_latency(values: Sequence[tuple[int, float]]) -> BlockLatency:
     times = np.array([time for _, time in values])
     return BlockLatency(
@@ -159,15 +172,28 @@ def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> Floa
     return expected
 
 
-def _non_negative_pair(columns: FloatArray, target: FloatArray) -> tuple[float, float]:
-    """Solve a non-negative least squares of two columns (n, 2), without scipy: kits have none."""
-    both = np.linalg.lstsq(columns, target, rcond=None)[0]
-    norms = np.maximum((columns**2).sum(axis=0), np.finfo(np.float64).tiny)
-    single = np.diag(np.maximum(columns.T @ target / norms, 0.0))
-    # Where the solution of both is negative, the best one has one of the two at 0.
-    candidates = [both] if (both >= 0).all() else list(single)
-    best = min(candidates, key=lambda each: float(np.sum((columns @ each - target) ** 2)))
-    return float(best[0]), float(best[1])
+def few_non_negative(columns: FloatArray, target: FloatArray) -> FloatArray:
+    """Solve a non-negative least squares of few columns, without scipy: kits have none.
+
+    The best solution is the plain one of the columns that it does not leave at 0, so that of all
+    choices of columns with a non-negative plain solution the one of least error is it.
+
+    Args:
+        columns: (n, n_columns).
+        target: (n,).
+
+    Returns:
+        (n_columns,), not negative.
+    """
+    best, least = np.zeros(columns.shape[1]), float(target @ target)
+    for chosen in product([False, True], repeat=columns.shape[1]):
+        solution = np.zeros(columns.shape[1])
+        kept = np.array(chosen)
+        solution[kept] = np.linalg.lstsq(columns[:, kept], target, rcond=None)[0]
+        error = float(np.sum((columns @ solution - target) ** 2))
+        if (solution >= 0).all() and error < least:
+            best, least = solution, error
+    return best
 
 
 def _solved(rows: FloatArray, leaning: float) -> FloatArray:

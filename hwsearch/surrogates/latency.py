@@ -7,6 +7,8 @@ mix, and the logarithm of that multiple is linear in the encoding; see `RatioMod
 measured subnets the correction is small, and with none the only table is believed as it is.
 """
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -26,6 +28,10 @@ from hwsearch.tables import LatencyTable
 FORMAT: Final = 1
 _UNMEASURED: Final = 0.1  # a table is believed to so much where nothing was measured
 _RIDGE: Final = 0.02
+_UNREADABLE: Final = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _NORMAL_95: Final = 1.959964
 
 
@@ -149,7 +155,8 @@ class LatencyPredictor:
             InputError: There is no such file, or it is none of these.
         """
         try:
-            with np.load(path, allow_pickle=False) as found:
+            with Path(path).open("rb") as file:
+                found = np.load(file, allow_pickle=False)
                 arrays = {name: found[name] for name in found.files}
             if int(arrays["format"]) != FORMAT:
                 raise InputError(f"{str(path)!r} has format {arrays['format']}, not {FORMAT}")
@@ -167,7 +174,7 @@ class LatencyPredictor:
             ratio = predictor._ratio = RatioModel(space)
             ratio.weights_, ratio.centres_ = arrays["weights"], arrays["centres"]
             ratio.covariance_, ratio.noise_ = arrays["covariance"], float(arrays["noise"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except _UNREADABLE as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
