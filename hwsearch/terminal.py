@@ -102,7 +102,7 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
         columns.append(("macs", "MACs"))
     for _, title in columns:
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", min_width=len("knee"))
     for row in front.to_dict("records"):
         cells = [("~" if n in predicted else "") + _cell(row, n) for n, _ in columns]
         table.add_row(str(row["key"]), *cells, "knee" if row["key"] == knee else "")

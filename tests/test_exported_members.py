@@ -10,7 +10,7 @@ PROMISED = {
     "Choice", "SearchSpace", "Architecture", "Architectures", "Objective", "Constraint",
     "optimize", "Optimizer", "Predictor", "load_supernet", "supernet_names", "import_checkpoint",
     "load_task", "Task", "Metric", "Samples", "to_onnx", "load_device", "measure", "search",
-    "resume", "Run", "HwsearchError", "InputError", "InfeasibleError",
+    "resume", "confirm", "Run", "make_kit", "HwsearchError", "InputError", "InfeasibleError",
 }  # fmt: skip
 
 

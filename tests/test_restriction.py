@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsearch.errors import InputError
-from hwsearch.restriction import one_or_several, parse_freeze, parse_only, restricted
+from hwsearch.restriction import one_or_several, parse_freeze, parse_only, restricted, widened
 from hwsearch.space import Choice, SearchSpace
 from tests.test_space import spaces
 
@@ -222,6 +222,13 @@ def test_what_is_left_are_the_architectures_that_satisfy_the_rules(case):
     assert part.size == len(found) == len(satisfying)
     assert {arch.key: dict(arch) for arch in found} == {a.key: dict(a) for a in satisfying}
     assert space.architectures(found).ids == found.ids
+    assert widened(found, space) == space.architectures(found)
     assert set(part.architectures(satisfying).ids) == set(found.ids)
     assert part.largest().ids[0] in {arch.key for arch in satisfying}
     assert set(part.sample(20, seed=0).ids) <= {arch.key for arch in satisfying}
+
+
+def test_an_architecture_of_another_space_cannot_be_widened():
+    other = SearchSpace([Choice("width", (1, 2))])
+    with pytest.raises(InputError, match="unknown choice 'width'"):
+        widened(other.smallest(), SPACE)

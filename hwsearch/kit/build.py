@@ -89,19 +89,24 @@ def build_kit(
 
 def empty_manifest(net: Supernet, purpose: str, settings: MeasureSettings) -> Manifest:
     """Return the manifest of a kit for a supernet before it has models."""
-    points = entry_points(group=GROUP)
-    ours = f"{hwsearch.__name__}.{SHIPPED_FOLDER}."
     return Manifest(
         purpose=purpose,
         supernet=net.card.name,
         space=net.full_space.digest,
         anchor=anchor_digest(),
-        devices={p.name: p.value for p in sorted(points) if p.value.startswith(ours)},
+        devices=device_entries(),
         specs=(),
         models=(),
         settings=asdict(settings),
         version=hwsearch.__version__,
     )
+
+
+def device_entries() -> dict[str, str]:
+    """Return name -> ``module:attribute`` of the devices whose code gets into a kit."""
+    ours = f"{hwsearch.__name__}.{SHIPPED_FOLDER}."
+    points = sorted(entry_points(group=GROUP))
+    return {point.name: point.value for point in points if point.value.startswith(ours)}
 
 
 def write_kit(net: Supernet, subjects: Iterable[Subject], out: Path, empty: Manifest) -> Manifest:

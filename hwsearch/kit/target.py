@@ -65,7 +65,10 @@ def load_device(spec: str, manifest: Manifest) -> Device:
     factory = cast(DeviceFactory, getattr(import_module(module), attribute))
     values = checked_options(factory, options)
     if reason := factory.available():
-        raise InputError(f"device {name!r} cannot be used here: {reason}")
+        raise InputError(
+            f"device {name!r} cannot be used here: {reason} (a kit needs no hwsearch, only the "
+            "runtime itself)"
+        )
     device = factory.create(**values)
     if device.precision != PRECISION:
         raise InputError(

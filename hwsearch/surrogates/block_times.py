@@ -14,7 +14,7 @@ is the noise of measuring them. So profiles are used wherever there are any.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -146,7 +146,7 @@ def _profiling_costs(observed: Sequence[Observed]) -> tuple[float, float]:
     total = np.array([sum((each.blocks_ms or {}).values()) for each in observed])
     nodes = np.array([sum((each.nodes or {}).values()) for each in observed])
     columns = np.stack([np.ones(len(observed)), nodes / latency, -1.0 / latency], axis=1)
-    pace, cost, overhead = _non_negative(
+    pace, cost, overhead = few_non_negative(
         np.concatenate([columns, [[_STEADY, 0.0, 0.0]]]), np.append(total / latency, _STEADY)
     )
     pace = max(pace, 0.1)
@@ -172,21 +172,27 @@ def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> Floa
     return expected
 
 
-def _non_negative(columns: FloatArray, target: FloatArray) -> FloatArray:
-    """Solve a non-negative least squares of a few columns (n, k), without scipy: kits have none.
+def few_non_negative(columns: FloatArray, target: FloatArray) -> FloatArray:
+    """Solve a non-negative least squares of few columns, without scipy: kits have none.
 
-    The solution is an ordinary one of those columns that it does not leave at 0, so that the best
-    of all choices of columns is looked for.
+    The best solution is the plain one of the columns that it does not leave at 0, so that of all
+    choices of columns with a non-negative plain solution the one of least error is it.
+
+    Args:
+        columns: (n, n_columns).
+        target: (n,).
+
+    Returns:
+        (n_columns,), not negative.
     """
-    n_columns = columns.shape[1]
-    best, least = np.zeros(n_columns), float(target @ target)
-    for size in range(1, n_columns + 1):
-        for chosen in map(list, combinations(range(n_columns), size)):
-            solution = np.zeros(n_columns)
-            solution[chosen] = np.linalg.lstsq(columns[:, chosen], target, rcond=None)[0]
-            error = float(np.sum((columns @ solution - target) ** 2))
-            if (solution >= 0.0).all() and error < least:
-                best, least = solution, error
+    best, least = np.zeros(columns.shape[1]), float(target @ target)
+    for chosen in product([False, True], repeat=columns.shape[1]):
+        solution = np.zeros(columns.shape[1])
+        kept = np.array(chosen)
+        solution[kept] = np.linalg.lstsq(columns[:, kept], target, rcond=None)[0]
+        error = float(np.sum((columns @ solution - target) ** 2))
+        if (solution >= 0).all() and error < least:
+            best, least = solution, error
     return best
 
 

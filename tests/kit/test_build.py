@@ -14,8 +14,7 @@ from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.build import EMPTY, STAND_INS
 from tests.kit import kit_parts
 
-ALLOWED = {"numpy", "hwsearch", "onnxruntime"}
-OPTIONAL = {"openvino", "tensorrt", "cuda", "pynvml", "onnx", "pandas"}
+ALLOWED = {"numpy", "hwsearch"}  # a runtime is imported by a worker process alone
 
 
 # Of the standard library, what came after Python 3.10.
@@ -53,16 +52,24 @@ def test_the_measuring_code_is_the_engines_own(real_kit):
         assert archive.read(f"hwsearch/devices/{ANCHOR_FILE}") == anchor_bytes()
 
 
-def test_every_module_in_it_imports_what_a_device_has(real_kit):
+def test_what_the_kit_and_its_devices_import_is_in_it_or_on_the_device(real_kit):
     inside = sources(real_kit)
-    modules = {n.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for n in inside}
-    for name, text in inside.items():
-        tree = ast.parse(text, feature_version=(3, 10))
-        for module in imported(tree):
-            top = module.partition(".")[0]
-            assert top in ALLOWED | set(sys.stdlib_module_names) or _of_runtime(name, top), name
-            if top == "hwsearch":
-                assert module in modules, f"{name} imports {module}"
+    trees = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): ast.parse(text)
+        for name, text in inside.items()
+    }
+    devices = [value.partition(":")[0] for value in read_manifest(real_kit).devices.values()]
+    waiting, seen = ["hwsearch.kit.target", "hwsearch.devices.worker", *devices], set()
+    while waiting:
+        module = waiting.pop()
+        assert module in trees
+        seen.add(module)
+        for found in imported(trees[module]):
+            top = found.partition(".")[0]
+            assert top in ALLOWED | set(sys.stdlib_module_names), f"{module} imports {found}"
+            if top == "hwsearch" and found not in seen:
+                waiting.append(found)
+    assert "hwsearch.devices.protocol" in seen
 
 
 def test_every_module_in_it_is_for_python_3_10(real_kit):
@@ -86,11 +93,6 @@ def _run_on_import_or_later(tree):
         yield node
         hidden = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         waiting += [] if hidden else ast.iter_child_nodes(node)
-
-
-def _of_runtime(name, top):
-    """Whether a module is imported in a worker process alone, by the runtime that needs it."""
-    return name.endswith("_runtime.py") and top in OPTIONAL
 
 
 def test_equal_kits_are_equal_files(real_kit, tmp_path):

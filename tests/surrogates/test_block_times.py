@@ -1,9 +1,16 @@
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 
 from hwsearch.chains import ChainIndex
 from hwsearch.space import Architectures
-from hwsearch.surrogates.block_times import Observed, from_profiles, from_subnets, split_nodes
+from hwsearch.surrogates.block_times import (
+    Observed,
+    few_non_negative,
+    from_profiles,
+    from_subnets,
+    split_nodes,
+)
 from hwsearch.surrogates.subnet_design import covering_subnets
 from tests.chained import SPACE, blocks
 
@@ -123,3 +130,11 @@ def test_one_subnet_is_split_by_its_work(index, truth):
     found = from_subnets([only], macs)
     total = found.overhead_ms + sum(found.blocks[spec].latency_ms for _, spec in only.chain)
     assert total == pytest.approx(only.latency_ms, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_few_columns_are_solved_as_scipy_does(seed):
+    rng = np.random.default_rng(seed)
+    columns, target = rng.standard_normal((12, 3)), rng.standard_normal(12)
+    expected, _ = nnls(columns, target)
+    assert few_non_negative(columns, target) == pytest.approx(expected, abs=1e-12)
