@@ -24,7 +24,7 @@ from scipy.optimize import nnls
 import hwsearch
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import Device
-from hwsearch.run.profile import Accuracy, load_for_latency, make_table
+from hwsearch.run.profile import Accuracy, load_for_latency, make_table, shuffled
 from hwsearch.run.profile_notes import Notes
 from hwsearch.run.profile_steps import measure_subnets
 from hwsearch.space import Architectures
@@ -184,16 +184,19 @@ def run(name: str, specs: Sequence[str], work: Path, progress: TerminalProgress)
         tables = [bench.table(device) for device in devices]
         sums = [LatencyPredictor(net.space, bench.index, table).predict_mean for table in tables]
         seen = Architectures.concatenate([subnets_of(table, net).archs for table in tables])
-        archs = choose_subnets(net.space, UNSEEN, sums[0], seed=7, exclude=seen.unique())
+        chosen = choose_subnets(net.space, UNSEEN, sums[0], seed=7, exclude=seen.unique())
+        archs = shuffled(chosen, 9)
         unseen = [
-            bench.measured(device, archs if device is devices[0] else archs[::2], "unseen")
+            bench.measured(
+                device, archs if device is devices[0] else shuffled(chosen[::2], 10), "unseen"
+            )
             for device in devices
         ]
         few = []
         for place, device in enumerate(devices):
             size = sums[place - 1]  # of another device: this one is new
-            chosen = choose_subnets(net.space, FEW, size, seed=8, exclude=archs)
-            few.append(bench.measured(device, chosen, "few"))
+            ten = choose_subnets(net.space, FEW, size, seed=8, exclude=archs)
+            few.append(bench.measured(device, shuffled(ten, 11), "few"))
     finally:
         for device in devices:
             device.close()

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-import hwsearch
 from hwsearch.cli.app import AsJson, app, err, out, reporting
 from hwsearch.terminal import TerminalProgress
 
@@ -38,10 +37,11 @@ def profile(
 ) -> None:
     """Measure every block of a supernet on a device: a latency table."""
     from hwsearch.data import user_data
+    from hwsearch.devices import load_device
     from hwsearch.run.profile import accuracy, load_for_latency, make_table
     from hwsearch.tables import FOLDER, file_name
 
-    chosen = hwsearch.load_device(device)
+    chosen = load_device(device)
     net = load_for_latency(supernet, checkpoint).restrict(freeze or (), only or ())
     path = out_file or user_data() / FOLDER / file_name(net.card.name, chosen.slug)
     try:

@@ -160,6 +160,15 @@ def make_table(
     return table
 
 
+def shuffled(archs: Architectures, seed: int) -> Architectures:
+    """Return architectures in random order.
+
+    Those of one size measured together would make the machine's mood at that time look like an
+    effect of size.
+    """
+    return archs[np.random.default_rng(seed).permutation(len(archs))]
+
+
 def accuracy(table: LatencyTable, net: Supernet) -> Accuracy | None:
     """Compare a table with the subnets that it was validated on; None where it has none."""
     checked = [subnet for subnet in table.subnets if subnet.purpose == "validate"]
@@ -239,13 +248,14 @@ class _Job:
 
     def validating(self, cover: Architectures) -> Architectures:
         """Choose other subnets that the table is compared with."""
-        return choose_subnets(
+        chosen = choose_subnets(
             self.net.space,
             VALIDATING,
             lambda archs: self.index.counts(archs) @ self.index.macs,
             seed=self.seed + 1,
             exclude=cover,
         )
+        return shuffled(chosen, self.seed)
 
     def table(self, before: LatencyTable | None, notes: list[tuple[str, Note]]) -> LatencyTable:
         """Make the table of what was measured, with what was there before."""

@@ -197,6 +197,6 @@ def test_latencies_that_are_none_are_refused(wrong, index):
 def test_lengths_and_spaces_that_differ_are_refused(index):
     with pytest.raises(InputError, match="do not fit 5 architectures"):
         LatencyPredictor(SPACE, index).fit(SEEN[:5], np.ones(4))
+    part = SPACE.restrict({"depth": [1]})
     with pytest.raises(InputError, match="another space"):
-        part = SPACE.restrict({"depth": [1]})
         LatencyPredictor(SPACE, index).fit(part.sample(5, 0), np.ones(5))
