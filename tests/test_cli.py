@@ -21,8 +21,8 @@ import hwsearch
 from hwsearch.cli import app
 from hwsearch.supernets.zoo import load_supernet
 
-COMMANDS = ["search", "resume", "front", "export", "verify", "measure", "devices", "supernets"]
-COMMANDS[-1:] = ["profile", "kit", "confirm", "supernets", "import"]
+COMMANDS = ["search", "resume", "front", "export", "verify", "measure", "devices", "profile"]
+COMMANDS += ["kit", "confirm", "supernets", "import"]
 SMALL = ["--supernet", "test-images", "--device", "scripted"]
 SMALL += ["--data", "hwsearch_test_plugin:image_task", "--budget", "8", "--tactic", "random"]
 MAIN = "from hwsearch.cli import main; main()"
