@@ -1,4 +1,4 @@
-"""A search for a machine that is elsewhere: candidates, a second kit, and a front by its timings."""
+"""A search for a machine that is elsewhere: candidates, a second kit, a front by its timings."""
 
 import json
 import shutil
