@@ -43,7 +43,7 @@ def profile(
 
     chosen = load_device(device)
     net = load_for_latency(supernet, checkpoint).restrict(freeze or (), only or ())
-    path = out_file or user_data() / FOLDER / file_name(net.card.name, chosen.slug)
+    path = out_file or user_data() / FOLDER / file_name(net.family, chosen.slug)
     try:
         with TerminalProgress(err if as_json else out) as progress:
             table = make_table(net, chosen, path, subnets=subnets, progress=progress)

@@ -91,7 +91,7 @@ def empty_manifest(net: Supernet, purpose: str, settings: MeasureSettings) -> Ma
     """Return the manifest of a kit for a supernet before it has models."""
     return Manifest(
         purpose=purpose,
-        supernet=net.card.name,
+        supernet=net.family,
         space=net.full_space.digest,
         anchor=anchor_digest(),
         devices=device_entries(),

@@ -29,7 +29,7 @@ class TableLatency:
     """
 
     def __init__(self, net: Supernet, table: LatencyTable) -> None:
-        table.check_made_for(net.card.name, net.full_space.digest, where="what the kit measured")
+        table.check_made_for(net.family, net.full_space.digest, where="what the kit measured")
         if len(table.subnets) < FEWEST:
             raise InputError(
                 f"the kit's table holds {len(table.subnets)} subnets, and latencies are predicted "

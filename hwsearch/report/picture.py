@@ -42,6 +42,8 @@ def draw_front(
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    # A front that was confirmed elsewhere is measured, and the other trials still are not.
+    predicted = ", ".join(f"{o.name} predicted" for o in objectives if o.source == "predicted")
     done = trials[trials["state"] == "done"]
     if up.name in done and (across is None or across.name in done):
         axes.scatter(
@@ -51,7 +53,7 @@ def draw_front(
             color=GREY,
             alpha=0.7,
             linewidths=0,
-            label=f"trials ({len(done)})",
+            label=f"trials ({len(done)}){predicted and ', '}{predicted}",
         )
     _draw_members(axes, front, across, up)
     if len(objectives) > 1 and len(front) > 2:

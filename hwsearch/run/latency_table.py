@@ -59,13 +59,13 @@ def with_recorded_table(setup: Setup, folder: Path, recorded: Mapping[str, Any])
 def _paths(setup: Setup) -> list[Path]:
     if LATENCY not in setup.measured:
         return []
-    return find_tables(setup.net.card.name, setup.device.slug)
+    return find_tables(setup.net.family, setup.device.slug)
 
 
 def _with_table(setup: Setup, path: Path) -> Setup:
     net, device = setup.net, setup.device
     table = LatencyTable.load(path)
-    table.check_made_for(net.card.name, net.full_space.digest, device.spec, where=repr(str(path)))
+    table.check_made_for(net.family, net.full_space.digest, device.spec, where=repr(str(path)))
     index = ChainIndex(net.space, net.blocks)
     rules = [*(f"--only '{r}'" for r in net.only), *(f"--freeze '{r}'" for r in net.freeze)]
     table.check_covers(index.specs, " ".join(rules))

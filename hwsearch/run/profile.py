@@ -186,7 +186,7 @@ def _table_there(net: Supernet, device: Device, path: Path) -> LatencyTable | No
     if not path.exists():
         return None
     table = LatencyTable.load(path)
-    table.check_made_for(net.card.name, net.full_space.digest, device.spec, where=repr(str(path)))
+    table.check_made_for(net.family, net.full_space.digest, device.spec, where=repr(str(path)))
     now = device.fingerprint()
     if dict(table.fingerprint) != now:
         changed = [
@@ -213,7 +213,7 @@ class _Job:
     def identity(self) -> dict[str, Any]:
         """What measurements must agree in."""
         return {
-            "supernet": self.net.card.name,
+            "supernet": self.net.family,
             "space": self.net.full_space.digest,
             "device": self.device.spec,
             "fingerprint": self.device.fingerprint(),
@@ -263,7 +263,7 @@ class _Job:
         times = self._block_times([note for _, note in notes if note.subnet.purpose == "cover"])
         anchor = [subnet.latency_ms / subnet.ratio for subnet in subnets]
         table = LatencyTable(
-            supernet=self.net.card.name,
+            supernet=self.net.family,
             space=self.net.full_space.digest,
             device=self.device.spec,
             slug=self.device.slug,

@@ -116,7 +116,7 @@ def prepare(config: RunConfig, net: Supernet | None = None) -> Setup:
     net = net if net is not None else load_supernet(config.supernet, config.checkpoint)
     net = net.with_rules(config.freeze, config.only)
     spec = net.input_spec(net.space.smallest()[0])
-    task = load_task(config.data, spec, str(net.card.facts.get("family", net.card.name)))
+    task = load_task(config.data, spec, net.family)
     check_names(net, task)
     check_shapes(net, task)
     if net.recalibrate and task.calibration is None:

@@ -183,6 +183,11 @@ class Supernet:
         return is_random(self.checkpoint)
 
     @property
+    def family(self) -> str:
+        """The registered name of its family, also where its checkpoint was imported by another."""
+        return str(self.card.facts.get("family", self.card.name))
+
+    @property
     def weights(self) -> str:
         """Which weights these are, in a word: ``random:SEED``, or 16 digits of their digest."""
         return str(self.checkpoint) if self.untrained else self.digest[:16]

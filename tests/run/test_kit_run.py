@@ -1,4 +1,4 @@
-"""A search for a machine that is elsewhere: candidates, a second kit, and a front by its timings."""
+"""A search for a machine that is elsewhere: candidates, a second kit, a front by its timings."""
 
 import json
 import shutil
@@ -295,9 +295,9 @@ class TestTables:
             search(half, tmp_path / "run")
 
     def test_a_device_without_a_file_is_refused(self):
-        with pytest.raises(InputError, match=r"device 'kit' lacks TABLE.json"):
+        with pytest.raises(InputError, match=r"device 'kit' lacks TABLE\.json"):
             hwsearch.load_device("kit")
-        with pytest.raises(InputError, match="there is no file 'none.json'"):
+        with pytest.raises(InputError, match=r"there is no file 'none\.json'"):
             hwsearch.load_device("kit:none.json")
 
     def test_it_measures_nothing_here(self, table, tmp_path):
