@@ -36,6 +36,7 @@ def test_loads_the_same_weights_by_name(checkpoint, home):
     net = load_supernet("mine")
     assert net.digest == original.digest
     assert (net.name, net.card.name, net.checkpoint) == ("mine", "mine", None)
+    assert net.family == original.family == "cifar10-resnet", "what tables and kits go by"
     assert not net.untrained
     assert imported_names() == ["mine"]
     assert imported.folder == home / "supernets" / "mine"
