@@ -316,7 +316,7 @@ class Evaluator:
 
 
 def latency_measurement(
-    key: str, latency: Latency, context: str, purpose: Purpose, **details: float
+    key: str, latency: Latency, context: str, purpose: Purpose, **details: float | str
 ) -> Measurement:
     """Turn a device's answer into a row of the store, with further details."""
     raw: NDArray[Any] = latency.times_ms.reshape(-1)[-RAW_TIMES_KEPT:].astype(np.float32)

@@ -159,6 +159,12 @@ class TestConfirm:
             assert row["latency"] == facts.latencies[row["key"]]["latency_ms"]
             card = json.loads((folder / "subnets" / row["key"] / "card.json").read_text())
             assert "predictions" not in card
+            (stated,) = [
+                m
+                for m in card["measurements"][card["files"]["model.onnx"]]
+                if m["quantity"] == "latency"
+            ]
+            assert stated["details"]["weights"] == "a repeated tile in the same graph"
         assert {p.name for p in (folder / "subnets").iterdir()} == set(front["key"])
         stored = [m for m in run.measurements() if m.purpose == "confirm"]
         assert {m.key for m in stored} == set(facts.latencies)
