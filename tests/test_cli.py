@@ -286,7 +286,13 @@ class TestLists:
         rows = {row["name"]: row for row in json.loads(call("devices", "--json").stdout)}
         assert rows["ort-cpu"]["options"]["threads"]["default"] == 1
         assert rows["scripted"]["missing"] is None
-        assert "threads=1" in call("devices").stdout
+        assert not rows["ort-cpu"]["untested"]
+        assert rows["tensorrt"]["untested"]
+        table = call("devices").stdout
+        assert "threads=1" in table
+        assert "untested on" in table
+        if rows["tensorrt"]["missing"]:
+            assert "[tensorrt]" in "".join(table.split())
 
 
 def refused(result, *parts):

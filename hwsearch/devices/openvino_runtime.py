@@ -27,7 +27,7 @@ class OpenVinoModel:
     def __init__(self, compiled: Any, declared: list[Declared], *, throughput: bool) -> None:
         self._compiled = compiled
         self._throughput = throughput
-        self._runs = 0
+        self._took_s: list[float] = []
         self._before: dict[str, float] = {}
         self._request = compiled.create_infer_request()
         self.inputs = declared
@@ -58,23 +58,25 @@ class OpenVinoModel:
         return {RUN: together}
 
     def _once(self) -> None:
+        start = time.perf_counter()
         self._request.infer()
-        self._runs += 1
-        if self._runs == _UNCOUNTED:
+        self._took_s.append(time.perf_counter() - start)
+        if len(self._took_s) == _UNCOUNTED:
             self._before = self._averages_s()
 
     def profile(self) -> tuple[list[str], NDArray[np.float64]]:
         """Read the profile, in which OpenVINO keeps averages over all runs so far.
 
-        What the first runs took is subtracted; the others are all given their mean.
+        What the first runs took is subtracted, and each of the others is given the mean in
+        proportion to the time that it took as a whole.
         """
-        after_s = self._averages_s()
-        counted = self._runs - _UNCOUNTED
+        after_s, took_s = self._averages_s(), np.array(self._took_s)
+        n_runs = len(took_s)
         # A node below a microsecond on average is listed as not executed.
         before_s = [self._before.get(name, 0.0) for name in after_s]
-        sums = self._runs * np.array([*after_s.values()]) - _UNCOUNTED * np.array(before_s)
-        mean_s = np.maximum(sums / counted, 0.0) + _CUT_S
-        return list(after_s), np.tile(mean_s, (self._runs, 1))
+        sums = n_runs * np.array([*after_s.values()]) - _UNCOUNTED * np.array(before_s)
+        mean_s = np.maximum(sums / (n_runs - _UNCOUNTED), 0.0) + _CUT_S
+        return list(after_s), np.outer(took_s / took_s[_UNCOUNTED:].mean(), mean_s)
 
     def _averages_s(self) -> dict[str, float]:
         return {

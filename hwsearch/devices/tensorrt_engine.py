@@ -5,10 +5,11 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorrt as trt
 
+Loaded = TypeVar("Loaded")
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 """Least and largest shape of each input whose first size is open."""
 
@@ -90,12 +91,19 @@ class Parsed:
 
 
 def kept_engine(
-    build: Callable[[], bytes], content: bytes, shapes: Shapes, *, key: str, folders: list[Path]
-) -> bytes:
-    """Return an engine from the first folder that has it, else build it and keep it.
+    load: Callable[[bytes], Loaded],
+    build: Callable[[], bytes],
+    content: bytes,
+    shapes: Shapes,
+    *,
+    key: str,
+    folders: list[Path],
+) -> Loaded:
+    """Load an engine from the first folder that has a sound one, else build it and keep it.
 
     Args:
-        build: Makes the engine.
+        load: Makes an engine out of its bytes; raises ValueError where they are no good.
+        build: Makes the bytes.
         content: The bytes of the model.
         shapes: What the engine takes.
         key: What else decides an engine: the digest of the device's fingerprint.
@@ -105,12 +113,15 @@ def kept_engine(
     name = f"{hashlib.sha256(text + content).hexdigest()[:16]}.engine"
     for folder in folders:
         if (folder / name).is_file():
-            return (folder / name).read_bytes()
+            try:
+                return load((folder / name).read_bytes())
+            except ValueError:
+                continue  # damaged: built again and replaced
     engine = build()
     for folder in folders:
         if write_whole(folder / name, engine):
             break
-    return engine
+    return load(engine)
 
 
 def write_whole(path: Path, data: bytes) -> bool:

@@ -52,14 +52,14 @@ class TensorRtModel:
     def _execution(self, feeds: Feeds, least: int | None) -> "Execution":
         shapes = open_shapes(self.inputs, feeds, least)
         timings = Path(self._options["engines"]) / "kernels.timing"
-        engine = kept_engine(
+        return kept_engine(
+            Execution,
             lambda: self._parsed.build(shapes, timings),
             self._parsed.content,
             shapes,
             key=self._options["key"],
             folders=self._folders,
         )
-        return Execution(engine)
 
 
 class Execution:

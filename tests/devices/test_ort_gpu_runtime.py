@@ -1,0 +1,98 @@
+"""The half of the ONNX Runtime devices that lies in the worker, with the processor as the GPU."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from hwsearch.devices.ort_gpu_runtime import (
+    RUNTIME,
+    OrtGpuModel,
+    profile_shapes,
+    with_own_engines,
+    with_shapes,
+)
+from hwsearch.devices.ort_tensorrt import tensorrt_provider
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Declared
+from tests.devices import tiny_models
+
+PROCESSOR = [("CPUExecutionProvider", {})]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tiny_models.conv(tmp_path / "a.onnx")
+
+
+def load(path, batch):
+    return OrtGpuModel(str(path), PROCESSOR, memory=("cpu", 0), batch=batch)
+
+
+def test_both_ways_run_the_bound_model(path):
+    model = load(path, 2)
+    ways = model.bind({"image": np.ones((2, 3, 8, 8), np.float32)})
+    assert list(ways) == [ON_DEVICE, END_TO_END]
+    for once in ways.values():
+        for _ in range(3):
+            assert once() is None
+
+
+def test_outputs_are_those_of_onnxruntime(path):
+    image = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
+    expected = onnxruntime.InferenceSession(path).run(None, {"image": image})
+    np.testing.assert_allclose(load(path, None).run({"image": image})[0], expected[0], rtol=1e-6)
+
+
+def test_a_named_batch_is_fixed_in_the_session(path):
+    assert load(path, 4).inputs == [Declared("image", "float32", ("batch", 3, 8, 8))]
+    (fixed,) = load(path, 4)._session.get_inputs()
+    assert fixed.shape == [4, 3, 8, 8]
+    (opened,) = load(path, None)._session.get_inputs()
+    assert opened.shape == ["batch", 3, 8, 8]
+
+
+def test_each_file_and_batch_has_engines_of_its_own(tmp_path):
+    providers = [tensorrt_provider(0, tmp_path), ("CUDAExecutionProvider", {"device_id": "0"})]
+    folders = set()
+    for content, batch in ((b"one", 1), (b"two", 1), (b"one", 8), (b"one", None)):
+        (name, options), other = with_own_engines(providers, content, batch)
+        assert name == "TensorrtExecutionProvider"
+        assert options["trt_timing_cache_path"] == str(tmp_path)
+        assert other == providers[1]
+        folders.add(options["trt_engine_cache_path"])
+    assert len(folders) == 4
+    assert providers[0][1]["trt_engine_cache_path"] == str(tmp_path)
+
+
+def test_shapes_go_from_one_to_the_largest_batch():
+    declared = [
+        Declared("image", "float32", ("batch", 3, 8, 8)),
+        Declared("fixed", "float32", (1, 4)),
+    ]
+    feeds = {"image": np.ones((125, 3, 8, 8)), "fixed": np.ones((1, 4))}
+    shapes = profile_shapes(declared, feeds)
+    assert shapes == {
+        "trt_profile_min_shapes": "image:1x3x8x8",
+        "trt_profile_opt_shapes": "image:125x3x8x8",
+        "trt_profile_max_shapes": "image:125x3x8x8",
+    }
+    assert profile_shapes(declared[1:], feeds) == {}
+    providers = [("TensorrtExecutionProvider", {"device_id": "0"}), *PROCESSOR]
+    tensorrt, processor = with_shapes(providers, shapes)
+    assert tensorrt[1] == {"device_id": "0", **shapes}
+    assert processor == PROCESSOR[0]
+
+
+def test_a_missing_file_is_said(tmp_path):
+    options = {"device_id": 0, "providers": PROCESSOR}
+    with pytest.raises(ValueError, match="there is no file"):
+        RUNTIME.load(str(tmp_path / "none.onnx"), batch=1, options=options)
+
+
+def test_a_silent_fall_back_to_the_processor_is_refused(path, monkeypatch):
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda source, settings, providers: real(source, settings)
+    )
+    providers = [("CUDAExecutionProvider", {"device_id": "0"})]
+    with pytest.raises(ValueError, match="could not start CUDAExecutionProvider and fell back"):
+        OrtGpuModel(str(path), providers, memory=("cuda", 0), batch=1)
