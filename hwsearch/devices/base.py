@@ -93,8 +93,8 @@ class Profile:
     """Where the time of one model's runs goes on one device.
 
     Attributes:
-        nodes_ms: Mean kernel time per run of each executed node of the optimised graph, by the
-            name that the runtime gives it.
+        nodes_ms: Mean kernel time of each executed node of the optimised graph over the middle
+            half of the runs, by the name that the runtime gives it, in the order of execution.
         total_ms: Mean time of a whole run while profiling, which itself costs some.
     """
 

@@ -25,6 +25,8 @@ from hwsearch.tables import BlockLatency
 
 _LEAST_MS: Final = 1e-6  # what a runtime has merged into another block still is a block
 _STEADY: Final = 1.0  # how much it counts that the pace is 1, in relative errors of subnets
+_MOST_PROFILING: Final = 0.3  # of a subnet's profiled time; more is the machine's doing
+_MOST_OVERHEAD: Final = 0.2  # of the smallest subnet's latency
 _LEANINGS: Final = (0.03, 0.1, 0.3)
 _FOLDS: Final = 8
 _FLOOR: Final = 0.002  # of a subnet's latency, for a block without multiply-accumulates
@@ -103,8 +105,14 @@ def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
         scale = (each.latency_ms - overhead_ms) / max(sum(own.values()), _LEAST_MS)
         for name, spec in each.chain:
             seen.setdefault(spec, []).append((number, own[name] * scale))
-    blocks = {spec: _block_latency(values) for spec, values in seen.items()}
-    return BlockTimes(blocks=blocks, overhead_ms=float(overhead_ms), method="profile")
+    # Where one node was disturbed the others of its subnet get too small a share of the latency,
+    # and so do the medians: the sums are brought back to what was measured.
+    median_ms = {spec: float(np.median([ms for _, ms in values])) for spec, values in seen.items()}
+    sums = [max(sum(median_ms[spec] for _, spec in each.chain), _LEAST_MS) for each in observed]
+    latencies = np.array([each.latency_ms for each in observed])
+    missing = float(np.median((latencies - overhead_ms) / sums))
+    blocks = {spec: _block_latency(values, missing) for spec, values in seen.items()}
+    return BlockTimes(blocks=blocks, overhead_ms=overhead_ms, method="profile")
 
 
 def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) -> BlockTimes:
@@ -149,12 +157,13 @@ def _profiling_costs(observed: Sequence[Observed]) -> tuple[float, float]:
     pace, cost, overhead = few_non_negative(
         np.concatenate([columns, [[_STEADY, 0.0, 0.0]]]), np.append(total / latency, _STEADY)
     )
-    pace = max(pace, 0.1)
-    return float(cost), float(min(overhead / pace, 0.5 * latency.min()))
+    most_cost = _MOST_PROFILING * float((total / nodes).min())
+    most_overhead = _MOST_OVERHEAD * float(latency.min())
+    return min(float(cost), most_cost), min(float(overhead / max(pace, 0.1)), most_overhead)
 
 
-def _block_latency(values: Sequence[tuple[int, float]]) -> BlockLatency:
-    times = np.array([time for _, time in values])
+def _block_latency(values: Sequence[tuple[int, float]], factor: float) -> BlockLatency:
+    times = factor * np.array([time for _, time in values])
     return BlockLatency(
         latency_ms=max(float(np.median(times)), _LEAST_MS),
         count=len({number for number, _ in values}),

@@ -14,7 +14,7 @@ from hwsearch.surrogates.block_times import (
 from hwsearch.surrogates.subnet_design import covering_subnets
 from tests.chained import SPACE, blocks
 
-PER_NODE_MS, OVERHEAD_MS = 0.004, 0.05
+PER_NODE_MS, OVERHEAD_MS = 0.004, 0.03
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,24 @@ def test_profiles_from_a_busy_time_are_scaled_to_the_latency(index, truth):
     ]
     latencies = [observed(arch, truth).latency_ms for arch in SPACE.sample(50, 1)]
     assert np.abs(np.array(sums) / latencies - 1).mean() < 0.03
+
+
+def test_a_disturbed_node_does_not_shrink_the_sums(index, truth):
+    rng = np.random.default_rng(0)
+    disturbed = []
+    for arch in measured_in(index):
+        each = observed(arch, truth)
+        hit = str(rng.choice(list(each.blocks_ms)))
+        times = {**each.blocks_ms, hit: each.blocks_ms[hit] + 0.3 * each.latency_ms}
+        fields = {"chain": each.chain, "latency_ms": each.latency_ms, "nodes": each.nodes}
+        disturbed.append(Observed(**fields, blocks_ms=times))
+    found = from_profiles(disturbed)
+    ratios = [
+        (found.overhead_ms + sum(found.blocks[spec].latency_ms for _, spec in each.chain))
+        / each.latency_ms
+        for each in disturbed
+    ]
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.01)
 
 
 def test_counts_and_spread_say_how_well_a_spec_is_known(index, truth):
