@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx import helper
 from torch import Tensor, nn
 
 from hwsearch.blocks import Block
@@ -65,12 +67,29 @@ class BlockGraph:
         learned: Initialisers without numbers, to be filled with a subnet's own tensors.
         folds: The folded norms.
         saved: By how many learned numbers the graph is smaller than the block.
+        links: Block's name, its input, its output -> the graph under the names that it has there.
     """
 
     graph: ir.Graph
     learned: frozenset[str]
     folds: tuple[Fold, ...]
     saved: int
+    links: "dict[tuple[str, str, str | None], Link]" = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Link:
+    """A block's graph in one place of a chain, ready to be written: only numbers are missing.
+
+    Attributes:
+        nodes: In order, under the names that they have in the model.
+        constants: Tensors that are the same for every subnet, by their names in the block.
+        output: Name of the block's output in the model.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    constants: Mapping[str, onnx.TensorProto]
+    output: str
 
 
 _kept: WeakKeyDictionary[Network, dict[Any, BlockGraph]] = WeakKeyDictionary()
@@ -78,7 +97,7 @@ _kept: WeakKeyDictionary[Network, dict[Any, BlockGraph]] = WeakKeyDictionary()
 
 def assemble(
     network: Network, blocks: list[Block] | None, subnet: nn.Module, spec: InputSpec, opset: int
-) -> tuple[ir.Model, int]:
+) -> tuple[onnx.ModelProto, int]:
     """Join the graphs of the blocks, filled with the subnet's tensors.
 
     Args:
@@ -105,18 +124,25 @@ def assemble(
     except TypeError:  # a network that cannot be a key has its blocks traced every time
         kept = {}
     state = dict(_tensors(subnet, ""))
-    start = _value(spec.inputs[0].name, ("batch", *spec.inputs[0].shape))
-    graph = ir.Graph([start], [], nodes=[], opset_imports={"": opset})
-    last, saved = start, 0
+    model = onnx.ModelProto(
+        ir_version=_ir_version(opset), opset_import=[helper.make_opsetid("", opset)]
+    )
+    shape: list[str | int | None] = ["batch", *spec.inputs[0].shape]
+    entry = helper.make_tensor_value_info(spec.inputs[0].name, onnx.TensorProto.FLOAT, shape)
+    model.graph.input.append(entry)
+    last, saved = spec.inputs[0].name, 0
     for block in blocks:
-        block_graph = _block_graph(kept, block, subnet, is_last=block is blocks[-1])
-        last = _append(graph, block, block_graph, last, state)
+        is_last = block is blocks[-1]
+        block_graph = _block_graph(kept, block, subnet, is_last=is_last)
+        link = _link(block_graph, block.name, last, spec.outputs[0] if is_last else None)
+        _append(model.graph, block, block_graph, link, state)
+        last = link.output
         saved += block_graph.saved
-    # The last graph is of just this input size, so that its output's shape holds.
-    output = _block_graph(kept, blocks[-1], subnet, is_last=True).graph.outputs[0]
-    last.name, last.shape, last.type = spec.outputs[0], output.shape, output.type
-    graph.outputs.append(last)
-    return ir.Model(graph, ir_version=_ir_version(opset)), saved
+        if is_last:  # its graph is of just this input size, so that its output's shape holds
+            output = ir.to_proto(block_graph.graph.outputs[0])
+            output.name = last
+            model.graph.output.append(output)
+    return model, saved
 
 
 def _tensors(module: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -214,37 +240,74 @@ def _may_be_weights(constant: ir.TensorProtocol) -> bool:
     return bool(np.issubdtype(array.dtype, np.floating) and np.ptp(array) > 0)
 
 
+def _link(made: BlockGraph, block: str, start: str, end: str | None) -> Link:
+    """Find or make a block's graph under the names of one place: behind a value, maybe the last.
+
+    Writing nodes anew for every subnet would take longer than all else.
+    """
+    key = (block, start, end)
+    if key not in made.links:
+        names = {made.graph.inputs[0]: start}
+        names |= {value: f"{block}.{name}" for name, value in made.graph.initializers.items()}
+        names |= {value: f"{block}{value.name}" for node in made.graph for value in node.outputs}
+        output = made.graph.outputs[0]
+        if end is not None:
+            if output.producer() is None:
+                raise NotAChainError(f"its last block, {block}, does nothing")
+            names[output] = end
+        made.links[key] = Link(
+            nodes=tuple(_renamed(node, block, names) for node in made.graph),
+            constants={
+                name: _tensor(names[value], value.const_value.numpy())
+                for name, value in made.graph.initializers.items()
+                if value.const_value is not None
+            },
+            output=names[output],
+        )
+    return made.links[key]
+
+
+def _renamed(node: ir.Node, block: str, names: Mapping[ir.Value, str]) -> onnx.NodeProto:
+    proto = ir.to_proto(node)
+    proto.name = f"{block}{node.name}"
+    proto.input[:] = ["" if value is None else names[value] for value in node.inputs]
+    proto.output[:] = [names[value] for value in node.outputs]
+    return proto
+
+
 def _append(
-    graph: ir.Graph,
+    graph: onnx.GraphProto,
     block: Block,
     made: BlockGraph,
-    start: ir.Value,
+    link: Link,
     state: Mapping[str, Tensor],
-) -> ir.Value:
-    """Copy a block's nodes behind a value, and return the value that they end in."""
+) -> None:
+    """Add a block's nodes and its tensors, filled with the subnet's numbers."""
     _check_shapes(block, made, state)
-    values: dict[ir.Value, ir.Value] = {made.graph.inputs[0]: start}
+    graph.node.extend(link.nodes)
     folded = dict(_folded(block, made, state))
-    for name, value in made.graph.initializers.items():
-        full_name, tensor = f"{block.name}.{name}", value.const_value
+    for name in made.graph.initializers:
+        full_name = f"{block.name}.{name}"
         if name in folded:
-            tensor = ir.Tensor(folded[name], name=full_name)
+            _fill(graph.initializer.add(), full_name, folded[name])
         elif name in made.learned:
-            tensor = ir.Tensor(state[full_name].detach().numpy(), name=full_name)
-        # Without shape and type of its own: those of the tensor would stand in the file twice.
-        values[value] = ir.Value(name=full_name, const_value=tensor)
-        graph.register_initializer(values[value])
-    for node in made.graph:
-        copy = ir.Node(
-            node.domain,
-            node.op_type,
-            inputs=[None if value is None else values[value] for value in node.inputs],
-            attributes=list(node.attributes.values()),
-            outputs=[_copied(block, value, values) for value in node.outputs],
-            name=f"{block.name}{node.name}",
-        )
-        graph.append(copy)
-    return values[made.graph.outputs[0]]
+            _fill(graph.initializer.add(), full_name, state[full_name].detach().numpy())
+        else:
+            graph.initializer.append(link.constants[name])
+
+
+def _tensor(name: str, array: NDArray[Any]) -> onnx.TensorProto:
+    tensor = onnx.TensorProto()
+    _fill(tensor, name, array)
+    return tensor
+
+
+def _fill(tensor: onnx.TensorProto, name: str, array: NDArray[Any]) -> None:
+    """Write an array; in place, because what is added to a message is copied."""
+    tensor.name = name
+    tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor.dims.extend(array.shape)
+    tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _check_shapes(block: Block, made: BlockGraph, state: Mapping[str, Tensor]) -> None:
@@ -274,19 +337,7 @@ def _folded(
         yield bias_name_of(fold.weight) if fold.bias is None else fold.bias, shift
 
 
-def _copied(block: Block, value: ir.Value, values: dict[ir.Value, ir.Value]) -> ir.Value:
-    copied = ir.Value(name=f"{block.name}{value.name}")
-    values[value] = copied
-    return copied
-
-
-def _value(name: str, shape: tuple[int | str, ...]) -> ir.Value:
-    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
-
-
 @cache
 def _ir_version(opset: int) -> int:
-    from onnx import helper
-
     found: int = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
     return found

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import onnx
 import onnx_ir as ir
+from onnx.helper import set_model_props
 from torch import nn
 
 from hwsearch.export.assemble import NotAChainError, assemble
@@ -44,14 +45,20 @@ def to_onnx(
     spec = net.input_spec(arch)
     network = subnet if subnet is not None else net.subnet(arch)
     model, saved, made = _graph(net, arch, network, spec)
-    folded = saved + fold_batch_norms(model.graph)
+    n_norms = 0
+    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
+        whole = ir.from_proto(model)
+        saved += fold_batch_norms(whole.graph)
+        n_norms = len(norms_of(whole.graph))
+        model = ir.to_proto(whole)
     model.graph.name = f"{net.card.name}-{arch.key}"
-    model.producer_name, model.producer_version = "hwsearch", None
+    model.producer_name = "hwsearch"
+    model.ClearField("producer_version")
     stated = _metadata(net, arch, spec, calibration)
-    stated |= {"params_folded": str(folded), "graph": made, "precision": "fp32"}
-    stated["unfolded_norms"] = str(len(norms_of(model.graph)))
-    model.metadata_props.update({f"{PREFIX}{name}": value for name, value in stated.items()})
-    return ir.to_proto(model)
+    stated |= {"params_folded": str(saved), "graph": made, "precision": "fp32"}
+    stated["unfolded_norms"] = str(n_norms)
+    set_model_props(model, {f"{PREFIX}{name}": value for name, value in stated.items()})
+    return model
 
 
 @lru_cache(maxsize=256)
@@ -70,15 +77,15 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
 
 def _graph(
     net: Supernet, arch: Architecture, subnet: nn.Module, spec: InputSpec
-) -> tuple[ir.Model, int, str]:
+) -> tuple[onnx.ModelProto, int, str]:
     """Assemble the graph from blocks, or trace it; say by how much it shrank, and which it was."""
     try:
         chain = net.blocks(arch)
         model, saved = assemble(net.network, chain, subnet.eval(), spec, OPSET)
     except NotAChainError as reason:
-        model = ir.from_proto(trace(subnet, spec))
-        drop_identities(model.graph)
-        return model, 0, f"traced as a whole: {reason}"
+        traced = ir.from_proto(trace(subnet, spec))
+        drop_identities(traced.graph)
+        return ir.to_proto(traced), 0, f"traced as a whole: {reason}"
     return model, saved, "assembled from blocks"
 
 
