@@ -51,6 +51,12 @@ def test_the_configurations_example_runs():
     assert namespace["optimizer"].history.told == namespace["archs"]
 
 
+def test_the_table_example_runs(capsys):
+    exec(compile(block_with("find_table("), "README", "exec"), {})
+    assert capsys.readouterr().out.count("array(") == 2
+
+
+@pytest.mark.timeout(120)
 def test_the_family_example_keeps_its_promises(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = block_with("FAMILY = ChainFamily(")
