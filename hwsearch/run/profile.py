@@ -36,6 +36,7 @@ from hwsearch.tables import LatencyTable, Purpose, SubnetLatency
 
 REPEATS = 3
 VALIDATING = 20
+_GRADED = 4
 _SECONDS_EACH = SETTINGS.seconds_per_model + 1.0
 
 
@@ -222,13 +223,13 @@ class _Job:
     def cover(self, specs: Sequence[BlockSpec], n: int | None) -> Architectures:
         """Choose the subnets in which specs are measured.
 
-        The smallest and the largest one are among them: between subnets of one depth, what every
-        node adds cannot be told from what every run adds.
+        A few graded by size are among them: between subnets of one size, what every node adds
+        cannot be told from what every run adds.
         """
         repeats = REPEATS
         cover = self._cover(specs, repeats)
         if n is None:
-            return cover
+            return shuffled(cover, self.seed)
         if n > len(cover):
             cover = self._cover(specs, math.ceil(repeats * n / len(cover)))
         place = [self.index.specs.index(spec) for spec in specs]
@@ -239,12 +240,12 @@ class _Job:
                 f"{n} subnets cannot hold all {len(specs)} block specs; give --subnets {enough} "
                 f"or more, {len(cover)} by default, or restrict the space"
             )
-        return cover[:n]
+        return shuffled(cover[:n], self.seed)
 
     def _cover(self, specs: Sequence[BlockSpec], repeats: int) -> Architectures:
-        space = self.net.space
+        graded = self.net.space.sample_spread(_GRADED, self.seed)
         cover = covering_subnets(self.index, specs, repeats=repeats, seed=self.seed)
-        return Architectures.concatenate([space.smallest(), space.largest(), cover]).unique()
+        return Architectures.concatenate([graded, cover]).unique()
 
     def validating(self, cover: Architectures) -> Architectures:
         """Choose other subnets that the table is compared with."""
