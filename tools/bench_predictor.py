@@ -8,7 +8,8 @@ goes on where it was stopped, and prints the figures again once all is measured.
 predictions are compared with are in no table and are measured in jobs of their own.
 
 With the tables at hand it takes about 6 minutes for each supernet: 100 subnets on the first
-device, 20 of them twice, and 50 and 10 on each device in turn as the new one. Making a table takes 2 minutes more.
+device, 20 of them twice, and 50 and 10 on each device in turn as the new one. Making a table
+takes 2 minutes more.
 """
 
 import argparse

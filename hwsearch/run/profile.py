@@ -5,7 +5,6 @@ their latencies come out of that, and what was seen of it. Then the table is com
 that it was not made from. Weights decide no latency, so they may be random.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -226,12 +225,15 @@ class _Job:
         A few graded by size are among them: between subnets of one size, what every node adds
         cannot be told from what every run adds.
         """
-        repeats = REPEATS
-        cover = self._cover(specs, repeats)
+        space = self.net.space
+        cover = covering_subnets(self.index, specs, repeats=REPEATS, seed=self.seed)
+        graded = space.sample_spread(_GRADED, self.seed)
+        cover = Architectures.concatenate([graded, cover]).unique()
         if n is None:
             return shuffled(cover, self.seed)
         if n > len(cover):
-            cover = self._cover(specs, math.ceil(repeats * n / len(cover)))
+            more = space.sample_distinct(n - len(cover), self.seed, exclude=cover)
+            cover = Architectures.concatenate([cover, more])
         place = [self.index.specs.index(spec) for spec in specs]
         held = np.cumsum(self.index.counts(cover)[:, place], axis=0).all(axis=1)
         enough = int(np.argmax(held)) + 1
@@ -241,11 +243,6 @@ class _Job:
                 f"or more, {len(cover)} by default, or restrict the space"
             )
         return shuffled(cover[:n], self.seed)
-
-    def _cover(self, specs: Sequence[BlockSpec], repeats: int) -> Architectures:
-        graded = self.net.space.sample_spread(_GRADED, self.seed)
-        cover = covering_subnets(self.index, specs, repeats=repeats, seed=self.seed)
-        return Architectures.concatenate([graded, cover]).unique()
 
     def validating(self, cover: Architectures) -> Architectures:
         """Choose other subnets that the table is compared with."""
