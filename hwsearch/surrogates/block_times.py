@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.optimize import nnls
+from numpy.typing import NDArray
 
 from hwsearch.blocks import BlockSpec
-from hwsearch.chains import IntArray
 from hwsearch.surrogates.base import BoolArray, FloatArray
 from hwsearch.tables import BlockLatency
+
+IntArray = NDArray[np.int64]
 
 _LEAST_MS: Final = 1e-6  # what a runtime has merged into another block still is a block
 # Tried: the profiler's cost as shares of profiled time, the overhead as shares of a small subnet's
@@ -254,6 +255,8 @@ def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> Floa
 
 def _solved(rows: FloatArray, leaning: float) -> FloatArray:
     """Multiples of what is expected, for rows of shares that should add up to 1."""
+    from scipy.optimize import nnls  # a kit, which has profiles, has no scipy
+
     n_columns = rows.shape[1]
     solution, _ = nnls(
         np.concatenate([rows, leaning * np.eye(n_columns)]),
