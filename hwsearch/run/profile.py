@@ -5,7 +5,6 @@ their latencies come out of that, and what was seen of it. Then the table is com
 that it was not made from. Weights decide no latency, so they may be random.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from hwsearch.tables import LatencyTable, Purpose, SubnetLatency
 
 REPEATS = 3
 VALIDATING = 20
+_GRADED = 4
 _SECONDS_EACH = SETTINGS.seconds_per_model + 1.0
 
 
@@ -222,15 +222,18 @@ class _Job:
     def cover(self, specs: Sequence[BlockSpec], n: int | None) -> Architectures:
         """Choose the subnets in which specs are measured.
 
-        The smallest and the largest one are among them: between subnets of one depth, what every
-        node adds cannot be told from what every run adds.
+        A few graded by size are among them: between subnets of one size, what every node adds
+        cannot be told from what every run adds.
         """
-        repeats = REPEATS
-        cover = self._cover(specs, repeats)
+        space = self.net.space
+        cover = covering_subnets(self.index, specs, repeats=REPEATS, seed=self.seed)
+        graded = space.sample_spread(_GRADED, self.seed)
+        cover = Architectures.concatenate([graded, cover]).unique()
         if n is None:
-            return cover
+            return shuffled(cover, self.seed)
         if n > len(cover):
-            cover = self._cover(specs, math.ceil(repeats * n / len(cover)))
+            more = space.sample_distinct(n - len(cover), self.seed, exclude=cover)
+            cover = Architectures.concatenate([cover, more])
         place = [self.index.specs.index(spec) for spec in specs]
         held = np.cumsum(self.index.counts(cover)[:, place], axis=0).all(axis=1)
         enough = int(np.argmax(held)) + 1
@@ -239,12 +242,7 @@ class _Job:
                 f"{n} subnets cannot hold all {len(specs)} block specs; give --subnets {enough} "
                 f"or more, {len(cover)} by default, or restrict the space"
             )
-        return cover[:n]
-
-    def _cover(self, specs: Sequence[BlockSpec], repeats: int) -> Architectures:
-        space = self.net.space
-        cover = covering_subnets(self.index, specs, repeats=repeats, seed=self.seed)
-        return Architectures.concatenate([space.smallest(), space.largest(), cover]).unique()
+        return shuffled(cover[:n], self.seed)
 
     def validating(self, cover: Architectures) -> Architectures:
         """Choose other subnets that the table is compared with."""

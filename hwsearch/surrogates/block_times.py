@@ -2,9 +2,10 @@
 
 Two ways. Where the device profiles, the times of a subnet's nodes are added up per block: nodes
 are named by the block that they belong to, and what a runtime adds between blocks, such as a
-change of layout, counts to the block before it. The profiler's own cost per node is taken out, and
-the rest is scaled to the subnet's unprofiled latency. Where it does not, whole latencies
-are split by a non-negative least squares that leans on multiply-accumulates.
+change of layout, counts to the block before it. The profiler's own cost per node is taken out, as
+much as makes the sums predict left-out subnets best, and the rest is scaled to the subnet's
+unprofiled latency. Where it does not, whole latencies are split by a non-negative least squares
+that leans on multiply-accumulates.
 
 Seen on a busy 2-core server with ONNX Runtime, on 100 unseen subnets each, from 48 subnets: the
 sums of profiles were off by 2.2% on average for the bundled supernet (least squares: 3.5%,
@@ -14,19 +15,22 @@ is the noise of measuring them. So profiles are used wherever there are any.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsearch.blocks import BlockSpec
-from hwsearch.surrogates.base import FloatArray
+from hwsearch.surrogates.base import BoolArray, FloatArray
 from hwsearch.tables import BlockLatency
 
+IntArray = NDArray[np.int64]
+
 _LEAST_MS: Final = 1e-6  # what a runtime has merged into another block still is a block
-_STEADY: Final = 1.0  # how much it counts that the pace is 1, in relative errors of subnets
-_MOST_PROFILING: Final = 0.3  # of a subnet's profiled time; more is the machine's doing
-_MOST_OVERHEAD: Final = 0.2  # of the smallest subnet's latency
+# Tried: the profiler's cost as shares of profiled time, the overhead as shares of a small subnet's
+# latency. What each is cannot be told from the totals, where the machine's pace changes.
+_PROFILING: Final = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+_OVERHEADS: Final = np.array([0.0, 0.05, 0.1, 0.2])
 _LEANINGS: Final = (0.03, 0.1, 0.3)
 _FOLDS: Final = 8
 _FLOOR: Final = 0.002  # of a subnet's latency, for a block without multiply-accumulates
@@ -97,21 +101,22 @@ def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
         observed: At least one, all profiled. A spec's latency is the median over the blocks of
             that spec.
     """
-    per_node_ms, overhead_ms = _profiling_costs(observed)
-    seen: dict[BlockSpec, list[tuple[int, float]]] = {}
-    for number, each in enumerate(observed):
-        times, nodes = each.blocks_ms or {}, each.nodes or {}
-        own = {name: max(times[name] - per_node_ms * nodes[name], 0.0) for name, _ in each.chain}
-        scale = (each.latency_ms - overhead_ms) / max(sum(own.values()), _LEAST_MS)
-        for name, spec in each.chain:
-            seen.setdefault(spec, []).append((number, own[name] * scale))
-    # Where one node was disturbed the others of its subnet get too small a share of the latency,
-    # and so do the medians: the sums are brought back to what was measured.
-    median_ms = {spec: float(np.median([ms for _, ms in values])) for spec, values in seen.items()}
-    sums = [max(sum(median_ms[spec] for _, spec in each.chain), _LEAST_MS) for each in observed]
-    latencies = np.array([each.latency_ms for each in observed])
-    missing = float(np.median((latencies - overhead_ms) / sums))
-    blocks = {spec: _block_latency(values, missing) for spec, values in seen.items()}
+    found = _Occurrences.of(observed)
+    costs = _PROFILING * float((found.totals_ms / np.bincount(found.subnet, found.nodes)).min())
+    overheads = _OVERHEADS * float(found.latency_ms.min())
+    pairs = [(cost, overhead) for cost in costs.tolist() for overhead in overheads.tolist()]
+    cost_ms, overhead_ms = min(pairs, key=lambda pair: found.left_out_error(*pair))
+    shares = found.shares_ms(cost_ms, overhead_ms)
+    everything = np.ones(len(observed), dtype=np.bool_)
+    median_ms, factor = found.medians_ms(shares, everything, overhead_ms)
+    blocks = {}
+    for number, spec in enumerate(found.specs):
+        own = found.spec == number
+        blocks[spec] = BlockLatency(
+            latency_ms=max(float(median_ms[number]), _LEAST_MS),
+            count=len(np.unique(found.subnet[own])),
+            spread_ms=float(factor * shares[own].std(ddof=1)) if own.sum() > 1 else 0.0,
+        )
     return BlockTimes(blocks=blocks, overhead_ms=overhead_ms, method="profile")
 
 
@@ -144,31 +149,98 @@ def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) ->
     return BlockTimes(blocks=blocks, overhead_ms=float(latencies[-1]), method="least squares")
 
 
-def _profiling_costs(observed: Sequence[Observed]) -> tuple[float, float]:
-    """What the profiler adds to every node, and what a run costs besides its nodes, in ms.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Occurrences:
+    """Every block of every profiled subnet, one entry each.
 
-    A profiled total is ``pace x (latency - overhead) + cost x nodes``: the machine need not have
-    had the same pace in both, though it is not likely to differ much.
+    Attributes:
+        specs: The block specs.
+        subnet: (n,) number of the subnet.
+        spec: (n,) number of the block's spec.
+        profiled_ms: (n,) profiled time of its nodes.
+        nodes: (n,) number of these.
+        latency_ms: (n_subnets,) unprofiled latency of the subnets.
     """
-    latency = np.array([each.latency_ms for each in observed])
-    total = np.array([sum((each.blocks_ms or {}).values()) for each in observed])
-    nodes = np.array([sum((each.nodes or {}).values()) for each in observed])
-    columns = np.stack([np.ones(len(observed)), nodes / latency, -1.0 / latency], axis=1)
-    pace, cost, overhead = few_non_negative(
-        np.concatenate([columns, [[_STEADY, 0.0, 0.0]]]), np.append(total / latency, _STEADY)
-    )
-    most_cost = _MOST_PROFILING * float((total / nodes).min())
-    most_overhead = _MOST_OVERHEAD * float(latency.min())
-    return min(float(cost), most_cost), min(float(overhead / max(pace, 0.1)), most_overhead)
+
+    specs: list[BlockSpec]
+    subnet: IntArray
+    spec: IntArray
+    profiled_ms: FloatArray
+    nodes: FloatArray
+    latency_ms: FloatArray
+
+    @classmethod
+    def of(cls, observed: Sequence[Observed]) -> "_Occurrences":
+        specs = list(dict.fromkeys(spec for each in observed for _, spec in each.chain))
+        place = {spec: number for number, spec in enumerate(specs)}
+        rows = [
+            (subnet, place[spec], (each.blocks_ms or {})[name], (each.nodes or {})[name])
+            for subnet, each in enumerate(observed)
+            for name, spec in each.chain
+        ]
+        subnet, spec, profiled_ms, nodes = (np.array(column) for column in zip(*rows, strict=True))
+        return cls(
+            specs=specs,
+            subnet=subnet,
+            spec=spec,
+            profiled_ms=profiled_ms.astype(np.float64),
+            nodes=nodes.astype(np.float64),
+            latency_ms=np.array([each.latency_ms for each in observed]),
+        )
+
+    @property
+    def totals_ms(self) -> FloatArray:
+        """(n_subnets,) profiled time of all nodes."""
+        totals: FloatArray = np.bincount(self.subnet, self.profiled_ms).astype(np.float64)
+        return totals
+
+    def shares_ms(self, cost_ms: float, overhead_ms: float) -> FloatArray:
+        """(n,) what each block has of its subnet's latency without the overhead.
+
+        Args:
+            cost_ms: What the profiler adds to every node.
+            overhead_ms: What a run costs besides its blocks.
+        """
+        own = np.maximum(self.profiled_ms - cost_ms * self.nodes, 0.0)
+        scale = (self.latency_ms - overhead_ms) / np.maximum(
+            np.bincount(self.subnet, own), _LEAST_MS
+        )
+        shares: FloatArray = own * scale[self.subnet]
+        return shares
+
+    def medians_ms(
+        self, shares_ms: FloatArray, kept: BoolArray, overhead_ms: float
+    ) -> tuple[FloatArray, float]:
+        """(n_specs,) latencies by the subnets that are kept, by all where none of these has it.
+
+        Where one node was disturbed, the others of its subnet get too small a share of the
+        latency, and so do medians: the sums are brought back to what was measured, by the factor
+        that comes with them.
+        """
+        medians = np.empty(len(self.specs))
+        for number in range(len(self.specs)):
+            own = self.spec == number
+            among = own & kept[self.subnet]
+            medians[number] = np.median(shares_ms[among if among.any() else own])
+        sums = np.maximum(np.bincount(self.subnet, medians[self.spec]), _LEAST_MS)
+        factor = float(np.median(((self.latency_ms - overhead_ms) / sums)[kept]))
+        return factor * medians, factor
+
+    def left_out_error(self, cost_ms: float, overhead_ms: float) -> float:
+        """Mean relative error of the sums on subnets that had no say in them."""
+        shares = self.shares_ms(cost_ms, overhead_ms)
+        errors = []
+        for left_out in _folds(len(self.latency_ms)):
+            medians, _ = self.medians_ms(shares, ~left_out, overhead_ms)
+            sums = overhead_ms + np.bincount(self.subnet, medians[self.spec])
+            errors.append(np.abs(sums / self.latency_ms - 1.0)[left_out])
+        return float(np.concatenate(errors).mean()) if errors else 0.0
 
 
-def _block_latency(values: Sequence[tuple[int, float]], factor: float) -> BlockLatency:
-    times = factor * np.array([time for _, time in values])
-    return BlockLatency(
-        latency_ms=max(float(np.median(times)), _LEAST_MS),
-        count=len({number for number, _ in values}),
-        spread_ms=float(times.std(ddof=1)) if len(times) > 1 else 0.0,
-    )
+def _folds(n: int) -> list[BoolArray]:
+    """Masks (n,) of what to leave out in turn; none where there is nothing to compare."""
+    n_folds = min(_FOLDS, n)
+    return [np.arange(n) % n_folds == number for number in range(n_folds)] if n > 1 else []
 
 
 def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> FloatArray:
@@ -181,33 +253,9 @@ def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> Floa
     return expected
 
 
-def few_non_negative(columns: FloatArray, target: FloatArray) -> FloatArray:
-    """Solve a non-negative least squares of few columns, without scipy: kits have none.
-
-    The best solution is the plain one of the columns that it does not leave at 0, so that of all
-    choices of columns with a non-negative plain solution the one of least error is it.
-
-    Args:
-        columns: (n, n_columns).
-        target: (n,).
-
-    Returns:
-        (n_columns,), not negative.
-    """
-    best, least = np.zeros(columns.shape[1]), float(target @ target)
-    for chosen in product([False, True], repeat=columns.shape[1]):
-        solution = np.zeros(columns.shape[1])
-        kept = np.array(chosen)
-        solution[kept] = np.linalg.lstsq(columns[:, kept], target, rcond=None)[0]
-        error = float(np.sum((columns @ solution - target) ** 2))
-        if (solution >= 0).all() and error < least:
-            best, least = solution, error
-    return best
-
-
 def _solved(rows: FloatArray, leaning: float) -> FloatArray:
     """Multiples of what is expected, for rows of shares that should add up to 1."""
-    from scipy.optimize import nnls
+    from scipy.optimize import nnls  # a kit, which has profiles, has no scipy
 
     n_columns = rows.shape[1]
     solution, _ = nnls(
@@ -219,12 +267,8 @@ def _solved(rows: FloatArray, leaning: float) -> FloatArray:
 
 
 def _left_out_error(rows: FloatArray, leaning: float) -> float:
-    n_folds = min(_FOLDS, len(rows))
-    if n_folds < 2:
-        return -leaning  # nothing to compare: what leans most
-    fold = np.arange(len(rows)) % n_folds
     errors = [
-        np.abs(rows[fold == number] @ _solved(rows[fold != number], leaning) - 1.0)
-        for number in range(n_folds)
+        np.abs(rows[left_out] @ _solved(rows[~left_out], leaning) - 1.0)
+        for left_out in _folds(len(rows))
     ]
-    return float(np.concatenate(errors).mean())
+    return float(np.concatenate(errors).mean()) if errors else -leaning
