@@ -18,6 +18,7 @@ import onnxruntime
 
 import hwsearch
 from hwsearch.devices.anchor import anchor_bytes
+from hwsearch.devices.ort_runtime import declared_inputs
 from hwsearch.devices.stopwatch import timed_run, waited_by_schedstat
 from hwsearch.devices.worker import synthetic_inputs
 
@@ -38,7 +39,7 @@ def sessions() -> list[onnxruntime.InferenceSession]:
 
 def record(seconds: float) -> dict[str, np.ndarray]:
     """Return ``began_us``, ``run_us`` and ``waited_us``: (turns, models + 1) whole numbers."""
-    loaded = [(session, synthetic_inputs(session.get_inputs(), 1)) for session in sessions()]
+    loaded = [(session, synthetic_inputs(declared_inputs(session), 1)) for session in sessions()]
     waited_ns = waited_by_schedstat()
     rows: list[list[tuple[int, int, int]]] = []
     start = time.perf_counter_ns()

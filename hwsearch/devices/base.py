@@ -36,7 +36,8 @@ class Latency:
         latency_ms: Median (p50): ratio x baseline.
         low_ms: Low end of its 95% interval, the baseline's uncertainty included.
         high_ms: High end.
-        ratio: Median over rounds of the time relative to the anchor's in that round.
+        ratio: Median of the time relative to the anchor's in the same round, over the rounds that
+            count.
         ratio_low: Low end of its 95% interval.
         ratio_high: High end.
         p90_ms: 90th percentile of single runs on the same scale as ``latency_ms``.
@@ -52,6 +53,8 @@ class Latency:
         baseline_high_ms: High end.
         warnings: What makes the numbers doubtful, why, and what helps; one sentence each.
         ratios: (rounds,) time relative to the anchor's, per round.
+        counted: (rounds,) which rounds count: those in which neither this model nor the anchor
+            was disturbed by other work; None for all.
         times_ms: (rounds, runs per round) times of single runs, not scaled to the baseline.
         cost_s: This model's share of the time that measuring took.
         device_ms: Median time on the device alone, inputs and outputs lying there; None where
@@ -86,6 +89,12 @@ class Latency:
     device_ms: float | None = None
     end_to_end_ms: float | None = None
     transfers: str | None = None
+    counted: NDArray[np.bool_] | None = None
+
+    @property
+    def undisturbed(self) -> float:
+        """Share of the rounds that count."""
+        return 1.0 if self.counted is None else float(self.counted.mean())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

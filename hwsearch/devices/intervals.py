@@ -11,6 +11,30 @@ CONFIDENCE = 0.95
 _DRAWS = 2000
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+# A neighbour on the same physical core or cache slows a model by more than this, and steals a
+# tenth to most of the rounds of a few seconds; what varies by itself varies by less.
+_DISTURBED = 0.10
+_CALM_QUANTILE = 0.20
+
+
+def undisturbed(times: Floats) -> Bools:
+    """Tell which times are near the calm ones of their column.
+
+    A shared machine has two speeds: its own, and a slower one while somebody else uses the same
+    physical core or cache, which slows some models more than others, so that it does not cancel
+    in a ratio. Which of the two a median falls into is luck.
+
+    Args:
+        times: (n_rounds, n_columns), positive.
+
+    Returns:
+        The same shape: at most 10% above the 20th percentile of the column.
+    """
+    calm = np.quantile(times, _CALM_QUANTILE, axis=0)
+    near: Bools = times <= (1 + _DISTURBED) * calm
+    return near
 
 
 def median_draws(values: Floats, rng: np.random.Generator) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 from hwsearch.devices.anchor import Baseline, anchor_bytes
 from hwsearch.devices.base import Fingerprint, Latency
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.intervals import Floats
+from hwsearch.devices.intervals import Floats, undisturbed
 from hwsearch.devices.protocol import (
     Clock,
     MeasureSettings,
@@ -248,8 +248,11 @@ class _Attempt:
         deadline = clock() + _BASELINE_S
         while clock() < deadline or len(bursts) < 2:
             bursts.append(float(np.median(run(0, size))))
-        self.baseline.save(np.array(bursts))
-        return np.array(bursts)
+        taken = np.array(bursts)
+        calm = taken[undisturbed(taken[:, None])[:, 0]]
+        baseline_s = calm if len(calm) > 1 else taken
+        self.baseline.save(baseline_s)
+        return baseline_s
 
     def _runner(self, worker: Worker, entries: list[str | None]) -> Run:
         """Make the protocol's `run` for entries: names of loaded models, None for the anchor."""

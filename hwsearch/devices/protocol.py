@@ -3,7 +3,8 @@
 A shared machine is 40% slower in one minute than in the next, so a time means little by itself.
 Models and one fixed anchor model take turns in short bursts, in an order drawn anew each round,
 and what is kept of a round is each model's time relative to the anchor's in that same round. The
-machine's mood is in both and cancels.
+machine's mood is in both and cancels, as far as it is the same for all: rounds in which a model or
+the anchor was disturbed count only where there are no others.
 
 Nothing here knows a clock, a process or a runtime: `Run` executes and `Clock` tells the time.
 """
@@ -13,7 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwsearch.devices.intervals import Floats, median_draws, percentile_interval
+from hwsearch.devices.intervals import (
+    Bools,
+    Floats,
+    median_draws,
+    percentile_interval,
+    undisturbed,
+)
 from hwsearch.errors import InputError
 
 Run = Callable[[int, int], Floats]
@@ -91,6 +98,28 @@ class Rounds:
         bursts = self.bursts_s()
         return np.asarray(bursts[:, :-1] / bursts[:, -1:], dtype=np.float64)
 
+    def counted(self) -> Bools:
+        """Tell which rounds count for which model: (n_rounds, n_models).
+
+        Those in which neither the model nor the anchor was disturbed; all, where these are fewer
+        than five.
+        """
+        calm = undisturbed(self.bursts_s())
+        both: Bools = calm[:, :-1] & calm[:, -1:]
+        both[:, both.sum(axis=0) < MIN_ROUNDS] = True
+        return both
+
+    def median_ratios(self) -> Floats:
+        """Median over the rounds that count, per model: (n_models,)."""
+        columns = zip(self.ratios().T, self.counted().T, strict=True)
+        return np.array([np.median(ratios[counted]) for ratios, counted in columns])
+
+    def ratio_draws(self, rng: np.random.Generator) -> Floats:
+        """Bootstrap those medians: (2000, n_models)."""
+        columns = zip(self.ratios().T, self.counted().T, strict=True)
+        draws = [median_draws(ratios[counted, None], rng) for ratios, counted in columns]
+        return np.concatenate(draws, axis=1)
+
 
 def sample_rounds(
     run: Run,
@@ -121,7 +150,7 @@ def sample_rounds(
     while not wanted and (len(rounds) < MIN_ROUNDS or clock() < deadline):
         rounds.append(_one_round(run, sizes, rng))
         if len(rounds) == look:
-            width = half_widths(_stack(rounds, wanted=False).ratios(), rng).max()
+            width = half_widths(_stack(rounds, wanted=False), rng).max()
             wanted = bool(width <= settings.half_width)
             look *= 2
         if progress is not None:
@@ -161,18 +190,10 @@ def warm_up(
     return _burst_sizes(typical, settings.burst_s)
 
 
-def half_widths(ratios: Floats, rng: np.random.Generator) -> Floats:
-    """Half-width of each ratio's 95% interval, relative to the ratio.
-
-    Args:
-        ratios: (n_rounds, n_models), positive.
-        rng: Draws the bootstrap's blocks.
-
-    Returns:
-        (n_models,) fractions.
-    """
-    low, high = percentile_interval(median_draws(ratios, rng))
-    return np.asarray((high - low) / 2 / np.median(ratios, axis=0), dtype=np.float64)
+def half_widths(rounds: Rounds, rng: np.random.Generator) -> Floats:
+    """Half-width of each ratio's 95% interval, relative to the ratio: (n_models,) fractions."""
+    low, high = percentile_interval(rounds.ratio_draws(rng))
+    return np.asarray((high - low) / 2 / rounds.median_ratios(), dtype=np.float64)
 
 
 def _one_round(run: Run, sizes: list[int], rng: np.random.Generator) -> list[Floats]:

@@ -75,9 +75,9 @@ def summarise(
         Latencies in the order of the models.
     """
     ratios, bursts = rounds.ratios(), rounds.bursts_s()
-    ratio_draws = median_draws(ratios, rng)
+    counted, ratio_draws = rounds.counted(), rounds.ratio_draws(rng)
     baseline_draws = median_draws(origin.baseline_s[:, None], rng)
-    middle = np.median(ratios, axis=0)
+    middle = rounds.median_ratios()
     low, high = percentile_interval(ratio_draws)
     widths = (high - low) / 2 / middle
     low_s, high_s = percentile_interval(ratio_draws * baseline_draws)
@@ -119,6 +119,7 @@ def summarise(
                     *_drift_warnings(anchor_ms, baseline_ms, origin.baseline_at),
                 ),
                 ratios=ratios[:, index].copy(),
+                counted=counted[:, index].copy(),
                 times_ms=times * 1e3,
                 cost_s=cost_s,
                 device_ms=latency_ms * told[ON_DEVICE] if told else None,

@@ -42,6 +42,7 @@ LATENCY_DETAILS = (
     "p99_ms",
     "rounds",
     "runs",
+    "undisturbed",
     "cv",
     "waited",
     "anchor_ms",

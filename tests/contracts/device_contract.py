@@ -132,7 +132,9 @@ class DeviceContract:
             assert latency.times_ms.shape[0] == latency.rounds
             assert latency.times_ms.size == latency.runs
             assert np.all(latency.times_ms > 0)
-            assert latency.ratio == pytest.approx(float(np.median(latency.ratios)))
+            counted = slice(None) if latency.counted is None else latency.counted
+            assert latency.ratio == pytest.approx(float(np.median(latency.ratios[counted])))
+            assert 0 < latency.undisturbed <= 1
 
     def test_latencies_of_one_job_can_be_compared(self, results, good):
         for name in good:

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-TRACE = Path(__file__).parents[1] / "data" / "restless_machine.npz"
+from hwsearch.devices.intervals import undisturbed
+
+DATA = Path(__file__).parents[1] / "data"
+# Beside other processes on the same cores; beside other tenants of the same physical cores.
+TRACES = ("restless_machine.npz", "two_speed_machine.npz")
 
 
 class ReplayedMachine:
@@ -14,25 +18,32 @@ class ReplayedMachine:
     moves to its end; behind the end of the trace follows its beginning.
 
     Args:
+        trace: One of `TRACES`.
         start: Where in the trace to begin, from 0 to 1.
         waiting: Whether waiting for a CPU counts, as where the system keeps no account of it.
 
     Attributes:
-        true_ratios: (n_models,) time relative to the anchor's: the median, over the whole trace,
-            of that in every hundred turns.
+        true_ratios: (n_models,) time relative to the anchor's while neither is disturbed: the
+            median over the whole trace, eight turns at a time.
     """
 
-    def __init__(self, start, *, waiting=False):
-        with np.load(TRACE) as trace:
-            spent = trace["run_us"] + trace["waited_us"].astype(np.float64)
-            self._times_s = (spent if waiting else trace["run_us"]) / 1e6
-            self._begin_s = trace["began_us"] / 1e6
+    def __init__(self, trace, start, *, waiting=False):
+        with np.load(DATA / trace) as found:
+            spent = found["run_us"] + found["waited_us"].astype(np.float64)
+            self._times_s = (spent if waiting else found["run_us"]) / 1e6
+            self._begin_s = found["began_us"] / 1e6
         self._end_s = self._begin_s + spent / 1e6
         self._length_s = float(self._end_s.max())
         self.now = start * self._length_s
-        parts = np.array_split(self._times_s, len(self._times_s) // 100)
+        parts = np.array_split(self._times_s, len(self._times_s) // 8)
         typical = np.array([np.median(part, axis=0) for part in parts])
-        self.true_ratios = np.median(typical[:, :-1] / typical[:, -1:], axis=0)
+        calm = undisturbed(typical)
+        self.true_ratios = np.array(
+            [
+                np.median((typical[:, i] / typical[:, -1])[calm[:, i] & calm[:, -1]])
+                for i in range(typical.shape[1] - 1)
+            ]
+        )
 
     def clock(self):
         return self.now
