@@ -42,7 +42,7 @@ class OrtCpu(WorkerDevice):
             precision=precision,
             batch=batch,
             runtime="hwsearch.devices.ort_runtime:RUNTIME",
-            timed={"threads": threads},
+            timed={"threads": threads, "cpus": choose_cpus(threads)},
             untimed={"threads": len(usable_cpus())},
             cpus=choose_cpus(threads),
         )
@@ -54,7 +54,8 @@ class OrtCpu(WorkerDevice):
         return {
             "runtime": f"{'onnxruntime' if package == 'none' else package} {version}",
             "provider": "CPUExecutionProvider",
-            "provider options": "all graph optimisations, sequential, spinning on (default)",
+            "provider options": "all graph optimisations, sequential, spinning on (default)"
+            + (", a CPU for each thread" if self._threads > 1 else ""),
             "threads": self._threads,
         }
 

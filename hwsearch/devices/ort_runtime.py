@@ -1,6 +1,7 @@
 """ONNX Runtime on the processor, inside a worker process."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ class OrtModel:
 class OrtRuntime:
     """ONNX Runtime's CPU provider; see `hwsearch.devices.runtime.Runtime`.
 
-    Options: ``threads``, and ``profile`` (true or absent).
+    Options: ``threads``; ``cpus``, one for each thread, or absent; ``profile``, true or absent.
     """
 
     version: str = onnxruntime.__version__
@@ -71,6 +72,11 @@ class OrtRuntime:
     ) -> OrtModel:
         """Load a model."""
         settings = session_settings(options["threads"])
+        cpus = _thread_cpus(options)
+        if cpus:
+            # The runtime counts from 1. The first thread is the one that calls, and is ours.
+            others = ";".join(str(cpu + 1) for cpu in cpus[1:])
+            settings.add_session_config_entry("session.intra_op_thread_affinities", others)
         folder = None
         if options.get("profile"):
             # Profiles are named by the second: in one folder they would overwrite each other.
@@ -80,7 +86,20 @@ class OrtRuntime:
         session = onnxruntime.InferenceSession(
             source, settings, providers=["CPUExecutionProvider"]
         )
+        if cpus:
+            os.sched_setaffinity(0, cpus[:1])  # of this thread alone
         return OrtModel(session, folder)
+
+
+def _thread_cpus(options: Options) -> list[int]:
+    """One CPU for each of several threads; none where there is one, or no affinity.
+
+    Left to the system, two threads now and then share one CPU for seconds, with the other idle.
+    """
+    cpus, threads = options.get("cpus") or [], options["threads"]
+    if threads < 2 or len(cpus) != threads or not hasattr(os, "sched_setaffinity"):
+        return []
+    return list(cpus) if set(cpus) <= set(range(os.cpu_count() or 1)) else []
 
 
 def session_settings(threads: int) -> Any:
