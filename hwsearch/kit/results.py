@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsearch.devices.base import Latency
 from hwsearch.errors import InputError
@@ -16,7 +17,7 @@ from hwsearch.kit.manifest import Manifest
 from hwsearch.tables import LatencyTable
 
 FACTS = "kit"
-_ARRAYS = ("ratios", "times_ms")
+_ARRAYS = ("ratios", "counted", "times_ms")
 _CLOSE = 1e-6
 _WANTED: dict[str, type] = {
     "digest": str, "purpose": str, "run": str, "command": str, "total": int, "missing": list,
@@ -134,14 +135,16 @@ def check_of_kit(facts: KitFacts, manifest: Manifest, where: str) -> None:
 def latency_record(latency: Latency) -> dict[str, Any]:
     """Return a latency as plain values; times of single runs are left out."""
     plain = {f.name: getattr(latency, f.name) for f in fields(latency) if f.name not in _ARRAYS}
-    return {**plain, "warnings": list(latency.warnings), "ratios": latency.ratios.tolist()}
+    counted = None if latency.counted is None else latency.counted.tolist()
+    lists = {"warnings": list(latency.warnings), "ratios": latency.ratios.tolist()}
+    return {**plain, **lists, "counted": counted}
 
 
 def _latency(record: Mapping[str, Any], where: str) -> Latency:
     known = {field.name for field in fields(Latency)} - {"times_ms"}
     if known - record.keys():
         raise InputError(f"{where}: {', '.join(sorted(known - record.keys()))} is missing")
-    for name in known:
+    for name in known - {"counted"}:
         numbers = record[name] if name == "ratios" else [record[name]]
         for number in numbers:
             _check_number(name, number, where)
@@ -149,8 +152,18 @@ def _latency(record: Mapping[str, Any], where: str) -> Latency:
     if not math.isclose(record["latency_ms"], expected, rel_tol=_CLOSE):
         raise InputError(f"{where}: latency_ms is not its ratio times the anchor's baseline")
     ratios = np.array(record["ratios"], dtype=np.float64)
+    counted = _counted(record["counted"], len(ratios), where)
     plain = {name: record[name] for name in known} | {"warnings": tuple(record["warnings"])}
-    return Latency(**{**plain, "ratios": ratios, "times_ms": np.empty((len(ratios), 0))})
+    arrays = {"ratios": ratios, "counted": counted, "times_ms": np.empty((len(ratios), 0))}
+    return Latency(**{**plain, **arrays})
+
+
+def _counted(given: object, n_rounds: int, where: str) -> NDArray[np.bool_] | None:
+    if given is None:
+        return None
+    if not isinstance(given, list) or [type(each) for each in given] != [bool] * n_rounds:
+        raise InputError(f"{where}: counted is not a truth value for each of {n_rounds} rounds")
+    return np.array(given, dtype=np.bool_)
 
 
 def _check_number(name: str, number: object, where: str) -> None:
