@@ -1,0 +1,30 @@
+"""A latency survives its way through a kit's file, and damaged ones are refused."""
+
+import numpy as np
+import pytest
+
+from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.errors import InputError
+from hwsearch.kit.results import _latency, latency_record
+
+
+@pytest.fixture
+def record(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"x" * 100)
+    return latency_record(ScriptedDevice().measure({"m": path}, seed=0)["m"])
+
+
+def test_which_rounds_count_is_kept(record):
+    n_rounds = len(record["ratios"])
+    counted = [number % 3 > 0 for number in range(n_rounds)]
+    latency = _latency({**record, "counted": counted}, "table.json")
+    np.testing.assert_array_equal(latency.counted, counted)
+    assert latency_record(latency)["counted"] == counted
+    assert _latency(record, "table.json").counted is None
+
+
+@pytest.mark.parametrize("damaged", ["yes", [True], [1] * 16, [None] * 16])
+def test_which_rounds_count_is_checked(record, damaged):
+    with pytest.raises(InputError, match=r"table\.json: counted is not a truth value"):
+        _latency({**record, "counted": damaged}, "table.json")
