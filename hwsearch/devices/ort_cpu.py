@@ -36,15 +36,16 @@ class OrtCpu(WorkerDevice):
             "precision": precision,
         }
         spec, slug = canonical_spec(DEVICE.name, DEVICE.options, values)
+        cpus = choose_cpus(threads)
         super().__init__(
             spec=spec,
             slug=slug,
             precision=precision,
             batch=batch,
             runtime="hwsearch.devices.ort_runtime:RUNTIME",
-            timed={"threads": threads, "cpus": choose_cpus(threads)},
+            timed={"threads": threads, "cpus": cpus},
             untimed={"threads": len(usable_cpus())},
-            cpus=choose_cpus(threads),
+            cpus=cpus,
         )
         self._threads = threads
 

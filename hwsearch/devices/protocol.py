@@ -109,16 +109,16 @@ class Rounds:
         both[:, both.sum(axis=0) < MIN_ROUNDS] = True
         return both
 
-    def median_ratios(self) -> Floats:
-        """Median over the rounds that count, per model: (n_models,)."""
-        columns = zip(self.ratios().T, self.counted().T, strict=True)
-        return np.array([np.median(ratios[counted]) for ratios, counted in columns])
+    def medians(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Median ratios over the rounds that count, (n_models,), and their draws.
 
-    def ratio_draws(self, rng: np.random.Generator) -> Floats:
-        """Bootstrap those medians: (2000, n_models)."""
-        columns = zip(self.ratios().T, self.counted().T, strict=True)
-        draws = [median_draws(ratios[counted, None], rng) for ratios, counted in columns]
-        return np.concatenate(draws, axis=1)
+        Returns:
+            The medians, and (2000, n_models) bootstrapped ones.
+        """
+        pairs = zip(self.ratios().T, self.counted().T, strict=True)
+        columns = [ratios[counted] for ratios, counted in pairs]
+        draws = [median_draws(column[:, None], rng) for column in columns]
+        return np.array([np.median(column) for column in columns]), np.concatenate(draws, axis=1)
 
 
 def sample_rounds(
@@ -192,8 +192,9 @@ def warm_up(
 
 def half_widths(rounds: Rounds, rng: np.random.Generator) -> Floats:
     """Half-width of each ratio's 95% interval, relative to the ratio: (n_models,) fractions."""
-    low, high = percentile_interval(rounds.ratio_draws(rng))
-    return np.asarray((high - low) / 2 / rounds.median_ratios(), dtype=np.float64)
+    middle, draws = rounds.medians(rng)
+    low, high = percentile_interval(draws)
+    return np.asarray((high - low) / 2 / middle, dtype=np.float64)
 
 
 def _one_round(run: Run, sizes: list[int], rng: np.random.Generator) -> list[Floats]:

@@ -75,9 +75,9 @@ def summarise(
         Latencies in the order of the models.
     """
     ratios, bursts = rounds.ratios(), rounds.bursts_s()
-    counted, ratio_draws = rounds.counted(), rounds.ratio_draws(rng)
+    counted = rounds.counted()
+    middle, ratio_draws = rounds.medians(rng)
     baseline_draws = median_draws(origin.baseline_s[:, None], rng)
-    middle = rounds.median_ratios()
     low, high = percentile_interval(ratio_draws)
     widths = (high - low) / 2 / middle
     low_s, high_s = percentile_interval(ratio_draws * baseline_draws)
