@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hwsearch.evaluate.task import Metric, Samples, Task
     from hwsearch.export.model import to_onnx
     from hwsearch.kit.make import make_kit
-    from hwsearch.objectives import Constraint, Objective
+    from hwsearch.objectives import Constraint, Estimate, Objective
     from hwsearch.optimizer.optimize import optimize
     from hwsearch.optimizer.optimizer import Optimizer
     from hwsearch.run.confirm import confirm
@@ -33,6 +33,7 @@ _HOMES = {
     "SearchSpace": "space",
     "Architecture": "architectures",
     "Architectures": "architectures",
+    "Estimate": "objectives",
     "Objective": "objectives",
     "Constraint": "objectives",
     "optimize": "optimizer.optimize",
@@ -63,6 +64,7 @@ __all__ = [
     "SearchSpace",
     "Architecture",
     "Architectures",
+    "Estimate",
     "Objective",
     "Constraint",
     "optimize",

@@ -77,6 +77,30 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """A measured objective as far as it is known, such as an accuracy on a part of the images.
+
+    It teaches a search, as much as its deviation allows, and enters no front.
+
+    Args:
+        value: In the objective's unit.
+        deviation: Standard deviation of what is still unknown of the full value; positive.
+
+    Raises:
+        InputError: The deviation is not positive and finite.
+    """
+
+    value: float
+    deviation: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.deviation) and self.deviation > 0):
+            raise InputError(
+                f"an estimate's deviation is {self.deviation!r}; give a positive number"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Constraint:
     """A bound that an architecture's value must keep, such as ``latency <= 12``.
 

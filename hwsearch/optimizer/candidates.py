@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from hwsearch.objectives import FloatArray, from_losses, to_losses
+from hwsearch.objectives import BoolArray, FloatArray, from_losses, to_losses
 from hwsearch.optimizer.gain import hypervolume_gain
 from hwsearch.optimizer.history import History, beyond_worst
 from hwsearch.optimizer.nsga2 import evolve
@@ -63,7 +63,7 @@ def choose_batch(
     taken as long as nothing feasible is known, then the least certain one.
     """
     forecast = posterior.forecast(candidates)
-    reference = beyond_worst(history.losses[history.succeeded])
+    reference = beyond_worst(history.losses[_compared(history)])
     front = np.concatenate([history.losses[history.front], _pending(history, posterior)])
     losses = to_losses(forecast.mean, history.objectives)
     hopes = losses - _HOPE * forecast.deviation
@@ -94,11 +94,17 @@ def _most_promising(history: History, forecast: Forecast, hoped: FloatArray) -> 
 
 
 def _best_first(history: History) -> NDArray[np.int64]:
-    """Positions of the successes: the front, then by violation, then by rank."""
-    succeeded = np.flatnonzero(history.succeeded)
+    """Positions of what was measured: the front, then by violation, then by rank."""
+    succeeded = np.flatnonzero(_compared(history))
     losses = history.losses[succeeded]
     violations = history.violation(history.values[succeeded])
     return succeeded[np.lexsort((moocore.pareto_rank(losses), violations))]
+
+
+def _compared(history: History) -> BoolArray:
+    """What is measured in full, or everything known where nothing is."""
+    measured = history.measured
+    return measured if measured.any() else history.succeeded
 
 
 def _pending(history: History, posterior: Posterior) -> FloatArray:

@@ -9,6 +9,7 @@ from hwsearch.errors import InputError
 from hwsearch.objectives import (
     BoolArray,
     Constraint,
+    Estimate,
     FloatArray,
     Objective,
     is_non_dominated,
@@ -24,6 +25,9 @@ N_FIRST = 8  # size of the first sample, which also fixes the reference point
 _REFERENCE_MARGIN = 0.1  # of the range between best and worst
 
 
+Told = Mapping[str, float | Estimate]
+
+
 class History:
     """Architectures asked and told, with their values in the order of telling.
 
@@ -31,6 +35,7 @@ class History:
         asked: Everything proposed, or told without having been proposed; pairwise distinct.
         told: What has been evaluated, failed ones included, in the order of telling.
         values: ``(len(told), n_objectives)`` in the objectives' units; a failed row is all NaN.
+        deviations: The same shape; 0 except where the value is an `Estimate`.
         trusts: Column of each objective with an approximation -> whether that can be relied on.
     """
 
@@ -51,6 +56,7 @@ class History:
         self.asked = space.sample(0, 0)
         self.told = space.sample(0, 0)
         self.values: FloatArray = np.empty((0, len(self.objectives)))
+        self.deviations: FloatArray = np.empty((0, len(self.objectives)))
 
     def ask(self, archs: Architectures) -> None:
         """Note architectures as proposed.
@@ -60,7 +66,7 @@ class History:
         """
         self.asked = self._extended(self.asked, archs, "proposed")
 
-    def tell(self, archs: Architectures, values: Sequence[Mapping[str, float] | None]) -> None:
+    def tell(self, archs: Architectures, values: Sequence[Told | None]) -> None:
         """Add results; nothing is added where an error is raised.
 
         Raises:
@@ -75,13 +81,16 @@ class History:
         measured = [self._measured(entry) for entry in values]
         known = np.array([row is not None for row in measured], dtype=np.bool_)
         rows = np.full((len(archs), len(self.objectives)), np.nan)
+        deviations = np.zeros_like(rows)
         rows[known] = self.exact(archs[known])
         for position in np.flatnonzero(known):
-            for column, value in (measured[position] or {}).items():
-                rows[position, column] = value
-        self._judge(archs[known], rows[known])
+            for column, estimate in (measured[position] or {}).items():
+                rows[position, column], deviations[position, column] = estimate
+        full = known & (deviations == 0).all(axis=1)
+        self._judge(archs[full], rows[full])
         self.told = told
         self.values = np.concatenate([self.values, rows])
+        self.deviations = np.concatenate([self.deviations, deviations])
         self.asked = Architectures.concatenate([self.asked, archs]).unique()
 
     def exact(self, archs: Architectures) -> FloatArray:
@@ -116,8 +125,14 @@ class History:
 
     @property
     def succeeded(self) -> BoolArray:
-        """``(len(told),)``: which have values."""
+        """``(len(told),)``: which have values, estimates among them."""
         return _complete(self.values)
+
+    @property
+    def measured(self) -> BoolArray:
+        """``(len(told),)``: which have values in full; nothing else is compared or counted."""
+        full: BoolArray = self.succeeded & (self.deviations == 0).all(axis=1)
+        return full
 
     @property
     def losses(self) -> FloatArray:
@@ -128,7 +143,7 @@ class History:
     def front(self) -> BoolArray:
         """``(len(told),)``: which are feasible, and not dominated by a feasible one."""
         losses = self.losses
-        losses[~self.feasible(self.values)] = np.nan
+        losses[~(self.feasible(self.values) & self.measured)] = np.nan
         return is_non_dominated(losses)
 
     @property
@@ -138,7 +153,7 @@ class History:
         Fixed once `N_FIRST` results are there, so that a progress figure is comparable over a
         run; None before the first result.
         """
-        losses = self.losses[self.succeeded][:N_FIRST]
+        losses = self.losses[self.measured][:N_FIRST]
         return beyond_worst(losses) if len(losses) else None
 
     def feasible(self, values: FloatArray) -> BoolArray:
@@ -159,7 +174,7 @@ class History:
 
     def _judge(self, archs: Architectures, rows: FloatArray) -> None:
         """Compare new values ``(len(archs), n_objectives)`` with what approximations predicted."""
-        before = self.succeeded
+        before = self.measured
         for column, trust in self.trusts.items():
             trust.judge(self.told[before], self.values[before, column], archs, rows[:, column])
 
@@ -171,8 +186,8 @@ class History:
             raise InputError(f"architecture {again} was {verb} before; it can be only once")
         return after
 
-    def _measured(self, entry: Mapping[str, float] | None) -> dict[int, float] | None:
-        """Values by column of the measured objectives, None for a failure."""
+    def _measured(self, entry: Told | None) -> dict[int, tuple[float, float]] | None:
+        """Value and deviation by column of the measured objectives, None for a failure."""
         if entry is None:
             return None
         row = {}
@@ -186,7 +201,7 @@ class History:
                     "or None for a failure"
                 )
             row[column] = _number(objective.name, entry[objective.name])
-        return row if all(math.isfinite(value) for value in row.values()) else None
+        return row if all(math.isfinite(value) for value, _ in row.values()) else None
 
 
 def _complete(values: FloatArray) -> BoolArray:
@@ -194,11 +209,14 @@ def _complete(values: FloatArray) -> BoolArray:
     return known
 
 
-def _number(name: str, given: object) -> float:
+def _number(name: str, given: object) -> tuple[float, float]:
+    """A told value and its deviation."""
+    if isinstance(given, Estimate):
+        return float(given.value), float(given.deviation)
     if given is None:
-        return math.nan
+        return math.nan, 0.0
     try:
-        return float(given)  # type: ignore[arg-type]  # what is no number is caught
+        return float(given), 0.0  # type: ignore[arg-type]  # what is no number is caught
     except (TypeError, ValueError):
         raise InputError(f"{name} was told as {given!r}; give a number, or None") from None
 

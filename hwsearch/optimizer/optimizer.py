@@ -17,7 +17,7 @@ from hwsearch.objectives import (
     hypervolume,
     to_losses,
 )
-from hwsearch.optimizer.history import History
+from hwsearch.optimizer.history import History, Told
 from hwsearch.optimizer.tactics import PREDICTING, TACTICS
 from hwsearch.space import Architectures, SearchSpace
 
@@ -96,14 +96,15 @@ class Optimizer:
         self.history.ask(archs)
         self.rounds += 1
 
-    def tell(self, archs: Architectures, values: Sequence[Mapping[str, float] | None]) -> None:
+    def tell(self, archs: Architectures, values: Sequence[Told | None]) -> None:
         """Report the results of architectures, in any order and any split.
 
         Args:
             archs: Architectures, proposed by this search or not; none told before.
             values: For each a mapping with every measured objective, in its unit; what it holds
-                besides is ignored. ``None``, or a value that is NaN or infinite, is a failure:
-                never proposed again and part of no fit.
+                besides is ignored. An `Estimate` in place of a number teaches the search, by
+                its deviation, and keeps the architecture off the front. ``None``, or a value
+                that is NaN or infinite, is a failure: never proposed again and part of no fit.
 
         Raises:
             InputError: Lengths differ, a measured objective is missing, a value is no number,

@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from hwsearch.errors import InputError
-from hwsearch.objectives import Objective
+from hwsearch.objectives import Estimate, Objective
 from hwsearch.optimizer import TACTICS, Optimizer
 from hwsearch.space import Architectures
 from tests.optimizer.problems import Tabular, elastic_space, flat_space
@@ -213,3 +214,25 @@ def test_refuses_an_exact_objective_that_gives_no_numbers():
     archs = optimizer.ask()
     with pytest.raises(InputError, match="'cost' gave"):
         optimizer.tell(archs, SMALL.evaluate(archs))
+
+
+class TestEstimates:
+    """Values known in part teach a search and count for nothing else."""
+
+    def test_are_on_no_front_and_in_no_figure(self):
+        optimizer = Optimizer(SMALL.space, SMALL.objectives())
+        archs = optimizer.ask(8)
+        values = SMALL.evaluate(archs)
+        optimizer.tell(archs[:7], values[:7])
+        before = optimizer.hypervolume(), optimizer.reference, optimizer.front().ids
+        best = {name: Estimate(value + 100.0, 0.5) for name, value in values[7].items()}
+        optimizer.tell(archs[7:], [best])
+        assert (optimizer.hypervolume(), optimizer.reference, optimizer.front().ids) == before
+        assert optimizer.history.succeeded[-1]
+        assert not optimizer.history.measured[-1]
+        assert optimizer.ask(4).unique(archs).ids == optimizer.history.asked[8:].ids
+
+    @pytest.mark.parametrize("deviation", [0.0, -1.0, math.nan, math.inf])
+    def test_need_a_deviation(self, deviation):
+        with pytest.raises(InputError, match="deviation"):
+            Estimate(70.0, deviation)
