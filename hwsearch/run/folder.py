@@ -48,7 +48,7 @@ def search(
     budget: int = 40,
     tactic: str = "hwsearch",
     seed: int = 0,
-    batch: int = 4,
+    batch: int | None = None,
     out: str | Path | None = None,
     checkpoint: str | None = None,
     freeze: Sequence[str] | None = None,
@@ -64,9 +64,9 @@ def search(
         objectives: Names; by default the task's metric and ``latency``.
         constraints: Such as ``"latency <= 12"``.
         budget: Architectures to evaluate.
-        tactic: ``"hwsearch"``, ``"nsga2"`` or ``"random"``.
+        tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
         seed: Decides every random draw.
-        batch: Architectures proposed at a time.
+        batch: Architectures proposed at a time; by default as many as the tactic proposes.
         out: A folder that does not exist yet or is empty; ``runs/SUPERNET-DEVICE`` by default.
         checkpoint: For a supernet given by name.
         freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.

@@ -8,7 +8,7 @@ import pytest
 
 from hwsearch.errors import InputError
 from hwsearch.objectives import Estimate, Objective
-from hwsearch.optimizer import TACTICS, Optimizer
+from hwsearch.optimizer import Optimizer, tactic_names
 from hwsearch.space import Architectures
 from tests.optimizer.problems import Tabular, elastic_space, flat_space
 
@@ -33,7 +33,7 @@ def ids(batches):
     return [batch.ids for batch in batches]
 
 
-@pytest.mark.parametrize("tactic", TACTICS)
+@pytest.mark.parametrize("tactic", tactic_names())
 class TestEveryTactic:
     def optimizer(self, table=SMALL, seed=3, **more):
         return Optimizer(table.space, table.objectives(), seed=seed, **more)
@@ -67,11 +67,11 @@ class TestEveryTactic:
     def test_asks_again_while_results_are_pending(self, tactic):
         optimizer = self.optimizer(tactic=tactic)
         run(optimizer, SMALL, 3)
-        first, second = optimizer.ask(), optimizer.ask()
+        first, second = optimizer.ask(4), optimizer.ask(4)
         assert len(Architectures.concatenate([first, second]).unique()) == 8
         optimizer.tell(second, SMALL.evaluate(second))
         optimizer.tell(first[::-1], SMALL.evaluate(first[::-1]))
-        assert len(optimizer.ask()) == 4
+        assert len(optimizer.ask(4)) == 4
 
 
 class TestForecasts:
