@@ -66,6 +66,7 @@ def write_card(
     verification: Mapping[str, Any],
     answers: Sequence[NDArray[Any]] | None = None,
     predictions: Sequence[Mapping[str, Any]] = (),
+    probability: float | None = None,
 ) -> dict[str, Any]:
     """Write ``card.json``: what the subnet is, its exact costs, and every measured number.
 
@@ -78,6 +79,7 @@ def write_card(
         answers: What the model answers to the probe; None takes PyTorch's, which are those of a
             float32 model.
         predictions: JSON-ready numbers that stand in for what was not measured; kept apart.
+        probability: That it belongs on the front that it was exported with; None without a front.
     """
     arch = exported.arch
     spec = net.input_spec(arch)
@@ -115,6 +117,8 @@ def write_card(
     }
     if predictions:
         card["predictions"] = {sha256_of(folder / MODEL): list(predictions)}
+    if probability is not None:
+        card["front_probability"] = {sha256_of(folder / MODEL): probability}
     write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
     return card
 

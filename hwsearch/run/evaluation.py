@@ -26,7 +26,7 @@ from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
 
-LATENCY = "latency"
+LATENCY, RATIO = "latency", "latency_ratio"
 SCORE_BATCH = 125
 RAW_TIMES_KEPT = 2000
 # Coarser than what is reported: the surrogates average over trials, and the front is timed again.
@@ -280,14 +280,17 @@ class Evaluator:
                 for key, found in known.items()
             }
         measured = self.device.measure(models, seed=self.seed + 1, settings=settings)
-        confirmed: dict[str, Measurement | DeviceError] = {
+        timed = {key: got for key, got in measured.items() if isinstance(got, Latency)}
+        confirmed = {
             key: latency_measurement(key, latency, context, "confirm")
-            if isinstance(latency, Latency)
-            else latency
-            for key, latency in measured.items()
+            for key, latency in timed.items()
         }
-        self.store.add_all(m for m in confirmed.values() if isinstance(m, Measurement))
-        return confirmed
+        ratios = [ratio_measurement(key, latency, context) for key, latency in timed.items()]
+        self.store.add_all([*confirmed.values(), *ratios])
+        return {
+            key: got if isinstance(got, DeviceError) else confirmed[key]
+            for key, got in measured.items()
+        }
 
     def seconds_each(self, quantities: Iterable[str]) -> float:
         """Estimate how long one architecture takes, by trying a medium one on a few samples.
@@ -333,6 +336,27 @@ def latency_measurement(
         cost_s=latency.cost_s,
         samples=raw if raw.size else None,
         details={name: getattr(latency, name) for name in LATENCY_DETAILS} | details,
+    )
+
+
+def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
+    """Return a confirmed latency relative to the anchor's, with that of every round.
+
+    Its samples, ``(rounds,)``, are NaN in rounds that do not count. Contenders of one job share
+    their rounds, which tells their differences better than their intervals do.
+    """
+    counted = True if latency.counted is None else latency.counted
+    return Measurement(
+        key=key,
+        quantity=RATIO,
+        context=context,
+        purpose="confirm",
+        value=latency.ratio,
+        low=latency.ratio_low,
+        high=latency.ratio_high,
+        count=latency.rounds,
+        cost_s=0.0,  # that of the latency
+        samples=np.where(counted, latency.ratios, np.nan).astype(np.float32),
     )
 
 

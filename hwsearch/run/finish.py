@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from hwsearch.run.candidates import (
     predictions,
     write_second_kit,
 )
+from hwsearch.run.certainty import front_probabilities
 from hwsearch.run.evaluation import LATENCY, Evaluator
 from hwsearch.run.front import contender_rows, front_rows
 from hwsearch.run.progress import Progress
@@ -116,8 +118,10 @@ class Finisher:
         final = {name: array[kept] for name, array in values.items()}
         if LATENCY in final:
             final[LATENCY] = np.array([_latency(confirmed[keys[row]]) for row in kept])
-        front = [keys[kept[row]] for row in self._feasible_front(final, [keys[r] for r in kept])]
-        return self._export_all(front, confirmed)
+        names = [keys[row] for row in kept]
+        front = [names[row] for row in self._feasible_front(final, names)]
+        probabilities = front_probabilities(self.setup, self.evaluator, names, final, confirmed)
+        return self._export_all(front, confirmed, probabilities)
 
     def _search_values(self) -> tuple[list[str], Values]:
         """Values of every finished trial, by name, in the order of the trials."""
@@ -184,13 +188,17 @@ class Finisher:
         return rows
 
     def _export_all(
-        self, keys: Sequence[str], latencies: Mapping[str, Measurement | Prediction | None]
+        self,
+        keys: Sequence[str],
+        latencies: Mapping[str, Measurement | Prediction | None],
+        probabilities: Mapping[str, float] = MappingProxyType({}),
     ) -> list[dict[str, Any]]:
+        """Export members; candidates have no probability to be on a front that is not known."""
         self.progress.phase("export", len(keys))
         rows = []
         for key in keys:
             try:
-                rows.append(self._member(key, latencies[key]))
+                rows.append(self._member(key, latencies[key], probabilities.get(key)))
             except (VerificationError, EvaluationError) as error:
                 self.progress.note(f"{key} is not shipped: {error}")
             self.progress.advance()
@@ -199,7 +207,9 @@ class Finisher:
         first = self.setup.objectives[0].name
         return sorted(rows, key=lambda row: row[first])
 
-    def _member(self, key: str, latency: Measurement | Prediction | None) -> dict[str, Any]:
+    def _member(
+        self, key: str, latency: Measurement | Prediction | None, probability: float | None
+    ) -> dict[str, Any]:
         """Write and verify one member, score it on the report samples, and return its row."""
         arch, task = self._arch(key), self.setup.task
         exported = self.evaluator.build(arch)
@@ -220,6 +230,7 @@ class Finisher:
                 verification,
                 answers,
                 [each.stated() for each in known if isinstance(each, Prediction)],
+                probability,
             )
             check_probe(folder, card, self.setup.device)
             run_infer(folder)
@@ -232,6 +243,7 @@ class Finisher:
             row[SOURCE] = PREDICTED
         elif latency is not None:
             row |= {name: latency.details[name] for name in ("p90_ms", "p99_ms", "rounds")}
+        row |= {} if probability is None else {"probability": probability}
         row |= card["exact"] | {"weights": self.setup.net.weights}
         # Every choice, in the order of the space; one that is inactive here has no value.
         choices = {name: arch.mapping.get(name) for name in arch.space.names}

@@ -10,6 +10,7 @@ from hwsearch.export.verify import verify_artifact
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.restriction import one_or_several
+from hwsearch.run.certainty import chances
 from hwsearch.run.config import RunConfig, read_config, write_config
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.finish import Finisher
@@ -244,10 +245,19 @@ class Run:
     def select(self, select: str = "all") -> list[str]:
         """Return keys: of ``"all"``, of the ``"knee"``, one key, or by ``"latency <= 12"``.
 
+        ``"latency <= 12 @ 95%"`` takes one: the best by the first objective of those whose true
+        latency is 12 ms at most with a probability of 95%; see `hwsearch.run.certainty.chances`.
+
         Raises:
             InputError: Nothing is selected.
         """
-        return select_keys(self.members, self.objectives, select)
+        members = self.members
+        return select_keys(
+            members,
+            self.objectives,
+            select,
+            lambda bound: chances(bound, members, self.measurements(), self.config.seed),
+        )
 
     def export(self, select: str = "all", to: str | Path | None = None) -> list[Path]:
         """Return the folders of selected subnets, each verified again, copied where asked.

@@ -27,7 +27,10 @@ MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend o
 WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
-FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "latency_source")
+FRONT_COLUMNS = (
+    *("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "probability"),
+    "latency_source",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
