@@ -14,7 +14,7 @@ from hwsearch.run.config import RunConfig, read_config, write_config
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
-from hwsearch.run.latency_table import with_latency_table, with_recorded_table
+from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
 from hwsearch.run.progress import Progress, Silent
@@ -96,7 +96,7 @@ def search(
     )
     if out is not None:
         check_output(Path(out))
-    setup = with_latency_table(prepare(config, loaded))
+    setup = LATENCY_TABLE.offered(prepare(config, loaded))
     folder = Path(out) if out is not None else _default_folder(setup)
     check_output(folder)
     progress = progress or Silent()
@@ -128,7 +128,7 @@ def resume(
     run = Run(folder)
     progress = progress or Silent()
     setup = prepare(run.config.with_budget(budget), net)
-    setup = with_recorded_table(setup, run.folder, run.recorded)
+    setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:

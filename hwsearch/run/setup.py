@@ -1,7 +1,7 @@
 """Turning settings into the parts of a run, with everything checked before anything is written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend o
 WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
+CHOSEN_BY = ("latency_table", "predictor")
 FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "latency_source")
 
 
@@ -35,7 +36,8 @@ class Setup:
     """The parts that one search is made of.
 
     Attributes:
-        table: Name and digest of the latency table that it chooses by; empty without one.
+        chosen_by: ``latency_table`` -> name and digest of that file, and the like; see
+            `hwsearch.run.basis`.
         notes: What is worth knowing of how it chooses, one sentence each.
     """
 
@@ -45,7 +47,7 @@ class Setup:
     task: Task
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
-    table: Mapping[str, str] = field(default_factory=dict)
+    chosen_by: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -66,6 +68,15 @@ class Setup:
         precision, names = self.device.precision, [o.name for o in self.objectives]
         sizes = (f"{WEIGHT_BYTES}, and the files are {precision}",) if "bytes" in names else ()
         return (*random, *(sizes if precision != "fp32" else ()), *self.task.warnings)
+
+    def objective(self, name: str) -> Objective:
+        """Return the objective of a name that is one."""
+        return next(objective for objective in self.objectives if objective.name == name)
+
+    def with_objective(self, changed: Objective) -> "Setup":
+        """Return these parts with another objective of the same name."""
+        objectives = tuple(changed if o.name == changed.name else o for o in self.objectives)
+        return replace(self, objectives=objectives)
 
     def evaluator(self, store: Store) -> Evaluator:
         """Return what measures for the run, and remembers in its store."""
@@ -96,7 +107,7 @@ class Setup:
                 {"name": o.name, "direction": o.direction, "unit": o.unit, "source": o.source}
                 for o in self.objectives
             ],
-            "latency_table": dict(self.table),
+            **{name: dict(self.chosen_by.get(name, {})) for name in CHOSEN_BY},
             "versions": software_versions(),
             "warnings": list(self.warnings),
         }
