@@ -154,6 +154,11 @@ class Task:
     calibration_batch: int = CALIBRATION_BATCH
     warnings: tuple[str, ...] = ()
 
+    @property
+    def scores(self) -> bool:
+        """Whether there are samples to score subnets by; ``none`` has not."""
+        return len(self.search) > 0
+
     def __post_init__(self) -> None:
         if self.calibration_batch < 1:
             raise InputError(

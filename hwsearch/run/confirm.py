@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from hwsearch.run.finish import Finisher
-from hwsearch.run.folder import TRIALS, Run
+from hwsearch.run.folder import Run
 from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
 from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import check_same, prepare
 from hwsearch.run.timings import read_timings
 from hwsearch.supernets.base import Supernet

@@ -11,13 +11,14 @@ from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.restriction import one_or_several
 from hwsearch.run.config import RunConfig, read_config, write_config
-from hwsearch.run.evaluation import Evaluator
+from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
 from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import (
     TRIAL_COLUMNS,
     Setup,
@@ -25,6 +26,13 @@ from hwsearch.run.setup import (
     check_same,
     prepare,
     refuse_file,
+)
+from hwsearch.run.warm_start import (
+    measure_known,
+    read_warm_start,
+    restore,
+    started_from,
+    with_evidence,
 )
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement, Store
@@ -34,8 +42,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-TRIALS = "trials.sqlite"
-
 
 def search(
     net: Supernet | str = "cifar10-resnet",
@@ -44,7 +50,7 @@ def search(
     data: str = "bundled",
     objectives: Sequence[str] | None = None,
     constraints: Sequence[str] | None = None,
-    budget: int = 40,
+    budget: int | None = None,
     tactic: str = "hwsearch",
     seed: int = 0,
     batch: int = 4,
@@ -52,6 +58,8 @@ def search(
     checkpoint: str | None = None,
     freeze: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
+    prior: str = "on",
+    warm_start: str | Path | None = None,
     progress: Progress | None = None,
 ) -> "Run":
     """Search a supernet for one device and export the confirmed front.
@@ -62,7 +70,8 @@ def search(
         data: What accuracy is measured on; see `hwsearch.load_task`.
         objectives: Names; by default the task's metric and ``latency``.
         constraints: Such as ``"latency <= 12"``.
-        budget: Architectures to evaluate.
+        budget: Architectures to evaluate, reused ones among them; by default 40, or as many as
+            are reused.
         tactic: ``"hwsearch"``, ``"nsga2"`` or ``"random"``.
         seed: Decides every random draw.
         batch: Architectures proposed at a time.
@@ -70,6 +79,9 @@ def search(
         checkpoint: For a supernet given by name.
         freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.
         only: Choices left some options, such as ``"resolution in 160,192,224"``.
+        prior: ``"off"`` does without the accuracy predictor that ships for the supernet.
+        warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
+            accuracies are predicted from; see `hwsearch.run.warm_start`.
         progress: Told of phases and steps.
 
     Returns:
@@ -89,21 +101,27 @@ def search(
         data=data,
         objectives=one_or_several(objectives),
         constraints=one_or_several(constraints),
-        budget=budget,
         tactic=tactic,
         seed=seed,
         batch=batch,
-    )
+        prior=prior,
+        warm_start=None if warm_start is None else str(warm_start),
+    ).with_budget(budget)
     if out is not None:
         check_output(Path(out))
     setup = LATENCY_TABLE.offered(prepare(config, loaded))
+    known = read_warm_start(setup)
+    if known is not None:
+        setup = started_from(setup, known, budget)
     folder = Path(out) if out is not None else _default_folder(setup)
     check_output(folder)
     progress = progress or Silent()
     setup.read(progress)
     folder.mkdir(parents=True, exist_ok=True)
     # First of all: a folder with this file can be gone on with, whatever else it lacks.
-    write_config(folder, config, setup.recorded())
+    write_config(folder, setup.config, setup.recorded())
+    if known is not None:
+        known.keep(folder)
     return Run(folder)._carry_on(setup, progress)
 
 
@@ -133,6 +151,7 @@ def resume(
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
         return run
+    restore(run.folder, setup, run.recorded)
     # Opened once before anything is changed: a damaged store is refused here.
     SqliteStore(run.folder / TRIALS).close()
     if setup.config != run.config:
@@ -357,6 +376,7 @@ class Run:
         with SqliteStore(self.folder / TRIALS) as store:
             try:
                 evaluator = setup.evaluator(store)
+                setup = with_evidence(setup, self.folder)
                 optimizer = Optimizer(
                     setup.net.space,
                     setup.objectives,
@@ -367,6 +387,7 @@ class Run:
                 )
                 for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
                     progress.note(text)
+                measure_known(setup, evaluator, optimizer, progress)
                 run_search(
                     optimizer,
                     store,
@@ -384,11 +405,15 @@ class Run:
 
 def _outlook(evaluator: Evaluator, setup: Setup, store: Store) -> str:
     """Say how long the search will take and what it may write."""
-    left = setup.config.budget - sum(trial.state.is_finished for trial in store.trials())
+    trials = store.trials()
+    spent = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
+    left = max(0, setup.config.budget - spent)
     text = (
         f"{left} of {setup.config.budget} architectures to evaluate out of "
         f"{setup.net.space.size:.3g}"
     )
+    if not left:
+        return text
     try:
         largest = int(setup.net.exact("bytes", setup.net.space.largest())[0])
         text += f"; each exported subnet takes up to {2 * largest / 1e6:.1f} MB"

@@ -27,6 +27,7 @@ MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend o
 WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
+NO_DATA = "none"
 CHOSEN_BY = ("latency_table", "predictor")
 FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "latency_source")
 
@@ -38,6 +39,7 @@ class Setup:
     Attributes:
         chosen_by: ``latency_table`` -> name and digest of that file, and the like; see
             `hwsearch.run.basis`.
+        warm_start: Where what is known came from, and how much; see `hwsearch.run.reuse`.
         notes: What is worth knowing of how it chooses, one sentence each.
     """
 
@@ -48,6 +50,7 @@ class Setup:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     chosen_by: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    warm_start: Mapping[str, str | int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -100,6 +103,7 @@ class Setup:
         }
         return {
             "space": self.net.space.digest,
+            "full_space": self.net.full_space.to_json(),
             "weights": self.net.digest,
             "data": data,
             "device": self.device.fingerprint(),
@@ -108,6 +112,7 @@ class Setup:
                 for o in self.objectives
             ],
             **{name: dict(self.chosen_by.get(name, {})) for name in CHOSEN_BY},
+            "warm_start": dict(self.warm_start),
             "versions": software_versions(),
             "warnings": list(self.warnings),
         }
