@@ -75,7 +75,8 @@ class Basis:
             InputError: It cannot be used.
         """
         changed, note = self.applied(setup, path)
-        used = {"name": path.name, "digest": digest_of(path)}
+        name = path.name if path.is_file() else f"{path.parent.name}/{path.name}"
+        used = {"name": name, "digest": digest_of(path)}
         chosen_by = {**changed.chosen_by, self.recorded: used}
         return replace(changed, chosen_by=chosen_by, notes=(*changed.notes, note))
 

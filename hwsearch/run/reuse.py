@@ -17,7 +17,8 @@ from hwsearch.errors import InputError
 from hwsearch.run.config import read_config
 from hwsearch.run.evaluation import LATENCY, REUSED
 from hwsearch.run.evidence import architectures_of, lies_in
-from hwsearch.run.setup import NO_DATA, Setup
+from hwsearch.evaluate.task import NO_DATA
+from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore
 from hwsearch.trials_sqlite import SqliteStore

@@ -18,7 +18,8 @@ from hwsearch.run.evidence import Evidence, read_evidence
 from hwsearch.run.known import Known
 from hwsearch.run.progress import Progress
 from hwsearch.run.reuse import TRIALS, Reused, read_reused
-from hwsearch.run.setup import NO_DATA, Setup
+from hwsearch.evaluate.task import NO_DATA
+from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, Option
 from hwsearch.surrogates.predictor import Predictor
 from hwsearch.trials import TrialState
@@ -99,12 +100,9 @@ def with_evidence(setup: Setup, folder: Path) -> Setup:
     archs, values = evidence.archs, evidence.values
     with threadpool_limits(1, user_api="blas"):
         if objective.approximation is None:
-            predict = Predictor(setup.net.space).fit(archs, values).predict
+            approximation = Predictor(setup.net.space).fit(archs, values).predict_mean
         else:
-            predict = Scaled(objective.approximation, archs, values).predict
-
-    def approximation(archs: Architectures) -> FloatArray:
-        return predict(archs)[0]
+            approximation = Scaled(objective.approximation, archs, values).predict_mean
 
     return setup.with_objective(replace(objective, approximation=approximation))
 
