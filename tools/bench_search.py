@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hwsearch.objectives import FloatArray, Objective
-from hwsearch.optimizer import TACTICS, Optimizer
+from hwsearch.optimizer import Optimizer, tactic_names
 from hwsearch.space import Architectures, Choice, SearchSpace
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
@@ -107,7 +107,7 @@ class Yardstick:
 def main() -> None:
     """Run the searches and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tactic", nargs="+", default=["hwsearch"], choices=list(TACTICS))
+    parser.add_argument("--tactic", nargs="+", default=["hwsearch"], choices=tactic_names())
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, default=250)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Where samples come from: ``bundled``, ``none``, ``cifar10:``, ``imagefolder:``, ``npz:``, a function."""
+"""Where samples come from: ``bundled``, files, arrays, a function, or nowhere (``none``)."""
 
 import difflib
 from collections.abc import Callable

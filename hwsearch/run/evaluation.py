@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -29,7 +30,7 @@ from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
 
-LATENCY = "latency"
+LATENCY, RATIO = "latency", "latency_ratio"
 TILE = "a repeated tile in the same graph"  # times do not differ
 REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
 SCORE_BATCH = 125
@@ -116,6 +117,15 @@ class Evaluator:
             model = self._convert(arch, fp32)
         original = None if model is fp32 else fp32
         return Exported(arch=arch, subnet=subnet, model=model, original=original)
+
+    def model_of(self, arch: Architecture) -> onnx.ModelProto:
+        """Return the model of an architecture: without data, one of which only the time counts.
+
+        Raises:
+            EvaluationError: As for `build`.
+            DataError: The same.
+        """
+        return self.build(arch).model if self.task.scores else self.model_to_time(arch)
 
     def model_to_time(self, arch: Architecture) -> onnx.ModelProto:
         """Return a model that takes the time of the built one, without its statistics.
@@ -307,14 +317,17 @@ class Evaluator:
                 for key, found in known.items()
             }
         measured = self.device.measure(models, seed=self.seed + 1, settings=settings)
-        confirmed: dict[str, Measurement | DeviceError] = {
+        timed = {key: got for key, got in measured.items() if isinstance(got, Latency)}
+        confirmed = {
             key: latency_measurement(key, latency, context, "confirm")
-            if isinstance(latency, Latency)
-            else latency
-            for key, latency in measured.items()
+            for key, latency in timed.items()
         }
-        self.store.add_all(m for m in confirmed.values() if isinstance(m, Measurement))
-        return confirmed
+        ratios = [ratio_measurement(key, latency, context) for key, latency in timed.items()]
+        self.store.add_all([*confirmed.values(), *ratios])
+        return {
+            key: got if isinstance(got, DeviceError) else confirmed[key]
+            for key, got in measured.items()
+        }
 
     def seconds_each(self, quantities: Iterable[str]) -> float:
         """Estimate how long one architecture takes, by trying a medium one on a few samples.
@@ -327,19 +340,20 @@ class Evaluator:
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             model = self.write_model(arch, Path(scratch))
-            built = time.perf_counter()
-            few, _ = next(self.task.search.batches(SCORE_BATCH, self.net.input_spec(arch)))
-            list(self.device.run(model, [few]))  # loads the model
-            loaded = time.perf_counter()
-            list(self.device.run(model, [few]))
-        scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
+            built, scoring = time.perf_counter(), 0.0
+            spec = self.net.input_spec(arch)
+            for few, _ in islice(self.task.search.batches(SCORE_BATCH, spec), 1):
+                list(self.device.run(model, [few]))  # loads the model
+                loaded = time.perf_counter()
+                list(self.device.run(model, [few]))
+                scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
         timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
         return built - begin + scoring + timing
 
     def write_model(self, arch: Architecture, folder: Path) -> Path:
         """Build an architecture's model and write it into a folder, named by its key."""
         path = folder / f"{arch.key}.onnx"
-        write_atomic(path, self.build(arch).model.SerializeToString(deterministic=True))
+        write_atomic(path, self.model_of(arch).SerializeToString(deterministic=True))
         return path
 
 
@@ -371,6 +385,27 @@ def latency_measurement(
         cost_s=latency.cost_s,
         samples=raw if raw.size else None,
         details={name: getattr(latency, name) for name in LATENCY_DETAILS} | details,
+    )
+
+
+def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
+    """Return a confirmed latency relative to the anchor's, with that of every round.
+
+    Its samples, ``(rounds,)``, are NaN in rounds that do not count. Contenders of one job share
+    their rounds, which tells their differences better than their intervals do.
+    """
+    counted = True if latency.counted is None else latency.counted
+    return Measurement(
+        key=key,
+        quantity=RATIO,
+        context=context,
+        purpose="confirm",
+        value=latency.ratio,
+        low=latency.ratio_low,
+        high=latency.ratio_high,
+        count=latency.rounds,
+        cost_s=0.0,  # that of the latency
+        samples=np.where(counted, latency.ratios, np.nan).astype(np.float32),
     )
 
 

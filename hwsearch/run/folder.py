@@ -4,19 +4,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsearch.errors import EvaluationError, InputError, VerificationError
-from hwsearch.export.artifact import read_card
-from hwsearch.export.verify import verify_artifact
+from hwsearch.errors import EvaluationError, InputError
+from hwsearch.evaluate.task import NO_DATA
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.restriction import one_or_several
+from hwsearch.run.certainty import chances
 from hwsearch.run.config import RunConfig, read_config, write_config
-from hwsearch.run.evaluation import REUSED, Evaluator
+from hwsearch.run.evaluation import LATENCY, REUSED, Evaluator
+from hwsearch.run.exported import (
+    check_exported,
+    export_subnets,
+    load_subnet,
+    verify_subnets,
+    with_images,
+)
 from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
+from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import (
@@ -25,7 +33,6 @@ from hwsearch.run.setup import (
     check_output,
     check_same,
     prepare,
-    refuse_file,
 )
 from hwsearch.run.warm_start import (
     measure_known,
@@ -53,7 +60,7 @@ def search(
     budget: int | None = None,
     tactic: str = "hwsearch",
     seed: int = 0,
-    batch: int = 4,
+    batch: int | None = None,
     out: str | Path | None = None,
     checkpoint: str | None = None,
     freeze: Sequence[str] | None = None,
@@ -67,14 +74,14 @@ def search(
     Args:
         net: A loaded supernet, or the name of one.
         device: Where latency is measured.
-        data: What accuracy is measured on; see `hwsearch.load_task`.
+        data: What accuracy is measured on; see `hwsearch.load_task`. ``"none"`` predicts it.
         objectives: Names; by default the task's metric and ``latency``.
         constraints: Such as ``"latency <= 12"``.
         budget: Architectures to evaluate, reused ones among them; by default 40, or as many as
             are reused.
-        tactic: ``"hwsearch"``, ``"nsga2"`` or ``"random"``.
+        tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
         seed: Decides every random draw.
-        batch: Architectures proposed at a time.
+        batch: Architectures proposed at a time; by default as many as the tactic proposes.
         out: A folder that does not exist yet or is empty; ``runs/SUPERNET-DEVICE`` by default.
         checkpoint: For a supernet given by name.
         freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.
@@ -109,7 +116,7 @@ def search(
     ).with_budget(budget)
     if out is not None:
         check_output(Path(out))
-    setup = LATENCY_TABLE.offered(prepare(config, loaded))
+    setup = with_predictor(LATENCY_TABLE.offered(prepare(config, loaded)))
     known = read_warm_start(setup)
     if known is not None:
         setup = started_from(setup, known, budget)
@@ -147,6 +154,7 @@ def resume(
     progress = progress or Silent()
     setup = prepare(run.config.with_budget(budget), net)
     setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
+    setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
@@ -185,12 +193,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the front has been confirmed and exported, or candidates await their kit."""
-        return self.confirmed or all((self.folder / n).is_file() for n in (CANDIDATES, KIT))
+        """Whether the front has been confirmed and exported, or candidates await what follows."""
+        awaited = (CANDIDATES, KIT) if self.config.device.startswith("kit:") else (CANDIDATES,)
+        return self.confirmed or all((self.folder / name).is_file() for name in awaited)
 
     @property
     def confirmed(self) -> bool:
-        """Whether it has a front: a search by a table ends with candidates."""
+        """Whether it has a front: a search by a table, or without data, ends with candidates."""
         return (self.folder / FRONT).is_file()
 
     @property
@@ -205,6 +214,11 @@ class Run:
         Raises:
             InputError: The run is not finished, or has candidates that nobody has timed.
         """
+        if self.finished and not self.confirmed and self.config.data == NO_DATA:
+            raise InputError(
+                f"run {str(self.folder)!r} has candidates and no front: their accuracies are "
+                f"predicted; with images: {with_images(self.folder, self.config)}"
+            )
         if self.finished and not self.confirmed:
             raise InputError(
                 f"run {str(self.folder)!r} has candidates and no front: their latencies are "
@@ -215,7 +229,7 @@ class Run:
 
     @property
     def members(self) -> "pd.DataFrame":
-        """The front, or else the candidates, whose ``latency_source`` is ``predicted``.
+        """The front, or else the candidates: ``NAME_source`` says which NAME is ``predicted``.
 
         Raises:
             InputError: The run is not finished.
@@ -263,10 +277,19 @@ class Run:
     def select(self, select: str = "all") -> list[str]:
         """Return keys: of ``"all"``, of the ``"knee"``, one key, or by ``"latency <= 12"``.
 
+        ``"latency <= 12 @ 95%"`` takes one: the best by the first objective of those whose true
+        latency is 12 ms at most with a probability of 95%; see `hwsearch.run.certainty.chances`.
+
         Raises:
             InputError: Nothing is selected.
         """
-        return select_keys(self.members, self.objectives, select)
+        members = self.members
+        return select_keys(
+            members,
+            self.objectives,
+            select,
+            lambda bound: chances(bound, members, self.measurements(), self.config.seed),
+        )
 
     def export(self, select: str = "all", to: str | Path | None = None) -> list[Path]:
         """Return the folders of selected subnets, each verified again, copied where asked.
@@ -279,29 +302,9 @@ class Run:
             InputError: Nothing is selected, or the target holds such a folder already.
             VerificationError: A file is damaged.
         """
-        import shutil
-
-        from hwsearch.devices import load_device
-        from hwsearch.files import staged_folder
-
+        check_exported(self.folder, self.config)
         folders = [self.folder / SUBNETS / key for key in self.select(select)]
-        targets = [Path(to) / folder.name if to else folder for folder in folders]
-        if to:
-            refuse_file("target", Path(to))
-        taken = [str(target) for target in targets if to and target.exists()]
-        if taken:
-            raise InputError(f"{taken[0]!r} exists already; give another folder")
-        device = load_device(self.config.device)
-        try:
-            # All of them before the first copy: a damaged one leaves nothing half-exported.
-            for folder in folders:
-                verify_artifact(folder, device)
-        finally:
-            device.close()
-        for folder, target in zip(folders, targets, strict=True) if to else ():
-            with staged_folder(target) as staged:
-                shutil.copytree(folder, staged, dirs_exist_ok=True)
-        return targets
+        return export_subnets(folders, self.config.device, Path(to) if to else None)
 
     def verify(self) -> dict[str, str | None]:
         """Check every exported subnet from its files alone.
@@ -309,20 +312,9 @@ class Run:
         Returns:
             Key -> what is wrong with it, or None.
         """
-        from hwsearch.devices import load_device
-
-        device = load_device(self.config.device)
-        found: dict[str, str | None] = {}
-        try:
-            for key in self.select("all"):
-                try:
-                    verify_artifact(self.folder / SUBNETS / key, device)
-                    found[key] = None
-                except (VerificationError, InputError) as error:
-                    found[key] = str(error)
-        finally:
-            device.close()
-        return found
+        check_exported(self.folder, self.config)
+        folders = [self.folder / SUBNETS / key for key in self.select("all")]
+        return verify_subnets(folders, self.config.device)
 
     def subnet(self, key: str) -> "nn.Module":
         """Return an exported subnet as a network, with its weights and batch statistics.
@@ -330,13 +322,8 @@ class Run:
         Raises:
             InputError: The key is not on the front.
         """
-        from safetensors.torch import load_file
-
-        folder = self.folder / SUBNETS / self.select(key)[0]
-        net = self.setup().net
-        network = net.subnet(net.space.architectures([read_card(folder)["architecture"]])[0])
-        network.load_state_dict(load_file(folder / "weights.safetensors"))
-        return network.eval()
+        check_exported(self.folder, self.config)
+        return load_subnet(self.folder / SUBNETS / self.select(key)[0], self.setup().net)
 
     @property
     def objectives(self) -> list[Objective]:
@@ -396,7 +383,7 @@ class Run:
                     progress,
                 )
                 finisher = Finisher(setup, evaluator, self.folder / SUBNETS, progress)
-                if setup.predicted is not None:
+                if LATENCY in setup.predicted:
                     return finisher.candidates(self.folder / KIT)
                 return finisher.finish()
             finally:

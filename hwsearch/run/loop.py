@@ -48,7 +48,7 @@ def run_search(
         if not len(archs):
             progress.note(f"the search space is exhausted after {proposed} architectures")
             return
-        members = store.propose(archs, round=number, origin=optimizer.tactic)
+        members = store.propose(archs, number, optimizer.tactic, optimizer.forecasts)
         _finish_round(optimizer, store, measure, archs, members, progress)
         _report(optimizer, progress, number, said)
         proposed, number = proposed + len(archs), number + 1

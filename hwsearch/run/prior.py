@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from numpy.typing import NDArray
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsearch.errors import InputError
-from hwsearch.run.basis import Basis
 from hwsearch.evaluate.task import NO_DATA
+from hwsearch.run.basis import Basis
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import Supernet
@@ -57,7 +57,7 @@ def _applied(setup: Setup, path: Path) -> tuple[Setup, str]:
         text = f"{metric} is predicted by {name} to choose, and then measured{of}"
         changed = replace(objective, approximation=predictor.predict_mean)
     else:
-        text = f"no images are read: every {metric} is predicted by {name}{of}"
+        text = f"candidates are chosen by what {name} predicts{of}"
         changed = replace(objective, exact=PredictedAccuracy(predictor), predicted=True)
     return setup.with_objective(changed), text
 
@@ -80,18 +80,19 @@ PREDICTOR = Basis(
 )
 
 
-def predicted_without_data(setup: Setup) -> Setup:
-    """Let a predictor supply the accuracies that nothing measures.
+def with_predictor(setup: Setup) -> Setup:
+    """Let a new search predict accuracy: to choose what it measures, or, without data, instead.
 
     Raises:
-        InputError: No predictor of this supernet is there, or it cannot be used.
+        InputError: There are no data, and no predictor that can be used.
     """
-    metric = setup.task.metric.name
-    paths = _paths(setup)
+    if setup.task.scores:
+        return PREDICTOR.offered(setup)
+    metric, paths = setup.task.metric.name, _paths(setup)
     if not paths:
         raise InputError(
             f"data {NO_DATA!r} needs a predictor of {metric} for {setup.net.family!r}, and there "
-            "is none; fit one from a CSV of evaluated architectures by tools/fit_predictor.py, or "
+            f"is none; fit one to a CSV of evaluated architectures by tools/fit_predictor.py, or "
             "give images by --data imagefolder:PATH"
         )
     return PREDICTOR.used(setup, paths[0])

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from hwsearch.errors import InputError
+from hwsearch.evaluate.task import NO_DATA
 from hwsearch.run.config import read_config
 from hwsearch.run.evaluation import LATENCY, REUSED
 from hwsearch.run.evidence import architectures_of, lies_in
-from hwsearch.evaluate.task import NO_DATA
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore

@@ -32,7 +32,7 @@ WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
 CHOSEN_BY = ("latency_table", "predictor")
-FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds")
+FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "probability")
 
 
 @runtime_checkable
@@ -84,8 +84,9 @@ class Setup:
         """What whoever reads the numbers has to know, one sentence each."""
         accuracy: tuple[str, ...] = ()
         if not self.task.scores:
+            metric = self.task.metric.name
             by = self.chosen_by.get("predictor", {}).get("name", "a predictor")
-            accuracy = (f"no images were read: every {self.task.metric.name} is predicted by {by}",)
+            accuracy = (f"no images were read: every {metric} is predicted by {by}",)
         elif self.net.untrained:
             accuracy = (f"weights are {self.net.weights}: {MEANINGLESS}",)
         precision, names = self.device.precision, [o.name for o in self.objectives]

@@ -9,6 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from hwsearch.errors import EvaluationError, InputError
+from hwsearch.evaluate.task import NO_DATA
 from hwsearch.objectives import BoolArray, FloatArray, Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.approximations import Scaled
@@ -18,7 +19,6 @@ from hwsearch.run.evidence import Evidence, read_evidence
 from hwsearch.run.known import Known
 from hwsearch.run.progress import Progress
 from hwsearch.run.reuse import TRIALS, Reused, read_reused
-from hwsearch.evaluate.task import NO_DATA
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, Option
 from hwsearch.surrogates.predictor import Predictor
@@ -140,7 +140,7 @@ def measure_known(
         optimizer.tell(known.archs[rows], known.told(rows))
         progress.advance(len(rows))
         with threadpool_limits(1, user_api="blas"):
-            rows = known.worth_measuring(left, setup.config.batch)
+            rows = known.worth_measuring(left, optimizer.batch)
         if not len(rows):
             break
         asked = [arch for arch in known.archs[rows] if arch.key not in failed]
