@@ -69,16 +69,19 @@ class Predictor:
                 "give one number for each"
             )
         self.space.check_own(archs)
-        self.__dict__.pop("_sums", None)
-        self.__dict__.pop("_first_sum", None)
+        self._forget_sums()
         self._learnt_on = self.space
         rows, steps = encode_steps(archs), step_columns(self.space)
-        if self._asked == AUTO:
-            from hwsearch.surrogates.selection import select_surrogate
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-            self.selection = select_surrogate(rows, values, steps, noise)
-            self._name = self.selection.name
-        self._surrogate = make_surrogate(self._name, steps).fit(rows, values, noise)
+        # The matrices are small: threads cost more than they bring, and could change the last bit.
+        with threadpool_limits(1, user_api="blas"):
+            if self._asked == AUTO:
+                from hwsearch.surrogates.selection import select_surrogate
+
+                self.selection = select_surrogate(rows, values, steps, noise)
+                self._name = self.selection.name
+            self._surrogate = make_surrogate(self._name, steps).fit(rows, values, noise)
         return self
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
@@ -108,6 +111,23 @@ class Predictor:
         if isinstance(self._surrogate, LinearModel):
             return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
         return self.predict(archs)[0]
+
+    def widen(self, factor: float) -> Self:
+        """Multiply all deviations by a factor, until the next fit.
+
+        Args:
+            factor: Above 0: how far predictions were off elsewhere, in deviations.
+
+        Raises:
+            InputError: The surrogate cannot be saved either, nothing was fitted, or the factor is
+                not positive and finite.
+        """
+        parametric_class(self._name)
+        if not 0.0 < factor < np.inf:
+            raise InputError(f"deviations cannot be multiplied by {factor}; give a factor above 0")
+        cast(Parametric, self._surrogate).widen(factor)
+        self._forget_sums()
+        return self
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write a card and the parameters, which hold no row that it was fitted on, to a folder.
@@ -162,6 +182,10 @@ class Predictor:
     def _encoded(self, archs: Architectures) -> FloatArray:
         same = self._learnt_on is self.space
         return encode_steps(archs if same else widened(archs, self._learnt_on))
+
+    def _forget_sums(self) -> None:
+        for name in ("_sums", "_first_sum"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def _sums(self) -> LookupSum:
