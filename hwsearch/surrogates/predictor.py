@@ -16,7 +16,8 @@ from hwsearch.surrogates.folder import read_folder, write_folder
 from hwsearch.surrogates.linear import LinearModel
 from hwsearch.surrogates.lookups import LookupSum, Term, step_terms
 from hwsearch.surrogates.named import GAUSSIAN_PROCESS, make_surrogate, parametric_class
-from hwsearch.surrogates.steps import encode_steps, step_columns
+from hwsearch.surrogates.saturating import SaturatingProcess
+from hwsearch.surrogates.steps import encode_steps
 
 
 class Predictor:
@@ -38,7 +39,7 @@ class Predictor:
         self.facts: dict[str, Any] = {}
         self._learnt_on = space  # of which ``space`` may be a part
         self._name = surrogate
-        self._surrogate: Surrogate = make_surrogate(surrogate, step_columns(space))
+        self._surrogate: Surrogate = make_surrogate(surrogate, space)
 
     def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """Learn the values of n architectures; forgets what was learnt before.
@@ -61,7 +62,7 @@ class Predictor:
         self.__dict__.pop("_sums", None)
         self.__dict__.pop("_first_sum", None)
         self._learnt_on = self.space
-        self._surrogate = make_surrogate(self._name, step_columns(self.space))
+        self._surrogate = make_surrogate(self._name, self.space)
         self._surrogate.fit(encode_steps(archs), values, noise)
         return self
 
@@ -87,6 +88,8 @@ class Predictor:
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
             return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
+        if isinstance(self._surrogate, SaturatingProcess):
+            return self._surrogate.predict_mean(self._encoded(archs))
         return self._surrogate.predict(self._encoded(archs))[0]
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
