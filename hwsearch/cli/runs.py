@@ -117,7 +117,11 @@ def front(run: RunFolder, as_json: AsJson = False) -> None:
 def export(
     run: RunFolder,
     select: Annotated[
-        str, typer.Option(help="all, knee, a key, or a constraint such as 'latency <= 12'.")
+        str,
+        typer.Option(
+            help="all, knee, a key, a constraint such as 'latency <= 12', or, with how sure it "
+            "has to be, 'latency <= 12 @ 95%': the best that is."
+        ),
     ] = "all",
     to: Annotated[
         Path | None, typer.Option(help="Folder that receives copies; else only the paths.")

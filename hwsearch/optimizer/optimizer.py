@@ -44,6 +44,11 @@ class Optimizer:
         batch: How many `ask` proposes unless it is told how many; by default what the tactic
             does, 50 for ``"linas"`` and 4 for the others.
 
+    Attributes:
+        forecasts: Key -> measured objective -> (mean, standard deviation), in its unit, as it was
+            predicted when `ask` proposed that architecture; absent for those of the first sample,
+            and of tactics without surrogates.
+
     Raises:
         InputError: Anything that is not as said above.
     """
@@ -66,6 +71,7 @@ class Optimizer:
         self.seed = check_count("seed", seed, 0)
         self.batch = self._tactic.batch if batch is None else check_count("batch", batch, 1)
         self.rounds = 0
+        self.forecasts: dict[str, dict[str, tuple[float, float]]] = {}
         known = self.objectives
         if not self._tactic.approximates:
             known = tuple(replace(objective, approximation=None) for objective in known)
@@ -83,12 +89,15 @@ class Optimizer:
         wanted = self.batch if n is None else check_count("number of proposals", n, 1)
         rng = np.random.default_rng((self.seed, self.rounds + 1))
         archs = self.history.space.sample(0, 0)
+        self.history.foreseen = {}
         if self.history.n_left > wanted:
             archs = self._tactic.propose(self.history, wanted, self.seed, rng)
         if not len(archs):
             archs = self.space.sample_distinct(wanted, rng, exclude=self.history.asked)
         if len(archs):
             self.ask_recorded(archs)
+        foreseen = self.history.foreseen
+        self.forecasts |= {key: foreseen[key] for key in archs.ids if key in foreseen}
         return archs
 
     def ask_recorded(self, archs: Architectures) -> None:

@@ -74,6 +74,42 @@ class TestEveryTactic:
         assert len(optimizer.ask(4)) == 4
 
 
+class TestForecasts:
+    def test_are_of_what_surrogates_chose_and_of_measured_objectives(self):
+        optimizer = Optimizer(SMALL.space, SMALL.objectives(), seed=3)
+        first, second, third = run(optimizer, SMALL, 3)
+        assert set(optimizer.forecasts) == set(third.ids)
+        measured = [o.name for o in optimizer.objectives if o.exact is None]
+        for forecast in optimizer.forecasts.values():
+            assert list(forecast) == measured
+        assert len({*first.ids, *second.ids}) == 8
+
+    def test_are_what_was_known_when_it_was_asked_for(self):
+        from hwsearch.optimizer.posterior import Posterior
+
+        optimizer = Optimizer(SMALL.space, SMALL.objectives(), seed=3)
+        run(optimizer, SMALL, 2)
+        told = Posterior(optimizer.history)
+        archs = optimizer.ask()
+        expected = told.forecast(archs)
+        before = dict(optimizer.forecasts)
+        optimizer.tell(archs, SMALL.evaluate(archs))
+        optimizer.ask()
+        column = [o.exact is None for o in optimizer.objectives].index(True)
+        name = optimizer.objectives[column].name
+        for row, key in enumerate(archs.ids):
+            assert optimizer.forecasts[key] == before[key]
+            found = optimizer.forecasts[key][name]
+            assert found[0] == pytest.approx(expected.mean[row, column], rel=1e-9)
+            assert found[1] == pytest.approx(expected.deviation[row, column], rel=1e-6)
+
+    @pytest.mark.parametrize("tactic", ["random", "nsga2"])
+    def test_a_tactic_without_surrogates_has_none(self, tactic):
+        optimizer = Optimizer(SMALL.space, SMALL.objectives(), tactic=tactic)
+        run(optimizer, SMALL, 4)
+        assert optimizer.forecasts == {}
+
+
 def test_same_proposals_in_another_process():
     code = (
         "from tests.optimizer.test_optimizer import *\n"
