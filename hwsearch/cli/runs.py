@@ -12,6 +12,14 @@ from hwsearch.errors import InputError, VerificationError
 from hwsearch.optimizer import tactic_names
 from hwsearch.terminal import TerminalProgress, front_table
 
+Minutes = Annotated[
+    float | None, typer.Option(help="End the search after so many, in all; export comes after.")
+]
+StopGain = Annotated[
+    float | None,
+    typer.Option(help="End it when 50 more are expected to add less; % of the hypervolume."),
+]
+
 
 def _known_tactics() -> str:
     """Registered names for the help; where two packages clash, a search says so."""
@@ -58,6 +66,8 @@ def search(
         typer.Option(help="Repeat it; leave choices some options: 'resolution in 160,192'."),
     ] = None,
     budget: Annotated[int, typer.Option(help="How many architectures to evaluate.")] = 40,
+    minutes: Minutes = None,
+    stop_gain: StopGain = None,
     tactic: Annotated[
         str, typer.Option(help=f"How architectures are proposed: {_known_tactics()}.")
     ] = "hwsearch",
@@ -82,6 +92,8 @@ def search(
             freeze=freeze,
             only=only,
             budget=budget,
+            minutes=minutes,
+            stop_gain=stop_gain,
             tactic=tactic,
             seed=seed,
             out=out_folder,
@@ -97,11 +109,15 @@ def resume(
     budget: Annotated[
         int | None, typer.Option(help="A new budget in all; default: the run's.")
     ] = None,
+    minutes: Minutes = None,
+    stop_gain: StopGain = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget."""
     with TerminalProgress(err if as_json else out) as progress:
-        finished = hwsearch.resume(run, budget=budget, progress=progress)
+        finished = hwsearch.resume(
+            run, budget=budget, minutes=minutes, stop_gain=stop_gain, progress=progress
+        )
     print_run(finished, as_json)
 
 

@@ -61,6 +61,8 @@ def search(
     tactic: str = "hwsearch",
     seed: int = 0,
     batch: int | None = None,
+    minutes: float | None = None,
+    stop_gain: float | None = None,
     out: str | Path | None = None,
     checkpoint: str | None = None,
     freeze: Sequence[str] | None = None,
@@ -82,6 +84,9 @@ def search(
         tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
         seed: Decides every random draw.
         batch: Architectures proposed at a time; by default as many as the tactic proposes.
+        minutes: Of wall time, after which the search proposes nothing more.
+        stop_gain: Percent: the search ends when its next 50 evaluations are expected to add less
+            than this share of the hypervolume.
         out: A folder that does not exist yet or is empty; ``runs/SUPERNET-DEVICE`` by default.
         checkpoint: For a supernet given by name.
         freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.
@@ -111,6 +116,8 @@ def search(
         tactic=tactic,
         seed=seed,
         batch=batch,
+        minutes=minutes,
+        stop_gain=stop_gain,
         prior=prior,
         warm_start=None if warm_start is None else str(warm_start),
     ).with_budget(budget)
@@ -136,6 +143,8 @@ def resume(
     folder: str | Path,
     *,
     budget: int | None = None,
+    minutes: float | None = None,
+    stop_gain: float | None = None,
     net: Supernet | None = None,
     progress: Progress | None = None,
 ) -> "Run":
@@ -144,6 +153,8 @@ def resume(
     Args:
         folder: Of the run.
         budget: A new budget in all; None keeps the run's.
+        minutes: New minutes in all, those spent on measuring before among them; likewise.
+        stop_gain: Another one; likewise.
         net: For a supernet that cannot be loaded by its recorded name.
         progress: Told of phases and steps.
 
@@ -152,7 +163,7 @@ def resume(
     """
     run = Run(folder)
     progress = progress or Silent()
-    setup = prepare(run.config.with_budget(budget), net)
+    setup = prepare(run.config.with_limits(budget, minutes, stop_gain), net)
     setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
     setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
@@ -379,7 +390,7 @@ class Run:
                     optimizer,
                     store,
                     lambda archs: evaluator.search_values(archs, setup.measured),
-                    setup.config.budget,
+                    setup.config.stopping,
                     progress,
                 )
                 finisher = Finisher(setup, evaluator, self.folder / SUBNETS, progress)
