@@ -12,7 +12,7 @@ import numpy as np
 from hwsearch import plugins
 from hwsearch.errors import InputError
 from hwsearch.optimizer.history import N_FIRST, History
-from hwsearch.space import Architectures
+from hwsearch.space import Architectures, SearchSpace
 
 GROUP: Final = "hwsearch.tactics"
 BATCH: Final = 4
@@ -85,9 +85,12 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
 
 def first_sample(history: History, seed: int) -> Architectures:
     """What is left to ask for of a sample graded by size: its ends first, then between."""
-    space = history.space
-    graded = space.sample_spread(min(N_FIRST, space.size), np.random.default_rng((seed, 0)))
-    return _ends_first(graded).unique(history.asked)
+    return _ends_first(graded_sample(history.space, seed)).unique(history.asked)
+
+
+def graded_sample(space: SearchSpace, seed: int) -> Architectures:
+    """What a search by surrogates begins with, from the smallest to the largest."""
+    return space.sample_spread(min(N_FIRST, space.size), np.random.default_rng((seed, 0)))
 
 
 def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
