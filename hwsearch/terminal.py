@@ -119,9 +119,10 @@ def account_lines(account: Account) -> list[str]:
     reached = account.hypervolumes[-1]
     units = " x ".join(unit or name for name, unit in account.objectives.items())
     failed = f", {account.failed} of them failed" if account.failed else ""
+    reused = f", {account.reused} reused" if account.reused else ""
     lines = [
         f"search   {account.members} of {account.evaluated} evaluations are on the front "
-        f"({account.share:.0%}){failed}; hypervolume {_figure(reached)} ({units})"
+        f"({account.share:.0%}){failed}{reused}; hypervolume {_figure(reached)} ({units})"
     ]
     if account.gain is not None:
         share = f" ({account.gain / reached:.1%})" if reached else ""

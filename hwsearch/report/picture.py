@@ -120,7 +120,8 @@ def _draw_members(
 
 def _what(front: "pd.DataFrame") -> str:
     """Name the members: a front is measured throughout."""
-    return "candidates" if "latency_source" in front else "front"
+    predicted = any(str(column).endswith("_source") for column in front)
+    return "candidates" if predicted else "front"
 
 
 def _interval(front: "pd.DataFrame", name: str, order: Any) -> Any:

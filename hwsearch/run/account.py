@@ -65,6 +65,7 @@ class Account:
         metric: Name of the score that `Versus` compares.
         evaluated: Trials that are finished, failed ones among them.
         failed: How many of them failed.
+        reused: How many of them an earlier run had scored; they come first.
         members: How many of them the front holds.
         reference: The point that hypervolumes are measured from, by objective.
         hypervolumes: ``(evaluated,)``: after each trial, in order.
@@ -90,6 +91,7 @@ class Account:
     metric: str
     evaluated: int
     failed: int
+    reused: int
     members: int
     reference: Values
     hypervolumes: tuple[float, ...]

@@ -15,6 +15,7 @@ from hwsearch.files import write_atomic
 from hwsearch.optimizer import tactic_names
 
 FILE = "config.toml"
+PRIORS = ("on", "off")
 RECORDED_PACKAGES = (
     "hwsearch",
     "torch",
@@ -45,6 +46,8 @@ class RunConfig:
         batch: Architectures proposed at a time; None for what the tactic proposes.
         freeze: Rules that leave choices one option, such as ``stage1.*=max``.
         only: Rules that leave choices some options, such as ``resolution in 160,192``.
+        prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose.
+        warm_start: A run whose measurements are reused, or a CSV of evidence.
     """
 
     supernet: str = "cifar10-resnet"
@@ -59,6 +62,8 @@ class RunConfig:
     batch: int | None = None
     freeze: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    prior: str = "on"
+    warm_start: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("supernet", "device", "data"):
@@ -79,6 +84,10 @@ class RunConfig:
             raise InputError(f"seed is {seed!r}; give a whole number from 0 up")
         if self.tactic not in (known := tactic_names()):
             raise unknown("tactic", self.tactic, known)
+        if self.prior not in PRIORS:
+            raise unknown("prior", self.prior, PRIORS)
+        if not isinstance(self.warm_start, str | None):
+            raise InputError(f"warm_start is {self.warm_start!r}; give a run or a CSV file")
 
     def with_budget(self, budget: int | None) -> "RunConfig":
         """Return these settings with another budget, or the same for None."""

@@ -5,10 +5,13 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from hwsearch.devices import Device, Latency, MeasureSettings
@@ -20,6 +23,7 @@ from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.export.artifact import Exported
 from hwsearch.export.model import to_onnx
 from hwsearch.files import write_atomic
+from hwsearch.kit.tile import tiled
 from hwsearch.run.conversion import Conversion
 from hwsearch.run.suspicion import Pace
 from hwsearch.space import Architecture
@@ -27,6 +31,8 @@ from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
 
 LATENCY, RATIO = "latency", "latency_ratio"
+TILE = "a repeated tile in the same graph"  # times do not differ
+REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
 SCORE_BATCH = 125
 RAW_TIMES_KEPT = 2000
 # Coarser than what is reported: the surrogates average over trials, and the front is timed again.
@@ -77,6 +83,7 @@ class Evaluator:
             self.calibration_digest = self._calibration.digest
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
         self._pace = Pace()
+        self._tiled: set[str] = set()  # keys whose latency is that of other weights
         self._convert = Conversion(net, device, task)
 
     def score_context(self, samples: SplitSamples) -> str:
@@ -89,6 +96,13 @@ class Evaluator:
             f"samples={len(samples)}@{samples.digest} onnx {self._convert.context}"
         )
 
+    def remembered(self, key: str, quantity: str) -> Measurement | None:
+        """Return what the search knows of an architecture, if it does."""
+        context = self.latency_context
+        if quantity != LATENCY:
+            context = self.score_context(self.task.search)
+        return self.store.find(key, quantity, context, "search")
+
     def build(self, arch: Architecture) -> Exported:
         """Return the recalibrated subnet and its ONNX model, of the device's precision.
 
@@ -96,18 +110,37 @@ class Evaluator:
             EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
             DataError: The calibration samples cannot be read.
         """
-        try:
+        with _as_failure():
             subnet = self.net.subnet(arch)
             recalibrate(subnet, self.net.recalibrate, self._calibration_batches(arch))
             fp32 = to_onnx(self.net, arch, subnet, calibration=self.calibration_digest)
             model = self._convert(arch, fp32)
-        except (EvaluationError, DataError):
-            raise
-        except Exception as error:
-            # A family is a stranger's code: whatever it raises is this trial's failure.
-            raise EvaluationError(f"{type(error).__name__}: {error}") from error
         original = None if model is fp32 else fp32
         return Exported(arch=arch, subnet=subnet, model=model, original=original)
+
+    def model_of(self, arch: Architecture) -> onnx.ModelProto:
+        """Return the model of an architecture: without data, one of which only the time counts.
+
+        Raises:
+            EvaluationError: As for `build`.
+            DataError: The same.
+        """
+        return self.build(arch).model if self.task.scores else self.model_to_time(arch)
+
+    def model_to_time(self, arch: Architecture) -> onnx.ModelProto:
+        """Return a model that takes the time of the built one, without its statistics.
+
+        Weights do not decide how long a graph takes; see `hwsearch.kit.tile`. An int8 file gets
+        its ranges from the calibration samples all the same.
+
+        Raises:
+            EvaluationError: The subnet cannot be built, exported or converted.
+            DataError: The calibration samples cannot be read.
+        """
+        if self.device.precision == "int8":
+            return self.build(arch).model
+        with _as_failure():
+            return self._convert(arch, tiled(to_onnx(self.net, arch)))
 
     def _calibration_batches(self, arch: Architecture) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield the inputs anew for every subnet: preprocessed, all of them would fill memory."""
@@ -214,17 +247,20 @@ class Evaluator:
         """Score one architecture; what still has to be timed is left in ``models``."""
         values = {}
         metric = self.task.metric.name
-        samples = self.task.search
-        known = self.store.find(arch.key, metric, self.score_context(samples), "search")
-        timed = self.store.find(arch.key, LATENCY, self.latency_context, "search")
+        timed = self.remembered(arch.key, LATENCY)
         to_time = LATENCY in wanted and timed is None
+        scored = self.remembered(arch.key, metric)
+        to_score = metric in wanted and scored is None
+        tile = not self.task.scores or (scored is not None and REUSED in scored.details)
         path = scratch / f"{arch.key}.onnx"
         begin = time.perf_counter()
-        if to_time or (metric in wanted and known is None):
-            path.write_bytes(self.build(arch).model.SerializeToString(deterministic=True))
+        if to_time or to_score:
+            model = self.model_to_time(arch) if tile else self.build(arch).model
+            self._tiled |= {arch.key} if tile else set()
+            path.write_bytes(model.SerializeToString(deterministic=True))
         if metric in wanted:
             spent = time.perf_counter() - begin
-            values[metric] = self.scored(arch, path, samples, "search", spent).value
+            values[metric] = self.scored(arch, path, self.task.search, "search", spent).value
         if timed is not None and LATENCY in wanted:
             values[LATENCY] = timed.value
         if to_time:
@@ -250,6 +286,7 @@ class Evaluator:
                 self.latency_context,
                 "search",
                 **({"suspected_ms": first[key]} if key in suspects else {}),
+                **({"weights": TILE} if key in self._tiled else {}),
             )
             for key, latency in measured.items()
             if isinstance(latency, Latency)
@@ -303,20 +340,32 @@ class Evaluator:
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             model = self.write_model(arch, Path(scratch))
-            built = time.perf_counter()
-            few, _ = next(self.task.search.batches(SCORE_BATCH, self.net.input_spec(arch)))
-            list(self.device.run(model, [few]))  # loads the model
-            loaded = time.perf_counter()
-            list(self.device.run(model, [few]))
-        scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
+            built, scoring = time.perf_counter(), 0.0
+            spec = self.net.input_spec(arch)
+            for few, _ in islice(self.task.search.batches(SCORE_BATCH, spec), 1):
+                list(self.device.run(model, [few]))  # loads the model
+                loaded = time.perf_counter()
+                list(self.device.run(model, [few]))
+                scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
         timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
         return built - begin + scoring + timing
 
     def write_model(self, arch: Architecture, folder: Path) -> Path:
         """Build an architecture's model and write it into a folder, named by its key."""
         path = folder / f"{arch.key}.onnx"
-        write_atomic(path, self.build(arch).model.SerializeToString(deterministic=True))
+        write_atomic(path, self.model_of(arch).SerializeToString(deterministic=True))
         return path
+
+
+@contextmanager
+def _as_failure() -> Iterator[None]:
+    """Turn whatever is raised into a trial's failure: a family is a stranger's code."""
+    try:
+        yield
+    except (EvaluationError, DataError):
+        raise
+    except Exception as error:
+        raise EvaluationError(f"{type(error).__name__}: {error}") from error
 
 
 def latency_measurement(

@@ -9,7 +9,6 @@ from hwsearch.files import write_atomic
 from hwsearch.report.picture import draw_front
 from hwsearch.report.search_picture import draw_search
 from hwsearch.run.account import Account
-from hwsearch.run.candidates import SOURCE
 from hwsearch.run.setup import Setup
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def write_outcome(
     title: str,
     account: Account,
 ) -> None:
-    """Write the front, or the candidates where latencies are predicted.
+    """Write the front, or the candidates where something is predicted.
 
     Exported subnets that are not among the rows are removed.
 
@@ -52,7 +51,8 @@ def write_outcome(
     draw_front(folder / PICTURE, trials, members, setup.objectives, title)
     draw_search(folder / SEARCH_PICTURE, account, members, setup.objectives, title)
     write_atomic(folder / ACCOUNT, account.to_json())
-    name, other = (CANDIDATES, FRONT) if SOURCE in members else (FRONT, CANDIDATES)
+    predicted = any(f"{objective.name}_source" in members for objective in setup.objectives)
+    name, other = (CANDIDATES, FRONT) if predicted else (FRONT, CANDIDATES)
     # Last, because a run with this file is finished.
     write_atomic(folder / name, members.to_csv(index=False))
     (folder / other).unlink(missing_ok=True)

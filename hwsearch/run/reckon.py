@@ -11,8 +11,8 @@ from hwsearch.evaluate.score import Z95, paired_difference
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.tactics import MIN_SUCCESSES, graded_sample
-from hwsearch.run.account import Account, Fit, Values, Versus
-from hwsearch.run.evaluation import LATENCY
+from hwsearch.run.account import HORIZON, Account, Fit, Values, Versus
+from hwsearch.run.evaluation import LATENCY, REUSED
 from hwsearch.run.front import knee
 from hwsearch.run.setup import Setup
 from hwsearch.trials import Measurement, Store, Trial, TrialState
@@ -94,10 +94,11 @@ def take_account(optimizer: Optimizer, store: Store, setup: Setup, rows: Rows) -
         metric=setup.task.metric.name,
         evaluated=len(trials),
         failed=sum(trial.state is TrialState.FAILED for trial in trials),
+        reused=sum(trial.origin == REUSED for trial in trials),
         members=len(rows),
         reference=optimizer.reference or {},
         hypervolumes=tuple(search.hypervolume(values[: n + 1]) for n in range(len(trials))),
-        gain=None,
+        gain=optimizer.expected_gain(HORIZON),
         fits=tuple(_fits(search)),
         random=_random(search),
         uniform=tuple(map(search.by_name, uniform)),

@@ -8,7 +8,7 @@ from hwsearch.errors import InputError
 from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.manifest import CONFIRM, Manifest
 from hwsearch.kit.results import KitFacts, check_complete, check_of_kit, read_results
-from hwsearch.run.evaluation import latency_measurement, ratio_measurement
+from hwsearch.run.evaluation import TILE, latency_measurement, ratio_measurement
 from hwsearch.tables import LatencyTable
 from hwsearch.trials import Measurement, Store
 
@@ -52,7 +52,7 @@ class Timings:
                 latency,
                 context,
                 "confirm",
-                weights="a repeated tile in the same graph",  # what kits hold; times do not differ
+                weights=TILE,  # what kits hold
             )
             for key, latency in timed.items()
         }
