@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_KEY_WIDTH = 16  # people copy keys: they are never cut short
+
+
 class TerminalProgress:
     """Shows a run's phases as a live bar, or as plain lines where there is no terminal."""
 
@@ -93,8 +96,14 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
     """
     predicted = [name for name, _ in names if f"{name}_source" in front]
     title = f"candidates, {', '.join(predicted)} predicted" if predicted else "front"
-    table = Table(title=f"{title}: {len(front)} subnets", title_justify="left", box=box.SIMPLE)
-    table.add_column("key", no_wrap=True)
+    table = Table(
+        title=f"{title}: {len(front)} subnets",
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("key", no_wrap=True, min_width=_KEY_WIDTH)
     columns = []
     for name, unit in names:
         columns.append((name, f"{name} {unit}".strip()))
@@ -104,13 +113,13 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
         columns.append(("macs", "MACs"))
     for _, title in columns:
         table.add_column(title, justify="right", no_wrap=True)
-    if "probability" in front:
-        table.add_column("on front", justify="right", no_wrap=True)
-    table.add_column("", min_width=len("knee"))
+    sure = "probability" in front
+    table.add_column("on front" if sure else "", no_wrap=True)
     for row in front.to_dict("records"):
         cells = [("~" if n in predicted else "") + _cell(row, n) for n, _ in columns]
-        cells += [_percent(row["probability"])] if "probability" in front else []
-        table.add_row(str(row["key"]), *cells, "knee" if row["key"] == knee else "")
+        mark = "knee" if row["key"] == knee else ""
+        cells.append(f"{_percent(row['probability']):>4} {mark}" if sure else mark)
+        table.add_row(str(row["key"]), *cells)
     return table
 
 
