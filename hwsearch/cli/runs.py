@@ -10,7 +10,7 @@ import hwsearch
 from hwsearch.cli.app import AsJson, RunFolder, app, err, out, reporting
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.optimizer import tactic_names
-from hwsearch.terminal import TerminalProgress, front_table
+from hwsearch.terminal import TerminalProgress, account_lines, front_table
 
 Minutes = Annotated[
     float | None, typer.Option(help="End the search after so many, in all; export comes after.")
@@ -175,12 +175,18 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
     out.print(front_table(members, names, run.select("knee")[0]))
     for warning in run.recorded.get("warnings", ()):
         out.print(f"note     {warning}", markup=False, highlight=False, soft_wrap=True)
+    account = run.account
+    for line in account_lines(account) if account is not None else ():
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     out.print(
         f"subnets  {run.folder}/subnets/KEY/model.onnx, card.json, infer.py", highlight=False
     )
-    out.print(f"picture  {run.folder}/front.png", highlight=False)
+    pictures = "front.png" if account is None else "front.png, search.png"
+    out.print(f"picture  {run.folder}/{pictures}", highlight=False)
     name = "front.csv" if run.confirmed else "candidates.csv"
     out.print(f"table    {run.folder}/{name}", highlight=False)
+    if account is not None:
+        out.print(f"account  {run.folder}/search.json", highlight=False)
     if not run.confirmed:
         for line in (
             f"kit      {run.folder}/kit.pyz times these candidates: ~ marks what is predicted",

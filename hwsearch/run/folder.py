@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.objectives import Objective
-from hwsearch.optimizer import Optimizer
 from hwsearch.restriction import one_or_several
+from hwsearch.run.account import Account
 from hwsearch.run.certainty import chances
 from hwsearch.run.config import RunConfig, read_config, write_config
 from hwsearch.run.evaluation import LATENCY, REUSED, Evaluator
@@ -23,9 +23,10 @@ from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.loop import run_search
-from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
+from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.reckon import take_account
 from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import (
     TRIAL_COLUMNS,
@@ -256,6 +257,18 @@ class Run:
         return pd.read_csv(self.folder / name, dtype={"key": str, "weights": str})
 
     @property
+    def account(self) -> Account | None:
+        """What the search was worth; None for a run that the first version finished.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        path = self.folder / ACCOUNT
+        if not (self.finished and path.is_file()):
+            return None
+        return Account.from_json(path.read_text(encoding="utf-8"), repr(str(path)))
+
+    @property
     def trials(self) -> "pd.DataFrame":
         """One row per trial: its state and what the search measured of it."""
         import pandas as pd
@@ -352,8 +365,9 @@ class Run:
         """Do whatever is still to be done."""
         self.config = setup.config
         try:
-            rows = self._rows(setup, progress)
-            write_outcome(self.folder, rows, self.trials_to_draw(setup), setup, self.title)
+            rows, account = self._found(setup, progress)
+            trials = self.trials_to_draw(setup)
+            write_outcome(self.folder, rows, trials, setup, self.title, account)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
@@ -369,20 +383,13 @@ class Run:
                 trials[objective.name] = objective.exact(archs)
         return trials
 
-    def _rows(self, setup: Setup, progress: Progress) -> list[dict[str, Any]]:
-        """Search until the budget is spent, and return the front's rows."""
+    def _found(self, setup: Setup, progress: Progress) -> tuple[list[dict[str, Any]], Account]:
+        """Search until the budget is spent; return the front's rows, and the search's account."""
         with SqliteStore(self.folder / TRIALS) as store:
             try:
                 evaluator = setup.evaluator(store)
                 setup = with_evidence(setup, self.folder)
-                optimizer = Optimizer(
-                    setup.net.space,
-                    setup.objectives,
-                    seed=setup.config.seed,
-                    constraints=setup.constraints,
-                    tactic=setup.config.tactic,
-                    batch=setup.config.batch,
-                )
+                optimizer = setup.optimizer()
                 for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
                     progress.note(text)
                 measure_known(setup, evaluator, optimizer, progress)
@@ -395,8 +402,10 @@ class Run:
                 )
                 finisher = Finisher(setup, evaluator, self.folder / SUBNETS, progress)
                 if LATENCY in setup.predicted:
-                    return finisher.candidates(self.folder / KIT)
-                return finisher.finish()
+                    rows = finisher.candidates(self.folder / KIT)
+                else:
+                    rows = finisher.finish()
+                return rows, take_account(optimizer, store, setup, rows)
             finally:
                 setup.device.close()
 
