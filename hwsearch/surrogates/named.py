@@ -14,6 +14,9 @@ GAUSSIAN_PROCESS: Final = "gaussian-process"
 _HOMES: Final[Mapping[str, tuple[str, str]]] = {
     GAUSSIAN_PROCESS: ("saturating", "SaturatingProcess"),
     "linear": ("linear", "LinearModel"),
+    "additive": ("additive", "AdditiveModel"),
+    "pairwise": ("pairwise", "PairwiseModel"),
+    "trees": ("trees", "TreeModel"),
 }
 NAMES: Final = tuple(_HOMES)
 

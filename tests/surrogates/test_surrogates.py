@@ -6,13 +6,15 @@ from scipy.stats import kendalltau
 from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.surrogates import GaussianProcess, Predictor, SaturatingProcess
+from hwsearch.surrogates.additive import AdditiveModel
 from hwsearch.surrogates.gaussian_process import _distances, _objective
 from hwsearch.surrogates.kinship import GainPrior
 from hwsearch.surrogates.linear import LinearModel
+from hwsearch.surrogates.pairwise import PairwiseModel
 from hwsearch.surrogates.steps import encode_steps, step_columns
 from tests.optimizer.problems import Tabular, elastic_space, flat_space, operator_space
 
-SURROGATES = [GaussianProcess, SaturatingProcess, LinearModel]
+SURROGATES = [GaussianProcess, SaturatingProcess, LinearModel, AdditiveModel, PairwiseModel]
 
 
 def rows(n, n_features=6, seed=0):
