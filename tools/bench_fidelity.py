@@ -75,9 +75,13 @@ class Bundled:
 
     def __init__(self, path: Path) -> None:
         self.net = load_supernet("cifar10-resnet")
-        task = load_task("bundled", self.net.input_spec(self.net.space.smallest()[0]), "cifar10-resnet")
+        task = load_task(
+            "bundled", self.net.input_spec(self.net.space.smallest()[0]), "cifar10-resnet"
+        )
         assert task.calibration is not None
-        self._evaluator = Evaluator(self.net, load_device("ort-cpu:threads=1"), task, MemoryStore())
+        self._evaluator = Evaluator(
+            self.net, load_device("ort-cpu:threads=1"), task, MemoryStore()
+        )
         self.total, self.calibration = len(task.search), len(task.calibration)
         self._order = racing.race_order(task.search.targets, seed=0)
         self._path = path
@@ -86,7 +90,9 @@ class Bundled:
     def optimizer(self, tactic: str, seed: int) -> Optimizer:
         """Return a fresh search over (top1, macs)."""
         macs = Objective("macs", "min", exact=partial(self.net.exact, "macs"))
-        return Optimizer(self.net.space, [Objective("top1", "max"), macs], seed=seed, tactic=tactic)
+        return Optimizer(
+            self.net.space, [Objective("top1", "max"), macs], seed=seed, tactic=tactic
+        )
 
     def outcomes(self, archs: Architectures) -> FloatArray:
         """Measure what is not known yet; (n, total)."""

@@ -7,10 +7,12 @@ import tomllib
 import pandas as pd
 import pytest
 import tomli_w
+from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.choices import Choice
+from hwsearch.cli import app
 from hwsearch.errors import DeviceError, InfeasibleError, InputError
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.folder import Run
@@ -141,6 +143,16 @@ class TestSecondDevice:
         assert not [key for key, purpose in scored if purpose == "search"]
         assert timed(third)
         assert len(again.trials) == FIRST
+
+
+def test_the_command_takes_a_run(first, device, tmp_path):
+    out = ["--out", str(tmp_path / "run"), "--warm-start", str(first.folder)]
+    settings = ["--supernet", parts.NET, "--device", "scripted", "--data", parts.TASK]
+    result = CliRunner().invoke(app, ["search", *settings, *out])
+    assert result.exit_code == 0, result.output
+    assert f"accuracies of {FIRST} architectures reused from {first.folder}" in result.stdout
+    refused = CliRunner().invoke(app, ["search", *settings, "--checkpoint", "1", *out])
+    assert refused.exit_code == 2
 
 
 def test_the_same_device_measures_nothing(first, monkeypatch, scored, tmp_path):
