@@ -73,7 +73,11 @@ def _leaning(space: SearchSpace, level: float, rng: np.random.Generator) -> Arch
     ordered = np.array([choice.ordered for choice in space.choices])
     anywhere = rng.integers(n_options, size=levels.shape)
     return space.from_indices(
-        np.where(ordered, np.floor(levels * (n_options - 1) + rng.random(levels.shape)).astype(np.int64), anywhere)
+        np.where(
+            ordered,
+            np.floor(levels * (n_options - 1) + rng.random(levels.shape)).astype(np.int64),
+            anywhere,
+        )
     ).unique()
 
 

@@ -229,7 +229,7 @@ class Run:
         if self.finished and not self.confirmed and self.config.data == NO_DATA:
             raise InputError(
                 f"run {str(self.folder)!r} has candidates and no front: their accuracies are "
-                f"predicted; with images: {with_images(self.folder, self.config)}"
+                f"predicted; with images: {self.with_images}"
             )
         if self.finished and not self.confirmed:
             raise InputError(
@@ -354,6 +354,11 @@ class Run:
         """The objectives of the run, without the functions that compute exact ones."""
         recorded = self.recorded["objectives"]
         return [Objective(o["name"], o["direction"], unit=o["unit"]) for o in recorded]
+
+    @property
+    def with_images(self) -> str:
+        """The command that makes a front of what a search without data found."""
+        return with_images(self.folder, self.config)
 
     @property
     def title(self) -> str:
