@@ -61,6 +61,9 @@ def search(
     tactic: Annotated[
         str, typer.Option(help=f"How architectures are proposed: {_known_tactics()}.")
     ] = "hwsearch",
+    race: Annotated[
+        bool, typer.Option(help="Stop scoring what the front dominates, seen on some images.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
@@ -83,6 +86,7 @@ def search(
             only=only,
             budget=budget,
             tactic=tactic,
+            race=race,
             seed=seed,
             out=out_folder,
             progress=progress,

@@ -5,12 +5,11 @@ from itertools import groupby
 
 from hwsearch.errors import EvaluationError
 from hwsearch.optimizer import Optimizer
-from hwsearch.run.evaluation import REUSED
+from hwsearch.run.evaluation import REUSED, Values
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architecture, Architectures
 from hwsearch.trials import Store, Trial, TrialState
 
-Values = dict[str, float]
 Measure = Callable[[Sequence[Architecture]], Mapping[str, Values | EvaluationError]]
 
 
