@@ -79,6 +79,9 @@ def search(
     tactic: Annotated[
         str, typer.Option(help=f"How architectures are proposed: {_known_tactics()}.")
     ] = "hwsearch",
+    race: Annotated[
+        bool, typer.Option(help="Stop scoring what the front dominates, seen on some images.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
     prior: Annotated[
         str, typer.Option(help="on or off: whether a shipped predictor of accuracy may choose.")
@@ -115,6 +118,7 @@ def search(
             minutes=minutes,
             stop_gain=stop_gain,
             tactic=tactic,
+            race=race,
             seed=seed,
             prior=prior,
             warm_start=warm_start,

@@ -26,9 +26,11 @@ from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.race import dropped, find_race
 from hwsearch.run.reckon import take_account
 from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import (
+    DROPPED,
     TRIAL_COLUMNS,
     Setup,
     check_output,
@@ -69,6 +71,7 @@ def search(
     freeze: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
     prior: str = "on",
+    race: bool = True,
     warm_start: str | Path | None = None,
     progress: Progress | None = None,
 ) -> "Run":
@@ -93,6 +96,7 @@ def search(
         freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.
         only: Choices left some options, such as ``"resolution in 160,192,224"``.
         prior: ``"off"`` does without the accuracy predictor that ships for the supernet.
+        race: Drop a candidate once some of the images show that the front dominates it.
         warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
             accuracies are predicted from; see `hwsearch.run.warm_start`.
         progress: Told of phases and steps.
@@ -120,6 +124,7 @@ def search(
         minutes=minutes,
         stop_gain=stop_gain,
         prior=prior,
+        race=race,
         warm_start=None if warm_start is None else str(warm_start),
     ).with_budget(budget)
     if out is not None:
@@ -270,7 +275,10 @@ class Run:
 
     @property
     def trials(self) -> "pd.DataFrame":
-        """One row per trial: its state and what the search measured of it."""
+        """One row per trial: its state and what the search measured of it.
+
+        What a race ``dropped`` was scored on some images only, and has no score.
+        """
         import pandas as pd
 
         with SqliteStore(self.folder / TRIALS) as store:
@@ -278,10 +286,12 @@ class Run:
             measured: dict[str, dict[str, float]] = {trial.key: {} for trial in trials}
             for m in store.measurements(purpose="search"):
                 measured[m.key][m.quantity] = m.value
+            raced_out = dropped(store.measurements(purpose="race"))
         rows = [
             {
                 **{name: getattr(trial, name) for name in TRIAL_COLUMNS},
                 "state": str(trial.state),
+                DROPPED: trial.key in raced_out,
                 **measured[trial.key],
                 **trial.choices,
             }
@@ -397,11 +407,12 @@ class Run:
                 optimizer = setup.optimizer()
                 for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
                     progress.note(text)
+                race = find_race(setup, evaluator, optimizer.history, progress)
                 measure_known(setup, evaluator, optimizer, progress)
                 run_search(
                     optimizer,
                     store,
-                    lambda archs: evaluator.search_values(archs, setup.measured),
+                    lambda archs: evaluator.search_values(archs, setup.measured, race),
                     setup.config.stopping,
                     progress,
                 )
