@@ -51,6 +51,7 @@ class RunConfig:
         freeze: Rules that leave choices one option, such as ``stage1.*=max``.
         only: Rules that leave choices some options, such as ``resolution in 160,192``.
         prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose.
+        race: Whether candidates that the front dominates are dropped before all images are seen.
         warm_start: A run whose measurements are reused, or a CSV of evidence.
     """
 
@@ -69,6 +70,7 @@ class RunConfig:
     freeze: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     prior: str = "on"
+    race: bool = True
     warm_start: str | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +96,8 @@ class RunConfig:
             raise unknown("tactic", self.tactic, known)
         if self.prior not in PRIORS:
             raise unknown("prior", self.prior, PRIORS)
+        if not isinstance(self.race, bool):
+            raise InputError(f"race is {self.race!r}; give true or false")
         if not isinstance(self.warm_start, str | None):
             raise InputError(f"warm_start is {self.warm_start!r}; give a run or a CSV file")
 

@@ -7,13 +7,12 @@ from itertools import groupby
 from hwsearch.errors import EvaluationError
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.run.evaluation import REUSED
+from hwsearch.run.evaluation import REUSED, Values
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architecture, Architectures
 from hwsearch.trials import Purpose, Store, Trial, TrialState
 
 SEARCHING: tuple[Purpose, ...] = ("search", "race")
-Values = dict[str, float]
 Measure = Callable[[Sequence[Architecture]], Mapping[str, Values | EvaluationError]]
 
 
