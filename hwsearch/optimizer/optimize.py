@@ -132,9 +132,7 @@ def optimize(
     while len(rows) < budget and not ended:
         archs = optimizer.ask(min(optimizer.batch, budget - len(rows)))
         if not len(archs):
-            ended = (
-                f"the search ended after {len(rows)} of {budget} evaluations: there are no more"
-            )
+            ended = f"the search space is exhausted after {len(rows)} architectures"
             break
         values, reasons = _evaluated(evaluate, archs)
         optimizer.tell(archs, values)

@@ -10,7 +10,9 @@ import numpy as np
 from hwsearch.evaluate.score import Z95, paired_difference
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
-from hwsearch.optimizer.tactics import MIN_SUCCESSES, graded_sample
+from hwsearch.optimizer.first_sample import graded_sample
+from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.run.account import HORIZON, Account, Fit, Values, Versus
 from hwsearch.run.evaluation import LATENCY, REUSED
 from hwsearch.run.front import knee
@@ -86,7 +88,7 @@ def take_account(optimizer: Optimizer, store: Store, setup: Setup, rows: Rows) -
     names = [objective.name for objective in optimizer.objectives]
     members = {str(row["key"]): {name: float(row[name]) for name in names} for row in rows}
     middle = members[knee(pd.DataFrame(rows), optimizer.objectives)]
-    first = graded_sample(setup.net.space, setup.config.seed).ids
+    first = graded_sample(setup.net.space, N_FIRST, setup.config.seed).ids
     uniform = search.of_keys(first if set(first) <= set(place) else [])
     return Account(
         objectives={objective.name: objective.unit for objective in optimizer.objectives},
