@@ -218,5 +218,5 @@ class TestAccount:
 
     def test_a_damaged_one_is_named(self, old):
         (old.folder / "search.json").write_text("{}")
-        with pytest.raises(InputError, match="search.json' is damaged or of another version"):
+        with pytest.raises(InputError, match=r"search\.json' is damaged or of another version"):
             _ = old.account
