@@ -14,10 +14,11 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from bench_search import BENCH, Yardstick, load_module, mobilenet_space
@@ -50,7 +51,7 @@ class Bench(Protocol):
         scale: From a mean outcome to the objective.
     """
 
-    reference: dict[str, float]
+    reference: Mapping[str, float]
     total: int
     calibration: int
 
@@ -71,7 +72,7 @@ class Bundled:
         path: Keeps outcomes, and what they took, over runs of this script.
     """
 
-    reference = {"top1": 80.0, "macs": 60e6}
+    reference: ClassVar = {"top1": 80.0, "macs": 60e6}
 
     def __init__(self, path: Path) -> None:
         self.net = load_supernet("cifar10-resnet")
@@ -123,7 +124,7 @@ class Simulated:
         total: Images.
     """
 
-    reference = {"top1": 70.0, "macs": 600.0}
+    reference: ClassVar = {"top1": 70.0, "macs": 600.0}
     calibration = SIMULATED_CALIBRATION
 
     def __init__(self, total: int) -> None:
@@ -223,8 +224,9 @@ def _race(
 ) -> tuple[float | Estimate, int]:
     """Score a candidate as far as needed: its top-1, and the images seen."""
     for look in plan if rival is not None else ():
-        part = row[: look.count], members[: look.count], members.mean(axis=0)
-        if racing.chance_if_better(*part, rival, len(row)) <= look.level:
+        means = members.mean(axis=0)
+        part = row[: look.count], members[: look.count], means
+        if racing.chance_if_better(*part, means[rival], len(row)) <= look.level:
             found = racing.paired_estimate(*part, len(row))
             return Estimate(found.value * 100, found.deviation * 100), look.count
     return float(row.mean() * 100), len(row)

@@ -11,7 +11,15 @@ from hwsearch.cli.app import AsJson, RunFolder, app, err, out, reporting
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.optimizer import tactic_names
-from hwsearch.terminal import TerminalProgress, front_table
+from hwsearch.terminal import TerminalProgress, account_lines, front_table
+
+Minutes = Annotated[
+    float | None, typer.Option(help="End the search after so many, in all; export comes after.")
+]
+StopGain = Annotated[
+    float | None,
+    typer.Option(help="End it when 50 more are expected to add less; % of the hypervolume."),
+]
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,9 +74,14 @@ def search(
         int | None,
         typer.Option(help="How many architectures to evaluate; default: 40, or what is reused."),
     ] = None,
+    minutes: Minutes = None,
+    stop_gain: StopGain = None,
     tactic: Annotated[
         str, typer.Option(help=f"How architectures are proposed: {_known_tactics()}.")
     ] = "hwsearch",
+    race: Annotated[
+        bool, typer.Option(help="Stop scoring what the front dominates, seen on some images.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
     prior: Annotated[
         str, typer.Option(help="on or off: whether a shipped predictor of accuracy may choose.")
@@ -102,7 +115,10 @@ def search(
             freeze=freeze,
             only=only,
             budget=budget,
+            minutes=minutes,
+            stop_gain=stop_gain,
             tactic=tactic,
+            race=race,
             seed=seed,
             prior=prior,
             warm_start=warm_start,
@@ -119,11 +135,15 @@ def resume(
     budget: Annotated[
         int | None, typer.Option(help="A new budget in all; default: the run's.")
     ] = None,
+    minutes: Minutes = None,
+    stop_gain: StopGain = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget."""
     with TerminalProgress(err if as_json else out) as progress:
-        finished = hwsearch.resume(run, budget=budget, progress=progress)
+        finished = hwsearch.resume(
+            run, budget=budget, minutes=minutes, stop_gain=stop_gain, progress=progress
+        )
     print_run(finished, as_json)
 
 
@@ -181,11 +201,17 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
     out.print(front_table(members, names, run.select("knee")[0]))
     for warning in run.recorded.get("warnings", ()):
         out.print(f"note     {warning}", markup=False, highlight=False, soft_wrap=True)
+    account = run.account
+    for line in account_lines(account) if account is not None else ():
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
     out.print(f"subnets  {run.folder}/subnets/KEY/{files}", highlight=False)
-    out.print(f"picture  {run.folder}/front.png", highlight=False)
+    pictures = "front.png" if account is None else "front.png, search.png"
+    out.print(f"picture  {run.folder}/{pictures}", highlight=False)
     name = "front.csv" if run.confirmed else "candidates.csv"
     out.print(f"table    {run.folder}/{name}", highlight=False)
+    if account is not None:
+        out.print(f"account  {run.folder}/search.json", highlight=False)
     for line in _next_steps(run, members):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
