@@ -6,10 +6,12 @@ from hwsearch.evaluate.racing import (
     LEAST_IMAGES,
     chance_if_better,
     find_rival,
+    next_look,
     paired_estimate,
     race_order,
     schedule,
 )
+from hwsearch.objectives import Estimate
 
 TOTAL = 500
 
@@ -155,6 +157,28 @@ class TestPower:
         assert dropped_at(candidate, rival[:, None], 0.85, order) <= 500
         shuffled = rng.permutation(candidate)
         assert dropped_at(shuffled, rival[:, None], 0.85, order) > 500
+
+
+class TestNextLook:
+    LOOKS = schedule(2500)
+
+    def next_count(self, behind, deviation=0.02):
+        look = next_look(self.LOOKS, 125, Estimate(0.8 - behind, deviation), 0.8, 2500)
+        return None if look is None else look.count
+
+    def test_leaves_out_what_decides_nothing(self):
+        assert self.next_count(0.09) == 250
+        assert 250 < self.next_count(0.0) < 2500
+        assert self.next_count(-0.06) is None
+
+    def test_comes_later_the_closer_it_is(self):
+        counts = [self.next_count(behind) or 2500 for behind in np.linspace(0.1, -0.06, 30)]
+        assert counts == sorted(counts)
+
+    def test_is_never_one_of_those_before(self):
+        estimate, seen = Estimate(0.1, 0.01), [look.count for look in self.LOOKS]
+        found = [next_look(self.LOOKS, count, estimate, 0.8, 2500) for count in seen]
+        assert [look and look.count for look in found] == [*seen[1:], None]
 
 
 class TestEstimate:

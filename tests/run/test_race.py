@@ -207,7 +207,9 @@ def test_what_breaks_a_constraint_is_seen_once():
     space = parts.network().space
     limit = int(np.median(hwsearch.load_supernet(parts.NET).exact("macs", archs)))
     values, optimizer = raced(archs, constraints=[Constraint("macs", "<=", limit)])
-    macs = dict(zip(archs.ids, hwsearch.load_supernet(parts.NET).exact("macs", archs), strict=True))
+    macs = dict(
+        zip(archs.ids, hwsearch.load_supernet(parts.NET).exact("macs", archs), strict=True)
+    )
     over = [key for key in values if macs[key] > limit]
     assert over
     for key in over:
