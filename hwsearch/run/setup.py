@@ -18,6 +18,7 @@ from hwsearch.evaluate.task import NO_DATA, Samples, Task
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.predict import TableLatency
 from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
+from hwsearch.optimizer import Optimizer
 from hwsearch.run.config import FILE, RunConfig, software_versions
 from hwsearch.run.conversion import check_conversion
 from hwsearch.run.evaluation import LATENCY, Evaluator
@@ -106,6 +107,17 @@ class Setup:
     def evaluator(self, store: Store) -> Evaluator:
         """Return what measures for the run, and remembers in its store."""
         return Evaluator(self.net, self.device, self.task, store, self.config.seed)
+
+    def optimizer(self) -> Optimizer:
+        """Return the optimiser of the run as it was before the first trial."""
+        return Optimizer(
+            self.net.space,
+            self.objectives,
+            seed=self.config.seed,
+            constraints=self.constraints,
+            tactic=self.config.tactic,
+            batch=self.config.batch,
+        )
 
     def read(self, progress: Progress) -> None:
         """Read image files once; what cannot be decoded is refused before anything is written.
