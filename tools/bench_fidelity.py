@@ -27,7 +27,7 @@ from hwsearch.devices import load_device
 from hwsearch.evaluate import racing
 from hwsearch.evaluate.sources import load_task
 from hwsearch.objectives import Estimate, FloatArray, Objective
-from hwsearch.optimizer import TACTICS, Optimizer
+from hwsearch.optimizer import Optimizer, tactic_names
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.zoo import load_supernet
@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("bench", choices=["bundled", "simulated"])
     parser.add_argument("--outcomes", type=Path, default=Path("outcomes.npz"))
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--tactic", nargs="+", default=["hwsearch"], choices=list(TACTICS))
+    parser.add_argument("--tactic", nargs="+", default=["hwsearch"], choices=tactic_names())
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, default=100)
     args = parser.parse_args()

@@ -8,14 +8,15 @@ from typing import Any, Final
 import numpy as np
 
 from hwsearch.evaluate.score import Z95, paired_difference
-from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
+from hwsearch.objectives import Estimate, FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.first_sample import graded_sample
-from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.history import N_FIRST, Told
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.run.account import HORIZON, Account, Fit, Values, Versus
 from hwsearch.run.evaluation import LATENCY, REUSED
 from hwsearch.run.front import knee
+from hwsearch.run.race import dropped
 from hwsearch.run.setup import Setup
 from hwsearch.trials import Measurement, Store, Trial, TrialState
 
@@ -115,15 +116,20 @@ def take_account(optimizer: Optimizer, store: Store, setup: Setup, rows: Rows) -
 def replayed(setup: Setup, store: Store) -> Optimizer:
     """Return the optimiser of a run, told again what the store holds, round by round."""
     optimizer, found = setup.optimizer(), search_found(store)
+    raced_out, metric = dropped(store.measurements(purpose="race")), setup.task.metric.name
     for _, members in groupby(store.trials(), key=lambda trial: trial.round):
         trials = [trial for trial in members if trial.state.is_finished]
         archs = optimizer.space.architectures([trial.choices for trial in trials])
         optimizer.ask_recorded(archs)
-        told: list[Values | None] = []
+        told: list[Told | None] = []
         for trial in trials:
-            measured = found.get(trial.key, {})
-            whole = trial.state is TrialState.DONE and set(setup.measured) <= set(measured)
-            told.append({name: measured[name].value for name in measured} if whole else None)
+            values: dict[str, float | Estimate] = {
+                name: m.value for name, m in found.get(trial.key, {}).items()
+            }
+            if trial.key in raced_out:
+                values[metric] = raced_out[trial.key]
+            whole = trial.state is TrialState.DONE and set(setup.measured) <= set(values)
+            told.append(values if whole else None)
         optimizer.tell(archs, told)
     return optimizer
 

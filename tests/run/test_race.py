@@ -9,8 +9,11 @@ from hwsearch.evaluate.task import TOP1, Metric, Task
 from hwsearch.objectives import Constraint, Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.run.evaluation import Evaluator
+from hwsearch.run.folder import TRIALS
 from hwsearch.run.race import Race, dropped
+from hwsearch.run.reckon import replayed
 from hwsearch.trials import MemoryStore
+from hwsearch.trials_sqlite import SqliteStore
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 RACED = {**parts.SETTINGS, "race": True, "budget": 24, "tactic": "random"}
@@ -215,3 +218,12 @@ def test_what_breaks_a_constraint_is_seen_once():
     for key in over:
         assert not isinstance(values[key]["top1"], float)
     assert set(optimizer.front().ids) - {space.smallest()[0].key}
+
+
+def test_the_account_of_a_run_learns_from_estimates(runs, device):
+    setup = runs[0].setup()
+    with SqliteStore(runs[0].folder / TRIALS) as store:
+        history = replayed(setup, store).history
+    gone = runs[0].trials["dropped"].to_numpy()
+    assert history.succeeded.all()
+    np.testing.assert_array_equal(history.measured, ~gone)
