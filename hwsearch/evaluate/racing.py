@@ -7,6 +7,7 @@ dominated once scored on all images of the search, which is what the front is ma
 order of the images alone makes that valid, whatever the rival was chosen by.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from hwsearch.objectives import Estimate, FloatArray
 
 FALSE_DROPS = 0.005  # of the candidates that nothing dominates, over all looks together
-LOOKS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85)  # shares of the images
+LOOKS = (0.05, 0.1, 0.2, 0.35, 0.55, 0.8)  # shares of the images
 LEAST_IMAGES = 50
 # 1 spends in proportion to the images seen, nearly as Pocock's boundary does, and 3 nearly as
 # O'Brien and Fleming's (Kim and DeMets, Biometrika 1987).
 SPENDING_POWER = 1.0
 _FOLDS = 5
 _SHRINKAGE = 100.0  # images that equal shares of all members count for
+_DOUBT = 2.0  # standard deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def paired_estimate(
 
 
 def chance_if_better(
-    seen: FloatArray, members: FloatArray, means: FloatArray, rival: int, total: int
+    seen: FloatArray, members: FloatArray, means: FloatArray, rival: float, total: int
 ) -> float:
     """Return how likely it is to look that bad for one that is better than its rival, or as good.
 
@@ -145,7 +147,7 @@ def chance_if_better(
         seen: As for `paired_estimate`, and maximised.
         members: As there.
         means: As there.
-        rival: Which of the members.
+        rival: Its mean over all images.
         total: As there.
 
     Returns:
@@ -155,8 +157,38 @@ def chance_if_better(
 
     n, estimate = len(seen), paired_estimate(seen, members, means, total)
     favour = _largest_difference(seen, members) / n
-    missing = (estimate.value + favour - means[rival]) / estimate.deviation
+    missing = (estimate.value + favour - rival) / estimate.deviation
     return float(special.stdtr(n - 1, missing))
+
+
+def next_look(
+    looks: Sequence[Look], seen: int, estimate: Estimate, rival: float, total: int
+) -> Look | None:
+    """Find the next look at which a candidate may be dropped, as far as one can see now.
+
+    Each look takes a start of its own, so those that decide nothing are left out. What they might
+    have spent of the level is not spent.
+
+    Args:
+        looks: Of the race.
+        seen: Images seen so far.
+        estimate: Of the candidate's mean, from them.
+        rival: Mean of its rival.
+        total: Images in all.
+
+    Returns:
+        The first look that drops it if it is two standard deviations worse than it seems; None
+        where there is none.
+    """
+    from scipy import special
+
+    worst = rival - estimate.value + _DOUBT * estimate.deviation
+    for look in looks:
+        if look.count > seen:
+            left = (1 / look.count - 1 / total) / (1 / seen - 1 / total)
+            if worst / (estimate.deviation * np.sqrt(left)) >= -special.ndtri(look.level):
+                return look
+    return None
 
 
 def _largest_difference(seen: FloatArray, members: FloatArray) -> float:

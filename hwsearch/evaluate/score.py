@@ -30,6 +30,13 @@ class Score:
     outcomes: NDArray[Any]
 
 
+def score_outcomes(outcomes: NDArray[Any], metric: Metric) -> Score:
+    """Return the score that (n,) unscaled outcomes make, n from 1 up."""
+    value, low, high = mean_interval(outcomes)
+    scaled = sorted((low * metric.scale, high * metric.scale))
+    return Score(value=value * metric.scale, low=scaled[0], high=scaled[1], outcomes=outcomes)
+
+
 def score_outputs(
     outputs: Iterable[tuple[list[NDArray[Any]], NDArray[Any]]], metric: Metric
 ) -> Score:
@@ -52,9 +59,7 @@ def score_outputs(
     outcomes = np.concatenate(parts)
     if not np.isfinite(outcomes.astype(np.float64)).all():
         raise EvaluationError(f"metric {metric.name!r} gave NaN or infinite outcomes")
-    value, low, high = mean_interval(outcomes)
-    scaled = sorted((low * metric.scale, high * metric.scale))
-    return Score(value=value * metric.scale, low=scaled[0], high=scaled[1], outcomes=outcomes)
+    return score_outcomes(outcomes, metric)
 
 
 def _outcomes(metric: Metric, batch: list[NDArray[Any]], targets: NDArray[Any]) -> NDArray[Any]:

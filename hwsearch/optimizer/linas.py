@@ -32,8 +32,10 @@ def by_linas(history: History, n: int, seed: int, rng: np.random.Generator) -> A
     so many of its population at random.
     """
     missing = POPULATION - len(history.asked)
-    if missing > 0 or history.succeeded.sum() < _FOLDS:
-        return by_chance(history, min(n, max(missing, 1)), seed, rng)
+    if missing > 0:
+        return by_chance(history, min(n, missing), seed, rng)
+    if history.succeeded.sum() < _FOLDS:
+        return by_chance(history, n, seed, rng)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(1, user_api="blas"):
@@ -81,8 +83,10 @@ def _fitted(rows: FloatArray, values: FloatArray) -> Callable[[FloatArray], Floa
         GridSearchCV(Ridge(), _RIDGE, cv=_FOLDS, scoring=scoring),
         GridSearchCV(SVR(gamma="auto", epsilon=0.0), _SVR, cv=_FOLDS, scoring=scoring),
     ]
+    state = np.random.get_state()  # noqa: NPY002  # which libsvm draws from, to no effect
     for search in searches:
         search.fit(rows, values / unit)
+    np.random.set_state(state)  # noqa: NPY002
     best = max(searches, key=lambda search: search.best_score_).best_estimator_
     return lambda encoded: best.predict(encoded) * unit
 

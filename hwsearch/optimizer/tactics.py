@@ -33,7 +33,8 @@ class Tactic:
         propose: Takes the history, how many architectures are wanted, the search's seed, and a
             generator of this round. Returns up to so many, distinct and never asked for; where
             it has none they are drawn at random. It decides from these four alone, keeps nothing
-            between calls, and changes nothing of the history.
+            between calls, and changes nothing of the history, except that it may leave there
+            what it foresees.
         batch: How many are wanted where nobody says.
         approximates: Whether it goes by the objectives' approximations; only then are they kept
             in the history and judged.
@@ -84,10 +85,10 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
 
 
 def first_sample(history: History, seed: int) -> Architectures:
-    """What is left to ask for of a sample graded by size: its ends first, then between."""
-    space = history.space
-    graded = space.sample_spread(min(N_FIRST, space.size), np.random.default_rng((seed, 0)))
-    return _ends_first(graded).unique(history.asked)
+    """What of the first sample has not been asked for yet."""
+    from hwsearch.optimizer.first_sample import graded_sample
+
+    return graded_sample(history.space, N_FIRST, seed).unique(history.asked)
 
 
 def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
@@ -117,13 +118,3 @@ def by_chance(history: History, n: int, seed: int, rng: np.random.Generator) -> 
 HWSEARCH: Final = Tactic(propose=by_surrogates, approximates=True)
 NSGA2: Final = Tactic(propose=by_nsga2)
 RANDOM: Final = Tactic(propose=by_chance)
-
-
-def _ends_first(graded: Architectures) -> Architectures:
-    """Smallest, largest, then what lies farthest from those before, for small batches."""
-    left = np.linspace(0.0, 1.0, len(graded))
-    order = [0]
-    while len(order) < len(graded):
-        gaps = np.abs(left[:, None] - left[order]).min(axis=1)
-        order.append(int(np.argmax(gaps)))
-    return graded[order]

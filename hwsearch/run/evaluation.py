@@ -6,9 +6,10 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Protocol, overload
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from hwsearch.export.artifact import Exported
 from hwsearch.export.model import to_onnx
 from hwsearch.files import write_atomic
 from hwsearch.kit.tile import tiled
+from hwsearch.objectives import Estimate
 from hwsearch.run.conversion import Conversion
 from hwsearch.run.suspicion import Pace
 from hwsearch.space import Architecture
@@ -60,6 +62,38 @@ LATENCY_DETAILS = (
     "transfers",
     "warnings",
 )
+
+
+Values = dict[str, float | Estimate]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A subnet's model, ready to be scored and timed.
+
+    Attributes:
+        path: The file.
+        cost_s: Seconds that building it took, recalibration included.
+        calibrated: Calibration samples that were run for it, shared ones in part.
+    """
+
+    path: Path
+    cost_s: float
+    calibrated: float
+
+
+class Racing(Protocol):
+    """Scores candidates as far as needed; see `hwsearch.run.race.Race`."""
+
+    def scores(
+        self, ready: Mapping[Architecture, Prepared]
+    ) -> Mapping[Architecture, float | Estimate | EvaluationError]:
+        """Score candidates whose latencies are known, and remember it."""
+        ...
+
+    def dropped(self, key: str) -> Estimate | None:
+        """Return the estimate of what a candidate would have scored, if it was dropped."""
+        ...
 
 
 class Evaluator:
@@ -148,6 +182,10 @@ class Evaluator:
             size, spec = self.task.calibration_batch, self.net.input_spec(arch)
             yield from (fed for fed, _ in self._calibration.batches(size, spec))
 
+    @property
+    def _n_calibration(self) -> int:
+        return 0 if self._calibration is None else len(self._calibration)
+
     def score(self, arch: Architecture, model: Path, samples: SplitSamples) -> Score:
         """Run an architecture's model over samples and score its outputs.
 
@@ -204,53 +242,78 @@ class Evaluator:
         self.store.add(measurement)
         return measurement
 
+    @overload
     def search_values(
         self, archs: Sequence[Architecture], quantities: Iterable[str]
-    ) -> dict[str, dict[str, float] | EvaluationError]:
+    ) -> dict[str, dict[str, float] | EvaluationError]: ...
+
+    @overload
+    def search_values(
+        self, archs: Sequence[Architecture], quantities: Iterable[str], race: Racing | None
+    ) -> dict[str, Values | EvaluationError]: ...
+
+    def search_values(
+        self,
+        archs: Sequence[Architecture],
+        quantities: Iterable[str],
+        race: Racing | None = None,
+    ) -> Any:
         """Measure what the search selects by, and remember it.
 
         Args:
             archs: Proposed architectures that are not finished.
             quantities: ``"latency"``, the metric's name, or both.
+            race: Scores them, once their latencies are known, where not all need all samples.
 
         Returns:
             Key -> the values, or why there are none.
         """
         wanted = set(quantities)
         macs: dict[str, int] = {}
-        values: dict[str, dict[str, float] | EvaluationError] = {}
+        values: dict[str, Values | EvaluationError] = {}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             models: dict[str, Path] = {}
+            unscored: dict[Architecture, Prepared] = {}
             for arch in archs:
                 try:
-                    values[arch.key] = self._search_score(arch, wanted, Path(scratch), models)
+                    values[arch.key] = self._search_score(
+                        arch, wanted, Path(scratch), models, race, unscored
+                    )
                     if LATENCY in wanted:
                         macs[arch.key] = self._macs(arch)
                 except EvaluationError as error:
                     values[arch.key] = error
                     models.pop(arch.key, None)
-            known = {k: v[LATENCY] for k, v in values.items() if _has_latency(v)}
-            for key, known_ms in known.items():
-                self._pace.believe(known_ms, macs[key])
+            for arch in archs:
+                timed_before = self.remembered(arch.key, LATENCY)
+                if timed_before is not None and arch.key in macs:
+                    self._pace.believe(timed_before.value, macs[arch.key])
             timed = self._search_latencies(models, macs)
-        for key, latency in timed.items():
-            got = values[key]
-            if isinstance(latency, EvaluationError):
-                values[key] = latency
-            elif not isinstance(got, EvaluationError):
-                got[LATENCY] = latency
+            for key, latency in timed.items():
+                _put(values, key, LATENCY, latency)
+            if race is not None:
+                able = {a: m for a, m in unscored.items() if isinstance(values[a.key], dict)}
+                for arch, score in race.scores(able).items():
+                    _put(values, arch.key, self.task.metric.name, score)
         return values
 
     def _search_score(
-        self, arch: Architecture, wanted: set[str], scratch: Path, models: dict[str, Path]
-    ) -> dict[str, float]:
+        self,
+        arch: Architecture,
+        wanted: set[str],
+        scratch: Path,
+        models: dict[str, Path],
+        race: Racing | None,
+        unscored: dict[Architecture, Prepared],
+    ) -> Values:
         """Score one architecture; what still has to be timed is left in ``models``."""
-        values = {}
+        values: Values = {}
         metric = self.task.metric.name
         timed = self.remembered(arch.key, LATENCY)
         to_time = LATENCY in wanted and timed is None
         scored = self.remembered(arch.key, metric)
-        to_score = metric in wanted and scored is None
+        lost = race.dropped(arch.key) if race is not None else None
+        to_score = metric in wanted and scored is None and lost is None
         tile = not self.task.scores or (scored is not None and REUSED in scored.details)
         path = scratch / f"{arch.key}.onnx"
         begin = time.perf_counter()
@@ -258,8 +321,12 @@ class Evaluator:
             model = self.model_to_time(arch) if tile else self.build(arch).model
             self._tiled |= {arch.key} if tile else set()
             path.write_bytes(model.SerializeToString(deterministic=True))
-        if metric in wanted:
-            spent = time.perf_counter() - begin
+        spent = time.perf_counter() - begin
+        if lost is not None:
+            values[metric] = lost
+        elif to_score and race is not None:
+            unscored[arch] = Prepared(path=path, cost_s=spent, calibrated=self._n_calibration)
+        elif metric in wanted:
             values[metric] = self.scored(arch, path, self.task.search, "search", spent).value
         if timed is not None and LATENCY in wanted:
             values[LATENCY] = timed.value
@@ -409,8 +476,25 @@ def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
     )
 
 
-def _has_latency(values: dict[str, float] | EvaluationError) -> TypeGuard[dict[str, float]]:
-    return not isinstance(values, EvaluationError) and LATENCY in values
+def noisy_low(measurement: Measurement | None) -> float:
+    """Return a latency at the good end of its ratio's interval: what ranking depends on."""
+    assert measurement is not None
+    ratio, low = measurement.details["ratio"], measurement.details["ratio_low"]
+    return float(measurement.value * low / ratio)
+
+
+def _put(
+    values: dict[str, Values | EvaluationError],
+    key: str,
+    quantity: str,
+    found: float | Estimate | EvaluationError,
+) -> None:
+    """Add a value of an architecture, or let it fail."""
+    others = values[key]
+    if isinstance(found, EvaluationError):
+        values[key] = found
+    elif not isinstance(others, EvaluationError):
+        others[quantity] = found
 
 
 def _short_hash(text: str) -> str:

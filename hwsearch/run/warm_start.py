@@ -77,12 +77,13 @@ def restore(folder: Path, setup: Setup, recorded: Mapping[str, Any]) -> None:
     known = recorded.get("warm_start")
     if not known or (folder / (TRIALS if REUSED in known else EVIDENCE)).is_file():
         return
-    found = read_warm_start(setup)
+    early = f"run {str(folder)!r} was stopped before it had copied warm start {known['path']!r}"
+    try:
+        found = read_warm_start(setup)
+    except InputError as error:
+        raise InputError(f"{early}, which cannot be read any more: {error}") from error
     if found is None or found.recorded != known:
-        raise InputError(
-            f"run {str(folder)!r} was stopped before it had copied warm start "
-            f"{known['path']!r}, which was changed since; start a new run"
-        )
+        raise InputError(f"{early}, which was changed since; start a new run")
     found.keep(folder)
 
 

@@ -16,7 +16,8 @@ from hwsearch.surrogates.folder import read_folder, write_folder
 from hwsearch.surrogates.linear import LinearModel
 from hwsearch.surrogates.lookups import LookupSum, Term, step_terms
 from hwsearch.surrogates.named import GAUSSIAN_PROCESS, make_surrogate, parametric_class
-from hwsearch.surrogates.steps import encode_steps, step_columns
+from hwsearch.surrogates.saturating import SaturatingProcess
+from hwsearch.surrogates.steps import encode_steps
 
 if TYPE_CHECKING:
     from hwsearch.surrogates.selection import Selection
@@ -49,7 +50,7 @@ class Predictor:
         self.selection: Selection | None = None
         self._asked = surrogate
         self._name = GAUSSIAN_PROCESS if surrogate == AUTO else surrogate
-        self._surrogate: Surrogate = make_surrogate(self._name, step_columns(space))
+        self._surrogate: Surrogate = make_surrogate(self._name, space)
 
     def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """Learn the values of n architectures; forgets what was learnt before.
@@ -71,17 +72,17 @@ class Predictor:
         self.space.check_own(archs)
         self._forget_sums()
         self._learnt_on = self.space
-        rows, steps = encode_steps(archs), step_columns(self.space)
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+        rows = encode_steps(archs)
         # The matrices are small: threads cost more than they bring, and could change the last bit.
         with threadpool_limits(1, user_api="blas"):
             if self._asked == AUTO:
                 from hwsearch.surrogates.selection import select_surrogate
 
-                self.selection = select_surrogate(rows, values, steps, noise)
+                self.selection = select_surrogate(rows, values, self.space, noise)
                 self._name = self.selection.name
-            self._surrogate = make_surrogate(self._name, steps).fit(rows, values, noise)
+            self._surrogate = make_surrogate(self._name, self.space).fit(rows, values, noise)
         return self
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
@@ -110,6 +111,8 @@ class Predictor:
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
             return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
+        if isinstance(self._surrogate, SaturatingProcess):
+            return self._surrogate.predict_mean(self._encoded(archs))
         return self.predict(archs)[0]
 
     def widen(self, factor: float) -> Self:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_solve
 from scipy.stats import kendalltau
 
+from hwsearch.space import SearchSpace
 from hwsearch.surrogates.base import (
     BoolArray,
     FloatArray,
@@ -67,7 +68,7 @@ class Selection:
 def select_surrogate(
     X: ArrayLike,  # noqa: N803
     y: ArrayLike,
-    steps: BoolArray,
+    space: SearchSpace,
     noise: ArrayLike | None = None,
     names: Sequence[str] | None = None,
 ) -> Selection:
@@ -79,9 +80,9 @@ def select_surrogate(
     that are all equal, the first. Of more than 256 rows, as many in even steps. Deterministic.
 
     Args:
-        X: ``(n, n_features)``, encoded architectures.
+        X: ``(n, n_features)``, as `encode_steps` encodes architectures.
         y: ``(n,)``.
-        steps: ``(n_features,)``, which columns count steps upward.
+        space: What they are of.
         noise: ``(n,)``, known standard deviations of the values.
         names: Of the surrogates to try; by default the Gaussian process, the additive and the
             linear one, and from 256 rows on the pairwise one. Trees take seconds to validate, and
@@ -100,7 +101,7 @@ def select_surrogate(
     fold = np.random.default_rng(0).permutation(len(values)) % _FOLDS
     scores, densities = [], []
     for name in tried:
-        surrogate = make_surrogate(name, steps).fit(rows, values, known)
+        surrogate = make_surrogate(name, space).fit(rows, values, known)
         mean, deviation = held_out(surrogate, rows, values, known, fold)
         scores.append(score(name, values, mean, deviation))
         densities.append(_log_densities(values, mean, deviation))
