@@ -16,7 +16,7 @@ from hwsearch.space import Architectures
 
 _MAX_LISTED: Final = 4096  # a space up to this size is looked at as a whole
 _POPULATION: Final = 100
-_GENERATIONS: Final = 20
+_GENERATIONS: Final = 60
 _MAX_SCORED: Final = 128  # candidates whose expected gain is computed
 _HOPE: Final = 2.0  # deviations
 _MIN_EXPLORING: Final = 4  # size of a batch with a place to spare for exploration

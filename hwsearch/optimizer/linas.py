@@ -83,8 +83,10 @@ def _fitted(rows: FloatArray, values: FloatArray) -> Callable[[FloatArray], Floa
         GridSearchCV(Ridge(), _RIDGE, cv=_FOLDS, scoring=scoring),
         GridSearchCV(SVR(gamma="auto", epsilon=0.0), _SVR, cv=_FOLDS, scoring=scoring),
     ]
+    state = np.random.get_state()  # noqa: NPY002  # which libsvm draws from, to no effect
     for search in searches:
         search.fit(rows, values / unit)
+    np.random.set_state(state)  # noqa: NPY002
     best = max(searches, key=lambda search: search.best_score_).best_estimator_
     return lambda encoded: best.predict(encoded) * unit
 

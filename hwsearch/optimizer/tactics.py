@@ -33,7 +33,8 @@ class Tactic:
         propose: Takes the history, how many architectures are wanted, the search's seed, and a
             generator of this round. Returns up to so many, distinct and never asked for; where
             it has none they are drawn at random. It decides from these four alone, keeps nothing
-            between calls, and changes nothing of the history.
+            between calls, and changes nothing of the history, except that it may leave there
+            what it foresees.
         batch: How many are wanted where nobody says.
         approximates: Whether it goes by the objectives' approximations; only then are they kept
             in the history and judged.
