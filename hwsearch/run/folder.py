@@ -416,6 +416,8 @@ class Run:
                     setup.config.stopping,
                     progress,
                 )
+                if race is not None and (saved := race.saved):
+                    progress.note(saved)
                 finisher = Finisher(setup, evaluator, self.folder / SUBNETS, progress)
                 if LATENCY in setup.predicted:
                     rows = finisher.candidates(self.folder / KIT)
