@@ -69,6 +69,8 @@ class LinearModel:
             that `from_sums` takes.
     """
 
+    columns_: FloatArray
+
     def __init__(self, steps: BoolArray | None = None) -> None:
         self.steps = steps
 
