@@ -69,7 +69,10 @@ class LinearModel:
             that `from_sums` takes.
     """
 
+    scale_: Scale
+    deviations_: FloatArray
     columns_: FloatArray
+    unexplained_: float
 
     def __init__(self, steps: BoolArray | None = None) -> None:
         self.steps = steps
