@@ -18,6 +18,7 @@ from hwsearch.surrogates.lookups import LookupSum, Term, step_terms
 from hwsearch.surrogates.named import GAUSSIAN_PROCESS, make_surrogate, parametric_class
 from hwsearch.surrogates.saturating import SaturatingProcess
 from hwsearch.surrogates.steps import encode_steps
+from hwsearch.surrogates.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from hwsearch.surrogates.selection import Selection
@@ -72,11 +73,8 @@ class Predictor:
         self.space.check_own(archs)
         self._forget_sums()
         self._learnt_on = self.space
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
         rows = encode_steps(archs)
-        # The matrices are small: threads cost more than they bring, and could change the last bit.
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             if self._asked == AUTO:
                 from hwsearch.surrogates.selection import select_surrogate
 
