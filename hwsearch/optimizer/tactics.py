@@ -72,13 +72,11 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
         return history.space.sample_distinct(n, rng, exclude=history.asked)
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     from hwsearch.optimizer.candidates import choose_batch, find_candidates
     from hwsearch.optimizer.posterior import Posterior
+    from hwsearch.surrogates.threads import one_blas_thread
 
-    # The matrices are small: threads cost more than they bring, and could change the last bit.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         posterior = Posterior(history)
         candidates = find_candidates(history, posterior, rng)
         return choose_batch(history, posterior, candidates, n, rng)
