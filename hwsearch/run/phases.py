@@ -48,6 +48,8 @@ def search_and_finish(
                 setup.config.stopping,
                 progress,
             )
+            if race is not None and (saved := race.saved):
+                progress.note(saved)
             finisher = Finisher(setup, evaluator, folder / SUBNETS, progress)
             if LATENCY in setup.predicted:
                 rows = finisher.candidates(folder / KIT)
