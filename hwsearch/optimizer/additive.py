@@ -39,9 +39,9 @@ def by_additive(history: History, n: int, seed: int, rng: np.random.Generator) -
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
         return by_chance(history, n, seed, rng)
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from hwsearch.surrogates.threads import one_blas_thread
 
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         return _Solver(history).batch(n, rng)
 
 

@@ -36,9 +36,9 @@ def by_linas(history: History, n: int, seed: int, rng: np.random.Generator) -> A
         return by_chance(history, min(n, missing), seed, rng)
     if history.succeeded.sum() < _FOLDS:
         return by_chance(history, n, seed, rng)
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from hwsearch.surrogates.threads import one_blas_thread
 
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         found = _inner_search(history, rng).unique(history.asked)
     return found[rng.permutation(len(found))[:n]]
 

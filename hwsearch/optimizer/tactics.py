@@ -72,23 +72,26 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
         return history.space.sample_distinct(n, rng, exclude=history.asked)
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     from hwsearch.optimizer.candidates import choose_batch, find_candidates
     from hwsearch.optimizer.posterior import Posterior
+    from hwsearch.surrogates.threads import one_blas_thread
 
-    # The matrices are small: threads cost more than they bring, and could change the last bit.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         posterior = Posterior(history)
         candidates = find_candidates(history, posterior, rng)
         return choose_batch(history, posterior, candidates, n, rng)
 
 
 def first_sample(history: History, seed: int) -> Architectures:
-    """What of the first sample has not been asked for yet."""
+    """What of the first sample has not been asked for yet.
+
+    Where every measured objective has an approximation, its first three, which calibrate that, do.
+    """
     from hwsearch.optimizer.first_sample import graded_sample
 
-    return graded_sample(history.space, N_FIRST, seed).unique(history.asked)
+    measured = [column for column, o in enumerate(history.objectives) if o.exact is None]
+    n = MIN_SUCCESSES if list(history.trusts) == measured else N_FIRST
+    return graded_sample(history.space, N_FIRST, seed)[:n].unique(history.asked)
 
 
 def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:

@@ -23,7 +23,7 @@ from hwsearch.evaluate.score import score_outcomes
 from hwsearch.evaluate.task import SplitSamples, Takeable
 from hwsearch.objectives import Estimate, FloatArray, satisfied, to_losses
 from hwsearch.optimizer.history import History
-from hwsearch.run.evaluation import LATENCY, Evaluator, Prepared, noisy_low
+from hwsearch.run.evaluation import LATENCY, REUSED, Evaluator, Prepared, noisy_low
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Predicting, Setup
 from hwsearch.space import Architecture
@@ -112,6 +112,23 @@ class Race:
         """Return the estimate of what a candidate would have scored, if it was dropped."""
         found = self.evaluator.store.measurements(key, self.metric.name, "race")
         return dropped(found).get(key)
+
+    @property
+    def saved(self) -> str | None:
+        """What it has saved so far, in a sentence; None where it dropped nothing."""
+        measured = self.evaluator.store.measurements(quantity=self.metric.name)
+        n_dropped = len(dropped(measured))
+        if not n_dropped:
+            return None
+        here = [m for m in measured if REUSED not in m.details]
+        scored = [m for m in here if m.purpose in ("race", "search")]
+        images = sum(m.details.get("images", m.count) for m in scored)
+        n_trials = len({m.key for m in scored})
+        share = images / (n_trials * self.total)
+        return (
+            f"{n_dropped} of {n_trials} candidates were dropped before all {self.total} images "
+            f"had been seen, so that {share:.0%} of the images were scored"
+        )
 
     @property
     def _search(self) -> SplitSamples:

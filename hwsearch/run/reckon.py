@@ -212,12 +212,11 @@ def _random(search: _Search) -> float | None:
     n_measured = int((~np.isnan(search.values).any(axis=1)).sum())
     if n_measured < MIN_SUCCESSES:
         return None
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     from hwsearch.optimizer.posterior import Posterior
+    from hwsearch.surrogates.threads import one_blas_thread
 
     rng = np.random.default_rng((search.setup.config.seed, _RANDOM))
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         posterior = Posterior(search.optimizer.history)
         sets = [
             search.optimizer.space.sample_distinct(n_measured, rng) for _ in range(_RANDOM_SETS)

@@ -69,6 +69,11 @@ class LinearModel:
             that `from_sums` takes.
     """
 
+    scale_: Scale
+    deviations_: FloatArray
+    columns_: FloatArray
+    unexplained_: float
+
     def __init__(self, steps: BoolArray | None = None) -> None:
         self.steps = steps
 
@@ -119,6 +124,14 @@ class LinearModel:
     def mean_from_sums(self, sums: FloatArray) -> FloatArray:
         """Return means (n,) from the first of the sums: (n,)."""
         return self.scale_.backward(sums, np.zeros(len(sums)))[0]
+
+    def widen(self, factor: float) -> None:
+        """Multiply all deviations by a factor above 0, until the next fit."""
+        self._check_fitted()
+        outputs = np.full(self.columns_.shape[1], factor)
+        outputs[:2] = 1.0, factor**2  # the mean stays, and the second is a variance
+        self.columns_ = self.columns_ * outputs
+        self.unexplained_ *= factor
 
     def state(self) -> dict[str, NDArray[np.float64]]:
         """Return all parameters by name.

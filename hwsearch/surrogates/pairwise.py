@@ -78,6 +78,11 @@ class PairwiseModel:
         mean = sums[:, 0] + np.einsum("ij,ij->i", centred @ self.pairs_, centred)
         return self.linear_.scale_.backward(mean, self.linear_.scale_deviation(sums))
 
+    def widen(self, factor: float) -> None:
+        """Multiply all deviations by a factor above 0, until the next fit."""
+        self._check_fitted()
+        self.linear_.widen(factor)
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all parameters by name.
 

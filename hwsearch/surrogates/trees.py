@@ -87,6 +87,11 @@ class TreeModel:
         mean = self.mean_ + self.spread_ * _predict(self._trees, rows)
         return mean, np.full(len(rows), self.deviation_)
 
+    def widen(self, factor: float) -> None:
+        """Multiply the deviation by a factor above 0, until the next fit."""
+        self._check_fitted()
+        self.deviation_ *= factor
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all parameters by name; the trees are the bytes of XGBoost's JSON.
 

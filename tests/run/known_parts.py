@@ -7,6 +7,7 @@ import tests.run.search_parts as parts
 from hwsearch.evaluate.task import TOP1
 from hwsearch.surrogates import Predictor
 
+WHOLE_ROUNDS = 14  # a budget that cuts no round short
 FIRST = 16  # trials of the run that others start from
 
 

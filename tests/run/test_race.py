@@ -150,6 +150,22 @@ def fixed_order(input_spec):
     )  # fmt: skip
 
 
+def test_what_was_saved_is_said(device, tmp_path):
+    watcher = parts.Watcher()
+    run = hwsearch.search(**{**RACED, "budget": 12}, out=tmp_path / "run", progress=watcher)
+    n_dropped = int(run.trials["dropped"].sum())
+    images = sum(
+        m.details.get("images", m.count)
+        for m in run.measurements()
+        if m.quantity == "top1" and m.purpose in ("race", "search")
+    )
+    assert n_dropped
+    assert watcher.notes[-1] == (
+        f"{n_dropped} of 12 candidates were dropped before all 160 images had been seen, "
+        f"so that {images / 12 / 160:.0%} of the images were scored"
+    )
+
+
 def test_samples_in_a_fixed_order_are_scored_whole(device, tmp_path):
     watcher = parts.Watcher()
     settings = {**RACED, "data": "tests.run.test_race:fixed_order", "budget": 6}
