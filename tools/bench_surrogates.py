@@ -19,7 +19,7 @@ from hwsearch.space import Architectures
 from hwsearch.surrogates import Predictor
 from hwsearch.surrogates.named import NAMES
 from hwsearch.surrogates.selection import select_surrogate
-from hwsearch.surrogates.steps import encode_steps, step_columns
+from hwsearch.surrogates.steps import encode_steps
 
 FAST = ("additive", "linear")
 SLOW_SHARE = 10  # others predict so many times fewer architectures
@@ -64,7 +64,7 @@ def main() -> None:
         for n in (16, 32, 64, 128, 256, 512):
             rows = encode_steps(space.sample_distinct(n, 0))
             started = time.perf_counter()
-            select_surrogate(rows, made_up(space.sample_distinct(n, 0)), step_columns(space))
+            select_surrogate(rows, made_up(space.sample_distinct(n, 0)), space)
             print(f"  selection at {n:3d} rows {(time.perf_counter() - started) * 1e3:6.0f} ms")
 
 

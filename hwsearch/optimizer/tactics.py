@@ -83,10 +83,15 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
 
 
 def first_sample(history: History, seed: int) -> Architectures:
-    """What of the first sample has not been asked for yet."""
+    """What of the first sample has not been asked for yet.
+
+    Where every measured objective has an approximation, its first three, which calibrate that, do.
+    """
     from hwsearch.optimizer.first_sample import graded_sample
 
-    return graded_sample(history.space, N_FIRST, seed).unique(history.asked)
+    measured = [column for column, o in enumerate(history.objectives) if o.exact is None]
+    n = MIN_SUCCESSES if list(history.trusts) == measured else N_FIRST
+    return graded_sample(history.space, N_FIRST, seed)[:n].unique(history.asked)
 
 
 def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:

@@ -12,6 +12,7 @@ from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.programme import Programme
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.surrogates.additive import AdditiveModel
+from hwsearch.surrogates.kinship import kin_gains
 from hwsearch.surrogates.saturating import Scale
 from hwsearch.surrogates.steps import encode_steps, step_columns, step_widths
 
@@ -124,7 +125,7 @@ def of_values(
         noise: (n,) standard deviations of what is known in part.
         programme: Whose terms it is in.
     """
-    model = AdditiveModel(step_columns(programme.space))
+    model = AdditiveModel(kin_gains(programme.space), step_columns(programme.space))
     model.fit(encode_steps(archs), values, noise)
     columns = np.zeros((programme.n_terms, model.columns_.shape[1]))
     columns[: programme.n_options] = _steps_of_options(programme.space) @ model.columns_[1:]

@@ -7,7 +7,6 @@ import tests.run.search_parts as parts
 from hwsearch.evaluate.task import TOP1
 from hwsearch.surrogates import Predictor
 
-WHOLE_ROUNDS = 14  # a budget that cuts no round short
 FIRST = 16  # trials of the run that others start from
 
 
@@ -28,6 +27,12 @@ def search(out, **settings):
     watcher = parts.Watcher()
     given = {**parts.SETTINGS, "budget": None, **settings}
     return hwsearch.search(**given, out=out, progress=watcher), watcher.notes
+
+
+def whole_rounds(run):
+    """A smaller budget that cuts no round of a run short."""
+    rounds = run.trials["round"]
+    return int((rounds < rounds.max()).sum())
 
 
 def renamed(input_spec):

@@ -15,7 +15,7 @@ from hwsearch.errors import InputError
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.folder import Run
 from tests.kit import kit_parts
-from tests.run.known_parts import WHOLE_ROUNDS, save_predictor, search, use
+from tests.run.known_parts import save_predictor, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 NAME = parts.network().card.name
@@ -41,7 +41,7 @@ def device(monkeypatch):
 
 
 def without_data(out, **settings):
-    return search(out, **{"data": "none", "budget": WHOLE_ROUNDS, **settings})
+    return search(out, **{"data": "none", "budget": 12, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +136,9 @@ class TestCandidates:
         before = (folder / "candidates.csv").read_bytes()
         hwsearch.resume(folder)
         assert (folder / "candidates.csv").read_bytes() == before
-        longer = hwsearch.resume(folder, budget=WHOLE_ROUNDS + 4)
-        whole, _ = without_data(tmp_path / "whole", budget=WHOLE_ROUNDS + 4)
+        whole, _ = without_data(tmp_path / "whole", budget=18)
+        part, _ = without_data(tmp_path / "part", budget=whole_rounds(whole))
+        longer = hwsearch.resume(part.folder, budget=18)
         pd.testing.assert_frame_equal(longer.trials, whole.trials)
         pd.testing.assert_frame_equal(longer.members, whole.members)
 

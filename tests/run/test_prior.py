@@ -12,7 +12,7 @@ from hwsearch.run.basis import digest_of
 from hwsearch.run.setup import Setup
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.surrogates import Predictor
-from tests.run.known_parts import WHOLE_ROUNDS, save_predictor, search, use
+from tests.run.known_parts import save_predictor, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 NAME = parts.network().card.name
@@ -116,9 +116,9 @@ def test_one_of_another_space_is_left_out_and_said(path, device, tmp_path):
 
 class TestResumed:
     def test_proposes_what_the_unbroken_one_does(self, path, device, tmp_path):
-        whole, _ = search(tmp_path / "whole", budget=WHOLE_ROUNDS + 4)
-        search(tmp_path / "run", budget=WHOLE_ROUNDS)
-        resumed = hwsearch.resume(tmp_path / "run", budget=WHOLE_ROUNDS + 4)
+        whole, _ = search(tmp_path / "whole", budget=18)
+        search(tmp_path / "run", budget=whole_rounds(whole))
+        resumed = hwsearch.resume(tmp_path / "run", budget=18)
         assert resumed.trials["key"].tolist() == whole.trials["key"].tolist()
 
     def test_needs_the_same_predictor(self, path, device, tmp_path):

@@ -6,7 +6,7 @@ from hwsearch.errors import InputError
 from hwsearch.surrogates import Predictor
 from hwsearch.surrogates.named import NAMES, make_surrogate
 from hwsearch.surrogates.selection import FEW, held_out, score, select_surrogate
-from hwsearch.surrogates.steps import encode_steps, step_columns
+from hwsearch.surrogates.steps import encode_steps
 from tests.optimizer.problems import elastic_space, operator_space
 
 ELASTIC, OPERATORS = elastic_space(3), operator_space(8)
@@ -33,7 +33,7 @@ def unordered(archs):
 
 def selected(space, values, n, **kwargs):
     archs = space.sample_distinct(n, 0)
-    return select_surrogate(encode_steps(archs), values(archs), step_columns(space), **kwargs)
+    return select_surrogate(encode_steps(archs), values(archs), space, **kwargs)
 
 
 def test_gains_of_one_sign_are_recognised():
@@ -71,7 +71,7 @@ def test_a_wrong_order_speaks_against_gains_of_one_sign():
 @pytest.mark.parametrize("values", [np.arange(5.0), np.ones(40)])
 def test_the_first_is_kept_where_nothing_can_be_told(values):
     archs = ELASTIC.sample_distinct(len(values), 0)
-    found = select_surrogate(encode_steps(archs), values, step_columns(ELASTIC))
+    found = select_surrogate(encode_steps(archs), values, ELASTIC)
     assert found.name == "gaussian-process"
     assert found.scores == ()
 
@@ -99,7 +99,7 @@ def test_a_gaussian_process_is_held_out_in_closed_form():
     """As if the rows had been left out, with scale and variances kept."""
     archs = ELASTIC.sample_distinct(30, 0)
     rows, values, noise = encode_steps(archs), additive(archs, 0.1), np.linspace(0.0, 0.5, 30)
-    model = make_surrogate("gaussian-process", step_columns(ELASTIC)).fit(rows, values, noise)
+    model = make_surrogate("gaussian-process", ELASTIC).fit(rows, values, noise)
     fold = np.arange(30) % 3
     mean, deviation = held_out(model, rows, values, noise, fold)
     process, scale = model.process_, model.scale_
