@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from hwsearch.objectives import FloatArray
 from hwsearch.space import Architectures, SearchSpace
 
-_GAP: Final = 1e-4  # relative: what is that near to the optimum counts as it
-_MAX_NODES: Final = 2000  # bounds the effort without a clock, so that it is the same everywhere
+_OPTIONS: Final = {
+    "mip_rel_gap": 1e-4,  # what is that near to the optimum counts as it
+    "node_limit": 2000,  # bounds the effort without a clock, so that it is the same everywhere
+    "presolve": False,  # with it HiGHS prints lines of its own now and then
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +86,18 @@ class Programme:
         onehot = self.space.encode(without, "onehot")
         cuts = np.zeros((len(without), self.n_terms))
         cuts[:, : self.n_options] = onehot
-        rows = [*self._rows, *(bound.weights for bound in bounds), *cuts]
+        units = [float(np.abs(bound.weights).max()) or 1.0 for bound in bounds]
+        limits = [bound.limit / unit for bound, unit in zip(bounds, units, strict=True)]
+        scaled = [bound.weights / unit for bound, unit in zip(bounds, units, strict=True)]
+        rows = [*self._rows, *scaled, *cuts]
         low = [*self._low, *[-np.inf] * (len(bounds) + len(cuts))]
-        high = [*self._high, *(b.limit for b in bounds), *(onehot.sum(axis=1) - 1.0)]
+        high = [*self._high, *limits, *(onehot.sum(axis=1) - 1.0)]
         found = milp(
             weights,
             integrality=np.ones(self.n_terms),  # of pairs too: HiGHS is faster so
             bounds=Bounds(0.0, 1.0),
             constraints=LinearConstraint(csr_array(np.array(rows)), low, high),
-            options={"mip_rel_gap": _GAP, "node_limit": _MAX_NODES},
+            options=_OPTIONS,
         )
         return None if found.x is None else self._architecture(found.x)
 

@@ -197,14 +197,13 @@ def _noise(measured: Measurement) -> float:
 
 
 def _uniform(search: _Search) -> FloatArray:
-    """Values of the near-balanced architectures of the first sample, by the last objective.
+    """Values of the near-balanced architectures of a first sample that were measured.
 
-    None where the search began otherwise.
+    In the order of the last objective; none where they are too few to make a curve.
     """
-    first = graded_sample(search.optimizer.space, N_FIRST, search.setup.config.seed).ids
-    began_so = set(first) <= {trial.key for trial in search.trials}
-    values = search.of_keys(first if began_so else [])
-    return values[np.argsort(values[:, -1], kind="stable")]
+    graded = graded_sample(search.optimizer.space, N_FIRST, search.setup.config.seed)
+    values = search.of_keys(graded.ids)
+    return values[np.argsort(values[:, -1])] if len(values) >= MIN_SUCCESSES else values[:0]
 
 
 def _random(search: _Search) -> float | None:

@@ -202,6 +202,19 @@ def test_predictions_that_rank_backwards_have_tau_minus_one(found):
     assert fits[-1].covered == 0.0
 
 
+def test_the_noise_of_a_latency_is_no_fault_of_its_prediction(found):
+    store = found[2]
+
+    def near(trial):
+        if trial.reason:
+            return {}
+        values = {name: measured(store, trial.key, name).value for name in ("top1", "latency")}
+        return {name: (v * (1 + RATIO_WIDTH / 2), 0.0) for name, v in values.items()}
+
+    covered = {fit.objective: fit.covered for fit in fits_of(found, near)}
+    assert covered == {"top1": 0.0, "latency": 1.0}
+
+
 def test_predictions_that_are_all_alike_have_no_tau(found):
     fits = fits_of(found, lambda trial: {"latency": (5.0, 100.0)})
     assert {fit.tau for fit in fits} == {None}
@@ -240,6 +253,27 @@ def test_random_is_predicted_at_equal_budget(found):
         direct.append(hypervolume(losses, optimizer.history.reference))
     assert account.random == pytest.approx(np.median(direct), rel=0.03)
     assert account.random < account.hypervolumes[-1]
+
+
+def test_random_sets_are_as_large_as_what_was_measured(found, monkeypatch):
+    setup, optimizer, store, rows, account = found
+    drawn = []
+
+    class Truth:
+        def __init__(self, history):
+            assert history is optimizer.history
+
+        def forecast(self, archs):
+            drawn.append(archs)
+            values = [[100 * truth(arch)[0], truth(arch)[1]] for arch in archs]
+            return SimpleNamespace(mean=np.array(values))
+
+    monkeypatch.setattr("hwsearch.optimizer.posterior.Posterior", Truth)
+    monkeypatch.setattr(optimizer, "expected_gain", lambda n: 0.25 * n)
+    again = take_account(optimizer, store, setup, rows)
+    assert {len(archs.unique()) for archs in drawn} == {account.evaluated - account.failed}
+    assert len({archs.ids[0] for archs in drawn}) > 5
+    assert again.gain == 0.25 * 50
 
 
 def test_the_largest_is_compared_on_the_same_images(found):

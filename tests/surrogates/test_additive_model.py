@@ -21,8 +21,8 @@ def noisy(x, sign=1.0, noise=1.5):
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_no_step_has_another_sign_than_the_sum(sign):
     x = rows(25)
-    free = LinearModel(STEPS).fit(x, noisy(x, sign)).columns_[1:9, 0]
-    gains = AdditiveModel(STEPS).fit(x, noisy(x, sign)).columns_[1:9, 0]
+    free = LinearModel().fit(x, noisy(x, sign)).columns_[1:9, 0]
+    gains = AdditiveModel(steps=STEPS).fit(x, noisy(x, sign)).columns_[1:9, 0]
     assert (sign * free < 0).any()
     assert (sign * gains >= 0).all()
     assert (gains != 0).any()
@@ -30,21 +30,23 @@ def test_no_step_has_another_sign_than_the_sum(sign):
 
 def test_other_columns_keep_their_own_signs():
     x = rows(60)
-    options = AdditiveModel(STEPS).fit(x, noisy(x, noise=0.1)).columns_[9:, 0]
+    options = AdditiveModel(steps=STEPS).fit(x, noisy(x, noise=0.1)).columns_[9:, 0]
     assert options - options.mean() == pytest.approx([-1.5, -0.5, 0.5, 1.5], abs=0.2)
 
 
 def test_is_the_linear_model_where_no_gain_has_the_wrong_sign():
     x = rows(60)
     y = x @ np.arange(1.0, 13.0)
-    free, one_sign = (model(STEPS).fit(x, y).predict(x) for model in (LinearModel, AdditiveModel))
+    free, one_sign = (
+        model.fit(x, y).predict(x) for model in (LinearModel(), AdditiveModel(steps=STEPS))
+    )
     assert one_sign[0] == pytest.approx(free[0])
     assert one_sign[1] == pytest.approx(free[1])
 
 
 def test_is_surer_of_a_step_that_brings_nothing():
     x = rows(25)
-    one_sign, free = (m(STEPS).fit(x, noisy(x)) for m in (AdditiveModel, LinearModel))
+    one_sign, free = (m.fit(x, noisy(x)) for m in (AdditiveModel(steps=STEPS), LinearModel()))
     surer, less_sure = (
         m.scale_deviation(x @ m.columns_[1:] + m.columns_[0]) for m in (one_sign, free)
     )
