@@ -69,11 +69,12 @@ def _outlook(evaluator: Evaluator, setup: Setup, store: Store) -> str:
         f"{left} of {setup.config.budget} architectures to evaluate out of "
         f"{setup.net.space.size:.3g}"
     )
-    if not left:
+    if not left or not setup.measured:
         return text
     try:
-        largest = int(setup.net.exact("bytes", setup.net.space.largest())[0])
-        text += f"; each exported subnet takes up to {2 * largest / 1e6:.1f} MB"
+        if setup.task.scores:
+            largest = int(setup.net.exact("bytes", setup.net.space.largest())[0])
+            text += f"; each exported subnet takes up to {2 * largest / 1e6:.1f} MB"
         seconds = evaluator.seconds_each(setup.measured)
     except EvaluationError:
         return text

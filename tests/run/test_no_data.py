@@ -172,13 +172,14 @@ def test_nothing_is_read_and_nothing_scored(device, monkeypatch, tmp_path):
 
 
 def test_costs_may_take_the_place_of_latency(device, tmp_path):
-    run, _ = without_data(tmp_path / "run", objectives=["top1", "macs"], budget=20)
+    run, notes = without_data(tmp_path / "run", objectives=["top1", "macs"], budget=20)
     assert not device.timed
     assert not run.measurements()
     table = run.members
     assert set(table["top1_source"]) == {"predicted"}
     assert (table["macs"].diff().dropna() > 0).all()
     assert "latency" not in table
+    assert "20 of 20 architectures to evaluate out of 72" in notes
 
 
 def test_a_constraint_on_what_is_predicted_holds(searched, device, tmp_path):
