@@ -68,8 +68,14 @@ class ImageSamples:
             self._digest = self._digest_of(hashes)
         return self._digest
 
-    def batches(self, size: int, spec: InputSpec | None = None) -> Iterator[Batch]:
-        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
+    def batches(
+        self,
+        size: int,
+        spec: InputSpec | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Iterator[Batch]:
+        """Yield batches of ``[start:stop]``; see `hwsearch.evaluate.task.SplitSamples.batches`.
 
         Raises:
             DataError: Files cannot be decoded; the text says how many and which.
@@ -77,11 +83,12 @@ class ImageSamples:
         spec = spec if spec is not None else self.spec
         preprocessing = _preprocessing(spec)
         normalise = image_preprocess(preprocessing)
-        start = 0
-        for crops in self._crops(size, (preprocessing.resize, preprocessing.crop)):
-            targets = self.targets[start : start + len(crops)]
+        first, end, _ = slice(start, stop).indices(len(self))
+        resolution = (preprocessing.resize, preprocessing.crop)
+        for crops in self._crops(size, resolution, first, end):
+            targets = self.targets[first : first + len(crops)]
             yield {spec.inputs[0].name: normalise(crops)}, targets
-            start += len(crops)
+            first += len(crops)
 
     def read(self, spec: InputSpec) -> Iterator[list[str]]:
         """Read, hash and decode every file once; keep the crops if they fit.
@@ -105,16 +112,19 @@ class ImageSamples:
             if keep is not None:
                 self.memory.keep(resolution, self, keep)
 
-    def _crops(self, size: int, resolution: Resolution) -> Iterator[Crops]:
-        """Yield (size, crop, crop, 3) uint8, from memory or from the files."""
+    def _crops(self, size: int, resolution: Resolution, start: int, stop: int) -> Iterator[Crops]:
+        """Yield (size, crop, crop, 3) uint8, from memory or from the files.
+
+        They are kept where all of the split's are read.
+        """
         kept = self.memory.get(resolution, self)
         if kept is not None:
-            yield from (kept[start : start + size] for start in range(0, len(kept), size))
+            yield from (kept[at : min(at + size, stop)] for at in range(start, stop, size))
             return
-        keep = self.memory.make_room(resolution, len(self))
+        whole = (start, stop) == (0, len(self))
+        keep = self.memory.make_room(resolution, len(self)) if whole else None
         unreadable: list[str] = []
-        start = 0
-        for part in in_parallel(_decoder_of_files(resolution), self.paths, size):
+        for part in in_parallel(_decoder_of_files(resolution), self.paths[start:stop], size):
             unreadable += self._unreadable(part, start)
             if not unreadable:
                 crops = np.stack([crop for crop in part if crop is not None])

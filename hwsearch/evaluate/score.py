@@ -1,6 +1,5 @@
 """Scores with their intervals, from per-sample outcomes."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,36 +29,33 @@ class Score:
     outcomes: NDArray[Any]
 
 
-def score_outputs(
-    outputs: Iterable[tuple[list[NDArray[Any]], NDArray[Any]]], metric: Metric
-) -> Score:
-    """Score a model's outputs.
-
-    Args:
-        outputs: (outputs, targets) of each batch.
-        metric: Gives each sample's outcome.
-
-    Raises:
-        EvaluationError: There are no samples, or outputs or outcomes are not finite.
-    """
-    parts = []
-    for batch, targets in outputs:
-        if not all(np.isfinite(output).all() for output in batch):
-            raise EvaluationError("the model's outputs hold NaN or infinite numbers")
-        parts.append(_outcomes(metric, batch, targets))
-    if not parts:
-        raise EvaluationError("there are no samples to score")
-    outcomes = np.concatenate(parts)
-    if not np.isfinite(outcomes.astype(np.float64)).all():
-        raise EvaluationError(f"metric {metric.name!r} gave NaN or infinite outcomes")
+def score_outcomes(outcomes: NDArray[Any], metric: Metric) -> Score:
+    """Return the score that (n,) unscaled outcomes make, n from 1 up."""
     value, low, high = mean_interval(outcomes)
     scaled = sorted((low * metric.scale, high * metric.scale))
     return Score(value=value * metric.scale, low=scaled[0], high=scaled[1], outcomes=outcomes)
 
 
-def _outcomes(metric: Metric, batch: list[NDArray[Any]], targets: NDArray[Any]) -> NDArray[Any]:
+def sample_outcomes(
+    outputs: list[NDArray[Any]], targets: NDArray[Any], metric: Metric
+) -> NDArray[Any]:
+    """Return the outcome of every sample of a batch.
+
+    Args:
+        outputs: Of the model, (n, ...) each.
+        targets: (n,) array.
+        metric: Gives each sample's outcome.
+
+    Returns:
+        (n,) unscaled outcomes.
+
+    Raises:
+        EvaluationError: The metric fails, or outputs or outcomes are not finite.
+    """
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise EvaluationError("the model's outputs hold NaN or infinite numbers")
     try:
-        outcomes = np.asarray(metric.per_sample(batch, targets))
+        outcomes = np.asarray(metric.per_sample(outputs, targets))
     except Exception as error:
         # A metric is a stranger's code: whatever it raises is this trial's failure.
         raise EvaluationError(
@@ -70,6 +66,8 @@ def _outcomes(metric: Metric, batch: list[NDArray[Any]], targets: NDArray[Any]) 
             f"metric {metric.name!r} gave an array of shape {outcomes.shape} for "
             f"{len(targets)} samples; it must give one outcome for each"
         )
+    if not np.isfinite(outcomes.astype(np.float64)).all():
+        raise EvaluationError(f"metric {metric.name!r} gave NaN or infinite outcomes")
     return outcomes
 
 

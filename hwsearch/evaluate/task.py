@@ -62,12 +62,20 @@ class SplitSamples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
+    def batches(
+        self,
+        size: int,
+        spec: "InputSpec | None" = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Iterator[Batch]:
         """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
 
         Args:
             size: Samples in a batch.
             spec: What the architecture expects; None for what the samples were loaded for.
+            start: The first sample.
+            stop: The one after the last; None for the end.
 
         Raises:
             DataError: The samples cannot be read, or not for this spec.
@@ -92,14 +100,21 @@ class Samples:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
-        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
+    def batches(
+        self,
+        size: int,
+        spec: "InputSpec | None" = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Iterator[Batch]:
+        """Yield batches of ``[start:stop]``; see `SplitSamples.batches`.
 
         Raises:
             DataError: The spec asks for inputs of other shapes.
         """
-        for start in range(0, len(self), size):
-            part = slice(start, start + size)
+        first, end, _ = slice(start, stop).indices(len(self))
+        for begin in range(first, end, size):
+            part = slice(begin, min(begin + size, end))
             fed = {
                 name: self.preprocess[name](array[part])
                 if name in self.preprocess

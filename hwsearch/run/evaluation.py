@@ -3,31 +3,30 @@
 import hashlib
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
-from hwsearch.errors import DataError, DeviceError, EvaluationError
-from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.evaluate.score import Score, score_outputs
+from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.evaluate.score import score_outcomes
+from hwsearch.evaluate.scoring import SCORE_BATCH, Outcomes, Scorer
 from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.export.artifact import Exported
-from hwsearch.export.model import to_onnx
 from hwsearch.files import write_atomic
-from hwsearch.run.conversion import Conversion
+from hwsearch.run.building import Builder, alike
 from hwsearch.run.suspicion import Pace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
 
+T = TypeVar("T")
 LATENCY = "latency"
-SCORE_BATCH = 125
 RAW_TIMES_KEPT = 2000
 # Coarser than what is reported: the surrogates average over trials, and the front is timed again.
 SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
@@ -56,6 +55,21 @@ LATENCY_DETAILS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A subnet's model, ready to be scored and timed.
+
+    Attributes:
+        path: The file.
+        cost_s: Seconds that building it took, recalibration included.
+        calibrated: Calibration samples that were run for it, shared ones in part.
+    """
+
+    path: Path
+    cost_s: float
+    calibrated: float
+
+
 class Evaluator:
     """Measures architectures on one device and one task, and remembers in one store.
 
@@ -71,22 +85,20 @@ class Evaluator:
         self, net: Supernet, device: Device, task: Task, store: Store, seed: int = 0
     ) -> None:
         self.net, self.device, self.task, self.store, self.seed = net, device, task, store, seed
-        self._calibration = task.calibration if net.recalibrate else None
-        self.calibration_digest: str | None = None
-        if self._calibration is not None:
-            self.calibration_digest = self._calibration.digest
+        self._builder = Builder(net, device, task)
+        self._scorer = Scorer(net, device, task.metric)
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
         self._pace = Pace()
-        self._convert = Conversion(net, device, task)
 
     def score_context(self, samples: SplitSamples) -> str:
         """Say what decides a score besides the architecture."""
-        calibration, batch = self.calibration_digest or "none", self.task.calibration_batch
-        if self.calibration_digest and batch != CALIBRATION_BATCH:
+        digest, batch = self._builder.calibration_digest, self.task.calibration_batch
+        calibration = digest or "none"
+        if digest and batch != CALIBRATION_BATCH:
             calibration += f"/{batch}"
         return (
             f"weights={self.net.digest[:16]} calibration={calibration} "
-            f"samples={len(samples)}@{samples.digest} onnx {self._convert.context}"
+            f"samples={len(samples)}@{samples.digest} onnx {self._builder.context}"
         )
 
     def build(self, arch: Architecture) -> Exported:
@@ -96,42 +108,45 @@ class Evaluator:
             EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
             DataError: The calibration samples cannot be read.
         """
-        try:
-            subnet = self.net.subnet(arch)
-            recalibrate(subnet, self.net.recalibrate, self._calibration_batches(arch))
-            fp32 = to_onnx(self.net, arch, subnet, calibration=self.calibration_digest)
-            model = self._convert(arch, fp32)
-        except (EvaluationError, DataError):
-            raise
-        except Exception as error:
-            # A family is a stranger's code: whatever it raises is this trial's failure.
-            raise EvaluationError(f"{type(error).__name__}: {error}") from error
-        original = None if model is fp32 else fp32
-        return Exported(arch=arch, subnet=subnet, model=model, original=original)
+        (built,) = self._builder.build([arch])
+        if isinstance(built, EvaluationError):
+            raise built
+        return built.exported
 
-    def _calibration_batches(self, arch: Architecture) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the inputs anew for every subnet: preprocessed, all of them would fill memory."""
-        if self._calibration is not None:
-            size, spec = self.task.calibration_batch, self.net.input_spec(arch)
-            yield from (fed for fed, _ in self._calibration.batches(size, spec))
+    def prepare(
+        self, archs: Sequence[Architecture], folder: Path
+    ) -> dict[Architecture, Prepared | EvaluationError]:
+        """Build models together, and write them into a folder, named by their keys.
 
-    def score(self, arch: Architecture, model: Path, samples: SplitSamples) -> Score:
-        """Run an architecture's model over samples and score its outputs.
+        Args:
+            archs: Distinct architectures.
+            folder: Where the files are written.
+
+        Returns:
+            For each in order, its file and what it took, or why there is none.
 
         Raises:
-            EvaluationError: The runtime or the metric failed, or gave NaN.
-            DataError: The samples cannot be read.
+            DataError: The calibration samples cannot be read.
         """
-        spec = self.net.input_spec(arch)
-        waiting: deque[NDArray[Any]] = deque()
+        ready: dict[Architecture, Prepared | EvaluationError] = {}
+        for arch, built in zip(archs, self._builder.build(archs), strict=True):
+            if isinstance(built, EvaluationError):
+                ready[arch] = built
+                continue
+            path = folder / f"{arch.key}.onnx"
+            path.write_bytes(built.exported.model.SerializeToString(deterministic=True))
+            ready[arch] = Prepared(path=path, cost_s=built.cost_s, calibrated=built.calibrated)
+        return ready
 
-        def fed() -> Iterator[dict[str, NDArray[Any]]]:
-            for inputs, targets in samples.batches(SCORE_BATCH, spec):
-                waiting.append(targets)
-                yield inputs
-
-        outputs = self.device.run(model, fed())
-        return score_outputs(((out, waiting.popleft()) for out in outputs), self.task.metric)
+    def outcomes(
+        self,
+        models: Mapping[Architecture, Path],
+        samples: SplitSamples,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> dict[Architecture, Outcomes | EvaluationError]:
+        """Score models on ``samples[start:stop]``, and remember nothing; see `Scorer.outcomes`."""
+        return self._scorer.outcomes(models, samples, start, stop)
 
     def scored(
         self,
@@ -139,7 +154,6 @@ class Evaluator:
         model: Path,
         samples: SplitSamples,
         purpose: Purpose,
-        cost_s: float = 0.0,
     ) -> Measurement:
         """Score a model and remember it, or return what is remembered.
 
@@ -148,24 +162,44 @@ class Evaluator:
             model: Its file.
             samples: What it is scored on.
             purpose: What for.
-            cost_s: Seconds already spent on building it.
         """
         context = self.score_context(samples)
         known = self.store.find(arch.key, self.task.metric.name, context, purpose)
         if known is not None:
             return known
-        begin = time.perf_counter()
-        score = self.score(arch, model, samples)
+        outcomes = self.outcomes({arch: model}, samples)[arch]
+        if isinstance(outcomes, EvaluationError):
+            raise outcomes
+        return self.remember(arch, samples, purpose, outcomes)
+
+    def remember(
+        self,
+        arch: Architecture,
+        samples: SplitSamples,
+        purpose: Purpose,
+        outcomes: Outcomes,
+        cost_s: float = 0.0,
+    ) -> Measurement:
+        """Add the score that outcomes on all samples make to the store.
+
+        Args:
+            arch: The architecture.
+            samples: What it was scored on.
+            purpose: What for.
+            outcomes: Of every sample.
+            cost_s: Seconds spent on building it.
+        """
+        score = score_outcomes(outcomes.outcomes, self.task.metric)
         measurement = Measurement(
             key=arch.key,
             quantity=self.task.metric.name,
-            context=context,
+            context=self.score_context(samples),
             purpose=purpose,
             value=score.value,
             low=score.low,
             high=score.high,
             count=len(score.outcomes),
-            cost_s=cost_s + time.perf_counter() - begin,
+            cost_s=cost_s + outcomes.cost_s,
             samples=score.outcomes,
         )
         self.store.add(measurement)
@@ -183,86 +217,85 @@ class Evaluator:
         Returns:
             Key -> the values, or why there are none.
         """
-        wanted = set(quantities)
-        macs: dict[str, int] = {}
-        values: dict[str, dict[str, float] | EvaluationError] = {}
+        wanted, metric = set(quantities), self.task.metric.name
+        missing = {arch: {q for q in wanted if not self._searched(arch, q)} for arch in archs}
+        failed: dict[Architecture, EvaluationError] = {}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            models: dict[str, Path] = {}
-            for arch in archs:
-                try:
-                    values[arch.key] = self._search_score(arch, wanted, Path(scratch), models)
-                    if LATENCY in wanted:
-                        macs[arch.key] = self._macs(arch)
-                except EvaluationError as error:
-                    values[arch.key] = error
-                    models.pop(arch.key, None)
-            known = {k: v[LATENCY] for k, v in values.items() if _has_latency(v)}
-            for key, known_ms in known.items():
-                self._pace.believe(known_ms, macs[key])
-            timed = self._search_latencies(models, macs)
-        for key, latency in timed.items():
-            got = values[key]
-            if isinstance(latency, EvaluationError):
-                values[key] = latency
-            elif not isinstance(got, EvaluationError):
-                got[LATENCY] = latency
-        return values
+            ready: dict[Architecture, Prepared] = {}
+            for group in alike(self.net, [arch for arch in archs if missing[arch]]):
+                prepared = self.prepare(group, Path(scratch))
+                ready |= _split(prepared, failed)
+                to_score = [a for a in group if a in ready and metric in missing[a]]
+                failed |= self._search_scores({arch: ready[arch] for arch in to_score})
+            if LATENCY in wanted:
+                macs = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
+                to_time = [a for a in archs if a not in failed and LATENCY in missing[a]]
+                failed |= self._search_latencies({a: ready[a].path for a in to_time}, macs)
+        return {arch.key: failed.get(arch) or self._values(arch, wanted) for arch in archs}
 
-    def _search_score(
-        self, arch: Architecture, wanted: set[str], scratch: Path, models: dict[str, Path]
-    ) -> dict[str, float]:
-        """Score one architecture; what still has to be timed is left in ``models``."""
-        values = {}
-        metric = self.task.metric.name
-        samples = self.task.search
-        known = self.store.find(arch.key, metric, self.score_context(samples), "search")
-        timed = self.store.find(arch.key, LATENCY, self.latency_context, "search")
-        to_time = LATENCY in wanted and timed is None
-        path = scratch / f"{arch.key}.onnx"
-        begin = time.perf_counter()
-        if to_time or (metric in wanted and known is None):
-            path.write_bytes(self.build(arch).model.SerializeToString(deterministic=True))
-        if metric in wanted:
-            spent = time.perf_counter() - begin
-            values[metric] = self.scored(arch, path, samples, "search", spent).value
-        if timed is not None and LATENCY in wanted:
-            values[LATENCY] = timed.value
-        if to_time:
-            models[arch.key] = path
-        return values
+    def _searched(self, arch: Architecture, quantity: str) -> Measurement | None:
+        """Return what the search knows of an architecture."""
+        context = self.latency_context
+        if quantity != LATENCY:
+            context = self.score_context(self.task.search)
+        return self.store.find(arch.key, quantity, context, "search")
+
+    def _values(self, arch: Architecture, wanted: Iterable[str]) -> dict[str, float]:
+        found = {quantity: self._searched(arch, quantity) for quantity in wanted}
+        return {quantity: known.value for quantity, known in found.items() if known is not None}
+
+    def _search_scores(
+        self, ready: Mapping[Architecture, Prepared]
+    ) -> dict[Architecture, EvaluationError]:
+        """Score models and remember it; return why others have no score."""
+        models = {arch: prepared.path for arch, prepared in ready.items()}
+        samples, failed = self.task.search, dict[Architecture, EvaluationError]()
+        for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
+            self.remember(arch, samples, "search", outcomes, ready[arch].cost_s)
+        return failed
 
     def _search_latencies(
-        self, models: Mapping[str, Path], macs: Mapping[str, int]
-    ) -> dict[str, float | EvaluationError]:
-        """Time models; one that is suspiciously fast counts as it is in a fresh process."""
+        self, models: Mapping[Architecture, Path], macs: Mapping[Architecture, int]
+    ) -> dict[Architecture, EvaluationError]:
+        """Time models and remember it; return why others have no latency.
+
+        One that is suspiciously fast counts as it is in a fresh process.
+        """
+        for arch in macs.keys() - models.keys():
+            if known := self._searched(arch, LATENCY):
+                self._pace.believe(known.value, macs[arch])
         if not models:
             return {}
-        measured = self.device.measure(models, seed=self.seed, settings=SEARCH)
+        named = {arch.key: model for arch, model in models.items()}
+        macs_of = {arch.key: macs[arch] for arch in models}
+        measured = self.device.measure(named, seed=self.seed, settings=SEARCH)
         first = {k: got.latency_ms for k, got in measured.items() if isinstance(got, Latency)}
-        suspects = self._pace.suspects(first, macs)
+        suspects = self._pace.suspects(first, macs_of)
         if suspects:
-            again = {key: models[key] for key in suspects}
+            again = {key: named[key] for key in suspects}
             measured |= self.device.measure(again, seed=self.seed + 2, settings=SEARCH)
+        failed: dict[Architecture, EvaluationError] = {}
+        timed = _split({arch: measured[arch.key] for arch in models}, failed)
         self.store.add_all(
             latency_measurement(
-                key,
+                arch.key,
                 latency,
                 self.latency_context,
                 "search",
-                **({"suspected_ms": first[key]} if key in suspects else {}),
+                **({"suspected_ms": first[arch.key]} if arch.key in suspects else {}),
             )
-            for key, latency in measured.items()
-            if isinstance(latency, Latency)
+            for arch, latency in timed.items()
         )
-        found: dict[str, float | EvaluationError] = {}
-        for key, got in measured.items():
-            found[key] = got.latency_ms if isinstance(got, Latency) else got
-            if key in suspects and isinstance(got, Latency):
-                self._pace.believe(got.latency_ms, macs[key])
-        return found
+        for arch, latency in timed.items():
+            if arch.key in suspects:
+                self._pace.believe(latency.latency_ms, macs[arch])
+        return failed
 
-    def _macs(self, arch: Architecture) -> int:
-        return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
+    def _macs(self, arch: Architecture) -> int | EvaluationError:
+        try:
+            return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
+        except EvaluationError as error:
+            return error
 
     def confirm_latencies(
         self, models: Mapping[str, Path], settings: MeasureSettings
@@ -336,8 +369,13 @@ def latency_measurement(
     )
 
 
-def _has_latency(values: dict[str, float] | EvaluationError) -> TypeGuard[dict[str, float]]:
-    return not isinstance(values, EvaluationError) and LATENCY in values
+def _split(
+    results: Mapping[Architecture, T | EvaluationError],
+    failed: dict[Architecture, EvaluationError],
+) -> dict[Architecture, T]:
+    """Return what came out well; add the rest to what has failed."""
+    failed |= {a: each for a, each in results.items() if isinstance(each, EvaluationError)}
+    return {a: each for a, each in results.items() if not isinstance(each, EvaluationError)}
 
 
 def _short_hash(text: str) -> str:
