@@ -102,9 +102,12 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
         columns.append(("macs", "MACs"))
     for _, title in columns:
         table.add_column(title, justify="right", no_wrap=True)
+    if "probability" in front:
+        table.add_column("on front", justify="right", no_wrap=True)
     table.add_column("", min_width=len("knee"))
     for row in front.to_dict("records"):
         cells = [("~" if n in predicted else "") + _cell(row, n) for n, _ in columns]
+        cells += [_percent(row["probability"])] if "probability" in front else []
         table.add_row(str(row["key"]), *cells, "knee" if row["key"] == knee else "")
     return table
 
@@ -123,6 +126,13 @@ def _cell(row: dict[Any, Any], name: str) -> str:
     if low is None or high is None or low != low or high != high:
         return _figure(value)
     return f"{value:.4g} ±{max(value - low, high - value):.2g}"
+
+
+def _percent(share: float) -> str:
+    """Write a probability; what came out in all draws, or in none, is not certain for that."""
+    if share > 0.995:
+        return ">99%"
+    return "<1%" if share < 0.005 else f"{share:.0%}"
 
 
 def _figure(value: float | int | str) -> str:

@@ -9,6 +9,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 import numpy as np
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Purpose = Literal["search", "race", "confirm", "report"]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
+Forecast = Mapping[str, tuple[float, float]]
+"""Name of an objective -> (mean, standard deviation), in its unit."""
+NO_FORECASTS: Mapping[str, Forecast] = MappingProxyType({})
 
 
 class TrialState(StrEnum):
@@ -49,6 +53,8 @@ class Trial:
         origin: How it was proposed, such as ``sample`` or ``search``.
         state: Where it stands.
         reason: Why it failed; ``None`` unless it did.
+        forecast: Name -> mean and standard deviation of what was predicted when it was proposed;
+            empty where nothing was.
     """
 
     number: int
@@ -58,9 +64,11 @@ class Trial:
     origin: str
     state: TrialState = TrialState.PROPOSED
     reason: str | None = None
+    forecast: Forecast = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", dict(self.choices))
+        object.__setattr__(self, "forecast", _plain_forecast(self.key, self.forecast))
         object.__setattr__(self, "round", int(self.round))
 
 
@@ -186,11 +194,24 @@ class Store(Protocol):
     measurements, for which there is nothing to find.
     """
 
-    def propose(self, archs: "Iterable[Architecture]", round: int, origin: str) -> list[Trial]:
+    def propose(
+        self,
+        archs: "Iterable[Architecture]",
+        round: int,
+        origin: str,
+        forecasts: Mapping[str, Forecast] = NO_FORECASTS,
+    ) -> list[Trial]:
         """Store a batch of proposals in the order given, all or none.
 
+        Args:
+            archs: What is proposed.
+            round: The search's round that proposes it.
+            origin: How it came about.
+            forecasts: Key -> what is predicted of it; of others than those proposed it is ignored.
+
         Raises:
-            InputError: A key was proposed before, or is twice in the batch.
+            InputError: A key was proposed before, or is twice in the batch, or a forecast holds a
+                number that is not finite or a negative deviation.
         """
 
     def start(self, key: str) -> None:
@@ -256,7 +277,13 @@ class MemoryStore:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def propose(self, archs: "Iterable[Architecture]", round: int, origin: str) -> list[Trial]:
+    def propose(
+        self,
+        archs: "Iterable[Architecture]",
+        round: int,
+        origin: str,
+        forecasts: Mapping[str, Forecast] = NO_FORECASTS,
+    ) -> list[Trial]:
         """Store a batch of proposals; see `Store`."""
         trials = dict(self._trials)
         for arch in archs:
@@ -268,6 +295,7 @@ class MemoryStore:
                 choices=arch.mapping,
                 round=round,
                 origin=origin,
+                forecast=forecasts.get(arch.key, {}),
             )
         new = list(trials.values())[len(self._trials) :]
         self._trials = trials
@@ -366,6 +394,17 @@ def check_reason(key: str, reason: str) -> str:
     if not reason.strip():
         raise InputError(f"trial {key} cannot fail without a reason; say what went wrong")
     return reason
+
+
+def _plain_forecast(key: str, given: Forecast) -> dict[str, tuple[float, float]]:
+    plain = {name: (float(mean), float(deviation)) for name, (mean, deviation) in given.items()}
+    for name, (mean, deviation) in plain.items():
+        if not (math.isfinite(mean) and math.isfinite(deviation) and deviation >= 0):
+            raise InputError(
+                f"forecast of {name} of {key} refused: mean {mean} and deviation {deviation}; "
+                "finite numbers are needed, and a deviation from 0"
+            )
+    return plain
 
 
 def _comparable(m: Measurement) -> tuple[object, ...]:

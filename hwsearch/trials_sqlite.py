@@ -9,7 +9,7 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +17,8 @@ import numpy as np
 
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.trials import (
+    NO_FORECASTS,
+    Forecast,
     Measurement,
     Purpose,
     Trial,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = int.from_bytes(b"hwsr", "big")
 
-_TRIAL = "number, key, choices, round, origin, state, reason"
+_TRIAL = "number, key, choices, round, origin, state, reason, forecast"
 _MEASUREMENT = "key, quantity, context, purpose, value, low, high, count, cost_s, samples, details"
 
 
@@ -69,9 +71,13 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
+def _add_forecasts(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE trials ADD COLUMN forecast TEXT NOT NULL DEFAULT '{}'")
+
+
 # The n-th brings a file from schema version n - 1 to n. Never change one that was released:
 # append the next, and keep a file of the version before under tests/data.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_forecasts)
 
 
 class SqliteStore:
@@ -104,11 +110,17 @@ class SqliteStore:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def propose(self, archs: "Iterable[Architecture]", round: int, origin: str) -> list[Trial]:
+    def propose(
+        self,
+        archs: "Iterable[Architecture]",
+        round: int,
+        origin: str,
+        forecasts: Mapping[str, Forecast] = NO_FORECASTS,
+    ) -> list[Trial]:
         """Store a batch of proposals; see `Store`."""
         batch = list(archs)
         with self._transaction():
-            return [self._propose(arch, round, origin) for arch in batch]
+            return [self._propose(a, round, origin, forecasts.get(a.key, {})) for a in batch]
 
     def start(self, key: str) -> None:
         """Mark a trial as running; see `Store`."""
@@ -186,7 +198,7 @@ class SqliteStore:
             self._connection.rollback()
             raise
 
-    def _propose(self, arch: "Architecture", round: int, origin: str) -> Trial:
+    def _propose(self, arch: "Architecture", round: int, origin: str, forecast: Forecast) -> Trial:
         where, values = _where(key=arch.key)
         if self._rows("key", "trials", where, values):
             raise already_proposed(arch.key)
@@ -194,11 +206,16 @@ class SqliteStore:
             "SELECT coalesce(max(number) + 1, 0) FROM trials"
         ).fetchone()
         trial = Trial(
-            number=number, key=arch.key, choices=arch.mapping, round=round, origin=origin
+            number=number,
+            key=arch.key,
+            choices=arch.mapping,
+            round=round,
+            origin=origin,
+            forecast=forecast,
         )
         choices = json.dumps(trial.choices, allow_nan=False)
         row = (number, trial.key, choices, trial.round, origin, str(trial.state), trial.reason)
-        self._insert("trials", _TRIAL, row)
+        self._insert("trials", _TRIAL, (*row, json.dumps(trial.forecast)))
         return trial
 
     def _move(self, key: str, state: TrialState, reason: str | None = None) -> None:
@@ -313,7 +330,7 @@ def _where(**wanted: str | None) -> tuple[str, list[str]]:
 
 
 def _trial(row: tuple[Any, ...]) -> Trial:
-    number, key, choices, round_, origin, state, reason = row
+    number, key, choices, round_, origin, state, reason, forecast = row
     return Trial(
         number=number,
         key=key,
@@ -322,6 +339,7 @@ def _trial(row: tuple[Any, ...]) -> Trial:
         origin=origin,
         state=TrialState(state),
         reason=reason,
+        forecast=json.loads(forecast),
     )
 
 

@@ -293,7 +293,7 @@ def make_overwritten(path):
         (make_database("PRAGMA user_version = 1"), "another program"),
         (make_database("CREATE TABLE trials (number, key)"), "another program"),
         (make_database("PRAGMA application_id = 7", "PRAGMA journal_mode=WAL"), "another program"),
-        (make_newer, r"schema version 2, written by a newer hwsearch.*up to 1\. Update hwsearch"),
+        (make_newer, r"schema version 3, written by a newer hwsearch.*up to 2\. Update hwsearch"),
         (make_truncated, "damaged|malformed"),
         (make_overwritten, "damaged|malformed"),
         (Path.mkdir, "cannot be opened as a store"),
@@ -366,7 +366,16 @@ def test_a_file_of_schema_version_1_opens(tmp_path):
         )
         assert latency.details == {"warnings": ["noisy"], "ratio": 1 / 3}
         assert (latency.value, latency.low, latency.high) == (2.1, 2.0, None)
+        assert not any(trial.forecast for trial in trials)
         store.finish("c")
+
+
+def test_a_file_of_schema_version_2_opens(tmp_path):
+    path = Path(shutil.copy(DATA / "trials_v2.db", tmp_path))
+    with SqliteStore(path) as store:
+        assert [trial.key for trial in store.trials() if trial.forecast] == ["e"]
+        assert store.trial("e").forecast == {"top1": (81.5, 0.25), "latency": (2.5, 1 / 3)}
+        assert len(store.measurements()) == 2
 
 
 def test_every_released_schema_version_has_a_kept_file():
@@ -403,6 +412,6 @@ def test_migrations_run_once_and_each_in_its_own_transaction(tmp_path, monkeypat
             SqliteStore(path)
         assert files(tmp_path) == ["trials.sqlite"]
         with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (3,)
             columns = [row[1] for row in connection.execute("PRAGMA table_info(trials)")]
             assert columns[-1] == "note"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hwsearch.objectives import FloatArray, Objective
-from hwsearch.optimizer import TACTICS, Optimizer
+from hwsearch.optimizer import Optimizer, tactic_names
 from hwsearch.space import Architectures, Choice, SearchSpace
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
@@ -107,13 +107,13 @@ class Yardstick:
 def main() -> None:
     """Run the searches and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tactic", nargs="+", default=["hwsearch"], choices=list(TACTICS))
+    parser.add_argument("--tactic", nargs="+", default=["hwsearch"], choices=tactic_names())
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, default=250)
     args = parser.parse_args()
     if not (BENCH / "run_dynast.py").is_file():
         sys.exit(f"{BENCH} holds no run_dynast.py: this benchmark needs the recorded results")
-    yardstick = Yardstick(_load(BENCH / "run_dynast.py"))
+    yardstick = Yardstick(load_module(BENCH / "run_dynast.py"))
     reached = [n for n in CHECKPOINTS if n <= args.budget] or [args.budget]
     print(
         f"hypervolume to (70% top-1, 600 M MACs) after {', '.join(map(str, reached))} evaluations"
@@ -157,7 +157,7 @@ def _genes(archs: Architectures) -> tuple[Any, Any, Any, Any]:
     return per_stage[:, :, 0], kernel, expansion, active
 
 
-def _load(path: Path) -> ModuleType:
+def load_module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

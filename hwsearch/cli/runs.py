@@ -8,8 +8,17 @@ import typer
 
 import hwsearch
 from hwsearch.cli.app import AsJson, RunFolder, app, err, out, reporting
-from hwsearch.errors import VerificationError
+from hwsearch.errors import InputError, VerificationError
+from hwsearch.optimizer import tactic_names
 from hwsearch.terminal import TerminalProgress, front_table
+
+
+def _known_tactics() -> str:
+    """Registered names for the help; where two packages clash, a search says so."""
+    try:
+        return ", ".join(tactic_names())
+    except InputError:
+        return "a registered name"
 
 
 @app.command(
@@ -49,7 +58,9 @@ def search(
         typer.Option(help="Repeat it; leave choices some options: 'resolution in 160,192'."),
     ] = None,
     budget: Annotated[int, typer.Option(help="How many architectures to evaluate.")] = 40,
-    tactic: Annotated[str, typer.Option(help="hwsearch, nsga2 or random.")] = "hwsearch",
+    tactic: Annotated[
+        str, typer.Option(help=f"How architectures are proposed: {_known_tactics()}.")
+    ] = "hwsearch",
     seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
@@ -106,7 +117,11 @@ def front(run: RunFolder, as_json: AsJson = False) -> None:
 def export(
     run: RunFolder,
     select: Annotated[
-        str, typer.Option(help="all, knee, a key, or a constraint such as 'latency <= 12'.")
+        str,
+        typer.Option(
+            help="all, knee, a key, a constraint such as 'latency <= 12', or, with how sure it "
+            "has to be, 'latency <= 12 @ 95%': the best that is."
+        ),
     ] = "all",
     to: Annotated[
         Path | None, typer.Option(help="Folder that receives copies; else only the paths.")

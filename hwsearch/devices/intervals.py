@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-_DRAWS = 2000
+N_DRAWS = 2000
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -47,23 +47,35 @@ def median_draws(values: Floats, rng: np.random.Generator) -> Floats:
     degree of freedom less than there are blocks. All columns use the same blocks.
 
     Args:
-        values: (n_rounds, n_columns), finite and positive.
+        values: (n_rounds, n_columns), positive; NaN where a row does not count for a column, but
+            for no whole column.
         rng: Where the blocks come from.
 
     Returns:
-        (2000, n_columns) medians.
+        (2000, n_columns) medians of what counts; of the whole column where nothing drawn does.
     """
     n_rounds, n_columns = values.shape
     length = max(1, round(n_rounds ** (1 / 3)))
     n_blocks = -(-n_rounds // length)
-    starts = rng.integers(0, n_rounds, (_DRAWS, n_blocks, 1))
-    rows = ((starts + np.arange(length)) % n_rounds).reshape(_DRAWS, -1)[:, :n_rounds]
-    draws = [np.median(values[rows, column], axis=1) for column in range(n_columns)]
+    starts = rng.integers(0, n_rounds, (N_DRAWS, n_blocks, 1))
+    rows = ((starts + np.arange(length)) % n_rounds).reshape(N_DRAWS, -1)[:, :n_rounds]
+    drawn = [_medians(values[rows, column]) for column in range(n_columns)]
+    centre = _medians(values.T)
+    draws = np.where(np.isnan(drawn), centre[:, None], drawn).T
     quantile = (1 + CONFIDENCE) / 2
-    freedom = max(1.0, n_rounds / length - 1)
-    widening = student_quantile(quantile, freedom) / NormalDist().inv_cdf(quantile)
-    centre = np.median(values, axis=0)
-    return np.asarray(centre * (np.stack(draws, axis=1) / centre) ** widening, dtype=np.float64)
+    freedom = np.maximum(1.0, np.isfinite(values).sum(axis=0) / length - 1)
+    wide = [student_quantile(quantile, float(each)) for each in freedom]
+    widening = np.array(wide) / NormalDist().inv_cdf(quantile)
+    return np.asarray(centre * (draws / centre) ** widening, dtype=np.float64)
+
+
+def _medians(values: Floats) -> Floats:
+    """Medians of rows, over what is not NaN; NaN where nothing is."""
+    n_counted = (~np.isnan(values)).sum(axis=1)
+    ordered, rows = np.sort(values, axis=1), np.arange(len(values))  # NaN comes last
+    low = ordered[rows, np.maximum(n_counted - 1, 0) // 2]
+    middle: Floats = (low + ordered[rows, n_counted // 2]) / 2
+    return middle
 
 
 def percentile_interval(draws: Floats) -> tuple[Floats, Floats]:

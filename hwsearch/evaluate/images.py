@@ -68,14 +68,8 @@ class ImageSamples:
             self._digest = self._digest_of(hashes)
         return self._digest
 
-    def batches(
-        self,
-        size: int,
-        spec: InputSpec | None = None,
-        start: int = 0,
-        stop: int | None = None,
-    ) -> Iterator[Batch]:
-        """Yield batches of ``[start:stop]``; see `hwsearch.evaluate.task.SplitSamples.batches`.
+    def batches(self, size: int, spec: InputSpec | None = None) -> Iterator[Batch]:
+        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
 
         Raises:
             DataError: Files cannot be decoded; the text says how many and which.
@@ -83,12 +77,11 @@ class ImageSamples:
         spec = spec if spec is not None else self.spec
         preprocessing = _preprocessing(spec)
         normalise = image_preprocess(preprocessing)
-        first, end, _ = slice(start, stop).indices(len(self))
-        resolution = (preprocessing.resize, preprocessing.crop)
-        for crops in self._crops(size, resolution, first, end):
-            targets = self.targets[first : first + len(crops)]
+        start = 0
+        for crops in self._crops(size, (preprocessing.resize, preprocessing.crop)):
+            targets = self.targets[start : start + len(crops)]
             yield {spec.inputs[0].name: normalise(crops)}, targets
-            first += len(crops)
+            start += len(crops)
 
     def read(self, spec: InputSpec) -> Iterator[list[str]]:
         """Read, hash and decode every file once; keep the crops if they fit.
@@ -112,19 +105,16 @@ class ImageSamples:
             if keep is not None:
                 self.memory.keep(resolution, self, keep)
 
-    def _crops(self, size: int, resolution: Resolution, start: int, stop: int) -> Iterator[Crops]:
-        """Yield (size, crop, crop, 3) uint8, from memory or from the files.
-
-        They are kept where all of the split's are read.
-        """
+    def _crops(self, size: int, resolution: Resolution) -> Iterator[Crops]:
+        """Yield (size, crop, crop, 3) uint8, from memory or from the files."""
         kept = self.memory.get(resolution, self)
         if kept is not None:
-            yield from (kept[at : min(at + size, stop)] for at in range(start, stop, size))
+            yield from (kept[start : start + size] for start in range(0, len(kept), size))
             return
-        whole = (start, stop) == (0, len(self))
-        keep = self.memory.make_room(resolution, len(self)) if whole else None
+        keep = self.memory.make_room(resolution, len(self))
         unreadable: list[str] = []
-        for part in in_parallel(_decoder_of_files(resolution), self.paths[start:stop], size):
+        start = 0
+        for part in in_parallel(_decoder_of_files(resolution), self.paths, size):
             unreadable += self._unreadable(part, start)
             if not unreadable:
                 crops = np.stack([crop for crop in part if crop is not None])

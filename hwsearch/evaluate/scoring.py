@@ -50,19 +50,15 @@ class Scorer:
         self,
         models: Mapping[Architecture, Path],
         samples: SplitSamples,
-        start: int = 0,
-        stop: int | None = None,
     ) -> dict[Architecture, Outcomes | EvaluationError]:
-        """Score models on ``samples[start:stop]``.
+        """Score models on samples: a whole split, or a part of one.
 
         A sample's outcome does not depend on which others are scored with it, nor on which other
         models are.
 
         Args:
             models: The ONNX file of each architecture.
-            samples: A split.
-            start: The first sample.
-            stop: The one after the last; None for the end.
+            samples: What they are scored on.
 
         Returns:
             For each architecture in order, its outcomes or why there are none: the runtime or the
@@ -75,7 +71,7 @@ class Scorer:
         for arch, model in models.items():
             begin = time.perf_counter()
             try:
-                outcomes = self._alone(arch, model, samples, start, stop)
+                outcomes = self._alone(arch, model, samples)
             except EvaluationError as error:
                 found[arch] = error
             else:
@@ -83,14 +79,12 @@ class Scorer:
                 found[arch] = Outcomes(outcomes=outcomes, cost_s=cost_s)
         return found
 
-    def _alone(
-        self, arch: Architecture, model: Path, samples: SplitSamples, start: int, stop: int | None
-    ) -> NDArray[Any]:
+    def _alone(self, arch: Architecture, model: Path, samples: SplitSamples) -> NDArray[Any]:
         waiting: deque[NDArray[Any]] = deque()
 
         def fed() -> Iterator[dict[str, NDArray[Any]]]:
             spec = self._net.input_spec(arch)
-            for inputs, targets in samples.batches(SCORE_BATCH, spec, start, stop):
+            for inputs, targets in samples.batches(SCORE_BATCH, spec):
                 waiting.append(targets)
                 yield inputs
 

@@ -1,4 +1,4 @@
-"""Where samples come from: ``bundled``, ``cifar10:``, ``imagefolder:``, ``npz:``, a function."""
+"""Where samples come from: ``bundled``, files, arrays, a function, or nowhere (``none``)."""
 
 import difflib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from hwsearch.evaluate.crops import CropMemory, image_preprocess
 from hwsearch.evaluate.imagefolder import read_imagefolder
 from hwsearch.evaluate.images import ImageSamples
 from hwsearch.evaluate.splits import SPLITS, SplitSizes
-from hwsearch.evaluate.task import TOP1, Preprocess, Samples, Task
+from hwsearch.evaluate.task import NO_DATA, TOP1, Preprocess, Samples, Task
 from hwsearch.supernets.base import InputSpec
 from hwsearch.supernets.checkpoints import bundled_file
 
@@ -28,7 +28,7 @@ def load_task(spec: str, input_spec: InputSpec, supernet: str) -> Task:
     """Read the data that a search scores by.
 
     Args:
-        spec: ``bundled`` (what ships with the supernet), ``cifar10:FOLDER``,
+        spec: ``bundled`` (what ships with the supernet), ``none``, ``cifar10:FOLDER``,
             ``imagefolder:FOLDER``, ``npz:FILE``, or ``MODULE:FUNCTION`` of a function that takes
             the input spec and returns a `Task`.
         input_spec: What the subnets expect.
@@ -39,10 +39,13 @@ def load_task(spec: str, input_spec: InputSpec, supernet: str) -> Task:
     """
     if spec == "bundled":
         return _read_npz(spec, bundled_file(supernet, "samples.npz"), input_spec)
+    if spec == NO_DATA:
+        nothing = Samples({}, np.empty(0, np.int64), {})
+        return Task(spec=spec, metric=TOP1, search=nothing, report=nothing)
     kind, colon, rest = spec.partition(":")
     if not (colon and rest):
         raise unknown(
-            "data", spec, ["bundled", *(f"{k}:PATH" for k in _READERS), "MODULE:FUNCTION"]
+            "data", spec, ["bundled", NO_DATA, *(f"{k}:PATH" for k in _READERS), "MODULE:FUNCTION"]
         )
     if kind in _READERS:
         return _READERS[kind](spec, Path(rest).expanduser(), input_spec)

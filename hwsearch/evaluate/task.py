@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hwsearch.supernets.base import InputSpec
 
 CALIBRATION_BATCH = 125
+NO_DATA = "none"  # how a task without samples is written down
 
 Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
 Preprocess = Callable[[NDArray[Any]], NDArray[Any]]
@@ -62,20 +63,12 @@ class SplitSamples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(
-        self,
-        size: int,
-        spec: "InputSpec | None" = None,
-        start: int = 0,
-        stop: int | None = None,
-    ) -> Iterator[Batch]:
+    def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
         """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
 
         Args:
             size: Samples in a batch.
             spec: What the architecture expects; None for what the samples were loaded for.
-            start: The first sample.
-            stop: The one after the last; None for the end.
 
         Raises:
             DataError: The samples cannot be read, or not for this spec.
@@ -100,21 +93,14 @@ class Samples:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batches(
-        self,
-        size: int,
-        spec: "InputSpec | None" = None,
-        start: int = 0,
-        stop: int | None = None,
-    ) -> Iterator[Batch]:
-        """Yield batches of ``[start:stop]``; see `SplitSamples.batches`.
+    def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
+        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
 
         Raises:
             DataError: The spec asks for inputs of other shapes.
         """
-        first, end, _ = slice(start, stop).indices(len(self))
-        for begin in range(first, end, size):
-            part = slice(begin, min(begin + size, end))
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
             fed = {
                 name: self.preprocess[name](array[part])
                 if name in self.preprocess
@@ -169,12 +155,17 @@ class Task:
     calibration_batch: int = CALIBRATION_BATCH
     warnings: tuple[str, ...] = ()
 
+    @property
+    def scores(self) -> bool:
+        """Whether there are samples to score subnets by: all but ``none`` have some."""
+        return self.spec != NO_DATA
+
     def __post_init__(self) -> None:
         if self.calibration_batch < 1:
             raise InputError(
                 f"data {self.spec!r}: calibration_batch is {self.calibration_batch}; "
                 "give a whole number from 1 up"
             )
-        for split in ("search", "report"):
+        for split in ("search", "report") if self.spec != NO_DATA else ():
             if not len(getattr(self, split)):
                 raise InputError(f"data {self.spec!r}: its {split} split is empty")

@@ -25,6 +25,7 @@ from hwsearch.supernets.base import Supernet
 SCHEMA, READABLE = 2, (1, 2)
 MODEL, WEIGHTS, INFER, CARD = "model.onnx", "weights.safetensors", "infer.py", "card.json"
 BUFFERS = "hwsearch.buffers"
+NO_FILE = "no file"  # in place of the digest of the model that numbers are of
 CONVERSION = ("converter", "quantization", "quantization_samples")
 
 
@@ -66,6 +67,7 @@ def write_card(
     verification: Mapping[str, Any],
     answers: Sequence[NDArray[Any]] | None = None,
     predictions: Sequence[Mapping[str, Any]] = (),
+    probability: float | None = None,
 ) -> dict[str, Any]:
     """Write ``card.json``: what the subnet is, its exact costs, and every measured number.
 
@@ -78,32 +80,22 @@ def write_card(
         answers: What the model answers to the probe; None takes PyTorch's, which are those of a
             float32 model.
         predictions: JSON-ready numbers that stand in for what was not measured; kept apart.
+        probability: That it belongs on the front that it was exported with; None without a front.
     """
     arch = exported.arch
     spec = net.input_spec(arch)
-    one = arch.space.architectures([arch])
     if answers is None:
         answers = torch_outputs(exported.subnet, probe_inputs(spec.inputs))
     precision, stated = precision_of(exported.model), read_metadata(exported.model)
     card = {
-        "schema": SCHEMA,
-        "key": arch.key,
-        "architecture": arch.mapping,
-        "supernet": {
-            "name": net.name,
-            "checkpoint": net.checkpoint,
-            "digest": net.digest,
-            "untrained": net.untrained,
-            "licence": net.card.licence,
-            "source": net.card.source,
-        },
+        **_identity(net, arch),
         "input": spec.to_dict(),
         "opset": OPSET,
         "precision": precision,
         "conversion": {name: stated[name] for name in CONVERSION if name in stated},
         "graph": stated["graph"],
         "unfolded_norms": int(stated["unfolded_norms"]),
-        "exact": {name: int(net.exact(name, one)[0]) for name in ("macs", "params", "bytes")},
+        "exact": _exact(net, arch),
         "files": {name: sha256_of(folder / name) for name in (MODEL, WEIGHTS, INFER)},
         "probe": {
             "seed": 0,
@@ -115,8 +107,61 @@ def write_card(
     }
     if predictions:
         card["predictions"] = {sha256_of(folder / MODEL): list(predictions)}
+    if probability is not None:
+        card["front_probability"] = {sha256_of(folder / MODEL): probability}
     write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
     return card
+
+
+def write_listed_card(
+    folder: Path,
+    net: Supernet,
+    arch: Architecture,
+    measurements: Sequence[Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Write the card of a candidate that has no other file.
+
+    Without data there are no batch statistics of its own, and nothing to verify a model on.
+
+    Args:
+        folder: Where it goes.
+        net: The supernet.
+        arch: The architecture.
+        measurements: JSON-ready measurements, of a model of the same graph.
+        predictions: JSON-ready numbers that stand in for what was not measured.
+    """
+    card = {
+        **_identity(net, arch),
+        "input": net.input_spec(arch).to_dict(),
+        "exact": _exact(net, arch),
+        "files": {},
+        "measurements": {NO_FILE: list(measurements)},
+        "predictions": {NO_FILE: list(predictions)},
+    }
+    write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def _identity(net: Supernet, arch: Architecture) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "key": arch.key,
+        "architecture": arch.mapping,
+        "supernet": {
+            "name": net.name,
+            "checkpoint": net.checkpoint,
+            "digest": net.digest,
+            "untrained": net.untrained,
+            "licence": net.card.licence,
+            "source": net.card.source,
+        },
+    }
+
+
+def _exact(net: Supernet, arch: Architecture) -> dict[str, int]:
+    one = arch.space.architectures([arch])
+    return {name: int(net.exact(name, one)[0]) for name in ("macs", "params", "bytes")}
 
 
 def read_card(folder: Path) -> dict[str, Any]:

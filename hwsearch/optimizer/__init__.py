@@ -2,6 +2,14 @@
 
 from hwsearch.optimizer.optimize import Progress, Result, optimize
 from hwsearch.optimizer.optimizer import Optimizer
-from hwsearch.optimizer.tactics import TACTICS
+from hwsearch.optimizer.tactics import Tactic, load_tactic, tactic_names
 
-__all__ = ["Optimizer", "Progress", "Result", "TACTICS", "optimize"]
+__all__ = [
+    "Optimizer",
+    "Progress",
+    "Result",
+    "Tactic",
+    "load_tactic",
+    "optimize",
+    "tactic_names",
+]

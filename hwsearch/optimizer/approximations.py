@@ -44,6 +44,10 @@ class Scaled:
         """Return medians and deviations of values to be measured, each (n,)."""
         return self._ratio.predict(archs, self._approximation(archs))
 
+    def predict_mean(self, archs: Architectures) -> FloatArray:
+        """Return the medians alone, (n,)."""
+        return self.predict(archs)[0]
+
 
 class Trust:
     """How predictions from one objective's approximation have fared.

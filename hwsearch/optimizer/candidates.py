@@ -81,6 +81,7 @@ def choose_batch(
         chosen.append(best)
         if history.feasible(forecast.mean[[best]])[0]:
             front = np.concatenate([front, losses[[best]]])
+    history.foresee(candidates[chosen], forecast.mean[chosen], forecast.deviation[chosen])
     return candidates[chosen]
 
 

@@ -37,6 +37,7 @@ class History:
         values: ``(len(told), n_objectives)`` in the objectives' units; a failed row is all NaN.
         deviations: The same shape; 0 except where the value is an `Estimate`.
         trusts: Column of each objective with an approximation -> whether that can be relied on.
+        foreseen: Key -> objective -> mean and deviation, of the last batch chosen by prediction.
     """
 
     def __init__(
@@ -57,6 +58,15 @@ class History:
         self.told = space.sample(0, 0)
         self.values: FloatArray = np.empty((0, len(self.objectives)))
         self.deviations: FloatArray = np.empty((0, len(self.objectives)))
+        self.foreseen: dict[str, dict[str, tuple[float, float]]] = {}
+
+    def foresee(self, archs: Architectures, mean: FloatArray, deviation: FloatArray) -> None:
+        """Note what is predicted ``(n, n_objectives)`` of a batch where it is measured."""
+        columns = [j for j, objective in enumerate(self.objectives) if objective.exact is None]
+        self.foreseen = {
+            key: {self.objectives[j].name: (float(m[j]), float(d[j])) for j in columns}
+            for key, m, d in zip(archs.ids, mean, deviation, strict=True)
+        }
 
     def ask(self, archs: Architectures) -> None:
         """Note architectures as proposed.

@@ -88,7 +88,7 @@ def optimize(
     seed: int = 0,
     constraints: Iterable[str | Constraint] = (),
     tactic: str = "hwsearch",
-    batch: int = 4,
+    batch: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Search for the Pareto-optimal architectures of any function over a space.
@@ -102,8 +102,9 @@ def optimize(
         budget: How many architectures to evaluate; fewer where the space has no more.
         seed: The same seed and the same values give the same trials.
         constraints: Such as ``"macs <= 400e6"``, on objectives.
-        tactic: ``"hwsearch"``, ``"nsga2"`` or ``"random"``; see `Optimizer`.
-        batch: How many architectures ``evaluate`` gets at once, at most.
+        tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
+        batch: How many architectures ``evaluate`` gets at once, at most; by default what the
+            tactic proposes at a time.
         progress: Called after every round.
 
     Raises:
@@ -118,7 +119,7 @@ def optimize(
     _check_columns(optimizer)
     rows: list[dict[str, Any]] = []
     while len(rows) < budget:
-        archs = optimizer.ask(min(batch, budget - len(rows)))
+        archs = optimizer.ask(min(optimizer.batch, budget - len(rows)))
         if not len(archs):
             break
         values, reasons = _evaluated(evaluate, archs)

@@ -18,7 +18,7 @@ from hwsearch.objectives import (
     to_losses,
 )
 from hwsearch.optimizer.history import History, Told
-from hwsearch.optimizer.tactics import PREDICTING, TACTICS
+from hwsearch.optimizer.tactics import load_tactic
 from hwsearch.space import Architectures, SearchSpace
 
 
@@ -34,10 +34,19 @@ class Optimizer:
         objectives: 1 to 4; the exact ones are computed, the measured ones told.
         seed: Not negative.
         constraints: Such as ``"latency <= 12"``, on objectives.
-        tactic: ``"hwsearch"``: a first sample graded by size, then rounds of surrogates, NSGA-II
-            on their predictions, and a batch chosen by expected hypervolume gain. ``"nsga2"``:
-            NSGA-II on the told values. ``"random"``: distinct architectures, uniformly.
-        batch: How many `ask` proposes unless it is told how many.
+        tactic: A registered name (`hwsearch.optimizer.tactic_names`). ``"hwsearch"``: a first
+            sample graded by size, then rounds of surrogates, NSGA-II on their predictions, and a
+            batch chosen by expected hypervolume gain. ``"additive"``: gains and costs that add
+            up over the choices, solved exactly. ``"linas"``: NSGA-II on predictions alone, 50
+            at a time, as published. ``"nsga2"``: NSGA-II on the told values. ``"random"``:
+            distinct architectures, uniformly.
+        batch: How many `ask` proposes unless it is told how many; by default what the tactic
+            does, 50 for ``"linas"`` and 4 for the others.
+
+    Attributes:
+        forecasts: Key -> measured objective -> (mean, standard deviation), in its unit, as it was
+            predicted when `ask` proposed that architecture; absent for those of the first sample,
+            and of tactics without surrogates.
 
     Raises:
         InputError: Anything that is not as said above.
@@ -51,19 +60,19 @@ class Optimizer:
         seed: int = 0,
         constraints: Iterable[str | Constraint] = (),
         tactic: str = "hwsearch",
-        batch: int = 4,
+        batch: int | None = None,
     ) -> None:
         self.space = space
         self.objectives = check_objectives(objectives)
         self.constraints = check_constraints(constraints, [o.name for o in self.objectives])
-        if tactic not in TACTICS:
-            raise unknown("tactic", tactic, TACTICS)
         self.tactic = tactic
+        self._tactic = load_tactic(tactic)
         self.seed = check_count("seed", seed, 0)
-        self.batch = check_count("batch", batch, 1)
+        self.batch = self._tactic.batch if batch is None else check_count("batch", batch, 1)
         self.rounds = 0
+        self.forecasts: dict[str, dict[str, tuple[float, float]]] = {}
         known = self.objectives
-        if tactic != PREDICTING:
+        if not self._tactic.approximates:
             known = tuple(replace(objective, approximation=None) for objective in known)
         self.history = History(space, known, self.constraints)
 
@@ -79,12 +88,15 @@ class Optimizer:
         wanted = self.batch if n is None else check_count("number of proposals", n, 1)
         rng = np.random.default_rng((self.seed, self.rounds + 1))
         archs = self.history.space.sample(0, 0)
+        self.history.foreseen = {}
         if self.history.n_left > wanted:
-            archs = TACTICS[self.tactic](self.history, wanted, self.seed, rng)
+            archs = self._tactic.propose(self.history, wanted, self.seed, rng)
         if not len(archs):
             archs = self.space.sample_distinct(wanted, rng, exclude=self.history.asked)
         if len(archs):
             self.ask_recorded(archs)
+        foreseen = self.history.foreseen
+        self.forecasts |= {key: foreseen[key] for key in archs.ids if key in foreseen}
         return archs
 
     def ask_recorded(self, archs: Architectures) -> None:

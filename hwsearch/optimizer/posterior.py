@@ -9,7 +9,8 @@ from hwsearch.optimizer.approximations import Scaled
 from hwsearch.optimizer.history import History
 from hwsearch.space import Architectures
 from hwsearch.surrogates.gaussian_process import GaussianProcess
-from hwsearch.surrogates.predictor import Predictor, encode_steps, step_columns
+from hwsearch.surrogates.predictor import Predictor
+from hwsearch.surrogates.steps import encode_steps, step_columns
 
 _LEAST_CHANCE = 0.05  # a region that only failed so far stays worth a try for a large gain
 

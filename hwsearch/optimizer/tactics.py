@@ -4,27 +4,72 @@ pymoo and scipy load when a tactic first needs them, so that importing an optimi
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from hwsearch import plugins
+from hwsearch.errors import InputError
 from hwsearch.optimizer.history import N_FIRST, History
 from hwsearch.space import Architectures
 
-_MIN_SUCCESSES: Final = 3  # below that a surrogate has nothing to go by
+GROUP: Final = "hwsearch.tactics"
+BATCH: Final = 4
+MIN_SUCCESSES: Final = 3  # below that a surrogate has nothing to go by
+
 _NSGA2_POPULATION: Final = 50
 
-Tactic = Callable[[History, int, int, np.random.Generator], Architectures]
+Propose = Callable[[History, int, int, np.random.Generator], Architectures]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tactic:
+    """One way to search, as it is registered under a name in the group ``hwsearch.tactics``.
+
+    `hwsearch.testing.check_tactic` says what a tactic owes.
+
+    Attributes:
+        propose: Takes the history, how many architectures are wanted, the search's seed, and a
+            generator of this round. Returns up to so many, distinct and never asked for; where
+            it has none they are drawn at random. It decides from these four alone, keeps nothing
+            between calls, and changes nothing of the history.
+        batch: How many are wanted where nobody says.
+        approximates: Whether it goes by the objectives' approximations; only then are they kept
+            in the history and judged.
+    """
+
+    propose: Propose
+    batch: int = BATCH
+    approximates: bool = False
+
+
+def tactic_names() -> list[str]:
+    """Names of all registered tactics."""
+    return plugins.names(GROUP)
+
+
+def load_tactic(name: str) -> Tactic:
+    """Return a registered tactic.
+
+    Raises:
+        InputError: No tactic is registered under that name, or what is registered is none.
+    """
+    tactic = plugins.load(GROUP, name, "tactic")
+    if not isinstance(tactic, Tactic):
+        raise InputError(
+            f"what is registered as tactic {name!r} is {tactic!r}; register a "
+            "hwsearch.optimizer.Tactic, such as TACTIC = Tactic(propose=...)"
+        )
+    return tactic
 
 
 def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
     """Evaluate a first sample graded by size, then what surrogates expect to gain most."""
-    space = history.space
-    graded = space.sample_spread(min(N_FIRST, space.size), np.random.default_rng((seed, 0)))
-    first = _ends_first(graded).unique(history.asked)[:n]
+    first = first_sample(history, seed)[:n]
     if len(first):
         return first
-    if history.succeeded.sum() < min(_MIN_SUCCESSES, history.space.size):
+    if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
         return history.space.sample_distinct(n, rng, exclude=history.asked)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -36,6 +81,13 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
         posterior = Posterior(history)
         candidates = find_candidates(history, posterior, rng)
         return choose_batch(history, posterior, candidates, n, rng)
+
+
+def first_sample(history: History, seed: int) -> Architectures:
+    """What is left to ask for of a sample graded by size: its ends first, then between."""
+    space = history.space
+    graded = space.sample_spread(min(N_FIRST, space.size), np.random.default_rng((seed, 0)))
+    return _ends_first(graded).unique(history.asked)
 
 
 def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
@@ -62,12 +114,9 @@ def by_chance(history: History, n: int, seed: int, rng: np.random.Generator) -> 
     return history.space.sample_distinct(n, rng, exclude=history.asked)
 
 
-PREDICTING: Final = "hwsearch"
-TACTICS: Final[dict[str, Tactic]] = {
-    PREDICTING: by_surrogates,
-    "nsga2": by_nsga2,
-    "random": by_chance,
-}
+HWSEARCH: Final = Tactic(propose=by_surrogates, approximates=True)
+NSGA2: Final = Tactic(propose=by_nsga2)
+RANDOM: Final = Tactic(propose=by_chance)
 
 
 def _ends_first(graded: Architectures) -> Architectures:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GREY, BLUE, RED = "#9aa3ad", "#1f5fbf", "#c8452f"
+_SURE = 0.995  # what is drawn as paler below
 
 
 def draw_front(
@@ -92,27 +93,35 @@ def draw_front(
 def _draw_members(
     axes: Any, front: "pd.DataFrame", across: Objective | None, up: Objective
 ) -> None:
+    from matplotlib.colors import to_rgba
+
     x = np.arange(len(front)) if across is None else front[across.name].to_numpy(float)
     order = np.argsort(x)
+    surely = front.get("probability", np.ones(len(front)))
+    paler = ", paler where less sure" if min(surely) < _SURE else ""
     axes.errorbar(
         x[order],
         front[up.name].to_numpy(float)[order],
         xerr=None if across is None else _interval(front, across.name, order),
         yerr=_interval(front, up.name, order),
         color=BLUE,
-        marker="o",
-        markersize=5,
         linewidth=1.2,
         elinewidth=0.8,
         capsize=2,
         zorder=3,
-        label=f"{_what(front)} ({len(front)}), 95% intervals",
+        marker="o",
+        markersize=5,
+        markerfacecolor="white",
+        label=f"{_what(front)} ({len(front)}), 95% intervals{paler}",
     )
+    shades = [to_rgba(BLUE, alpha=float(share)) for share in surely]
+    axes.scatter(x, front[up.name], s=25, color=shades, linewidths=0, zorder=3.5)
 
 
 def _what(front: "pd.DataFrame") -> str:
     """Name the members: a front is measured throughout."""
-    return "candidates" if "latency_source" in front else "front"
+    predicted = any(str(column).endswith("_source") for column in front)
+    return "candidates" if predicted else "front"
 
 
 def _interval(front: "pd.DataFrame", name: str, order: Any) -> Any:

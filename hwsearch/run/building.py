@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import onnx
 from numpy.typing import NDArray
 
 from hwsearch.devices import Device
@@ -13,6 +15,7 @@ from hwsearch.evaluate.recalibrate import recalibrate
 from hwsearch.evaluate.task import Task
 from hwsearch.export.artifact import Exported
 from hwsearch.export.model import to_onnx
+from hwsearch.kit.tile import tiled
 from hwsearch.run.conversion import Conversion
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
@@ -75,6 +78,7 @@ class Builder:
         self.calibration_digest: str | None = None
         if self._calibration is not None:
             self.calibration_digest = self._calibration.digest
+        self._precision = device.precision
         self._convert = Conversion(net, device, task)
         self.context = self._convert.context
 
@@ -98,20 +102,33 @@ class Builder:
                 cost_s = time.perf_counter() - begin
                 yield Built(exported=exported, cost_s=cost_s, calibrated=self._n_calibration())
 
+    def model_to_time(self, arch: Architecture) -> onnx.ModelProto:
+        """Return a model that takes the time of the built one, without its statistics.
+
+        Weights do not decide how long a graph takes; see `hwsearch.kit.tile`. An int8 file gets
+        its ranges from the calibration samples all the same.
+
+        Raises:
+            EvaluationError: The subnet cannot be built, exported or converted.
+            DataError: The calibration samples cannot be read.
+        """
+        if self._precision == "int8":
+            (built,) = self.build([arch])
+            if isinstance(built, EvaluationError):
+                raise built
+            return built.exported.model
+        with _as_failure():
+            return self._convert(arch, tiled(to_onnx(self._net, arch)))
+
     def _n_calibration(self) -> int:
         return 0 if self._calibration is None else len(self._calibration)
 
     def _build(self, arch: Architecture) -> Exported:
-        try:
+        with _as_failure():
             subnet = self._net.subnet(arch)
             recalibrate(subnet, self._net.recalibrate, self._calibration_batches(arch))
             fp32 = to_onnx(self._net, arch, subnet, calibration=self.calibration_digest)
             model = self._convert(arch, fp32)
-        except (EvaluationError, DataError):
-            raise
-        except Exception as error:
-            # A family is a stranger's code: whatever it raises is this trial's failure.
-            raise EvaluationError(f"{type(error).__name__}: {error}") from error
         original = None if model is fp32 else fp32
         return Exported(arch=arch, subnet=subnet, model=model, original=original)
 
@@ -120,3 +137,14 @@ class Builder:
         if self._calibration is not None:
             size, spec = self._task.calibration_batch, self._net.input_spec(arch)
             yield from (fed for fed, _ in self._calibration.batches(size, spec))
+
+
+@contextmanager
+def _as_failure() -> Iterator[None]:
+    """Turn whatever is raised into a trial's failure: a family is a stranger's code."""
+    try:
+        yield
+    except (EvaluationError, DataError):
+        raise
+    except Exception as error:
+        raise EvaluationError(f"{type(error).__name__}: {error}") from error

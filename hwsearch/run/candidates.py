@@ -1,8 +1,8 @@
-"""What a search ends with where latency was predicted: candidates, and a kit that times them."""
+"""What a search ends with where a number was predicted: candidates, and a kit that times them."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +16,62 @@ from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architecture
 
-SOURCE, PREDICTED = f"{LATENCY}_source", "predicted"
+PREDICTED = "predicted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A latency that was predicted; it enters no front.
+    """A number that was predicted; it enters no front.
 
     Attributes:
-        value: In ms.
+        quantity: What was predicted.
+        value: In the quantity's unit.
         low: Low end of its 95% interval.
         high: High end.
-        device: The device that it is of, as written down.
-        table: Digest of the table that it was predicted from.
+        basis: What it was predicted from: of a latency the device, as written down, and the
+            digest of its table, of an accuracy the predictor and its digest.
     """
 
+    quantity: str
     value: float
     low: float
     high: float
-    device: str
-    table: str
+    basis: Mapping[str, str]
 
     def stated(self) -> dict[str, Any]:
         """Return it as a card states it."""
-        return {"quantity": LATENCY, "source": PREDICTED, **asdict(self)}
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {"quantity": self.quantity, "source": PREDICTED, **numbers, **self.basis}
 
 
-def predictions(setup: Setup, archs: Sequence[Architecture]) -> dict[str, Prediction | None]:
-    """Predict latencies by key; None for each where latency is no objective."""
-    predicted, device = setup.predicted, setup.device
-    if predicted is None or not isinstance(device, KitDevice):
-        return dict.fromkeys(arch.key for arch in archs)
-    intervals = zip(*predicted.interval(setup.net.space.architectures(archs)), strict=True)
-    return {
-        arch.key: Prediction(
-            value=float(value),
-            low=float(low),
-            high=float(high),
-            device=device.table.device,
-            table=device.content,
-        )
-        for arch, (value, low, high) in zip(archs, intervals, strict=True)
-    }
+def predictions(
+    setup: Setup, archs: Sequence[Architecture]
+) -> dict[str, dict[str, Prediction | None]]:
+    """Predict n architectures: key -> quantity -> prediction.
+
+    None stands for a latency that is no objective.
+    """
+    found: dict[str, dict[str, Prediction | None]] = {arch.key: {LATENCY: None} for arch in archs}
+    batch = setup.net.space.architectures(archs)
+    for name, predicting in setup.predicted.items():
+        intervals = zip(*predicting.interval(batch), strict=True)
+        for arch, (value, low, high) in zip(archs, intervals, strict=True):
+            found[arch.key][name] = Prediction(
+                quantity=name,
+                value=float(value),
+                low=float(low),
+                high=float(high),
+                basis=_basis(setup, name),
+            )
+    return found
+
+
+def _basis(setup: Setup, quantity: str) -> dict[str, str]:
+    device = setup.device
+    if quantity == LATENCY and isinstance(device, KitDevice):
+        return {"device": device.table.device, "table": device.content}
+    used = setup.chosen_by["predictor"]
+    return {"predictor": used["name"], "predictor_digest": used["digest"]}
 
 
 def write_second_kit(
@@ -85,7 +99,7 @@ def write_second_kit(
     def subjects() -> Iterator[Subject]:
         for arch in archs:
             try:
-                model = evaluator.build(arch).model
+                model = evaluator.model_of(arch)
             except EvaluationError as error:
                 progress.note(f"{arch.key} is not in the kit: {error}")
             else:

@@ -12,9 +12,10 @@ import tomli_w
 
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import write_atomic
-from hwsearch.optimizer import TACTICS
+from hwsearch.optimizer import tactic_names
 
 FILE = "config.toml"
+PRIORS = ("on", "off")
 RECORDED_PACKAGES = (
     "hwsearch",
     "torch",
@@ -42,9 +43,11 @@ class RunConfig:
         budget: How many architectures are evaluated.
         tactic: How they are proposed.
         seed: Decides every random draw of the search.
-        batch: Architectures proposed at a time after the first sample.
+        batch: Architectures proposed at a time; None for what the tactic proposes.
         freeze: Rules that leave choices one option, such as ``stage1.*=max``.
         only: Rules that leave choices some options, such as ``resolution in 160,192``.
+        prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose.
+        warm_start: A run whose measurements are reused, or a CSV of evidence.
     """
 
     supernet: str = "cifar10-resnet"
@@ -56,9 +59,11 @@ class RunConfig:
     budget: int = 40
     tactic: str = "hwsearch"
     seed: int = 0
-    batch: int = 4
+    batch: int | None = None
     freeze: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    prior: str = "on"
+    warm_start: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("supernet", "device", "data"):
@@ -70,13 +75,19 @@ class RunConfig:
                 raise InputError(f"{name} is {texts!r}; give a list of texts")
         for name in ("budget", "batch"):
             value: object = getattr(self, name)
+            if value is None and name == "batch":
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} is {value!r}; give a whole number from 1 up")
         seed: object = self.seed
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise InputError(f"seed is {seed!r}; give a whole number from 0 up")
-        if self.tactic not in TACTICS:
-            raise unknown("tactic", self.tactic, TACTICS)
+        if self.tactic not in (known := tactic_names()):
+            raise unknown("tactic", self.tactic, known)
+        if self.prior not in PRIORS:
+            raise unknown("prior", self.prior, PRIORS)
+        if not isinstance(self.warm_start, str | None):
+            raise InputError(f"warm_start is {self.warm_start!r}; give a run or a CSV file")
 
     def with_budget(self, budget: int | None) -> "RunConfig":
         """Return these settings with another budget, or the same for None."""

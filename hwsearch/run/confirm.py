@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from hwsearch.run.finish import Finisher
-from hwsearch.run.folder import TRIALS, Run
+from hwsearch.run.folder import Run
 from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
+from hwsearch.run.prior import PREDICTOR
 from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import check_same, prepare
 from hwsearch.run.timings import read_timings
 from hwsearch.supernets.base import Supernet
@@ -41,6 +43,8 @@ def confirm(
     read = read_timings(run.folder / KIT, Path(timings))
     progress = progress or Silent()
     setup = prepare(run.config, net)
+    if not setup.task.scores:
+        setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     with SqliteStore(run.folder / TRIALS) as store:

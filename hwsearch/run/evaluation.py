@@ -5,10 +5,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from hwsearch.devices import Device, Latency, MeasureSettings
@@ -26,7 +28,9 @@ from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
 
 T = TypeVar("T")
-LATENCY = "latency"
+LATENCY, RATIO = "latency", "latency_ratio"
+TILE = "a repeated tile in the same graph"  # times do not differ
+REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
 RAW_TIMES_KEPT = 2000
 # Coarser than what is reported: the surrogates average over trials, and the front is timed again.
 SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
@@ -89,6 +93,7 @@ class Evaluator:
         self._scorer = Scorer(net, device, task.metric)
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
         self._pace = Pace()
+        self._tiled: set[str] = set()  # keys whose latency is that of other weights
 
     def score_context(self, samples: SplitSamples) -> str:
         """Say what decides a score besides the architecture."""
@@ -101,6 +106,13 @@ class Evaluator:
             f"samples={len(samples)}@{samples.digest} onnx {self._builder.context}"
         )
 
+    def remembered(self, key: str, quantity: str) -> Measurement | None:
+        """Return what the search knows of an architecture, if it does."""
+        context = self.latency_context
+        if quantity != LATENCY:
+            context = self.score_context(self.task.search)
+        return self.store.find(key, quantity, context, "search")
+
     def build(self, arch: Architecture) -> Exported:
         """Return the recalibrated subnet and its ONNX model, of the device's precision.
 
@@ -112,6 +124,17 @@ class Evaluator:
         if isinstance(built, EvaluationError):
             raise built
         return built.exported
+
+    def model_of(self, arch: Architecture) -> onnx.ModelProto:
+        """Return the model of an architecture: without data, one of which only the time counts.
+
+        Raises:
+            EvaluationError: As for `build`.
+            DataError: The same.
+        """
+        if self.task.scores:
+            return self.build(arch).model
+        return self._builder.model_to_time(arch)
 
     def prepare(
         self, archs: Sequence[Architecture], folder: Path
@@ -133,20 +156,15 @@ class Evaluator:
             if isinstance(built, EvaluationError):
                 ready[arch] = built
                 continue
-            path = folder / f"{arch.key}.onnx"
-            path.write_bytes(built.exported.model.SerializeToString(deterministic=True))
+            path = _write(built.exported.model, arch, folder)
             ready[arch] = Prepared(path=path, cost_s=built.cost_s, calibrated=built.calibrated)
         return ready
 
     def outcomes(
-        self,
-        models: Mapping[Architecture, Path],
-        samples: SplitSamples,
-        start: int = 0,
-        stop: int | None = None,
+        self, models: Mapping[Architecture, Path], samples: SplitSamples
     ) -> dict[Architecture, Outcomes | EvaluationError]:
-        """Score models on ``samples[start:stop]``, and remember nothing; see `Scorer.outcomes`."""
-        return self._scorer.outcomes(models, samples, start, stop)
+        """Score models, and remember nothing; see `hwsearch.evaluate.scoring.Scorer.outcomes`."""
+        return self._scorer.outcomes(models, samples)
 
     def scored(
         self,
@@ -154,6 +172,7 @@ class Evaluator:
         model: Path,
         samples: SplitSamples,
         purpose: Purpose,
+        cost_s: float = 0.0,
     ) -> Measurement:
         """Score a model and remember it, or return what is remembered.
 
@@ -162,6 +181,7 @@ class Evaluator:
             model: Its file.
             samples: What it is scored on.
             purpose: What for.
+            cost_s: Seconds already spent on building it.
         """
         context = self.score_context(samples)
         known = self.store.find(arch.key, self.task.metric.name, context, purpose)
@@ -170,7 +190,7 @@ class Evaluator:
         outcomes = self.outcomes({arch: model}, samples)[arch]
         if isinstance(outcomes, EvaluationError):
             raise outcomes
-        return self.remember(arch, samples, purpose, outcomes)
+        return self.remember(arch, samples, purpose, outcomes, cost_s)
 
     def remember(
         self,
@@ -218,13 +238,14 @@ class Evaluator:
             Key -> the values, or why there are none.
         """
         wanted, metric = set(quantities), self.task.metric.name
-        missing = {arch: {q for q in wanted if not self._searched(arch, q)} for arch in archs}
+        missing = {arch: {q for q in wanted if not self.remembered(arch.key, q)} for arch in archs}
         failed: dict[Architecture, EvaluationError] = {}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            ready: dict[Architecture, Prepared] = {}
-            for group in alike(self.net, [arch for arch in archs if missing[arch]]):
-                prepared = self.prepare(group, Path(scratch))
-                ready |= _split(prepared, failed)
+            to_tile = [arch for arch in archs if missing[arch] and self._takes_a_tile(arch)]
+            ready = _split(self._prepare_tiles(to_tile, Path(scratch)), failed)
+            to_build = [a for a in archs if missing[a] and a not in to_tile]
+            for group in alike(self.net, to_build):
+                ready |= _split(self.prepare(group, Path(scratch)), failed)
                 to_score = [a for a in group if a in ready and metric in missing[a]]
                 failed |= self._search_scores({arch: ready[arch] for arch in to_score})
             if LATENCY in wanted:
@@ -233,16 +254,29 @@ class Evaluator:
                 failed |= self._search_latencies({a: ready[a].path for a in to_time}, macs)
         return {arch.key: failed.get(arch) or self._values(arch, wanted) for arch in archs}
 
-    def _searched(self, arch: Architecture, quantity: str) -> Measurement | None:
-        """Return what the search knows of an architecture."""
-        context = self.latency_context
-        if quantity != LATENCY:
-            context = self.score_context(self.task.search)
-        return self.store.find(arch.key, quantity, context, "search")
-
     def _values(self, arch: Architecture, wanted: Iterable[str]) -> dict[str, float]:
-        found = {quantity: self._searched(arch, quantity) for quantity in wanted}
+        found = {quantity: self.remembered(arch.key, quantity) for quantity in wanted}
         return {quantity: known.value for quantity, known in found.items() if known is not None}
+
+    def _takes_a_tile(self, arch: Architecture) -> bool:
+        """Whether only the time of an architecture is still to be found out."""
+        scored = self.remembered(arch.key, self.task.metric.name)
+        return not self.task.scores or (scored is not None and REUSED in scored.details)
+
+    def _prepare_tiles(
+        self, archs: Sequence[Architecture], folder: Path
+    ) -> dict[Architecture, Prepared | EvaluationError]:
+        ready: dict[Architecture, Prepared | EvaluationError] = {}
+        for arch in archs:
+            begin = time.perf_counter()
+            try:
+                path = _write(self._builder.model_to_time(arch), arch, folder)
+            except EvaluationError as error:
+                ready[arch] = error
+            else:
+                ready[arch] = Prepared(path=path, cost_s=time.perf_counter() - begin, calibrated=0)
+                self._tiled.add(arch.key)
+        return ready
 
     def _search_scores(
         self, ready: Mapping[Architecture, Prepared]
@@ -262,7 +296,7 @@ class Evaluator:
         One that is suspiciously fast counts as it is in a fresh process.
         """
         for arch in macs.keys() - models.keys():
-            if known := self._searched(arch, LATENCY):
+            if known := self.remembered(arch.key, LATENCY):
                 self._pace.believe(known.value, macs[arch])
         if not models:
             return {}
@@ -283,6 +317,7 @@ class Evaluator:
                 self.latency_context,
                 "search",
                 **({"suspected_ms": first[arch.key]} if arch.key in suspects else {}),
+                **({"weights": TILE} if arch.key in self._tiled else {}),
             )
             for arch, latency in timed.items()
         )
@@ -313,14 +348,17 @@ class Evaluator:
                 for key, found in known.items()
             }
         measured = self.device.measure(models, seed=self.seed + 1, settings=settings)
-        confirmed: dict[str, Measurement | DeviceError] = {
+        timed = {key: got for key, got in measured.items() if isinstance(got, Latency)}
+        confirmed = {
             key: latency_measurement(key, latency, context, "confirm")
-            if isinstance(latency, Latency)
-            else latency
-            for key, latency in measured.items()
+            for key, latency in timed.items()
         }
-        self.store.add_all(m for m in confirmed.values() if isinstance(m, Measurement))
-        return confirmed
+        ratios = [ratio_measurement(key, latency, context) for key, latency in timed.items()]
+        self.store.add_all([*confirmed.values(), *ratios])
+        return {
+            key: got if isinstance(got, DeviceError) else confirmed[key]
+            for key, got in measured.items()
+        }
 
     def seconds_each(self, quantities: Iterable[str]) -> float:
         """Estimate how long one architecture takes, by trying a medium one on a few samples.
@@ -333,20 +371,19 @@ class Evaluator:
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             model = self.write_model(arch, Path(scratch))
-            built = time.perf_counter()
-            few, _ = next(self.task.search.batches(SCORE_BATCH, self.net.input_spec(arch)))
-            list(self.device.run(model, [few]))  # loads the model
-            loaded = time.perf_counter()
-            list(self.device.run(model, [few]))
-        scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
+            built, scoring = time.perf_counter(), 0.0
+            spec = self.net.input_spec(arch)
+            for few, _ in islice(self.task.search.batches(SCORE_BATCH, spec), 1):
+                list(self.device.run(model, [few]))  # loads the model
+                loaded = time.perf_counter()
+                list(self.device.run(model, [few]))
+                scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
         timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
         return built - begin + scoring + timing
 
     def write_model(self, arch: Architecture, folder: Path) -> Path:
         """Build an architecture's model and write it into a folder, named by its key."""
-        path = folder / f"{arch.key}.onnx"
-        write_atomic(path, self.build(arch).model.SerializeToString(deterministic=True))
-        return path
+        return _write(self.model_of(arch), arch, folder)
 
 
 def latency_measurement(
@@ -367,6 +404,33 @@ def latency_measurement(
         samples=raw if raw.size else None,
         details={name: getattr(latency, name) for name in LATENCY_DETAILS} | details,
     )
+
+
+def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
+    """Return a confirmed latency relative to the anchor's, with that of every round.
+
+    Its samples, ``(rounds,)``, are NaN in rounds that do not count. Contenders of one job share
+    their rounds, which tells their differences better than their intervals do.
+    """
+    counted = True if latency.counted is None else latency.counted
+    return Measurement(
+        key=key,
+        quantity=RATIO,
+        context=context,
+        purpose="confirm",
+        value=latency.ratio,
+        low=latency.ratio_low,
+        high=latency.ratio_high,
+        count=latency.rounds,
+        cost_s=0.0,  # that of the latency
+        samples=np.where(counted, latency.ratios, np.nan).astype(np.float32),
+    )
+
+
+def _write(model: onnx.ModelProto, arch: Architecture, folder: Path) -> Path:
+    path = folder / f"{arch.key}.onnx"
+    write_atomic(path, model.SerializeToString(deterministic=True))
+    return path
 
 
 def _split(

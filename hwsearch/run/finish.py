@@ -1,9 +1,9 @@
 """From evaluated trials to a front: confirmed together, exported, verified, scored on new data."""
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,22 @@ from numpy.typing import NDArray
 
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError, InfeasibleError, VerificationError
-from hwsearch.export.artifact import MODEL, Exported, write_card, write_files
+from hwsearch.export.artifact import (
+    MODEL,
+    Exported,
+    write_card,
+    write_files,
+    write_listed_card,
+)
 from hwsearch.export.verify import check_probe, probe_answers, run_infer, verify_export
 from hwsearch.files import sha256_of, staged_folder
 from hwsearch.kit.manifest import Manifest
 from hwsearch.objectives import closest_to_feasible
-from hwsearch.run.candidates import (
-    PREDICTED,
-    SOURCE,
-    Prediction,
-    predictions,
-    write_second_kit,
-)
+from hwsearch.run.candidates import Prediction, predictions, write_second_kit
+from hwsearch.run.certainty import front_probabilities
 from hwsearch.run.evaluation import LATENCY, Evaluator
 from hwsearch.run.front import contender_rows, front_rows
+from hwsearch.run.member import Number, row_of, stated
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architecture
@@ -97,7 +99,8 @@ class Finisher:
         keys, values = self._search_values()
         contenders = [keys[row] for row in self._contenders(keys, values)]
         best = [keys[row] for row in self._feasible_front(values, keys)]
-        rows = self._export_all(best, predictions(self.setup, self._archs(best)))
+        predicted = predictions(self.setup, self._archs(best))
+        rows = self._export_all(best, {key: predicted[key][LATENCY] for key in best})
         others = [key for key in contenders if key not in best]
         self.progress.phase("kit", len(best) + len(others))
         archs = self._archs([*best, *others])
@@ -116,8 +119,12 @@ class Finisher:
         final = {name: array[kept] for name, array in values.items()}
         if LATENCY in final:
             final[LATENCY] = np.array([_latency(confirmed[keys[row]]) for row in kept])
-        front = [keys[kept[row]] for row in self._feasible_front(final, [keys[r] for r in kept])]
-        return self._export_all(front, confirmed)
+        names = [keys[row] for row in kept]
+        front = [names[row] for row in self._feasible_front(final, names)]
+        if not self.setup.task.scores:
+            return self._export_all(front, confirmed)
+        probabilities = front_probabilities(self.setup, self.evaluator, names, final, confirmed)
+        return self._export_all(front, confirmed, probabilities)
 
     def _search_values(self) -> tuple[list[str], Values]:
         """Values of every finished trial, by name, in the order of the trials."""
@@ -144,7 +151,7 @@ class Finisher:
 
     def _contenders(self, keys: list[str], values: Values) -> list[int]:
         low: Values = {}
-        if (predicted := self.setup.predicted) is not None:
+        if (predicted := self.setup.predicted.get(LATENCY)) is not None:
             archs = self.setup.net.space.architectures(self._archs(keys))
             low[LATENCY] = predicted.interval(archs)[1]
         elif LATENCY in values:
@@ -184,13 +191,20 @@ class Finisher:
         return rows
 
     def _export_all(
-        self, keys: Sequence[str], latencies: Mapping[str, Measurement | Prediction | None]
+        self,
+        keys: Sequence[str],
+        latencies: Mapping[str, Measurement | Prediction | None],
+        probabilities: Mapping[str, float] = MappingProxyType({}),
     ) -> list[dict[str, Any]]:
+        """Export members; candidates have no probability to be on a front that is not known."""
         self.progress.phase("export", len(keys))
         rows = []
         for key in keys:
             try:
-                rows.append(self._member(key, latencies[key]))
+                if self.setup.task.scores:
+                    rows.append(self._member(key, latencies[key], probabilities.get(key)))
+                else:
+                    rows.append(self._listed(key, latencies[key]))
             except (VerificationError, EvaluationError) as error:
                 self.progress.note(f"{key} is not shipped: {error}")
             self.progress.advance()
@@ -199,7 +213,9 @@ class Finisher:
         first = self.setup.objectives[0].name
         return sorted(rows, key=lambda row: row[first])
 
-    def _member(self, key: str, latency: Measurement | Prediction | None) -> dict[str, Any]:
+    def _member(
+        self, key: str, latency: Measurement | Prediction | None, probability: float | None
+    ) -> dict[str, Any]:
         """Write and verify one member, score it on the report samples, and return its row."""
         arch, task = self._arch(key), self.setup.task
         exported = self.evaluator.build(arch)
@@ -216,26 +232,43 @@ class Finisher:
                 folder,
                 self.setup.net,
                 exported,
-                [_stated(each) for each in known if isinstance(each, Measurement)],
+                [stated(each) for each in known if isinstance(each, Measurement)],
                 verification,
                 answers,
                 [each.stated() for each in known if isinstance(each, Prediction)],
+                probability,
             )
             check_probe(folder, card, self.setup.device)
             run_infer(folder)
         metric = task.metric.name
-        row: dict[str, Any] = {"key": key}
-        row |= _columns(metric, searched) | _columns(f"{metric}_report", reported)
-        if latency is not None:
-            row |= _columns(LATENCY, latency)
-        if isinstance(latency, Prediction):
-            row[SOURCE] = PREDICTED
-        elif latency is not None:
-            row |= {name: latency.details[name] for name in ("p90_ms", "p99_ms", "rounds")}
-        row |= card["exact"] | {"weights": self.setup.net.weights}
-        # Every choice, in the order of the space; one that is inactive here has no value.
-        choices = {name: arch.mapping.get(name) for name in arch.space.names}
-        return row | {"subnet": f"{self.subnets.name}/{key}"} | choices
+        numbers = {metric: searched, f"{metric}_report": reported, LATENCY: latency}
+        return self._row(arch, numbers, probability, card)
+
+    def _listed(self, key: str, latency: Measurement | Prediction | None) -> dict[str, Any]:
+        """Write the card of a candidate that no data verify, and return its row."""
+        arch, metric = self._arch(key), self.setup.task.metric.name
+        accuracy = predictions(self.setup, [arch])[key][metric]
+        known = [each for each in (accuracy, latency) if each is not None]
+        with staged_folder(self.subnets / key) as folder:
+            card = write_listed_card(
+                folder,
+                self.setup.net,
+                arch,
+                [stated(each) for each in known if isinstance(each, Measurement)],
+                [each.stated() for each in known if isinstance(each, Prediction)],
+            )
+        return self._row(arch, {metric: accuracy, LATENCY: latency}, None, card)
+
+    def _row(
+        self,
+        arch: Architecture,
+        numbers: Mapping[str, Number | None],
+        probability: float | None,
+        card: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        subnet = f"{self.subnets.name}/{arch.key}"
+        weights = self.setup.net.weights
+        return row_of(arch, numbers, probability, card["exact"], weights, subnet)
 
     def _verify(self, folder: Path, exported: Exported) -> dict[str, Any]:
         batch = self.setup.net.space.architectures([exported.arch])
@@ -267,25 +300,3 @@ def _noisy_low(measurement: Measurement | None) -> float:
 def _latency(measurement: Measurement | None) -> float:
     assert measurement is not None
     return measurement.value
-
-
-def _stated(measurement: Measurement) -> dict[str, Any]:
-    """Return a measurement as a card states it."""
-    return {
-        "quantity": measurement.quantity,
-        "purpose": measurement.purpose,
-        "value": measurement.value,
-        "low": measurement.low,
-        "high": measurement.high,
-        "count": measurement.count,
-        "context": measurement.context,
-        "details": json.loads(json.dumps(measurement.details)),
-    }
-
-
-def _columns(name: str, measurement: Measurement | Prediction) -> dict[str, float | None]:
-    return {
-        name: measurement.value,
-        f"{name}_low": measurement.low,
-        f"{name}_high": measurement.high,
-    }

@@ -4,27 +4,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsearch.errors import EvaluationError, InputError, VerificationError
-from hwsearch.export.artifact import read_card
-from hwsearch.export.verify import verify_artifact
+from hwsearch.errors import EvaluationError, InputError
+from hwsearch.evaluate.task import NO_DATA
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.restriction import one_or_several
+from hwsearch.run.certainty import chances
 from hwsearch.run.config import RunConfig, read_config, write_config
-from hwsearch.run.evaluation import Evaluator
+from hwsearch.run.evaluation import LATENCY, REUSED, Evaluator
+from hwsearch.run.exported import (
+    check_exported,
+    export_subnets,
+    load_subnet,
+    verify_subnets,
+    with_images,
+)
 from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
-from hwsearch.run.latency_table import with_latency_table, with_recorded_table
+from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
+from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import (
     TRIAL_COLUMNS,
     Setup,
     check_output,
     check_same,
     prepare,
-    refuse_file,
+)
+from hwsearch.run.warm_start import (
+    measure_known,
+    read_warm_start,
+    restore,
+    started_from,
+    with_evidence,
 )
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement, Store
@@ -34,8 +49,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-TRIALS = "trials.sqlite"
-
 
 def search(
     net: Supernet | str = "cifar10-resnet",
@@ -44,14 +57,16 @@ def search(
     data: str = "bundled",
     objectives: Sequence[str] | None = None,
     constraints: Sequence[str] | None = None,
-    budget: int = 40,
+    budget: int | None = None,
     tactic: str = "hwsearch",
     seed: int = 0,
-    batch: int = 4,
+    batch: int | None = None,
     out: str | Path | None = None,
     checkpoint: str | None = None,
     freeze: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
+    prior: str = "on",
+    warm_start: str | Path | None = None,
     progress: Progress | None = None,
 ) -> "Run":
     """Search a supernet for one device and export the confirmed front.
@@ -59,17 +74,21 @@ def search(
     Args:
         net: A loaded supernet, or the name of one.
         device: Where latency is measured.
-        data: What accuracy is measured on; see `hwsearch.load_task`.
+        data: What accuracy is measured on; see `hwsearch.load_task`. ``"none"`` predicts it.
         objectives: Names; by default the task's metric and ``latency``.
         constraints: Such as ``"latency <= 12"``.
-        budget: Architectures to evaluate.
-        tactic: ``"hwsearch"``, ``"nsga2"`` or ``"random"``.
+        budget: Architectures to evaluate, reused ones among them; by default 40, or as many as
+            are reused.
+        tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
         seed: Decides every random draw.
-        batch: Architectures proposed at a time.
+        batch: Architectures proposed at a time; by default as many as the tactic proposes.
         out: A folder that does not exist yet or is empty; ``runs/SUPERNET-DEVICE`` by default.
         checkpoint: For a supernet given by name.
         freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.
         only: Choices left some options, such as ``"resolution in 160,192,224"``.
+        prior: ``"off"`` does without the accuracy predictor that ships for the supernet.
+        warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
+            accuracies are predicted from; see `hwsearch.run.warm_start`.
         progress: Told of phases and steps.
 
     Returns:
@@ -89,21 +108,27 @@ def search(
         data=data,
         objectives=one_or_several(objectives),
         constraints=one_or_several(constraints),
-        budget=budget,
         tactic=tactic,
         seed=seed,
         batch=batch,
-    )
+        prior=prior,
+        warm_start=None if warm_start is None else str(warm_start),
+    ).with_budget(budget)
     if out is not None:
         check_output(Path(out))
-    setup = with_latency_table(prepare(config, loaded))
+    setup = with_predictor(LATENCY_TABLE.offered(prepare(config, loaded)))
+    known = read_warm_start(setup)
+    if known is not None:
+        setup = started_from(setup, known, budget)
     folder = Path(out) if out is not None else _default_folder(setup)
     check_output(folder)
     progress = progress or Silent()
     setup.read(progress)
     folder.mkdir(parents=True, exist_ok=True)
     # First of all: a folder with this file can be gone on with, whatever else it lacks.
-    write_config(folder, config, setup.recorded())
+    write_config(folder, setup.config, setup.recorded())
+    if known is not None:
+        known.keep(folder)
     return Run(folder)._carry_on(setup, progress)
 
 
@@ -128,11 +153,13 @@ def resume(
     run = Run(folder)
     progress = progress or Silent()
     setup = prepare(run.config.with_budget(budget), net)
-    setup = with_recorded_table(setup, run.folder, run.recorded)
+    setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
+    setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
         return run
+    restore(run.folder, setup, run.recorded)
     # Opened once before anything is changed: a damaged store is refused here.
     SqliteStore(run.folder / TRIALS).close()
     if setup.config != run.config:
@@ -166,12 +193,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the front has been confirmed and exported, or candidates await their kit."""
-        return self.confirmed or all((self.folder / n).is_file() for n in (CANDIDATES, KIT))
+        """Whether the front has been confirmed and exported, or candidates await what follows."""
+        awaited = (CANDIDATES, KIT) if self.config.device.startswith("kit:") else (CANDIDATES,)
+        return self.confirmed or all((self.folder / name).is_file() for name in awaited)
 
     @property
     def confirmed(self) -> bool:
-        """Whether it has a front: a search by a table ends with candidates."""
+        """Whether it has a front: a search by a table, or without data, ends with candidates."""
         return (self.folder / FRONT).is_file()
 
     @property
@@ -186,6 +214,11 @@ class Run:
         Raises:
             InputError: The run is not finished, or has candidates that nobody has timed.
         """
+        if self.finished and not self.confirmed and self.config.data == NO_DATA:
+            raise InputError(
+                f"run {str(self.folder)!r} has candidates and no front: their accuracies are "
+                f"predicted; with images: {with_images(self.folder, self.config)}"
+            )
         if self.finished and not self.confirmed:
             raise InputError(
                 f"run {str(self.folder)!r} has candidates and no front: their latencies are "
@@ -196,7 +229,7 @@ class Run:
 
     @property
     def members(self) -> "pd.DataFrame":
-        """The front, or else the candidates, whose ``latency_source`` is ``predicted``.
+        """The front, or else the candidates: ``NAME_source`` says which NAME is ``predicted``.
 
         Raises:
             InputError: The run is not finished.
@@ -244,10 +277,19 @@ class Run:
     def select(self, select: str = "all") -> list[str]:
         """Return keys: of ``"all"``, of the ``"knee"``, one key, or by ``"latency <= 12"``.
 
+        ``"latency <= 12 @ 95%"`` takes one: the best by the first objective of those whose true
+        latency is 12 ms at most with a probability of 95%; see `hwsearch.run.certainty.chances`.
+
         Raises:
             InputError: Nothing is selected.
         """
-        return select_keys(self.members, self.objectives, select)
+        members = self.members
+        return select_keys(
+            members,
+            self.objectives,
+            select,
+            lambda bound: chances(bound, members, self.measurements(), self.config.seed),
+        )
 
     def export(self, select: str = "all", to: str | Path | None = None) -> list[Path]:
         """Return the folders of selected subnets, each verified again, copied where asked.
@@ -260,29 +302,9 @@ class Run:
             InputError: Nothing is selected, or the target holds such a folder already.
             VerificationError: A file is damaged.
         """
-        import shutil
-
-        from hwsearch.devices import load_device
-        from hwsearch.files import staged_folder
-
+        check_exported(self.folder, self.config)
         folders = [self.folder / SUBNETS / key for key in self.select(select)]
-        targets = [Path(to) / folder.name if to else folder for folder in folders]
-        if to:
-            refuse_file("target", Path(to))
-        taken = [str(target) for target in targets if to and target.exists()]
-        if taken:
-            raise InputError(f"{taken[0]!r} exists already; give another folder")
-        device = load_device(self.config.device)
-        try:
-            # All of them before the first copy: a damaged one leaves nothing half-exported.
-            for folder in folders:
-                verify_artifact(folder, device)
-        finally:
-            device.close()
-        for folder, target in zip(folders, targets, strict=True) if to else ():
-            with staged_folder(target) as staged:
-                shutil.copytree(folder, staged, dirs_exist_ok=True)
-        return targets
+        return export_subnets(folders, self.config.device, Path(to) if to else None)
 
     def verify(self) -> dict[str, str | None]:
         """Check every exported subnet from its files alone.
@@ -290,20 +312,9 @@ class Run:
         Returns:
             Key -> what is wrong with it, or None.
         """
-        from hwsearch.devices import load_device
-
-        device = load_device(self.config.device)
-        found: dict[str, str | None] = {}
-        try:
-            for key in self.select("all"):
-                try:
-                    verify_artifact(self.folder / SUBNETS / key, device)
-                    found[key] = None
-                except (VerificationError, InputError) as error:
-                    found[key] = str(error)
-        finally:
-            device.close()
-        return found
+        check_exported(self.folder, self.config)
+        folders = [self.folder / SUBNETS / key for key in self.select("all")]
+        return verify_subnets(folders, self.config.device)
 
     def subnet(self, key: str) -> "nn.Module":
         """Return an exported subnet as a network, with its weights and batch statistics.
@@ -311,13 +322,8 @@ class Run:
         Raises:
             InputError: The key is not on the front.
         """
-        from safetensors.torch import load_file
-
-        folder = self.folder / SUBNETS / self.select(key)[0]
-        net = self.setup().net
-        network = net.subnet(net.space.architectures([read_card(folder)["architecture"]])[0])
-        network.load_state_dict(load_file(folder / "weights.safetensors"))
-        return network.eval()
+        check_exported(self.folder, self.config)
+        return load_subnet(self.folder / SUBNETS / self.select(key)[0], self.setup().net)
 
     @property
     def objectives(self) -> list[Objective]:
@@ -357,6 +363,7 @@ class Run:
         with SqliteStore(self.folder / TRIALS) as store:
             try:
                 evaluator = setup.evaluator(store)
+                setup = with_evidence(setup, self.folder)
                 optimizer = Optimizer(
                     setup.net.space,
                     setup.objectives,
@@ -367,6 +374,7 @@ class Run:
                 )
                 for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
                     progress.note(text)
+                measure_known(setup, evaluator, optimizer, progress)
                 run_search(
                     optimizer,
                     store,
@@ -375,7 +383,7 @@ class Run:
                     progress,
                 )
                 finisher = Finisher(setup, evaluator, self.folder / SUBNETS, progress)
-                if setup.predicted is not None:
+                if LATENCY in setup.predicted:
                     return finisher.candidates(self.folder / KIT)
                 return finisher.finish()
             finally:
@@ -384,11 +392,15 @@ class Run:
 
 def _outlook(evaluator: Evaluator, setup: Setup, store: Store) -> str:
     """Say how long the search will take and what it may write."""
-    left = setup.config.budget - sum(trial.state.is_finished for trial in store.trials())
+    trials = store.trials()
+    spent = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
+    left = max(0, setup.config.budget - spent)
     text = (
         f"{left} of {setup.config.budget} architectures to evaluate out of "
         f"{setup.net.space.size:.3g}"
     )
+    if not left:
+        return text
     try:
         largest = int(setup.net.exact("bytes", setup.net.space.largest())[0])
         text += f"; each exported subnet takes up to {2 * largest / 1e6:.1f} MB"

@@ -1,6 +1,7 @@
 """Which trials make the front, and which of them a person may want."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Table = Mapping[str, NDArray[np.float64]]
+Chances = Callable[[Constraint], NDArray[np.float64]]
+"""``chances(constraint)``: (n_members,) probabilities that a member's true value keeps it."""
+
+_SURE = re.compile(r"(.*[<>][^@]*)@(.*)")
+_PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
 def front_rows(
@@ -84,14 +90,25 @@ def knee(front: "pd.DataFrame", objectives: Sequence[Objective]) -> str:
     return str(front["key"].iloc[int(np.argmin((scaled**2).sum(axis=1)))])
 
 
-def select_keys(front: "pd.DataFrame", objectives: Sequence[Objective], select: str) -> list[str]:
+def _unknown_chances(constraint: Constraint) -> NDArray[np.float64]:
+    raise InputError(f"how surely '{constraint}' holds is only known of a run: use Run.select")
+
+
+def select_keys(
+    front: "pd.DataFrame",
+    objectives: Sequence[Objective],
+    select: str,
+    chances: Chances = _unknown_chances,
+) -> list[str]:
     """Return the keys of the members that a selection names.
 
     Args:
         front: One row per member.
         objectives: Of the run.
-        select: ``"all"``, ``"knee"``, a key, or a constraint such as ``latency <= 12``, which
-            takes every member that satisfies it.
+        select: ``"all"``, ``"knee"``, a key, a constraint such as ``latency <= 12``, which takes
+            every member that satisfies it, or a constraint with how sure it has to be, such as
+            ``latency <= 12 @ 95%``, which takes the best one by the first objective.
+        chances: How sure members are to keep a constraint.
 
     Raises:
         InputError: The selection is none of these, or nothing satisfies it.
@@ -106,11 +123,14 @@ def select_keys(front: "pd.DataFrame", objectives: Sequence[Objective], select: 
     if not any(sign in select for sign in "<>"):
         raise InputError(
             f"selection {select!r} is not 'all', 'knee', a key of the front, or a constraint such "
-            "as 'latency <= 12'"
+            "as 'latency <= 12' or 'latency <= 12 @ 95%'"
         )
-    numeric = front.select_dtypes("number")
-    (constraint,) = check_constraints([select], list(numeric.columns))
+    sure = _SURE.fullmatch(select)
+    columns = list(front.select_dtypes("number").columns)
+    (constraint,) = check_constraints([sure[1] if sure else select], columns)
     column = constraint.objective
+    if sure:
+        return [_surest(front, objectives[0], constraint, _share(sure[2], select), chances)]
     chosen = front[satisfied({column: front[column].to_numpy(float)}, [constraint])]
     if chosen.empty:
         raise InputError(
@@ -118,3 +138,31 @@ def select_keys(front: "pd.DataFrame", objectives: Sequence[Objective], select: 
             f"{front[column].min():.4g} to {front[column].max():.4g}"
         )
     return [str(key) for key in chosen["key"]]
+
+
+def _share(text: str, select: str) -> float:
+    """Read ``95%`` as 0.95."""
+    found = _PERCENTAGE.fullmatch(text)
+    share = float(found[1]) / 100 if found else 0.0
+    if not 0.0 < share < 1.0:
+        raise InputError(
+            f"selection {select!r} asks to be sure to {text.strip() or 'nothing'}; give a "
+            "percentage above 0% and below 100%, as in 'latency <= 12 @ 95%'"
+        )
+    return share
+
+
+def _surest(
+    front: "pd.DataFrame", first: Objective, constraint: Constraint, share: float, chances: Chances
+) -> str:
+    """Return the best by the first objective of those that keep a constraint so surely."""
+    reached = chances(constraint)
+    sure = np.flatnonzero(reached >= share)
+    if not len(sure):
+        closest = int(np.argmax(reached))
+        raise InputError(
+            f"no member of the front is {100 * share:g}% sure to satisfy '{constraint}'; the "
+            f"surest is {front['key'].iloc[closest]} with {100 * reached[closest]:.3g}%"
+        )
+    losses = to_losses(front[[first.name]].to_numpy(float), [first])[:, 0]
+    return str(front["key"].iloc[int(sure[np.argmin(losses[sure])])])

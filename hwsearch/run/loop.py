@@ -5,6 +5,7 @@ from itertools import groupby
 
 from hwsearch.errors import EvaluationError
 from hwsearch.optimizer import Optimizer
+from hwsearch.run.evaluation import REUSED
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architecture, Architectures
 from hwsearch.trials import Store, Trial, TrialState
@@ -26,15 +27,17 @@ def run_search(
         optimizer: Fresh, of the same seed as ever.
         store: Receives every proposal before it is evaluated.
         measure: Returns key -> values or failure, for proposals that are not finished.
-        budget: Evaluated architectures in all, failed ones among them.
+        budget: Evaluated architectures in all, failed and reused ones among them.
         progress: Told of every finished trial.
     """
     trials = store.trials()
     rounds = [list(group) for _, group in groupby(trials, key=lambda trial: trial.round)]
     said: set[str] = set()
-    done = sum(trial.state.is_finished for trial in trials)
+    done = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
     progress.phase("search", budget, done=done)
     for number, members in enumerate(rounds):
+        if members[0].origin == REUSED:
+            continue  # told before, see `hwsearch.run.warm_start`
         archs = optimizer.space.architectures([trial.choices for trial in members])
         optimizer.ask_recorded(archs)
         _finish_round(optimizer, store, measure, archs, members, progress)
@@ -45,7 +48,7 @@ def run_search(
         if not len(archs):
             progress.note(f"the search space is exhausted after {proposed} architectures")
             return
-        members = store.propose(archs, round=number, origin=optimizer.tactic)
+        members = store.propose(archs, number, optimizer.tactic, optimizer.forecasts)
         _finish_round(optimizer, store, measure, archs, members, progress)
         _report(optimizer, progress, number, said)
         proposed, number = proposed + len(archs), number + 1

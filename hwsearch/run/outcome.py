@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from hwsearch.files import write_atomic
 from hwsearch.report.picture import draw_front
-from hwsearch.run.candidates import SOURCE
 from hwsearch.run.setup import Setup
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ CANDIDATES, KIT = "candidates.csv", "kit.pyz"
 def write_outcome(
     folder: Path, rows: Sequence[dict[str, Any]], trials: "pd.DataFrame", setup: Setup, title: str
 ) -> None:
-    """Write the front, or the candidates where latencies are predicted.
+    """Write the front, or the candidates where something is predicted.
 
     Exported subnets that are not among the rows are removed.
 
@@ -41,7 +40,8 @@ def write_outcome(
     choices = members.columns[members.columns.get_loc("subnet") + 1 :]
     members[choices] = members[choices].convert_dtypes()  # an inactive one makes no 2 a 2.0
     draw_front(folder / PICTURE, trials, members, setup.objectives, title)
-    name, other = (CANDIDATES, FRONT) if SOURCE in members else (FRONT, CANDIDATES)
+    predicted = any(f"{objective.name}_source" in members for objective in setup.objectives)
+    name, other = (CANDIDATES, FRONT) if predicted else (FRONT, CANDIDATES)
     # Last, because a run with this file is finished.
     write_atomic(folder / name, members.to_csv(index=False))
     (folder / other).unlink(missing_ok=True)

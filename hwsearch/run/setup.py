@@ -1,17 +1,20 @@
 """Turning settings into the parts of a run, with everything checked before anything is written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
 from hwsearch.errors import InputError, unknown
 from hwsearch.evaluate.images import read_images
 from hwsearch.evaluate.sources import load_task
-from hwsearch.evaluate.task import Samples, Task
+from hwsearch.evaluate.task import NO_DATA, Samples, Task
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.predict import TableLatency
 from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
@@ -19,6 +22,7 @@ from hwsearch.run.config import FILE, RunConfig, software_versions
 from hwsearch.run.conversion import check_conversion
 from hwsearch.run.evaluation import LATENCY, Evaluator
 from hwsearch.run.progress import Progress
+from hwsearch.space import Architectures
 from hwsearch.supernets.base import EXACT, Supernet
 from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trials import Store
@@ -27,7 +31,21 @@ MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend o
 WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
-FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "latency_source")
+CHOSEN_BY = ("latency_table", "predictor")
+FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "probability")
+
+
+@runtime_checkable
+class Predicting(Protocol):
+    """Stands in for what cannot be measured here."""
+
+    def __call__(self, archs: Architectures) -> NDArray[np.float64]:
+        """Predict n values: (n,)."""
+        ...
+
+    def interval(self, archs: Architectures) -> tuple[NDArray[np.float64], ...]:
+        """Predict n values with their 95% intervals: value, low and high, (n,) each."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +53,9 @@ class Setup:
     """The parts that one search is made of.
 
     Attributes:
-        table: Name and digest of the latency table that it chooses by; empty without one.
+        chosen_by: ``latency_table`` -> name and digest of that file, and the like; see
+            `hwsearch.run.basis`.
+        warm_start: Where what is known came from, and how much; see `hwsearch.run.reuse`.
         notes: What is worth knowing of how it chooses, one sentence each.
     """
 
@@ -45,14 +65,14 @@ class Setup:
     task: Task
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
-    table: Mapping[str, str] = field(default_factory=dict)
+    chosen_by: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    warm_start: Mapping[str, str | int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
-    def predicted(self) -> TableLatency | None:
-        """What predicts the latency where it is an objective and cannot be measured here."""
-        found = (o.exact for o in self.objectives if o.source == "predicted")
-        return next((each for each in found if isinstance(each, TableLatency)), None)
+    def predicted(self) -> dict[str, Predicting]:
+        """Objective -> what predicts it, where it cannot be measured here."""
+        return {o.name: o.exact for o in self.objectives if isinstance(o.exact, Predicting)}
 
     @property
     def measured(self) -> list[str]:
@@ -62,10 +82,25 @@ class Setup:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What whoever reads the numbers has to know, one sentence each."""
-        random = (f"weights are {self.net.weights}: {MEANINGLESS}",) if self.net.untrained else ()
+        accuracy: tuple[str, ...] = ()
+        if not self.task.scores:
+            metric = self.task.metric.name
+            by = self.chosen_by.get("predictor", {}).get("name", "a predictor")
+            accuracy = (f"no images were read: every {metric} is predicted by {by}",)
+        elif self.net.untrained:
+            accuracy = (f"weights are {self.net.weights}: {MEANINGLESS}",)
         precision, names = self.device.precision, [o.name for o in self.objectives]
         sizes = (f"{WEIGHT_BYTES}, and the files are {precision}",) if "bytes" in names else ()
-        return (*random, *(sizes if precision != "fp32" else ()), *self.task.warnings)
+        return (*accuracy, *(sizes if precision != "fp32" else ()), *self.task.warnings)
+
+    def objective(self, name: str) -> Objective:
+        """Return the objective of a name that is one."""
+        return next(objective for objective in self.objectives if objective.name == name)
+
+    def with_objective(self, changed: Objective) -> "Setup":
+        """Return these parts with another objective of the same name."""
+        objectives = tuple(changed if o.name == changed.name else o for o in self.objectives)
+        return replace(self, objectives=objectives)
 
     def evaluator(self, store: Store) -> Evaluator:
         """Return what measures for the run, and remembers in its store."""
@@ -85,10 +120,11 @@ class Setup:
         data = {
             split: f"{len(samples)}@{samples.digest}"
             for split in splits
-            if (samples := getattr(self.task, split)) is not None
+            if self.task.scores and (samples := getattr(self.task, split)) is not None
         }
         return {
             "space": self.net.space.digest,
+            "full_space": self.net.full_space.to_json(),
             "weights": self.net.digest,
             "data": data,
             "device": self.device.fingerprint(),
@@ -96,7 +132,8 @@ class Setup:
                 {"name": o.name, "direction": o.direction, "unit": o.unit, "source": o.source}
                 for o in self.objectives
             ],
-            "latency_table": dict(self.table),
+            **{name: dict(self.chosen_by.get(name, {})) for name in CHOSEN_BY},
+            "warm_start": dict(self.warm_start),
             "versions": software_versions(),
             "warnings": list(self.warnings),
         }
@@ -119,13 +156,18 @@ def prepare(config: RunConfig, net: Supernet | None = None) -> Setup:
     task = load_task(config.data, spec, net.family)
     check_names(net, task)
     check_shapes(net, task)
-    if net.recalibrate and task.calibration is None:
+    if net.recalibrate and task.scores and task.calibration is None:
         raise InputError(
             f"data {config.data!r} has no calibration samples, and the batch statistics of "
             f"{net.name!r} need them"
         )
     check_conversion(device, task)
     names = config.objectives or (task.metric.name, LATENCY)
+    if not task.scores and task.metric.name not in names:
+        raise InputError(
+            f"data {NO_DATA!r} predicts {task.metric.name}, which is no objective of this search "
+            f"({', '.join(names)}); add objective {task.metric.name}, or give data"
+        )
     objectives = check_objectives(make_objective(name, net, task, device) for name in names)
     if all(objective.exact is not None for objective in objectives):
         measurable = [name for name in (task.metric.name, LATENCY) if name not in names]
@@ -184,7 +226,7 @@ def check_names(net: Supernet, task: Task) -> None:
         InputError: A choice has the name of such a column.
     """
     quantities = (task.metric.name, f"{task.metric.name}_report", LATENCY)
-    stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high"))
+    stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high", "_source"))
     taken = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *EXACT, *stated}
     for choice in net.full_space.choices:
         if choice.name in taken:
@@ -202,7 +244,7 @@ def check_shapes(net: Supernet, task: Task) -> None:
     """
     ends = (net.space.smallest()[0], net.space.largest()[0])
     small, large = (tuple(t.shape for t in net.input_spec(arch).inputs) for arch in ends)
-    if small != large and isinstance(task.search, Samples):
+    if small != large and task.scores and isinstance(task.search, Samples):
         raise InputError(
             f"data {task.spec!r} are arrays of one shape, but the inputs of {net.name!r} go from "
             f"{_shapes(small)} to {_shapes(large)}; search one shape only (such as --freeze "

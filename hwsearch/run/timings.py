@@ -8,7 +8,7 @@ from hwsearch.errors import InputError
 from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.manifest import CONFIRM, Manifest
 from hwsearch.kit.results import KitFacts, check_complete, check_of_kit, read_results
-from hwsearch.run.evaluation import LATENCY, latency_measurement
+from hwsearch.run.evaluation import TILE, latency_measurement, ratio_measurement
 from hwsearch.tables import LatencyTable
 from hwsearch.trials import Measurement, Store
 
@@ -45,21 +45,20 @@ class Timings:
             f"{self.table.device} {digest(self.table.fingerprint)} kit={self.manifest.digest} "
             f"timings={self.facts.content[:12]}"
         )
+        timed = {key: self.facts.latency(key, self.where) for key in self.facts.latencies}
         measured = {
             key: latency_measurement(
                 key,
-                self.facts.latency(key, self.where),
+                latency,
                 context,
                 "confirm",
-                weights="a repeated tile in the same graph",  # what kits hold; times do not differ
+                weights=TILE,  # what kits hold
             )
-            for key in self.facts.latencies
+            for key, latency in timed.items()
         }
-        store.add_all(
-            each
-            for key, each in measured.items()
-            if store.find(key, LATENCY, context, "confirm") is None
-        )
+        ratios = [ratio_measurement(key, latency, context) for key, latency in timed.items()]
+        known = {each.identity for each in store.measurements(purpose="confirm")}
+        store.add_all(e for e in (*measured.values(), *ratios) if e.identity not in known)
         return measured
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,12 +20,14 @@ BoolArray = NDArray[np.bool_]
 class Surrogate(Protocol):
     """A regression model that says how sure it is; a second `fit` forgets the first."""
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows.
 
         Args:
             X: ``(n, n_features)``, n at least 1, finite, within about [0, 1].
             y: ``(n,)``, finite, in any unit.
+            noise: ``(n,)``, known standard deviations of the targets, in their unit; they are
+                added to the noise that is learnt. 0 by default.
 
         Raises:
             InputError: Shapes that do not match, no rows, or a number that is not finite.
@@ -39,6 +42,70 @@ class Surrogate(Protocol):
                 fit.
         """
         ...
+
+
+class Parametric(Surrogate, Protocol):
+    """A surrogate that is a set of arrays and keeps no row that it was fitted on."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all parameters by name.
+
+        Raises:
+            InputError: There was no fit.
+        """
+        ...
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the model that gave a state.
+
+        Raises:
+            InputError: An array is absent, has another shape, or holds what it cannot hold.
+        """
+        ...
+
+
+def check_features(features: ArrayLike, n_features: int) -> FloatArray:
+    """Return what is to be predicted as a float array (n, n_features), or raise InputError."""
+    rows = np.asarray(features, dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[1] != n_features:
+        raise InputError(
+            f"features of shape {rows.shape} cannot be predicted; "
+            f"(n, {n_features}) is what the model was fitted on"
+        )
+    return rows
+
+
+def take_array(state: Mapping[str, NDArray[Any]], name: str, n_axes: int) -> FloatArray:
+    """Return an array of a state as finite floats with so many axes, or raise InputError."""
+    if name not in state:
+        raise InputError(f"{name!r} is missing among {', '.join(map(repr, state)) or 'nothing'}")
+    array = state[name]
+    if array.dtype.kind not in "fiu" or array.ndim != n_axes or not np.isfinite(array).all():
+        raise InputError(
+            f"{name!r} is of type {array.dtype} and shape {array.shape}; it must hold finite "
+            f"numbers along {n_axes} axes"
+        )
+    return array.astype(np.float64)
+
+
+def check_noise(noise: ArrayLike | None, n: int) -> FloatArray:
+    """Return n known standard deviations of targets, 0 by default, or raise InputError."""
+    if noise is None:
+        return np.zeros(n)
+    deviations = np.asarray(noise, dtype=np.float64)
+    if deviations.shape != (n,):
+        raise InputError(
+            f"noise of shape {deviations.shape} does not fit {n} targets; give one standard "
+            "deviation for each"
+        )
+    wrong = ~(np.isfinite(deviations) & (deviations >= 0))
+    if wrong.any():
+        raise InputError(
+            f"noise {deviations[wrong][0]} of target {int(np.flatnonzero(wrong)[0])} is no "
+            "standard deviation; give finite numbers from 0 up"
+        )
+    return deviations
 
 
 def check_rows(features: ArrayLike, targets: ArrayLike) -> tuple[FloatArray, FloatArray]:

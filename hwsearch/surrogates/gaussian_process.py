@@ -9,7 +9,13 @@ from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 from scipy.optimize import minimize
 
 from hwsearch.errors import InputError
-from hwsearch.surrogates.base import BoolArray, FloatArray, check_rows
+from hwsearch.surrogates.base import (
+    BoolArray,
+    FloatArray,
+    check_features,
+    check_noise,
+    check_rows,
+)
 
 # Hyperparameters, as logarithms, for standardised targets: variance of the size term, of the
 # linear term and of the smooth term, length scale of the smooth term, variance of the noise.
@@ -39,16 +45,23 @@ class GaussianProcess:
     def __init__(self, steps: BoolArray | None = None) -> None:
         self.steps = steps
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows; see `Surrogate.fit`.
 
         Targets that are all equal are predicted everywhere, with a deviation of 1% of their size.
         """
-        return self.fit_from(X, y, _PRIOR_MEAN)
+        return self.fit_from(X, y, _PRIOR_MEAN, noise)
 
-    def fit_from(self, X: ArrayLike, y: ArrayLike, start: FloatArray) -> Self:  # noqa: N803
+    def fit_from(
+        self,
+        X: ArrayLike,  # noqa: N803
+        y: ArrayLike,
+        start: FloatArray,
+        noise: ArrayLike | None = None,
+    ) -> Self:
         """Do what `fit` does, starting from the ``hyperparameters_`` of a similar fit."""
         rows, values = check_rows(X, y)
+        known = check_noise(noise, len(values))
         self.rows_ = rows
         self.center_ = rows.mean(axis=0)
         self.mean_ = float(values.mean())
@@ -56,24 +69,20 @@ class GaussianProcess:
         self.constant_ = spread <= 1e-12 * max(abs(self.mean_), 1e-300)
         self.scale_ = 0.01 * (abs(self.mean_) or 1.0) if self.constant_ else spread
         targets = np.zeros(len(values)) if self.constant_ else (values - self.mean_) / spread
-        self._learn_hyperparameters(targets, start)
+        variances = (known / self.scale_) ** 2
+        self._learn_hyperparameters(targets, variances, start)
         size, linear, distance = self._grams(rows, rows)
         kernel = self._kernel(size, linear, distance)
-        kernel[np.diag_indices_from(kernel)] += np.exp(self.hyperparameters_[4])
+        kernel[np.diag_indices_from(kernel)] += np.exp(self.hyperparameters_[4]) + variances
         self.factor_ = cholesky(kernel, lower=True, check_finite=False)
         self.weights_ = cho_solve((self.factor_, True), targets, check_finite=False)
         return self
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation of the noiseless value; see `Surrogate.predict`."""
-        rows = np.asarray(X, dtype=np.float64)
         if not hasattr(self, "rows_"):
             raise InputError("this model has not been fitted; call fit first")
-        if rows.ndim != 2 or rows.shape[1] != self.rows_.shape[1]:
-            raise InputError(
-                f"features of shape {rows.shape} cannot be predicted; "
-                f"(n, {self.rows_.shape[1]}) is what the model was fitted on"
-            )
+        rows = check_features(X, self.rows_.shape[1])
         kernel = self._kernel(*self._grams(rows, self.rows_))
         mean: FloatArray = kernel @ self.weights_ * self.scale_ + self.mean_
         explained = solve_triangular(self.factor_, kernel.T, lower=True, check_finite=False)
@@ -81,12 +90,14 @@ class GaussianProcess:
         deviation: FloatArray = np.sqrt(np.maximum(variance, 1e-12)) * self.scale_
         return mean, deviation
 
-    def _learn_hyperparameters(self, targets: FloatArray, start: FloatArray) -> None:
+    def _learn_hyperparameters(
+        self, targets: FloatArray, variances: FloatArray, start: FloatArray
+    ) -> None:
         n_rows = min(len(targets), _MAX_LIKELIHOOD_ROWS)
         chosen = np.linspace(0, len(targets) - 1, n_rows).astype(int)
         rows = self.rows_[chosen]
         found = minimize(
-            _objective(*self._grams(rows, rows), targets[chosen]),
+            _objective(*self._grams(rows, rows), targets[chosen], variances[chosen]),
             start,
             jac=True,
             method="L-BFGS-B",
@@ -133,16 +144,22 @@ class GaussianProcess:
 
 
 def _objective(
-    size: FloatArray, linear: FloatArray, distance: FloatArray, targets: FloatArray
+    size: FloatArray,
+    linear: FloatArray,
+    distance: FloatArray,
+    targets: FloatArray,
+    known: FloatArray,
 ) -> Callable[[FloatArray], tuple[float, FloatArray]]:
-    """Negative log posterior of the hyperparameters, with its gradient."""
-    identity = np.eye(len(targets))
+    """Negative log posterior of the hyperparameters, with its gradient.
+
+    ``known`` are variances of the targets, added to the noise's.
+    """
 
     def evaluate(logs: FloatArray) -> tuple[float, FloatArray]:
         of_size, of_linear, of_smooth, length, noise = np.exp(logs)
         smooth = of_smooth * np.exp(distance / (-2.0 * length**2))
         kernel = of_size * size + of_linear * linear + smooth + _CONSTANT_VARIANCE
-        factor = cholesky(kernel + noise * identity, lower=True, check_finite=False)
+        factor = cholesky(kernel + np.diag(noise + known), lower=True, check_finite=False)
         weights = cho_solve((factor, True), targets, check_finite=False)
         lower, _ = lapack.dpotri(factor, lower=1)  # the inverse, without the half above
         inverse = lower + np.tril(lower, -1).T

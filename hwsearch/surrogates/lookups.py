@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.chains import ChainIndex, with_conditions
+from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.surrogates.base import FloatArray
-from hwsearch.surrogates.predictor import encode_steps, step_widths
+from hwsearch.surrogates.steps import encode_steps, step_widths
 
 # Below it a table stays in the processor's caches, and float32 holds every position exactly.
 _MAX_ENTRIES: Final = 4096
@@ -71,22 +72,28 @@ class LookupSum:
         return sums
 
 
-def step_terms(space: SearchSpace, weights: FloatArray) -> list[Term]:
+def step_terms(
+    space: SearchSpace, weights: FloatArray, whole: SearchSpace | None = None
+) -> list[Term]:
     """Return terms that add up to the weighted columns of `encode_steps`.
 
     Args:
         space: The search space.
         weights: (n_columns,) or (n_columns, n_outputs).
+        whole: The space that the columns are of, where ``space`` is a part of it.
     """
+    whole = space if whole is None else whole
     weights = weights.reshape(len(weights), -1)
     terms, first = [], 0
-    for column, width in enumerate(step_widths(space)):
-        columns = with_conditions(space, [column])
-        part = SearchSpace(space.choices[each] for each in columns)
-        shape = tuple(len(choice.options) for choice in part.choices)
-        every = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
-        encoded = encode_steps(part.from_indices(every))[:, -width:] if width else None
-        if encoded is not None:
+    for choice, width in zip(whole.choices, step_widths(whole), strict=True):
+        if choice.name in space.names and width:
+            columns = with_conditions(space, [space.names.index(choice.name)])
+            part = SearchSpace(space.choices[each] for each in columns)
+            shape = tuple(len(each.options) for each in part.choices)
+            every = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
+            position = whole.names.index(choice.name)
+            known = SearchSpace(whole.choices[each] for each in with_conditions(whole, [position]))
+            encoded = encode_steps(widened(part.from_indices(every), known))[:, -width:]
             values = encoded @ weights[first : first + width]
             terms.append(Term(columns, values.reshape(*shape, -1)))
         first += width

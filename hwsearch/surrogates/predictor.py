@@ -1,14 +1,22 @@
 """A surrogate for the architectures of one search space."""
 
-from typing import Self
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hwsearch.errors import InputError
-from hwsearch.space import Architectures, Choice, SearchSpace
-from hwsearch.surrogates.base import BoolArray, FloatArray, Surrogate
-from hwsearch.surrogates.saturating import SaturatingProcess
+from hwsearch.restriction import widened
+from hwsearch.space import Architectures, SearchSpace
+from hwsearch.surrogates.base import FloatArray, Parametric, Surrogate
+from hwsearch.surrogates.folder import read_folder, write_folder
+from hwsearch.surrogates.linear import LinearModel
+from hwsearch.surrogates.lookups import LookupSum, Term, step_terms
+from hwsearch.surrogates.named import GAUSSIAN_PROCESS, make_surrogate, parametric_class
+from hwsearch.surrogates.steps import encode_steps, step_columns
 
 
 class Predictor:
@@ -16,21 +24,32 @@ class Predictor:
 
     Args:
         space: The search space that all architectures come from.
+        surrogate: Name of the model: ``"gaussian-process"`` or ``"linear"``.
+
+    Attributes:
+        facts: What is known of it besides, as its card says; empty where it was fitted here.
+
+    Raises:
+        InputError: No surrogate has that name.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, surrogate: str = GAUSSIAN_PROCESS) -> None:
         self.space = space
-        self._surrogate: Surrogate = SaturatingProcess(step_columns(space))
+        self.facts: dict[str, Any] = {}
+        self._learnt_on = space  # of which ``space`` may be a part
+        self._name = surrogate
+        self._surrogate: Surrogate = make_surrogate(surrogate, step_columns(space))
 
-    def fit(self, archs: Architectures, values: ArrayLike) -> Self:
-        """Learn the values of n architectures.
+    def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
+        """Learn the values of n architectures; forgets what was learnt before.
 
         Args:
             archs: n of them, at least 1; repeated ones count as repeated measurements.
             values: ``(n,)``, finite, in any unit and direction.
+            noise: ``(n,)``, known standard deviations of the values, in their unit; 0 by default.
 
         Raises:
-            InputError: Architectures of another space, lengths that differ, or a value that is
+            InputError: Architectures of another space, lengths that differ, or a number that is
                 not finite.
         """
         if np.shape(values) != (len(archs),):
@@ -39,52 +58,125 @@ class Predictor:
                 "give one number for each"
             )
         self.space.check_own(archs)
-        self._surrogate.fit(encode_steps(archs), values)
+        self.__dict__.pop("_sums", None)
+        self.__dict__.pop("_first_sum", None)
+        self._learnt_on = self.space
+        self._surrogate = make_surrogate(self._name, step_columns(self.space))
+        self._surrogate.fit(encode_steps(archs), values, noise)
         return self
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation, each ``(len(archs),)``, in the unit of the values.
 
-        The deviation is that of the true value, without the noise of a measurement.
+        The deviation is that of the true value, without the known noise of a measurement.
 
         Raises:
             InputError: Architectures of another space, or nothing was fitted.
         """
         self.space.check_own(archs)
-        return self._surrogate.predict(encode_steps(archs))
+        if isinstance(self._surrogate, LinearModel):
+            return self._surrogate.from_sums(self._sums(archs))
+        return self._surrogate.predict(self._encoded(archs))
+
+    def predict_mean(self, archs: Architectures) -> FloatArray:
+        """Return the means alone, which takes a fraction of the time.
+
+        Raises:
+            InputError: As for `predict`.
+        """
+        self.space.check_own(archs)
+        if isinstance(self._surrogate, LinearModel):
+            return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
+        return self._surrogate.predict(self._encoded(archs))[0]
+
+    def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write a card and the parameters, which hold no row that it was fitted on, to a folder.
+
+        Args:
+            folder: It is made, or replaced.
+            facts: JSON-ready values that go on the card; `facts` by default.
+
+        Raises:
+            InputError: Its surrogate keeps the rows and cannot be saved, or nothing was fitted.
+        """
+        parametric_class(self._name)
+        write_folder(
+            Path(folder),
+            surrogate=self._name,
+            space=self._learnt_on,
+            state=cast(Parametric, self._surrogate).state(),
+            facts=self.facts if facts is None else facts,
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Predictor":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: There is no such folder, or something in it is not as `save` writes it.
+        """
+        saved = read_folder(Path(folder))
+        predictor = cls(saved.space, saved.surrogate)
+        try:
+            predictor._surrogate = parametric_class(saved.surrogate).from_state(saved.state)
+            predictor._surrogate.predict(encode_steps(saved.space.smallest()))
+        except InputError as error:
+            raise InputError(f"predictor {str(folder)!r} is damaged: {error}") from error
+        predictor.facts = dict(saved.facts)
+        return predictor
+
+    def within(self, space: SearchSpace) -> "Predictor":
+        """Return the same predictor for a part of its space, such as `SearchSpace.restrict` gives.
+
+        Raises:
+            InputError: It is no part of it; the text says where they differ first.
+        """
+        if (difference := _difference(space, self._learnt_on)) is not None:
+            raise InputError(difference)
+        other = Predictor(space, self._name)
+        other._learnt_on = self._learnt_on
+        other._surrogate = self._surrogate
+        other.facts = self.facts
+        return other
+
+    def _encoded(self, archs: Architectures) -> FloatArray:
+        same = self._learnt_on is self.space
+        return encode_steps(archs if same else widened(archs, self._learnt_on))
+
+    @cached_property
+    def _sums(self) -> LookupSum:
+        return self._lookups(slice(None))
+
+    @cached_property
+    def _first_sum(self) -> LookupSum:
+        return self._lookups(slice(1))
+
+    def _lookups(self, outputs: slice) -> LookupSum:
+        columns = cast(LinearModel, self._surrogate).columns_[:, outputs]
+        terms = step_terms(self.space, columns[1:], self._learnt_on)
+        return LookupSum(self.space, [*terms, Term((), columns[0])])
 
 
-def encode_steps(archs: Architectures) -> FloatArray:
-    """Encode architectures as 0/1 columns that count steps; inactive choices are all zeros.
-
-    An ordered choice has one column per option after the first, 1 where the option is that one or
-    a later one, so that every step up has a gain of its own; before them, where the choice has a
-    condition, one that says whether it is active. An unordered choice is one-hot.
-
-    Returns:
-        ``(len(archs), n_columns)``.
-    """
-    columns = []
-    for position, choice in enumerate(archs.space.choices):
-        index = np.where(archs.active[:, position], archs.indices[:, position], -1)[:, np.newaxis]
-        if choice.ordered:
-            columns.append(index >= np.arange(_first_step(choice), len(choice.options)))
-        else:
-            columns.append(index == np.arange(len(choice.options)))
-    encoded: FloatArray = np.concatenate(columns, axis=1, dtype=np.float64)
-    return encoded
-
-
-def step_columns(space: SearchSpace) -> BoolArray:
-    """Mark the columns of `encode_steps` that count a step up of an ordered choice."""
-    widths = zip(step_widths(space), space.choices, strict=True)
-    return np.concatenate([np.full(width, choice.ordered) for width, choice in widths])
-
-
-def step_widths(space: SearchSpace) -> list[int]:
-    """Number of columns of `encode_steps` that every choice has, in their order."""
-    return [len(c.options) - (_first_step(c) if c.ordered else 0) for c in space.choices]
-
-
-def _first_step(choice: Choice) -> int:
-    return 1 if choice.active is None else 0
+def _difference(part: SearchSpace, space: SearchSpace) -> str | None:
+    """Say why a space is no part of another one; None where it is."""
+    known = {choice.name: choice for choice in space.choices}
+    for choice in part.choices:
+        if choice.name not in known:
+            return f"it knows no choice {choice.name!r}"
+        unseen = [option for option in choice.options if option not in known[choice.name].options]
+        if unseen:
+            options = ", ".join(map(repr, known[choice.name].options))
+            return (
+                f"it knows choice {choice.name!r} at {options} only, not at {unseen[0]!r}; leave "
+                f"that out, such as by --only '{choice.name} in "
+                f"{','.join(map(str, known[choice.name].options))}'"
+            )
+    left = space.restrict({choice.name: choice.options for choice in part.choices})
+    given = {choice.name: choice for choice in part.restrict({}).choices}
+    for choice in left.choices:
+        if given.get(choice.name) != choice:
+            return (
+                f"it was fitted with choice {choice.name!r} {choice.options!r}, active "
+                f"{choice.condition}, and this space has {given.get(choice.name) or 'none'}"
+            )
+    return None

@@ -4,31 +4,30 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import cho_solve, cholesky
-from scipy.optimize import minimize
 
 from hwsearch.errors import InputError
 from hwsearch.space import Architectures, SearchSpace
-from hwsearch.surrogates.base import FloatArray, check_rows
-from hwsearch.surrogates.predictor import encode_steps
+from hwsearch.surrogates.base import FloatArray, check_noise, check_rows
+from hwsearch.surrogates.grouped import Prior, fit_groups
+from hwsearch.surrogates.steps import encode_steps
 
 # Standard deviations, as natural logarithms of numbers: of the factor that all share, of what size
 # adds to it, of what all choices together add, and of the noise.
-_PRIOR_MEAN: Final = np.log([0.1, 0.03, 0.02, 0.01])
-_PRIOR_DEVIATION: Final = np.array([1.0, 1.0, 1.0, 1.0])
-_BOUNDS: Final = [(-9.0, 3.0), (-9.0, 3.0), (-9.0, 3.0), (-9.0, 1.0)]
+_PRIOR: Final = Prior(
+    groups=(slice(0, 1), slice(1, 2), slice(2, None)),
+    logs=np.log([0.1, 0.03, 0.02, 0.01]),
+    deviations=np.ones(4),
+    bounds=[(-9.0, 3.0), (-9.0, 3.0), (-9.0, 3.0), (-9.0, 1.0)],
+)
 _CHUNK: Final = 8192
-# The likelihood costs the cube of the rows, and so many of them settle four numbers.
-_MAX_LIKELIHOOD_ROWS: Final = 128
 
 
 class RatioModel:
     """Bayesian linear regression of the log ratio of positive values to an approximation.
 
     Features are a constant, the logarithm of the approximation, and the masked steps of the
-    encoding, each group with a variance of its own. The variances and the noise's maximise the
-    marginal likelihood times a weak log-normal prior, by L-BFGS with a fixed start; with few rows
-    they stay near the prior, and the model near the approximation. Deterministic.
+    encoding, each group with a variance of its own; see `fit_groups`. With few rows the variances
+    stay near their prior, and the model near the approximation. Deterministic.
 
     Args:
         space: The search space that all architectures come from.
@@ -43,13 +42,20 @@ class RatioModel:
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
 
-    def fit(self, archs: Architectures, values: ArrayLike, approximation: ArrayLike) -> Self:
+    def fit(
+        self,
+        archs: Architectures,
+        values: ArrayLike,
+        approximation: ArrayLike,
+        noise: ArrayLike | None = None,
+    ) -> Self:
         """Learn from n architectures.
 
         Args:
             archs: n of them, at least 1.
             values: (n,), positive.
             approximation: (n,), positive, in the same unit or another.
+            noise: (n,) known standard deviations of the values, in their unit; 0 by default.
 
         Raises:
             InputError: Architectures of another space, lengths that differ, or a number that is
@@ -57,20 +63,14 @@ class RatioModel:
         """
         self.space.check_own(archs)
         logs = np.log(check_positive("approximation", approximation, len(archs)))
-        targets = np.log(check_positive("value", values, len(archs))) - logs
-        features, targets = check_rows(self._features(archs, logs), targets)
+        positive = check_positive("value", values, len(archs))
+        features, targets = check_rows(self._features(archs, logs), np.log(positive) - logs)
         self.centres_ = np.append(0.0, features[:, 1:].mean(axis=0))
-        features -= self.centres_
-        variances = self._variances(features, targets)
-        self.noise_ = float(np.sqrt(variances[-1]))
-        prior = np.empty(features.shape[1])
-        for group, variance in zip(self._groups(features), variances[:-1], strict=True):
-            prior[group] = variance
-        scaled = features * prior
-        kernel = scaled @ features.T + variances[-1] * np.eye(len(targets))
-        factor = (cholesky(kernel, lower=True), True)
-        self.weights_: FloatArray = scaled.T @ cho_solve(factor, targets)
-        self.covariance_: FloatArray = np.diag(prior) - scaled.T @ cho_solve(factor, scaled)
+        known = check_noise(noise, len(archs)) / positive
+        fitted = fit_groups(features - self.centres_, targets, known, _PRIOR)
+        self.weights_ = fitted.weights
+        self.covariance_ = fitted.covariance
+        self.noise_ = fitted.unexplained
         return self
 
     def predict(
@@ -116,29 +116,10 @@ class RatioModel:
         if not hasattr(self, "weights_"):
             raise InputError("this model has not been fitted; call fit first")
 
-    def _variances(self, features: FloatArray, targets: FloatArray) -> FloatArray:
-        """The most likely variances of the groups and of the noise."""
-        n_rows = min(len(targets), _MAX_LIKELIHOOD_ROWS)
-        chosen = np.linspace(0, len(targets) - 1, n_rows).astype(int)
-        rows = features[chosen]
-        grams = [rows[:, group] @ rows[:, group].T for group in self._groups(features)]
-        found = minimize(
-            _negative_log_posterior,
-            _PRIOR_MEAN,
-            args=(grams, targets[chosen]),
-            method="L-BFGS-B",
-            bounds=_BOUNDS,
-        )
-        variances: FloatArray = np.exp(2.0 * found.x)
-        return variances
-
     def _features(self, archs: Architectures, logs: FloatArray) -> FloatArray:
         steps = encode_steps(archs) * step_scale(self.space)
         features: FloatArray = np.column_stack([np.ones(len(archs)), logs, steps])
         return features
-
-    def _groups(self, features: FloatArray) -> tuple[slice, slice, slice]:
-        return slice(0, 1), slice(1, 2), slice(2, features.shape[1])
 
 
 def step_scale(space: SearchSpace) -> float:
@@ -160,17 +141,3 @@ def check_positive(what: str, given: ArrayLike, n: int) -> FloatArray:
             "positive number; leave out what could not be measured"
         )
     return array
-
-
-def _negative_log_posterior(
-    logs: FloatArray, grams: list[FloatArray], targets: FloatArray
-) -> float:
-    variances = np.exp(2.0 * logs)
-    kernel = variances[-1] * np.eye(len(targets))
-    for variance, gram in zip(variances[:-1], grams, strict=True):
-        kernel += variance * gram
-    factor = cholesky(kernel, lower=True, check_finite=False)
-    weights = cho_solve((factor, True), targets, check_finite=False)
-    off = (logs - _PRIOR_MEAN) / _PRIOR_DEVIATION
-    value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum() + 0.5 * off @ off
-    return float(value)

@@ -6,14 +6,14 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hwsearch.surrogates.base import BoolArray, FloatArray, check_rows
+from hwsearch.surrogates.base import BoolArray, FloatArray, check_noise, check_rows
 from hwsearch.surrogates.gaussian_process import GaussianProcess
 
 _MARGINS: Final = (0.25, 1.0)  # of the limit beyond the outermost target, in ranges of targets
 
 
 @dataclass(frozen=True, slots=True)
-class _Scale:
+class Scale:
     """The targets as they are (side 0), or the log of their distance from a limit.
 
     Side 1 is a ceiling that gains shrink toward, as accuracy has; side -1 a floor.
@@ -24,12 +24,18 @@ class _Scale:
     span: float = 1.0
 
     def forward(self, y: FloatArray) -> FloatArray:
+        """Return targets on this scale."""
         if not self.side:
             return y
         scaled: FloatArray = -self.side * np.log(self.side * (self.limit - y) / self.span)
         return scaled
 
+    def forward_deviation(self, y: FloatArray, deviation: FloatArray) -> FloatArray:
+        """What a small deviation of ``y`` is on this scale."""
+        return deviation / np.abs(self.limit - y) if self.side else deviation
+
     def backward(self, mean: FloatArray, deviation: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return mean and deviation, both of this scale, in the unit of the targets."""
         if not self.side:
             return mean, deviation
         distance = self.span * np.exp(np.clip(-self.side * mean, -30.0, 30.0))
@@ -57,17 +63,20 @@ class SaturatingProcess:
     def __init__(self, steps: BoolArray | None = None) -> None:
         self.steps = steps
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows; see `Surrogate.fit`."""
         rows, values = check_rows(X, y)
-        self.scale_ = _Scale()
-        self.process_ = GaussianProcess(self.steps).fit(rows, values)
+        known = check_noise(noise, len(values))
+        self.scale_ = Scale()
+        self.process_ = GaussianProcess(self.steps).fit(rows, values, known)
         if self.process_.constant_:
             return self
         start = self.process_.hyperparameters_
         best = self.process_.log_likelihood_
-        for scale in _scales(values):
-            process = GaussianProcess(self.steps).fit_from(rows, scale.forward(values), start)
+        for scale in likely_scales(values):
+            deviations = scale.forward_deviation(values, known)
+            process = GaussianProcess(self.steps)
+            process.fit_from(rows, scale.forward(values), start, deviations)
             # The likelihood is that of a part of the rows where there are many.
             share = process.n_likelihood_rows_ / len(values)
             likelihood = process.log_likelihood_ + share * scale.log_slope(values)
@@ -78,13 +87,14 @@ class SaturatingProcess:
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation of the noiseless value; see `Surrogate.predict`."""
         process = getattr(self, "process_", GaussianProcess(self.steps))
-        scale = getattr(self, "scale_", _Scale())
+        scale = getattr(self, "scale_", Scale())
         return scale.backward(*process.predict(X))
 
 
-def _scales(values: FloatArray) -> list[_Scale]:
+def likely_scales(values: FloatArray) -> list[Scale]:
+    """Ceilings and floors to try beside the plain scale, for values that are not all equal."""
     low, high = float(values.min()), float(values.max())
     span = high - low
-    ceilings = [_Scale(1, high + margin * span, span) for margin in _MARGINS]
-    floors = [_Scale(-1, low - margin * span, span) for margin in _MARGINS]
+    ceilings = [Scale(1, high + margin * span, span) for margin in _MARGINS]
+    floors = [Scale(-1, low - margin * span, span) for margin in _MARGINS]
     return ceilings + floors

@@ -80,6 +80,22 @@ class StoreContract:
         assert store.trials() == []
         store.propose([arch("a")], round=0, origin="sample")
 
+    def test_forecasts_come_back_exactly(self, store):
+        forecast = {"top1": (81.25, 1 / 3), "latency": (0.1 + 0.2, 0.0)}
+        forecasts = {"a": forecast, "x": {"top1": (1.0, 1.0)}}
+        proposed = store.propose([arch("a"), arch("b")], 0, "search", forecasts)
+        assert store.trials() == proposed
+        assert [trial.forecast for trial in store.trials()] == [forecast, {}]
+        store.start("a")
+        store.finish("a")
+        assert store.trial("a").forecast == forecast
+
+    @pytest.mark.parametrize("bad", [(float("nan"), 1.0), (1.0, float("inf")), (1.0, -1.0)])
+    def test_a_forecast_that_is_none_is_refused_by_name(self, store, bad):
+        with pytest.raises(InputError, match="forecast of top1 of b refused"):
+            store.propose([arch("a"), arch("b")], 0, "search", {"b": {"top1": bad}})
+        assert store.trials() == []
+
     def test_states(self, store):
         store.propose([arch(key) for key in "abcd"], round=0, origin="sample")
         for key in "abc":

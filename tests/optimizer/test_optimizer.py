@@ -8,7 +8,7 @@ import pytest
 
 from hwsearch.errors import InputError
 from hwsearch.objectives import Estimate, Objective
-from hwsearch.optimizer import TACTICS, Optimizer
+from hwsearch.optimizer import Optimizer, tactic_names
 from hwsearch.space import Architectures
 from tests.optimizer.problems import Tabular, elastic_space, flat_space
 
@@ -33,7 +33,7 @@ def ids(batches):
     return [batch.ids for batch in batches]
 
 
-@pytest.mark.parametrize("tactic", TACTICS)
+@pytest.mark.parametrize("tactic", tactic_names())
 class TestEveryTactic:
     def optimizer(self, table=SMALL, seed=3, **more):
         return Optimizer(table.space, table.objectives(), seed=seed, **more)
@@ -67,11 +67,47 @@ class TestEveryTactic:
     def test_asks_again_while_results_are_pending(self, tactic):
         optimizer = self.optimizer(tactic=tactic)
         run(optimizer, SMALL, 3)
-        first, second = optimizer.ask(), optimizer.ask()
+        first, second = optimizer.ask(4), optimizer.ask(4)
         assert len(Architectures.concatenate([first, second]).unique()) == 8
         optimizer.tell(second, SMALL.evaluate(second))
         optimizer.tell(first[::-1], SMALL.evaluate(first[::-1]))
-        assert len(optimizer.ask()) == 4
+        assert len(optimizer.ask(4)) == 4
+
+
+class TestForecasts:
+    def test_are_of_what_surrogates_chose_and_of_measured_objectives(self):
+        optimizer = Optimizer(SMALL.space, SMALL.objectives(), seed=3)
+        first, second, third = run(optimizer, SMALL, 3)
+        assert set(optimizer.forecasts) == set(third.ids)
+        measured = [o.name for o in optimizer.objectives if o.exact is None]
+        for forecast in optimizer.forecasts.values():
+            assert list(forecast) == measured
+        assert len({*first.ids, *second.ids}) == 8
+
+    def test_are_what_was_known_when_it_was_asked_for(self):
+        from hwsearch.optimizer.posterior import Posterior
+
+        optimizer = Optimizer(SMALL.space, SMALL.objectives(), seed=3)
+        run(optimizer, SMALL, 2)
+        told = Posterior(optimizer.history)
+        archs = optimizer.ask()
+        expected = told.forecast(archs)
+        before = dict(optimizer.forecasts)
+        optimizer.tell(archs, SMALL.evaluate(archs))
+        optimizer.ask()
+        column = [o.exact is None for o in optimizer.objectives].index(True)
+        name = optimizer.objectives[column].name
+        for row, key in enumerate(archs.ids):
+            assert optimizer.forecasts[key] == before[key]
+            found = optimizer.forecasts[key][name]
+            assert found[0] == pytest.approx(expected.mean[row, column], rel=1e-9)
+            assert found[1] == pytest.approx(expected.deviation[row, column], rel=1e-6)
+
+    @pytest.mark.parametrize("tactic", ["random", "nsga2"])
+    def test_a_tactic_without_surrogates_has_none(self, tactic):
+        optimizer = Optimizer(SMALL.space, SMALL.objectives(), tactic=tactic)
+        run(optimizer, SMALL, 4)
+        assert optimizer.forecasts == {}
 
 
 def test_same_proposals_in_another_process():

@@ -143,3 +143,67 @@ class TestSelectKeys:
     def test_an_empty_selection_says_what_there_is(self, members):
         with pytest.raises(InputError, match="latency goes from 1 to 5"):
             select_keys(members, BOTH, "latency <= 0.5")
+
+
+class TestSelectSurely:
+    @pytest.fixture
+    def members(self):
+        return front(
+            key=["aa", "bb", "cc"],
+            top1=[60.0, 88.0, 90.0],
+            latency=[1.0, 1.5, 5.0],
+            macs=[1e6, 2e6, 3e6],
+            subnet=["subnets/aa", "subnets/bb", "subnets/cc"],
+        )
+
+    def select(self, members, text, objectives=BOTH):
+        self.asked = []
+
+        def chances(constraint):
+            self.asked.append(constraint)
+            return np.array([0.999, 0.96, 0.91])[-len(members) :]
+
+        return select_keys(members, objectives, text, chances)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("latency <= 12 @ 90%", "cc"),
+            ("latency <= 12 @ 95%", "bb"),
+            ("latency <= 12 @ 96%", "bb"),
+            ("latency<=12@99.5 %", "aa"),
+        ],
+    )
+    def test_takes_the_best_that_is_sure(self, members, text, expected):
+        assert self.select(members, text) == [expected]
+        assert self.asked == constraints("latency <= 12")
+
+    def test_the_best_is_that_of_the_first_objective(self, members):
+        assert self.select(members, "top1 >= 50 @ 90%", (LATENCY, TOP1)) == ["aa"]
+
+    def test_where_nothing_is_so_sure_it_says_what_is_reached(self, members):
+        members = members[1:].reset_index(drop=True)
+        with pytest.raises(InputError) as caught:
+            self.select(members, "latency <= 12 @ 97%")
+        assert str(caught.value) == (
+            "no member of the front is 97% sure to satisfy 'latency <= 12'; the surest is bb "
+            "with 96%"
+        )
+
+    @pytest.mark.parametrize(
+        "level", ["0%", "100%", "101%", "-5%", "often", "0.95", "95", "", "%"]
+    )
+    def test_a_level_that_is_none_is_refused(self, members, level):
+        with pytest.raises(InputError, match="above 0% and below 100%, as in 'latency <= 12 @"):
+            self.select(members, f"latency <= 12 @ {level}")
+        assert not self.asked
+
+    def test_the_constraint_is_read_as_without(self, members):
+        with pytest.raises(InputError, match="Did you mean 'latency'"):
+            self.select(members, "latncy <= 2 @ 95%")
+        with pytest.raises(InputError, match="NAME OPERATOR NUMBER"):
+            self.select(members, "latency <= fast @ 95%")
+
+    def test_a_table_alone_does_not_know(self, members):
+        with pytest.raises(InputError, match=r"'latency <= 12' holds is only known of a run"):
+            select_keys(members, BOTH, "latency <= 12 @ 95%")

@@ -157,6 +157,13 @@ def test_every_proposal_is_stored_once_before_it_is_measured(unbroken, tactic):
     assert len({trial.key for trial in trials}) == BUDGET
 
 
+def test_what_was_predicted_is_stored_with_the_proposal(unbroken):
+    trials = unbroken["hwsearch"].trials()
+    assert [bool(trial.forecast) for trial in trials] == [False] * 8 + [True] * 6
+    assert {tuple(trial.forecast) for trial in trials[8:]} == {QUANTITIES}
+    assert not any(trial.forecast for trial in unbroken["nsga2"].trials())
+
+
 def test_failures_are_recorded_and_the_search_goes_on(unbroken):
     failed = unbroken["random"].trials(TrialState.FAILED)
     assert failed

@@ -4,7 +4,7 @@ import pytest
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import InputError
 from hwsearch.surrogates.lookups import LookupSum, Term, block_terms, step_terms
-from hwsearch.surrogates.predictor import encode_steps
+from hwsearch.surrogates.steps import encode_steps
 from tests.chained import SPACE, blocks
 
 

@@ -7,10 +7,11 @@ from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.surrogates import GaussianProcess, Predictor, SaturatingProcess
 from hwsearch.surrogates.gaussian_process import _objective
-from hwsearch.surrogates.predictor import encode_steps, step_columns
+from hwsearch.surrogates.linear import LinearModel
+from hwsearch.surrogates.steps import encode_steps, step_columns
 from tests.optimizer.problems import Tabular, elastic_space, flat_space, operator_space
 
-SURROGATES = [GaussianProcess, SaturatingProcess]
+SURROGATES = [GaussianProcess, SaturatingProcess, LinearModel]
 
 
 def rows(n, n_features=6, seed=0):
@@ -93,7 +94,8 @@ class TestEverySurrogate:
 def test_gradient_of_the_marginal_likelihood():
     x, y = rows(15), np.random.default_rng(1).normal(size=15)
     model = GaussianProcess(np.arange(6) < 3).fit(x, y)
-    evaluate = _objective(*model._grams(x, x), y)
+    known = np.linspace(0.0, 0.2, 15)
+    evaluate = _objective(*model._grams(x, x), y, known)
     for logs in np.random.default_rng(2).normal(-1.0, 0.7, (5, 5)):
         gradient = np.linalg.norm(evaluate(logs)[1])
         error = check_grad(lambda z: evaluate(z)[0], lambda z: evaluate(z)[1], logs)

@@ -1,0 +1,162 @@
+"""A strong baseline under a hard limit: gains and costs that add up, solved exactly.
+
+What LANA (Molchanov et al., 2022) and Puzzle (Bercovich et al., 2024) do: a gain for each option,
+a cost for each option and for each combination of two that share a width, and an integer
+programme over them.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from hwsearch.objectives import FloatArray
+from hwsearch.optimizer.history import History
+from hwsearch.optimizer.programme import Bound, Programme
+from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, by_chance, first_sample
+from hwsearch.optimizer.terms import (
+    Additive,
+    Function,
+    interacting_pairs,
+    of_function,
+    of_values,
+)
+from hwsearch.space import Architectures
+
+_MAX_TIGHTENED: Final = 5
+
+
+def by_additive(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
+    """Evaluate a first sample graded by size, then what an additive model has as its best.
+
+    Where a constraint is on another objective than the first, that is the best first objective
+    within the constraints; elsewhere it is the best within levels of the other objectives, which
+    sweep the front. The first of a batch goes by the most likely gains, the others by gains drawn
+    from their posterior (Thompson sampling): a batch of next best solutions would be of one kind.
+    """
+    first = first_sample(history, seed)[:n]
+    if len(first):
+        return first
+    if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
+        return by_chance(history, n, seed, rng)
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(1, user_api="blas"):
+        return _Solver(history).batch(n, rng)
+
+
+class _Solver:
+    """The objectives of a history as additive models, and the batches that are best by them."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        columns = range(len(history.objectives))
+        functions = {c: f for c in columns if (f := self._function(c)) is not None}
+        pairs = [pair for f in functions.values() for pair in interacting_pairs(f, history.space)]
+        self._programme = Programme(history.space, list(dict.fromkeys(pairs)))
+        self._fitted = {c: of_function(f, self._programme) for c, f in functions.items()}
+        self._models = [self._model(column) for column in columns]
+        self._signs = [1.0 if o.direction == "min" else -1.0 for o in history.objectives]
+        self._others = {
+            column
+            for column, objective in enumerate(history.objectives)
+            if column and any(c.objective == objective.name for c in history.constraints)
+        }
+
+    def batch(self, n: int, rng: np.random.Generator) -> Architectures:
+        found = self._history.space.sample(0, 0)
+        for place in range(n):
+            first = self._models[0]
+            weights = self._signs[0] * (first.draw(rng) if place else first.weights)
+            levels = [] if self._others else self._levels((place + rng.random()) / n)
+            best = self._best(weights, levels, found)
+            if best is not None:
+                found = Architectures.concatenate([found, best])
+        return found
+
+    def _best(
+        self, weights: FloatArray, levels: Sequence[Bound], found: Architectures
+    ) -> Architectures | None:
+        """The best within constraints and levels; else within constraints; else the closest.
+
+        Where an exact objective misses a constraint that its model keeps, that bound is
+        tightened by as much, and the search repeated.
+        """
+        without = Architectures.concatenate([self._history.asked, found])
+        slack = np.zeros(len(self._history.constraints))
+        best = None
+        for _ in range(_MAX_TIGHTENED):
+            bounds = self._constraints(slack)
+            best = self._programme.minimise(weights, [*bounds, *levels], without)
+            if best is None and levels:
+                best = self._programme.minimise(weights, bounds, without)
+            if best is None:
+                toward = [bound.weights / (abs(bound.limit) or 1.0) for bound in bounds]
+                return self._programme.minimise(np.sum(toward, axis=0), [], without)
+            missed = self._missed(best)
+            if not missed.any():
+                break
+            slack += missed
+        return best
+
+    def _constraints(self, slack: FloatArray) -> list[Bound]:
+        names = [objective.name for objective in self._history.objectives]
+        bounds = []
+        for constraint, less in zip(self._history.constraints, slack, strict=True):
+            model = self._models[names.index(constraint.objective)]
+            sign = 1.0 if constraint.is_upper else -1.0
+            limit = sign * (constraint.bound - model.constant) - less
+            bounds.append(Bound(sign * model.weights, limit))
+        return bounds
+
+    def _missed(self, arch: Architectures) -> FloatArray:
+        """By how much one architecture misses each constraint on an exact objective."""
+        exact = dict(
+            zip(
+                (objective.name for objective in self._history.objectives),
+                self._history.exact(arch)[0],
+                strict=True,
+            )
+        )
+        missed = [float(c.violation(exact[c.objective])) for c in self._history.constraints]
+        return np.where(np.isfinite(missed), missed, 0.0)
+
+    def _levels(self, position: float) -> list[Bound]:
+        """Levels of all but the first objective, at a position from 0 to 1 along the front.
+
+        They lie between two members that are neighbours in the second objective, whose range the
+        positions cover evenly.
+        """
+        front = self._history.losses[self._history.front][:, 1:]
+        if not front.size:
+            return []
+        front = front[np.argsort(front[:, 0], kind="stable")]
+        at = front[0, 0] + position * (front[-1, 0] - front[0, 0])
+        levels = [np.interp(at, front[:, 0], column) for column in front.T]
+        return [
+            Bound(sign * model.weights, level - sign * model.constant)
+            for sign, model, level in zip(self._signs[1:], self._models[1:], levels, strict=True)
+        ]
+
+    def _function(self, column: int) -> Function | None:
+        """What computes an objective, exactly or roughly; None where it has to be learnt."""
+        objective, trust = self._history.objectives[column], self._history.trusts.get(column)
+        if trust is None or trust.given_up:
+            return objective.exact
+        return objective.approximation
+
+    def _model(self, column: int) -> Additive:
+        """A fitted function, as a multiple of it where it is rough, or what was learnt."""
+        history, known = self._history, self._history.succeeded
+        archs, values = history.told[known], history.values[known, column]
+        fitted = self._fitted.get(column)
+        if fitted is None:
+            return of_values(archs, values, self._programme)
+        if history.objectives[column].exact is not None:
+            return fitted
+        rough = fitted.constant + self._programme.terms(archs) @ fitted.weights
+        ratio = float(np.median(values / rough))
+        return Additive(constant=ratio * fitted.constant, weights=ratio * fitted.weights)
+
+
+TACTIC: Final = Tactic(propose=by_additive, approximates=True)

@@ -1,0 +1,147 @@
+"""What values could have been: scores on other images, latencies in other rounds.
+
+The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993): what was observed
+stands for what could have been, so that resampling it shows how far a value may be from the truth.
+A draw resamples images, or rounds, for all architectures at once: what is hard for all of them, or
+slows all of them, moves all of them together, and their differences are surer than their values.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.devices.intervals import N_DRAWS, median_draws
+from hwsearch.evaluate.score import Z95
+from hwsearch.objectives import BoolArray, Constraint, FloatArray, Objective, satisfied, to_losses
+from hwsearch.trials import Measurement
+
+_IMAGES, _ROUNDS, _INTERVALS = 1, 2, 3  # what the seed is joined with: each draws for itself
+_AT_ONCE: Final = 100  # draws; counts for every image of all 2000 would fill memory
+
+
+def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
+    """Draw the scores of architectures anew, on images resampled for all of them together.
+
+    Images on which all of them fare alike are interchangeable: how often each kind comes is drawn,
+    and not every image.
+
+    Args:
+        scores: n measurements on the same samples, with the outcome of each one.
+        seed: The same seed resamples the same images.
+
+    Returns:
+        ``(2000, n)``, in the unit of the scores.
+    """
+    outcomes = np.array([np.asarray(score.samples, np.float64) for score in scores])
+    kinds, counts = np.unique(outcomes, axis=1, return_counts=True)
+    n_images, rng = outcomes.shape[1], np.random.default_rng((seed, _IMAGES))
+    parts = [
+        rng.multinomial(n_images, counts / n_images, size=_AT_ONCE) @ kinds.T
+        for _ in range(N_DRAWS // _AT_ONCE)
+    ]
+    means = outcomes.mean(axis=1)
+    scales = np.array([score.value for score in scores]) / np.where(means == 0.0, 1.0, means)
+    draws: FloatArray = np.concatenate(parts) / n_images * scales
+    return draws
+
+
+def latency_draws(
+    latencies: Sequence[Measurement], ratios: Mapping[str, Measurement], seed: int
+) -> FloatArray:
+    """Draw latencies anew, on rounds resampled for all of those that were timed together.
+
+    Rounds come in blocks, as for a latency's own interval. The anchor's baseline, which turns
+    ratios into milliseconds, is drawn from its interval and is one for all. Where no ratios are
+    kept (stores of the first version), each is drawn from its interval, independently.
+
+    Args:
+        latencies: n measurements, confirmed.
+        ratios: Key -> the ratio to the anchor in every round; see `ratio_measurement`.
+        seed: The same seed resamples the same rounds.
+
+    Returns:
+        ``(2000, n)``, in ms.
+    """
+    rng = np.random.default_rng((seed, _ROUNDS))
+    draws = np.empty((N_DRAWS, len(latencies)))
+    jobs: dict[tuple[float, int], list[int]] = {}
+    for place, latency in enumerate(latencies):
+        if latency.key not in ratios:
+            jobs[0.0, place] = [place]
+            continue
+        # The anchor's median time is that of one job, and of no other.
+        told = latency.details["anchor_ms"], latency.details["rounds"]
+        jobs.setdefault(told, []).append(place)
+    for _, places in sorted(jobs.items()):
+        members = [latencies[place] for place in places]
+        draws[:, places] = _job_draws(members, ratios, rng)
+    baseline = np.random.default_rng((seed, _INTERVALS)).standard_normal((N_DRAWS, 1))
+    spread = max(
+        _log_deviation(each.details["baseline_low_ms"], each.details["baseline_high_ms"])
+        for each in latencies
+    )
+    milliseconds: FloatArray = draws * np.exp(spread * baseline)
+    return milliseconds
+
+
+def interval_draws(value: float, low: float, high: float, seed: int) -> FloatArray:
+    """Draw a positive value ``(2000,)`` from its 95% interval, as a normal one in logarithms."""
+    rng = np.random.default_rng((seed, _INTERVALS))
+    draws: FloatArray = value * np.exp(_log_deviation(low, high) * rng.standard_normal(N_DRAWS))
+    return draws
+
+
+def membership(
+    draws: Mapping[str, FloatArray],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+) -> FloatArray:
+    """How often each of n architectures is on the front of all of them, ``(n,)`` from 0 to 1.
+
+    The bootstrap's confidence in a region, here the one where nothing dominates the architecture
+    (Efron and Tibshirani, The Problem of Regions, Annals of Statistics, 1998): what is nearly as
+    good as another is on the front in about half of the draws, and what is equal in all of them.
+
+    Args:
+        draws: Name -> ``(n_draws, n)`` values of every objective; ``(1, n)`` where it is exact.
+        objectives: What is traded.
+        constraints: What has to hold, on objectives.
+    """
+    shape = np.broadcast_shapes(*(array.shape for array in draws.values()))
+    flat = {name: np.broadcast_to(array, shape).ravel() for name, array in draws.items()}
+    columns = [flat[objective.name] for objective in objectives]
+    losses = to_losses(np.column_stack(columns), objectives).reshape(*shape, len(objectives))
+    allowed = np.ones(shape, dtype=np.bool_)
+    if constraints:
+        allowed = satisfied(flat, constraints).reshape(shape)
+    rates = [_undominated(losses, allowed, place).mean() for place in range(shape[1])]
+    return np.array(rates, dtype=np.float64)
+
+
+def _undominated(losses: FloatArray, allowed: BoolArray, place: int) -> BoolArray:
+    """In which draws ``(n_draws,)`` one is allowed, and no other that is allowed dominates it."""
+    ahead = losses - losses[:, place : place + 1]
+    dominates = (ahead <= 0).all(axis=2) & (ahead < 0).any(axis=2) & allowed
+    on_front: BoolArray = allowed[:, place] & ~dominates.any(axis=1)
+    return on_front
+
+
+def _job_draws(
+    members: Sequence[Measurement], ratios: Mapping[str, Measurement], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draws ``(2000, len(members))`` in ms of what was timed in one job, baseline aside."""
+    values = np.array([member.value for member in members])
+    if members[0].key not in ratios:
+        (details,) = (member.details for member in members)
+        spread = _log_deviation(details["ratio_low"], details["ratio_high"])
+        return np.asarray(values * np.exp(spread * rng.standard_normal((N_DRAWS, 1))))
+    rounds = np.column_stack([np.asarray(ratios[m.key].samples, np.float64) for m in members])
+    drawn = median_draws(rounds, rng)
+    return np.asarray(values * drawn / np.nanmedian(rounds, axis=0), dtype=np.float64)
+
+
+def _log_deviation(low: float, high: float) -> float:
+    return math.log(high / low) / (2 * Z95)

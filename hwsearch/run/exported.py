@@ -1,0 +1,102 @@
+"""Exported subnets of a run: verified again, copied, loaded as networks."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwsearch.devices import load_device
+from hwsearch.errors import InputError, VerificationError
+from hwsearch.evaluate.task import NO_DATA
+from hwsearch.export.artifact import read_card
+from hwsearch.export.verify import verify_artifact
+from hwsearch.files import staged_folder
+from hwsearch.run.config import RunConfig
+from hwsearch.run.setup import refuse_file
+from hwsearch.supernets.base import Supernet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def check_exported(folder: Path, config: RunConfig) -> None:
+    """Refuse a run whose candidates have a card and no model.
+
+    Raises:
+        InputError: It was searched without data.
+    """
+    if config.data == NO_DATA:
+        raise InputError(
+            f"run {str(folder)!r} was searched without data, so that its candidates have a "
+            "card.json and no model.onnx: batch statistics and the check of a model need images. "
+            f"With images: {with_images(folder, config)}"
+        )
+
+
+def with_images(folder: Path, config: RunConfig) -> str:
+    """Return the command that makes a front of the candidates of a search without data."""
+    weights = f" --checkpoint {config.checkpoint}" if config.checkpoint else ""
+    wanted = "".join(f" --objective {name}" for name in config.objectives)
+    return (
+        f"hwsearch search --supernet {config.supernet}{weights} --device {config.device}{wanted} "
+        f"--data imagefolder:PATH --warm-start {folder}"
+    )
+
+
+def export_subnets(folders: Sequence[Path], device_spec: str, to: Path | None) -> list[Path]:
+    """Verify subnets again and copy them where asked.
+
+    Args:
+        folders: Of the subnets.
+        device_spec: The device that they are for.
+        to: A folder that receives one folder per subnet; None leaves them where they are.
+
+    Returns:
+        Where they lie.
+
+    Raises:
+        InputError: The target holds such a folder already.
+        VerificationError: A file is damaged.
+    """
+    targets = [to / folder.name if to else folder for folder in folders]
+    if to:
+        refuse_file("target", to)
+    taken = [str(target) for target in targets if to and target.exists()]
+    if taken:
+        raise InputError(f"{taken[0]!r} exists already; give another folder")
+    device = load_device(device_spec)
+    try:
+        # All of them before the first copy: a damaged one leaves nothing half-exported.
+        for folder in folders:
+            verify_artifact(folder, device)
+    finally:
+        device.close()
+    for folder, target in zip(folders, targets, strict=True) if to else ():
+        with staged_folder(target) as staged:
+            shutil.copytree(folder, staged, dirs_exist_ok=True)
+    return targets
+
+
+def verify_subnets(folders: Sequence[Path], device_spec: str) -> dict[str, str | None]:
+    """Check subnets from their files alone: key -> what is wrong with it, or None."""
+    device = load_device(device_spec)
+    found: dict[str, str | None] = {}
+    try:
+        for folder in folders:
+            try:
+                verify_artifact(folder, device)
+                found[folder.name] = None
+            except (VerificationError, InputError) as error:
+                found[folder.name] = str(error)
+    finally:
+        device.close()
+    return found
+
+
+def load_subnet(folder: Path, net: Supernet) -> "nn.Module":
+    """Return an exported subnet as a network, with its weights and batch statistics."""
+    from safetensors.torch import load_file
+
+    network = net.subnet(net.space.architectures([read_card(folder)["architecture"]])[0])
+    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    return network.eval()

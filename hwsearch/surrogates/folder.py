@@ -1,0 +1,133 @@
+"""Predictors as folders: a card in JSON and arrays in npz, nothing that could be executed.
+
+See predictors/README.md.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.errors import InputError
+from hwsearch.files import staged_folder
+from hwsearch.space import SearchSpace
+
+FORMAT: Final = "hwsearch predictor"
+SCHEMA: Final = 1
+CARD: Final = "card.json"
+PARAMETERS: Final = "parameters.npz"
+# Hundreds of times the size of a predictor that ships.
+MAX_BYTES: Final = 64 * 2**20
+_UNREADABLE: Final = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+_AGAIN: Final = "give a folder that Predictor.save wrote"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """What a folder holds.
+
+    Attributes:
+        surrogate: Name of the model.
+        space: The search space that it was fitted on.
+        state: Its parameters.
+        facts: What its card says besides.
+    """
+
+    surrogate: str
+    space: SearchSpace
+    state: Mapping[str, NDArray[Any]]
+    facts: Mapping[str, Any]
+
+
+def write_folder(
+    folder: Path,
+    *,
+    surrogate: str,
+    space: SearchSpace,
+    state: Mapping[str, NDArray[Any]],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a predictor, all of it or nothing; the same one gives the same bytes."""
+    file = io.BytesIO()
+    arrays: dict[str, Any] = dict(state)
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    card = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        **facts,
+        "surrogate": surrogate,
+        "parameters_sha256": hashlib.sha256(file.getvalue()).hexdigest(),
+        "space": json.loads(space.to_json()),
+    }
+    with staged_folder(folder) as staged:
+        (staged / PARAMETERS).write_bytes(file.getvalue())
+        text = json.dumps(card, indent=1, allow_nan=False)
+        (staged / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def read_folder(folder: Path) -> Saved:
+    """Read what `write_folder` wrote.
+
+    Raises:
+        InputError: There is no such folder, or something in it is not as it was written.
+    """
+    what = f"predictor {str(folder)!r}"
+    card = _read_card(folder, what)
+    reserved = ("format", "schema", "surrogate", "parameters_sha256", "space")
+    try:
+        content = _read_bytes(folder / PARAMETERS)
+        state = _arrays(content)
+        space = SearchSpace.from_json(json.dumps(card["space"]))
+    except _UNREADABLE as error:
+        raise InputError(f"{what} is damaged: {error}; {_AGAIN}") from error
+    if hashlib.sha256(content).hexdigest() != card.get("parameters_sha256"):
+        raise InputError(f"{what} is damaged: {PARAMETERS} is not the one of its card; {_AGAIN}")
+    return Saved(
+        surrogate=str(card.get("surrogate")),
+        space=space,
+        state=state,
+        facts={name: value for name, value in card.items() if name not in reserved},
+    )
+
+
+def _read_card(folder: Path, what: str) -> Mapping[str, Any]:
+    if not (folder / CARD).is_file():
+        raise InputError(f"{what} has no {CARD}; {_AGAIN}")
+    try:
+        card = json.loads(_read_bytes(folder / CARD))
+    except _UNREADABLE as error:
+        raise InputError(f"{what}: {CARD} cannot be read: {error}; {_AGAIN}") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise InputError(f"{what}: {CARD} has no 'format': {FORMAT!r}; {_AGAIN}")
+    if card.get("schema") != SCHEMA:
+        raise InputError(
+            f"{what} has schema {card.get('schema')!r}, and this version of hwsearch reads "
+            f"schema {SCHEMA}; use the version that wrote it"
+        )
+    return card
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path.name} takes more than {MAX_BYTES // 2**20} MB")
+    return path.read_bytes()
+
+
+def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > MAX_BYTES:
+        raise InputError(f"{PARAMETERS} unpacks to more than {MAX_BYTES // 2**20} MB")
+    found = np.load(io.BytesIO(content), allow_pickle=False)
+    return {name: found[name] for name in found.files}

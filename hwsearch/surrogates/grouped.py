@@ -1,0 +1,133 @@
+"""Bayesian linear regression whose features come in groups, each with a variance of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, cholesky, lapack
+from scipy.optimize import minimize
+
+from hwsearch.surrogates.base import FloatArray
+
+# The likelihood costs the cube of the rows, and so many of them settle a few numbers.
+_MAX_LIKELIHOOD_ROWS: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """What is known of a linear model before its rows.
+
+    Attributes:
+        groups: Which features share a variance, as slices or positions.
+        logs: (n_groups + 1,) logarithms of standard deviations, of every group's weights and of
+            what the features do not explain.
+        deviations: (n_groups + 1,) how sure that is: standard deviations of those logarithms.
+        bounds: (n_groups + 1) lowest and highest logarithm.
+    """
+
+    groups: Sequence[slice | NDArray[np.intp]]
+    logs: FloatArray
+    deviations: FloatArray
+    bounds: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What a linear model learnt.
+
+    Attributes:
+        weights: (n_features,) posterior mean.
+        covariance: (n_features, n_features) of the posterior.
+        unexplained: Standard deviation of what the features do not explain.
+        deviations: (n_groups + 1,) what was learnt of those of the prior, ``unexplained`` last.
+        log_likelihood: Marginal, of ``n_likelihood_rows`` rows, times the prior.
+        n_likelihood_rows: How many of the rows the variances come from.
+    """
+
+    weights: FloatArray
+    covariance: FloatArray
+    unexplained: float
+    deviations: FloatArray
+    log_likelihood: float
+    n_likelihood_rows: int
+
+
+def fit_groups(
+    features: FloatArray,
+    targets: FloatArray,
+    noise: FloatArray,
+    prior: Prior,
+    deviations: FloatArray | None = None,
+) -> Fitted:
+    """Learn weights around 0.
+
+    The variances maximise the marginal likelihood times their log-normal prior, by L-BFGS with a
+    fixed start; the weights then have a closed form (Bishop, Pattern recognition and machine
+    learning, 2006, sections 3.3 and 3.5). Deterministic.
+
+    Args:
+        features: (n, n_features), n at least 1.
+        targets: (n,).
+        noise: (n,) known standard deviations of the targets, besides what is not explained.
+        prior: Of weights and variances.
+        deviations: Those of a similar fit, which are then not learnt again.
+    """
+    log_likelihood, n_rows = np.nan, 0
+    if deviations is None:
+        n_rows = min(len(targets), _MAX_LIKELIHOOD_ROWS)
+        deviations, log_likelihood = _most_likely(features, targets, noise, prior, n_rows)
+    spread = np.empty(features.shape[1])
+    for group, deviation in zip(prior.groups, deviations[:-1], strict=True):
+        spread[group] = deviation
+    unexplained = float(deviations[-1])
+    weighted = features / (noise**2 + unexplained**2)[:, np.newaxis]
+    # Scaled by the spread, so that the matrix is the identity where the rows say nothing.
+    precision = np.eye(len(spread)) + spread[:, np.newaxis] * (weighted.T @ features) * spread
+    factor = cho_factor(precision, lower=True)
+    covariance: FloatArray = spread[:, np.newaxis] * cho_solve(factor, np.diag(spread))
+    return Fitted(
+        weights=spread * cho_solve(factor, spread * (weighted.T @ targets)),
+        covariance=covariance,
+        unexplained=unexplained,
+        deviations=deviations,
+        log_likelihood=log_likelihood,
+        n_likelihood_rows=n_rows,
+    )
+
+
+def _most_likely(
+    features: FloatArray, targets: FloatArray, noise: FloatArray, prior: Prior, n_rows: int
+) -> tuple[FloatArray, float]:
+    """Deviations by group and of the rest, and the log likelihood that they have."""
+    chosen = np.linspace(0, len(targets) - 1, n_rows).astype(int)
+    rows = features[chosen]
+    grams = np.array([rows[:, group] @ rows[:, group].T for group in prior.groups])
+    found = minimize(
+        _negative_log_posterior,
+        prior.logs,
+        args=(grams, targets[chosen], noise[chosen] ** 2, prior),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=prior.bounds,
+    )
+    return np.exp(found.x), -float(found.fun)
+
+
+def _negative_log_posterior(
+    logs: FloatArray, grams: FloatArray, targets: FloatArray, known: FloatArray, prior: Prior
+) -> tuple[float, FloatArray]:
+    """Of the standard deviations, with its gradient; ``known`` are variances of the targets."""
+    variances = np.exp(2.0 * logs)
+    kernel = np.tensordot(variances[:-1], grams, axes=1)
+    kernel[np.diag_indices_from(kernel)] += variances[-1] + known
+    factor = cholesky(kernel, lower=True, check_finite=False)
+    weights = cho_solve((factor, True), targets, check_finite=False)
+    lower, _ = lapack.dpotri(factor, lower=1)  # the inverse, without the half above
+    slope = lower + np.tril(lower, -1).T - np.outer(weights, weights)
+    by_group = np.tensordot(grams, slope, axes=2)
+    gradient = variances * np.append(by_group, np.trace(slope))
+    off = (logs - prior.logs) / prior.deviations
+    value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum() + 0.5 * off @ off
+    return float(value), gradient + off / prior.deviations

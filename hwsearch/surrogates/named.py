@@ -1,0 +1,53 @@
+"""Surrogates by name, each loaded when it is first asked for."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Final
+
+from hwsearch.errors import InputError, unknown
+from hwsearch.surrogates.base import BoolArray, Parametric, Surrogate
+
+GAUSSIAN_PROCESS: Final = "gaussian-process"
+_HOMES: Final[Mapping[str, tuple[str, str]]] = {
+    GAUSSIAN_PROCESS: ("saturating", "SaturatingProcess"),
+    "linear": ("linear", "LinearModel"),
+}
+NAMES: Final = tuple(_HOMES)
+
+
+def make_surrogate(name: str, steps: BoolArray) -> Surrogate:
+    """Return a new surrogate.
+
+    Args:
+        name: One of ``NAMES``.
+        steps: ``(n_features,)``, which columns of the encoding count steps upward.
+
+    Raises:
+        InputError: No surrogate has that name.
+    """
+    made: Surrogate = _class(name)(steps)
+    return made
+
+
+def parametric_class(name: str) -> type[Parametric]:
+    """Return the class of a surrogate that can be saved.
+
+    Raises:
+        InputError: No surrogate has that name, or it keeps the rows that it was fitted on.
+    """
+    found: type[Parametric] = _class(name)
+    if not hasattr(found, "from_state"):
+        able = [each for each in NAMES if hasattr(_class(each), "from_state")]
+        raise InputError(
+            f"surrogate {name!r} keeps the rows that it was fitted on and cannot be saved; "
+            f"fit one of {', '.join(able)}"
+        )
+    return found
+
+
+def _class(name: str) -> type:
+    if name not in _HOMES:
+        raise unknown("surrogate", name, NAMES)
+    module, member = _HOMES[name]
+    found: type = getattr(import_module(f"hwsearch.surrogates.{module}"), member)
+    return found
