@@ -11,7 +11,7 @@ from hwsearch.restriction import one_or_several
 from hwsearch.run.account import Account
 from hwsearch.run.certainty import chances
 from hwsearch.run.config import RunConfig, read_config, write_config
-from hwsearch.run.evaluation import LATENCY, REUSED, Evaluator
+from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.exported import (
     check_exported,
     export_subnets,
@@ -23,6 +23,7 @@ from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.loop import run_search
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
