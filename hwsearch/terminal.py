@@ -19,8 +19,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from hwsearch.run.account import HORIZON, Account, Versus
+
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_KEY_WIDTH = 16  # people copy keys: they are never cut short
 
 
 class TerminalProgress:
@@ -91,8 +96,14 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
     """
     predicted = [name for name, _ in names if f"{name}_source" in front]
     title = f"candidates, {', '.join(predicted)} predicted" if predicted else "front"
-    table = Table(title=f"{title}: {len(front)} subnets", title_justify="left", box=box.SIMPLE)
-    table.add_column("key", no_wrap=True)
+    table = Table(
+        title=f"{title}: {len(front)} subnets",
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("key", no_wrap=True, min_width=_KEY_WIDTH)
     columns = []
     for name, unit in names:
         columns.append((name, f"{name} {unit}".strip()))
@@ -102,14 +113,64 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
         columns.append(("macs", "MACs"))
     for _, title in columns:
         table.add_column(title, justify="right", no_wrap=True)
-    if "probability" in front:
-        table.add_column("on front", justify="right", no_wrap=True)
-    table.add_column("", min_width=len("knee"))
+    sure = "probability" in front
+    table.add_column("on front" if sure else "", no_wrap=True)
     for row in front.to_dict("records"):
         cells = [("~" if n in predicted else "") + _cell(row, n) for n, _ in columns]
-        cells += [_percent(row["probability"])] if "probability" in front else []
-        table.add_row(str(row["key"]), *cells, "knee" if row["key"] == knee else "")
+        mark = "knee" if row["key"] == knee else ""
+        cells.append(f"{_percent(row['probability']):>4} {mark}" if sure else mark)
+        table.add_row(str(row["key"]), *cells)
     return table
+
+
+def account_lines(account: Account) -> list[str]:
+    """Say in a few lines how a search went and whether it paid, marking what is predicted."""
+    reached = account.hypervolumes[-1]
+    units = " x ".join(unit or name for name, unit in account.objectives.items())
+    failed = f", {account.failed} of them failed" if account.failed else ""
+    reused = f", {account.reused} reused" if account.reused else ""
+    lines = [
+        f"search   {account.members} of {account.evaluated} evaluations are on the front "
+        f"({account.share:.0%}){failed}{reused}; hypervolume {_figure(reached)} ({units})"
+    ]
+    if account.gain is not None:
+        share = f" ({account.gain / reached:.1%})" if reached else ""
+        lines.append(
+            f"         {HORIZON} more would add ~{_figure(account.gain)}{share}, predicted"
+        )
+    last = {fit.objective: fit for fit in account.fits}
+    for name, fit in last.items():
+        rank = "" if fit.tau is None else f", tau {fit.tau:.2f}"
+        lines.append(
+            f"         {name} as it was predicted, last {fit.n}: {fit.covered:.0%} inside "
+            f"95% intervals{rank}"
+        )
+    compared = {
+        "random at equal budget, predicted": account.random,
+        f"uniform scaling ({len(account.uniform)} subnets)": account.uniform_hypervolume,
+    }
+    told = [
+        f"{name}: {_figure(value)} ({value / reached:.0%})"
+        for name, value in compared.items()
+        if value is not None and reached
+    ]
+    if told:
+        lines.append(f"against  hypervolume of {'; of '.join(told)}")
+    first, *others = account.objectives
+    if account.uniform_at_knee is not None:
+        lines.append(
+            f"         at the knee's {others[0]}, {first} {account.knee[first]:.4g} where uniform "
+            f"scaling has {account.uniform_at_knee:.4g}, interpolated"
+        )
+    return [*lines, *(f"         {_versus(each, account.metric)}" for each in account.versus)]
+
+
+def _versus(versus: Versus, metric: str) -> str:
+    text = f"largest subnet: {versus.times:.3g} times the {versus.cost} of the {versus.member}"
+    if versus.points is None or versus.low is None or versus.high is None:
+        return text
+    interval = f"{versus.low:+.2g} to {versus.high:+.2g}"
+    return f"{text}, whose {metric} differs by {versus.points:+.2g} ({interval}, search images)"
 
 
 def supernets_table(rows: Sequence[Mapping[str, Any]]) -> Table:

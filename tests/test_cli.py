@@ -143,8 +143,10 @@ class TestFinishedRun:
         printed = result.stdout.replace("\n", "")
         for row in json.loads(finished[1]):
             assert row["key"] in printed
-        for name in ("front.png", "front.csv", "model.onnx"):
+        for name in ("front.png", "search.png", "front.csv", "search.json", "model.onnx"):
             assert name in printed
+        assert " of 8 evaluations are on the front" in printed
+        assert "on front" in printed
 
     def test_resume_of_a_finished_run_prints_the_same(self, copied, finished):
         before = files(copied)
@@ -173,6 +175,12 @@ class TestFinishedRun:
         (folder,) = json.loads(result.stdout)
         assert (result.exit_code, Path(folder).parent) == (0, tmp_path)
         assert (tmp_path / folder / "model.onnx").is_file()
+
+    def test_export_by_how_sure_it_is(self, finished):
+        best = json.loads(finished[1])[-1]
+        select = f"latency <= {best['latency'] * 1.1} @ 95%"
+        (folder,) = call("export", finished[0], "--select", select).stdout.split()
+        assert Path(folder).name == best["key"]
 
     def test_measure(self, finished):
         models = sorted(finished[0].glob("subnets/*/model.onnx"))[:2]
@@ -531,6 +539,11 @@ class TestBadInput:
         refused(call("export", finished[0], "--select", "best"), "'best'", "knee", "latency <= 12")
         refused(call("export", finished[0], "--select", "latency<0"), "'latency<0'", "from")
         refused(call("export", finished[0], "--select", "speed<1"), "'speed'", "latency")
+        for level in ("0%", "101%", "often"):
+            select = f"latency <= 12 @ {level}"
+            refused(call("export", finished[0], "--select", select), repr(select), "above 0% and")
+        select = "latency <= 0.001 @ 95%"
+        refused(call("export", finished[0], "--select", select), "95% sure", "the surest is")
 
     def test_export_into_a_file(self, finished):
         refused(call("export", finished[0], "--to", "file"), "'file' is a file")

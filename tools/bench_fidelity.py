@@ -14,10 +14,11 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from bench_search import BENCH, Yardstick, load_module, mobilenet_space
@@ -50,7 +51,7 @@ class Bench(Protocol):
         scale: From a mean outcome to the objective.
     """
 
-    reference: dict[str, float]
+    reference: Mapping[str, float]
     total: int
     calibration: int
 
@@ -71,13 +72,17 @@ class Bundled:
         path: Keeps outcomes, and what they took, over runs of this script.
     """
 
-    reference = {"top1": 80.0, "macs": 60e6}
+    reference: ClassVar = {"top1": 80.0, "macs": 60e6}
 
     def __init__(self, path: Path) -> None:
         self.net = load_supernet("cifar10-resnet")
-        task = load_task("bundled", self.net.input_spec(self.net.space.smallest()[0]), "cifar10-resnet")
+        task = load_task(
+            "bundled", self.net.input_spec(self.net.space.smallest()[0]), "cifar10-resnet"
+        )
         assert task.calibration is not None
-        self._evaluator = Evaluator(self.net, load_device("ort-cpu:threads=1"), task, MemoryStore())
+        self._evaluator = Evaluator(
+            self.net, load_device("ort-cpu:threads=1"), task, MemoryStore()
+        )
         self.total, self.calibration = len(task.search), len(task.calibration)
         self._order = racing.race_order(task.search.targets, seed=0)
         self._path = path
@@ -86,7 +91,9 @@ class Bundled:
     def optimizer(self, tactic: str, seed: int) -> Optimizer:
         """Return a fresh search over (top1, macs)."""
         macs = Objective("macs", "min", exact=partial(self.net.exact, "macs"))
-        return Optimizer(self.net.space, [Objective("top1", "max"), macs], seed=seed, tactic=tactic)
+        return Optimizer(
+            self.net.space, [Objective("top1", "max"), macs], seed=seed, tactic=tactic
+        )
 
     def outcomes(self, archs: Architectures) -> FloatArray:
         """Measure what is not known yet; (n, total)."""
@@ -103,9 +110,10 @@ class Bundled:
                 begin = time.perf_counter()
                 model = self._evaluator.write_model(arch, Path(scratch))
                 built = time.perf_counter()
-                scored = self._evaluator.outcomes({arch: model}, self._evaluator.task.search)[arch]
+                samples = self._evaluator.task.search
+                score = self._evaluator.scored(arch, model, samples, "search")
             times = [built - begin, time.perf_counter() - built]
-            self._known[arch.key] = np.array([*times, *score.outcomes], np.float64)
+            self._known[arch.key] = np.array([*times, *score.samples], np.float64)
             np.savez_compressed(self._path, **self._known)  # type: ignore[arg-type]
         return self._known[arch.key]
 
@@ -117,7 +125,7 @@ class Simulated:
         total: Images.
     """
 
-    reference = {"top1": 70.0, "macs": 600.0}
+    reference: ClassVar = {"top1": 70.0, "macs": 600.0}
     calibration = SIMULATED_CALIBRATION
 
     def __init__(self, total: int) -> None:
@@ -217,8 +225,9 @@ def _race(
 ) -> tuple[float | Estimate, int]:
     """Score a candidate as far as needed: its top-1, and the images seen."""
     for look in plan if rival is not None else ():
-        part = row[: look.count], members[: look.count], members.mean(axis=0)
-        if racing.chance_if_better(*part, rival, len(row)) <= look.level:
+        means = members.mean(axis=0)
+        part = row[: look.count], members[: look.count], means
+        if racing.chance_if_better(*part, means[rival], len(row)) <= look.level:
             found = racing.paired_estimate(*part, len(row))
             return Estimate(found.value * 100, found.deviation * 100), look.count
     return float(row.mean() * 100), len(row)

@@ -158,6 +158,7 @@ def _genes(archs: Architectures) -> tuple[Any, Any, Any, Any]:
 
 
 def load_module(path: Path) -> ModuleType:
+    """Import a Python file from where it lies."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

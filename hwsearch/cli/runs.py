@@ -2,15 +2,27 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import hwsearch
 from hwsearch.cli.app import AsJson, RunFolder, app, err, out, reporting
 from hwsearch.errors import InputError, VerificationError
+from hwsearch.evaluate.task import NO_DATA
 from hwsearch.optimizer import tactic_names
-from hwsearch.terminal import TerminalProgress, front_table
+from hwsearch.terminal import TerminalProgress, account_lines, front_table
+
+Minutes = Annotated[
+    float | None, typer.Option(help="End the search after so many, in all; export comes after.")
+]
+StopGain = Annotated[
+    float | None,
+    typer.Option(help="End it when 50 more are expected to add less; % of the hypervolume."),
+]
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _known_tactics() -> str:
@@ -39,7 +51,8 @@ def search(
     data: Annotated[
         str,
         typer.Option(
-            help="bundled, cifar10:FOLDER, imagefolder:FOLDER, npz:FILE or MODULE:FUNCTION."
+            help="bundled, none (accuracy is predicted), cifar10:FOLDER, imagefolder:FOLDER, "
+            "npz:FILE or MODULE:FUNCTION."
         ),
     ] = "bundled",
     objective: Annotated[
@@ -57,11 +70,30 @@ def search(
         list[str] | None,
         typer.Option(help="Repeat it; leave choices some options: 'resolution in 160,192'."),
     ] = None,
-    budget: Annotated[int, typer.Option(help="How many architectures to evaluate.")] = 40,
+    budget: Annotated[
+        int | None,
+        typer.Option(help="How many architectures to evaluate; default: 40, or what is reused."),
+    ] = None,
+    minutes: Minutes = None,
+    stop_gain: StopGain = None,
     tactic: Annotated[
         str, typer.Option(help=f"How architectures are proposed: {_known_tactics()}.")
     ] = "hwsearch",
+    race: Annotated[
+        bool, typer.Option(help="Stop scoring what the front dominates, seen on some images.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
+    prior: Annotated[
+        str, typer.Option(help="on or off: whether a shipped predictor of accuracy may choose.")
+    ] = "on",
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN|FILE.csv",
+            help="An earlier run, whose accuracies are not measured again, or a table to predict "
+            "from.",
+        ),
+    ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
     ] = None,
@@ -69,7 +101,8 @@ def search(
 ) -> None:
     """Search a supernet for one device, and export the confirmed front as verified ONNX.
 
-    By --device kit:TABLE.json it ends with candidates, and with a kit that times them.
+    By --device kit:TABLE.json it ends with candidates, and with a kit that times them; by --data
+    none with candidates whose accuracy is predicted.
     """
     with TerminalProgress(err if as_json else out) as progress:
         run = hwsearch.search(
@@ -82,8 +115,13 @@ def search(
             freeze=freeze,
             only=only,
             budget=budget,
+            minutes=minutes,
+            stop_gain=stop_gain,
             tactic=tactic,
+            race=race,
             seed=seed,
+            prior=prior,
+            warm_start=warm_start,
             out=out_folder,
             progress=progress,
         )
@@ -97,11 +135,15 @@ def resume(
     budget: Annotated[
         int | None, typer.Option(help="A new budget in all; default: the run's.")
     ] = None,
+    minutes: Minutes = None,
+    stop_gain: StopGain = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget."""
     with TerminalProgress(err if as_json else out) as progress:
-        finished = hwsearch.resume(run, budget=budget, progress=progress)
+        finished = hwsearch.resume(
+            run, budget=budget, minutes=minutes, stop_gain=stop_gain, progress=progress
+        )
     print_run(finished, as_json)
 
 
@@ -159,16 +201,34 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
     out.print(front_table(members, names, run.select("knee")[0]))
     for warning in run.recorded.get("warnings", ()):
         out.print(f"note     {warning}", markup=False, highlight=False, soft_wrap=True)
-    out.print(
-        f"subnets  {run.folder}/subnets/KEY/model.onnx, card.json, infer.py", highlight=False
-    )
-    out.print(f"picture  {run.folder}/front.png", highlight=False)
+    account = run.account
+    for line in account_lines(account) if account is not None else ():
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
+    out.print(f"subnets  {run.folder}/subnets/KEY/{files}", highlight=False)
+    pictures = "front.png" if account is None else "front.png, search.png"
+    out.print(f"picture  {run.folder}/{pictures}", highlight=False)
     name = "front.csv" if run.confirmed else "candidates.csv"
     out.print(f"table    {run.folder}/{name}", highlight=False)
-    if not run.confirmed:
-        for line in (
+    if account is not None:
+        out.print(f"account  {run.folder}/search.json", highlight=False)
+    for line in _next_steps(run, members):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _next_steps(run: "hwsearch.Run", members: "pd.DataFrame") -> list[str]:
+    """What makes a front of candidates: ~ marks what is predicted of them."""
+    lines = []
+    if "latency_source" in members:
+        lines += [
             f"kit      {run.folder}/kit.pyz times these candidates: ~ marks what is predicted",
             "next     there:  python kit.pyz --out timings.json",
             f"         here:   hwsearch confirm {run.folder} timings.json",
-        ):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        ]
+    if run.config.data == NO_DATA:
+        lines += [
+            "models   none: batch statistics, and the check of a model, need images; ~ marks what "
+            "is predicted",
+            f"next     with images:  {run.with_images}",
+        ]
+    return lines

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hwsearch.objectives import Estimate, FloatArray
 
 FALSE_DROPS = 0.005  # of the candidates that nothing dominates, over all looks together
-LOOKS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85)  # shares of the images
+LOOKS = (0.05, 0.1, 0.2, 0.35, 0.55, 0.8)  # shares of the images
 LEAST_IMAGES = 50
 # 1 spends in proportion to the images seen, nearly as Pocock's boundary does, and 3 nearly as
 # O'Brien and Fleming's (Kim and DeMets, Biometrika 1987).
@@ -134,7 +134,7 @@ def paired_estimate(
 
 
 def chance_if_better(
-    seen: FloatArray, members: FloatArray, means: FloatArray, rival: int, total: int
+    seen: FloatArray, members: FloatArray, means: FloatArray, rival: float, total: int
 ) -> float:
     """Return how likely it is to look that bad for one that is better than its rival, or as good.
 
@@ -145,7 +145,7 @@ def chance_if_better(
         seen: As for `paired_estimate`, and maximised.
         members: As there.
         means: As there.
-        rival: Which of the members.
+        rival: Its mean over all images.
         total: As there.
 
     Returns:
@@ -155,7 +155,7 @@ def chance_if_better(
 
     n, estimate = len(seen), paired_estimate(seen, members, means, total)
     favour = _largest_difference(seen, members) / n
-    missing = (estimate.value + favour - means[rival]) / estimate.deviation
+    missing = (estimate.value + favour - rival) / estimate.deviation
     return float(special.stdtr(n - 1, missing))
 
 

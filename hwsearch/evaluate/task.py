@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,15 @@ class SplitSamples(Protocol):
         ...
 
 
+@runtime_checkable
+class Takeable(Protocol):
+    """Samples that can be put into another order; a race needs them to."""
+
+    def take(self, rows: NDArray[np.int64]) -> SplitSamples:
+        """Return the samples of these rows, in this order."""
+        ...
+
+
 @dataclass(frozen=True)
 class Samples:
     """Inputs and targets of one split, held in memory and preprocessed batch by batch.
@@ -110,6 +119,11 @@ class Samples:
             if spec is not None:
                 _check_shapes(fed, spec)
             yield fed, self.targets[part]
+
+    def take(self, rows: NDArray[np.int64]) -> "Samples":
+        """Return the samples of these rows, in this order."""
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        return Samples(inputs, self.targets[rows], self.preprocess)
 
     @cached_property
     def digest(self) -> str:

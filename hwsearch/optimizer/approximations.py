@@ -24,6 +24,7 @@ class Scaled:
         approximation: Of the objective, ``Architectures`` of length n to (n,).
         archs: Evaluated architectures, at least 1.
         values: (n,) what was measured of them.
+        noise: (n,) known standard deviations of the values; 0 by default.
 
     Raises:
         InputError: A value or an approximation is not positive.
@@ -34,11 +35,12 @@ class Scaled:
         approximation: Callable[[Architectures], ArrayLike],
         archs: Architectures,
         values: FloatArray,
+        noise: FloatArray | None = None,
     ) -> None:
         from hwsearch.surrogates.ratio import RatioModel
 
         self._approximation = approximation
-        self._ratio = RatioModel(archs.space).fit(archs, values, approximation(archs))
+        self._ratio = RatioModel(archs.space).fit(archs, values, approximation(archs), noise)
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
         """Return medians and deviations of values to be measured, each (n,)."""
@@ -46,7 +48,7 @@ class Scaled:
 
     def predict_mean(self, archs: Architectures) -> FloatArray:
         """Return the medians alone, (n,)."""
-        return self.predict(archs)[0]
+        return self._ratio.predict_mean(archs, self._approximation(archs))
 
 
 class Trust:
@@ -61,12 +63,14 @@ class Trust:
         self._covered: list[bool] = []
         self.given_up = ""
 
-    def fitted(self, archs: Architectures, values: FloatArray) -> Scaled | None:
+    def fitted(
+        self, archs: Architectures, values: FloatArray, noise: FloatArray | None = None
+    ) -> Scaled | None:
         """Learn from what was measured; None where the approximation is of no use."""
         if self.given_up or self._objective.approximation is None:
             return None
         try:
-            return Scaled(self._objective.approximation, archs, values)
+            return Scaled(self._objective.approximation, archs, values, noise)
         except InputError as error:
             self.given_up = f"{self._objective.name} is predicted from measured values: {error}"
             return None

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from hwsearch.objectives import BoolArray, FloatArray, from_losses, to_losses
+from hwsearch.optimizer.evolution import evolve
 from hwsearch.optimizer.gain import hypervolume_gain
 from hwsearch.optimizer.history import History, beyond_worst
-from hwsearch.optimizer.nsga2 import evolve
 from hwsearch.optimizer.posterior import Forecast, Posterior
 from hwsearch.space import Architectures
 
@@ -28,22 +28,17 @@ def find_candidates(
 ) -> Architectures:
     """Architectures never proposed, among which the posterior's best ones are.
 
-    A small space is listed; in a large one NSGA-II runs on the predicted means, from the best of
-    what was told and as many new ones at random.
+    A small space is listed; in a large one an evolutionary search runs on the predicted means,
+    from the best of what was told and as many new ones at random.
     """
     space = history.space
     if space.size <= _MAX_LISTED:
         return space.enumerate(_MAX_LISTED).unique(history.asked)
 
-    def evaluate(archs: Architectures) -> tuple[FloatArray, FloatArray | None]:
-        mean = posterior.forecast(archs).mean
-        missed = history.violation(mean) if history.constraints else None
-        return to_losses(mean, history.objectives), missed
-
     elite = history.told[_best_first(history)[: _POPULATION // 2]]
     fresh = space.sample_distinct(_POPULATION - len(elite), rng, exclude=elite)
     start = Architectures.concatenate([elite, fresh])
-    found = evolve(evaluate, start, rng, population=_POPULATION, generations=_GENERATIONS)
+    found = evolve(posterior.losses, start, rng, population=_POPULATION, generations=_GENERATIONS)
     return found.unique(history.asked)
 
 

@@ -20,7 +20,7 @@ from hwsearch.objectives import (
 from hwsearch.optimizer.approximations import Trust
 from hwsearch.space import Architectures, SearchSpace
 
-N_FIRST = 8  # size of the first sample, which also fixes the reference point
+N_FIRST = 6  # size of the first sample, which also fixes the reference point
 
 _REFERENCE_MARGIN = 0.1  # of the range between best and worst
 

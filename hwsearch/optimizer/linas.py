@@ -32,8 +32,10 @@ def by_linas(history: History, n: int, seed: int, rng: np.random.Generator) -> A
     so many of its population at random.
     """
     missing = POPULATION - len(history.asked)
-    if missing > 0 or history.succeeded.sum() < _FOLDS:
-        return by_chance(history, min(n, max(missing, 1)), seed, rng)
+    if missing > 0:
+        return by_chance(history, min(n, missing), seed, rng)
+    if history.succeeded.sum() < _FOLDS:
+        return by_chance(history, n, seed, rng)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(1, user_api="blas"):

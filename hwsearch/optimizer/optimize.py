@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ import numpy as np
 
 from hwsearch.errors import EvaluationError, InfeasibleError, InputError
 from hwsearch.objectives import Constraint, Objective, hypervolume, to_losses
-from hwsearch.optimizer.optimizer import Optimizer, check_count, reference_losses
+from hwsearch.optimizer.optimizer import Optimizer, reference_losses
+from hwsearch.optimizer.stopping import Stopping
 from hwsearch.space import Architecture, Architectures, SearchSpace
 
 if TYPE_CHECKING:
@@ -55,12 +57,14 @@ class Result:
         objectives: What was optimised.
         exhausted: Whether every architecture of the space was evaluated, so that the front is
             the true one of all that did not fail.
+        ended: Why the search ended before its budget was spent; empty where it was spent.
     """
 
     trials: pd.DataFrame
     front: pd.DataFrame
     objectives: tuple[Objective, ...]
     exhausted: bool
+    ended: str = ""
 
     def hypervolume(self, reference: Mapping[str, float]) -> float:
         """Return the front's hypervolume up to a point with a value for every objective.
@@ -76,7 +80,8 @@ class Result:
         n_failed = int((self.trials["state"] == "failed").sum())
         failed = f", {n_failed} of them failed" if n_failed else ""
         whole = "; the space is exhausted: there are no others" if self.exhausted else ""
-        return f"{len(self.front)} on the front of {len(self.trials)} trials{failed}{whole}"
+        ended = f"; {self.ended}" if self.ended and not self.exhausted else ""
+        return f"{len(self.front)} on the front of {len(self.trials)} trials{failed}{whole}{ended}"
 
 
 def optimize(
@@ -89,6 +94,8 @@ def optimize(
     constraints: Iterable[str | Constraint] = (),
     tactic: str = "hwsearch",
     batch: int | None = None,
+    minutes: float | None = None,
+    stop_gain: float | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Search for the Pareto-optimal architectures of any function over a space.
@@ -105,6 +112,9 @@ def optimize(
         tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
         batch: How many architectures ``evaluate`` gets at once, at most; by default what the
             tactic proposes at a time.
+        minutes: Wall time after which no further round begins.
+        stop_gain: Percent: it ends when the next 50 evaluations are expected to add less than
+            this share of the hypervolume (`Optimizer.expected_gain`).
         progress: Called after every round.
 
     Raises:
@@ -115,12 +125,14 @@ def optimize(
     optimizer = Optimizer(
         space, objectives, seed=seed, constraints=constraints, tactic=tactic, batch=batch
     )
-    budget = check_count("budget", budget, 1)
+    stopping = Stopping(budget=budget, minutes=minutes, stop_gain=stop_gain)
     _check_columns(optimizer)
     rows: list[dict[str, Any]] = []
-    while len(rows) < budget:
+    ended, began = "", time.monotonic()
+    while len(rows) < budget and not ended:
         archs = optimizer.ask(min(optimizer.batch, budget - len(rows)))
         if not len(archs):
+            ended = f"the search space is exhausted after {len(rows)} architectures"
             break
         values, reasons = _evaluated(evaluate, archs)
         optimizer.tell(archs, values)
@@ -130,7 +142,9 @@ def optimize(
         )
         if progress is not None:
             progress(_progress(optimizer, budget))
-    return _result(optimizer, rows)
+        if len(rows) < budget:
+            ended = stopping.reason(optimizer, time.monotonic() - began)
+    return _result(optimizer, rows, ended)
 
 
 def _check_columns(optimizer: Optimizer) -> None:
@@ -182,7 +196,7 @@ def _progress(optimizer: Optimizer, budget: int) -> Progress:
     )
 
 
-def _result(optimizer: Optimizer, rows: list[dict[str, Any]]) -> Result:
+def _result(optimizer: Optimizer, rows: list[dict[str, Any]], ended: str) -> Result:
     history = optimizer.history
     if not history.succeeded.any():
         raise EvaluationError(f"all {len(rows)} trials failed; the first: {rows[0]['reason']}")
@@ -197,6 +211,7 @@ def _result(optimizer: Optimizer, rows: list[dict[str, Any]]) -> Result:
         front=front.reset_index(drop=True),
         objectives=optimizer.objectives,
         exhausted=optimizer.exhausted,
+        ended=ended,
     )
 
 

@@ -18,6 +18,7 @@ from hwsearch.objectives import (
     to_losses,
 )
 from hwsearch.optimizer.history import History, Told
+from hwsearch.optimizer.outlook import expected_gain
 from hwsearch.optimizer.tactics import load_tactic
 from hwsearch.space import Architectures, SearchSpace
 
@@ -128,6 +129,19 @@ class Optimizer:
     def remarks(self) -> list[str]:
         """What whoever watches should know of the predictions so far, one sentence each."""
         return [trust.given_up for trust in self.history.trusts.values() if trust.given_up]
+
+    def expected_gain(self, n: int) -> float | None:
+        """Return the hypervolume that the next n evaluations are expected to add.
+
+        Against the same reference as `hypervolume` by default; 0 where nothing is left to
+        propose, None where too little was told for surrogates. It is what the surrogates know
+        now; what they learn meanwhile mostly adds to it. It costs as much as a round of
+        ``"hwsearch"``, and changes nothing of the search.
+
+        Raises:
+            InputError: ``n`` is below 1.
+        """
+        return expected_gain(self.history, check_count("number of evaluations", n, 1), self.seed)
 
     def front(self) -> Architectures:
         """Return the feasible, non-dominated told architectures, in the order of telling."""

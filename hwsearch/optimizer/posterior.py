@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwsearch.objectives import FloatArray
+from hwsearch.objectives import FloatArray, to_losses
 from hwsearch.optimizer.approximations import Scaled
 from hwsearch.optimizer.history import History
 from hwsearch.space import Architectures
 from hwsearch.surrogates.gaussian_process import GaussianProcess
+from hwsearch.surrogates.kinship import kin_gains
 from hwsearch.surrogates.predictor import Predictor
-from hwsearch.surrogates.steps import encode_steps, step_columns
+from hwsearch.surrogates.steps import encode_steps
 
 _LEAST_CHANCE = 0.05  # a region that only failed so far stays worth a try for a large gain
 
@@ -38,20 +39,38 @@ class Posterior:
         succeeded = history.succeeded
         known = history.told[succeeded]
         self._predictors = {
-            column: self._fitted(column, known, history.values[succeeded, column])
+            column: self._fitted(
+                column,
+                known,
+                history.values[succeeded, column],
+                history.deviations[succeeded, column],
+            )
             for column, objective in enumerate(history.objectives)
             if objective.exact is None
         }
         self._success: GaussianProcess | None = None
         if not succeeded.all():
-            steps = step_columns(history.space)
             outcomes = succeeded.astype(np.float64)
-            self._success = GaussianProcess(steps).fit(encode_steps(history.told), outcomes)
+            self._success = GaussianProcess(kin_gains(history.space))
+            self._success.fit(encode_steps(history.told), outcomes)
 
-    def _fitted(self, column: int, archs: Architectures, values: FloatArray) -> Predictor | Scaled:
+    def _fitted(
+        self, column: int, archs: Architectures, values: FloatArray, noise: FloatArray
+    ) -> Predictor | Scaled:
         trust = self._history.trusts.get(column)
-        scaled = trust.fitted(archs, values) if trust is not None else None
-        return scaled or Predictor(self._history.space).fit(archs, values)
+        scaled = trust.fitted(archs, values, noise) if trust is not None else None
+        return scaled or Predictor(self._history.space).fit(archs, values, noise)
+
+    def losses(self, archs: Architectures) -> tuple[FloatArray, FloatArray | None]:
+        """Predict losses ``(n, n_objectives)`` and violations ``(n,)``, None without constraints.
+
+        Means alone, which takes a fraction of the time that `forecast` does.
+        """
+        mean = self._history.exact(archs)
+        for column, predictor in self._predictors.items():
+            mean[:, column] = predictor.predict_mean(archs)
+        missed = self._history.violation(mean) if self._history.constraints else None
+        return to_losses(mean, self._history.objectives), missed
 
     def forecast(self, archs: Architectures) -> Forecast:
         """Compute what is exact and predict what is measured."""

@@ -84,10 +84,10 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
 
 
 def first_sample(history: History, seed: int) -> Architectures:
-    """What is left to ask for of a sample graded by size: its ends first, then between."""
-    space = history.space
-    graded = space.sample_spread(min(N_FIRST, space.size), np.random.default_rng((seed, 0)))
-    return _ends_first(graded).unique(history.asked)
+    """What of the first sample has not been asked for yet."""
+    from hwsearch.optimizer.first_sample import graded_sample
+
+    return graded_sample(history.space, N_FIRST, seed).unique(history.asked)
 
 
 def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
@@ -117,13 +117,3 @@ def by_chance(history: History, n: int, seed: int, rng: np.random.Generator) -> 
 HWSEARCH: Final = Tactic(propose=by_surrogates, approximates=True)
 NSGA2: Final = Tactic(propose=by_nsga2)
 RANDOM: Final = Tactic(propose=by_chance)
-
-
-def _ends_first(graded: Architectures) -> Architectures:
-    """Smallest, largest, then what lies farthest from those before, for small batches."""
-    left = np.linspace(0.0, 1.0, len(graded))
-    order = [0]
-    while len(order) < len(graded):
-        gaps = np.abs(left[:, None] - left[order]).min(axis=1)
-        order.append(int(np.argmax(gaps)))
-    return graded[order]

@@ -13,6 +13,7 @@ import tomli_w
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import write_atomic
 from hwsearch.optimizer import tactic_names
+from hwsearch.optimizer.stopping import Stopping, check_positive
 
 FILE = "config.toml"
 PRIORS = ("on", "off")
@@ -41,12 +42,16 @@ class RunConfig:
         objectives: Names; the task's metric, ``latency``, ``macs``, ``params``, ``bytes``.
         constraints: Such as ``latency <= 12``.
         budget: How many architectures are evaluated.
+        minutes: How long the search may take; None for as long as it does.
+        stop_gain: Percent of the hypervolume; the search ends when its next 50 evaluations are
+            expected to add less. None to go on.
         tactic: How they are proposed.
         seed: Decides every random draw of the search.
         batch: Architectures proposed at a time; None for what the tactic proposes.
         freeze: Rules that leave choices one option, such as ``stage1.*=max``.
         only: Rules that leave choices some options, such as ``resolution in 160,192``.
         prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose.
+        race: Whether candidates that the front dominates are dropped before all images are seen.
         warm_start: A run whose measurements are reused, or a CSV of evidence.
     """
 
@@ -57,12 +62,15 @@ class RunConfig:
     objectives: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     budget: int = 40
+    minutes: float | None = None
+    stop_gain: float | None = None
     tactic: str = "hwsearch"
     seed: int = 0
     batch: int | None = None
     freeze: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     prior: str = "on"
+    race: bool = True
     warm_start: str | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +87,8 @@ class RunConfig:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} is {value!r}; give a whole number from 1 up")
+        for name in ("minutes", "stop_gain"):
+            check_positive(name, getattr(self, name))
         seed: object = self.seed
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise InputError(f"seed is {seed!r}; give a whole number from 0 up")
@@ -86,12 +96,27 @@ class RunConfig:
             raise unknown("tactic", self.tactic, known)
         if self.prior not in PRIORS:
             raise unknown("prior", self.prior, PRIORS)
+        if not isinstance(self.race, bool):
+            raise InputError(f"race is {self.race!r}; give true or false")
         if not isinstance(self.warm_start, str | None):
             raise InputError(f"warm_start is {self.warm_start!r}; give a run or a CSV file")
+
+    @property
+    def stopping(self) -> Stopping:
+        """When the search ends."""
+        return Stopping(budget=self.budget, minutes=self.minutes, stop_gain=self.stop_gain)
 
     def with_budget(self, budget: int | None) -> "RunConfig":
         """Return these settings with another budget, or the same for None."""
         return self if budget is None else replace(self, budget=budget)
+
+    def with_limits(
+        self, budget: int | None, minutes: float | None, stop_gain: float | None
+    ) -> "RunConfig":
+        """Return these settings with other limits; None leaves one as it is."""
+        limits = {"budget": budget, "minutes": minutes, "stop_gain": stop_gain}
+        given: dict[str, Any] = {k: v for k, v in limits.items() if v is not None}
+        return replace(self, **given) if given else self
 
 
 def write_config(folder: Path, config: RunConfig, recorded: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from hwsearch.run.folder import Run
 from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
 from hwsearch.run.prior import PREDICTOR
 from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.reckon import replayed, take_account
 from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import check_same, prepare
 from hwsearch.run.timings import read_timings
@@ -53,7 +54,8 @@ def confirm(
             for key, reason in read.failed.items():
                 progress.note(f"{key} leaves the candidates: {reason}")
             rows = finisher.confirm(read.remember(store), read.manifest)
+            account = take_account(replayed(setup, store), store, setup, rows)
         finally:
             setup.device.close()
-    write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title)
+    write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title, account)
     return run

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
@@ -21,42 +19,20 @@ from hwsearch.evaluate.scoring import SCORE_BATCH, Outcomes, Scorer
 from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.export.artifact import Exported
 from hwsearch.files import write_atomic
-from hwsearch.run.building import Builder, alike
+from hwsearch.objectives import Estimate
+from hwsearch.run.building import Builder, alike, raised
+from hwsearch.run.measurements import LATENCY, latency_measurement, ratio_measurement
 from hwsearch.run.suspicion import Pace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
 
 T = TypeVar("T")
-LATENCY, RATIO = "latency", "latency_ratio"
 TILE = "a repeated tile in the same graph"  # times do not differ
 REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
-RAW_TIMES_KEPT = 2000
 # Coarser than what is reported: the surrogates average over trials, and the front is timed again.
 SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
-LATENCY_DETAILS = (
-    "device",
-    "fingerprint",
-    "inputs",
-    "ratio",
-    "ratio_low",
-    "ratio_high",
-    "p90_ms",
-    "p99_ms",
-    "rounds",
-    "runs",
-    "undisturbed",
-    "cv",
-    "waited",
-    "anchor_ms",
-    "baseline_ms",
-    "baseline_low_ms",
-    "baseline_high_ms",
-    "device_ms",
-    "end_to_end_ms",
-    "transfers",
-    "warnings",
-)
+Values = dict[str, float | Estimate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +48,20 @@ class Prepared:
     path: Path
     cost_s: float
     calibrated: float
+
+
+class Racing(Protocol):
+    """Scores candidates as far as needed; see `hwsearch.run.race.Race`."""
+
+    def scores(
+        self, ready: Mapping[Architecture, Prepared]
+    ) -> Mapping[Architecture, float | Estimate | EvaluationError]:
+        """Score candidates whose latencies are known, and remember it."""
+        ...
+
+    def dropped(self, key: str) -> Estimate | None:
+        """Return the estimate of what a candidate would have scored, if it was dropped."""
+        ...
 
 
 class Evaluator:
@@ -121,9 +111,7 @@ class Evaluator:
             DataError: The calibration samples cannot be read.
         """
         (built,) = self._builder.build([arch])
-        if isinstance(built, EvaluationError):
-            raise built
-        return built.exported
+        return raised(built).exported
 
     def model_of(self, arch: Architecture) -> onnx.ModelProto:
         """Return the model of an architecture: without data, one of which only the time counts.
@@ -187,9 +175,7 @@ class Evaluator:
         known = self.store.find(arch.key, self.task.metric.name, context, purpose)
         if known is not None:
             return known
-        outcomes = self.outcomes({arch: model}, samples)[arch]
-        if isinstance(outcomes, EvaluationError):
-            raise outcomes
+        outcomes = raised(self.outcomes({arch: model}, samples)[arch])
         return self.remember(arch, samples, purpose, outcomes, cost_s)
 
     def remember(
@@ -225,20 +211,34 @@ class Evaluator:
         self.store.add(measurement)
         return measurement
 
+    @overload
     def search_values(
         self, archs: Sequence[Architecture], quantities: Iterable[str]
-    ) -> dict[str, dict[str, float] | EvaluationError]:
+    ) -> dict[str, dict[str, float] | EvaluationError]: ...
+
+    @overload
+    def search_values(
+        self, archs: Sequence[Architecture], quantities: Iterable[str], race: Racing | None
+    ) -> dict[str, Values | EvaluationError]: ...
+
+    def search_values(
+        self,
+        archs: Sequence[Architecture],
+        quantities: Iterable[str],
+        race: Racing | None = None,
+    ) -> Any:
         """Measure what the search selects by, and remember it.
 
         Args:
             archs: Proposed architectures that are not finished.
             quantities: ``"latency"``, the metric's name, or both.
+            race: Scores them, once their latencies are known, where not all need all samples.
 
         Returns:
             Key -> the values, or why there are none.
         """
         wanted, metric = set(quantities), self.task.metric.name
-        missing = {arch: {q for q in wanted if not self.remembered(arch.key, q)} for arch in archs}
+        missing = {arch: self._missing(arch, wanted, race) for arch in archs}
         failed: dict[Architecture, EvaluationError] = {}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             to_tile = [arch for arch in archs if missing[arch] and self._takes_a_tile(arch)]
@@ -247,16 +247,27 @@ class Evaluator:
             for group in alike(self.net, to_build):
                 ready |= _split(self.prepare(group, Path(scratch)), failed)
                 to_score = [a for a in group if a in ready and metric in missing[a]]
-                failed |= self._search_scores({arch: ready[arch] for arch in to_score})
+                if race is None:
+                    failed |= self._search_scores({arch: ready[arch] for arch in to_score})
             if LATENCY in wanted:
                 macs = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
                 to_time = [a for a in archs if a not in failed and LATENCY in missing[a]]
                 failed |= self._search_latencies({a: ready[a].path for a in to_time}, macs)
-        return {arch.key: failed.get(arch) or self._values(arch, wanted) for arch in archs}
+            if race is not None:
+                able = [a for a in archs if a not in failed and metric in missing[a]]
+                _split(race.scores({arch: ready[arch] for arch in able}), failed)
+        return {arch.key: failed.get(arch) or self._values(arch, wanted, race) for arch in archs}
 
-    def _values(self, arch: Architecture, wanted: Iterable[str]) -> dict[str, float]:
+    def _missing(self, arch: Architecture, wanted: Iterable[str], race: Racing | None) -> set[str]:
+        return set(wanted) - self._values(arch, wanted, race).keys()
+
+    def _values(self, arch: Architecture, wanted: Iterable[str], race: Racing | None) -> Values:
+        """Return what the search knows of an architecture, dropped ones by their estimates."""
         found = {quantity: self.remembered(arch.key, quantity) for quantity in wanted}
-        return {quantity: known.value for quantity, known in found.items() if known is not None}
+        values: Values = {q: known.value for q, known in found.items() if known is not None}
+        if race is not None and (lost := race.dropped(arch.key)) is not None:
+            values[self.task.metric.name] = lost
+        return values
 
     def _takes_a_tile(self, arch: Architecture) -> bool:
         """Whether only the time of an architecture is still to be found out."""
@@ -384,47 +395,6 @@ class Evaluator:
     def write_model(self, arch: Architecture, folder: Path) -> Path:
         """Build an architecture's model and write it into a folder, named by its key."""
         return _write(self.model_of(arch), arch, folder)
-
-
-def latency_measurement(
-    key: str, latency: Latency, context: str, purpose: Purpose, **details: float | str
-) -> Measurement:
-    """Turn a device's answer into a row of the store, with further details."""
-    raw: NDArray[Any] = latency.times_ms.reshape(-1)[-RAW_TIMES_KEPT:].astype(np.float32)
-    return Measurement(
-        key=key,
-        quantity=LATENCY,
-        context=context,
-        purpose=purpose,
-        value=latency.latency_ms,
-        low=latency.low_ms,
-        high=latency.high_ms,
-        count=latency.runs,
-        cost_s=latency.cost_s,
-        samples=raw if raw.size else None,
-        details={name: getattr(latency, name) for name in LATENCY_DETAILS} | details,
-    )
-
-
-def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
-    """Return a confirmed latency relative to the anchor's, with that of every round.
-
-    Its samples, ``(rounds,)``, are NaN in rounds that do not count. Contenders of one job share
-    their rounds, which tells their differences better than their intervals do.
-    """
-    counted = True if latency.counted is None else latency.counted
-    return Measurement(
-        key=key,
-        quantity=RATIO,
-        context=context,
-        purpose="confirm",
-        value=latency.ratio,
-        low=latency.ratio_low,
-        high=latency.ratio_high,
-        count=latency.rounds,
-        cost_s=0.0,  # that of the latency
-        samples=np.where(counted, latency.ratios, np.nan).astype(np.float32),
-    )
 
 
 def _write(model: onnx.ModelProto, arch: Architecture, folder: Path) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwsearch.devices import load_device
+from hwsearch import devices
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.export.artifact import read_card
@@ -64,7 +64,7 @@ def export_subnets(folders: Sequence[Path], device_spec: str, to: Path | None) -
     taken = [str(target) for target in targets if to and target.exists()]
     if taken:
         raise InputError(f"{taken[0]!r} exists already; give another folder")
-    device = load_device(device_spec)
+    device = devices.load_device(device_spec)
     try:
         # All of them before the first copy: a damaged one leaves nothing half-exported.
         for folder in folders:
@@ -79,7 +79,7 @@ def export_subnets(folders: Sequence[Path], device_spec: str, to: Path | None) -
 
 def verify_subnets(folders: Sequence[Path], device_spec: str) -> dict[str, str | None]:
     """Check subnets from their files alone: key -> what is wrong with it, or None."""
-    device = load_device(device_spec)
+    device = devices.load_device(device_spec)
     found: dict[str, str | None] = {}
     try:
         for folder in folders:

@@ -24,10 +24,12 @@ from hwsearch.kit.manifest import Manifest
 from hwsearch.objectives import closest_to_feasible
 from hwsearch.run.candidates import Prediction, predictions, write_second_kit
 from hwsearch.run.certainty import front_probabilities
-from hwsearch.run.evaluation import LATENCY, Evaluator
+from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.front import contender_rows, front_rows
+from hwsearch.run.measurements import LATENCY, noisy_low
 from hwsearch.run.member import Number, row_of, stated
 from hwsearch.run.progress import Progress
+from hwsearch.run.race import dropped
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement, TrialState
@@ -128,7 +130,9 @@ class Finisher:
 
     def _search_values(self) -> tuple[list[str], Values]:
         """Values of every finished trial, by name, in the order of the trials."""
-        keys = [trial.key for trial in self.store.trials(TrialState.DONE)]
+        raced_out = dropped(self.store.measurements(purpose="race"))
+        done = self.store.trials(TrialState.DONE)
+        keys = [trial.key for trial in done if trial.key not in raced_out]
         if not keys:
             failed = self.store.trials(TrialState.FAILED)
             raise EvaluationError(
@@ -157,7 +161,7 @@ class Finisher:
         elif LATENCY in values:
             context = self.evaluator.latency_context
             found = [self.store.find(key, LATENCY, context, "search") for key in keys]
-            low[LATENCY] = np.array([_noisy_low(m) for m in found])
+            low[LATENCY] = np.array([noisy_low(m) for m in found])
         rows = contender_rows(values, low, self.setup.objectives, self.setup.constraints)
         if not len(rows):
             raise InfeasibleError(closest_to_feasible(self.setup.constraints, values, keys))
@@ -288,13 +292,6 @@ def _value(values: dict[str, float] | EvaluationError, name: str) -> float:
     if isinstance(values, EvaluationError):
         raise values
     return values[name]
-
-
-def _noisy_low(measurement: Measurement | None) -> float:
-    """Return a latency at the good end of its ratio's interval: what ranking depends on."""
-    assert measurement is not None
-    ratio, low = measurement.details["ratio"], measurement.details["ratio_low"]
-    return float(measurement.value * low / ratio)
 
 
 def _latency(measurement: Measurement | None) -> float:

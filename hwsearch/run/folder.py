@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.objectives import Objective
-from hwsearch.optimizer import Optimizer
 from hwsearch.restriction import one_or_several
+from hwsearch.run.account import Account
 from hwsearch.run.certainty import chances
 from hwsearch.run.config import RunConfig, read_config, write_config
-from hwsearch.run.evaluation import LATENCY, REUSED, Evaluator
+from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.exported import (
     check_exported,
     export_subnets,
@@ -23,11 +23,15 @@ from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.loop import run_search
-from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
+from hwsearch.run.measurements import LATENCY
+from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.race import dropped, find_race
+from hwsearch.run.reckon import take_account
 from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import (
+    DROPPED,
     TRIAL_COLUMNS,
     Setup,
     check_output,
@@ -61,11 +65,14 @@ def search(
     tactic: str = "hwsearch",
     seed: int = 0,
     batch: int | None = None,
+    minutes: float | None = None,
+    stop_gain: float | None = None,
     out: str | Path | None = None,
     checkpoint: str | None = None,
     freeze: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
     prior: str = "on",
+    race: bool = True,
     warm_start: str | Path | None = None,
     progress: Progress | None = None,
 ) -> "Run":
@@ -82,11 +89,15 @@ def search(
         tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
         seed: Decides every random draw.
         batch: Architectures proposed at a time; by default as many as the tactic proposes.
+        minutes: Of wall time, after which the search proposes nothing more.
+        stop_gain: Percent: the search ends when its next 50 evaluations are expected to add less
+            than this share of the hypervolume.
         out: A folder that does not exist yet or is empty; ``runs/SUPERNET-DEVICE`` by default.
         checkpoint: For a supernet given by name.
         freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.
         only: Choices left some options, such as ``"resolution in 160,192,224"``.
         prior: ``"off"`` does without the accuracy predictor that ships for the supernet.
+        race: Drop a candidate once some of the images show that the front dominates it.
         warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
             accuracies are predicted from; see `hwsearch.run.warm_start`.
         progress: Told of phases and steps.
@@ -111,7 +122,10 @@ def search(
         tactic=tactic,
         seed=seed,
         batch=batch,
+        minutes=minutes,
+        stop_gain=stop_gain,
         prior=prior,
+        race=race,
         warm_start=None if warm_start is None else str(warm_start),
     ).with_budget(budget)
     if out is not None:
@@ -136,6 +150,8 @@ def resume(
     folder: str | Path,
     *,
     budget: int | None = None,
+    minutes: float | None = None,
+    stop_gain: float | None = None,
     net: Supernet | None = None,
     progress: Progress | None = None,
 ) -> "Run":
@@ -144,6 +160,8 @@ def resume(
     Args:
         folder: Of the run.
         budget: A new budget in all; None keeps the run's.
+        minutes: New minutes in all, those spent on measuring before among them; likewise.
+        stop_gain: Another one; likewise.
         net: For a supernet that cannot be loaded by its recorded name.
         progress: Told of phases and steps.
 
@@ -152,7 +170,7 @@ def resume(
     """
     run = Run(folder)
     progress = progress or Silent()
-    setup = prepare(run.config.with_budget(budget), net)
+    setup = prepare(run.config.with_limits(budget, minutes, stop_gain), net)
     setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
     setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
@@ -217,7 +235,7 @@ class Run:
         if self.finished and not self.confirmed and self.config.data == NO_DATA:
             raise InputError(
                 f"run {str(self.folder)!r} has candidates and no front: their accuracies are "
-                f"predicted; with images: {with_images(self.folder, self.config)}"
+                f"predicted; with images: {self.with_images}"
             )
         if self.finished and not self.confirmed:
             raise InputError(
@@ -245,8 +263,23 @@ class Run:
         return pd.read_csv(self.folder / name, dtype={"key": str, "weights": str})
 
     @property
+    def account(self) -> Account | None:
+        """What the search was worth; None for a run that the first version finished.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        path = self.folder / ACCOUNT
+        if not (self.finished and path.is_file()):
+            return None
+        return Account.from_json(path.read_text(encoding="utf-8"), repr(str(path)))
+
+    @property
     def trials(self) -> "pd.DataFrame":
-        """One row per trial: its state and what the search measured of it."""
+        """One row per trial: its state and what the search measured of it.
+
+        What a race ``dropped`` was scored on some images only, and has no score.
+        """
         import pandas as pd
 
         with SqliteStore(self.folder / TRIALS) as store:
@@ -254,10 +287,12 @@ class Run:
             measured: dict[str, dict[str, float]] = {trial.key: {} for trial in trials}
             for m in store.measurements(purpose="search"):
                 measured[m.key][m.quantity] = m.value
+            raced_out = dropped(store.measurements(purpose="race"))
         rows = [
             {
                 **{name: getattr(trial, name) for name in TRIAL_COLUMNS},
                 "state": str(trial.state),
+                DROPPED: trial.key in raced_out,
                 **measured[trial.key],
                 **trial.choices,
             }
@@ -332,6 +367,11 @@ class Run:
         return [Objective(o["name"], o["direction"], unit=o["unit"]) for o in recorded]
 
     @property
+    def with_images(self) -> str:
+        """The command that makes a front of what a search without data found."""
+        return with_images(self.folder, self.config)
+
+    @property
     def title(self) -> str:
         """What was searched, and for which device."""
         title = f"{self.config.supernet} on {self.config.device}"
@@ -341,8 +381,9 @@ class Run:
         """Do whatever is still to be done."""
         self.config = setup.config
         try:
-            rows = self._rows(setup, progress)
-            write_outcome(self.folder, rows, self.trials_to_draw(setup), setup, self.title)
+            rows, account = self._found(setup, progress)
+            trials = self.trials_to_draw(setup)
+            write_outcome(self.folder, rows, trials, setup, self.title, account)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
@@ -358,34 +399,30 @@ class Run:
                 trials[objective.name] = objective.exact(archs)
         return trials
 
-    def _rows(self, setup: Setup, progress: Progress) -> list[dict[str, Any]]:
-        """Search until the budget is spent, and return the front's rows."""
+    def _found(self, setup: Setup, progress: Progress) -> tuple[list[dict[str, Any]], Account]:
+        """Search until the budget is spent; return the front's rows, and the search's account."""
         with SqliteStore(self.folder / TRIALS) as store:
             try:
                 evaluator = setup.evaluator(store)
                 setup = with_evidence(setup, self.folder)
-                optimizer = Optimizer(
-                    setup.net.space,
-                    setup.objectives,
-                    seed=setup.config.seed,
-                    constraints=setup.constraints,
-                    tactic=setup.config.tactic,
-                    batch=setup.config.batch,
-                )
+                optimizer = setup.optimizer()
                 for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
                     progress.note(text)
+                race = find_race(setup, evaluator, optimizer.history, progress)
                 measure_known(setup, evaluator, optimizer, progress)
                 run_search(
                     optimizer,
                     store,
-                    lambda archs: evaluator.search_values(archs, setup.measured),
-                    setup.config.budget,
+                    lambda archs: evaluator.search_values(archs, setup.measured, race),
+                    setup.config.stopping,
                     progress,
                 )
                 finisher = Finisher(setup, evaluator, self.folder / SUBNETS, progress)
                 if LATENCY in setup.predicted:
-                    return finisher.candidates(self.folder / KIT)
-                return finisher.finish()
+                    rows = finisher.candidates(self.folder / KIT)
+                else:
+                    rows = finisher.finish()
+                return rows, take_account(optimizer, store, setup, rows)
             finally:
                 setup.device.close()
 

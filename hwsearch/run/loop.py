@@ -1,23 +1,25 @@
 """The search phase: propose, store, measure, tell; and the same again from what is stored."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from hwsearch.errors import EvaluationError
 from hwsearch.optimizer import Optimizer
-from hwsearch.run.evaluation import REUSED
+from hwsearch.optimizer.stopping import Stopping
+from hwsearch.run.evaluation import REUSED, Values
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architecture, Architectures
-from hwsearch.trials import Store, Trial, TrialState
+from hwsearch.trials import Purpose, Store, Trial, TrialState
 
-Values = dict[str, float]
+SEARCHING: tuple[Purpose, ...] = ("search", "race")
 Measure = Callable[[Sequence[Architecture]], Mapping[str, Values | EvaluationError]]
 
 
 def run_search(
-    optimizer: Optimizer, store: Store, measure: Measure, budget: int, progress: Progress
+    optimizer: Optimizer, store: Store, measure: Measure, stopping: Stopping, progress: Progress
 ) -> None:
-    """Evaluate architectures until the budget is spent or the space is exhausted.
+    """Evaluate architectures until the budget is spent, or the search ends before.
 
     Whatever the store holds counts as done: rounds in it are replayed to the optimiser in their
     order, and a round that was cut short is finished first, so that the proposals are those of
@@ -27,9 +29,12 @@ def run_search(
         optimizer: Fresh, of the same seed as ever.
         store: Receives every proposal before it is evaluated.
         measure: Returns key -> values or failure, for proposals that are not finished.
-        budget: Evaluated architectures in all, failed and reused ones among them.
-        progress: Told of every finished trial.
+        stopping: When it ends. Its budget counts failed and reused architectures too, and its
+            minutes what the store says that earlier processes spent on measuring.
+        progress: Told of every finished trial, and of why the search ends before its budget.
     """
+    began = time.monotonic() - _seconds_spent(store)
+    budget = stopping.budget
     trials = store.trials()
     rounds = [list(group) for _, group in groupby(trials, key=lambda trial: trial.round)]
     said: set[str] = set()
@@ -44,6 +49,9 @@ def run_search(
         _report(optimizer, progress, number, said)
     proposed, number = len(trials), len(rounds)
     while proposed < budget:
+        if ended := stopping.reason(optimizer, time.monotonic() - began):
+            progress.note(ended)
+            return
         archs = optimizer.ask(min(optimizer.batch, budget - proposed))
         if not len(archs):
             progress.note(f"the search space is exhausted after {proposed} architectures")
@@ -52,6 +60,13 @@ def run_search(
         _finish_round(optimizer, store, measure, archs, members, progress)
         _report(optimizer, progress, number, said)
         proposed, number = proposed + len(archs), number + 1
+
+
+def _seconds_spent(store: Store) -> float:
+    """What the search's own measurements took; what was reused is not counted."""
+    reused = {trial.key for trial in store.trials() if trial.origin == REUSED}
+    spent = [m for purpose in SEARCHING for m in store.measurements(purpose=purpose)]
+    return sum(m.cost_s for m in spent if m.key not in reused)
 
 
 def _finish_round(

@@ -16,8 +16,9 @@ from typing import Any
 from hwsearch.errors import InputError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.run.config import read_config
-from hwsearch.run.evaluation import LATENCY, REUSED
+from hwsearch.run.evaluation import REUSED
 from hwsearch.run.evidence import architectures_of, lies_in
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore
@@ -189,9 +190,10 @@ def _check_scored(
 ) -> None:
     """Refuse accuracies that do not hold here, of whatever else the run may be."""
     metric = setup.task.metric.name
-    scores = [m for m in measured if m.quantity == metric and m.purpose == "search"]
+    searched = [m for m in measured if m.purpose == "search"]
+    scores = [m for m in searched if m.quantity == metric]
     if not scores:
-        quantities = ", ".join(dict.fromkeys(m.quantity for m in measured)) or "nothing"
+        quantities = ", ".join(dict.fromkeys(m.quantity for m in searched)) or "nothing"
         raise InputError(
             f"{where} measured {quantities}, and no {metric}, which this search needs; give a "
             f"run that has {metric} among its objectives"

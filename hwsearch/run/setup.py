@@ -18,9 +18,11 @@ from hwsearch.evaluate.task import NO_DATA, Samples, Task
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.predict import TableLatency
 from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
+from hwsearch.optimizer import Optimizer
 from hwsearch.run.config import FILE, RunConfig, software_versions
 from hwsearch.run.conversion import check_conversion
-from hwsearch.run.evaluation import LATENCY, Evaluator
+from hwsearch.run.evaluation import Evaluator
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import EXACT, Supernet
@@ -31,6 +33,7 @@ MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend o
 WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
+DROPPED = "dropped"
 CHOSEN_BY = ("latency_table", "predictor")
 FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "probability")
 
@@ -105,6 +108,17 @@ class Setup:
     def evaluator(self, store: Store) -> Evaluator:
         """Return what measures for the run, and remembers in its store."""
         return Evaluator(self.net, self.device, self.task, store, self.config.seed)
+
+    def optimizer(self) -> Optimizer:
+        """Return the optimiser of the run as it was before the first trial."""
+        return Optimizer(
+            self.net.space,
+            self.objectives,
+            seed=self.config.seed,
+            constraints=self.constraints,
+            tactic=self.config.tactic,
+            batch=self.config.batch,
+        )
 
     def read(self, progress: Progress) -> None:
         """Read image files once; what cannot be decoded is refused before anything is written.
@@ -227,7 +241,7 @@ def check_names(net: Supernet, task: Task) -> None:
     """
     quantities = (task.metric.name, f"{task.metric.name}_report", LATENCY)
     stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high", "_source"))
-    taken = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *EXACT, *stated}
+    taken = {*TRIAL_COLUMNS, DROPPED, *FRONT_COLUMNS, *EXACT, *stated}
     for choice in net.full_space.choices:
         if choice.name in taken:
             raise InputError(

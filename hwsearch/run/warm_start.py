@@ -13,10 +13,11 @@ from hwsearch.evaluate.task import NO_DATA
 from hwsearch.objectives import BoolArray, FloatArray, Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.approximations import Scaled
-from hwsearch.run.evaluation import LATENCY, REUSED, Evaluator
+from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.evidence import FILE as EVIDENCE
 from hwsearch.run.evidence import Evidence, read_evidence
 from hwsearch.run.known import Known
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.run.reuse import TRIALS, Reused, read_reused
 from hwsearch.run.setup import Setup
@@ -77,12 +78,13 @@ def restore(folder: Path, setup: Setup, recorded: Mapping[str, Any]) -> None:
     known = recorded.get("warm_start")
     if not known or (folder / (TRIALS if REUSED in known else EVIDENCE)).is_file():
         return
-    found = read_warm_start(setup)
+    early = f"run {str(folder)!r} was stopped before it had copied warm start {known['path']!r}"
+    try:
+        found = read_warm_start(setup)
+    except InputError as error:
+        raise InputError(f"{early}, which cannot be read any more: {error}") from error
     if found is None or found.recorded != known:
-        raise InputError(
-            f"run {str(folder)!r} was stopped before it had copied warm start "
-            f"{known['path']!r}, which was changed since; start a new run"
-        )
+        raise InputError(f"{early}, which was changed since; start a new run")
     found.keep(folder)
 
 

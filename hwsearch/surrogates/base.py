@@ -44,6 +44,18 @@ class Surrogate(Protocol):
         ...
 
 
+class Refittable(Surrogate, Protocol):
+    """A surrogate that can be fitted again to similar rows for next to nothing."""
+
+    def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
+        """Return a new model of other rows, with the scale and the variances of this one.
+
+        Raises:
+            InputError: As for `fit`, or there was none.
+        """
+        ...
+
+
 class Parametric(Surrogate, Protocol):
     """A surrogate that is a set of arrays and keeps no row that it was fitted on."""
 

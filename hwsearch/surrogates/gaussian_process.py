@@ -1,6 +1,6 @@
 """Gaussian process regression with a kernel made for architectures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Self
 
 import numpy as np
@@ -9,172 +9,200 @@ from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 from scipy.optimize import minimize
 
 from hwsearch.errors import InputError
-from hwsearch.surrogates.base import (
-    BoolArray,
-    FloatArray,
-    check_features,
-    check_noise,
-    check_rows,
-)
+from hwsearch.surrogates.base import FloatArray, check_features, check_noise, check_rows
+from hwsearch.surrogates.kinship import GainPrior
 
-# Hyperparameters, as logarithms, for standardised targets: variance of the size term, of the
-# linear term and of the smooth term, length scale of the smooth term, variance of the noise.
-_PRIOR_MEAN: Final = np.log([1.0, 0.3, 0.1, 0.5, 0.01])
-_PRIOR_DEVIATION: Final = np.array([1.5, 1.0, 1.5, 0.7, 1.5])
-_BOUNDS: Final = [(-9.0, 5.0), (-9.0, 5.0), (-9.0, 5.0), (-3.0, 2.0), (-9.0, 0.0)]
+# Logarithms, for standardised targets: variance of the smooth term, its length scale, variance of
+# the noise. The factors of the gains' priors come before them.
+_PRIOR_MEAN: Final = np.log([0.1, 0.5, 0.01])
+_PRIOR_DEVIATION: Final = np.array([1.5, 0.7, 1.5])
+_BOUNDS: Final = [(-9.0, 5.0), (-3.0, 2.0), (-9.0, 0.0)]
+_FACTOR_BOUNDS: Final = (-9.0, 6.0)
 _CONSTANT_VARIANCE: Final = 4.0
-_MAX_ITERATIONS: Final = 30
-# The likelihood costs the cube of the rows, and so many of them settle five numbers.
-_MAX_LIKELIHOOD_ROWS: Final = 128
+# Everything costs the cube of the rows, and so many of them settle a handful of numbers.
+_MAX_LIKELIHOOD_ROWS: Final = 96
+_MAX_ROWS: Final = 1500
 
 
 class GaussianProcess:
-    """Constant + size + linear + smooth (squared exponential), each with a variance of its own.
+    """Constant + linear (gains with a prior) + smooth (squared exponential).
 
-    The *size* term is one gain shared by all columns marked as steps, so that a handful of rows
-    already says what growing an architecture brings; the *linear* term gives every column a gain
-    of its own around it; the *smooth* term takes interactions. Hyperparameters maximise the
-    marginal likelihood times a weak log-normal prior (Rasmussen and Williams, 2006, chapter 5),
-    by L-BFGS with a fixed start and bounded effort. Deterministic.
+    The linear part is a sum of terms, each a normal prior of the columns' gains with a factor of
+    its own: what all share, what kin share, what each has alone (`kin_gains`). The *smooth* term
+    takes interactions. Hyperparameters maximise the marginal likelihood times a weak log-normal
+    prior (Rasmussen and Williams, 2006, chapter 5), by L-BFGS with a fixed start and bounded
+    effort. Of more than 1,500 rows evenly spaced ones are used. Deterministic.
 
     Args:
-        steps: ``(n_features,)``, which columns count steps upward and share the size term; none
-            by default.
+        gains: Priors of the gains of ``n_features`` columns; by default every column has one of
+            its own.
     """
 
-    def __init__(self, steps: BoolArray | None = None) -> None:
-        self.steps = steps
+    def __init__(self, gains: Sequence[GainPrior] | None = None) -> None:
+        self.gains = gains
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows; see `Surrogate.fit`.
 
         Targets that are all equal are predicted everywhere, with a deviation of 1% of their size.
         """
-        return self.fit_from(X, y, _PRIOR_MEAN, noise)
+        self.prepare(X, y, noise)
+        self.learn()
+        return self.condition()
 
-    def fit_from(
-        self,
-        X: ArrayLike,  # noqa: N803
-        y: ArrayLike,
-        start: FloatArray,
-        noise: ArrayLike | None = None,
-    ) -> Self:
-        """Do what `fit` does, starting from the ``hyperparameters_`` of a similar fit."""
+    def prepare(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
+        """Take n rows, with hyperparameters at their prior means; `learn` and `condition` follow.
+
+        Raises:
+            InputError: As for `Surrogate.fit`.
+        """
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        self.rows_ = rows
-        self.center_ = rows.mean(axis=0)
-        self.mean_ = float(values.mean())
-        spread = float(values.std())
+        chosen = _spread(len(values), _MAX_ROWS)
+        self.rows_, values, known = rows[chosen], values[chosen], known[chosen]
+        self.center_ = self.rows_.mean(axis=0)
+        self.gains_ = self.gains or _independent(self.rows_.shape[1])
+        self.mean_, spread = float(values.mean()), float(values.std())
         self.constant_ = spread <= 1e-12 * max(abs(self.mean_), 1e-300)
         self.scale_ = 0.01 * (abs(self.mean_) or 1.0) if self.constant_ else spread
-        targets = np.zeros(len(values)) if self.constant_ else (values - self.mean_) / spread
-        variances = (known / self.scale_) ** 2
-        self._learn_hyperparameters(targets, variances, start)
-        size, linear, distance = self._grams(rows, rows)
-        kernel = self._kernel(size, linear, distance)
-        kernel[np.diag_indices_from(kernel)] += np.exp(self.hyperparameters_[4]) + variances
+        self._targets = np.zeros(len(values)) if self.constant_ else (values - self.mean_) / spread
+        self._variances = (known / self.scale_) ** 2
+        self._prior = (
+            np.array([*(prior.log_factor for prior in self.gains_), *_PRIOR_MEAN]),
+            np.array([*(prior.spread for prior in self.gains_), *_PRIOR_DEVIATION]),
+        )
+        self.hyperparameters_ = self._prior[0]
+        return self
+
+    def learn(self, start: FloatArray | None = None, max_iterations: int = 30) -> float:
+        """Choose the hyperparameters, from a start, and return the logarithm of their likelihood.
+
+        The likelihood is that of up to 96 rows, evenly spaced, in the unit of the targets.
+
+        Args:
+            start: Hyperparameters of a similar fit; by default their prior means.
+            max_iterations: Of L-BFGS; 0 takes the start as it is.
+        """
+        chosen = _spread(len(self._targets), _MAX_LIKELIHOOD_ROWS)
+        centred = self.rows_[chosen] - self.center_
+        linear = [centred @ prior.covariance @ centred.T for prior in self.gains_]
+        loss = _objective(
+            linear,
+            _distances(centred, centred),
+            self._targets[chosen],
+            self._variances[chosen],
+            self._prior,
+        )
+        self.hyperparameters_ = self._prior[0] if start is None else start
+        value = loss(self.hyperparameters_)[0]
+        if max_iterations:
+            bounds = [_FACTOR_BOUNDS] * len(self.gains_) + _BOUNDS
+            options = {"maxiter": max_iterations, "ftol": 1e-4}
+            found = minimize(
+                loss,
+                self.hyperparameters_,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options=options,
+            )
+            self.hyperparameters_, value = found.x, float(found.fun)
+        self.n_likelihood_rows_ = len(chosen)
+        return -value - len(chosen) * float(np.log(self.scale_))
+
+    def condition(self) -> Self:
+        """Condition on the rows, with the hyperparameters as they are."""
+        factors = np.exp(self.hyperparameters_[: len(self.gains_)])
+        self._covariance: FloatArray = sum(
+            factor * prior.covariance for factor, prior in zip(factors, self.gains_, strict=True)
+        )
+        centred = self.rows_ - self.center_
+        self._projected = self._covariance @ centred.T
+        kernel = self._kernel(centred)
+        kernel[np.diag_indices_from(kernel)] += np.exp(self.hyperparameters_[-1]) + self._variances
         self.factor_ = cholesky(kernel, lower=True, check_finite=False)
-        self.weights_ = cho_solve((self.factor_, True), targets, check_finite=False)
+        self.weights_ = cho_solve((self.factor_, True), self._targets, check_finite=False)
         return self
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation of the noiseless value; see `Surrogate.predict`."""
-        if not hasattr(self, "rows_"):
-            raise InputError("this model has not been fitted; call fit first")
-        rows = check_features(X, self.rows_.shape[1])
-        kernel = self._kernel(*self._grams(rows, self.rows_))
+        centred = self._centred(X)
+        kernel = self._kernel(centred)
         mean: FloatArray = kernel @ self.weights_ * self.scale_ + self.mean_
         explained = solve_triangular(self.factor_, kernel.T, lower=True, check_finite=False)
-        variance = self._variance(rows) - np.einsum("ij,ij->j", explained, explained)
+        linear = np.einsum("ij,ij->i", centred @ self._covariance, centred)
+        prior = linear + np.exp(self.hyperparameters_[-3]) + _CONSTANT_VARIANCE
+        variance = prior - np.einsum("ij,ij->j", explained, explained)
         deviation: FloatArray = np.sqrt(np.maximum(variance, 1e-12)) * self.scale_
         return mean, deviation
 
-    def _learn_hyperparameters(
-        self, targets: FloatArray, variances: FloatArray, start: FloatArray
-    ) -> None:
-        n_rows = min(len(targets), _MAX_LIKELIHOOD_ROWS)
-        chosen = np.linspace(0, len(targets) - 1, n_rows).astype(int)
-        rows = self.rows_[chosen]
-        found = minimize(
-            _objective(*self._grams(rows, rows), targets[chosen], variances[chosen]),
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=_BOUNDS,
-            options={"maxiter": _MAX_ITERATIONS, "ftol": 1e-4},
-        )
-        self.hyperparameters_: FloatArray = found.x
-        self.n_likelihood_rows_ = n_rows
-        self.log_likelihood_ = -float(found.fun) - n_rows * float(np.log(self.scale_))
+    def predict_mean(self, X: ArrayLike) -> FloatArray:  # noqa: N803
+        """Return the means alone, which takes a fraction of the time.
 
-    def _grams(self, a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Size and linear inner products and mean squared distances, each (len(a), len(b)).
-
-        Scaled such that architectures drawn at random have a variance near 1 in each.
+        Raises:
+            InputError: As for `predict`.
         """
-        n_features = max(a.shape[1], 1)
-        a, b = a - self.center_, b - self.center_
-        size = 12.0 * np.outer(self._size(a), self._size(b))
-        inner = a @ b.T
-        squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :]
-        distance = np.maximum(squares - 2.0 * inner, 0.0) / n_features
-        return size, inner * (4.0 / n_features), distance
+        mean: FloatArray = self._kernel(self._centred(X)) @ self.weights_
+        return mean * self.scale_ + self.mean_
 
-    def _size(self, centred: FloatArray) -> FloatArray:
-        if self.steps is None or not self.steps.any():
-            return np.zeros(len(centred))
-        size: FloatArray = centred[:, self.steps].mean(axis=1)
-        return size
+    def _centred(self, features: ArrayLike) -> FloatArray:
+        if not hasattr(self, "weights_"):
+            raise InputError("this model has not been fitted; call fit first")
+        centred: FloatArray = check_features(features, self.rows_.shape[1]) - self.center_
+        return centred
 
-    def _kernel(self, size: FloatArray, linear: FloatArray, distance: FloatArray) -> FloatArray:
-        of_size, of_linear, of_smooth, length, _ = np.exp(self.hyperparameters_)
+    def _kernel(self, centred: FloatArray) -> FloatArray:
+        """Between given rows and the known ones: (len(centred), n)."""
+        of_smooth, length, _ = np.exp(self.hyperparameters_[-3:])
+        distance = _distances(centred, self.rows_ - self.center_)
         smooth = of_smooth * np.exp(distance / (-2.0 * length**2))
-        kernel: FloatArray = of_size * size + of_linear * linear + smooth + _CONSTANT_VARIANCE
+        kernel: FloatArray = centred @ self._projected + smooth + _CONSTANT_VARIANCE
         return kernel
 
-    def _variance(self, rows: FloatArray) -> FloatArray:
-        """Prior variance of every row: the diagonal of its kernel with itself."""
-        of_size, of_linear, of_smooth, _, _ = np.exp(self.hyperparameters_)
-        centred = rows - self.center_
-        linear = (centred * centred).sum(axis=1) * (4.0 / max(rows.shape[1], 1))
-        size = of_size * 12.0 * self._size(centred) ** 2
-        variance: FloatArray = size + of_linear * linear + of_smooth + _CONSTANT_VARIANCE
-        return variance
+
+def _independent(n_features: int) -> tuple[GainPrior, ...]:
+    covariance = np.eye(n_features) * (4.0 / max(n_features, 1))
+    return (GainPrior(covariance, float(np.log(0.3)), 1.0),)
+
+
+def _spread(n: int, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Up to so many of n positions, evenly spaced, with both ends."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
+def _distances(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Mean squared distances over the features, (len(a), len(b))."""
+    squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :]
+    distances: FloatArray = np.maximum(squares - 2.0 * (a @ b.T), 0.0) / max(a.shape[1], 1)
+    return distances
 
 
 def _objective(
-    size: FloatArray,
-    linear: FloatArray,
+    linear: Sequence[FloatArray],
     distance: FloatArray,
     targets: FloatArray,
-    known: FloatArray,
+    variances: FloatArray,
+    prior: tuple[FloatArray, FloatArray],
 ) -> Callable[[FloatArray], tuple[float, FloatArray]]:
-    """Negative log posterior of the hyperparameters, with its gradient.
-
-    ``known`` are variances of the targets, added to the noise's.
-    """
+    """Negative log posterior of the hyperparameters, with its gradient."""
+    flat = np.array([gram.ravel() for gram in linear]).reshape(len(linear), -1)
+    diagonal = np.diag_indices(len(targets))
 
     def evaluate(logs: FloatArray) -> tuple[float, FloatArray]:
-        of_size, of_linear, of_smooth, length, noise = np.exp(logs)
+        factors, (of_smooth, length, noise) = np.exp(logs[:-3]), np.exp(logs[-3:])
         smooth = of_smooth * np.exp(distance / (-2.0 * length**2))
-        kernel = of_size * size + of_linear * linear + smooth + _CONSTANT_VARIANCE
-        factor = cholesky(kernel + np.diag(noise + known), lower=True, check_finite=False)
+        kernel = (factors @ flat).reshape(distance.shape) + smooth + _CONSTANT_VARIANCE
+        kernel[diagonal] += noise + variances
+        factor = cholesky(kernel, lower=True, check_finite=False)
         weights = cho_solve((factor, True), targets, check_finite=False)
         lower, _ = lapack.dpotri(factor, lower=1)  # the inverse, without the half above
         inverse = lower + np.tril(lower, -1).T
         slope = inverse - np.outer(weights, weights)
-        gradient = 0.5 * np.array(
-            [
-                of_size * np.vdot(slope, size),
-                of_linear * np.vdot(slope, linear),
-                np.vdot(slope, smooth),
-                np.vdot(slope, smooth * distance) / length**2,
-                noise * np.trace(slope),
-            ]
-        )
-        off = (logs - _PRIOR_MEAN) / _PRIOR_DEVIATION
+        of_length = np.vdot(slope, smooth * distance) / length**2
+        rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
+        gradient = 0.5 * np.concatenate([factors * (flat @ slope.ravel()), rest])
+        off = (logs - prior[0]) / prior[1]
         value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum() + 0.5 * off @ off
-        return float(value), gradient + off / _PRIOR_DEVIATION
+        return float(value), gradient + off / prior[1]
 
     return evaluate

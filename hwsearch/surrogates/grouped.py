@@ -76,8 +76,10 @@ def fit_groups(
     """
     log_likelihood, n_rows = np.nan, 0
     if deviations is None:
-        n_rows = min(len(targets), _MAX_LIKELIHOOD_ROWS)
-        deviations, log_likelihood = _most_likely(features, targets, noise, prior, n_rows)
+        chosen = evenly(len(targets), _MAX_LIKELIHOOD_ROWS)
+        n_rows, rows = len(chosen), features[chosen]
+        grams = np.array([rows[:, group] @ rows[:, group].T for group in prior.groups])
+        deviations, log_likelihood = most_likely(grams, targets[chosen], noise[chosen], prior)
     spread = np.empty(features.shape[1])
     for group, deviation in zip(prior.groups, deviations[:-1], strict=True):
         spread[group] = deviation
@@ -97,22 +99,31 @@ def fit_groups(
     )
 
 
-def _most_likely(
-    features: FloatArray, targets: FloatArray, noise: FloatArray, prior: Prior, n_rows: int
+def most_likely(
+    grams: FloatArray, targets: FloatArray, noise: FloatArray, prior: Prior
 ) -> tuple[FloatArray, float]:
-    """Deviations by group and of the rest, and the log likelihood that they have."""
-    chosen = np.linspace(0, len(targets) - 1, n_rows).astype(int)
-    rows = features[chosen]
-    grams = np.array([rows[:, group] @ rows[:, group].T for group in prior.groups])
+    """Return deviations by group and of the rest, and the log likelihood that they have.
+
+    Args:
+        grams: (n_groups, n, n) inner products of the rows' features in each group.
+        targets: (n,).
+        noise: (n,) known standard deviations of the targets.
+        prior: Of the deviations.
+    """
     found = minimize(
         _negative_log_posterior,
         prior.logs,
-        args=(grams, targets[chosen], noise[chosen] ** 2, prior),
+        args=(grams, targets, noise**2, prior),
         jac=True,
         method="L-BFGS-B",
         bounds=prior.bounds,
     )
     return np.exp(found.x), -float(found.fun)
+
+
+def evenly(n: int, n_kept: int) -> NDArray[np.intp]:
+    """Return positions of at most so many of n rows, in even steps."""
+    return np.linspace(0, n - 1, min(n, n_kept)).astype(np.intp)
 
 
 def _negative_log_posterior(

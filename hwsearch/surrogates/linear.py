@@ -36,6 +36,7 @@ class Weights:
         deviations: The variances that it was learnt with, as `fit_groups` returns them.
         mean: (1 + n_features,) of the constant and every column.
         covariance: Of the same.
+        center: (n_features,), means of the columns.
         unexplained: Standard deviation of what the columns do not explain.
         likelihood: Logarithm, of the targets themselves, so that scales can be compared.
     """
@@ -44,6 +45,7 @@ class Weights:
     deviations: FloatArray
     mean: FloatArray
     covariance: FloatArray
+    center: FloatArray
     unexplained: float
     likelihood: float
 
@@ -57,7 +59,7 @@ class LinearModel:
 
     The deviation is that of the true value: what the columns do not explain is part of it, since
     interactions cannot be told from noise; known noise is not. Of the posterior covariance the 32
-    largest directions and the diagonal of the rest are kept.
+    largest directions are kept, and of the rest the variances.
 
     Args:
         steps: ``(n_features,)``, which columns count steps upward; none by default.
@@ -105,10 +107,14 @@ class LinearModel:
 
     def from_sums(self, sums: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and deviation, each (n,), from sums over ``columns_``: (n, n_outputs)."""
+        return self.scale_.backward(sums[:, 0], self.scale_deviation(sums))
+
+    def scale_deviation(self, sums: FloatArray) -> FloatArray:
+        """Return the deviation on the scale, (n,), from sums over ``columns_``."""
         directions = sums[:, 2:]
         variance = np.maximum(sums[:, 1], 0.0) + np.einsum("ij,ij->i", directions, directions)
-        deviation = np.sqrt(variance + self.unexplained_**2)
-        return self.scale_.backward(sums[:, 0], deviation)
+        deviation: FloatArray = np.sqrt(variance + self.unexplained_**2)
+        return deviation
 
     def mean_from_sums(self, sums: FloatArray) -> FloatArray:
         """Return means (n,) from the first of the sums: (n,)."""
@@ -161,7 +167,8 @@ class LinearModel:
         if spread <= 1e-12 * abs(mean) or not spread:
             spread = 0.01 * (abs(mean) or 1.0)
         steps = np.zeros(rows.shape[1], bool) if self.steps is None else self.steps
-        mixing = _mixing(rows.mean(axis=0), steps)
+        center = rows.mean(axis=0)
+        mixing = mixing_of(center, steps)
         places = np.arange(len(steps)) + 2
         groups = (slice(0, 1), slice(1, 2), places[steps], places[~steps])
         fitted = fit_groups(
@@ -181,6 +188,7 @@ class LinearModel:
             deviations=fitted.deviations,
             mean=weights,
             covariance=mixing @ fitted.covariance @ mixing.T * spread**2,
+            center=center,
             unexplained=fitted.unexplained * spread,
             likelihood=fitted.log_likelihood - n_rows * float(np.log(spread)) + slope,
         )
@@ -192,19 +200,37 @@ class LinearModel:
         self.columns_ = self._columns(weights)
 
     def _columns(self, weights: Weights) -> FloatArray:
-        sizes, directions = np.linalg.eigh(weights.covariance)
-        kept = directions[:, -_RANK:] * np.sqrt(np.maximum(sizes[-_RANK:], 0.0))
-        rest = np.diag(weights.covariance) - (kept**2).sum(axis=1)
-        columns: FloatArray = np.column_stack([weights.mean, np.maximum(rest, 0.0), kept])
-        return columns
+        return columns_of(weights.mean, weights.covariance, weights.center)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "columns_"):
             raise InputError("this model has not been fitted; call fit first")
 
 
-def _mixing(center: FloatArray, steps: BoolArray) -> FloatArray:
-    """What a constant of 1 and every column add to the features: (1 + n, 2 + n).
+def columns_of(mean: FloatArray, covariance: FloatArray, center: FloatArray) -> FloatArray:
+    """Return what a constant of 1 and every column add to mean, variance and directions.
+
+    Args:
+        mean: (1 + n_features,) of the weights.
+        covariance: (1 + n_features, 1 + n_features) of the weights; its largest directions are
+            kept, and of the rest the variances of the weights of columns less their center.
+        center: (n_features,), means of the columns.
+    """
+    shift = np.eye(len(mean))
+    shift[0, 1:] = center  # from weights of columns to those of columns less their center
+    sizes, directions = np.linalg.eigh(shift @ covariance @ shift.T)
+    kept = directions[:, -_RANK:] * np.sqrt(np.maximum(sizes[-_RANK:], 0.0))
+    dropped = directions[:, :-_RANK] ** 2 @ np.maximum(sizes[:-_RANK], 0.0)
+    # (x - c)^2 is linear in an x of 0 or 1.
+    rest = dropped * np.append(1.0, 1.0 - 2.0 * center)
+    rest[0] += dropped[1:] @ center**2
+    kept[0] -= center @ kept[1:]
+    columns: FloatArray = np.column_stack([mean, rest, kept])
+    return columns
+
+
+def mixing_of(center: FloatArray, steps: BoolArray) -> FloatArray:
+    """Return what a constant of 1 and every column add to the features: (1 + n, 2 + n).
 
     The features are the constant, size (the mean of the steps) and the columns; scaled such that
     architectures drawn at random have a variance near 1 in size and in all columns together.

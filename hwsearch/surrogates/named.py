@@ -5,27 +5,34 @@ from importlib import import_module
 from typing import Final
 
 from hwsearch.errors import InputError, unknown
-from hwsearch.surrogates.base import BoolArray, Parametric, Surrogate
+from hwsearch.space import SearchSpace
+from hwsearch.surrogates.base import Parametric, Surrogate
+from hwsearch.surrogates.kinship import kin_gains
+from hwsearch.surrogates.steps import step_columns
 
 GAUSSIAN_PROCESS: Final = "gaussian-process"
 _HOMES: Final[Mapping[str, tuple[str, str]]] = {
     GAUSSIAN_PROCESS: ("saturating", "SaturatingProcess"),
     "linear": ("linear", "LinearModel"),
+    "additive": ("additive", "AdditiveModel"),
+    "pairwise": ("pairwise", "PairwiseModel"),
+    "trees": ("trees", "TreeModel"),
 }
 NAMES: Final = tuple(_HOMES)
 
 
-def make_surrogate(name: str, steps: BoolArray) -> Surrogate:
-    """Return a new surrogate.
+def make_surrogate(name: str, space: SearchSpace) -> Surrogate:
+    """Return a new surrogate for architectures as `encode_steps` encodes them.
 
     Args:
         name: One of ``NAMES``.
-        steps: ``(n_features,)``, which columns of the encoding count steps upward.
+        space: What they are of.
 
     Raises:
         InputError: No surrogate has that name.
     """
-    made: Surrogate = _class(name)(steps)
+    known = kin_gains(space) if name == GAUSSIAN_PROCESS else step_columns(space)
+    made: Surrogate = _class(name)(known)
     return made
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +16,14 @@ from hwsearch.surrogates.folder import read_folder, write_folder
 from hwsearch.surrogates.linear import LinearModel
 from hwsearch.surrogates.lookups import LookupSum, Term, step_terms
 from hwsearch.surrogates.named import GAUSSIAN_PROCESS, make_surrogate, parametric_class
-from hwsearch.surrogates.steps import encode_steps, step_columns
+from hwsearch.surrogates.saturating import SaturatingProcess
+from hwsearch.surrogates.steps import encode_steps
+
+if TYPE_CHECKING:
+    from hwsearch.surrogates.selection import Selection
+
+AUTO: Final = "auto"
+_CHUNK: Final = 8192  # architectures that are encoded at a time
 
 
 class Predictor:
@@ -24,9 +31,12 @@ class Predictor:
 
     Args:
         space: The search space that all architectures come from.
-        surrogate: Name of the model: ``"gaussian-process"`` or ``"linear"``.
+        surrogate: Name of the model: ``"gaussian-process"``, ``"additive"`` (steps up never take
+            away), ``"linear"``, ``"pairwise"`` (gains of pairs besides), ``"trees"`` (needs
+            XGBoost), or ``"auto"``: every fit chooses the one that cross-validates best.
 
     Attributes:
+        selection: The surrogate that ``"auto"`` chose, with the scores of all; None otherwise.
         facts: What is known of it besides, as its card says; empty where it was fitted here.
 
     Raises:
@@ -37,8 +47,10 @@ class Predictor:
         self.space = space
         self.facts: dict[str, Any] = {}
         self._learnt_on = space  # of which ``space`` may be a part
-        self._name = surrogate
-        self._surrogate: Surrogate = make_surrogate(surrogate, step_columns(space))
+        self.selection: Selection | None = None
+        self._asked = surrogate
+        self._name = GAUSSIAN_PROCESS if surrogate == AUTO else surrogate
+        self._surrogate: Surrogate = make_surrogate(self._name, space)
 
     def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """Learn the values of n architectures; forgets what was learnt before.
@@ -61,8 +73,13 @@ class Predictor:
         self.__dict__.pop("_sums", None)
         self.__dict__.pop("_first_sum", None)
         self._learnt_on = self.space
-        self._surrogate = make_surrogate(self._name, step_columns(self.space))
-        self._surrogate.fit(encode_steps(archs), values, noise)
+        rows = encode_steps(archs)
+        if self._asked == AUTO:
+            from hwsearch.surrogates.selection import select_surrogate
+
+            self.selection = select_surrogate(rows, values, self.space, noise)
+            self._name = self.selection.name
+        self._surrogate = make_surrogate(self._name, self.space).fit(rows, values, noise)
         return self
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
@@ -76,7 +93,11 @@ class Predictor:
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
             return self._surrogate.from_sums(self._sums(archs))
-        return self._surrogate.predict(self._encoded(archs))
+        mean, deviation = np.empty(len(archs)), np.empty(len(archs))
+        for start in range(0, max(len(archs), 1), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            mean[part], deviation[part] = self._surrogate.predict(self._encoded(archs[part]))
+        return mean, deviation
 
     def predict_mean(self, archs: Architectures) -> FloatArray:
         """Return the means alone, which takes a fraction of the time.
@@ -87,7 +108,9 @@ class Predictor:
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
             return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
-        return self._surrogate.predict(self._encoded(archs))[0]
+        if isinstance(self._surrogate, SaturatingProcess):
+            return self._surrogate.predict_mean(self._encoded(archs))
+        return self.predict(archs)[0]
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write a card and the parameters, which hold no row that it was fitted on, to a folder.

@@ -88,11 +88,21 @@ class RatioModel:
         Raises:
             InputError: As for `fit`, or there was no fit.
         """
+        mean = self.predict_mean(archs, approximation)
+        return mean, mean * self.log_deviation(archs, approximation)
+
+    def predict_mean(self, archs: Architectures, approximation: ArrayLike) -> FloatArray:
+        """Return the medians alone, (n,).
+
+        Raises:
+            InputError: As for `predict`.
+        """
+        self.check_fitted()
+        self.space.check_own(archs)
         base = check_positive("approximation", approximation, len(archs))
-        deviation = self.log_deviation(archs, base)
         centred = self._features(archs, np.log(base)) - self.centres_
         mean: FloatArray = base * np.exp(centred @ self.weights_)
-        return mean, mean * deviation
+        return mean
 
     def log_deviation(self, archs: Architectures, approximation: ArrayLike) -> FloatArray:
         """Return the standard deviation of the logarithm of a value to be measured: (n,).

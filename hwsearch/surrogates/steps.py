@@ -1,9 +1,15 @@
 """Architectures as 0/1 columns that count steps up, which gains of a regression model are for."""
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsearch.space import Architectures, Choice, SearchSpace
 from hwsearch.surrogates.base import BoolArray, FloatArray
+
+IntArray = NDArray[np.int64]
 
 
 def encode_steps(archs: Architectures) -> FloatArray:
@@ -16,26 +22,41 @@ def encode_steps(archs: Architectures) -> FloatArray:
     Returns:
         ``(len(archs), n_columns)``.
     """
-    columns = []
-    for position, choice in enumerate(archs.space.choices):
-        index = np.where(archs.active[:, position], archs.indices[:, position], -1)[:, np.newaxis]
-        if choice.ordered:
-            columns.append(index >= np.arange(_first_step(choice), len(choice.options)))
-        else:
-            columns.append(index == np.arange(len(choice.options)))
-    encoded: FloatArray = np.concatenate(columns, axis=1, dtype=np.float64)
-    return encoded
+    column = _columns(archs.space)
+    reached = np.where(archs.active, archs.indices, -1)[:, column.choice]
+    encoded = np.where(column.ordered, reached >= column.option, reached == column.option)
+    return encoded.astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """For every column its choice and option, by position, and whether it counts a step up."""
+
+    choice: IntArray
+    option: IntArray
+    ordered: BoolArray
+
+
+@lru_cache(maxsize=32)
+def _columns(space: SearchSpace) -> _Columns:
+    columns = [
+        (position, option, choice.ordered)
+        for position, choice in enumerate(space.choices)
+        for option in range(_first_step(choice) if choice.ordered else 0, len(choice.options))
+    ]
+    positions, options, ordered = np.array(columns, dtype=np.int64).reshape(-1, 3).T
+    return _Columns(positions, options, ordered.astype(np.bool_))
 
 
 def step_columns(space: SearchSpace) -> BoolArray:
     """Mark the columns of `encode_steps` that count a step up of an ordered choice."""
-    widths = zip(step_widths(space), space.choices, strict=True)
-    return np.concatenate([np.full(width, choice.ordered) for width, choice in widths])
+    return _columns(space).ordered
 
 
 def step_widths(space: SearchSpace) -> list[int]:
     """Number of columns of `encode_steps` that every choice has, in their order."""
-    return [len(c.options) - (_first_step(c) if c.ordered else 0) for c in space.choices]
+    widths: list[int] = np.bincount(_columns(space).choice, minlength=len(space.choices)).tolist()
+    return widths
 
 
 def _first_step(choice: Choice) -> int:

@@ -82,7 +82,7 @@ class TestForecasts:
         measured = [o.name for o in optimizer.objectives if o.exact is None]
         for forecast in optimizer.forecasts.values():
             assert list(forecast) == measured
-        assert len({*first.ids, *second.ids}) == 8
+        assert len({*first.ids, *second.ids}) == 6
 
     def test_are_what_was_known_when_it_was_asked_for(self):
         from hwsearch.optimizer.posterior import Posterior
@@ -125,7 +125,7 @@ def test_same_proposals_in_another_process():
 def test_first_sample_begins_with_the_ends_and_grades_the_size():
     optimizer = Optimizer(LARGE.space, LARGE.objectives())
     first = optimizer.ask(100)
-    assert len(first) == 8
+    assert len(first) == 6
     assert first[[0]] == LARGE.space.smallest()
     assert first[[1]] == LARGE.space.largest()
     sizes = np.sort(first.indices.sum(axis=1))
@@ -257,16 +257,16 @@ class TestEstimates:
 
     def test_are_on_no_front_and_in_no_figure(self):
         optimizer = Optimizer(SMALL.space, SMALL.objectives())
-        archs = optimizer.ask(8)
+        archs = optimizer.ask(6)
         values = SMALL.evaluate(archs)
-        optimizer.tell(archs[:7], values[:7])
+        optimizer.tell(archs[:5], values[:5])
         before = optimizer.hypervolume(), optimizer.reference, optimizer.front().ids
-        best = {name: Estimate(value + 100.0, 0.5) for name, value in values[7].items()}
-        optimizer.tell(archs[7:], [best])
+        best = {name: Estimate(value + 100.0, 0.5) for name, value in values[5].items()}
+        optimizer.tell(archs[5:], [best])
         assert (optimizer.hypervolume(), optimizer.reference, optimizer.front().ids) == before
         assert optimizer.history.succeeded[-1]
         assert not optimizer.history.measured[-1]
-        assert optimizer.ask(4).unique(archs).ids == optimizer.history.asked[8:].ids
+        assert optimizer.ask(4).unique(archs).ids == optimizer.history.asked[6:].ids
 
     @pytest.mark.parametrize("deviation", [0.0, -1.0, math.nan, math.inf])
     def test_need_a_deviation(self, deviation):

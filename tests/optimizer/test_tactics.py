@@ -45,7 +45,7 @@ def test_a_strangers_tactic_searches(stranger):
     assert RunConfig(tactic="theirs").tactic == "theirs"
     result = optimize(TABLE.space, TABLE.evaluate, TABLE.objectives(), budget=9, tactic="theirs")
     assert result.trials["round"].tolist() == [0] * 7 + [1] * 2
-    with pytest.raises(InputError, match="unknown tactic 'ours'.*theirs"):
+    with pytest.raises(InputError, match=r"unknown tactic 'ours'.*theirs"):
         load_tactic("ours")
 
 

@@ -1,6 +1,7 @@
 """Searches that die by SIGKILL, each at another moment: ``python -m tests.run.killed FOLDER``.
 
-Every moment gets a process of its own and the folder FOLDER/MOMENT. They are forked from one
+With a second folder, that of a run, they are searches on another device that start from it. Every
+moment gets a process of its own and the folder FOLDER/MOMENT. They are forked from one
 process, so that the libraries are loaded only once.
 """
 
@@ -19,6 +20,7 @@ import hwsearch.optimizer.candidates
 import hwsearch.optimizer.posterior
 import hwsearch.run.folder
 import tests.run.search_parts as parts
+from tests.run.known_parts import FIRST, uneven
 
 BUDGET = 16
 # Name -> where it dies: an owner's function, in its n-th call, before or after what it does.
@@ -34,6 +36,17 @@ MOMENTS = {
     "confirmed": ("hwsearch.run.evaluation:Evaluator", "confirm_latencies", 1, "after"),
     "exporting": ("hwsearch.run.finish", "write_card", 2, "before"),
     "exported": ("hwsearch.run.outcome", "draw_front", 1, "before"),
+}
+# The same for searches that start from a run.
+WARM_MOMENTS = {
+    "beginning": ("hwsearch.run.folder", "write_config", 1, "after"),
+    "copying": ("hwsearch.trials_sqlite:SqliteStore", "propose", 1, "after"),
+    "copied": ("hwsearch.run.reuse:Reused", "keep", 1, "after"),
+    "timing": ("tests.run.search_parts:InProcess", "measure", 2, "after"),
+    "timed": ("hwsearch.trials_sqlite:SqliteStore", "add_all", 3, "after"),
+    "finishing": ("hwsearch.trials_sqlite:SqliteStore", "finish", 5, "after"),
+    "searching": ("hwsearch.trials_sqlite:SqliteStore", "propose", 2, "after"),
+    "exporting": ("hwsearch.run.finish", "write_card", 2, "before"),
 }
 
 
@@ -57,20 +70,22 @@ def die_at(owner, name, call, when):
     setattr(place, name, dying)
 
 
-def search(folder, moment):
-    hwsearch.run.setup.load_device = lambda spec: parts.InProcess()
+def search(folder, death, first):
+    device = parts.InProcess(uneven) if first else parts.InProcess()
+    hwsearch.run.setup.load_device = lambda spec: device
     hwsearch.run.finish.run_infer = lambda folder: "scripted\n"
-    die_at(*MOMENTS[moment])
-    hwsearch.search(**{**parts.SETTINGS, "budget": BUDGET}, out=folder)
+    die_at(*death)
+    budget = FIRST + 4 if first else BUDGET
+    hwsearch.search(**{**parts.SETTINGS, "budget": budget}, warm_start=first, out=folder)
 
 
-def main(root):
+def main(root, first=None):
     torch.set_num_threads(1)
-    for moment in MOMENTS:
+    for moment, death in (WARM_MOMENTS if first else MOMENTS).items():
         child = os.fork()
         if child == 0:
             try:
-                search(root / moment, moment)
+                search(root / moment, death, first)
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)
@@ -79,4 +94,4 @@ def main(root):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -13,9 +13,11 @@ import tests.run.search_parts as parts
 from hwsearch.devices import Latency
 from hwsearch.errors import InputError
 from hwsearch.run.certainty import chances
-from hwsearch.run.evaluation import LATENCY, RATIO
 from hwsearch.run.folder import Run
+from hwsearch.run.measurements import LATENCY, RATIO
+from hwsearch.run.reckon import replayed, take_account
 from hwsearch.trials import Measurement
+from hwsearch.trials_sqlite import SqliteStore
 from tests.run.test_draws import noisy
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
@@ -185,3 +187,36 @@ class TestSelect:
         assert key == finished.front["key"].iloc[-1]
         with pytest.raises(InputError, match=r"90% sure to satisfy 'top1 >= 99.5'; the surest is"):
             finished.select("top1 >= 99.5 @ 90%")
+
+
+class TestAccount:
+    """What a run says of its search; the figures themselves are tested in `test_reckon`."""
+
+    def test_is_kept_beside_its_picture(self, finished):
+        account = finished.account
+        assert (finished.folder / "search.png").is_file()
+        stated = json.loads((finished.folder / "search.json").read_text())
+        assert stated["hypervolumes"] == list(account.hypervolumes)
+        assert (account.evaluated, account.members) == (20, len(finished.front))
+        assert account.knee["latency"] in finished.front[LATENCY].tolist()
+        assert {fit.objective for fit in account.fits} == {"top1", LATENCY}
+        assert account.gain >= 0.0
+
+    def test_is_recomputed_from_the_run_without_evaluating(self, finished, monkeypatch):
+        device = Noisy()
+        monkeypatch.setattr("hwsearch.run.setup.load_device", lambda spec: device)
+        setup = finished.setup()
+        rows = finished.front.to_dict("records")
+        with SqliteStore(finished.folder / "trials.sqlite") as store:
+            assert take_account(replayed(setup, store), store, setup, rows) == finished.account
+        assert not device.timed
+        assert not device.is_open
+
+    def test_a_run_of_the_first_version_has_none(self, old):
+        (old.folder / "search.json").unlink()
+        assert old.account is None
+
+    def test_a_damaged_one_is_named(self, old):
+        (old.folder / "search.json").write_text("{}")
+        with pytest.raises(InputError, match="search.json' is damaged or of another version"):
+            _ = old.account

@@ -14,6 +14,8 @@ FULL = RunConfig(
     tactic="nsga2",
     seed=3,
     batch=2,
+    minutes=1.5,
+    stop_gain=0.25,
     freeze=("stage1.*=max",),
     only=("resolution in 160,192", "act in 'relu'"),
 )
@@ -49,6 +51,14 @@ def test_another_budget_changes_nothing_else():
     assert changed.with_budget(7) == FULL
 
 
+def test_other_limits_change_nothing_else():
+    assert FULL.with_limits(None, None, None) is FULL
+    changed = FULL.with_limits(None, 5.0, 0.1)
+    assert (changed.budget, changed.minutes, changed.stop_gain) == (7, 5.0, 0.1)
+    assert changed.with_limits(7, 1.5, 0.25) == FULL
+    assert (changed.stopping.budget, changed.stopping.minutes) == (7, 5.0)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -56,6 +66,8 @@ def test_another_budget_changes_nothing_else():
         ({"budget": 2.5}, "budget is 2.5"),
         ({"budget": True}, "budget is True"),
         ({"batch": 0}, "batch is 0"),
+        ({"minutes": 0}, "minutes 0 is not usable; give a positive number"),
+        ({"stop_gain": "little"}, "stop_gain 'little' is not usable"),
         ({"seed": -1}, "seed is -1; give a whole number from 0 up"),
         ({"seed": True}, "seed is True"),
         ({"tactic": "nsga"}, "unknown tactic 'nsga'; known: .* Did you mean 'nsga2'"),

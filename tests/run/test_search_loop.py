@@ -8,6 +8,7 @@ import pytest
 from hwsearch.errors import EvaluationError
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
+from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
 from hwsearch.space import Choice, SearchSpace
@@ -55,6 +56,8 @@ class DyingStore:
 class Bench:
     """Scripted values, remembered in the store; every seventh architecture fails."""
 
+    cost_s = 0.0
+
     def __init__(self, store):
         self.store = store
         self.asked, self.measured = set(), []
@@ -79,17 +82,18 @@ class Bench:
                         purpose="search",
                         value=value,
                         count=1,
-                        cost_s=0.0,
+                        cost_s=self.cost_s,
                     )
                 )
         return values
 
 
-def search(store, tactic="random", budget=BUDGET, seed=0, progress=None, batch=4):
+def search(store, tactic="random", budget=BUDGET, seed=0, progress=None, batch=4, **limits):
+    stopping = Stopping(budget=budget, **limits)
     objectives = [Objective("top1", "max"), Objective("latency", "min")]
     optimizer = Optimizer(SPACE, objectives, seed=seed, tactic=tactic, batch=batch)
     bench = Bench(store)
-    run_search(optimizer, store, bench, budget, progress or Silent())
+    run_search(optimizer, store, bench, stopping, progress or Silent())
     return bench, optimizer
 
 
@@ -214,3 +218,41 @@ def test_a_space_that_is_exhausted_ends_the_search():
     search(store, budget=SPACE.size + 5, batch=32, progress=watcher)
     assert len(store.trials()) == SPACE.size
     assert watcher.notes[-1] == f"the search space is exhausted after {SPACE.size} architectures"
+
+
+class TestEnds:
+    def test_when_little_more_is_expected_and_the_same_after_a_break(self):
+        limits = {"tactic": "hwsearch", "budget": 60, "stop_gain": 20.0}
+        whole, broken, watcher = MemoryStore(), MemoryStore(), Watcher()
+        search(whole, progress=watcher, **limits)
+        n = len(whole.trials())
+        assert 8 <= n < 60
+        assert watcher.notes[-1].startswith(f"the search ended after {n} of 60 evaluations: the")
+        with pytest.raises(Killed):
+            search(DyingStore(broken, 30), **limits)
+        search(broken, **limits)
+        assert broken.trials() == whole.trials()
+        search(broken, **limits)
+        assert broken.trials() == whole.trials()
+
+    def test_when_its_minutes_are_over_counting_those_before_a_break(self, monkeypatch):
+        now = [0.0]
+        monkeypatch.setattr("hwsearch.run.loop.time.monotonic", lambda: now[0])
+        monkeypatch.setattr(Bench, "cost_s", 12.0)
+
+        def slow(self, archs):
+            before = len(self.measured)
+            found = measure(self, archs)
+            now[0] += 12.0 * (len(self.measured) - before)
+            return found
+
+        measure = Bench.__call__
+        monkeypatch.setattr(Bench, "__call__", slow)
+        store, watcher = MemoryStore(), Watcher()
+        search(store, progress=watcher, minutes=2)
+        assert len(store.trials()) == 8  # about 90 s after the first round, 180 s after the second
+        assert watcher.notes[-1].endswith("8 of 14 evaluations: its 2 minutes are over")
+        search(store, minutes=2)
+        assert len(store.trials()) == 8
+        search(store, minutes=4)
+        assert len(store.trials()) > 8

@@ -12,7 +12,7 @@ from hwsearch.surrogates.shipped import find_predictor, load_predictor
 from tests.optimizer.problems import Tabular, elastic_space
 
 SPACE = elastic_space(3)
-PARAMETRIC = ["linear"]
+PARAMETRIC = ["linear", "additive", "pairwise"]
 
 
 def fitted(name="linear", space=SPACE):

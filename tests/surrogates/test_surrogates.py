@@ -6,12 +6,15 @@ from scipy.stats import kendalltau
 from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.surrogates import GaussianProcess, Predictor, SaturatingProcess
-from hwsearch.surrogates.gaussian_process import _objective
+from hwsearch.surrogates.additive import AdditiveModel
+from hwsearch.surrogates.gaussian_process import _distances, _objective
+from hwsearch.surrogates.kinship import GainPrior
 from hwsearch.surrogates.linear import LinearModel
+from hwsearch.surrogates.pairwise import PairwiseModel
 from hwsearch.surrogates.steps import encode_steps, step_columns
 from tests.optimizer.problems import Tabular, elastic_space, flat_space, operator_space
 
-SURROGATES = [GaussianProcess, SaturatingProcess, LinearModel]
+SURROGATES = [GaussianProcess, SaturatingProcess, LinearModel, AdditiveModel, PairwiseModel]
 
 
 def rows(n, n_features=6, seed=0):
@@ -93,9 +96,10 @@ class TestEverySurrogate:
 
 def test_gradient_of_the_marginal_likelihood():
     x, y = rows(15), np.random.default_rng(1).normal(size=15)
-    model = GaussianProcess(np.arange(6) < 3).fit(x, y)
     known = np.linspace(0.0, 0.2, 15)
-    evaluate = _objective(*model._grams(x, x), y, known)
+    linear = [x @ x.T, x[:, :3].sum(axis=1)[:, None] * x[:, :3].sum(axis=1)]
+    prior = (np.zeros(5), np.ones(5))
+    evaluate = _objective(linear, _distances(x, x), y, known, prior)
     for logs in np.random.default_rng(2).normal(-1.0, 0.7, (5, 5)):
         gradient = np.linalg.norm(evaluate(logs)[1])
         error = check_grad(lambda z: evaluate(z)[0], lambda z: evaluate(z)[1], logs)
@@ -104,7 +108,8 @@ def test_gradient_of_the_marginal_likelihood():
 
 def test_size_term_extrapolates_from_a_handful_of_rows():
     steps = np.tril(np.ones((8, 8)))[[0, 2, 5, 7]]
-    mean, _ = GaussianProcess(np.ones(8, bool)).fit(steps, steps.sum(axis=1)).predict(rows(50, 8))
+    shared = [GainPrior(np.ones((8, 8)), 0.0, 1.5), GainPrior(np.eye(8), -2.0, 1.0)]
+    mean, _ = GaussianProcess(shared).fit(steps, steps.sum(axis=1)).predict(rows(50, 8))
     assert kendalltau(mean, rows(50, 8).sum(axis=1))[0] > 0.8
 
 

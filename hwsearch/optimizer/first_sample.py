@@ -1,0 +1,88 @@
+"""What a search evaluates first: graded by size, and apart in what kin gains can tell."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from hwsearch.objectives import FloatArray
+from hwsearch.space import Architectures, SearchSpace
+from hwsearch.surrogates.kinship import kin_gains, kind_of
+from hwsearch.surrogates.steps import encode_steps
+
+_TILT: Final = 0.15  # how far choices lean off the common level, as a share of their range
+_POOL: Final = 100  # designs tried at every level
+_NOISE: Final = 0.05  # variance of what gains do not explain, for standardised values
+
+
+@lru_cache(maxsize=8)
+def graded_sample(space: SearchSpace, n: int, seed: int) -> Architectures:
+    """Choose n distinct architectures that say most of what the gains are, graded by size.
+
+    The smallest and the largest, and between them one at every level: of many that lean a little
+    toward some kinds of choices and toward one end of the space, the one that is least certain
+    given those before (sequential D-optimal design; Fedorov, Theory of optimal experiments, 1972)
+    under the prior `kin_gains`. All stay near the diagonal of uniform scaling, where good
+    architectures are. In the order of evaluation: smallest, largest, then whatever lies farthest
+    from those before. Fewer where the space has no more.
+    """
+    n, rng = min(n, space.size), np.random.default_rng((seed, 0))
+    chosen = Architectures.concatenate([space.smallest(), space.largest()]).unique()[:n]
+    prior = sum(np.exp(gains.log_factor) * gains.covariance for gains in kin_gains(space))
+    center = encode_steps(chosen).mean(axis=0)
+    for level in np.linspace(0.0, 1.0, n)[1:-1]:
+        pool = _leaning(space, float(level), rng).unique(chosen)
+        if not len(pool):
+            pool = space.sample_distinct(1, rng, exclude=chosen)
+        known, new = (encode_steps(archs) - center for archs in (chosen, pool))
+        best = np.argmax(_variance(known, new, np.asarray(prior)))
+        chosen = Architectures.concatenate([chosen, pool[[int(best)]]])
+    return chosen[_ends_first(chosen)]
+
+
+def _ends_first(chosen: Architectures) -> list[int]:
+    """Positions of the smallest, the largest, then of what lies farthest from those before."""
+    level = np.array([0.0, 1.0, *np.linspace(0.0, 1.0, len(chosen))[1:-1]])[: len(chosen)]
+    order = [0]
+    while len(order) < len(chosen):
+        gaps = np.abs(level[:, None] - level[order]).min(axis=1)
+        order.append(int(np.argmax(gaps)))
+    return order
+
+
+def _variance(known: FloatArray, new: FloatArray, prior: FloatArray) -> FloatArray:
+    """Of the linear part of new rows, given known ones."""
+    kernel = known @ prior @ known.T + _NOISE * np.eye(len(known))
+    cross = new @ prior @ known.T
+    explained = np.einsum("ij,ij->i", cross, np.linalg.solve(kernel, cross.T).T)
+    variance: FloatArray = np.einsum("ij,ij->i", new @ prior, new) - explained
+    return variance
+
+
+def _leaning(space: SearchSpace, level: float, rng: np.random.Generator) -> Architectures:
+    """Architectures whose ordered choices stand near one level; unordered ones stand anywhere."""
+    kinds = _kinds(space)
+    place = np.linspace(-1.0, 1.0, len(kinds))
+    offsets, slopes = rng.standard_normal((2, _POOL, kinds.max() + 1))
+    common = rng.standard_normal((_POOL, 1))
+    lean = offsets[:, kinds] + (slopes[:, kinds] + common) * place
+    lean *= _TILT / np.abs(lean).max(axis=1, keepdims=True)
+    levels = np.clip(level + lean - lean.mean(axis=1, keepdims=True), 0.0, 1.0)
+    n_options = np.array([len(choice.options) for choice in space.choices])
+    ordered = np.array([choice.ordered for choice in space.choices])
+    anywhere = rng.integers(n_options, size=levels.shape)
+    return space.from_indices(
+        np.where(
+            ordered,
+            np.floor(levels * (n_options - 1) + rng.random(levels.shape)).astype(np.int64),
+            anywhere,
+        )
+    ).unique()
+
+
+def _kinds(space: SearchSpace) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Number of every choice's kind: the same end of the name and the same options."""
+    kinds: Sequence[tuple[object, ...]] = [kind_of(choice) for choice in space.choices]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    return np.array([numbers[kind] for kind in kinds])

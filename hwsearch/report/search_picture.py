@@ -1,0 +1,160 @@
+"""The account of a search as a PNG: progress, comparisons, and how good predictions were."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from hwsearch.objectives import Objective
+from hwsearch.run.account import HORIZON, Account, Values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Distinct to every kind of colour vision (Okabe and Ito, 2008), and in line and marker besides.
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6b7480"
+_OBJECTIVES: Final = (
+    (BLUE, "o", "-"),
+    (ORANGE, "s", "--"),
+    (GREEN, "^", "-."),
+    (PURPLE, "D", ":"),
+)
+
+
+def draw_search(
+    path: Path,
+    account: Account,
+    front: "pd.DataFrame",
+    objectives: Sequence[Objective],
+    title: str = "",
+) -> None:
+    """Draw hypervolume over evaluations, the front beside others, and predictions by round.
+
+    Args:
+        path: The PNG to write.
+        account: Of the search.
+        front: One row per member, a column for each objective.
+        objectives: Of the run.
+        title: What was searched, and for which device.
+    """
+    # Imported here: drawing loads slowly, and a search must not depend on a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(10.4, 7.4), dpi=150, layout=layout)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2)
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    _draw_progress(axes[0, 0], account)
+    _draw_comparison(axes[0, 1], account, front, objectives)
+    _draw_fits(axes[1, 0], account, "tau")
+    _draw_fits(axes[1, 1], account, "covered")
+    for each in axes.flat:
+        each.grid(alpha=0.25, linewidth=0.6)
+        each.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def _draw_progress(axes: Any, account: Account) -> None:
+    reached = account.hypervolumes[-1]
+    axes.step(
+        np.arange(1, account.evaluated + 1),
+        account.hypervolumes,
+        where="post",
+        color=BLUE,
+        linewidth=1.8,
+        label=f"this search: {reached:.4g}",
+    )
+    if account.gain is not None:
+        axes.plot(
+            [account.evaluated, account.evaluated + HORIZON],
+            [reached, reached + account.gain],
+            color=BLUE,
+            linewidth=1.4,
+            linestyle=(0, (1, 1.5)),
+            label=f"{HORIZON} more: +{account.gain:.2g}, predicted",
+        )
+    for name, value, colour, style in (
+        ("random at equal budget, predicted", account.random, ORANGE, "--"),
+        ("uniform scaling", account.uniform_hypervolume, GREEN, "-."),
+    ):
+        if value is not None:
+            label = f"{name}: {value:.4g}"
+            axes.axhline(value, color=colour, linestyle=style, linewidth=1.3, label=label)
+    axes.set_title("Hypervolume of what was found", fontsize=10, loc="left")
+    axes.set_xlabel("evaluations")
+    units = " x ".join(unit or name for name, unit in account.objectives.items())
+    axes.set_ylabel(f"hypervolume ({units})")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="best", fontsize=8.5)
+
+
+def _draw_comparison(
+    axes: Any, account: Account, front: "pd.DataFrame", objectives: Sequence[Objective]
+) -> None:
+    members: list[Values] = front[[o.name for o in objectives]].to_dict("records")
+    up, across = objectives[0], objectives[1] if len(objectives) > 1 else None
+    kinds = [
+        (f"front ({len(members)})", members, BLUE, "o", "-", 28),
+        (f"uniform scaling ({len(account.uniform)})", account.uniform, GREEN, "s", "-.", 26),
+        ("largest", [account.largest] if account.largest else [], ORANGE, "*", "", 130),
+    ]
+    for place, (name, points, colour, marker, style, size) in enumerate(kinds):
+        if not points:
+            continue
+        x = np.array([place if across is None else point[across.name] for point in points])
+        y, order = np.array([point[up.name] for point in points]), np.argsort(x)
+        line = (across is not None and len(objectives) == 2 and style) or ""
+        axes.plot(x[order], y[order], color=colour, linestyle=line, linewidth=1.1)
+        axes.scatter(x, y, s=size, color=colour, marker=marker, zorder=3, label=name)
+    axes.set_title("The front, and every choice scaled alike", fontsize=10, loc="left")
+    if across is None:
+        axes.set_xticks([])
+    else:
+        axes.set_xlabel(_label(across, account))
+    axes.set_ylabel(_label(up, account))
+    axes.legend(frameon=False, loc="best", fontsize=8.5)
+
+
+def _draw_fits(axes: Any, account: Account, figure: str) -> None:
+    measured = dict.fromkeys(fit.objective for fit in account.fits)
+    for name, (colour, marker, style) in zip(measured, _OBJECTIVES, strict=False):
+        fits = [fit for fit in account.fits if fit.objective == name]
+        known = [(fit.evaluated, getattr(fit, figure)) for fit in fits]
+        known = [(evaluated, value) for evaluated, value in known if value is not None]
+        if known:
+            x, y = np.array(known, dtype=float).T
+            axes.plot(
+                x,
+                100 * y if figure == "covered" else y,
+                color=colour,
+                marker=marker,
+                linestyle=style,
+                markersize=4,
+                linewidth=1.2,
+                label=name,
+            )
+    axes.set_xlabel("evaluations")
+    axes.set_xlim(0, account.evaluated + 1)
+    if figure == "covered":
+        axes.axhline(95, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+        axes.set_title("Predicted against measured: 95% intervals", fontsize=10, loc="left")
+        axes.set_ylabel("measured values inside (%, last 16)")
+        axes.set_ylim(0, 104)
+    else:
+        axes.set_title("Predicted against measured: ranking", fontsize=10, loc="left")
+        axes.set_ylabel("Kendall's tau (last 16)")
+        axes.set_ylim(min([0.0, *(fit.tau for fit in account.fits if fit.tau is not None)]), 1.04)
+    if measured:
+        axes.legend(frameon=False, loc="best", fontsize=8.5)
+    else:
+        middle = {"transform": axes.transAxes, "ha": "center", "color": GREY}
+        axes.text(0.5, 0.5, "nothing was predicted before it was measured", **middle)
+
+
+def _label(objective: Objective, account: Account) -> str:
+    unit = f" ({objective.unit})" if objective.unit else ""
+    return f"{objective.name}{unit}" + ", predicted" * (objective.name in account.predicted)

@@ -1,0 +1,312 @@
+"""Races: candidates are scored on more and more images until they cannot reach the front."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.errors import EvaluationError
+from hwsearch.evaluate.racing import (
+    Look,
+    chance_if_better,
+    find_rival,
+    paired_estimate,
+    race_order,
+    schedule,
+)
+from hwsearch.evaluate.score import score_outcomes
+from hwsearch.evaluate.task import SplitSamples, Takeable
+from hwsearch.objectives import Estimate, FloatArray, satisfied, to_losses
+from hwsearch.optimizer.history import History
+from hwsearch.run.evaluation import Evaluator, Prepared
+from hwsearch.run.measurements import LATENCY, noisy_low
+from hwsearch.run.progress import Progress
+from hwsearch.run.setup import Predicting, Setup
+from hwsearch.space import Architecture
+from hwsearch.trials import Measurement, Purpose
+
+DOMINATED, OUT_OF_BOUNDS = "dominated", "out of bounds"
+
+
+@dataclass(slots=True)
+class Entrant:
+    """A candidate in a race.
+
+    Attributes:
+        arch: The architecture.
+        model: Its file.
+        cost_s: Seconds spent on it that no measurement has recorded yet.
+        calibrated: Calibration samples run for it that none has recorded yet.
+        rival: Mean outcome, maximised, of the member of the front that may dominate it; None
+            where none can, and it breaks a constraint whatever its score.
+        seen: Outcomes so far, in the order of the race.
+    """
+
+    arch: Architecture
+    model: Path
+    cost_s: float
+    calibrated: float
+    rival: float | None
+    seen: NDArray[Any] = field(default_factory=lambda: np.empty(0))
+
+    def see(self, outcomes: NDArray[Any]) -> None:
+        """Add outcomes on the next images."""
+        self.seen = np.concatenate([self.seen, outcomes]).astype(outcomes.dtype)
+
+
+class Race:
+    """Scores candidates as far as it takes to know that they will not be on the front.
+
+    All of the front's members were scored on all images. What is dropped is remembered for the
+    purpose ``race`` only: its estimate teaches the search, and it can enter no front.
+
+    Args:
+        evaluator: Scores and remembers.
+        history: Of the search; its front is what candidates have to reach.
+        samples: What the search scores by, in any order.
+    """
+
+    def __init__(self, evaluator: Evaluator, history: History, samples: Takeable) -> None:
+        self.evaluator, self.history = evaluator, history
+        self.metric = evaluator.task.metric
+        self.column = [o.name for o in history.objectives].index(self.metric.name)
+        self.total = len(evaluator.task.search)
+        self.order = race_order(evaluator.task.search.targets, evaluator.seed)
+        self.looks = schedule(self.total)
+        ends = [0, *(look.count for look in self.looks), self.total]
+        self.parts = [samples.take(self.order[a:b]) for a, b in pairwise(ends)]
+        # Outcomes times this are maximised.
+        larger_is_better = (self.metric.direction == "max") == (self.metric.scale > 0)
+        self.sign = 1.0 if larger_is_better else -1.0
+
+    def scores(
+        self, ready: Mapping[Architecture, Prepared]
+    ) -> dict[Architecture, float | Estimate | EvaluationError]:
+        """Score candidates, some on all images, and remember it.
+
+        Args:
+            ready: Models of what has neither a score nor been dropped. Latencies, where they are
+                an objective, are known.
+
+        Returns:
+            For each the score, an estimate where it was dropped, or why there is none.
+        """
+        failed = self._raced(ready)
+        found: dict[Architecture, float | Estimate | EvaluationError] = {}
+        for arch in ready:
+            score = self.evaluator.remembered(arch.key, self.metric.name)
+            known = self.dropped(arch.key) if score is None else score.value
+            found[arch] = failed[arch] if known is None else known
+        return found
+
+    def _raced(
+        self, ready: Mapping[Architecture, Prepared]
+    ) -> dict[Architecture, EvaluationError]:
+        """Score and remember; those that failed come back with the reason."""
+        failed: dict[Architecture, EvaluationError] = {}
+        keys = self.history.told[self.history.front].ids
+        found = [self.evaluator.remembered(key, self.metric.name) for key in keys]
+        outcomes = [m.samples for m in found if m is not None and m.samples is not None]
+        entrants = list(self._entrants(ready)) if outcomes else []
+        racing = {entrant.arch for entrant in entrants}
+        for arch in [arch for arch in ready if arch not in racing]:
+            try:
+                begun = ready[arch]
+                self.evaluator.scored(arch, begun.path, self._search, "search", begun.cost_s)
+            except EvaluationError as error:
+                failed[arch] = error
+        if not entrants:
+            return failed
+        members = np.array(outcomes, np.float64).T[self.order] * self.sign
+        for look, part in zip([*self.looks, None], self.parts, strict=True):
+            entrants = self._advance(entrants, look, part, members, failed)
+        return failed
+
+    def dropped(self, key: str) -> Estimate | None:
+        """Return the estimate of what a candidate would have scored, if it was dropped."""
+        found = self.evaluator.store.measurements(key, self.metric.name, "race")
+        return dropped(found).get(key)
+
+    @property
+    def _search(self) -> SplitSamples:
+        return self.evaluator.task.search
+
+    def _entrants(self, ready: Mapping[Architecture, Prepared]) -> Iterator[Entrant]:
+        """Those of the candidates that something may drop."""
+        front = self.history.losses[self.history.front]
+        hopeful = self._hopeful(list(ready))
+        losses = to_losses(hopeful, self.history.objectives)
+        able = self._within_bounds(hopeful)
+        for row, (arch, begun) in enumerate(ready.items()):
+            rival = find_rival(losses[row], front, self.column)
+            if not able[row]:
+                yield Entrant(arch, begun.path, begun.cost_s, begun.calibrated, None)
+            elif rival is not None:
+                # Losses are scaled means, turned to minimisation.
+                mean = -float(front[rival, self.column]) / abs(self.metric.scale)
+                yield Entrant(arch, begun.path, begun.cost_s, begun.calibrated, mean)
+
+    def _hopeful(self, archs: Sequence[Architecture]) -> FloatArray:
+        """Values ``(n, n_objectives)``, noisy ones at the good end; NaN in the raced column."""
+        batch = self.history.space.architectures(archs)
+        values = self.history.exact(batch)
+        for column, objective in enumerate(self.history.objectives):
+            if isinstance(objective.exact, Predicting):
+                values[:, column] = objective.exact.interval(batch)[1]
+            elif objective.name == LATENCY and objective.exact is None:
+                found = [self.evaluator.remembered(arch.key, LATENCY) for arch in archs]
+                values[:, column] = [noisy_low(measurement) for measurement in found]
+        return values
+
+    def _within_bounds(self, hopeful: FloatArray) -> NDArray[np.bool_]:
+        names = [objective.name for objective in self.history.objectives]
+        others = [c for c in self.history.constraints if c.objective != self.metric.name]
+        if not others:
+            return np.ones(len(hopeful), dtype=np.bool_)
+        return satisfied(dict(zip(names, hopeful.T, strict=True)), others)
+
+    def _advance(
+        self,
+        entrants: Sequence[Entrant],
+        look: Look | None,
+        part: SplitSamples,
+        members: FloatArray,
+        failed: dict[Architecture, EvaluationError],
+    ) -> list[Entrant]:
+        """Score candidates on the next images; those that go on come back.
+
+        Args:
+            entrants: The candidates.
+            look: The look that these images end with; None for the last.
+            part: The images.
+            members: ``(total, n_members)`` outcomes of the front, maximised, in this order.
+            failed: Receives those that cannot be scored.
+        """
+        known = {entrant.arch: self._known(entrant.arch.key, look) for entrant in entrants}
+        unseen = {e.arch: e.model for e in entrants if known[e.arch] is None}
+        new = self.evaluator.outcomes(unseen, part)
+        going_on = []
+        for entrant in entrants:
+            scored = known[entrant.arch] or new[entrant.arch]
+            if isinstance(scored, EvaluationError):
+                failed[entrant.arch] = scored
+                continue
+            if isinstance(scored, Measurement):
+                entrant.see(np.asarray(scored.samples))
+                going_on.append(entrant)
+                continue
+            entrant.see(scored.outcomes)
+            entrant.cost_s += scored.cost_s
+            if look is None:
+                self._finish(entrant)
+            elif not self._drop(entrant, members, look):
+                going_on.append(entrant)
+        return going_on
+
+    def _finish(self, entrant: Entrant) -> None:
+        """Remember a candidate's score, its outcomes in the order of the samples."""
+        whole = np.empty_like(entrant.seen)
+        whole[self.order] = entrant.seen
+        context = self.evaluator.score_context(self._search)
+        images = len(self.parts[-1])
+        self._remember(entrant, "search", context, whole, {"images": images})
+
+    def _drop(self, entrant: Entrant, members: FloatArray, look: Look) -> bool:
+        """Remember a look, and say whether the candidate is dropped at it."""
+        verdict = self._verdict(entrant, members, look)
+        before = max((each.count for each in self.looks if each.count < look.count), default=0)
+        new = entrant.seen[before:]
+        details = {"images": len(new), **verdict}
+        self._remember(entrant, "race", self._context(look), new, details)
+        return bool(verdict)
+
+    def _known(self, key: str, look: Look | None) -> Measurement | None:
+        if look is None:
+            return None
+        context = self._context(look)
+        return self.evaluator.store.find(key, self.metric.name, context, "race")
+
+    def _context(self, look: Look) -> str:
+        whole = self.evaluator.score_context(self._search)
+        return f"{whole} order={self.evaluator.seed} seen={look.count}"
+
+    def _verdict(self, entrant: Entrant, members: FloatArray, look: Look) -> dict[str, Any]:
+        """Why a candidate is dropped, and what its score is estimated to be; or nothing."""
+        seen = entrant.seen.astype(np.float64) * self.sign
+        paired = seen, members[: look.count], members.mean(axis=0)
+        if entrant.rival is None:
+            dropped = OUT_OF_BOUNDS
+        elif chance_if_better(*paired, entrant.rival, self.total) <= look.level:
+            dropped = DOMINATED
+        else:
+            return {}
+        found = paired_estimate(*paired, self.total)
+        return {
+            "dropped": dropped,
+            "estimate": found.value * self.sign * self.metric.scale,
+            "deviation": found.deviation * abs(self.metric.scale),
+        }
+
+    def _remember(
+        self,
+        entrant: Entrant,
+        purpose: Purpose,
+        context: str,
+        samples: NDArray[Any],
+        details: Mapping[str, Any],
+    ) -> None:
+        score = score_outcomes(entrant.seen, self.metric)
+        measurement = Measurement(
+            key=entrant.arch.key,
+            quantity=self.metric.name,
+            context=context,
+            purpose=purpose,
+            value=score.value,
+            low=score.low,
+            high=score.high,
+            count=len(entrant.seen),
+            cost_s=entrant.cost_s,
+            samples=samples,
+            details={**details, "calibrated": entrant.calibrated},
+        )
+        self.evaluator.store.add(measurement)
+        entrant.cost_s = entrant.calibrated = 0.0
+
+
+def find_race(
+    setup: Setup, evaluator: Evaluator, history: History, progress: Progress
+) -> Race | None:
+    """Return the race of a run; None where it is off, or its samples are too few or fixed.
+
+    Args:
+        setup: The parts of the run.
+        evaluator: Scores and remembers.
+        history: Of the search.
+        progress: Told where the samples cannot be raced on.
+    """
+    samples = setup.task.search
+    scored = setup.task.scores and setup.task.metric.name in setup.measured
+    if not (setup.config.race and scored):
+        return None
+    if not isinstance(samples, Takeable):
+        progress.note(
+            f"every candidate is scored on all {len(samples)} samples: data "
+            f"{setup.config.data!r} cannot be put into another order; give its samples a method "
+            "take(rows), as hwsearch.Samples has it"
+        )
+        return None
+    race = Race(evaluator, history, samples)
+    return race if race.looks else None
+
+
+def dropped(measurements: Iterable[Measurement]) -> dict[str, Estimate]:
+    """Return what the measurements say of candidates that races dropped: key -> the estimate."""
+    return {
+        m.key: Estimate(m.details["estimate"], m.details["deviation"])
+        for m in measurements
+        if m.purpose == "race" and "dropped" in m.details
+    }

@@ -1,0 +1,271 @@
+"""Computing the account of a search from what its store holds; nothing is evaluated."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+import numpy as np
+
+from hwsearch.evaluate.score import Z95, paired_difference
+from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
+from hwsearch.optimizer import Optimizer
+from hwsearch.optimizer.first_sample import graded_sample
+from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.tactics import MIN_SUCCESSES
+from hwsearch.run.account import HORIZON, Account, Fit, Values, Versus
+from hwsearch.run.evaluation import REUSED
+from hwsearch.run.front import knee
+from hwsearch.run.measurements import LATENCY
+from hwsearch.run.setup import Setup
+from hwsearch.trials import Measurement, Store, Trial, TrialState
+
+_RECENT: Final = 16  # predictions that a round's figures are of: those of one batch say little
+_LEAST_RANKED: Final = 4
+_RANDOM_SETS: Final = 15
+_RANDOM: Final = 4  # what the seed is joined with
+
+Found = dict[str, dict[str, Measurement]]
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """One search, as far as it was measured in full.
+
+    Attributes:
+        setup: Of the run.
+        optimizer: Told all that was found.
+        trials: Those that are finished, in order.
+        values: ``(len(trials), n_objectives)``, NaN where a trial failed or was given up.
+        found: Key -> quantity -> what the search measured.
+    """
+
+    setup: Setup
+    optimizer: Optimizer
+    trials: Sequence[Trial]
+    values: FloatArray
+    found: Found
+
+    def by_name(self, row: FloatArray) -> Values:
+        names = (objective.name for objective in self.optimizer.objectives)
+        return dict(zip(names, map(float, row), strict=True))
+
+    def of_keys(self, keys: Sequence[str]) -> FloatArray:
+        """Rows of the values of those keys that were measured, in the order of the keys."""
+        place = {trial.key: row for row, trial in enumerate(self.trials)}
+        rows = self.values[[place[key] for key in keys if key in place]]
+        return rows[~np.isnan(rows).any(axis=1)]
+
+    def hypervolume(self, values: FloatArray) -> float:
+        """Of the feasible rows, from the search's own reference."""
+        history = self.optimizer.history
+        if history.reference is None:
+            return 0.0
+        losses = to_losses(values[history.feasible(values)], self.optimizer.objectives)
+        return hypervolume(losses, history.reference)
+
+
+def take_account(optimizer: Optimizer, store: Store, setup: Setup, rows: Rows) -> Account:
+    """Compute the account of a search.
+
+    Args:
+        optimizer: Told all that the search found; see `replayed`.
+        store: Of the run.
+        setup: Of the run.
+        rows: One per member, as in the table of the front.
+    """
+    import pandas as pd
+
+    trials = [trial for trial in store.trials() if trial.state.is_finished]
+    history = optimizer.history
+    place = {key: row for row, key in enumerate(history.told.ids)}
+    told = [place[trial.key] for trial in trials]
+    whole = history.measured[told]
+    values = np.where(whole[:, np.newaxis], history.values[told], np.nan)
+    search = _Search(
+        setup=setup, optimizer=optimizer, trials=trials, values=values, found=search_found(store)
+    )
+    names = [objective.name for objective in optimizer.objectives]
+    members = {str(row["key"]): {name: float(row[name]) for name in names} for row in rows}
+    middle = members[knee(pd.DataFrame(rows), optimizer.objectives)]
+    first = graded_sample(setup.net.space, N_FIRST, setup.config.seed).ids
+    uniform = search.of_keys(first if set(first) <= set(place) else [])
+    return Account(
+        objectives={objective.name: objective.unit for objective in optimizer.objectives},
+        predicted=tuple(o.name for o in optimizer.objectives if o.source == "predicted"),
+        metric=setup.task.metric.name,
+        evaluated=len(trials),
+        failed=sum(trial.state is TrialState.FAILED for trial in trials),
+        reused=sum(trial.origin == REUSED for trial in trials),
+        members=len(rows),
+        reference=optimizer.reference or {},
+        hypervolumes=tuple(search.hypervolume(values[: n + 1]) for n in range(len(trials))),
+        gain=optimizer.expected_gain(HORIZON),
+        fits=tuple(_fits(search)),
+        random=_random(search),
+        uniform=tuple(map(search.by_name, uniform)),
+        uniform_hypervolume=search.hypervolume(uniform) if len(uniform) else None,
+        uniform_at_knee=_interpolated(search, uniform, middle),
+        knee=middle,
+        largest=next(iter(map(search.by_name, search.of_keys(_largest(search)))), None),
+        versus=tuple(_versus(search, members)),
+    )
+
+
+def replayed(setup: Setup, store: Store) -> Optimizer:
+    """Return the optimiser of a run, told again what the store holds, round by round."""
+    optimizer, found = setup.optimizer(), search_found(store)
+    for _, members in groupby(store.trials(), key=lambda trial: trial.round):
+        trials = [trial for trial in members if trial.state.is_finished]
+        archs = optimizer.space.architectures([trial.choices for trial in trials])
+        optimizer.ask_recorded(archs)
+        told: list[Values | None] = []
+        for trial in trials:
+            measured = found.get(trial.key, {})
+            whole = trial.state is TrialState.DONE and set(setup.measured) <= set(measured)
+            told.append({name: measured[name].value for name in measured} if whole else None)
+        optimizer.tell(archs, told)
+    return optimizer
+
+
+def search_found(store: Store) -> Found:
+    """What a search measured, by key and quantity."""
+    found: Found = {}
+    for each in store.measurements(purpose="search"):
+        found.setdefault(each.key, {})[each.quantity] = each
+    return found
+
+
+def _fits(search: _Search) -> Iterator[Fit]:
+    """Compare what was predicted with what was measured, after every round that adds to it."""
+    for objective in search.setup.measured:
+        predicted: list[tuple[float, float]] = []
+        measured: list[float] = []
+        noise: list[float] = []
+        evaluated = 0
+        for _, members in groupby(search.trials, key=lambda trial: trial.round):
+            before = len(predicted)
+            for trial in members:
+                evaluated += 1
+                got = search.found.get(trial.key, {}).get(objective)
+                if got is not None and objective in trial.forecast:
+                    predicted.append(trial.forecast[objective])
+                    measured.append(got.value)
+                    noise.append(_noise(got))
+            if len(predicted) > before:
+                recent = slice(-_RECENT, None)
+                yield _fit(
+                    objective, evaluated, predicted[recent], measured[recent], noise[recent]
+                )
+
+
+def _fit(
+    objective: str,
+    evaluated: int,
+    predicted: Sequence[tuple[float, float]],
+    measured: Sequence[float],
+    noise: Sequence[float],
+) -> Fit:
+    from scipy.stats import kendalltau
+
+    means, deviations = np.array(predicted).T
+    half = Z95 * np.hypot(deviations, noise)
+    tau = None
+    if len(measured) >= _LEAST_RANKED and np.ptp(means) > 0 and np.ptp(measured) > 0:
+        tau = float(kendalltau(means, measured).statistic)
+    return Fit(
+        objective=objective,
+        evaluated=evaluated,
+        n=len(measured),
+        tau=tau,
+        covered=float((np.abs(np.array(measured) - means) <= half).mean()),
+    )
+
+
+def _noise(measured: Measurement) -> float:
+    """Standard error of a latency; a score on the search's own images has none."""
+    details = measured.details
+    if "ratio_low" not in details:
+        return 0.0
+    width = (details["ratio_high"] - details["ratio_low"]) / details["ratio"]
+    return float(measured.value * width / (2 * Z95))
+
+
+def _random(search: _Search) -> float | None:
+    """Median hypervolume of random sets, as predicted: failures and noise are left out."""
+    n_measured = int((~np.isnan(search.values).any(axis=1)).sum())
+    if n_measured < MIN_SUCCESSES:
+        return None
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from hwsearch.optimizer.posterior import Posterior
+
+    rng = np.random.default_rng((search.setup.config.seed, _RANDOM))
+    with threadpool_limits(1, user_api="blas"):
+        posterior = Posterior(search.optimizer.history)
+        sets = [
+            search.optimizer.space.sample_distinct(n_measured, rng) for _ in range(_RANDOM_SETS)
+        ]
+        return float(np.median([search.hypervolume(posterior.forecast(s).mean) for s in sets]))
+
+
+def _interpolated(search: _Search, uniform: FloatArray, middle: Values) -> float | None:
+    """What the first objective is on the front of uniform scaling at the knee's second."""
+    objectives = search.optimizer.objectives
+    if len(objectives) != 2 or not len(uniform):
+        return None
+    best = uniform[is_non_dominated(to_losses(uniform, objectives))]
+    best = best[np.argsort(best[:, 1])]
+    across = middle[objectives[1].name]
+    if not best[0, 1] <= across <= best[-1, 1]:
+        return None
+    return float(np.interp(across, best[:, 1], best[:, 0]))
+
+
+def _versus(search: _Search, members: Mapping[str, Values]) -> Iterator[Versus]:
+    """Put the knee and the best member beside the largest subnet, as far as they are another."""
+    import pandas as pd
+
+    objectives = search.optimizer.objectives
+    costs = [o.name for o in objectives if o.direction == "min"]
+    (key,) = _largest(search)
+    largest = search.of_keys([key])
+    if not len(largest) or not costs:
+        return
+    cost = LATENCY if LATENCY in costs else costs[0]
+    table = pd.DataFrame([{"key": key, **values} for key, values in members.items()])
+    first = to_losses(table[[objectives[0].name]].to_numpy(float), objectives[:1])[:, 0]
+    best = str(table["key"].iloc[int(np.argmin(first))])
+    own = members.get(key, search.by_name(largest[0]))
+    told = {best: "best", knee(table, objectives): "knee"}
+    for member, name in reversed(told.items()):
+        if member == key:
+            continue
+        points, low, high = _paired(search, member, key)
+        yield Versus(
+            member=name,
+            key=member,
+            cost=cost,
+            times=own[cost] / members[member][cost],
+            points=points,
+            low=low,
+            high=high,
+        )
+
+
+def _paired(
+    search: _Search, key: str, other: str
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    metric = search.setup.task.metric
+    scores = [search.found.get(each, {}).get(metric.name) for each in (key, other)]
+    outcomes = [score.samples for score in scores if score is not None]
+    a, b = (*outcomes, None, None)[:2]
+    if a is None or b is None:
+        return None, None, None
+    points, low, high = paired_difference(a, b, metric.scale)
+    return float(points), float(low), float(high)
+
+
+def _largest(search: _Search) -> list[str]:
+    return list(search.setup.net.space.largest().ids)

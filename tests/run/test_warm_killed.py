@@ -1,0 +1,93 @@
+"""A search that starts from a run, killed at any moment, ends where an unbroken one does."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import hwsearch
+import tests.run.search_parts as parts
+from tests.run.killed import WARM_MOMENTS
+from tests.run.known_parts import FIRST, search, uneven, use
+
+pytestmark = pytest.mark.usefixtures("quick_infer")
+ROOT = Path(__file__).parents[2]
+EARLY = ("beginning", "copying")  # there is no copy yet
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, parts.InProcess())
+        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
+        run, _ = search(tmp_path_factory.mktemp("first") / "run", budget=FIRST)
+        return run.folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(first, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, parts.InProcess(uneven))
+        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
+        out = tmp_path_factory.mktemp("unbroken") / "run"
+        return search(out, warm_start=first, budget=FIRST + 4)[0]
+
+
+@pytest.fixture(scope="module")
+def killed(first, tmp_path_factory):
+    """A folder with a killed run for every moment; the early ones lose their source only later."""
+    folder, scratch = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("scratch")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.run.killed", str(folder), str(first)],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("moment", WARM_MOMENTS)
+def test_resumed_run_equals_the_unbroken_one(moment, first, unbroken, killed, monkeypatch):
+    device = use(monkeypatch, parts.InProcess(uneven))
+    folder = killed / moment
+    timed = set()
+    if moment not in EARLY:
+        first = first.rename(first.with_name("moved"))
+        found = hwsearch.Run(folder).measurements()
+        timed = {m.key for m in found if (m.quantity, m.purpose) == ("latency", "search")}
+    try:
+        run = hwsearch.resume(folder)
+    finally:
+        if moment not in EARLY:
+            first.rename(first.with_name("run"))
+    pd.testing.assert_frame_equal(run.trials, unbroken.trials)
+    pd.testing.assert_frame_equal(run.front, unbroken.front)
+    assert not timed & {key for phase, key in device.timed if phase == "search"}
+    assert {path.name for path in run.folder.iterdir()} == {
+        path.name for path in unbroken.folder.iterdir()
+    }
+
+
+def test_what_was_killed_early_needs_the_run(first, killed, monkeypatch, tmp_path):
+    """Alphabetical order of tests does not matter: it takes a copy of a folder without a store."""
+    use(monkeypatch, parts.InProcess(uneven))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(killed / "beginning" / "config.toml", folder)
+    moved = first.rename(first.with_name("moved"))
+    try:
+        with pytest.raises(
+            hwsearch.InputError, match=r"before it had copied .* cannot be read any more"
+        ):
+            hwsearch.resume(folder)
+    finally:
+        moved.rename(first)
