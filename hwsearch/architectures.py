@@ -133,16 +133,13 @@ class Architectures:
         Raises:
             InputError: ``exclude`` is of another space.
         """
-        seen: set[bytes] = set()
+        n_excluded, rows = 0, self.indices
         if exclude is not None:
             self.space.check_own(exclude)
-            seen.update(exclude._rows())
-        first = []
-        for position, row in enumerate(self._rows()):
-            if row not in seen:
-                seen.add(row)
-                first.append(position)
-        return self[first]
+            n_excluded, rows = len(exclude), np.concatenate([exclude.indices, self.indices])
+        whole = np.dtype((np.void, rows.itemsize * rows.shape[1]))
+        _, first = np.unique(np.ascontiguousarray(rows).view(whole).ravel(), return_index=True)
+        return self[np.sort(first[first >= n_excluded]) - n_excluded]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -179,11 +176,6 @@ class Architectures:
 
     def __repr__(self) -> str:
         return f"Architectures({len(self)} of {self.space!r})"
-
-    def _rows(self) -> list[bytes]:
-        raw = np.ascontiguousarray(self.indices).tobytes()
-        width = self.indices.itemsize * self.indices.shape[1]
-        return [raw[start : start + width] for start in range(0, len(raw), width)]
 
 
 def _line(name: str, option: Option) -> str:

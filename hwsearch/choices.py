@@ -125,9 +125,8 @@ class Forest:
 
         With inactive choices blanked out they are uniform over the distinct architectures.
         """
-        indices = np.empty((n, len(self._choices)), dtype=np.int64)
-        for column, cuts in enumerate(self._cuts):
-            indices[:, column] = np.searchsorted(cuts, rng.random(n), side="right")
+        luck = rng.random((len(self._choices), n))
+        indices: npt.NDArray[np.int64] = (luck >= self._cuts[:, :, np.newaxis]).sum(axis=0).T
         return indices
 
     @cached_property
@@ -142,12 +141,16 @@ class Forest:
         return ways
 
     @cached_property
-    def _cuts(self) -> list[npt.NDArray[np.float64]]:
-        """Per choice: where a uniform number in [0, 1) passes from one option to the next."""
-        cuts = []
-        for ways in self._completions:
-            below = [sum(ways[: option + 1]) for option in range(len(ways) - 1)]
-            cuts.append(np.array([part / sum(ways) for part in below]))
+    def _cuts(self) -> npt.NDArray[np.float64]:
+        """Where a uniform number in [0, 1) passes from one option to the next.
+
+        ``(most options - 1, number of choices)``; 1 where a choice has no such option.
+        """
+        most = max((len(ways) for ways in self._completions), default=1)
+        cuts = np.ones((most - 1, len(self._choices)))
+        for column, ways in enumerate(self._completions):
+            for option in range(len(ways) - 1):
+                cuts[option, column] = sum(ways[: option + 1]) / sum(ways)
         return cuts
 
 

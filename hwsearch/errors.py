@@ -7,7 +7,7 @@ HwsearchError             exit code 1: something went wrong that is not the call
 ├── EvaluationError       one trial failed; the reason is recorded and the search goes on
 │   └── DeviceError       the device's runtime refused, crashed or hung on one model
 ├── VerificationError     an exported artifact is not what it claims to be
-└── ContractError         a supernet family does not do what it owes (an AssertionError too)
+└── ContractError         a family or tactic does not do what it owes (an AssertionError too)
 
 A message says what was wrong, the value given, what is allowed, and the next step.
 """
@@ -51,7 +51,7 @@ class VerificationError(HwsearchError):
 
 
 class ContractError(HwsearchError, AssertionError):
-    """A supernet family does not do what it owes; the text says what, for every failed check.
+    """A family or a tactic does not do what it owes; the text says what, for every failed check.
 
     Attributes:
         failed: Name of each failed check -> what it found.

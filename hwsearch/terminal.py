@@ -136,7 +136,7 @@ def account_lines(account: Account) -> list[str]:
     if account.gain is not None:
         share = f" ({account.gain / reached:.1%})" if reached else ""
         lines.append(
-            f"         {HORIZON} more would add ~{_figure(account.gain)}{share}, predicted"
+            f"         {HORIZON} more would add {_figure(account.gain)}{share}, predicted"
         )
     last = {fit.objective: fit for fit in account.fits}
     for name, fit in last.items():
@@ -146,7 +146,7 @@ def account_lines(account: Account) -> list[str]:
             f"95% intervals{rank}"
         )
     compared = {
-        "random at equal budget, predicted": account.random,
+        "as many drawn by chance, predicted": account.random,
         f"uniform scaling ({len(account.uniform)} subnets)": account.uniform_hypervolume,
     }
     told = [

@@ -63,10 +63,10 @@ class TestAccountLines:
         assert account_lines(ACCOUNT) == [
             "search   3 of 20 evaluations are on the front (15%), 1 of them failed; "
             "hypervolume 120 (% x ms)",
-            "         50 more would add ~4 (3.3%), predicted",
+            "         50 more would add 4 (3.3%), predicted",
             "         top1 as it was predicted, last 12: 90% inside 95% intervals, tau 0.80",
             "         latency as it was predicted, last 12: 90% inside 95% intervals",
-            "against  hypervolume of random at equal budget, predicted: 100 (83%); of uniform "
+            "against  hypervolume of as many drawn by chance, predicted: 100 (83%); of uniform "
             "scaling (2 subnets): 90 (75%)",
             "         at the knee's latency, top1 80 where uniform scaling has 65, interpolated",
             "         largest subnet: 2.75 times the latency of the knee, whose top1 differs by "
@@ -87,7 +87,7 @@ class TestAccountLines:
     def test_of_a_search_without_volume_have_no_shares(self):
         lines = account_lines(replace(ACCOUNT, hypervolumes=(0.0,) * 20))
         assert not [line for line in lines if "against" in line]
-        assert "         50 more would add ~4, predicted" in lines
+        assert "         50 more would add 4, predicted" in lines
 
     def test_of_unscored_members_give_the_cost(self):
         versus = Versus(

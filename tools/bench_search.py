@@ -1,22 +1,33 @@
-"""Print how much hypervolume each tactic has after N evaluations, on recorded ImageNet results.
+"""Print how much hypervolume a search has after N evaluations, on recorded results and elsewhere.
 
 Reads `../shared/bench` beside the repository where it lies: an accuracy surrogate fitted on
 published evaluations of OFA-MobileNetV3 subnets, and the closed form of their MACs.
 
-    python tools/bench_search.py --tactic hwsearch random --seeds 5 --budget 250
+    python tools/bench_search.py                                  the default tactic, five seeds
+    python tools/bench_search.py --tactic hwsearch linas random   others beside it
+    python tools/bench_search.py --peer ../venv-peer/bin/python   and DyNAS-T, in the same run
+    python tools/bench_search.py --only others                    other spaces, known fronts
+    python tools/bench_search.py --only bundled                   real subnets, three objectives
+
+The interpreter after --peer needs the packages that the docstring of run_dynast.py there names.
 """
 
 import argparse
 import importlib.util
-import sys
+import json
+import subprocess
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from search_problems import problems
 
-from hwsearch.objectives import FloatArray, Objective
+import hwsearch
+from hwsearch.objectives import FloatArray, Objective, hypervolume
 from hwsearch.optimizer import Optimizer, tactic_names
 from hwsearch.space import Architectures, Choice, SearchSpace
 
@@ -25,11 +36,7 @@ DEPTHS, KERNELS, EXPANSIONS = (2, 3, 4), (3, 5, 7), (3, 4, 6)
 N_STAGES, N_BLOCKS = 5, 4
 REFERENCE = {"top1": 70.0, "macs": 600.0}
 CHECKPOINTS = (25, 50, 100, 250)
-PUBLISHED = """for comparison, from the README of ../shared/bench (same surrogate):
-  LINAS                     -  /   -  / 2606, 2773, 2781 / 3010, 2989, 3003   640 to 1,031 ms
-  DyNAS-T evolutionary      -  /   -  /         -        / 2744, 2733, 2723
-  DyNAS-T random            -  /   -  /         -        / 2657, 2815, 2691
-  front of 40,000 direct evaluations                       3193"""
+GOAL = 3000  # what LINAS has after 250
 
 
 def mobilenet_space() -> SearchSpace:
@@ -108,44 +115,135 @@ def main() -> None:
     """Run the searches and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tactic", nargs="+", default=["hwsearch"], choices=tactic_names())
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=250)
+    parser.add_argument("--only", choices=("recorded", "others", "bundled"))
+    parser.add_argument("--peer", type=Path, help="interpreter that has DyNAS-T")
     args = parser.parse_args()
-    if not (BENCH / "run_dynast.py").is_file():
-        sys.exit(f"{BENCH} holds no run_dynast.py: this benchmark needs the recorded results")
-    yardstick = Yardstick(load_module(BENCH / "run_dynast.py"))
-    reached = [n for n in CHECKPOINTS if n <= args.budget] or [args.budget]
+    if args.only in (None, "recorded"):
+        recorded(args.tactic, range(args.seeds), args.budget, args.peer)
+    if args.only in (None, "others"):
+        others(args.tactic, range(args.seeds))
+    if args.only == "bundled":
+        bundled(args.tactic, range(args.seeds))
+
+
+def recorded(tactics: Sequence[str], seeds: Sequence[int], budget: int, peer: Path | None) -> None:
+    """Search the recorded space, by our tactics and by DyNAS-T's LINAS."""
+    script = BENCH / "run_dynast.py"
+    if not script.is_file():
+        print(f"{BENCH} holds no run_dynast.py: nothing is measured on recorded results")
+        return
+    yardstick = Yardstick(load_module(script))
+    reached = [n for n in CHECKPOINTS if n <= budget]
     print(
-        f"hypervolume to (70% top-1, 600 M MACs) after {', '.join(map(str, reached))} evaluations"
+        f"hypervolume to {REFERENCE} after {', '.join(map(str, reached))} evaluations; to {GOAL}"
     )
-    for tactic in args.tactic:
-        for seed in range(args.seeds):
-            volumes, own_s = _search(yardstick, tactic, seed, reached)
-            figures = " / ".join(f"{volume:.0f}" for volume in volumes)
-            own_ms = own_s / reached[-1] * 1e3
-            print(f"  {tactic:10s} seed {seed}   {figures}   {own_ms:.0f} ms", flush=True)
-    print(PUBLISHED)
+    for tactic in tactics:
+        _print_seeds(tactic, [_search(yardstick, tactic, seed, budget) for seed in seeds], reached)
+    if peer is not None:
+        traces = [_peer_search(peer, script, seed, budget) for seed in seeds]
+        _print_seeds("DyNAS-T LINAS", traces, reached)
 
 
-def _search(
-    yardstick: Yardstick, tactic: str, seed: int, reached: list[int]
-) -> tuple[list[float], float]:
-    """Hypervolumes at the checkpoints, and the seconds that the search itself took."""
+def _print_seeds(
+    name: str, traces: Sequence[tuple[FloatArray, float]], reached: Sequence[int]
+) -> None:
+    """Print hypervolumes after every evaluation, (budget,) of each seed, and ms per evaluation."""
+    rows = []
+    for seed, (volumes, own_ms) in enumerate(traces):
+        enough = np.flatnonzero(volumes >= GOAL)
+        first = enough[0] + 1 if len(enough) else np.inf
+        rows.append([*(volumes[n - 1] for n in reached), first, own_ms])
+        print(f"  {name:14s} seed {seed}   {_figures(rows[-1])}", flush=True)
+    print(f"  {name:14s} median   {_figures(np.median(rows, axis=0))}", flush=True)
+
+
+def _figures(row: Sequence[float]) -> str:
+    *volumes, first, own_ms = row
+    texts = " / ".join(f"{volume:.0f}" for volume in volumes)
+    return f"{texts}   {GOAL} after {first:.0f}   {own_ms:.1f} ms an evaluation"
+
+
+def _search(yardstick: Yardstick, tactic: str, seed: int, budget: int) -> tuple[FloatArray, float]:
+    """Hypervolumes after 1, 2, ... evaluations, and the search's own ms for each of them."""
     objectives = [Objective("top1", "max"), Objective("macs", "min", exact=yardstick.macs)]
     optimizer = Optimizer(mobilenet_space(), objectives, seed=seed, tactic=tactic)
-    n_told, own_s, volumes = 0, 0.0, []
-    for checkpoint in reached:
-        while n_told < checkpoint:
-            started = time.perf_counter()
-            archs = optimizer.ask(min(optimizer.batch, checkpoint - n_told))
-            own_s += time.perf_counter() - started
-            values = [{"top1": top1} for top1 in yardstick.top1(archs)]
-            started = time.perf_counter()
-            optimizer.tell(archs, values)
-            own_s += time.perf_counter() - started
-            n_told += len(archs)
-        volumes.append(optimizer.hypervolume(REFERENCE))
-    return volumes, own_s
+    own_s, n_told = 0.0, 0
+    while n_told < budget:
+        started = time.perf_counter()
+        archs = optimizer.ask(min(optimizer.batch, budget - n_told))
+        own_s += time.perf_counter() - started
+        values = [{"top1": top1} for top1 in yardstick.top1(archs)]
+        started = time.perf_counter()
+        optimizer.tell(archs, values)
+        own_s += time.perf_counter() - started
+        n_told += len(archs)
+    return _volumes(optimizer.history.values), own_s / budget * 1e3
+
+
+def _volumes(values: FloatArray) -> FloatArray:
+    """Hypervolume of the first 1, 2, ... rows of (top-1, MACs)."""
+    losses = values * [-1.0, 1.0]
+    reference = np.array([-REFERENCE["top1"], REFERENCE["macs"]])
+    return np.array([hypervolume(losses[: n + 1], reference) for n in range(len(losses))])
+
+
+def _peer_search(python: Path, script: Path, seed: int, budget: int) -> tuple[FloatArray, float]:
+    """The same of DyNAS-T's own LINAS, which may evaluate more than it was given."""
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as trace:
+        command = [str(python), str(script), "--objective", "csv", "--tactic", "linas"]
+        command += ["--num-evals", str(budget), "--seed", str(seed), "--out", trace.name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows = [json.loads(line) for line in Path(trace.name).read_text().splitlines()]
+    own_ms = float(done.stdout.split("engine_ms_per_eval=")[1].split()[0])
+    values = np.array([[row["accuracy_top1"], row["macs"] / 1e6] for row in rows])
+    return _volumes(values[:budget]), own_ms
+
+
+def others(tactics: Sequence[str], seeds: Sequence[int], budget: int = 60) -> None:
+    """Search other spaces, and print what share of random's gap to the ceiling is closed."""
+    print(f"share of the gap that {budget} random evaluations leave, closed by as many")
+    for problem in problems():
+        for tactic in tactics:
+            shares = []
+            for seed in seeds:
+                optimizer = Optimizer(problem.space, problem.objectives, seed=seed, tactic=tactic)
+                names = [objective.name for objective in problem.objectives]
+                for _ in range(budget):
+                    archs = optimizer.ask(min(4, budget - len(optimizer.history.told)))
+                    rows = problem.values(archs).tolist()
+                    optimizer.tell(archs, [dict(zip(names, r, strict=True)) for r in rows])
+                    if len(optimizer.history.told) >= min(budget, problem.space.size):
+                        break
+                shares.append(problem.share_closed(optimizer.history.told, seed))
+            listed = ", ".join(f"{share:.2f}" for share in shares)
+            print(f"  {problem.name:28s} {tactic:9s} {listed}   median {np.median(shares):.2f}")
+
+
+def bundled(tactics: Sequence[str], seeds: Sequence[int], budget: int = 60) -> None:
+    """Search the bundled supernet by real accuracies and latencies, and by MACs."""
+    print(f"hypervolume of real searches of the bundled supernet, {budget} evaluations")
+    for seed in seeds:
+        for tactic in tactics:
+            with tempfile.TemporaryDirectory() as folder:
+                run = hwsearch.search(
+                    objectives=["top1", "latency", "macs"],
+                    budget=budget,
+                    tactic=tactic,
+                    seed=seed,
+                    prior="off",
+                    out=Path(folder) / "run",
+                )
+                names = ["top1", "latency", "macs"]
+                done = run.trials[run.trials["state"] == "done"][names].dropna().to_numpy(float)
+            losses = done * [-1.0, 1.0, 1e-6]
+            reference = np.array([-80.0, 2.0, 60.0])
+            volumes = [
+                hypervolume(losses[:n], reference) for n in (15, 30, 60) if n <= len(losses)
+            ]
+            texts = " / ".join(f"{volume:.0f}" for volume in volumes)
+            print(f"  {tactic:9s} seed {seed}   {texts}   front {len(run.front)}", flush=True)
 
 
 def _genes(archs: Architectures) -> tuple[Any, Any, Any, Any]:

@@ -33,6 +33,7 @@ class Stopwatch:
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """End the phase before, and begin another."""
+        del total, done
         self.stop()
         self._phase = name
 
@@ -75,11 +76,11 @@ def describe(title: str, run: hwsearch.Run, watch: Stopwatch, first_s: float) ->
         if m.purpose == "search" and m.quantity in spent and "reused" not in m.details:
             spent[m.quantity] += m.cost_s
             counts[m.quantity] += 1
-    seconds = evaluation_s(watch)
+    seconds, whole = evaluation_s(watch), sum(watch.seconds.values())
     print(
-        f"{title:<28} {counts['top1']:>4} scored in {spent['top1']:>6.1f} s, {counts['latency']:>4} "
-        f"timed in {spent['latency']:>6.1f} s; evaluation {seconds:>6.1f} s "
-        f"({seconds / first_s:.3f} of the first), whole run {sum(watch.seconds.values()):>6.1f} s"
+        f"{title:<28} {counts['top1']:>4} scored in {spent['top1']:>6.1f} s, "
+        f"{counts['latency']:>4} timed in {spent['latency']:>6.1f} s; evaluation "
+        f"{seconds:>6.1f} s ({seconds / first_s:.3f} of the first), whole run {whole:>6.1f} s"
     )
 
 

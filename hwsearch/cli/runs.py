@@ -208,10 +208,10 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
     out.print(f"subnets  {run.folder}/subnets/KEY/{files}", highlight=False)
     pictures = "front.png" if account is None else "front.png, search.png"
     out.print(f"picture  {run.folder}/{pictures}", highlight=False)
-    name = "front.csv" if run.confirmed else "candidates.csv"
-    out.print(f"table    {run.folder}/{name}", highlight=False)
     if account is not None:
         out.print(f"account  {run.folder}/search.json", highlight=False)
+    name = "front.csv" if run.confirmed else "candidates.csv"
+    out.print(f"table    {run.folder}/{name}", highlight=False)
     for line in _next_steps(run, members):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 

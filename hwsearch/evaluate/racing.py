@@ -7,6 +7,7 @@ dominated once scored on all images of the search, which is what the front is ma
 order of the images alone makes that valid, whatever the rival was chosen by.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ LEAST_IMAGES = 50
 SPENDING_POWER = 1.0
 _FOLDS = 5
 _SHRINKAGE = 100.0  # images that equal shares of all members count for
+_DOUBT = 2.0  # standard deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,36 @@ def chance_if_better(
     favour = _largest_difference(seen, members) / n
     missing = (estimate.value + favour - rival) / estimate.deviation
     return float(special.stdtr(n - 1, missing))
+
+
+def next_look(
+    looks: Sequence[Look], seen: int, estimate: Estimate, rival: float, total: int
+) -> Look | None:
+    """Find the next look at which a candidate may be dropped, as far as one can see now.
+
+    Each look takes a start of its own, so those that decide nothing are left out. What they might
+    have spent of the level is not spent.
+
+    Args:
+        looks: Of the race.
+        seen: Images seen so far.
+        estimate: Of the candidate's mean, from them.
+        rival: Mean of its rival.
+        total: Images in all.
+
+    Returns:
+        The first look that drops it if it is two standard deviations worse than it seems; None
+        where there is none.
+    """
+    from scipy import special
+
+    worst = rival - estimate.value + _DOUBT * estimate.deviation
+    for look in looks:
+        if look.count > seen:
+            left = (1 / look.count - 1 / total) / (1 / seen - 1 / total)
+            if worst / (estimate.deviation * np.sqrt(left)) >= -special.ndtri(look.level):
+                return look
+    return None
 
 
 def _largest_difference(seen: FloatArray, members: FloatArray) -> float:

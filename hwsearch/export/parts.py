@@ -162,10 +162,11 @@ def _digest(
     outputs: Sequence[onnx.ValueInfoProto],
 ) -> bytes:
     digest = hashlib.sha256(setting.encode())
-    for message in (*nodes, *tensors, *outputs):
-        content = message.SerializeToString(deterministic=True)
-        digest.update(len(content).to_bytes(8, "little"))
-        digest.update(content)
+    for messages in (nodes, tensors, outputs):
+        for message in messages:
+            content = message.SerializeToString(deterministic=True)
+            digest.update(len(content).to_bytes(8, "little"))
+            digest.update(content)
     return digest.digest()
 
 

@@ -39,9 +39,9 @@ def by_additive(history: History, n: int, seed: int, rng: np.random.Generator) -
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
         return by_chance(history, n, seed, rng)
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from hwsearch.surrogates.threads import one_blas_thread
 
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         return _Solver(history).batch(n, rng)
 
 
@@ -105,7 +105,7 @@ class _Solver:
         for constraint, less in zip(self._history.constraints, slack, strict=True):
             model = self._models[names.index(constraint.objective)]
             sign = 1.0 if constraint.is_upper else -1.0
-            limit = sign * (constraint.bound - model.constant) - less
+            limit = sign * model.sum_at(constraint.bound) - less
             bounds.append(Bound(sign * model.weights, limit))
         return bounds
 
@@ -134,7 +134,7 @@ class _Solver:
         at = front[0, 0] + position * (front[-1, 0] - front[0, 0])
         levels = [np.interp(at, front[:, 0], column) for column in front.T]
         return [
-            Bound(sign * model.weights, level - sign * model.constant)
+            Bound(sign * model.weights, sign * model.sum_at(sign * float(level)))
             for sign, model, level in zip(self._signs[1:], self._models[1:], levels, strict=True)
         ]
 
@@ -151,7 +151,8 @@ class _Solver:
         archs, values = history.told[known], history.values[known, column]
         fitted = self._fitted.get(column)
         if fitted is None:
-            return of_values(archs, values, self._programme)
+            noise = history.deviations[known, column]
+            return of_values(archs, values, noise, self._programme)
         if history.objectives[column].exact is not None:
             return fitted
         rough = fitted.constant + self._programme.terms(archs) @ fitted.weights

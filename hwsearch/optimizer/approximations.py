@@ -90,9 +90,9 @@ class Trust:
         """
         if len(told) < LEAST_TOLD or not len(new) or not (measured > 0).all():
             return
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from hwsearch.surrogates.threads import one_blas_thread
 
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             predictor = self.fitted(told, values)
             if predictor is None:
                 return

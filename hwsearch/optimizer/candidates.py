@@ -15,8 +15,8 @@ from hwsearch.optimizer.posterior import Forecast, Posterior
 from hwsearch.space import Architectures
 
 _MAX_LISTED: Final = 4096  # a space up to this size is looked at as a whole
-_POPULATION: Final = 100
-_GENERATIONS: Final = 20
+_POPULATION: Final = 100  # for every objective after the first
+_GENERATIONS: Final = 60
 _MAX_SCORED: Final = 128  # candidates whose expected gain is computed
 _HOPE: Final = 2.0  # deviations
 _MIN_EXPLORING: Final = 4  # size of a batch with a place to spare for exploration
@@ -35,10 +35,11 @@ def find_candidates(
     if space.size <= _MAX_LISTED:
         return space.enumerate(_MAX_LISTED).unique(history.asked)
 
-    elite = history.told[_best_first(history)[: _POPULATION // 2]]
-    fresh = space.sample_distinct(_POPULATION - len(elite), rng, exclude=elite)
+    population = _POPULATION * max(len(history.objectives) - 1, 1)
+    elite = history.told[_best_first(history)[: population // 2]]
+    fresh = space.sample_distinct(population - len(elite), rng, exclude=elite)
     start = Architectures.concatenate([elite, fresh])
-    found = evolve(posterior.losses, start, rng, population=_POPULATION, generations=_GENERATIONS)
+    found = evolve(posterior.losses, start, rng, population=population, generations=_GENERATIONS)
     return found.unique(history.asked)
 
 

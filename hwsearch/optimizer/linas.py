@@ -36,9 +36,9 @@ def by_linas(history: History, n: int, seed: int, rng: np.random.Generator) -> A
         return by_chance(history, min(n, missing), seed, rng)
     if history.succeeded.sum() < _FOLDS:
         return by_chance(history, n, seed, rng)
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from hwsearch.surrogates.threads import one_blas_thread
 
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         found = _inner_search(history, rng).unique(history.asked)
     return found[rng.permutation(len(found))[:n]]
 
@@ -83,8 +83,10 @@ def _fitted(rows: FloatArray, values: FloatArray) -> Callable[[FloatArray], Floa
         GridSearchCV(Ridge(), _RIDGE, cv=_FOLDS, scoring=scoring),
         GridSearchCV(SVR(gamma="auto", epsilon=0.0), _SVR, cv=_FOLDS, scoring=scoring),
     ]
+    state = np.random.get_state()  # noqa: NPY002  # which libsvm draws from, to no effect
     for search in searches:
         search.fit(rows, values / unit)
+    np.random.set_state(state)  # noqa: NPY002
     best = max(searches, key=lambda search: search.best_score_).best_estimator_
     return lambda encoded: best.predict(encoded) * unit
 

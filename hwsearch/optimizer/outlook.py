@@ -36,9 +36,9 @@ def expected_gain(history: History, n: int, seed: int) -> float | None:
         return None
     if not history.n_left:
         return 0.0
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from hwsearch.surrogates.threads import one_blas_thread
 
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         return _simulated(history, n, np.random.default_rng((seed, len(history.told), _STREAM)))
 
 

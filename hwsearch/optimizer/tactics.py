@@ -33,7 +33,8 @@ class Tactic:
         propose: Takes the history, how many architectures are wanted, the search's seed, and a
             generator of this round. Returns up to so many, distinct and never asked for; where
             it has none they are drawn at random. It decides from these four alone, keeps nothing
-            between calls, and changes nothing of the history.
+            between calls, and changes nothing of the history, except that it may leave there
+            what it foresees.
         batch: How many are wanted where nobody says.
         approximates: Whether it goes by the objectives' approximations; only then are they kept
             in the history and judged.
@@ -67,27 +68,31 @@ def load_tactic(name: str) -> Tactic:
 def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
     """Evaluate a first sample graded by size, then what surrogates expect to gain most."""
     first = first_sample(history, seed)[:n]
-    if len(first):
+    if len(first) == n:
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
-        return history.space.sample_distinct(n, rng, exclude=history.asked)
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
+        return first or history.space.sample_distinct(n, rng, exclude=history.asked)
     from hwsearch.optimizer.candidates import choose_batch, find_candidates
     from hwsearch.optimizer.posterior import Posterior
+    from hwsearch.surrogates.threads import one_blas_thread
 
-    # The matrices are small: threads cost more than they bring, and could change the last bit.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         posterior = Posterior(history)
-        candidates = find_candidates(history, posterior, rng)
-        return choose_batch(history, posterior, candidates, n, rng)
+        candidates = find_candidates(history, posterior, rng).unique(first)
+        chosen = choose_batch(history, posterior, candidates, n - len(first), rng)
+    return Architectures.concatenate([first, chosen])
 
 
 def first_sample(history: History, seed: int) -> Architectures:
-    """What of the first sample has not been asked for yet."""
+    """What of the first sample has not been asked for yet.
+
+    Where every measured objective has an approximation, its first four, which calibrate that, do.
+    """
     from hwsearch.optimizer.first_sample import graded_sample
 
-    return graded_sample(history.space, N_FIRST, seed).unique(history.asked)
+    measured = [column for column, o in enumerate(history.objectives) if o.exact is None]
+    n = BATCH if list(history.trusts) == measured else N_FIRST
+    return graded_sample(history.space, N_FIRST, seed)[:n].unique(history.asked)
 
 
 def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:

@@ -1,15 +1,20 @@
 """Additive models of objectives over the terms of a programme: fitted to functions or values."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import block_diag
 
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.programme import Programme
 from hwsearch.space import Architectures, SearchSpace
+from hwsearch.surrogates.additive import AdditiveModel
+from hwsearch.surrogates.kinship import kin_gains
+from hwsearch.surrogates.saturating import Scale
+from hwsearch.surrogates.steps import encode_steps, step_columns, step_widths
 
 Function = Callable[[Architectures], ArrayLike]
 
@@ -21,17 +26,30 @@ _TINY: Final = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Additive:
-    """An objective as ``constant + weights @ terms``.
+    """An objective as ``constant + weights @ terms``, on a scale that rises with it.
 
     Attributes:
-        constant: In the objective's unit.
+        constant: On the scale.
         weights: ``(n_terms,)``.
         root: ``(n_terms, k)``, of the weights' covariance; None where they are known.
+        scale: On which it adds up.
     """
 
     constant: float
     weights: FloatArray
     root: FloatArray | None = None
+    scale: Scale = field(default_factory=Scale)
+
+    def sum_at(self, value: float) -> float:
+        """Return what ``weights @ terms`` is where the objective has a value.
+
+        A value that the scale does not reach counts as one just within it.
+        """
+        side, limit = self.scale.side, self.scale.limit
+        if side:
+            nearest = limit - side * _TINY * self.scale.span
+            value = min(value, nearest) if side > 0 else max(value, nearest)
+        return float(self.scale.forward(np.array([value]))[0]) - self.constant
 
     def draw(self, rng: np.random.Generator) -> FloatArray:
         """Draw weights as likely as any, given what they were learnt from."""
@@ -96,37 +114,34 @@ def of_function(function: Function, programme: Programme) -> Additive:
     return Additive(constant=constant - float(weights @ centre), weights=weights)
 
 
-def of_values(archs: Architectures, values: FloatArray, programme: Programme) -> Additive:
-    """Learn gains from told values: Bayesian linear regression on steps up (MacKay, 1992).
+def of_values(
+    archs: Architectures, values: FloatArray, noise: FloatArray, programme: Programme
+) -> Additive:
+    """Learn gains from told values; see `AdditiveModel`. Pairs have none.
 
-    Every step up of an ordered choice has a gain of its own around one that all share, every
-    option of another choice one of its own; pairs have none.
+    Args:
+        archs: n evaluated architectures, at least 1.
+        values: (n,) what was told of them.
+        noise: (n,) standard deviations of what is known in part.
+        programme: Whose terms it is in.
     """
-    from sklearn.linear_model import BayesianRidge
+    model = AdditiveModel(kin_gains(programme.space), step_columns(programme.space))
+    model.fit(encode_steps(archs), values, noise)
+    columns = np.zeros((programme.n_terms, model.columns_.shape[1]))
+    columns[: programme.n_options] = _steps_of_options(programme.space) @ model.columns_[1:]
+    return Additive(
+        constant=float(model.columns_[0, 0]),
+        weights=columns[:, 0],
+        root=columns[:, 2:],  # the directions in which gains vary together
+        scale=model.scale_,
+    )
 
-    steps = _option_steps(programme.space)
-    rows = programme.terms(archs)[:, : programme.n_options] @ steps
-    model = BayesianRidge().fit(rows, values)
-    weights, root = np.zeros(programme.n_terms), np.zeros((programme.n_terms, steps.shape[1]))
-    weights[: programme.n_options] = steps @ model.coef_
-    sizes, axes = np.linalg.eigh(model.sigma_)
-    root[: programme.n_options] = steps @ (axes * np.sqrt(np.maximum(sizes, 0.0)))
-    return Additive(constant=float(model.intercept_), weights=weights, root=root)
 
-
-def _option_steps(space: SearchSpace) -> FloatArray:
-    """What each option is made of, ``(n_options, n_columns)``: steps, and their number first."""
+def _steps_of_options(space: SearchSpace) -> FloatArray:
+    """What each option adds to the columns of `encode_steps`: ``(n_options, n_columns)``."""
     blocks = []
-    for choice in space.choices:
+    for choice, width in zip(space.choices, step_widths(space), strict=True):
         n_options = len(choice.options)
         full = np.tri(n_options) if choice.ordered else np.eye(n_options)
-        blocks.append(full[:, 1:] if choice.ordered and choice.active is None else full)
-    n_rows, n_columns = np.sum([block.shape for block in blocks], axis=0)
-    steps, size = np.zeros((n_rows, n_columns)), np.zeros(n_rows)
-    row = column = 0
-    for block, choice in zip(blocks, space.choices, strict=True):
-        rows = slice(row, row + block.shape[0])
-        steps[rows, column : column + block.shape[1]] = block
-        size[rows] = block.sum(axis=1) if choice.ordered else 0.0
-        row, column = row + block.shape[0], column + block.shape[1]
-    return np.column_stack([size, steps])
+        blocks.append(full[:, n_options - width :])
+    return np.asarray(block_diag(*blocks))

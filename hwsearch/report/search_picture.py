@@ -78,7 +78,7 @@ def _draw_progress(axes: Any, account: Account) -> None:
             label=f"{HORIZON} more: +{account.gain:.2g}, predicted",
         )
     for name, value, colour, style in (
-        ("random at equal budget, predicted", account.random, ORANGE, "--"),
+        ("as many drawn by chance, predicted", account.random, ORANGE, "--"),
         ("uniform scaling", account.uniform_hypervolume, GREEN, "-."),
     ):
         if value is not None:
@@ -148,9 +148,9 @@ def _draw_fits(axes: Any, account: Account, figure: str) -> None:
         axes.set_title("Predicted against measured: ranking", fontsize=10, loc="left")
         axes.set_ylabel("Kendall's tau (last 16)")
         axes.set_ylim(min([0.0, *(fit.tau for fit in account.fits if fit.tau is not None)]), 1.04)
-    if measured:
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, loc="best", fontsize=8.5)
-    else:
+    elif not measured:
         middle = {"transform": axes.transAxes, "ha": "center", "color": GREY}
         axes.text(0.5, 0.5, "nothing was predicted before it was measured", **middle)
 

@@ -74,8 +74,9 @@ class Account:
         fits: Of every round with predictions and every measured objective.
         random: Median hypervolume of random sets of as many architectures as were measured, by
             the final surrogates' predictions; None without any.
-        uniform: Values of the near-balanced architectures that the search began with, from the
-            smallest to the largest: every choice scaled alike. Empty for tactics without.
+        uniform: Values of the near-balanced architectures of a first sample, every choice scaled
+            about alike, as far as they were measured; ordered by the last objective. Empty where
+            they are fewer than three, as by tactics that begin otherwise.
         uniform_hypervolume: Of these; None where there are none.
         uniform_at_knee: The first of two objectives that uniform scaling has where its second
             equals the knee's, interpolated between neighbours; None beyond them, and for other

@@ -13,7 +13,7 @@ from hwsearch.export.verify import verify_artifact
 from hwsearch.files import staged_folder
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import refuse_file
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.base import Supernet, is_random
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,8 @@ def check_exported(folder: Path, config: RunConfig) -> None:
 
 def with_images(folder: Path, config: RunConfig) -> str:
     """Return the command that makes a front of the candidates of a search without data."""
-    weights = f" --checkpoint {config.checkpoint}" if config.checkpoint else ""
+    checkpoint = "FILE" if is_random(config.checkpoint) else config.checkpoint
+    weights = f" --checkpoint {checkpoint}" if checkpoint else ""
     wanted = "".join(f" --objective {name}" for name in config.objectives)
     return (
         f"hwsearch search --supernet {config.supernet}{weights} --device {config.device}{wanted} "

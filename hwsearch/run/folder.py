@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hwsearch.errors import EvaluationError, InputError
+from hwsearch.errors import InputError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
 from hwsearch.run.account import Account
 from hwsearch.run.certainty import chances
 from hwsearch.run.config import RunConfig, read_config, write_config
-from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.exported import (
     check_exported,
     export_subnets,
@@ -19,16 +18,13 @@ from hwsearch.run.exported import (
     verify_subnets,
     with_images,
 )
-from hwsearch.run.finish import Finisher
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
-from hwsearch.run.loop import run_search
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
+from hwsearch.run.phases import search_and_finish
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
-from hwsearch.run.race import dropped, find_race
-from hwsearch.run.reckon import take_account
+from hwsearch.run.race import dropped
 from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import (
     DROPPED,
@@ -38,15 +34,9 @@ from hwsearch.run.setup import (
     check_same,
     prepare,
 )
-from hwsearch.run.warm_start import (
-    measure_known,
-    read_warm_start,
-    restore,
-    started_from,
-    with_evidence,
-)
+from hwsearch.run.warm_start import read_warm_start, restore, started_from
 from hwsearch.supernets.base import Supernet, is_random
-from hwsearch.trials import Measurement, Store
+from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -381,7 +371,7 @@ class Run:
         """Do whatever is still to be done."""
         self.config = setup.config
         try:
-            rows, account = self._found(setup, progress)
+            rows, account = search_and_finish(self.folder, setup, progress)
             trials = self.trials_to_draw(setup)
             write_outcome(self.folder, rows, trials, setup, self.title, account)
         except KeyboardInterrupt as stop:
@@ -398,53 +388,6 @@ class Run:
             if objective.exact is not None:
                 trials[objective.name] = objective.exact(archs)
         return trials
-
-    def _found(self, setup: Setup, progress: Progress) -> tuple[list[dict[str, Any]], Account]:
-        """Search until the budget is spent; return the front's rows, and the search's account."""
-        with SqliteStore(self.folder / TRIALS) as store:
-            try:
-                evaluator = setup.evaluator(store)
-                setup = with_evidence(setup, self.folder)
-                optimizer = setup.optimizer()
-                for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
-                    progress.note(text)
-                race = find_race(setup, evaluator, optimizer.history, progress)
-                measure_known(setup, evaluator, optimizer, progress)
-                run_search(
-                    optimizer,
-                    store,
-                    lambda archs: evaluator.search_values(archs, setup.measured, race),
-                    setup.config.stopping,
-                    progress,
-                )
-                finisher = Finisher(setup, evaluator, self.folder / SUBNETS, progress)
-                if LATENCY in setup.predicted:
-                    rows = finisher.candidates(self.folder / KIT)
-                else:
-                    rows = finisher.finish()
-                return rows, take_account(optimizer, store, setup, rows)
-            finally:
-                setup.device.close()
-
-
-def _outlook(evaluator: Evaluator, setup: Setup, store: Store) -> str:
-    """Say how long the search will take and what it may write."""
-    trials = store.trials()
-    spent = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
-    left = max(0, setup.config.budget - spent)
-    text = (
-        f"{left} of {setup.config.budget} architectures to evaluate out of "
-        f"{setup.net.space.size:.3g}"
-    )
-    if not left:
-        return text
-    try:
-        largest = int(setup.net.exact("bytes", setup.net.space.largest())[0])
-        text += f"; each exported subnet takes up to {2 * largest / 1e6:.1f} MB"
-        seconds = evaluator.seconds_each(setup.measured)
-    except EvaluationError:
-        return text
-    return f"{text}; at most about {max(1, round(left * seconds / 60))} min"
 
 
 def _default_folder(setup: Setup) -> Path:

@@ -64,9 +64,8 @@ def run_search(
 
 def _seconds_spent(store: Store) -> float:
     """What the search's own measurements took; what was reused is not counted."""
-    reused = {trial.key for trial in store.trials() if trial.origin == REUSED}
     spent = [m for purpose in SEARCHING for m in store.measurements(purpose=purpose)]
-    return sum(m.cost_s for m in spent if m.key not in reused)
+    return sum(m.cost_s for m in spent if REUSED not in m.details)
 
 
 def _finish_round(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from hwsearch.evaluate.racing import (
     Look,
     chance_if_better,
     find_rival,
+    next_look,
     paired_estimate,
     race_order,
     schedule,
@@ -22,7 +22,7 @@ from hwsearch.evaluate.score import score_outcomes
 from hwsearch.evaluate.task import SplitSamples, Takeable
 from hwsearch.objectives import Estimate, FloatArray, satisfied, to_losses
 from hwsearch.optimizer.history import History
-from hwsearch.run.evaluation import Evaluator, Prepared
+from hwsearch.run.evaluation import REUSED, Evaluator, Prepared
 from hwsearch.run.measurements import LATENCY, noisy_low
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Predicting, Setup
@@ -32,7 +32,15 @@ from hwsearch.trials import Measurement, Purpose
 DOMINATED, OUT_OF_BOUNDS = "dominated", "out of bounds"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Outcomes on some images, and the seconds that they took."""
+
+    samples: NDArray[Any]
+    cost_s: float
+
+
+@dataclass(slots=True, kw_only=True)
 class Entrant:
     """A candidate in a race.
 
@@ -43,6 +51,7 @@ class Entrant:
         calibrated: Calibration samples run for it that none has recorded yet.
         rival: Mean outcome, maximised, of the member of the front that may dominate it; None
             where none can, and it breaks a constraint whatever its score.
+        look: The next one; None for the end.
         seen: Outcomes so far, in the order of the race.
     """
 
@@ -51,11 +60,8 @@ class Entrant:
     cost_s: float
     calibrated: float
     rival: float | None
+    look: Look | None
     seen: NDArray[Any] = field(default_factory=lambda: np.empty(0))
-
-    def see(self, outcomes: NDArray[Any]) -> None:
-        """Add outcomes on the next images."""
-        self.seen = np.concatenate([self.seen, outcomes]).astype(outcomes.dtype)
 
 
 class Race:
@@ -74,14 +80,13 @@ class Race:
         self.evaluator, self.history = evaluator, history
         self.metric = evaluator.task.metric
         self.column = [o.name for o in history.objectives].index(self.metric.name)
-        self.total = len(evaluator.task.search)
-        self.order = race_order(evaluator.task.search.targets, evaluator.seed)
+        self.total = len(self._search)
+        self.order = race_order(self._search.targets, evaluator.seed)
         self.looks = schedule(self.total)
-        ends = [0, *(look.count for look in self.looks), self.total]
-        self.parts = [samples.take(self.order[a:b]) for a, b in pairwise(ends)]
         # Outcomes times this are maximised.
         larger_is_better = (self.metric.direction == "max") == (self.metric.scale > 0)
         self.sign = 1.0 if larger_is_better else -1.0
+        self._samples, self._parts = samples, dict[tuple[int, int], SplitSamples]()
 
     def scores(
         self, ready: Mapping[Architecture, Prepared]
@@ -103,6 +108,32 @@ class Race:
             found[arch] = failed[arch] if known is None else known
         return found
 
+    def dropped(self, key: str) -> Estimate | None:
+        """Return the estimate of what a candidate would have scored, if it was dropped."""
+        found = self.evaluator.store.measurements(key, self.metric.name, "race")
+        return dropped(found).get(key)
+
+    @property
+    def saved(self) -> str | None:
+        """What it has saved so far, in a sentence; None where it dropped nothing."""
+        measured = self.evaluator.store.measurements(quantity=self.metric.name)
+        n_dropped = len(dropped(measured))
+        if not n_dropped:
+            return None
+        here = [m for m in measured if REUSED not in m.details]
+        scored = [m for m in here if m.purpose in ("race", "search")]
+        images = sum(m.details.get("images", m.count) for m in scored)
+        n_trials = len({m.key for m in scored})
+        share = images / (n_trials * self.total)
+        return (
+            f"{n_dropped} of {n_trials} candidates were dropped before all {self.total} images "
+            f"had been seen, so that {share:.0%} of the images were scored"
+        )
+
+    @property
+    def _search(self) -> SplitSamples:
+        return self.evaluator.task.search
+
     def _raced(
         self, ready: Mapping[Architecture, Prepared]
     ) -> dict[Architecture, EvaluationError]:
@@ -119,21 +150,11 @@ class Race:
                 self.evaluator.scored(arch, begun.path, self._search, "search", begun.cost_s)
             except EvaluationError as error:
                 failed[arch] = error
-        if not entrants:
-            return failed
-        members = np.array(outcomes, np.float64).T[self.order] * self.sign
-        for look, part in zip([*self.looks, None], self.parts, strict=True):
-            entrants = self._advance(entrants, look, part, members, failed)
+        if entrants:
+            members = np.array(outcomes, np.float64).T[self.order] * self.sign
+            while entrants:
+                entrants = self._advance(entrants, members, failed)
         return failed
-
-    def dropped(self, key: str) -> Estimate | None:
-        """Return the estimate of what a candidate would have scored, if it was dropped."""
-        found = self.evaluator.store.measurements(key, self.metric.name, "race")
-        return dropped(found).get(key)
-
-    @property
-    def _search(self) -> SplitSamples:
-        return self.evaluator.task.search
 
     def _entrants(self, ready: Mapping[Architecture, Prepared]) -> Iterator[Entrant]:
         """Those of the candidates that something may drop."""
@@ -143,12 +164,18 @@ class Race:
         able = self._within_bounds(hopeful)
         for row, (arch, begun) in enumerate(ready.items()):
             rival = find_rival(losses[row], front, self.column)
-            if not able[row]:
-                yield Entrant(arch, begun.path, begun.cost_s, begun.calibrated, None)
-            elif rival is not None:
-                # Losses are scaled means, turned to minimisation.
-                mean = -float(front[rival, self.column]) / abs(self.metric.scale)
-                yield Entrant(arch, begun.path, begun.cost_s, begun.calibrated, mean)
+            if able[row] and rival is None:
+                continue
+            # Losses are scaled means, turned to minimisation.
+            best = front[rival, self.column] if able[row] and rival is not None else None
+            yield Entrant(
+                arch=arch,
+                model=begun.path,
+                cost_s=begun.cost_s,
+                calibrated=begun.calibrated,
+                rival=None if best is None else -float(best) / abs(self.metric.scale),
+                look=self.looks[0],
+            )
 
     def _hopeful(self, archs: Sequence[Architecture]) -> FloatArray:
         """Values ``(n, n_objectives)``, noisy ones at the good end; NaN in the raced column."""
@@ -163,6 +190,7 @@ class Race:
         return values
 
     def _within_bounds(self, hopeful: FloatArray) -> NDArray[np.bool_]:
+        """Which rows keep all constraints but those on the score."""
         names = [objective.name for objective in self.history.objectives]
         others = [c for c in self.history.constraints if c.objective != self.metric.name]
         if not others:
@@ -172,62 +200,64 @@ class Race:
     def _advance(
         self,
         entrants: Sequence[Entrant],
-        look: Look | None,
-        part: SplitSamples,
         members: FloatArray,
         failed: dict[Architecture, EvaluationError],
     ) -> list[Entrant]:
-        """Score candidates on the next images; those that go on come back.
+        """Take every candidate to its next look; those that go on come back.
 
         Args:
             entrants: The candidates.
-            look: The look that these images end with; None for the last.
-            part: The images.
             members: ``(total, n_members)`` outcomes of the front, maximised, in this order.
             failed: Receives those that cannot be scored.
         """
-        known = {entrant.arch: self._known(entrant.arch.key, look) for entrant in entrants}
-        unseen = {e.arch: e.model for e in entrants if known[e.arch] is None}
-        new = self.evaluator.outcomes(unseen, part)
+        known = {entrant.arch: self._known(entrant) for entrant in entrants}
+        new = self._score([entrant for entrant in entrants if known[entrant.arch] is None])
         going_on = []
         for entrant in entrants:
             scored = known[entrant.arch] or new[entrant.arch]
             if isinstance(scored, EvaluationError):
                 failed[entrant.arch] = scored
                 continue
-            if isinstance(scored, Measurement):
-                entrant.see(np.asarray(scored.samples))
-                going_on.append(entrant)
+            samples = np.asarray(scored.samples)
+            entrant.seen = np.concatenate([entrant.seen, samples]).astype(samples.dtype)
+            entrant.cost_s += scored.cost_s if isinstance(scored, Scored) else 0.0
+            if entrant.look is None:
+                self._finish(entrant, {"images": len(samples)})
                 continue
-            entrant.see(scored.outcomes)
-            entrant.cost_s += scored.cost_s
-            if look is None:
-                self._finish(entrant)
-            elif not self._drop(entrant, members, look):
+            verdict = self._verdict(entrant, members, entrant.look)
+            if isinstance(scored, Scored):
+                details = {"images": len(samples), **verdict}
+                self._remember(entrant, "race", self._context(entrant.look), samples, details)
+            if not verdict:
+                entrant.look = self._next(entrant, members)
                 going_on.append(entrant)
         return going_on
 
-    def _finish(self, entrant: Entrant) -> None:
-        """Remember a candidate's score, its outcomes in the order of the samples."""
-        whole = np.empty_like(entrant.seen)
-        whole[self.order] = entrant.seen
-        context = self.evaluator.score_context(self._search)
-        images = len(self.parts[-1])
-        self._remember(entrant, "search", context, whole, {"images": images})
+    def _score(self, entrants: Sequence[Entrant]) -> dict[Architecture, Scored | EvaluationError]:
+        """Score candidates on the images up to the next look of each."""
+        ranges: dict[tuple[int, int], dict[Architecture, Path]] = {}
+        for entrant in entrants:
+            end = self.total if entrant.look is None else entrant.look.count
+            ranges.setdefault((len(entrant.seen), end), {})[entrant.arch] = entrant.model
+        found: dict[Architecture, Scored | EvaluationError] = {}
+        for (begin, end), models in ranges.items():
+            for arch, got in self.evaluator.outcomes(models, self._part(begin, end)).items():
+                if isinstance(got, EvaluationError):
+                    found[arch] = got
+                else:
+                    found[arch] = Scored(got.outcomes, got.cost_s)
+        return found
 
-    def _drop(self, entrant: Entrant, members: FloatArray, look: Look) -> bool:
-        """Remember a look, and say whether the candidate is dropped at it."""
-        verdict = self._verdict(entrant, members, look)
-        before = max((each.count for each in self.looks if each.count < look.count), default=0)
-        new = entrant.seen[before:]
-        details = {"images": len(new), **verdict}
-        self._remember(entrant, "race", self._context(look), new, details)
-        return bool(verdict)
+    def _part(self, begin: int, end: int) -> SplitSamples:
+        if (begin, end) not in self._parts:
+            self._parts[begin, end] = self._samples.take(self.order[begin:end])
+        return self._parts[begin, end]
 
-    def _known(self, key: str, look: Look | None) -> Measurement | None:
-        if look is None:
+    def _known(self, entrant: Entrant) -> Measurement | None:
+        """What an interrupted race remembered of a candidate's next look."""
+        if entrant.look is None:
             return None
-        context = self._context(look)
+        key, context = entrant.arch.key, self._context(entrant.look)
         return self.evaluator.store.find(key, self.metric.name, context, "race")
 
     def _context(self, look: Look) -> str:
@@ -236,20 +266,37 @@ class Race:
 
     def _verdict(self, entrant: Entrant, members: FloatArray, look: Look) -> dict[str, Any]:
         """Why a candidate is dropped, and what its score is estimated to be; or nothing."""
-        seen = entrant.seen.astype(np.float64) * self.sign
-        paired = seen, members[: look.count], members.mean(axis=0)
+        paired = self._paired(entrant, members)
         if entrant.rival is None:
-            dropped = OUT_OF_BOUNDS
+            why = OUT_OF_BOUNDS
         elif chance_if_better(*paired, entrant.rival, self.total) <= look.level:
-            dropped = DOMINATED
+            why = DOMINATED
         else:
             return {}
         found = paired_estimate(*paired, self.total)
         return {
-            "dropped": dropped,
+            "dropped": why,
             "estimate": found.value * self.sign * self.metric.scale,
             "deviation": found.deviation * abs(self.metric.scale),
         }
+
+    def _next(self, entrant: Entrant, members: FloatArray) -> Look | None:
+        assert entrant.rival is not None
+        found = paired_estimate(*self._paired(entrant, members), self.total)
+        return next_look(self.looks, len(entrant.seen), found, entrant.rival, self.total)
+
+    def _paired(
+        self, entrant: Entrant, members: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        seen = entrant.seen.astype(np.float64) * self.sign
+        return seen, members[: len(seen)], members.mean(axis=0)
+
+    def _finish(self, entrant: Entrant, details: Mapping[str, Any]) -> None:
+        """Remember a candidate's score, its outcomes in the order of the samples."""
+        whole = np.empty_like(entrant.seen)
+        whole[self.order] = entrant.seen
+        context = self.evaluator.score_context(self._search)
+        self._remember(entrant, "search", context, whole, details)
 
     def _remember(
         self,

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsearch.evaluate.score import Z95, paired_difference
-from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
+from hwsearch.objectives import Estimate, FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.first_sample import graded_sample
 from hwsearch.optimizer.history import N_FIRST
@@ -17,6 +17,7 @@ from hwsearch.run.account import HORIZON, Account, Fit, Values, Versus
 from hwsearch.run.evaluation import REUSED
 from hwsearch.run.front import knee
 from hwsearch.run.measurements import LATENCY
+from hwsearch.run.race import dropped
 from hwsearch.run.setup import Setup
 from hwsearch.trials import Measurement, Store, Trial, TrialState
 
@@ -89,8 +90,7 @@ def take_account(optimizer: Optimizer, store: Store, setup: Setup, rows: Rows) -
     names = [objective.name for objective in optimizer.objectives]
     members = {str(row["key"]): {name: float(row[name]) for name in names} for row in rows}
     middle = members[knee(pd.DataFrame(rows), optimizer.objectives)]
-    first = graded_sample(setup.net.space, N_FIRST, setup.config.seed).ids
-    uniform = search.of_keys(first if set(first) <= set(place) else [])
+    uniform = _uniform(search)
     return Account(
         objectives={objective.name: objective.unit for objective in optimizer.objectives},
         predicted=tuple(o.name for o in optimizer.objectives if o.source == "predicted"),
@@ -116,15 +116,20 @@ def take_account(optimizer: Optimizer, store: Store, setup: Setup, rows: Rows) -
 def replayed(setup: Setup, store: Store) -> Optimizer:
     """Return the optimiser of a run, told again what the store holds, round by round."""
     optimizer, found = setup.optimizer(), search_found(store)
+    raced_out = dropped(store.measurements(purpose="race"))
     for _, members in groupby(store.trials(), key=lambda trial: trial.round):
         trials = [trial for trial in members if trial.state.is_finished]
         archs = optimizer.space.architectures([trial.choices for trial in trials])
         optimizer.ask_recorded(archs)
-        told: list[Values | None] = []
+        told: list[Mapping[str, float | Estimate] | None] = []
         for trial in trials:
-            measured = found.get(trial.key, {})
-            whole = trial.state is TrialState.DONE and set(setup.measured) <= set(measured)
-            told.append({name: measured[name].value for name in measured} if whole else None)
+            values: dict[str, float | Estimate] = {
+                name: measured.value for name, measured in found.get(trial.key, {}).items()
+            }
+            if trial.key in raced_out:
+                values[setup.task.metric.name] = raced_out[trial.key]
+            whole = trial.state is TrialState.DONE and set(setup.measured) <= set(values)
+            told.append(values if whole else None)
         optimizer.tell(archs, told)
     return optimizer
 
@@ -192,17 +197,26 @@ def _noise(measured: Measurement) -> float:
     return float(measured.value * width / (2 * Z95))
 
 
+def _uniform(search: _Search) -> FloatArray:
+    """Values of the near-balanced architectures of a first sample that were measured.
+
+    In the order of the last objective; none where they are too few to make a curve.
+    """
+    graded = graded_sample(search.optimizer.space, N_FIRST, search.setup.config.seed)
+    values = search.of_keys(graded.ids)
+    return values[np.argsort(values[:, -1])] if len(values) >= MIN_SUCCESSES else values[:0]
+
+
 def _random(search: _Search) -> float | None:
     """Median hypervolume of random sets, as predicted: failures and noise are left out."""
     n_measured = int((~np.isnan(search.values).any(axis=1)).sum())
     if n_measured < MIN_SUCCESSES:
         return None
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     from hwsearch.optimizer.posterior import Posterior
+    from hwsearch.surrogates.threads import one_blas_thread
 
     rng = np.random.default_rng((search.setup.config.seed, _RANDOM))
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         posterior = Posterior(search.optimizer.history)
         sets = [
             search.optimizer.space.sample_distinct(n_measured, rng) for _ in range(_RANDOM_SETS)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluate.task import NO_DATA
@@ -23,6 +22,7 @@ from hwsearch.run.reuse import TRIALS, Reused, read_reused
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, Option
 from hwsearch.surrogates.predictor import Predictor
+from hwsearch.surrogates.threads import one_blas_thread
 from hwsearch.trials import TrialState
 
 _LEAST_EVIDENCE = 8  # below that a surrogate says hardly more than their mean
@@ -100,7 +100,7 @@ def with_evidence(setup: Setup, folder: Path) -> Setup:
     if objective is None or len(evidence.archs) < _LEAST_EVIDENCE:
         return setup
     archs, values = evidence.archs, evidence.values
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         if objective.approximation is None:
             approximation = Predictor(setup.net.space).fit(archs, values).predict_mean
         else:
@@ -141,7 +141,7 @@ def measure_known(
             store.finish(key)
         optimizer.tell(known.archs[rows], known.told(rows))
         progress.advance(len(rows))
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             rows = known.worth_measuring(left, optimizer.batch)
         if not len(rows):
             break
@@ -167,7 +167,7 @@ def measure_known(
 
 
 def _tell_estimates(known: Known, left: BoolArray, optimizer: Optimizer) -> None:
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         values, _ = known.forecast()
         rows = np.flatnonzero(left & ~np.isnan(values).any(axis=1))
         optimizer.tell(known.archs[rows], known.told(rows))

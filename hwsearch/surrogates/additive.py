@@ -1,5 +1,6 @@
 """A linear model in which no step up takes anything away."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -8,6 +9,7 @@ from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from hwsearch.surrogates.base import BoolArray, FloatArray
+from hwsearch.surrogates.kinship import GainPrior
 from hwsearch.surrogates.linear import LinearModel, Weights
 
 _JITTER: Final = 1e-9  # of the mean variance of a step, so that all of them vary
@@ -16,15 +18,22 @@ _JITTER: Final = 1e-9  # of the mean variance of a step, so that all of them var
 class AdditiveModel(LinearModel):
     """One gain of one sign for every step up of an ordered choice, free gains for other options.
 
-    The scale and the shrinkage toward equal gains are those of `LinearModel`. The gains are the
+    The scale and the prior of the gains are those of `LinearModel`. The gains are the
     most likely ones of its posterior in which no step has the wrong sign, found by non-negative
     least squares; whether values rise or fall with the steps is taken from the sum of the gains.
     The deviation is the posterior's given that the steps without a gain have none (the normal
     approximation at a constrained mode). Deterministic.
 
     Args:
-        steps: As for `LinearModel`.
+        gains: As for `LinearModel`.
+        steps: ``(n_features,)``, which columns count steps upward; none by default.
     """
+
+    def __init__(
+        self, gains: Sequence[GainPrior] | None = None, steps: BoolArray | None = None
+    ) -> None:
+        super().__init__(gains)
+        self.steps = steps
 
     def _columns(self, weights: Weights) -> FloatArray:
         if self.steps is None or not self.steps.any():

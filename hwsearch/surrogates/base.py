@@ -59,6 +59,10 @@ class Refittable(Surrogate, Protocol):
 class Parametric(Surrogate, Protocol):
     """A surrogate that is a set of arrays and keeps no row that it was fitted on."""
 
+    def widen(self, factor: float) -> None:
+        """Multiply all deviations by a factor above 0, until the next fit."""
+        ...
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all parameters by name.
 

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from hwsearch.surrogates.base import FloatArray
 
 # The likelihood costs the cube of the rows, and so many of them settle a few numbers.
-_MAX_LIKELIHOOD_ROWS: Final = 128
+MAX_LIKELIHOOD_ROWS: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,14 +20,14 @@ class Prior:
     """What is known of a linear model before its rows.
 
     Attributes:
-        groups: Which features share a variance, as slices or positions.
+        groups: Which features share a variance.
         logs: (n_groups + 1,) logarithms of standard deviations, of every group's weights and of
             what the features do not explain.
         deviations: (n_groups + 1,) how sure that is: standard deviations of those logarithms.
         bounds: (n_groups + 1) lowest and highest logarithm.
     """
 
-    groups: Sequence[slice | NDArray[np.intp]]
+    groups: Sequence[slice]
     logs: FloatArray
     deviations: FloatArray
     bounds: Sequence[tuple[float, float]]
@@ -41,68 +41,66 @@ class Fitted:
         weights: (n_features,) posterior mean.
         covariance: (n_features, n_features) of the posterior.
         unexplained: Standard deviation of what the features do not explain.
-        deviations: (n_groups + 1,) what was learnt of those of the prior, ``unexplained`` last.
-        log_likelihood: Marginal, of ``n_likelihood_rows`` rows, times the prior.
-        n_likelihood_rows: How many of the rows the variances come from.
     """
 
     weights: FloatArray
     covariance: FloatArray
     unexplained: float
-    deviations: FloatArray
-    log_likelihood: float
-    n_likelihood_rows: int
 
 
 def fit_groups(
-    features: FloatArray,
-    targets: FloatArray,
-    noise: FloatArray,
-    prior: Prior,
-    deviations: FloatArray | None = None,
+    features: FloatArray, targets: FloatArray, noise: FloatArray, prior: Prior
 ) -> Fitted:
-    """Learn weights around 0.
-
-    The variances maximise the marginal likelihood times their log-normal prior, by L-BFGS with a
-    fixed start; the weights then have a closed form (Bishop, Pattern recognition and machine
-    learning, 2006, sections 3.3 and 3.5). Deterministic.
+    """Learn weights around 0 and the variances of their groups. Deterministic.
 
     Args:
         features: (n, n_features), n at least 1.
         targets: (n,).
         noise: (n,) known standard deviations of the targets, besides what is not explained.
         prior: Of weights and variances.
-        deviations: Those of a similar fit, which are then not learnt again.
     """
-    log_likelihood, n_rows = np.nan, 0
-    if deviations is None:
-        chosen = evenly(len(targets), _MAX_LIKELIHOOD_ROWS)
-        n_rows, rows = len(chosen), features[chosen]
-        grams = np.array([rows[:, group] @ rows[:, group].T for group in prior.groups])
-        deviations, log_likelihood = most_likely(grams, targets[chosen], noise[chosen], prior)
+    chosen = evenly(len(targets), MAX_LIKELIHOOD_ROWS)
+    rows = features[chosen]
+    grams = np.array([rows[:, group] @ rows[:, group].T for group in prior.groups])
+    deviations, _ = most_likely(grams, targets[chosen], noise[chosen], prior)
     spread = np.empty(features.shape[1])
     for group, deviation in zip(prior.groups, deviations[:-1], strict=True):
         spread[group] = deviation
     unexplained = float(deviations[-1])
-    weighted = features / (noise**2 + unexplained**2)[:, np.newaxis]
-    # Scaled by the spread, so that the matrix is the identity where the rows say nothing.
-    precision = np.eye(len(spread)) + spread[:, np.newaxis] * (weighted.T @ features) * spread
-    factor = cho_factor(precision, lower=True)
-    covariance: FloatArray = spread[:, np.newaxis] * cho_solve(factor, np.diag(spread))
-    return Fitted(
-        weights=spread * cho_solve(factor, spread * (weighted.T @ targets)),
-        covariance=covariance,
-        unexplained=unexplained,
-        deviations=deviations,
-        log_likelihood=log_likelihood,
-        n_likelihood_rows=n_rows,
+    weights, covariance = posterior(
+        features, targets, np.hypot(noise, unexplained), np.diag(spread)
     )
+    return Fitted(weights=weights, covariance=covariance, unexplained=unexplained)
+
+
+def posterior(
+    features: FloatArray, targets: FloatArray, noise: FloatArray, root: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean (n_features,) and covariance of the weights of a linear model.
+
+    In closed form (Bishop, Pattern recognition and machine learning, 2006, section 3.3).
+
+    Args:
+        features: (n, n_features).
+        targets: (n,).
+        noise: (n,) standard deviations of all that the features do not explain, above 0.
+        root: (n_features, rank) of the prior covariance of the weights, root times root'.
+    """
+    mixed = features @ root
+    weighted = mixed / (noise**2)[:, np.newaxis]
+    # The identity where the rows say nothing.
+    factor = cho_factor(np.eye(root.shape[1]) + weighted.T @ mixed, lower=True)
+    covariance: FloatArray = root @ cho_solve(factor, root.T)
+    return root @ cho_solve(factor, weighted.T @ targets), covariance
 
 
 def most_likely(
     grams: FloatArray, targets: FloatArray, noise: FloatArray, prior: Prior
 ) -> tuple[FloatArray, float]:
     """Return deviations by group and of the rest, and the log likelihood that they have.
+
+    They maximise the marginal likelihood times their log-normal prior, by L-BFGS with a fixed
+    start (Bishop, 2006, section 3.5).
 
     Args:
         grams: (n_groups, n, n) inner products of the rows' features in each group.

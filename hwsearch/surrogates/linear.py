@@ -1,6 +1,7 @@
 """Bayesian linear regression on the scale on which the targets add up best."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -9,21 +10,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from hwsearch.errors import InputError
 from hwsearch.surrogates.base import (
-    BoolArray,
     FloatArray,
     check_features,
     check_noise,
     check_rows,
     take_array,
 )
-from hwsearch.surrogates.grouped import Prior, fit_groups
+from hwsearch.surrogates.grouped import (
+    MAX_LIKELIHOOD_ROWS,
+    Prior,
+    evenly,
+    most_likely,
+    posterior,
+)
+from hwsearch.surrogates.kinship import GainPrior
 from hwsearch.surrogates.saturating import Scale, likely_scales
 
-# Standard deviations for standardised targets, as logarithms: of the constant, of what size
-# brings, of what all steps bring besides, of all other columns, and of what is not explained.
-_LOGS: Final = np.log([2.0, 1.0, 0.5, 0.5, 0.1])
-_DEVIATIONS: Final = np.array([1.0, 0.75, 0.5, 0.5, 0.75])
-_BOUNDS: Final = [(float(_LOGS[0]),) * 2, *[(-4.5, 2.5)] * 3, (-4.5, 0.0)]
+# Standard deviations for standardised targets, as logarithms: of the constant and of what is not
+# explained; how sure that is, and bounds. Those of the gains come between them.
+_CONSTANT: Final = float(np.log(2.0))
+_UNEXPLAINED: Final = float(np.log(0.1))
+_DEVIATION: Final = 0.75
+_BOUNDS: Final = (-4.5, 3.0)
 _RANK: Final = 32  # directions in which weights vary together that predictions keep
 
 
@@ -33,8 +41,8 @@ class Weights:
 
     Attributes:
         scale: On which the targets are linear.
-        deviations: The variances that it was learnt with, as `fit_groups` returns them.
-        mean: (1 + n_features,) of the constant and every column.
+        deviations: What it was learnt with, as `most_likely` returns them.
+        mean: (1 + n_features,) of a constant and of every column less its center.
         covariance: Of the same.
         center: (n_features,), means of the columns.
         unexplained: Standard deviation of what the columns do not explain.
@@ -51,26 +59,31 @@ class Weights:
 
 
 class LinearModel:
-    """A gain for every column, shrunk toward one that all columns marked as steps share.
+    """A gain for every column, with a prior by which gains may be alike.
 
-    Gains add up on the most likely of a few scales; see `SaturatingProcess`. The variances of the
-    shared gain, of the steps' own and the other columns' gains and of the rest maximise the
-    marginal likelihood; see `fit_groups`. Deterministic.
+    Gains add up on the most likely of a few scales; see `SaturatingProcess`. Their prior is a sum
+    of terms, as that of a `GaussianProcess` is; the factors of the terms, and what is left
+    unexplained, maximise the marginal likelihood; see `most_likely`. Deterministic.
 
     The deviation is that of the true value: what the columns do not explain is part of it, since
     interactions cannot be told from noise; known noise is not. Of the posterior covariance the 32
     largest directions are kept, and of the rest the variances.
 
     Args:
-        steps: ``(n_features,)``, which columns count steps upward; none by default.
+        gains: Priors of the gains; by default every column has one of its own.
 
     Attributes:
         columns_: (1 + n_features, n_outputs), what the constant and every column add to the sums
             that `from_sums` takes.
     """
 
-    def __init__(self, steps: BoolArray | None = None) -> None:
-        self.steps = steps
+    scale_: Scale
+    deviations_: FloatArray
+    columns_: FloatArray
+    unexplained_: float
+
+    def __init__(self, gains: Sequence[GainPrior] | None = None) -> None:
+        self.gains = gains
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows; see `Surrogate.fit`.
@@ -95,7 +108,7 @@ class LinearModel:
         self._check_fitted()
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        other = type(self)(self.steps)
+        other = copy(self)
         other._keep(self._weights(self.scale_, rows, values, known, self.deviations_))
         return other
 
@@ -119,6 +132,14 @@ class LinearModel:
     def mean_from_sums(self, sums: FloatArray) -> FloatArray:
         """Return means (n,) from the first of the sums: (n,)."""
         return self.scale_.backward(sums, np.zeros(len(sums)))[0]
+
+    def widen(self, factor: float) -> None:
+        """Multiply all deviations by a factor above 0, until the next fit."""
+        self._check_fitted()
+        outputs = np.full(self.columns_.shape[1], factor)
+        outputs[:2] = 1.0, factor**2  # the mean stays, and the second is a variance
+        self.columns_ = self.columns_ * outputs
+        self.unexplained_ *= factor
 
     def state(self) -> dict[str, NDArray[np.float64]]:
         """Return all parameters by name.
@@ -166,31 +187,35 @@ class LinearModel:
         mean, spread = float(scaled.mean()), float(scaled.std())
         if spread <= 1e-12 * abs(mean) or not spread:
             spread = 0.01 * (abs(mean) or 1.0)
-        steps = np.zeros(rows.shape[1], bool) if self.steps is None else self.steps
-        center = rows.mean(axis=0)
-        mixing = mixing_of(center, steps)
-        places = np.arange(len(steps)) + 2
-        groups = (slice(0, 1), slice(1, 2), places[steps], places[~steps])
-        fitted = fit_groups(
-            rows @ mixing[1:] + mixing[0],
-            (scaled - mean) / spread,
-            scale.forward_deviation(values, known) / spread,
-            Prior(groups=groups, logs=_LOGS, deviations=_DEVIATIONS, bounds=_BOUNDS),
-            deviations,
+        center, gains = rows.mean(axis=0), self.gains or independent(rows.shape[1])
+        centred = rows - center
+        targets, noise = (scaled - mean) / spread, scale.forward_deviation(values, known) / spread
+        chosen = evenly(len(values), MAX_LIKELIHOOD_ROWS)
+        likelihood = 0.0
+        if deviations is None:
+            few = centred[chosen]
+            grams = [few @ prior.covariance @ few.T for prior in gains]
+            grams.insert(0, np.ones((len(few), len(few))))
+            deviations, likelihood = most_likely(
+                np.array(grams), targets[chosen], noise[chosen], _prior(gains)
+            )
+        features = np.column_stack([np.ones(len(centred)), centred])
+        unexplained = float(deviations[-1])
+        weights, covariance = posterior(
+            features, targets, np.hypot(noise, unexplained), prior_root(gains, deviations)
         )
-        weights = mixing @ fitted.weights * spread
+        weights *= spread
         weights[0] += mean
         # The likelihood is that of a part of the rows where there are many.
-        n_rows = fitted.n_likelihood_rows
-        slope = scale.log_slope(values) * n_rows / len(values)
+        slope = scale.log_slope(values) * len(chosen) / len(values)
         return Weights(
             scale=scale,
-            deviations=fitted.deviations,
+            deviations=deviations,
             mean=weights,
-            covariance=mixing @ fitted.covariance @ mixing.T * spread**2,
+            covariance=covariance * spread**2,
             center=center,
-            unexplained=fitted.unexplained * spread,
-            likelihood=fitted.log_likelihood - n_rows * float(np.log(spread)) + slope,
+            unexplained=unexplained * spread,
+            likelihood=likelihood - len(chosen) * float(np.log(spread)) + slope,
         )
 
     def _keep(self, weights: Weights) -> None:
@@ -211,35 +236,50 @@ def columns_of(mean: FloatArray, covariance: FloatArray, center: FloatArray) -> 
     """Return what a constant of 1 and every column add to mean, variance and directions.
 
     Args:
-        mean: (1 + n_features,) of the weights.
-        covariance: (1 + n_features, 1 + n_features) of the weights; its largest directions are
-            kept, and of the rest the variances of the weights of columns less their center.
+        mean: (1 + n_features,) of the weights of a constant and of columns less their center.
+        covariance: Of the same; its largest directions are kept, and of the rest the variances.
         center: (n_features,), means of the columns.
     """
-    shift = np.eye(len(mean))
-    shift[0, 1:] = center  # from weights of columns to those of columns less their center
-    sizes, directions = np.linalg.eigh(shift @ covariance @ shift.T)
+    sizes, directions = np.linalg.eigh(covariance)
     kept = directions[:, -_RANK:] * np.sqrt(np.maximum(sizes[-_RANK:], 0.0))
     dropped = directions[:, :-_RANK] ** 2 @ np.maximum(sizes[:-_RANK], 0.0)
     # (x - c)^2 is linear in an x of 0 or 1.
     rest = dropped * np.append(1.0, 1.0 - 2.0 * center)
     rest[0] += dropped[1:] @ center**2
-    kept[0] -= center @ kept[1:]
-    columns: FloatArray = np.column_stack([mean, rest, kept])
+    linear = np.column_stack([mean, kept])
+    linear[0] -= center @ linear[1:]
+    columns: FloatArray = np.insert(linear, 1, rest, axis=1)
     return columns
 
 
-def mixing_of(center: FloatArray, steps: BoolArray) -> FloatArray:
-    """Return what a constant of 1 and every column add to the features: (1 + n, 2 + n).
+def prior_root(gains: Sequence[GainPrior], deviations: FloatArray) -> FloatArray:
+    """Return a root of the prior covariance of the weights of a constant and of the columns.
 
-    The features are the constant, size (the mean of the steps) and the columns; scaled such that
-    architectures drawn at random have a variance near 1 in size and in all columns together.
+    Args:
+        gains: Priors of the columns' gains.
+        deviations: Factors of the constant, the priors, and what is not explained.
     """
-    n = len(center)
-    by_column = np.zeros((n, 2 + n))
-    by_column[steps, 1] = np.sqrt(12.0) / max(int(steps.sum()), 1)
-    by_column[np.arange(n), np.arange(n) + 2] = 2.0 / np.sqrt(max(n, 1))
-    constant = -center @ by_column
-    constant[0] = 1.0
-    mixing: FloatArray = np.concatenate([constant[np.newaxis], by_column])
-    return mixing
+    terms = zip(deviations[1:-1] ** 2, gains, strict=True)
+    sizes, directions = np.linalg.eigh(sum(factor * prior.covariance for factor, prior in terms))
+    n = len(sizes)
+    root = np.zeros((n + 1, n + 1))
+    root[0, 0] = deviations[0]
+    root[1:, 1:] = directions * np.sqrt(np.maximum(sizes, 0.0))
+    return root
+
+
+def independent(n_features: int) -> tuple[GainPrior, ...]:
+    """Return the prior by which every column has a gain of its own."""
+    covariance = np.eye(n_features) * (4.0 / max(n_features, 1))
+    return (GainPrior(covariance, float(np.log(0.5)), 1.0),)
+
+
+def _prior(gains: Sequence[GainPrior]) -> Prior:
+    factors = [0.5 * prior.log_factor for prior in gains]
+    spreads = [0.5 * prior.spread for prior in gains]
+    return Prior(
+        groups=(),
+        logs=np.array([_CONSTANT, *factors, _UNEXPLAINED]),
+        deviations=np.array([1.0, *spreads, _DEVIATION]),
+        bounds=[(_CONSTANT, _CONSTANT), *[_BOUNDS] * len(gains), (_BOUNDS[0], 0.0)],
+    )

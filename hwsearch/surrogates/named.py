@@ -1,6 +1,6 @@
 """Surrogates by name, each loaded when it is first asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Final
 
@@ -11,12 +11,17 @@ from hwsearch.surrogates.kinship import kin_gains
 from hwsearch.surrogates.steps import step_columns
 
 GAUSSIAN_PROCESS: Final = "gaussian-process"
-_HOMES: Final[Mapping[str, tuple[str, str]]] = {
-    GAUSSIAN_PROCESS: ("saturating", "SaturatingProcess"),
-    "linear": ("linear", "LinearModel"),
-    "additive": ("additive", "AdditiveModel"),
-    "pairwise": ("pairwise", "PairwiseModel"),
-    "trees": ("trees", "TreeModel"),
+# Module, class, and what of a space it is told.
+_HOMES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
+    GAUSSIAN_PROCESS: ("saturating", "SaturatingProcess", ("gains",)),
+    "linear": ("linear", "LinearModel", ("gains",)),
+    "additive": ("additive", "AdditiveModel", ("gains", "steps")),
+    "pairwise": ("pairwise", "PairwiseModel", ("gains",)),
+    "trees": ("trees", "TreeModel", ()),
+}
+_TOLD: Final[Mapping[str, Callable[[SearchSpace], object]]] = {
+    "gains": kin_gains,
+    "steps": step_columns,
 }
 NAMES: Final = tuple(_HOMES)
 
@@ -31,8 +36,8 @@ def make_surrogate(name: str, space: SearchSpace) -> Surrogate:
     Raises:
         InputError: No surrogate has that name.
     """
-    known = kin_gains(space) if name == GAUSSIAN_PROCESS else step_columns(space)
-    made: Surrogate = _class(name)(known)
+    found = _class(name)
+    made: Surrogate = found(**{each: _TOLD[each](space) for each in _HOMES[name][2]})
     return made
 
 
@@ -55,6 +60,6 @@ def parametric_class(name: str) -> type[Parametric]:
 def _class(name: str) -> type:
     if name not in _HOMES:
         raise unknown("surrogate", name, NAMES)
-    module, member = _HOMES[name]
+    module, member, _ = _HOMES[name]
     found: type = getattr(import_module(f"hwsearch.surrogates.{module}"), member)
     return found

@@ -1,6 +1,6 @@
 """A linear model with a gain for every pair of columns besides, for hundreds of rows and more."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 import numpy as np
@@ -9,7 +9,6 @@ from scipy.linalg import cho_factor, cho_solve
 
 from hwsearch.errors import InputError
 from hwsearch.surrogates.base import (
-    BoolArray,
     FloatArray,
     check_features,
     check_noise,
@@ -17,7 +16,8 @@ from hwsearch.surrogates.base import (
     take_array,
 )
 from hwsearch.surrogates.grouped import Prior, evenly, most_likely
-from hwsearch.surrogates.linear import LinearModel, columns_of, mixing_of
+from hwsearch.surrogates.kinship import GainPrior
+from hwsearch.surrogates.linear import LinearModel, columns_of, independent, prior_root
 
 # Standard deviations, as logarithms: a factor of what the linear model has learnt of its own, what
 # all pairs together bring, and what is not explained.
@@ -44,17 +44,17 @@ class PairwiseModel:
     of leave-one-out predictions (section 5.4.2 there).
 
     Args:
-        steps: As for `LinearModel`.
+        gains: As for `LinearModel`.
     """
 
-    def __init__(self, steps: BoolArray | None = None) -> None:
-        self.steps = steps
+    def __init__(self, gains: Sequence[GainPrior] | None = None) -> None:
+        self.gains = gains
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows; see `Surrogate.fit`."""
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        linear = LinearModel(self.steps).fit(rows, values, known)
+        linear = LinearModel(self.gains).fit(rows, values, known)
         return self._learn(linear, rows, values, known)
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
@@ -66,7 +66,7 @@ class PairwiseModel:
         self._check_fitted()
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        other = type(self)(self.steps)
+        other = type(self)(self.gains)
         return other._learn(self.linear_, rows, values, known, self.deviations_)
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
@@ -77,6 +77,11 @@ class PairwiseModel:
         centred = rows - self.center_
         mean = sums[:, 0] + np.einsum("ij,ij->i", centred @ self.pairs_, centred)
         return self.linear_.scale_.backward(mean, self.linear_.scale_deviation(sums))
+
+    def widen(self, factor: float) -> None:
+        """Multiply all deviations by a factor above 0, until the next fit."""
+        self._check_fitted()
+        self.linear_.widen(factor)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all parameters by name.
@@ -123,9 +128,8 @@ class PairwiseModel:
         targets = (scaled - mean) / spread
         noise = scale.forward_deviation(values, known) / spread
         self.center_ = rows.mean(axis=0)
-        steps = np.zeros(len(self.center_), bool) if self.steps is None else self.steps
-        mixing = mixing_of(self.center_, steps) * _spreads(linear.deviations_, steps)
-        features = rows @ mixing[1:] + mixing[0]
+        root = prior_root(self.gains or independent(len(self.center_)), linear.deviations_)
+        features = np.column_stack([np.ones(len(rows)), rows - self.center_]) @ root
         to_pairs = 2.0 / np.sqrt(max(len(self.center_), 1))
         centred = (rows - self.center_) * to_pairs
         grams = np.array([features @ features.T, (centred @ centred.T) ** 2])
@@ -145,23 +149,16 @@ class PairwiseModel:
         left_out = (weights / np.diag(inverse)) ** 2 - noise**2
         explained = np.einsum("ij,ij->i", features @ covariance, features)
         rest = max(float(np.mean(left_out - explained)), unexplained)
-        folded = mixing @ gains * spread
-        folded[0] += mean
-        self.linear_ = LinearModel(self.steps)
+        mean_weights = root @ gains * spread
+        mean_weights[0] += mean
+        self.linear_ = LinearModel(self.gains)
         self.linear_.scale_ = scale
         self.linear_.deviations_ = linear.deviations_
         self.linear_.unexplained_ = float(np.sqrt(rest)) * spread
-        spread_out = mixing @ covariance @ mixing.T * spread**2
-        self.linear_.columns_ = columns_of(folded, spread_out, self.center_)
+        spread_out = root @ covariance @ root.T * spread**2
+        self.linear_.columns_ = columns_of(mean_weights, spread_out, self.center_)
         return self
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "pairs_"):
             raise InputError("this model has not been fitted; call fit first")
-
-
-def _spreads(deviations: FloatArray, steps: BoolArray) -> FloatArray:
-    """(2 + n_features,) deviations of the weights of constant, size and every column."""
-    own = np.where(steps, deviations[2], deviations[3])
-    spreads: FloatArray = np.concatenate([deviations[:2], own])
-    return spreads

@@ -18,6 +18,7 @@ from hwsearch.surrogates.lookups import LookupSum, Term, step_terms
 from hwsearch.surrogates.named import GAUSSIAN_PROCESS, make_surrogate, parametric_class
 from hwsearch.surrogates.saturating import SaturatingProcess
 from hwsearch.surrogates.steps import encode_steps
+from hwsearch.surrogates.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from hwsearch.surrogates.selection import Selection
@@ -70,16 +71,16 @@ class Predictor:
                 "give one number for each"
             )
         self.space.check_own(archs)
-        self.__dict__.pop("_sums", None)
-        self.__dict__.pop("_first_sum", None)
+        self._forget_sums()
         self._learnt_on = self.space
         rows = encode_steps(archs)
-        if self._asked == AUTO:
-            from hwsearch.surrogates.selection import select_surrogate
+        with one_blas_thread():
+            if self._asked == AUTO:
+                from hwsearch.surrogates.selection import select_surrogate
 
-            self.selection = select_surrogate(rows, values, self.space, noise)
-            self._name = self.selection.name
-        self._surrogate = make_surrogate(self._name, self.space).fit(rows, values, noise)
+                self.selection = select_surrogate(rows, values, self.space, noise)
+                self._name = self.selection.name
+            self._surrogate = make_surrogate(self._name, self.space).fit(rows, values, noise)
         return self
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
@@ -111,6 +112,23 @@ class Predictor:
         if isinstance(self._surrogate, SaturatingProcess):
             return self._surrogate.predict_mean(self._encoded(archs))
         return self.predict(archs)[0]
+
+    def widen(self, factor: float) -> Self:
+        """Multiply all deviations by a factor, until the next fit.
+
+        Args:
+            factor: Above 0: how far predictions were off elsewhere, in deviations.
+
+        Raises:
+            InputError: The surrogate cannot be saved either, nothing was fitted, or the factor is
+                not positive and finite.
+        """
+        parametric_class(self._name)
+        if not 0.0 < factor < np.inf:
+            raise InputError(f"deviations cannot be multiplied by {factor}; give a factor above 0")
+        cast(Parametric, self._surrogate).widen(factor)
+        self._forget_sums()
+        return self
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write a card and the parameters, which hold no row that it was fitted on, to a folder.
@@ -165,6 +183,10 @@ class Predictor:
     def _encoded(self, archs: Architectures) -> FloatArray:
         same = self._learnt_on is self.space
         return encode_steps(archs if same else widened(archs, self._learnt_on))
+
+    def _forget_sums(self) -> None:
+        for name in ("_sums", "_first_sum"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def _sums(self) -> LookupSum:

@@ -26,7 +26,7 @@ FEW: Final = (GAUSSIAN_PROCESS, "additive", "linear")
 MANY: Final = (*FEW, "pairwise")  # where there are rows enough to tell interactions
 N_MANY: Final = 256
 LEAST_ROWS: Final = 12
-_MAX_ROWS: Final = 512
+_MAX_ROWS: Final = 256
 _FOLDS: Final = 5
 _NORMAL_95: Final = 1.959964
 
@@ -77,7 +77,7 @@ def select_surrogate(
     Scales and variances come from a fit to all rows, so that a fold costs next to nothing. Of the
     surrogates whose mean log likelihood is within one standard error (of the differences, row by
     row) of the highest, the one with the highest tau is chosen; with fewer than 12 rows, or values
-    that are all equal, the first. Of more than 512 rows, as many in even steps. Deterministic.
+    that are all equal, the first. Of more than 256 rows, as many in even steps. Deterministic.
 
     Args:
         X: ``(n, n_features)``, as `encode_steps` encodes architectures.

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from hwsearch.errors import InputError
 from hwsearch.surrogates.base import (
-    BoolArray,
     FloatArray,
     check_features,
     check_noise,
@@ -41,13 +40,7 @@ class TreeModel:
 
     The deviation is the same everywhere: what is left of the targets' variance where each was
     predicted by trees that had not seen it (4 folds), less the known noise. Deterministic.
-
-    Args:
-        steps: Columns that count steps upward; they are split like all others.
     """
-
-    def __init__(self, steps: BoolArray | None = None) -> None:
-        self.steps = steps
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows; see `Surrogate.fit`."""
@@ -73,7 +66,7 @@ class TreeModel:
         """Return a new model of other rows, with the deviation of this one."""
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        other = type(self)(self.steps)
+        other = type(self)()
         other.mean_, other.spread_ = self.mean_, self.spread_
         other.deviation_, other.n_features_ = self.deviation_, self.n_features_
         targets = (values - self.mean_) / self.spread_
@@ -86,6 +79,11 @@ class TreeModel:
         rows = check_features(X, self.n_features_)
         mean = self.mean_ + self.spread_ * _predict(self._trees, rows)
         return mean, np.full(len(rows), self.deviation_)
+
+    def widen(self, factor: float) -> None:
+        """Multiply the deviation by a factor above 0, until the next fit."""
+        self._check_fitted()
+        self.deviation_ *= factor
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all parameters by name; the trees are the bytes of XGBoost's JSON.

@@ -1,4 +1,4 @@
-"""What a supernet family owes, as checks that anyone can run on a family of their own.
+"""What a supernet family and a tactic owe, as checks that anyone can run on one of their own.
 
 ``check_supernet(MyFamily().tiny())`` runs all of them and says everything that is wrong at once.
 In a test suite they can be cases of their own; no particular test runner is needed::
@@ -13,10 +13,21 @@ In a test suite they can be cases of their own; no particular test runner is nee
         check(SUBJECT)
 
 A check that does not apply raises ``unittest.SkipTest``, which pytest takes for a skip.
+
+``check_tactic(TACTIC)`` does the same for a tactic: a way to decide what a search evaluates next.
 """
 
 from hwsearch.errors import ContractError
 from hwsearch.testing.contract import CHECKS, Check, check_supernet
 from hwsearch.testing.examined import Examined
+from hwsearch.testing.tactics import TACTIC_CHECKS, check_tactic
 
-__all__ = ["check_supernet", "CHECKS", "Check", "ContractError", "Examined"]
+__all__ = [
+    "check_supernet",
+    "check_tactic",
+    "CHECKS",
+    "TACTIC_CHECKS",
+    "Check",
+    "ContractError",
+    "Examined",
+]

@@ -3,14 +3,13 @@
 import unittest
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from hwsearch.errors import ContractError
 from hwsearch.supernets.base import Network, Supernet
 from hwsearch.testing import behaviour, building, chain, declared, shipping
+from hwsearch.testing.checks import first_problems, owed_by, report
 from hwsearch.testing.examined import Examined
 
-MAX_PROBLEMS = 3
 # Nothing else can be run where one of these fails.
 FIRST = (
     declared.declares_what_it_owes,
@@ -56,7 +55,7 @@ class Check:
     @property
     def owed(self) -> str:
         """What it makes sure of."""
-        return (self.problems.__doc__ or "").strip().splitlines()[0]
+        return owed_by(self.problems)
 
     def __call__(self, net: Supernet | Network | Examined) -> None:
         """Run the check.
@@ -75,16 +74,7 @@ class Check:
         Raises:
             unittest.SkipTest: The check does not apply; the text says why.
         """
-        found: list[str] = []
-        try:
-            found.extend(islice(self.problems(subject), MAX_PROBLEMS))
-        except unittest.SkipTest:
-            raise
-        except ContractError as error:
-            found.append(str(error))
-        except Exception as error:  # noqa: BLE001 - a family is a stranger's code
-            found.append(f"{type(error).__name__}: {error}")
-        return found
+        return first_problems(self.problems, subject)
 
 
 CHECKS = {problems.__name__: Check(problems) for problems in (*FIRST, *THEN)}
@@ -126,9 +116,5 @@ def check_supernet(net: Supernet | Network | Examined) -> dict[str, str]:
 
 
 def _report(subject: Examined, failed: dict[str, list[str]]) -> str:
-    count = f"{len(failed)} of {len(CHECKS)} checks" if len(failed) > 1 else "a check"
-    lines = [f"supernet {subject.name!r} does not do what a supernet owes; {count} failed:"]
-    for name, problems in failed.items():
-        lines.append(f"{name}: {CHECKS[name].owed}")
-        lines += [f"  - {problem}" for problem in problems]
-    return "\n".join(lines)
+    owed = {name: check.owed for name, check in CHECKS.items()}
+    return report("supernet", subject.name, owed, failed)

@@ -76,7 +76,7 @@ def test_says_what_is_measured_and_what_is_predicted(drawn):
     assert legend(progress) == [
         "this search: 120",
         "50 more: +4, predicted",
-        "random at equal budget, predicted: 100",
+        "as many drawn by chance, predicted: 100",
         "uniform scaling: 90",
     ]
     assert legend(comparison) == ["front (3)", "uniform scaling (2)", "largest"]

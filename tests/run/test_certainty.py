@@ -32,7 +32,7 @@ class Noisy(parts.InProcess):
         rounds = noisy(np.random.default_rng(seed), np.ones(len(timed)), 0.03, n_rounds=24)
         for name, ratios in zip(timed, rounds.T, strict=True):
             ratios = found[name].latency_ms * ratios / np.median(ratios)
-            low, high = np.quantile(ratios, [0.2, 0.8])
+            low, high = np.quantile(ratios, [0.0, 1.0])
             found[name] = replace(
                 found[name], ratios=ratios, rounds=24, ratio_low=low, ratio_high=high
             )
@@ -124,7 +124,7 @@ class TestChances:
     def test_of_a_store_without_ratios_come_from_intervals(self, finished, old):
         key, value = old.front["key"].iloc[0], old.front[LATENCY].iloc[0]
         assert of(old, f"latency <= {value}")[key] == pytest.approx(0.5, abs=0.05)
-        assert of(old, f"latency <= {1.2 * value}")[key] > 0.99
+        assert of(old, f"latency <= {1.5 * value}")[key] > 0.99
 
     def test_of_predictions_come_from_their_intervals(self, finished):
         members = finished.front.assign(latency_source="predicted")
@@ -218,5 +218,5 @@ class TestAccount:
 
     def test_a_damaged_one_is_named(self, old):
         (old.folder / "search.json").write_text("{}")
-        with pytest.raises(InputError, match="search.json' is damaged or of another version"):
+        with pytest.raises(InputError, match=r"search\.json' is damaged or of another version"):
             _ = old.account

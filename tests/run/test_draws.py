@@ -207,6 +207,11 @@ class TestMembership:
         bound = [Constraint.parse("latency <= 1")]
         assert membership(draws, BOTH, bound).tolist() == [0.5, 0.5]
 
+    def test_what_breaks_a_bound_dominates_nobody(self):
+        draws = {"top1": np.array([[90.0, 80.0]]), "latency": np.array([[1.0, 2.0]])}
+        bound = [Constraint.parse("top1 <= 85")]
+        assert membership(draws, BOTH, bound).tolist() == [0.0, 1.0]
+
     def test_exact_objectives_do_not_vary(self):
         draws = {"top1": np.array([[80.0, 70.0], [70.0, 80.0]]), "macs": np.array([[2e6, 1e6]])}
         assert membership(draws, (TOP1, MACS), []).tolist() == [0.5, 1.0]

@@ -13,7 +13,7 @@ from hwsearch.errors import InputError
 from hwsearch.run.config import RunConfig
 from hwsearch.run.evidence import read_evidence
 from hwsearch.run.setup import prepare
-from tests.run.known_parts import files, search, use
+from tests.run.known_parts import files, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
@@ -165,10 +165,10 @@ class TestSearch:
         assert found[1] != found[-1]
 
     def test_a_resume_needs_no_csv(self, known, device, tmp_path):
-        whole, _ = search(tmp_path / "whole", warm_start=known, budget=16)
-        search(tmp_path / "run", warm_start=known, budget=12)
+        whole, _ = search(tmp_path / "whole", warm_start=known, budget=18)
+        search(tmp_path / "run", warm_start=known, budget=whole_rounds(whole))
         known.unlink()
-        resumed = hwsearch.resume(tmp_path / "run", budget=16)
+        resumed = hwsearch.resume(tmp_path / "run", budget=18)
         pd.testing.assert_frame_equal(resumed.trials, whole.trials)
 
     def test_killed_before_it_had_its_copy(self, known, device, monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ from hwsearch.errors import InputError
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.folder import Run
 from tests.kit import kit_parts
-from tests.run.known_parts import save_predictor, search, use
+from tests.run.known_parts import save_predictor, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 NAME = parts.network().card.name
@@ -64,6 +64,7 @@ class TestCandidates:
         assert not run.confirmed
         assert {path.name for path in run.folder.iterdir()} == {
             "config.toml", "trials.sqlite", "candidates.csv", "front.png", "subnets",
+            "search.json", "search.png",
         }  # fmt: skip
         with pytest.raises(InputError, match=r"accuracies are predicted; with images: hwsearch"):
             _ = run.front
@@ -135,8 +136,9 @@ class TestCandidates:
         before = (folder / "candidates.csv").read_bytes()
         hwsearch.resume(folder)
         assert (folder / "candidates.csv").read_bytes() == before
-        longer = hwsearch.resume(folder, budget=16)
-        whole, _ = without_data(tmp_path / "whole", budget=16)
+        whole, _ = without_data(tmp_path / "whole", budget=18)
+        part, _ = without_data(tmp_path / "part", budget=whole_rounds(whole))
+        longer = hwsearch.resume(part.folder, budget=18)
         pd.testing.assert_frame_equal(longer.trials, whole.trials)
         pd.testing.assert_frame_equal(longer.members, whole.members)
 
@@ -171,13 +173,14 @@ def test_nothing_is_read_and_nothing_scored(device, monkeypatch, tmp_path):
 
 
 def test_costs_may_take_the_place_of_latency(device, tmp_path):
-    run, _ = without_data(tmp_path / "run", objectives=["top1", "macs"], budget=20)
+    run, notes = without_data(tmp_path / "run", objectives=["top1", "macs"], budget=20)
     assert not device.timed
     assert not run.measurements()
     table = run.members
     assert set(table["top1_source"]) == {"predicted"}
     assert (table["macs"].diff().dropna() > 0).all()
     assert "latency" not in table
+    assert "20 of 20 architectures to evaluate out of 72" in notes
 
 
 def test_a_constraint_on_what_is_predicted_holds(searched, device, tmp_path):

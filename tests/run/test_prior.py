@@ -9,9 +9,10 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.errors import InputError
 from hwsearch.run.basis import digest_of
+from hwsearch.run.setup import Setup
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.surrogates import Predictor
-from tests.run.known_parts import save_predictor, search, use
+from tests.run.known_parts import save_predictor, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 NAME = parts.network().card.name
@@ -48,13 +49,13 @@ def recorded(run):
 
 def approximated(monkeypatch):
     """Which objectives have an approximation, once a search has begun."""
-    found, optimizer = [], hwsearch.Optimizer
+    found, optimizer = [], Setup.optimizer
 
-    def watching(space, objectives, **settings):
-        found[:] = [o.name for o in objectives if o.approximation is not None]
-        return optimizer(space, objectives, **settings)
+    def watching(setup):
+        found[:] = [o.name for o in setup.objectives if o.approximation is not None]
+        return optimizer(setup)
 
-    monkeypatch.setattr("hwsearch.run.folder.Optimizer", watching)
+    monkeypatch.setattr(Setup, "optimizer", watching)
     return found
 
 
@@ -115,9 +116,9 @@ def test_one_of_another_space_is_left_out_and_said(path, device, tmp_path):
 
 class TestResumed:
     def test_proposes_what_the_unbroken_one_does(self, path, device, tmp_path):
-        whole, _ = search(tmp_path / "whole", budget=16)
-        search(tmp_path / "run", budget=8)
-        resumed = hwsearch.resume(tmp_path / "run", budget=16)
+        whole, _ = search(tmp_path / "whole", budget=18)
+        search(tmp_path / "run", budget=whole_rounds(whole))
+        resumed = hwsearch.resume(tmp_path / "run", budget=18)
         assert resumed.trials["key"].tolist() == whole.trials["key"].tolist()
 
     def test_needs_the_same_predictor(self, path, device, tmp_path):

@@ -12,6 +12,9 @@ from hwsearch.evaluate.score import paired_difference
 from hwsearch.evaluate.task import TOP1
 from hwsearch.objectives import Objective, hypervolume, to_losses
 from hwsearch.optimizer import Optimizer
+from hwsearch.optimizer.first_sample import graded_sample
+from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.account import Account
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
@@ -95,7 +98,7 @@ def setup_of(tactic="hwsearch", objectives=("top1", "latency"), constraints=()):
 
 def searched(setup, budget=32):
     store, optimizer = MemoryStore(), setup.optimizer()
-    run_search(optimizer, store, Bench(store), budget, Silent())
+    run_search(optimizer, store, Bench(store), Stopping(budget=budget), Silent())
     archs = optimizer.front()
     values = optimizer.history.values[optimizer.history.front]
     names = [objective.name for objective in setup.objectives]
@@ -153,9 +156,11 @@ def test_hypervolumes_are_those_of_every_prefix(found):
 def test_fits_are_of_what_was_predicted_before_it_was_measured(found):
     _, _, store, _, account = found
     chosen = [t for t in store.trials(TrialState.DONE) if t.forecast]
+    ends = [t.number for t in store.trials() if t.round > store.trials()[t.number - 1].round]
+    rounds = [end for end in [*ends, 32] if end > N_FIRST]
     for name in ("top1", "latency"):
         fits = [fit for fit in account.fits if fit.objective == name]
-        assert [fit.evaluated for fit in fits] == [12, 16, 20, 24, 28, 32]
+        assert [fit.evaluated for fit in fits] == rounds
         last = chosen[-16:]
         means, deviations = np.array([trial.forecast[name] for trial in last]).T
         values = np.array([measured(store, trial.key, name).value for trial in last])
@@ -167,11 +172,11 @@ def test_fits_are_of_what_was_predicted_before_it_was_measured(found):
 
 
 def forecast_by(store, forecast):
-    """The same store, had this been predicted of every trial after the first eight."""
+    """The same store, had this been predicted of every trial after the first sample."""
     changed = MemoryStore()
     for trial in store.trials():
         arch = SimpleNamespace(key=trial.key, mapping=trial.choices)
-        told = {trial.key: forecast(trial)} if trial.number >= 8 else {}
+        told = {trial.key: forecast(trial)} if trial.number >= N_FIRST else {}
         changed.propose([arch], trial.round, trial.origin, told)
         (changed.fail(trial.key, "f") if trial.reason else changed.finish(trial.key))
     changed.add_all(store.measurements())
@@ -197,6 +202,19 @@ def test_predictions_that_rank_backwards_have_tau_minus_one(found):
     assert fits[-1].covered == 0.0
 
 
+def test_the_noise_of_a_latency_is_no_fault_of_its_prediction(found):
+    store = found[2]
+
+    def near(trial):
+        if trial.reason:
+            return {}
+        values = {name: measured(store, trial.key, name).value for name in ("top1", "latency")}
+        return {name: (v * (1 + RATIO_WIDTH / 2), 0.0) for name, v in values.items()}
+
+    covered = {fit.objective: fit.covered for fit in fits_of(found, near)}
+    assert covered == {"top1": 0.0, "latency": 1.0}
+
+
 def test_predictions_that_are_all_alike_have_no_tau(found):
     fits = fits_of(found, lambda trial: {"latency": (5.0, 100.0)})
     assert {fit.tau for fit in fits} == {None}
@@ -205,9 +223,9 @@ def test_predictions_that_are_all_alike_have_no_tau(found):
 
 def test_uniform_scaling_is_the_graded_sample_as_measured(found):
     _, optimizer, store, _, account = found
-    graded = SPACE.sample_spread(8, np.random.default_rng((2, 0)))
-    done = [arch for arch in graded if measured(store, arch.key, "top1")]
-    assert [values["latency"] for values in account.uniform] == [truth(a)[1] for a in done]
+    done = [arch for arch in graded_sample(SPACE, N_FIRST, 2) if measured(store, arch.key, "top1")]
+    latencies = sorted(truth(arch)[1] for arch in done)
+    assert [values["latency"] for values in account.uniform] == pytest.approx(latencies)
     losses = to_losses([[v["top1"], v["latency"]] for v in account.uniform], optimizer.objectives)
     assert account.uniform_hypervolume == pytest.approx(
         hypervolume(losses, optimizer.history.reference)
@@ -235,6 +253,27 @@ def test_random_is_predicted_at_equal_budget(found):
         direct.append(hypervolume(losses, optimizer.history.reference))
     assert account.random == pytest.approx(np.median(direct), rel=0.03)
     assert account.random < account.hypervolumes[-1]
+
+
+def test_random_sets_are_as_large_as_what_was_measured(found, monkeypatch):
+    setup, optimizer, store, rows, account = found
+    drawn = []
+
+    class Truth:
+        def __init__(self, history):
+            assert history is optimizer.history
+
+        def forecast(self, archs):
+            drawn.append(archs)
+            values = [[100 * truth(arch)[0], truth(arch)[1]] for arch in archs]
+            return SimpleNamespace(mean=np.array(values))
+
+    monkeypatch.setattr("hwsearch.optimizer.posterior.Posterior", Truth)
+    monkeypatch.setattr(optimizer, "expected_gain", lambda n: 0.25 * n)
+    again = take_account(optimizer, store, setup, rows)
+    assert {len(archs.unique()) for archs in drawn} == {account.evaluated - account.failed}
+    assert len({archs.ids[0] for archs in drawn}) > 5
+    assert again.gain == 0.25 * 50
 
 
 def test_the_largest_is_compared_on_the_same_images(found):
@@ -273,11 +312,11 @@ def test_what_the_front_states_of_members_is_what_counts(found):
     setup, optimizer, store, rows, account = found
     middle = account.versus[0].key
     assert middle != SPACE.largest().ids[0]
-    slower = [{**r, "latency": r["latency"] * (1.01 if r["key"] == middle else 1)} for r in rows]
+    slower = [{**r, "latency": r["latency"] * (1.0001 if r["key"] == middle else 1)} for r in rows]
     again = take_account(optimizer, store, setup, slower)
     assert again.versus[0].key == middle
-    assert again.versus[0].times == pytest.approx(account.versus[0].times / 1.01)
-    assert again.knee["latency"] == account.knee["latency"] * 1.01
+    assert again.versus[0].times == pytest.approx(account.versus[0].times / 1.0001)
+    assert again.knee["latency"] == account.knee["latency"] * 1.0001
     assert again.hypervolumes == account.hypervolumes
 
 
@@ -322,7 +361,7 @@ def test_bounds_count_for_every_hypervolume():
 
 
 def test_a_trial_that_was_given_up_half_way_counts_for_no_figure(found):
-    """Raced: finished, but without a search measurement."""
+    """Raced out: finished, with an estimate in place of the score."""
     setup, _, store, rows, account = found
     members = {row["key"] for row in rows}
     dropped = next(t.key for t in store.trials(TrialState.DONE) if t.key not in members)
@@ -332,9 +371,12 @@ def test_a_trial_that_was_given_up_half_way_counts_for_no_figure(found):
         changed.propose([arch], trial.round, trial.origin, {trial.key: trial.forecast})
         (changed.fail(trial.key, "f") if trial.reason else changed.finish(trial.key))
     for each in store.measurements():
-        if (each.key, each.quantity) != (dropped, "top1"):
-            changed.add(each)
+        if (each.key, each.quantity) == (dropped, "top1"):
+            details = {"dropped": True, "estimate": 99.0, "deviation": 1.0}
+            each = replace(each, purpose="race", details=details)
+        changed.add(each)
     again = take_account(replayed(setup, changed), changed, setup, rows)
+    assert again.gain is not None
     assert (again.evaluated, again.failed) == (account.evaluated, account.failed)
     assert again.hypervolumes[-1] == pytest.approx(account.hypervolumes[-1])
 

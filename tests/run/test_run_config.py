@@ -18,6 +18,8 @@ FULL = RunConfig(
     stop_gain=0.25,
     freeze=("stage1.*=max",),
     only=("resolution in 160,192", "act in 'relu'"),
+    prior="off",
+    warm_start="runs/first",
 )
 RECORDED = {"weights": "0123", "device": {"cpu": "some CPU", "threads": 2}}
 
@@ -68,6 +70,8 @@ def test_other_limits_change_nothing_else():
         ({"batch": 0}, "batch is 0"),
         ({"minutes": 0}, "minutes 0 is not usable; give a positive number"),
         ({"stop_gain": "little"}, "stop_gain 'little' is not usable"),
+        ({"prior": "maybe"}, "unknown prior 'maybe'; known: on, off"),
+        ({"warm_start": 3}, "warm_start is 3; give a run or a CSV file"),
         ({"seed": -1}, "seed is -1; give a whole number from 0 up"),
         ({"seed": True}, "seed is True"),
         ({"tactic": "nsga"}, "unknown tactic 'nsga'; known: .* Did you mean 'nsga2'"),

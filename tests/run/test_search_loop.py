@@ -8,6 +8,7 @@ import pytest
 from hwsearch.errors import EvaluationError
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
+from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
@@ -156,15 +157,17 @@ def test_cut_short_again_and_again(unbroken):
 def test_every_proposal_is_stored_once_before_it_is_measured(unbroken, tactic):
     trials = unbroken[tactic].trials()
     assert [trial.number for trial in trials] == list(range(BUDGET))
-    assert [trial.round for trial in trials] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 2
+    first = {"hwsearch": [0] * 4 + [1] * (N_FIRST - 4)}.get(tactic, [0] * 4 + [1] * 4)
+    assert [trial.round for trial in trials[: len(first)]] == first
+    assert {trial.round for trial in trials} == {0, 1, 2, 3}
     assert {trial.origin for trial in trials} == {tactic}
     assert len({trial.key for trial in trials}) == BUDGET
 
 
 def test_what_was_predicted_is_stored_with_the_proposal(unbroken):
     trials = unbroken["hwsearch"].trials()
-    assert [bool(trial.forecast) for trial in trials] == [False] * 8 + [True] * 6
-    assert {tuple(trial.forecast) for trial in trials[8:]} == {QUANTITIES}
+    assert [bool(trial.forecast) for trial in trials] == [t.number >= N_FIRST for t in trials]
+    assert {tuple(trial.forecast) for trial in trials[N_FIRST:]} == {QUANTITIES}
     assert not any(trial.forecast for trial in unbroken["nsga2"].trials())
 
 
@@ -185,9 +188,9 @@ def test_a_search_that_is_done_does_nothing(unbroken):
 
 def test_a_larger_budget_goes_on_where_a_round_ended():
     longer, direct = MemoryStore(), MemoryStore()
-    search(longer, "hwsearch", budget=8)
-    search(longer, "hwsearch", budget=16)
-    search(direct, "hwsearch", budget=16)
+    search(longer, "hwsearch", budget=N_FIRST + 4)
+    search(longer, "hwsearch", budget=N_FIRST + 12)
+    search(direct, "hwsearch", budget=N_FIRST + 12)
     assert longer.trials() == direct.trials()
 
 

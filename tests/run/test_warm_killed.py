@@ -77,17 +77,14 @@ def test_resumed_run_equals_the_unbroken_one(moment, first, unbroken, killed, mo
     }
 
 
-def test_what_was_killed_early_needs_the_run(first, killed, monkeypatch, tmp_path):
-    """Alphabetical order of tests does not matter: it takes a copy of a folder without a store."""
+def test_what_was_killed_early_needs_the_run(first, unbroken, monkeypatch, tmp_path):
     use(monkeypatch, parts.InProcess(uneven))
     folder = tmp_path / "run"
     folder.mkdir()
-    shutil.copy(killed / "beginning" / "config.toml", folder)
+    shutil.copy(unbroken.folder / "config.toml", folder)
     moved = first.rename(first.with_name("moved"))
     try:
-        with pytest.raises(
-            hwsearch.InputError, match=r"before it had copied .* cannot be read any more"
-        ):
+        with pytest.raises(hwsearch.InputError, match=r"had copied .* cannot be read any more"):
             hwsearch.resume(folder)
     finally:
         moved.rename(first)

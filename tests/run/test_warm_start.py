@@ -384,3 +384,17 @@ def test_a_front_goes_on_from_its_own_run_folder(first, device, tmp_path):
     """What a warm start reads is only read: the run can be shown and resumed as before."""
     search(tmp_path / "run", warm_start=first.folder)
     assert len(Run(first.folder).front)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_real_devices(tmp_path):
+    """One thread, then two: every accuracy is reused, and some of the latencies are measured."""
+    first, _ = search(tmp_path / "first", device="ort-cpu:threads=1", budget=12)
+    second, _ = search(tmp_path / "second", device="ort-cpu:threads=2", warm_start=first.folder)
+    new = [m for m in second.measurements() if "reused" not in m.details]
+    timed = {m.key for m in new if (m.quantity, m.purpose) == ("latency", "search")}
+    assert not [m for m in new if (m.quantity, m.purpose) == ("top1", "search")]
+    assert 4 <= len(timed) <= 12
+    assert set(second.front["key"]) <= timed
+    assert second.verify() == dict.fromkeys(second.front["key"])

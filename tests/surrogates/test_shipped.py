@@ -119,3 +119,17 @@ def test_what_keeps_its_rows_is_not_saved(tmp_path):
     with pytest.raises(InputError, match=r"keeps the rows .* fit one of linear"):
         fitted("gaussian-process").save(tmp_path / "toy")
     assert not (tmp_path / "toy").exists()
+
+
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_deviations_are_widened_until_the_next_fit(name):
+    predictor, archs = fitted(name), SPACE.sample(100, 1)
+    mean, deviation = predictor.predict(archs)
+    predictor.predict_mean(archs)
+    wider_mean, wider = predictor.widen(1.5).predict(archs)
+    assert np.array_equal(wider_mean, mean)
+    assert wider == pytest.approx(1.5 * deviation)
+    assert np.array_equal(fitted(name).predict(archs)[1], deviation)
+    for wrong in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(InputError, match="give a factor above 0"):
+            predictor.widen(wrong)

@@ -1,0 +1,82 @@
+"""The phases of a run: what is known, the search, the front."""
+
+from pathlib import Path
+from typing import Any
+
+from hwsearch.errors import EvaluationError
+from hwsearch.run.account import Account
+from hwsearch.run.evaluation import REUSED, Evaluator
+from hwsearch.run.finish import Finisher
+from hwsearch.run.loop import run_search
+from hwsearch.run.measurements import LATENCY
+from hwsearch.run.outcome import KIT, SUBNETS
+from hwsearch.run.progress import Progress
+from hwsearch.run.race import find_race
+from hwsearch.run.reckon import take_account
+from hwsearch.run.reuse import TRIALS
+from hwsearch.run.setup import Setup
+from hwsearch.run.warm_start import measure_known, with_evidence
+from hwsearch.trials import Store
+from hwsearch.trials_sqlite import SqliteStore
+
+
+def search_and_finish(
+    folder: Path, setup: Setup, progress: Progress
+) -> tuple[list[dict[str, Any]], Account]:
+    """Do whatever is still to be done for a run.
+
+    Args:
+        folder: Of the run.
+        setup: Its parts; the device is closed at the end.
+        progress: Told of phases and steps.
+
+    Returns:
+        The rows of the front, or of the candidates, and the search's account.
+    """
+    with SqliteStore(folder / TRIALS) as store:
+        try:
+            evaluator = setup.evaluator(store)
+            setup = with_evidence(setup, folder)
+            optimizer = setup.optimizer()
+            for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
+                progress.note(text)
+            race = find_race(setup, evaluator, optimizer.history, progress)
+            measure_known(setup, evaluator, optimizer, progress)
+            run_search(
+                optimizer,
+                store,
+                lambda archs: evaluator.search_values(archs, setup.measured, race),
+                setup.config.stopping,
+                progress,
+            )
+            if race is not None and (saved := race.saved):
+                progress.note(saved)
+            finisher = Finisher(setup, evaluator, folder / SUBNETS, progress)
+            if LATENCY in setup.predicted:
+                rows = finisher.candidates(folder / KIT)
+            else:
+                rows = finisher.finish()
+            return rows, take_account(optimizer, store, setup, rows)
+        finally:
+            setup.device.close()
+
+
+def _outlook(evaluator: Evaluator, setup: Setup, store: Store) -> str:
+    """Say how long the search will take and what it may write."""
+    trials = store.trials()
+    spent = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
+    left = max(0, setup.config.budget - spent)
+    text = (
+        f"{left} of {setup.config.budget} architectures to evaluate out of "
+        f"{setup.net.space.size:.3g}"
+    )
+    if not left or not setup.measured:
+        return text
+    try:
+        if setup.task.scores:
+            largest = int(setup.net.exact("bytes", setup.net.space.largest())[0])
+            text += f"; each exported subnet takes up to {2 * largest / 1e6:.1f} MB"
+        seconds = evaluator.seconds_each(setup.measured)
+    except EvaluationError:
+        return text
+    return f"{text}; at most about {max(1, round(left * seconds / 60))} min"

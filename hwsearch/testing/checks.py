@@ -1,0 +1,53 @@
+"""What all contracts share: running one check, and the report of those that failed."""
+
+import unittest
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from hwsearch.errors import ContractError
+
+MAX_PROBLEMS = 3
+Subject = TypeVar("Subject")
+
+
+def first_problems(problems: Callable[[Subject], Iterator[str]], subject: Subject) -> list[str]:
+    """Return the first few problems that a check finds.
+
+    Raises:
+        unittest.SkipTest: The check does not apply; the text says why.
+    """
+    found: list[str] = []
+    try:
+        found.extend(islice(problems(subject), MAX_PROBLEMS))
+    except unittest.SkipTest:
+        raise
+    except ContractError as error:
+        found.append(str(error))
+    except Exception as error:  # noqa: BLE001 - what is checked is a stranger's code
+        found.append(f"{type(error).__name__}: {error}")
+    return found
+
+
+def owed_by(problems: Callable[[Subject], Iterator[str]]) -> str:
+    """Return the first line of a check's docstring: what it makes sure of."""
+    return (problems.__doc__ or "").strip().splitlines()[0]
+
+
+def report(
+    what: str, name: str, owed: Mapping[str, str], failed: Mapping[str, Sequence[str]]
+) -> str:
+    """Say which checks failed, and what each found.
+
+    Args:
+        what: What was examined, such as ``supernet``.
+        name: Of the one examined.
+        owed: Name of every check -> what it makes sure of.
+        failed: Name of each failed check -> what it found.
+    """
+    count = f"{len(failed)} of {len(owed)} checks" if len(failed) > 1 else "a check"
+    lines = [f"{what} {name!r} does not do what a {what} owes; {count} failed:"]
+    for check, problems in failed.items():
+        lines.append(f"{check}: {owed[check]}")
+        lines += [f"  - {problem}" for problem in problems]
+    return "\n".join(lines)
