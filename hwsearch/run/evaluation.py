@@ -20,7 +20,7 @@ from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.export.artifact import Exported
 from hwsearch.files import write_atomic
 from hwsearch.objectives import Estimate
-from hwsearch.run.building import Builder, alike
+from hwsearch.run.building import Builder, alike, raised
 from hwsearch.run.measurements import LATENCY, latency_measurement, ratio_measurement
 from hwsearch.run.suspicion import Pace
 from hwsearch.space import Architecture
@@ -111,9 +111,7 @@ class Evaluator:
             DataError: The calibration samples cannot be read.
         """
         (built,) = self._builder.build([arch])
-        if isinstance(built, EvaluationError):
-            raise built
-        return built.exported
+        return raised(built).exported
 
     def model_of(self, arch: Architecture) -> onnx.ModelProto:
         """Return the model of an architecture: without data, one of which only the time counts.
