@@ -249,7 +249,8 @@ class Evaluator:
                 to_time = [a for a in archs if a not in failed and LATENCY in missing[a]]
                 failed |= self._search_latencies({a: ready[a].path for a in to_time}, macs)
             to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
-            failed |= self.search_scores(to_score) if race is None else race.scores(to_score)
+            if to_score:
+                failed |= self.search_scores(to_score) if race is None else race.scores(to_score)
         return {arch.key: failed.get(arch) or self._values(arch, wanted, race) for arch in archs}
 
     def _values(self, arch: Architecture, wanted: Iterable[str], race: Racing | None) -> Values:
