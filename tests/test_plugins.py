@@ -10,7 +10,7 @@ import torch
 import hwsearch
 from hwsearch.errors import InputError
 from hwsearch.export.artifact import CARD, INFER, MODEL, WEIGHTS
-from hwsearch.run.evaluation import LATENCY
+from hwsearch.run.measurements import LATENCY
 
 TASKS = {"test-images": "image_task", "test-tokens": "token_task"}
 

@@ -1,6 +1,6 @@
 """Batch statistics of a subnet, estimated from calibration samples."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsearch.errors import EvaluationError
+from hwsearch.evaluate.memory import freed_memory_kept
 
 # So many samples of a layer's input stay in a processor's cache between mean and variance.
 AT_A_TIME = 4
 
 
-class _Moments:
+class Moments:
     """Weighted sums of one norm's batch means and biased variances."""
 
     def __init__(self) -> None:
@@ -29,7 +30,21 @@ class _Moments:
         self.samples += samples
         self.mean = self.mean + samples * mean
         self.var = self.var + samples * var
-        _set(module, mean, var)
+        set_statistics(module, mean, var)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Return mean and variance over all batches: (channels,) and (channels,), float64.
+
+        Raises:
+            EvaluationError: There were no batches, or a statistic is not finite.
+        """
+        if not self.samples:
+            raise EvaluationError("recalibration needs at least one batch that reaches every norm")
+        mean = torch.as_tensor(self.mean) / self.samples
+        var = torch.as_tensor(self.var) / self.samples
+        if not (torch.isfinite(mean).all() and torch.isfinite(var).all()):
+            raise EvaluationError("recalibration gave batch statistics that are not finite")
+        return mean, var
 
 
 def batch_moments(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,38 +92,50 @@ def recalibrate(
         EvaluationError: There were no batches, or a statistic is not finite.
     """
     subnet.eval()
-    found = [module for module in subnet.modules() if norms and isinstance(module, norms)]
-    if not found:
+    moments = {norm: Moments() for norm in norms_of(subnet, norms)}
+    if not moments:
         return subnet
-    moments = {module: _Moments() for module in found}
-    handles = [module.register_forward_pre_hook(m.hook) for module, m in moments.items()]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                subnet(*(_tensor(array) for array in batch.values()))
-    finally:
-        for handle in handles:
-            handle.remove()
-    for module, moment in moments.items():
-        _store(module, moment)
+    with freed_memory_kept():
+        for batch in batches:
+            run_adapting(subnet, tensors_of(batch), moments)
+    for norm, moment in moments.items():
+        set_statistics(norm, *moment.statistics())
     return subnet
 
 
-def _tensor(array: NDArray[Any]) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+def norms_of(module: nn.Module, norms: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+    """Return the modules of these types in a module, in order."""
+    return [each for each in module.modules() if norms and isinstance(each, norms)]
 
 
-def _store(module: nn.Module, moment: _Moments) -> None:
-    if not moment.samples:
-        raise EvaluationError("recalibration needs at least one batch that reaches every norm")
-    mean = torch.as_tensor(moment.mean) / moment.samples
-    var = torch.as_tensor(moment.var) / moment.samples
-    if not (torch.isfinite(mean).all() and torch.isfinite(var).all()):
-        raise EvaluationError("recalibration gave batch statistics that are not finite")
-    _set(module, mean, var)
+def run_adapting(
+    module: nn.Module, inputs: Sequence[Tensor], moments: Mapping[nn.Module, Moments]
+) -> Any:
+    """Run a module in eval mode on a batch whose own statistics each norm normalises by.
+
+    Args:
+        module: The module.
+        inputs: What ``forward`` takes.
+        moments: Receive the statistics, for each norm.
+    """
+    handles = [norm.register_forward_pre_hook(m.hook) for norm, m in moments.items()]
+    try:
+        with torch.no_grad():
+            return module(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _set(module: nn.Module, mean: Tensor, var: Tensor) -> None:
-    module.running_mean.copy_(mean)  # type: ignore[operator]
-    module.running_var.copy_(var)  # type: ignore[operator]
+def tensors_of(batch: Mapping[str, NDArray[Any]]) -> list[Tensor]:
+    """Return a batch as what ``forward`` takes, images channels-last."""
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in batch.values()]
+    return [
+        each.to(memory_format=torch.channels_last) if each.ndim == 4 else each for each in tensors
+    ]
+
+
+def set_statistics(norm: nn.Module, mean: Tensor, var: Tensor) -> None:
+    """Let a norm normalise by these."""
+    norm.running_mean.copy_(mean)  # type: ignore[operator]
+    norm.running_var.copy_(var)  # type: ignore[operator]

@@ -1,6 +1,5 @@
 """Scores with their intervals, from per-sample outcomes."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,34 +36,26 @@ def score_outcomes(outcomes: NDArray[Any], metric: Metric) -> Score:
     return Score(value=value * metric.scale, low=scaled[0], high=scaled[1], outcomes=outcomes)
 
 
-def score_outputs(
-    outputs: Iterable[tuple[list[NDArray[Any]], NDArray[Any]]], metric: Metric
-) -> Score:
-    """Score a model's outputs.
+def sample_outcomes(
+    outputs: list[NDArray[Any]], targets: NDArray[Any], metric: Metric
+) -> NDArray[Any]:
+    """Return the outcome of every sample of a batch.
 
     Args:
-        outputs: (outputs, targets) of each batch.
+        outputs: Of the model, (n, ...) each.
+        targets: (n,) array.
         metric: Gives each sample's outcome.
 
+    Returns:
+        (n,) unscaled outcomes.
+
     Raises:
-        EvaluationError: There are no samples, or outputs or outcomes are not finite.
+        EvaluationError: The metric fails, or outputs or outcomes are not finite.
     """
-    parts = []
-    for batch, targets in outputs:
-        if not all(np.isfinite(output).all() for output in batch):
-            raise EvaluationError("the model's outputs hold NaN or infinite numbers")
-        parts.append(_outcomes(metric, batch, targets))
-    if not parts:
-        raise EvaluationError("there are no samples to score")
-    outcomes = np.concatenate(parts)
-    if not np.isfinite(outcomes.astype(np.float64)).all():
-        raise EvaluationError(f"metric {metric.name!r} gave NaN or infinite outcomes")
-    return score_outcomes(outcomes, metric)
-
-
-def _outcomes(metric: Metric, batch: list[NDArray[Any]], targets: NDArray[Any]) -> NDArray[Any]:
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise EvaluationError("the model's outputs hold NaN or infinite numbers")
     try:
-        outcomes = np.asarray(metric.per_sample(batch, targets))
+        outcomes = np.asarray(metric.per_sample(outputs, targets))
     except Exception as error:
         # A metric is a stranger's code: whatever it raises is this trial's failure.
         raise EvaluationError(
@@ -75,6 +66,8 @@ def _outcomes(metric: Metric, batch: list[NDArray[Any]], targets: NDArray[Any]) 
             f"metric {metric.name!r} gave an array of shape {outcomes.shape} for "
             f"{len(targets)} samples; it must give one outcome for each"
         )
+    if not np.isfinite(outcomes.astype(np.float64)).all():
+        raise EvaluationError(f"metric {metric.name!r} gave NaN or infinite outcomes")
     return outcomes
 
 

@@ -1,6 +1,9 @@
 """Integer programmes over a search space: the best architecture of an additive model, exactly."""
 
-from collections.abc import Sequence
+import ctypes
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +16,6 @@ from hwsearch.space import Architectures, SearchSpace
 _OPTIONS: Final = {
     "mip_rel_gap": 1e-4,  # what is that near to the optimum counts as it
     "node_limit": 2000,  # bounds the effort without a clock, so that it is the same everywhere
-    "presolve": False,  # with it HiGHS prints lines of its own now and then
 }
 
 
@@ -92,13 +94,14 @@ class Programme:
         rows = [*self._rows, *scaled, *cuts]
         low = [*self._low, *[-np.inf] * (len(bounds) + len(cuts))]
         high = [*self._high, *limits, *(onehot.sum(axis=1) - 1.0)]
-        found = milp(
-            weights,
-            integrality=np.ones(self.n_terms),  # of pairs too: HiGHS is faster so
-            bounds=Bounds(0.0, 1.0),
-            constraints=LinearConstraint(csr_array(np.array(rows)), low, high),
-            options=_OPTIONS,
-        )
+        with _kept_off_stdout():
+            found = milp(
+                weights,
+                integrality=np.ones(self.n_terms),  # of pairs too: HiGHS is faster so
+                bounds=Bounds(0.0, 1.0),
+                constraints=LinearConstraint(csr_array(np.array(rows)), low, high),
+                options=_OPTIONS,
+            )
         return None if found.x is None else self._architecture(found.x)
 
     def _architecture(self, x: FloatArray) -> Architectures:
@@ -149,3 +152,20 @@ class Programme:
         self._rows.append(row)
         self._low.append(low)
         self._high.append(high)
+
+
+@contextmanager
+def _kept_off_stdout() -> Iterator[None]:
+    """Send to stderr what HiGHS prints whatever it is told (SciPy 1.17): stdout may be JSON.
+
+    It prints from C, past `sys.stdout`.
+    """
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -68,29 +68,30 @@ def load_tactic(name: str) -> Tactic:
 def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
     """Evaluate a first sample graded by size, then what surrogates expect to gain most."""
     first = first_sample(history, seed)[:n]
-    if len(first):
+    if len(first) == n:
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
-        return history.space.sample_distinct(n, rng, exclude=history.asked)
+        return first or history.space.sample_distinct(n, rng, exclude=history.asked)
     from hwsearch.optimizer.candidates import choose_batch, find_candidates
     from hwsearch.optimizer.posterior import Posterior
     from hwsearch.surrogates.threads import one_blas_thread
 
     with one_blas_thread():
         posterior = Posterior(history)
-        candidates = find_candidates(history, posterior, rng)
-        return choose_batch(history, posterior, candidates, n, rng)
+        candidates = find_candidates(history, posterior, rng).unique(first)
+        chosen = choose_batch(history, posterior, candidates, n - len(first), rng)
+    return Architectures.concatenate([first, chosen])
 
 
 def first_sample(history: History, seed: int) -> Architectures:
     """What of the first sample has not been asked for yet.
 
-    Where every measured objective has an approximation, its first three, which calibrate that, do.
+    Where every measured objective has an approximation, its first four, which calibrate that, do.
     """
     from hwsearch.optimizer.first_sample import graded_sample
 
     measured = [column for column, o in enumerate(history.objectives) if o.exact is None]
-    n = MIN_SUCCESSES if list(history.trusts) == measured else N_FIRST
+    n = BATCH if list(history.trusts) == measured else N_FIRST
     return graded_sample(history.space, N_FIRST, seed)[:n].unique(history.asked)
 
 

@@ -11,7 +11,8 @@ from hwsearch.errors import EvaluationError
 from hwsearch.kit.build import Subject, empty_manifest, write_kit
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import CONFIRM, Manifest
-from hwsearch.run.evaluation import LATENCY, Evaluator
+from hwsearch.run.evaluation import Evaluator
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architecture

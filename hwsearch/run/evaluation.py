@@ -3,67 +3,35 @@
 import hashlib
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
-from hwsearch.errors import DataError, DeviceError, EvaluationError
-from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.evaluate.score import Score, score_outputs
+from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.evaluate.score import score_outcomes
+from hwsearch.evaluate.scoring import SCORE_BATCH, Outcomes, Scorer
 from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.export.artifact import Exported
-from hwsearch.export.model import to_onnx
 from hwsearch.files import write_atomic
-from hwsearch.kit.tile import tiled
 from hwsearch.objectives import Estimate
-from hwsearch.run.conversion import Conversion
+from hwsearch.run.building import Builder, alike, raised
+from hwsearch.run.measurements import LATENCY, latency_measurement, ratio_measurement
 from hwsearch.run.suspicion import Pace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
 
-LATENCY, RATIO = "latency", "latency_ratio"
+T = TypeVar("T")
 TILE = "a repeated tile in the same graph"  # times do not differ
 REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
-SCORE_BATCH = 125
-RAW_TIMES_KEPT = 2000
 # Coarser than what is reported: the surrogates average over trials, and the front is timed again.
 SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
-LATENCY_DETAILS = (
-    "device",
-    "fingerprint",
-    "inputs",
-    "ratio",
-    "ratio_low",
-    "ratio_high",
-    "p90_ms",
-    "p99_ms",
-    "rounds",
-    "runs",
-    "undisturbed",
-    "cv",
-    "waited",
-    "anchor_ms",
-    "baseline_ms",
-    "baseline_low_ms",
-    "baseline_high_ms",
-    "device_ms",
-    "end_to_end_ms",
-    "transfers",
-    "warnings",
-)
-
-
 Values = dict[str, float | Estimate]
 
 
@@ -87,8 +55,8 @@ class Racing(Protocol):
 
     def scores(
         self, ready: Mapping[Architecture, Prepared]
-    ) -> Mapping[Architecture, float | Estimate | EvaluationError]:
-        """Score candidates whose latencies are known, and remember it."""
+    ) -> dict[Architecture, EvaluationError]:
+        """Score candidates whose latencies are known; return why others have no score."""
         ...
 
     def dropped(self, key: str) -> Estimate | None:
@@ -111,23 +79,21 @@ class Evaluator:
         self, net: Supernet, device: Device, task: Task, store: Store, seed: int = 0
     ) -> None:
         self.net, self.device, self.task, self.store, self.seed = net, device, task, store, seed
-        self._calibration = task.calibration if net.recalibrate else None
-        self.calibration_digest: str | None = None
-        if self._calibration is not None:
-            self.calibration_digest = self._calibration.digest
+        self._builder = Builder(net, device, task)
+        self._scorer = Scorer(net, device, task.metric)
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
         self._pace = Pace()
         self._tiled: set[str] = set()  # keys whose latency is that of other weights
-        self._convert = Conversion(net, device, task)
 
     def score_context(self, samples: SplitSamples) -> str:
         """Say what decides a score besides the architecture."""
-        calibration, batch = self.calibration_digest or "none", self.task.calibration_batch
-        if self.calibration_digest and batch != CALIBRATION_BATCH:
+        digest, batch = self._builder.calibration_digest, self.task.calibration_batch
+        calibration = digest or "none"
+        if digest and batch != CALIBRATION_BATCH:
             calibration += f"/{batch}"
         return (
             f"weights={self.net.digest[:16]} calibration={calibration} "
-            f"samples={len(samples)}@{samples.digest} onnx {self._convert.context}"
+            f"samples={len(samples)}@{samples.digest} onnx {self._builder.context}"
         )
 
     def remembered(self, key: str, quantity: str) -> Measurement | None:
@@ -144,13 +110,8 @@ class Evaluator:
             EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
             DataError: The calibration samples cannot be read.
         """
-        with _as_failure():
-            subnet = self.net.subnet(arch)
-            recalibrate(subnet, self.net.recalibrate, self._calibration_batches(arch))
-            fp32 = to_onnx(self.net, arch, subnet, calibration=self.calibration_digest)
-            model = self._convert(arch, fp32)
-        original = None if model is fp32 else fp32
-        return Exported(arch=arch, subnet=subnet, model=model, original=original)
+        (built,) = self._builder.build([arch])
+        return raised(built).exported
 
     def model_of(self, arch: Architecture) -> onnx.ModelProto:
         """Return the model of an architecture: without data, one of which only the time counts.
@@ -159,50 +120,41 @@ class Evaluator:
             EvaluationError: As for `build`.
             DataError: The same.
         """
-        return self.build(arch).model if self.task.scores else self.model_to_time(arch)
+        if self.task.scores:
+            return self.build(arch).model
+        return self._builder.model_to_time(arch)
 
-    def model_to_time(self, arch: Architecture) -> onnx.ModelProto:
-        """Return a model that takes the time of the built one, without its statistics.
+    def prepare(
+        self, archs: Sequence[Architecture], folder: Path
+    ) -> dict[Architecture, Prepared | EvaluationError]:
+        """Build models together, and write them into a folder, named by their keys.
 
-        Weights do not decide how long a graph takes; see `hwsearch.kit.tile`. An int8 file gets
-        its ranges from the calibration samples all the same.
+        Args:
+            archs: Distinct architectures.
+            folder: Where the files are written.
+
+        Returns:
+            For each in order, its file and what it took, or why there is none.
 
         Raises:
-            EvaluationError: The subnet cannot be built, exported or converted.
             DataError: The calibration samples cannot be read.
         """
-        if self.device.precision == "int8":
-            return self.build(arch).model
-        with _as_failure():
-            return self._convert(arch, tiled(to_onnx(self.net, arch)))
+        ready: dict[Architecture, Prepared | EvaluationError] = {}
+        for arch, built in zip(archs, self._builder.build(archs), strict=True):
+            if isinstance(built, EvaluationError):
+                ready[arch] = built
+                continue
+            begin = time.perf_counter()
+            path = _write(built.exported.model, arch, folder)
+            cost_s = built.cost_s + time.perf_counter() - begin
+            ready[arch] = Prepared(path=path, cost_s=cost_s, calibrated=built.calibrated)
+        return ready
 
-    def _calibration_batches(self, arch: Architecture) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the inputs anew for every subnet: preprocessed, all of them would fill memory."""
-        if self._calibration is not None:
-            size, spec = self.task.calibration_batch, self.net.input_spec(arch)
-            yield from (fed for fed, _ in self._calibration.batches(size, spec))
-
-    @property
-    def _n_calibration(self) -> int:
-        return 0 if self._calibration is None else len(self._calibration)
-
-    def score(self, arch: Architecture, model: Path, samples: SplitSamples) -> Score:
-        """Run an architecture's model over samples and score its outputs.
-
-        Raises:
-            EvaluationError: The runtime or the metric failed, or gave NaN.
-            DataError: The samples cannot be read.
-        """
-        spec = self.net.input_spec(arch)
-        waiting: deque[NDArray[Any]] = deque()
-
-        def fed() -> Iterator[dict[str, NDArray[Any]]]:
-            for inputs, targets in samples.batches(SCORE_BATCH, spec):
-                waiting.append(targets)
-                yield inputs
-
-        outputs = self.device.run(model, fed())
-        return score_outputs(((out, waiting.popleft()) for out in outputs), self.task.metric)
+    def outcomes(
+        self, models: Mapping[Architecture, Path], samples: SplitSamples
+    ) -> dict[Architecture, Outcomes | EvaluationError]:
+        """Score models, and remember nothing; see `hwsearch.evaluate.scoring.Scorer.outcomes`."""
+        return self._scorer.outcomes(models, samples)
 
     def scored(
         self,
@@ -210,7 +162,6 @@ class Evaluator:
         model: Path,
         samples: SplitSamples,
         purpose: Purpose,
-        cost_s: float = 0.0,
     ) -> Measurement:
         """Score a model and remember it, or return what is remembered.
 
@@ -219,24 +170,40 @@ class Evaluator:
             model: Its file.
             samples: What it is scored on.
             purpose: What for.
-            cost_s: Seconds already spent on building it.
+
+        Raises:
+            EvaluationError: The runtime or the metric failed, or gave NaN.
+            DataError: The samples cannot be read.
         """
         context = self.score_context(samples)
         known = self.store.find(arch.key, self.task.metric.name, context, purpose)
         if known is not None:
             return known
-        begin = time.perf_counter()
-        score = self.score(arch, model, samples)
+        outcomes = self.outcomes({arch: model}, samples)[arch]
+        if isinstance(outcomes, EvaluationError):
+            raise outcomes
+        return self._remember(arch, samples, purpose, outcomes)
+
+    def _remember(
+        self,
+        arch: Architecture,
+        samples: SplitSamples,
+        purpose: Purpose,
+        outcomes: Outcomes,
+        build_s: float = 0.0,
+    ) -> Measurement:
+        """Add the score that outcomes on all samples make to the store."""
+        score = score_outcomes(outcomes.outcomes, self.task.metric)
         measurement = Measurement(
             key=arch.key,
             quantity=self.task.metric.name,
-            context=context,
+            context=self.score_context(samples),
             purpose=purpose,
             value=score.value,
             low=score.low,
             high=score.high,
             count=len(score.outcomes),
-            cost_s=cost_s + time.perf_counter() - begin,
+            cost_s=build_s + outcomes.cost_s,
             samples=score.outcomes,
         )
         self.store.add(measurement)
@@ -268,105 +235,108 @@ class Evaluator:
         Returns:
             Key -> the values, or why there are none.
         """
-        wanted = set(quantities)
-        macs: dict[str, int] = {}
-        values: dict[str, Values | EvaluationError] = {}
+        wanted, metric = set(quantities), self.task.metric.name
+        missing = {arch: wanted - self._values(arch, wanted, race).keys() for arch in archs}
+        failed: dict[Architecture, EvaluationError] = {}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            models: dict[str, Path] = {}
-            unscored: dict[Architecture, Prepared] = {}
-            for arch in archs:
-                try:
-                    values[arch.key] = self._search_score(
-                        arch, wanted, Path(scratch), models, race, unscored
-                    )
-                    if LATENCY in wanted:
-                        macs[arch.key] = self._macs(arch)
-                except EvaluationError as error:
-                    values[arch.key] = error
-                    models.pop(arch.key, None)
-            for arch in archs:
-                timed_before = self.remembered(arch.key, LATENCY)
-                if timed_before is not None and arch.key in macs:
-                    self._pace.believe(timed_before.value, macs[arch.key])
-            timed = self._search_latencies(models, macs)
-            for key, latency in timed.items():
-                _put(values, key, LATENCY, latency)
-            if race is not None:
-                able = {a: m for a, m in unscored.items() if isinstance(values[a.key], dict)}
-                for arch, score in race.scores(able).items():
-                    _put(values, arch.key, self.task.metric.name, score)
+            to_tile = [arch for arch in archs if missing[arch] and self._takes_a_tile(arch)]
+            ready = _split(self._prepare_tiles(to_tile, Path(scratch)), failed)
+            to_build = [a for a in archs if missing[a] and a not in to_tile]
+            for group in alike(self.net, to_build):
+                ready |= _split(self.prepare(group, Path(scratch)), failed)
+            if LATENCY in wanted:
+                macs = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
+                to_time = [a for a in archs if a not in failed and LATENCY in missing[a]]
+                failed |= self._search_latencies({a: ready[a].path for a in to_time}, macs)
+            to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
+            failed |= self.search_scores(to_score) if race is None else race.scores(to_score)
+        return {arch.key: failed.get(arch) or self._values(arch, wanted, race) for arch in archs}
+
+    def _values(self, arch: Architecture, wanted: Iterable[str], race: Racing | None) -> Values:
+        """Return what the search knows of an architecture, dropped ones by their estimates."""
+        found = {quantity: self.remembered(arch.key, quantity) for quantity in wanted}
+        values: Values = {q: known.value for q, known in found.items() if known is not None}
+        if race is not None and (lost := race.dropped(arch.key)) is not None:
+            values[self.task.metric.name] = lost
         return values
 
-    def _search_score(
-        self,
-        arch: Architecture,
-        wanted: set[str],
-        scratch: Path,
-        models: dict[str, Path],
-        race: Racing | None,
-        unscored: dict[Architecture, Prepared],
-    ) -> Values:
-        """Score one architecture; what still has to be timed is left in ``models``."""
-        values: Values = {}
-        metric = self.task.metric.name
-        timed = self.remembered(arch.key, LATENCY)
-        to_time = LATENCY in wanted and timed is None
-        scored = self.remembered(arch.key, metric)
-        lost = race.dropped(arch.key) if race is not None else None
-        to_score = metric in wanted and scored is None and lost is None
-        tile = not self.task.scores or (scored is not None and REUSED in scored.details)
-        path = scratch / f"{arch.key}.onnx"
-        begin = time.perf_counter()
-        if to_time or to_score:
-            model = self.model_to_time(arch) if tile else self.build(arch).model
-            self._tiled |= {arch.key} if tile else set()
-            path.write_bytes(model.SerializeToString(deterministic=True))
-        spent = time.perf_counter() - begin
-        if lost is not None:
-            values[metric] = lost
-        elif to_score and race is not None:
-            unscored[arch] = Prepared(path=path, cost_s=spent, calibrated=self._n_calibration)
-        elif metric in wanted:
-            values[metric] = self.scored(arch, path, self.task.search, "search", spent).value
-        if timed is not None and LATENCY in wanted:
-            values[LATENCY] = timed.value
-        if to_time:
-            models[arch.key] = path
-        return values
+    def _takes_a_tile(self, arch: Architecture) -> bool:
+        """Whether only the time of an architecture is still to be found out."""
+        scored = self.remembered(arch.key, self.task.metric.name)
+        return not self.task.scores or (scored is not None and REUSED in scored.details)
+
+    def _prepare_tiles(
+        self, archs: Sequence[Architecture], folder: Path
+    ) -> dict[Architecture, Prepared | EvaluationError]:
+        ready: dict[Architecture, Prepared | EvaluationError] = {}
+        for arch in archs:
+            begin = time.perf_counter()
+            try:
+                path = _write(self._builder.model_to_time(arch), arch, folder)
+            except EvaluationError as error:
+                ready[arch] = error
+            else:
+                ready[arch] = Prepared(path=path, cost_s=time.perf_counter() - begin, calibrated=0)
+                self._tiled.add(arch.key)
+        return ready
+
+    def search_scores(
+        self, ready: Mapping[Architecture, Prepared]
+    ) -> dict[Architecture, EvaluationError]:
+        """Score models on what the search scores by, and remember it.
+
+        Returns:
+            Why others have no score.
+        """
+        models = {arch: prepared.path for arch, prepared in ready.items()}
+        samples, failed = self.task.search, dict[Architecture, EvaluationError]()
+        for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
+            self._remember(arch, samples, "search", outcomes, ready[arch].cost_s)
+        return failed
 
     def _search_latencies(
-        self, models: Mapping[str, Path], macs: Mapping[str, int]
-    ) -> dict[str, float | EvaluationError]:
-        """Time models; one that is suspiciously fast counts as it is in a fresh process."""
+        self, models: Mapping[Architecture, Path], macs: Mapping[Architecture, int]
+    ) -> dict[Architecture, EvaluationError]:
+        """Time models and remember it; return why others have no latency.
+
+        One that is suspiciously fast counts as it is in a fresh process.
+        """
+        for arch in macs.keys() - models.keys():
+            if known := self.remembered(arch.key, LATENCY):
+                self._pace.believe(known.value, macs[arch])
         if not models:
             return {}
-        measured = self.device.measure(models, seed=self.seed, settings=SEARCH)
+        named = {arch.key: model for arch, model in models.items()}
+        macs_of = {arch.key: macs[arch] for arch in models}
+        measured = self.device.measure(named, seed=self.seed, settings=SEARCH)
         first = {k: got.latency_ms for k, got in measured.items() if isinstance(got, Latency)}
-        suspects = self._pace.suspects(first, macs)
+        suspects = self._pace.suspects(first, macs_of)
         if suspects:
-            again = {key: models[key] for key in suspects}
+            again = {key: named[key] for key in suspects}
             measured |= self.device.measure(again, seed=self.seed + 2, settings=SEARCH)
+        failed: dict[Architecture, EvaluationError] = {}
+        timed = _split({arch: measured[arch.key] for arch in models}, failed)
         self.store.add_all(
             latency_measurement(
-                key,
+                arch.key,
                 latency,
                 self.latency_context,
                 "search",
-                **({"suspected_ms": first[key]} if key in suspects else {}),
-                **({"weights": TILE} if key in self._tiled else {}),
+                **({"suspected_ms": first[arch.key]} if arch.key in suspects else {}),
+                **({"weights": TILE} if arch.key in self._tiled else {}),
             )
-            for key, latency in measured.items()
-            if isinstance(latency, Latency)
+            for arch, latency in timed.items()
         )
-        found: dict[str, float | EvaluationError] = {}
-        for key, got in measured.items():
-            found[key] = got.latency_ms if isinstance(got, Latency) else got
-            if key in suspects and isinstance(got, Latency):
-                self._pace.believe(got.latency_ms, macs[key])
-        return found
+        for arch, latency in timed.items():
+            if arch.key in suspects:
+                self._pace.believe(latency.latency_ms, macs[arch])
+        return failed
 
-    def _macs(self, arch: Architecture) -> int:
-        return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
+    def _macs(self, arch: Architecture) -> int | EvaluationError:
+        try:
+            return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
+        except EvaluationError as error:
+            return error
 
     def confirm_latencies(
         self, models: Mapping[str, Path], settings: MeasureSettings
@@ -419,82 +389,22 @@ class Evaluator:
 
     def write_model(self, arch: Architecture, folder: Path) -> Path:
         """Build an architecture's model and write it into a folder, named by its key."""
-        path = folder / f"{arch.key}.onnx"
-        write_atomic(path, self.model_of(arch).SerializeToString(deterministic=True))
-        return path
+        return _write(self.model_of(arch), arch, folder)
 
 
-@contextmanager
-def _as_failure() -> Iterator[None]:
-    """Turn whatever is raised into a trial's failure: a family is a stranger's code."""
-    try:
-        yield
-    except (EvaluationError, DataError):
-        raise
-    except Exception as error:
-        raise EvaluationError(f"{type(error).__name__}: {error}") from error
+def _write(model: onnx.ModelProto, arch: Architecture, folder: Path) -> Path:
+    path = folder / f"{arch.key}.onnx"
+    write_atomic(path, model.SerializeToString(deterministic=True))
+    return path
 
 
-def latency_measurement(
-    key: str, latency: Latency, context: str, purpose: Purpose, **details: float | str
-) -> Measurement:
-    """Turn a device's answer into a row of the store, with further details."""
-    raw: NDArray[Any] = latency.times_ms.reshape(-1)[-RAW_TIMES_KEPT:].astype(np.float32)
-    return Measurement(
-        key=key,
-        quantity=LATENCY,
-        context=context,
-        purpose=purpose,
-        value=latency.latency_ms,
-        low=latency.low_ms,
-        high=latency.high_ms,
-        count=latency.runs,
-        cost_s=latency.cost_s,
-        samples=raw if raw.size else None,
-        details={name: getattr(latency, name) for name in LATENCY_DETAILS} | details,
-    )
-
-
-def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
-    """Return a confirmed latency relative to the anchor's, with that of every round.
-
-    Its samples, ``(rounds,)``, are NaN in rounds that do not count. Contenders of one job share
-    their rounds, which tells their differences better than their intervals do.
-    """
-    counted = True if latency.counted is None else latency.counted
-    return Measurement(
-        key=key,
-        quantity=RATIO,
-        context=context,
-        purpose="confirm",
-        value=latency.ratio,
-        low=latency.ratio_low,
-        high=latency.ratio_high,
-        count=latency.rounds,
-        cost_s=0.0,  # that of the latency
-        samples=np.where(counted, latency.ratios, np.nan).astype(np.float32),
-    )
-
-
-def noisy_low(measurement: Measurement | None) -> float:
-    """Return a latency at the good end of its ratio's interval: what ranking depends on."""
-    assert measurement is not None
-    ratio, low = measurement.details["ratio"], measurement.details["ratio_low"]
-    return float(measurement.value * low / ratio)
-
-
-def _put(
-    values: dict[str, Values | EvaluationError],
-    key: str,
-    quantity: str,
-    found: float | Estimate | EvaluationError,
-) -> None:
-    """Add a value of an architecture, or let it fail."""
-    others = values[key]
-    if isinstance(found, EvaluationError):
-        values[key] = found
-    elif not isinstance(others, EvaluationError):
-        others[quantity] = found
+def _split(
+    results: Mapping[Architecture, T | EvaluationError],
+    failed: dict[Architecture, EvaluationError],
+) -> dict[Architecture, T]:
+    """Return what came out well; add the rest to what has failed."""
+    failed |= {a: each for a, each in results.items() if isinstance(each, EvaluationError)}
+    return {a: each for a, each in results.items() if not isinstance(each, EvaluationError)}
 
 
 def _short_hash(text: str) -> str:

@@ -18,7 +18,7 @@ from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError
 from hwsearch.files import write_atomic
 from hwsearch.objectives import FloatArray
-from hwsearch.run.evaluation import LATENCY
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.setup import DROPPED, FRONT_COLUMNS, TRIAL_COLUMNS, Setup
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.supernets.base import EXACT

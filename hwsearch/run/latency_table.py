@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwsearch.chains import ChainIndex
 from hwsearch.run.basis import Basis
-from hwsearch.run.evaluation import LATENCY
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.setup import Setup
 from hwsearch.surrogates.latency import LatencyPredictor
 from hwsearch.tables import LatencyTable, find_tables

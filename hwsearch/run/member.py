@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hwsearch.run.candidates import PREDICTED, Prediction
-from hwsearch.run.evaluation import LATENCY
+from hwsearch.run.measurements import LATENCY
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement
 

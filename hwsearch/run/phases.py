@@ -5,9 +5,10 @@ from typing import Any
 
 from hwsearch.errors import EvaluationError
 from hwsearch.run.account import Account
-from hwsearch.run.evaluation import LATENCY, REUSED, Evaluator
+from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.finish import Finisher
 from hwsearch.run.loop import run_search
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
 from hwsearch.run.race import find_race

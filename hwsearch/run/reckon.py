@@ -14,8 +14,9 @@ from hwsearch.optimizer.first_sample import graded_sample
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.run.account import HORIZON, Account, Fit, Values, Versus
-from hwsearch.run.evaluation import LATENCY, REUSED
+from hwsearch.run.evaluation import REUSED
 from hwsearch.run.front import knee
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.race import dropped
 from hwsearch.run.setup import Setup
 from hwsearch.trials import Measurement, Store, Trial, TrialState

@@ -16,8 +16,9 @@ from typing import Any
 from hwsearch.errors import InputError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.run.config import read_config
-from hwsearch.run.evaluation import LATENCY, REUSED
+from hwsearch.run.evaluation import REUSED
 from hwsearch.run.evidence import architectures_of, lies_in
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore

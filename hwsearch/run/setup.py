@@ -21,7 +21,8 @@ from hwsearch.objectives import Constraint, Objective, check_constraints, check_
 from hwsearch.optimizer import Optimizer
 from hwsearch.run.config import FILE, RunConfig, software_versions
 from hwsearch.run.conversion import check_conversion
-from hwsearch.run.evaluation import LATENCY, Evaluator
+from hwsearch.run.evaluation import Evaluator
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import EXACT, Supernet

@@ -3,7 +3,12 @@ import pytest
 from scipy import stats
 
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.evaluate.score import mean_interval, paired_difference, score_outputs
+from hwsearch.evaluate.score import (
+    mean_interval,
+    paired_difference,
+    sample_outcomes,
+    score_outcomes,
+)
 from hwsearch.evaluate.task import TOP1, Metric, Samples, Task
 
 
@@ -69,15 +74,12 @@ def test_no_difference():
     assert paired_difference(a, a) == (0.0, 0.0, 0.0)
 
 
-def batch(scores, targets):
-    return [np.asarray(scores, np.float32)], np.asarray(targets)
-
-
-def test_top1_over_batches():
-    score = score_outputs(
-        [batch([[1, 2], [3, 0]], [1, 1]), batch([[0, 5]], [1]), batch([[0, -1]], [0])], TOP1
-    )
-    np.testing.assert_array_equal(score.outcomes, [True, False, True, True])
+def test_top1():
+    outputs = [np.asarray([[1, 2], [3, 0], [0, 5], [0, -1]], np.float32)]
+    outcomes = sample_outcomes(outputs, np.array([1, 1, 1, 0]), TOP1)
+    np.testing.assert_array_equal(outcomes, [True, False, True, True])
+    score = score_outcomes(outcomes, TOP1)
+    assert score.outcomes is outcomes
     assert score.value == 75.0
     assert score.low == pytest.approx(30.06418, abs=1e-4)
     assert score.high == pytest.approx(95.44127, abs=1e-4)
@@ -86,18 +88,13 @@ def test_top1_over_batches():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_outputs_that_are_no_numbers(bad):
     with pytest.raises(EvaluationError, match="outputs hold NaN or infinite"):
-        score_outputs([batch([[1, 2]], [0]), batch([[1, bad]], [0])], TOP1)
+        sample_outcomes([np.array([[1, 2], [1, bad]])], np.array([0, 0]), TOP1)
 
 
 def test_outcomes_that_are_no_numbers():
     metric = Metric(name="ratio", per_sample=lambda outputs, targets: outputs[0][:, 0] * np.nan)
     with pytest.raises(EvaluationError, match="metric 'ratio' gave NaN"):
-        score_outputs([batch([[1, 2]], [0])], metric)
-
-
-def test_no_samples():
-    with pytest.raises(EvaluationError, match="no samples"):
-        score_outputs([], TOP1)
+        sample_outcomes([np.array([[1, 2]])], np.array([0]), metric)
 
 
 def test_metric_of_a_strangers():
@@ -108,10 +105,11 @@ def test_metric_of_a_strangers():
         scale=-2.0,
         per_sample=lambda outputs, targets: np.abs(outputs[0][:, 0] - targets),
     )
-    score = score_outputs([batch([[1.0], [2.0], [4.0]], [0, 0, 0])], metric)
+    outcomes = sample_outcomes([np.array([[1.0], [2.0], [4.0]])], np.zeros(3), metric)
+    np.testing.assert_array_equal(outcomes, [1, 2, 4])
+    score = score_outcomes(outcomes, metric)
     assert score.value == pytest.approx(-2 * 7 / 3)
     assert score.low < score.value < score.high
-    np.testing.assert_array_equal(score.outcomes, [1, 2, 4])
 
 
 def samples(n):

@@ -1,7 +1,11 @@
 """Against a list of everything there is."""
 
+import ctypes
+import os
+
 import numpy as np
 import pytest
+import scipy.optimize
 
 from hwsearch.optimizer.programme import Bound, Programme
 from hwsearch.space import Architectures, Choice, SearchSpace
@@ -77,6 +81,20 @@ def test_nothing_within_the_bounds_is_said(programme):
     assert programme.minimise(costs, [Bound(costs, -1.0)], _none(programme)) is None
     if programme.space.size < 500:
         assert programme.minimise(costs, [], everything(programme)) is None
+
+
+def test_nothing_that_is_printed_from_c_reaches_stdout(programme, capfd, monkeypatch):
+    def chatty(*args, **more):
+        ctypes.CDLL(None).printf(b"HighsMipSolverData::chatter\n")
+        return solve(*args, **more)
+
+    solve = scipy.optimize.milp
+    monkeypatch.setattr("scipy.optimize.milp", chatty)
+    os.write(1, b"before\n")
+    programme.minimise(np.ones(programme.n_terms), [], _none(programme))
+    os.write(1, b"after\n")
+    out, error = capfd.readouterr()
+    assert (out, error) == ("before\nafter\n", "HighsMipSolverData::chatter\n")
 
 
 def _none(programme):

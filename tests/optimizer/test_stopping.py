@@ -114,7 +114,9 @@ class TestOptimize:
             now[0] += 60.0
             return TABLE.evaluate(archs)
 
-        result = optimize(TABLE.space, slow, TABLE.objectives(), budget=80, minutes=2.5)
+        result = optimize(
+            TABLE.space, slow, TABLE.objectives(), budget=80, minutes=2.5, tactic="random"
+        )
         assert len(result.trials) == 12
         assert result.ended == (
             "the search ended after 12 of 80 evaluations: its 2.5 minutes are over"

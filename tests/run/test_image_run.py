@@ -104,21 +104,21 @@ class TestRun:
     def test_images_that_go_while_it_runs_end_it_and_fail_no_trial(
         self, split, folder, device, tmp_path, monkeypatch
     ):
-        """Nothing fits into memory, and one image vanishes with the third proposal."""
+        """Nothing fits into memory, and one image vanishes with the second round."""
         monkeypatch.setattr("hwsearch.evaluate.crops.SHARE_OF_MEMORY", 0.0)
         drawn = getattr(load_task(f"imagefolder:{folder}", spec_for(8), ""), split)
         image = Path(drawn.paths[-1])
         content = image.read_bytes()
-        build, built = Evaluator.build, []
+        prepare, rounds = Evaluator.prepare, []
 
-        def spoiling(self, arch):
-            built.append(arch)
-            if len(built) == 3:
+        def spoiling(self, archs, folder):
+            rounds.append(archs)
+            if len(rounds) == 2:
                 image.unlink()
-            return build(self, arch)
+            return prepare(self, archs, folder)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Evaluator, "build", spoiling)
+            patch.setattr(Evaluator, "prepare", spoiling)
             with pytest.raises(DataError, match=image.name):
                 search(folder, tmp_path / "run")
         assert "failed" not in set(Run(tmp_path / "run").trials["state"])

@@ -147,13 +147,13 @@ class TestCandidates:
 
 def test_with_images_the_candidates_become_a_front(searched, device, monkeypatch, tmp_path):
     """Their latencies on the same device are known, and only the promising ones are scored."""
-    scored, score = [], Evaluator.score
+    scored, score = [], Evaluator.outcomes
 
-    def watching(self, arch, model, samples):
-        scored.append((arch.key, len(samples)))
-        return score(self, arch, model, samples)
+    def watching(self, models, samples):
+        scored.extend((arch.key, len(samples)) for arch in models)
+        return score(self, models, samples)
 
-    monkeypatch.setattr(Evaluator, "score", watching)
+    monkeypatch.setattr(Evaluator, "outcomes", watching)
     n = len(searched[0].members)
     run, notes = search(tmp_path / "run", budget=n, warm_start=searched[0].folder)
     assert f"candidates without data, of {n} architectures reused from" in str(notes)
@@ -167,7 +167,8 @@ def test_nothing_is_read_and_nothing_scored(device, monkeypatch, tmp_path):
     def unwanted(*args, **settings):
         raise AssertionError("there is nothing to score")
 
-    monkeypatch.setattr(Evaluator, "score", unwanted)
+    monkeypatch.setattr(Evaluator, "outcomes", unwanted)
+    monkeypatch.setattr(Evaluator, "prepare", unwanted)
     monkeypatch.setattr(Evaluator, "build", unwanted)
     run, _ = without_data(tmp_path / "run", budget=4)
     assert len(run.members)

@@ -1,7 +1,8 @@
 """What is too fast to be true is timed again in a fresh process."""
 
 from hwsearch.devices.scripted import ScriptedDevice
-from hwsearch.run.evaluation import LATENCY, SEARCH, Evaluator
+from hwsearch.run.evaluation import SEARCH, Evaluator
+from hwsearch.run.measurements import LATENCY
 from hwsearch.run.suspicion import Pace
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials import MemoryStore

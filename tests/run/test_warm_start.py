@@ -40,13 +40,14 @@ def device(monkeypatch):
 
 def watched(patch):
     """What is scored from now on, by purpose."""
-    found, score = [], Evaluator.score
+    found, score = [], Evaluator.outcomes
 
-    def watching(self, arch, model, samples):
-        found.append((arch.key, "search" if samples is self.task.search else "report"))
-        return score(self, arch, model, samples)
+    def watching(self, models, samples):
+        purpose = "search" if samples is self.task.search else "report"
+        found.extend((arch.key, purpose) for arch in models)
+        return score(self, models, samples)
 
-    patch.setattr(Evaluator, "score", watching)
+    patch.setattr(Evaluator, "outcomes", watching)
     return found
 
 
