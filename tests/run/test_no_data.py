@@ -107,6 +107,8 @@ class TestCandidates:
         said = f"no images were read: every top1 is predicted by {NAME}/top1"
         assert said in notes
         assert said in run.recorded["warnings"]
+        sources = {each["name"]: each["source"] for each in run.recorded["objectives"]}
+        assert sources == {"top1": "predicted", "latency": "measured"}
         assert any("was fitted to the first, and the weights here are" in note for note in notes)
         assert any(label.startswith("candidates (") for label in labels)
 

@@ -252,7 +252,7 @@ class TestResumed:
                 search(tmp_path / "run", warm_start=copied)
         shutil.copytree(tmp_path / "run", tmp_path / "other")
         resumed = hwsearch.resume(tmp_path / "run")
-        assert len(resumed.trials) == FIRST
+        assert resumed.trials["origin"].tolist() == ["reused"] * FIRST
         assert not list(resumed.folder.glob(".reused"))
         with monkeypatch.context() as patch:
             use(patch, parts.InProcess())
