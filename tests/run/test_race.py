@@ -68,9 +68,9 @@ class TestRun:
             scored = [m for m in measured if m.key == key and m.quantity == "top1"]
             if len(scored) > 1 or scored[0].purpose == "race":
                 assert sum(m.details["images"] for m in scored) == scored[-1].count
-                assert [m.details["calibrated"] for m in scored] == [
-                    parts.SIZES["calibration"], *[0] * (len(scored) - 1)
-                ]  # fmt: skip
+                first, *others = [m.details["calibrated"] for m in scored]
+                assert 0 < first <= parts.SIZES["calibration"]  # less where a prefix is shared
+                assert not any(others)
             assert all(m.cost_s > 0 for m in scored)
 
     def test_the_front_is_that_of_a_search_without_a_race(self, runs):
