@@ -22,6 +22,15 @@ def shipped(name: str) -> Path:
     raise HwsearchError(f"this installation has no folder {name!r}; install hwsearch again")
 
 
+def places(name: str) -> tuple[Path, Path]:
+    """Return where ``predictors`` or ``latency_tables`` lie: the user's own, then what ships.
+
+    Raises:
+        HwsearchError: The installation lacks it.
+    """
+    return user_data() / name, shipped(name)
+
+
 def user_data() -> Path:
     """Return the folder that keeps what the user imports; it may not exist yet.
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DIGITS = 16  # of a SHA-256 that name something among others of its kind
+
 
 @contextmanager
 def staged_folder(final: Path) -> Iterator[Path]:
@@ -39,6 +41,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def digest_of_text(text: str) -> str:
+    """16 digits that identify a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def sha256_of(path: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from hwsearch.blocks import BlockSpec, Hyperparameter
 from hwsearch.choices import Option
-from hwsearch.data import shipped, user_data
+from hwsearch.data import places
 from hwsearch.errors import InputError
 from hwsearch.files import write_atomic
 
@@ -255,7 +255,7 @@ def find_table(supernet: str, slug: str) -> Path | None:
 
 def find_tables(supernet: str, slug: str) -> list[Path]:
     """Find every table of a supernet and a device, in the order of `find_table`."""
-    paths = (root / file_name(supernet, slug) for root in (user_data() / FOLDER, shipped(FOLDER)))
+    paths = (root / file_name(supernet, slug) for root in places(FOLDER))
     return [path for path in paths if path.is_file()]
 
 

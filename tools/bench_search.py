@@ -210,12 +210,10 @@ def others(tactics: Sequence[str], seeds: Sequence[int], budget: int = 60) -> No
             for seed in seeds:
                 optimizer = Optimizer(problem.space, problem.objectives, seed=seed, tactic=tactic)
                 names = [objective.name for objective in problem.objectives]
-                for _ in range(budget):
-                    archs = optimizer.ask(min(4, budget - len(optimizer.history.told)))
+                while left := min(budget, problem.space.size) - len(optimizer.history.told):
+                    archs = optimizer.ask(min(4, left))
                     rows = problem.values(archs).tolist()
                     optimizer.tell(archs, [dict(zip(names, r, strict=True)) for r in rows])
-                    if len(optimizer.history.told) >= min(budget, problem.space.size):
-                        break
                 shares.append(problem.share_closed(optimizer.history.told, seed))
             listed = ", ".join(f"{share:.2f}" for share in shares)
             print(f"  {problem.name:28s} {tactic:9s} {listed}   median {np.median(shares):.2f}")

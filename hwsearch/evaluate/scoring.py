@@ -1,4 +1,4 @@
-"""Outcomes of several subnets at once, on all samples of a split or on some of them."""
+"""Outcomes of several subnets, on all samples of a split or on some of them."""
 
 import time
 from collections import deque
@@ -26,8 +26,7 @@ class Outcomes:
 
     Attributes:
         outcomes: (n,) unscaled outcome of each sample, in the order of the samples.
-        cost_s: Its share of the time that this took, in seconds: what several subnets have in
-            common is divided among them.
+        cost_s: Seconds that this took.
     """
 
     outcomes: NDArray[Any]
@@ -35,7 +34,7 @@ class Outcomes:
 
 
 class Scorer:
-    """Runs subnets over samples; those that begin alike are run together as far as they do.
+    """Runs subnets over samples, one after the other.
 
     Args:
         net: The supernet that they belong to.

@@ -38,17 +38,14 @@ def evolve(
         generations: How many, after the first.
     """
     alive = start
-    losses, violations = evaluate(start)
-    missed = np.zeros(len(losses)) if violations is None else violations
+    losses, missed = _evaluated(evaluate, start)
     for _ in range(generations):
         children = _children(alive, population, rng).unique(alive)
         if not len(children):
             continue
-        born, violations = evaluate(children)
+        born, born_missed = _evaluated(evaluate, children)
         alive = Architectures.concatenate([alive, children])
-        losses = np.concatenate([losses, born])
-        born_missed = np.zeros(len(born)) if violations is None else violations
-        missed = np.concatenate([missed, born_missed])
+        losses, missed = np.concatenate([losses, born]), np.concatenate([missed, born_missed])
         kept = survivors(losses, missed, population)
         alive, losses, missed = alive[kept], losses[kept], missed[kept]
     return alive
@@ -72,10 +69,14 @@ def survivors(losses: FloatArray, missed: FloatArray, n: int) -> NDArray[np.int6
     last = order[n - 1]
     if missed[last] > 0:
         return order[:n]
-    level = order[(rank[order] == rank[last]) & (missed[order] == missed[last])]
-    better = order[: int(np.flatnonzero(order == level[0])[0])]
+    better, level = order[rank[order] < rank[last]], order[rank[order] == rank[last]]
     spread = np.argsort(-_crowding(losses[level]), kind="stable")
     return np.concatenate([better, level[spread[: n - len(better)]]])
+
+
+def _evaluated(evaluate: Losses, archs: Architectures) -> tuple[FloatArray, FloatArray]:
+    losses, violations = evaluate(archs)
+    return losses, np.zeros(len(losses)) if violations is None else violations
 
 
 def _children(parents: Architectures, n: int, rng: np.random.Generator) -> Architectures:

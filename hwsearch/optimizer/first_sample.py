@@ -1,6 +1,5 @@
 """What a search evaluates first: graded by size, and apart in what kin gains can tell."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from hwsearch.objectives import FloatArray
 from hwsearch.space import Architectures, SearchSpace
-from hwsearch.surrogates.kinship import kin_gains, kind_of
+from hwsearch.surrogates.kinship import kin_gains, kind_numbers
 from hwsearch.surrogates.steps import encode_steps
 
 _TILT: Final = 0.15  # how far choices lean off the common level, as a share of their range
@@ -62,7 +61,7 @@ def _variance(known: FloatArray, new: FloatArray, prior: FloatArray) -> FloatArr
 
 def _leaning(space: SearchSpace, level: float, rng: np.random.Generator) -> Architectures:
     """Architectures whose ordered choices stand near one level; unordered ones stand anywhere."""
-    kinds = _kinds(space)
+    kinds = kind_numbers(space)
     place = np.linspace(-1.0, 1.0, len(kinds))
     offsets, slopes = rng.standard_normal((2, _POOL, kinds.max() + 1))
     common = rng.standard_normal((_POOL, 1))
@@ -79,10 +78,3 @@ def _leaning(space: SearchSpace, level: float, rng: np.random.Generator) -> Arch
             anywhere,
         )
     ).unique()
-
-
-def _kinds(space: SearchSpace) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Number of every choice's kind: the same end of the name and the same options."""
-    kinds: Sequence[tuple[object, ...]] = [kind_of(choice) for choice in space.choices]
-    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
-    return np.array([numbers[kind] for kind in kinds])

@@ -178,6 +178,15 @@ class History:
             return np.zeros(len(values))
         return total_violation(self._by_name(values), self.constraints)
 
+    def judged(self, values: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """Losses and violations of rows of values, as an evolutionary search takes them.
+
+        Returns:
+            ``(n, n_objectives)`` and ``(n,)``; None for these where there are no constraints.
+        """
+        missed = self.violation(values) if self.constraints else None
+        return to_losses(values, self.objectives), missed
+
     def _by_name(self, values: FloatArray) -> dict[str, FloatArray]:
         names = (objective.name for objective in self.objectives)
         return dict(zip(names, values.T, strict=True))

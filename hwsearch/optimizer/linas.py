@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from hwsearch.objectives import FloatArray, to_losses
+from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.tactics import Tactic, by_chance
 from hwsearch.space import Architectures
@@ -59,8 +59,7 @@ def _inner_search(history: History, rng: np.random.Generator) -> Architectures:
         encoded = space.encode(archs, "onehot")
         for column, predict in predictors.items():
             values[:, column] = predict(encoded)
-        missed = history.violation(values) if history.constraints else None
-        return to_losses(values, history.objectives), missed
+        return history.judged(values)
 
     start = space.sample_distinct(POPULATION, rng)
     return evolve(evaluate, start, rng, population=POPULATION, generations=GENERATIONS)

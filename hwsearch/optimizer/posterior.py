@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwsearch.objectives import FloatArray, to_losses
+from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import Scaled
 from hwsearch.optimizer.history import History
 from hwsearch.space import Architectures
@@ -69,8 +69,7 @@ class Posterior:
         mean = self._history.exact(archs)
         for column, predictor in self._predictors.items():
             mean[:, column] = predictor.predict_mean(archs)
-        missed = self._history.violation(mean) if self._history.constraints else None
-        return to_losses(mean, self._history.objectives), missed
+        return self._history.judged(mean)
 
     def forecast(self, archs: Architectures) -> Forecast:
         """Compute what is exact and predict what is measured."""

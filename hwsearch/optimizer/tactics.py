@@ -105,8 +105,7 @@ def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> A
     parents = history.succeeded
     children = offspring(
         history.told[parents],
-        history.losses[parents],
-        history.violation(history.values[parents]) if history.constraints else None,
+        *history.judged(history.values[parents]),
         rng,
         population=_NSGA2_POPULATION,
     )

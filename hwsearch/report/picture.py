@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwsearch.objectives import Objective
+from hwsearch.report.canvas import axis_label, make_plain, new_figure
 from hwsearch.run.front import knee
 
 if TYPE_CHECKING:
@@ -35,13 +36,8 @@ def draw_front(
         objectives: Of the run.
         title: What was searched, and for which device.
     """
-    # Imported here: drawing loads slowly, and a search must not depend on a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     across, up = (objectives[1], objectives[0]) if len(objectives) > 1 else (None, objectives[0])
-    figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 4.6)
     axes = figure.add_subplot()
     # A front that was confirmed elsewhere is measured, and the other trials still are not.
     predicted = ", ".join(f"{o.name} predicted" for o in objectives if o.source == "predicted")
@@ -84,8 +80,7 @@ def draw_front(
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("trial" if across is None else _label(across, front))
     axes.set_ylabel(_label(up, front))
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    make_plain(axes)
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(path)
 
@@ -133,6 +128,4 @@ def _interval(front: "pd.DataFrame", name: str, order: Any) -> Any:
 
 
 def _label(objective: Objective, front: "pd.DataFrame") -> str:
-    unit = f" ({objective.unit})" if objective.unit else ""
-    predicted = ", predicted" if f"{objective.name}_source" in front else ""
-    return f"{objective.name}{unit}{predicted}"
+    return axis_label(objective, f"{objective.name}_source" in front)

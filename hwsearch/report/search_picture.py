@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from hwsearch.objectives import Objective
+from hwsearch.report.canvas import axis_label, make_plain, new_figure
 from hwsearch.run.account import HORIZON, Account, Values
 
 if TYPE_CHECKING:
@@ -38,14 +39,10 @@ def draw_search(
         objectives: Of the run.
         title: What was searched, and for which device.
     """
-    # Imported here: drawing loads slowly, and a search must not depend on a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = Figure(figsize=(10.4, 7.4), dpi=150, layout=layout)
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.4, 7.4, layout)
     axes = figure.subplots(2, 2)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     _draw_progress(axes[0, 0], account)
@@ -53,8 +50,7 @@ def draw_search(
     _draw_fits(axes[1, 0], account, "tau")
     _draw_fits(axes[1, 1], account, "covered")
     for each in axes.flat:
-        each.grid(alpha=0.25, linewidth=0.6)
-        each.spines[["top", "right"]].set_visible(False)
+        make_plain(each)
     figure.savefig(path)
 
 
@@ -156,5 +152,4 @@ def _draw_fits(axes: Any, account: Account, figure: str) -> None:
 
 
 def _label(objective: Objective, account: Account) -> str:
-    unit = f" ({objective.unit})" if objective.unit else ""
-    return f"{objective.name}{unit}" + ", predicted" * (objective.name in account.predicted)
+    return axis_label(objective, objective.name in account.predicted)

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from hwsearch.errors import InputError
+from hwsearch.optimizer.stopping import AHEAD
 
-HORIZON: Final = 50  # evaluations that more is expected of
+HORIZON: Final = AHEAD  # evaluations that more is expected of
 Values = dict[str, float]
 
 

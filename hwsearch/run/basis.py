@@ -1,16 +1,13 @@
 """What a run chooses by besides its own measurements: files that a resumed run finds again."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hwsearch.errors import InputError
-from hwsearch.files import sha256_of
+from hwsearch.files import DIGITS, digest_of_text, sha256_of
 from hwsearch.run.setup import Setup
-
-_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +81,7 @@ class Basis:
 def digest_of(path: Path) -> str:
     """16 digits that identify a file, or a folder by the files in it."""
     if path.is_file():
-        return sha256_of(path)[:_DIGITS]
+        return sha256_of(path)[:DIGITS]
     files = sorted(each for each in path.rglob("*") if each.is_file())
     listed = "\n".join(f"{sha256_of(each)} {each.relative_to(path).as_posix()}" for each in files)
-    return hashlib.sha256(listed.encode()).hexdigest()[:_DIGITS]
+    return digest_of_text(listed)

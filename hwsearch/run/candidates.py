@@ -8,6 +8,7 @@ from typing import Any
 
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError
+from hwsearch.files import digest_of_text
 from hwsearch.kit.build import Subject, empty_manifest, write_kit
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import CONFIRM, Manifest
@@ -123,4 +124,4 @@ def run_digest(setup: Setup) -> str:
     recorded = setup.recorded()
     parts = {name: recorded[name] for name in ("space", "weights", "data", "device")}
     text = repr((setup.config, sorted(parts.items())))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest_of_text(text)

@@ -14,14 +14,18 @@ import onnx
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, EvaluationError
-from hwsearch.evaluate.score import score_outcomes
 from hwsearch.evaluate.scoring import SCORE_BATCH, Outcomes, Scorer
 from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.export.artifact import Exported
 from hwsearch.files import write_atomic
 from hwsearch.objectives import Estimate
 from hwsearch.run.building import Builder, alike, raised
-from hwsearch.run.measurements import LATENCY, latency_measurement, ratio_measurement
+from hwsearch.run.measurements import (
+    LATENCY,
+    latency_measurement,
+    ratio_measurement,
+    score_measurement,
+)
 from hwsearch.run.suspicion import Pace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
@@ -179,9 +183,7 @@ class Evaluator:
         known = self.store.find(arch.key, self.task.metric.name, context, purpose)
         if known is not None:
             return known
-        outcomes = self.outcomes({arch: model}, samples)[arch]
-        if isinstance(outcomes, EvaluationError):
-            raise outcomes
+        outcomes = raised(self.outcomes({arch: model}, samples)[arch])
         return self._remember(arch, samples, purpose, outcomes)
 
     def _remember(
@@ -193,18 +195,13 @@ class Evaluator:
         build_s: float = 0.0,
     ) -> Measurement:
         """Add the score that outcomes on all samples make to the store."""
-        score = score_outcomes(outcomes.outcomes, self.task.metric)
-        measurement = Measurement(
-            key=arch.key,
-            quantity=self.task.metric.name,
-            context=self.score_context(samples),
-            purpose=purpose,
-            value=score.value,
-            low=score.low,
-            high=score.high,
-            count=len(score.outcomes),
-            cost_s=build_s + outcomes.cost_s,
-            samples=score.outcomes,
+        measurement = score_measurement(
+            arch.key,
+            outcomes.outcomes,
+            self.task.metric,
+            self.score_context(samples),
+            purpose,
+            build_s + outcomes.cost_s,
         )
         self.store.add(measurement)
         return measurement

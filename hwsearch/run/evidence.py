@@ -5,7 +5,6 @@ its front.
 """
 
 import csv
-import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ import numpy as np
 
 from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError
-from hwsearch.files import write_atomic
+from hwsearch.files import digest_of_text, write_atomic
 from hwsearch.objectives import FloatArray
 from hwsearch.run.measurements import LATENCY
 from hwsearch.run.setup import DROPPED, FRONT_COLUMNS, TRIAL_COLUMNS, Setup
@@ -24,7 +23,6 @@ from hwsearch.space import Architectures, SearchSpace
 from hwsearch.supernets.base import EXACT
 
 FILE = "evidence.csv"  # the copy that a run's folder keeps
-_DIGITS = 16
 _HOW = "it needs a column for every choice and one for the metric, as 'Run.trials' writes them"
 
 
@@ -49,8 +47,11 @@ class Evidence:
     @property
     def recorded(self) -> dict[str, str | int]:
         """What ``config.toml`` says of it."""
-        digest = hashlib.sha256(self._text().encode()).hexdigest()[:_DIGITS]
-        return {"path": self.path, "digest": digest, "evidence": len(self.archs)}
+        return {
+            "path": self.path,
+            "digest": digest_of_text(self._text()),
+            "evidence": len(self.archs),
+        }
 
     @property
     def note(self) -> str:

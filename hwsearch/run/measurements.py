@@ -1,4 +1,4 @@
-"""What a device answers, as rows of the store."""
+"""What devices and metrics answer, as rows of the store."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.devices import Latency
+from hwsearch.evaluate.score import score_outcomes
+from hwsearch.evaluate.task import Metric
 from hwsearch.trials import Measurement, Purpose
 
 LATENCY, RATIO = "latency", "latency_ratio"
@@ -52,6 +54,32 @@ def latency_measurement(
         cost_s=latency.cost_s,
         samples=raw if raw.size else None,
         details={name: getattr(latency, name) for name in LATENCY_DETAILS} | details,
+    )
+
+
+def score_measurement(
+    key: str,
+    outcomes: NDArray[Any],
+    metric: Metric,
+    context: str,
+    purpose: Purpose,
+    cost_s: float,
+    **details: Any,
+) -> Measurement:
+    """Turn the outcome of every sample, (n,), into a row of the store, with further details."""
+    score = score_outcomes(outcomes, metric)
+    return Measurement(
+        key=key,
+        quantity=metric.name,
+        context=context,
+        purpose=purpose,
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        count=len(outcomes),
+        cost_s=cost_s,
+        samples=outcomes,
+        details=details,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import InputError
+from hwsearch.evaluate.score import Z95
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.run.basis import Basis
 from hwsearch.run.setup import Setup
@@ -15,8 +16,6 @@ from hwsearch.space import Architectures
 from hwsearch.supernets.base import Supernet
 from hwsearch.surrogates import Predictor
 from hwsearch.surrogates.shipped import find_predictor, load_predictor
-
-_NORMAL_95 = 1.959964
 
 
 class PredictedAccuracy:
@@ -36,7 +35,7 @@ class PredictedAccuracy:
     def interval(self, archs: Architectures) -> tuple[NDArray[np.float64], ...]:
         """Predict n accuracies with their 95% intervals: value, low and high, (n,) each."""
         mean, deviation = self._predictor.predict(archs)
-        return mean, mean - _NORMAL_95 * deviation, mean + _NORMAL_95 * deviation
+        return mean, mean - Z95 * deviation, mean + Z95 * deviation
 
 
 def _paths(setup: Setup) -> Sequence[Path]:

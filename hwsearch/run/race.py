@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from hwsearch.evaluate.racing import (
     race_order,
     schedule,
 )
-from hwsearch.evaluate.score import score_outcomes
 from hwsearch.evaluate.scoring import Outcomes
 from hwsearch.evaluate.task import SplitSamples, Takeable
 from hwsearch.objectives import Estimate, FloatArray, satisfied, to_losses
 from hwsearch.optimizer.history import History
 from hwsearch.run.evaluation import REUSED, Evaluator, Prepared
-from hwsearch.run.measurements import LATENCY, noisy_low
+from hwsearch.run.measurements import LATENCY, noisy_low, score_measurement
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Predicting, Setup
 from hwsearch.space import Architecture
@@ -281,21 +280,17 @@ class Race:
         samples: NDArray[Any],
         details: Mapping[str, Any],
     ) -> None:
-        score = score_outcomes(entrant.seen, self.metric)
-        measurement = Measurement(
-            key=entrant.arch.key,
-            quantity=self.metric.name,
-            context=context,
-            purpose=purpose,
-            value=score.value,
-            low=score.low,
-            high=score.high,
-            count=len(entrant.seen),
-            cost_s=entrant.cost_s,
-            samples=samples,
-            details={**details, "calibrated": entrant.calibrated},
+        measurement = score_measurement(
+            entrant.arch.key,
+            entrant.seen,
+            self.metric,
+            context,
+            purpose,
+            entrant.cost_s,
+            **details,
+            calibrated=entrant.calibrated,
         )
-        self.evaluator.store.add(measurement)
+        self.evaluator.store.add(replace(measurement, samples=samples))
         entrant.cost_s = entrant.calibrated = 0.0
 
 

@@ -4,7 +4,6 @@ A measurement holds where its context is that of the search: an accuracy needs t
 calibration, samples and precision, a latency the same device.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,18 +14,19 @@ from typing import Any
 
 from hwsearch.errors import InputError
 from hwsearch.evaluate.task import NO_DATA
+from hwsearch.files import digest_of_text
 from hwsearch.run.config import read_config
 from hwsearch.run.evaluation import REUSED
 from hwsearch.run.evidence import architectures_of, lies_in
 from hwsearch.run.measurements import LATENCY
+from hwsearch.run.outcome import CANDIDATES
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore
 from hwsearch.trials_sqlite import SqliteStore
 
-TRIALS, CANDIDATES = "trials.sqlite", "candidates.csv"
+TRIALS = "trials.sqlite"
 _STAGED = ".reused"
-_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,8 +51,7 @@ class Reused:
     def recorded(self) -> dict[str, str | int]:
         """What ``config.toml`` says of it."""
         lines = [f"{m.identity} {m.value!r}" for m in self.measurements]
-        text = "\n".join([*self.archs.ids, *lines])
-        digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+        digest = digest_of_text("\n".join([*self.archs.ids, *lines]))
         return {"path": self.path, "digest": digest, REUSED: len(self.archs)}
 
     @property

@@ -5,12 +5,13 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from hwsearch.errors import InputError
 from hwsearch.surrogates.base import FloatArray, check_features, check_noise, check_rows
-from hwsearch.surrogates.kinship import GainPrior
+from hwsearch.surrogates.grouped import evenly, slope_of
+from hwsearch.surrogates.kinship import GainPrior, independent
 
 # Logarithms, for standardised targets: variance of the smooth term, its length scale, variance of
 # the noise. The factors of the gains' priors come before them.
@@ -18,6 +19,7 @@ _PRIOR_MEAN: Final = np.log([0.1, 0.5, 0.01])
 _PRIOR_DEVIATION: Final = np.array([1.5, 0.7, 1.5])
 _BOUNDS: Final = [(-9.0, 5.0), (-3.0, 2.0), (-9.0, 0.0)]
 _FACTOR_BOUNDS: Final = (-9.0, 6.0)
+_ALONE: Final = float(np.log(0.3))  # the factor of gains without kin
 _CONSTANT_VARIANCE: Final = 4.0
 # Everything costs the cube of the rows, and so many of them settle a handful of numbers.
 _MAX_LIKELIHOOD_ROWS: Final = 96
@@ -58,10 +60,10 @@ class GaussianProcess:
         """
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        chosen = _spread(len(values), _MAX_ROWS)
+        chosen = evenly(len(values), _MAX_ROWS)
         self.rows_, values, known = rows[chosen], values[chosen], known[chosen]
         self.center_ = self.rows_.mean(axis=0)
-        self.gains_ = self.gains or _independent(self.rows_.shape[1])
+        self.gains_ = self.gains or independent(self.rows_.shape[1], _ALONE)
         self.mean_, spread = float(values.mean()), float(values.std())
         self.constant_ = spread <= 1e-12 * max(abs(self.mean_), 1e-300)
         self.scale_ = 0.01 * (abs(self.mean_) or 1.0) if self.constant_ else spread
@@ -83,7 +85,7 @@ class GaussianProcess:
             start: Hyperparameters of a similar fit; by default their prior means.
             max_iterations: Of L-BFGS; 0 takes the start as it is.
         """
-        chosen = _spread(len(self._targets), _MAX_LIKELIHOOD_ROWS)
+        chosen = evenly(len(self._targets), _MAX_LIKELIHOOD_ROWS)
         centred = self.rows_[chosen] - self.center_
         linear = [centred @ prior.covariance @ centred.T for prior in self.gains_]
         loss = _objective(
@@ -116,9 +118,9 @@ class GaussianProcess:
         self._covariance: FloatArray = sum(
             factor * prior.covariance for factor, prior in zip(factors, self.gains_, strict=True)
         )
-        centred = self.rows_ - self.center_
-        self._projected = self._covariance @ centred.T
-        kernel = self._kernel(centred)
+        self._known = self.rows_ - self.center_
+        self._projected = self._covariance @ self._known.T
+        kernel = self._kernel(self._known)
         kernel[np.diag_indices_from(kernel)] += np.exp(self.hyperparameters_[-1]) + self._variances
         self.factor_ = cholesky(kernel, lower=True, check_finite=False)
         self.weights_ = cho_solve((self.factor_, True), self._targets, check_finite=False)
@@ -154,20 +156,10 @@ class GaussianProcess:
     def _kernel(self, centred: FloatArray) -> FloatArray:
         """Between given rows and the known ones: (len(centred), n)."""
         of_smooth, length, _ = np.exp(self.hyperparameters_[-3:])
-        distance = _distances(centred, self.rows_ - self.center_)
+        distance = _distances(centred, self._known)
         smooth = of_smooth * np.exp(distance / (-2.0 * length**2))
         kernel: FloatArray = centred @ self._projected + smooth + _CONSTANT_VARIANCE
         return kernel
-
-
-def _independent(n_features: int) -> tuple[GainPrior, ...]:
-    covariance = np.eye(n_features) * (4.0 / max(n_features, 1))
-    return (GainPrior(covariance, float(np.log(0.3)), 1.0),)
-
-
-def _spread(n: int, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Up to so many of n positions, evenly spaced, with both ends."""
-    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
 
 
 def _distances(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -195,9 +187,7 @@ def _objective(
         kernel[diagonal] += noise + variances
         factor = cholesky(kernel, lower=True, check_finite=False)
         weights = cho_solve((factor, True), targets, check_finite=False)
-        lower, _ = lapack.dpotri(factor, lower=1)  # the inverse, without the half above
-        inverse = lower + np.tril(lower, -1).T
-        slope = inverse - np.outer(weights, weights)
+        slope = slope_of(factor, weights)
         of_length = np.vdot(slope, smooth * distance) / length**2
         rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
         gradient = 0.5 * np.concatenate([factors * (flat @ slope.ravel()), rest])

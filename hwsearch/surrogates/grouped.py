@@ -124,6 +124,18 @@ def evenly(n: int, n_kept: int) -> NDArray[np.intp]:
     return np.linspace(0, n - 1, min(n, n_kept)).astype(np.intp)
 
 
+def slope_of(factor: FloatArray, weights: FloatArray) -> FloatArray:
+    """Twice the slope of a negative log likelihood in the kernel of its targets, (n, n).
+
+    Args:
+        factor: (n, n) lower Cholesky factor of the kernel.
+        weights: (n,) the targets that the kernel is divided out of.
+    """
+    lower, _ = lapack.dpotri(factor, lower=1)  # the inverse, without the half above
+    slope: FloatArray = lower + np.tril(lower, -1).T - np.outer(weights, weights)
+    return slope
+
+
 def _negative_log_posterior(
     logs: FloatArray, grams: FloatArray, targets: FloatArray, known: FloatArray, prior: Prior
 ) -> tuple[float, FloatArray]:
@@ -133,8 +145,7 @@ def _negative_log_posterior(
     kernel[np.diag_indices_from(kernel)] += variances[-1] + known
     factor = cholesky(kernel, lower=True, check_finite=False)
     weights = cho_solve((factor, True), targets, check_finite=False)
-    lower, _ = lapack.dpotri(factor, lower=1)  # the inverse, without the half above
-    slope = lower + np.tril(lower, -1).T - np.outer(weights, weights)
+    slope = slope_of(factor, weights)
     by_group = np.tensordot(grams, slope, axes=2)
     gradient = variances * np.append(by_group, np.trace(slope))
     off = (logs - prior.logs) / prior.deviations

@@ -1,7 +1,7 @@
 """What is believed of gains before anything is measured: choices that are alike gain alike."""
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -10,7 +10,7 @@ import numpy as np
 
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.surrogates.base import FloatArray
-from hwsearch.surrogates.steps import encode_steps, step_columns, step_widths
+from hwsearch.surrogates.steps import IntArray, columns_in, encode_steps
 
 _NEAR: Final = 0.2  # of the length of the space
 _N_REFERENCE: Final = 256  # architectures drawn to learn how far a prior spreads their values
@@ -44,20 +44,20 @@ def kin_gains(space: SearchSpace) -> tuple[GainPrior, ...]:
     measured: a sum of covariances over groups is a multilevel model (Gelman and Hill, Data
     analysis using regression and multilevel models, 2007, chapter 13).
     """
-    step = np.outer(step_columns(space), step_columns(space)).astype(np.float64)
-    widths = step_widths(space)
-    place = np.repeat(np.arange(len(widths)) / len(widths), widths)
+    columns = columns_in(space)
+    step = np.outer(columns.ordered, columns.ordered).astype(np.float64)
+    place = columns.choice / len(space.choices)
     near = np.exp(-0.5 * ((place[:, np.newaxis] - place) / _NEAR) ** 2)
-    kinds, labels = _repeated([kind_of(c) for c in space.choices], widths), _labels(space.choices)
-    same_step = _same(list(zip(kinds, labels, strict=True)))
+    same_kind = _equal(kind_numbers(space)[columns.choice])
+    same_step = same_kind * _equal(columns.option)
     # An unordered choice has options and no steps: only equal options can be alike.
-    same_kind = np.where(step > 0, _same(kinds), same_step)
+    alike = np.where(step > 0, same_kind, same_step)
     terms = [
         (step, 0.0, 1.5),
         (same_step, -1.0, 1.5),
-        (near * same_kind, -1.0, 1.5),
+        (near * alike, -1.0, 1.5),
         (near * step, -1.0, 1.5),
-        (np.eye(len(kinds)), -2.0, 1.0),
+        (np.eye(len(place)), -2.0, 1.0),
     ]
     drawn = encode_steps(space.sample(_N_REFERENCE, 0))
     drawn -= drawn.mean(axis=0)
@@ -74,20 +74,19 @@ def kind_of(choice: Choice) -> tuple[Hashable, ...]:
     return re.sub(r"\d+", "", choice.name.split(".")[-1]), choice.options, choice.ordered
 
 
-def _labels(choices: Sequence[Choice]) -> list[int]:
-    """The option that every column of the encoding stands for, by its position."""
-    labels: list[int] = []
-    for choice in choices:
-        labels += range(1 if choice.ordered and choice.active is None else 0, len(choice.options))
-    return labels
+def kind_numbers(space: SearchSpace) -> IntArray:
+    """Number the kinds of the choices, in their order: ``(n_choices,)``, from 0 up."""
+    kinds = [kind_of(choice) for choice in space.choices]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    return np.array([numbers[kind] for kind in kinds])
 
 
-def _repeated(values: Sequence[Hashable], times: Sequence[int]) -> list[Hashable]:
-    return [value for value, n in zip(values, times, strict=True) for _ in range(n)]
+def independent(n_columns: int, log_factor: float) -> tuple[GainPrior, ...]:
+    """Return the prior by which every column has a gain of its own."""
+    covariance = np.eye(n_columns) * (4.0 / max(n_columns, 1))
+    return (GainPrior(covariance, log_factor, 1.0),)
 
 
-def _same(values: Sequence[Hashable]) -> FloatArray:
-    numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
-    group = np.array([numbers[value] for value in values])
-    same: FloatArray = (group[:, np.newaxis] == group).astype(np.float64)
-    return same
+def _equal(numbers: IntArray) -> FloatArray:
+    equal: FloatArray = (numbers[:, np.newaxis] == numbers).astype(np.float64)
+    return equal

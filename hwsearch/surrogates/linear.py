@@ -23,7 +23,7 @@ from hwsearch.surrogates.grouped import (
     most_likely,
     posterior,
 )
-from hwsearch.surrogates.kinship import GainPrior
+from hwsearch.surrogates.kinship import GainPrior, independent
 from hwsearch.surrogates.saturating import Scale, likely_scales
 
 # Standard deviations for standardised targets, as logarithms: of the constant and of what is not
@@ -32,6 +32,7 @@ _CONSTANT: Final = float(np.log(2.0))
 _UNEXPLAINED: Final = float(np.log(0.1))
 _DEVIATION: Final = 0.75
 _BOUNDS: Final = (-4.5, 3.0)
+ALONE: Final = float(np.log(0.5))  # the factor of gains without kin
 _RANK: Final = 32  # directions in which weights vary together that predictions keep
 
 
@@ -187,7 +188,7 @@ class LinearModel:
         mean, spread = float(scaled.mean()), float(scaled.std())
         if spread <= 1e-12 * abs(mean) or not spread:
             spread = 0.01 * (abs(mean) or 1.0)
-        center, gains = rows.mean(axis=0), self.gains or independent(rows.shape[1])
+        center, gains = rows.mean(axis=0), self.gains or independent(rows.shape[1], ALONE)
         centred = rows - center
         targets, noise = (scaled - mean) / spread, scale.forward_deviation(values, known) / spread
         chosen = evenly(len(values), MAX_LIKELIHOOD_ROWS)
@@ -266,12 +267,6 @@ def prior_root(gains: Sequence[GainPrior], deviations: FloatArray) -> FloatArray
     root[0, 0] = deviations[0]
     root[1:, 1:] = directions * np.sqrt(np.maximum(sizes, 0.0))
     return root
-
-
-def independent(n_features: int) -> tuple[GainPrior, ...]:
-    """Return the prior by which every column has a gain of its own."""
-    covariance = np.eye(n_features) * (4.0 / max(n_features, 1))
-    return (GainPrior(covariance, float(np.log(0.5)), 1.0),)
 
 
 def _prior(gains: Sequence[GainPrior]) -> Prior:

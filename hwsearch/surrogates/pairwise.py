@@ -16,8 +16,8 @@ from hwsearch.surrogates.base import (
     take_array,
 )
 from hwsearch.surrogates.grouped import Prior, evenly, most_likely
-from hwsearch.surrogates.kinship import GainPrior
-from hwsearch.surrogates.linear import LinearModel, columns_of, independent, prior_root
+from hwsearch.surrogates.kinship import GainPrior, independent
+from hwsearch.surrogates.linear import ALONE, LinearModel, columns_of, prior_root
 
 # Standard deviations, as logarithms: a factor of what the linear model has learnt of its own, what
 # all pairs together bring, and what is not explained.
@@ -128,7 +128,7 @@ class PairwiseModel:
         targets = (scaled - mean) / spread
         noise = scale.forward_deviation(values, known) / spread
         self.center_ = rows.mean(axis=0)
-        root = prior_root(self.gains or independent(len(self.center_)), linear.deviations_)
+        root = prior_root(self.gains or independent(len(self.center_), ALONE), linear.deviations_)
         features = np.column_stack([np.ones(len(rows)), rows - self.center_]) @ root
         to_pairs = 2.0 / np.sqrt(max(len(self.center_), 1))
         centred = (rows - self.center_) * to_pairs

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from hwsearch.data import shipped, user_data
+from hwsearch.data import places
 from hwsearch.errors import InputError
 from hwsearch.space import SearchSpace
 from hwsearch.surrogates.folder import CARD
@@ -20,7 +20,7 @@ def find_predictor(supernet: str, objective: str) -> Path | None:
         objective: Such as ``top1``.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", supernet)
-    for root in (user_data() / FOLDER, shipped(FOLDER)):
+    for root in places(FOLDER):
         folder = root / name / objective
         if (folder / CARD).is_file():
             return folder

@@ -22,15 +22,21 @@ def encode_steps(archs: Architectures) -> FloatArray:
     Returns:
         ``(len(archs), n_columns)``.
     """
-    column = _columns(archs.space)
+    column = columns_in(archs.space)
     reached = np.where(archs.active, archs.indices, -1)[:, column.choice]
     encoded = np.where(column.ordered, reached >= column.option, reached == column.option)
     return encoded.astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Columns:
-    """For every column its choice and option, by position, and whether it counts a step up."""
+class Columns:
+    """What the columns of `encode_steps` stand for.
+
+    Attributes:
+        choice: ``(n_columns,)``, position of its choice.
+        option: ``(n_columns,)``, position of its option; of an ordered choice, the one reached.
+        ordered: ``(n_columns,)``, whether it counts a step up.
+    """
 
     choice: IntArray
     option: IntArray
@@ -38,24 +44,27 @@ class _Columns:
 
 
 @lru_cache(maxsize=32)
-def _columns(space: SearchSpace) -> _Columns:
+def columns_in(space: SearchSpace) -> Columns:
+    """Say what the columns of `encode_steps` stand for."""
     columns = [
         (position, option, choice.ordered)
         for position, choice in enumerate(space.choices)
         for option in range(_first_step(choice) if choice.ordered else 0, len(choice.options))
     ]
     positions, options, ordered = np.array(columns, dtype=np.int64).reshape(-1, 3).T
-    return _Columns(positions, options, ordered.astype(np.bool_))
+    return Columns(positions, options, ordered.astype(np.bool_))
 
 
 def step_columns(space: SearchSpace) -> BoolArray:
     """Mark the columns of `encode_steps` that count a step up of an ordered choice."""
-    return _columns(space).ordered
+    return columns_in(space).ordered
 
 
 def step_widths(space: SearchSpace) -> list[int]:
     """Number of columns of `encode_steps` that every choice has, in their order."""
-    widths: list[int] = np.bincount(_columns(space).choice, minlength=len(space.choices)).tolist()
+    widths: list[int] = np.bincount(
+        columns_in(space).choice, minlength=len(space.choices)
+    ).tolist()
     return widths
 
 

@@ -8,6 +8,7 @@ process, so that the libraries are loaded only once.
 import importlib
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,6 +78,22 @@ def search(folder, death, first):
     die_at(*death)
     budget = FIRST + 4 if first else BUDGET
     hwsearch.search(**{**parts.SETTINGS, "budget": budget}, warm_start=first, out=folder)
+
+
+def kill_searches(tmp_path_factory, *first):
+    """Return a folder with a killed run for every moment, started from a run if one is given."""
+    folder, scratch = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("scratch")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.run.killed", *map(str, (folder, *first))],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 def main(root, first=None):

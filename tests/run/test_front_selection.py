@@ -102,17 +102,18 @@ class TestKnee:
         assert knee(front(key=["a", "b"], top1=[60.0, 61.0]), [TOP1]) == "b"
 
 
-class TestSelectKeys:
-    @pytest.fixture
-    def members(self):
-        return front(
-            key=["aa", "bb", "cc"],
-            top1=[60.0, 88.0, 90.0],
-            latency=[1.0, 1.5, 5.0],
-            macs=[1e6, 2e6, 3e6],
-            subnet=["subnets/aa", "subnets/bb", "subnets/cc"],
-        )
+@pytest.fixture
+def members():
+    return front(
+        key=["aa", "bb", "cc"],
+        top1=[60.0, 88.0, 90.0],
+        latency=[1.0, 1.5, 5.0],
+        macs=[1e6, 2e6, 3e6],
+        subnet=["subnets/aa", "subnets/bb", "subnets/cc"],
+    )
 
+
+class TestSelectKeys:
     @pytest.mark.parametrize(
         ("select", "expected"),
         [
@@ -146,16 +147,6 @@ class TestSelectKeys:
 
 
 class TestSelectSurely:
-    @pytest.fixture
-    def members(self):
-        return front(
-            key=["aa", "bb", "cc"],
-            top1=[60.0, 88.0, 90.0],
-            latency=[1.0, 1.5, 5.0],
-            macs=[1e6, 2e6, 3e6],
-            subnet=["subnets/aa", "subnets/bb", "subnets/cc"],
-        )
-
     def select(self, members, text, objectives=BOTH):
         self.asked = []
 

@@ -1,10 +1,7 @@
 """A search killed at any moment and resumed ends where an unbroken one does."""
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +12,7 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.cli import app
 from hwsearch.run.folder import Run
-from tests.run.killed import BUDGET, MOMENTS
+from tests.run.killed import BUDGET, MOMENTS, kill_searches
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 ROOT = Path(__file__).parents[2]
@@ -48,20 +45,7 @@ def unbroken(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A folder with a killed run for every moment."""
-    folder = tmp_path_factory.mktemp("killed")
-    scratch = tmp_path_factory.mktemp("scratch")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.run.killed", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(scratch)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+    return kill_searches(tmp_path_factory)
 
 
 def measured(run):

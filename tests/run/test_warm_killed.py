@@ -1,9 +1,6 @@
 """A search that starts from a run, killed at any moment, ends where an unbroken one does."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +8,7 @@ import pytest
 
 import hwsearch
 import tests.run.search_parts as parts
-from tests.run.killed import WARM_MOMENTS
+from tests.run.killed import WARM_MOMENTS, kill_searches
 from tests.run.known_parts import FIRST, search, uneven, use
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
@@ -39,19 +36,8 @@ def unbroken(first, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(first, tmp_path_factory):
-    """A folder with a killed run for every moment; the early ones lose their source only later."""
-    folder, scratch = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("scratch")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.run.killed", str(folder), str(first)],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(scratch)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+    """The early ones lose their source only later."""
+    return kill_searches(tmp_path_factory, first)
 
 
 @pytest.mark.timeout(300)
