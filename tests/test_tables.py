@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hwsearch import tables
+from hwsearch import data
 from hwsearch.blocks import BlockSpec
 from hwsearch.errors import InputError
 from hwsearch.tables import BlockLatency, LatencyTable, SubnetLatency, file_name, find_table
@@ -204,7 +204,7 @@ def test_numbers_that_json_cannot_hold_are_not_written():
 
 def test_finds_the_users_own_before_what_ships(tmp_path, monkeypatch):
     monkeypatch.setenv("HWSEARCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(tables, "shipped", lambda name: tmp_path / "shipped" / name)
+    monkeypatch.setattr(data, "shipped", lambda name: tmp_path / "shipped" / name)
     name = file_name("toy", "ort-cpu-threads1")
     assert find_table("toy", "ort-cpu-threads1") is None
     for folder in ("shipped", "home"):
