@@ -70,6 +70,8 @@ def shared_parts(models: Mapping[str, onnx.ModelProto]) -> list[Part]:
         The parts, each after what it takes its input from.
     """
     parts: list[Part] = []
+    if not models:
+        return parts
     first = next(iter(models.values()))
     beginning = _Growing(list(first.graph.input), None)
     beginning.ahead = {name: list(_pieces(model)) for name, model in models.items()}
