@@ -432,6 +432,8 @@ BAD_SEARCHES = {
     ),
     "budget 0": (["--budget", "0"], ["budget is 0", "from 1 up"]),
     "budget below 0": (["--budget", "-4"], ["budget is -4", "from 1 up"]),
+    "minutes": (["--minutes", "0"], ["minutes 0.0 is not usable", "a positive number"]),
+    "gain": (["--stop-gain", "-1"], ["stop_gain -1.0 is not usable", "a positive number"]),
     "seed": (["--seed", "-1"], ["seed is -1", "from 0 up"]),
     "checkpoint missing": (
         ["--checkpoint", "nowhere.pt"],

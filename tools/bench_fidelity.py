@@ -24,6 +24,7 @@ import numpy as np
 from bench_search import BENCH, Yardstick, load_module, mobilenet_space
 
 from hwsearch.devices import load_device
+from hwsearch.errors import EvaluationError
 from hwsearch.evaluate import racing
 from hwsearch.evaluate.sources import load_task
 from hwsearch.objectives import Estimate, FloatArray, Objective
@@ -110,10 +111,11 @@ class Bundled:
                 begin = time.perf_counter()
                 model = self._evaluator.write_model(arch, Path(scratch))
                 built = time.perf_counter()
-                samples = self._evaluator.task.search
-                score = self._evaluator.scored(arch, model, samples, "search")
+                scored = self._evaluator.outcomes({arch: model}, self._evaluator.task.search)[arch]
+                if isinstance(scored, EvaluationError):
+                    raise scored
             times = [built - begin, time.perf_counter() - built]
-            self._known[arch.key] = np.array([*times, *score.samples], np.float64)
+            self._known[arch.key] = np.array([*times, *scored.outcomes], np.float64)
             np.savez_compressed(self._path, **self._known)  # type: ignore[arg-type]
         return self._known[arch.key]
 

@@ -56,8 +56,8 @@ class Racing(Protocol):
 
     def scores(
         self, ready: Mapping[Architecture, Prepared]
-    ) -> Mapping[Architecture, float | Estimate | EvaluationError]:
-        """Score candidates whose latencies are known, and remember it."""
+    ) -> dict[Architecture, EvaluationError]:
+        """Score candidates whose latencies are known; return why others have no score."""
         ...
 
     def dropped(self, key: str) -> Estimate | None:
@@ -145,8 +145,10 @@ class Evaluator:
             if isinstance(built, EvaluationError):
                 ready[arch] = built
                 continue
+            begin = time.perf_counter()
             path = _write(built.exported.model, arch, folder)
-            ready[arch] = Prepared(path=path, cost_s=built.cost_s, calibrated=built.calibrated)
+            cost_s = built.cost_s + time.perf_counter() - begin
+            ready[arch] = Prepared(path=path, cost_s=cost_s, calibrated=built.calibrated)
         return ready
 
     def outcomes(
@@ -161,7 +163,6 @@ class Evaluator:
         model: Path,
         samples: SplitSamples,
         purpose: Purpose,
-        cost_s: float = 0.0,
     ) -> Measurement:
         """Score a model and remember it, or return what is remembered.
 
@@ -170,32 +171,29 @@ class Evaluator:
             model: Its file.
             samples: What it is scored on.
             purpose: What for.
-            cost_s: Seconds already spent on building it.
+
+        Raises:
+            EvaluationError: The runtime or the metric failed, or gave NaN.
+            DataError: The samples cannot be read.
         """
         context = self.score_context(samples)
         known = self.store.find(arch.key, self.task.metric.name, context, purpose)
         if known is not None:
             return known
-        outcomes = raised(self.outcomes({arch: model}, samples)[arch])
-        return self.remember(arch, samples, purpose, outcomes, cost_s)
+        outcomes = self.outcomes({arch: model}, samples)[arch]
+        if isinstance(outcomes, EvaluationError):
+            raise outcomes
+        return self._remember(arch, samples, purpose, outcomes)
 
-    def remember(
+    def _remember(
         self,
         arch: Architecture,
         samples: SplitSamples,
         purpose: Purpose,
         outcomes: Outcomes,
-        cost_s: float = 0.0,
+        build_s: float = 0.0,
     ) -> Measurement:
-        """Add the score that outcomes on all samples make to the store.
-
-        Args:
-            arch: The architecture.
-            samples: What it was scored on.
-            purpose: What for.
-            outcomes: Of every sample.
-            cost_s: Seconds spent on building it.
-        """
+        """Add the score that outcomes on all samples make to the store."""
         score = score_outcomes(outcomes.outcomes, self.task.metric)
         measurement = Measurement(
             key=arch.key,
@@ -206,7 +204,7 @@ class Evaluator:
             low=score.low,
             high=score.high,
             count=len(score.outcomes),
-            cost_s=cost_s + outcomes.cost_s,
+            cost_s=build_s + outcomes.cost_s,
             samples=score.outcomes,
         )
         self.store.add(measurement)
@@ -239,7 +237,7 @@ class Evaluator:
             Key -> the values, or why there are none.
         """
         wanted, metric = set(quantities), self.task.metric.name
-        missing = {arch: self._missing(arch, wanted, race) for arch in archs}
+        missing = {arch: wanted - self._values(arch, wanted, race).keys() for arch in archs}
         failed: dict[Architecture, EvaluationError] = {}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             to_tile = [arch for arch in archs if missing[arch] and self._takes_a_tile(arch)]
@@ -247,20 +245,14 @@ class Evaluator:
             to_build = [a for a in archs if missing[a] and a not in to_tile]
             for group in alike(self.net, to_build):
                 ready |= _split(self.prepare(group, Path(scratch)), failed)
-                to_score = [a for a in group if a in ready and metric in missing[a]]
-                if race is None:
-                    failed |= self._search_scores({arch: ready[arch] for arch in to_score})
             if LATENCY in wanted:
                 macs = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
                 to_time = [a for a in archs if a not in failed and LATENCY in missing[a]]
                 failed |= self._search_latencies({a: ready[a].path for a in to_time}, macs)
-            if race is not None:
-                able = [a for a in archs if a not in failed and metric in missing[a]]
-                _split(race.scores({arch: ready[arch] for arch in able}), failed)
+            to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
+            if to_score:
+                failed |= self.search_scores(to_score) if race is None else race.scores(to_score)
         return {arch.key: failed.get(arch) or self._values(arch, wanted, race) for arch in archs}
-
-    def _missing(self, arch: Architecture, wanted: Iterable[str], race: Racing | None) -> set[str]:
-        return set(wanted) - self._values(arch, wanted, race).keys()
 
     def _values(self, arch: Architecture, wanted: Iterable[str], race: Racing | None) -> Values:
         """Return what the search knows of an architecture, dropped ones by their estimates."""
@@ -290,14 +282,18 @@ class Evaluator:
                 self._tiled.add(arch.key)
         return ready
 
-    def _search_scores(
+    def search_scores(
         self, ready: Mapping[Architecture, Prepared]
     ) -> dict[Architecture, EvaluationError]:
-        """Score models and remember it; return why others have no score."""
+        """Score models on what the search scores by, and remember it.
+
+        Returns:
+            Why others have no score.
+        """
         models = {arch: prepared.path for arch, prepared in ready.items()}
         samples, failed = self.task.search, dict[Architecture, EvaluationError]()
         for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
-            self.remember(arch, samples, "search", outcomes, ready[arch].cost_s)
+            self._remember(arch, samples, "search", outcomes, ready[arch].cost_s)
         return failed
 
     def _search_latencies(

@@ -1,5 +1,6 @@
 """Races: candidates are scored on more and more images until they cannot reach the front."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from hwsearch.evaluate.racing import (
     schedule,
 )
 from hwsearch.evaluate.score import score_outcomes
+from hwsearch.evaluate.scoring import Outcomes
 from hwsearch.evaluate.task import SplitSamples, Takeable
 from hwsearch.objectives import Estimate, FloatArray, satisfied, to_losses
 from hwsearch.optimizer.history import History
@@ -30,14 +32,6 @@ from hwsearch.space import Architecture
 from hwsearch.trials import Measurement, Purpose
 
 DOMINATED, OUT_OF_BOUNDS = "dominated", "out of bounds"
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Outcomes on some images, and the seconds that they took."""
-
-    samples: NDArray[Any]
-    cost_s: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,7 +84,7 @@ class Race:
 
     def scores(
         self, ready: Mapping[Architecture, Prepared]
-    ) -> dict[Architecture, float | Estimate | EvaluationError]:
+    ) -> dict[Architecture, EvaluationError]:
         """Score candidates, some on all images, and remember it.
 
         Args:
@@ -98,15 +92,20 @@ class Race:
                 an objective, are known.
 
         Returns:
-            For each the score, an estimate where it was dropped, or why there is none.
+            Why others have no score.
         """
-        failed = self._raced(ready)
-        found: dict[Architecture, float | Estimate | EvaluationError] = {}
-        for arch in ready:
-            score = self.evaluator.remembered(arch.key, self.metric.name)
-            known = self.dropped(arch.key) if score is None else score.value
-            found[arch] = failed[arch] if known is None else known
-        return found
+        keys = self.history.told[self.history.front].ids
+        found = [self.evaluator.remembered(key, self.metric.name) for key in keys]
+        outcomes = [m.samples for m in found if m is not None and m.samples is not None]
+        entrants = list(self._entrants(ready)) if outcomes else []
+        racing = {entrant.arch for entrant in entrants}
+        alone = {arch: begun for arch, begun in ready.items() if arch not in racing}
+        failed = self.evaluator.search_scores(alone)
+        if entrants:
+            members = np.array(outcomes, np.float64).T[self.order] * self.sign
+            while entrants:
+                entrants = self._advance(entrants, members, failed)
+        return failed
 
     def dropped(self, key: str) -> Estimate | None:
         """Return the estimate of what a candidate would have scored, if it was dropped."""
@@ -133,28 +132,6 @@ class Race:
     @property
     def _search(self) -> SplitSamples:
         return self.evaluator.task.search
-
-    def _raced(
-        self, ready: Mapping[Architecture, Prepared]
-    ) -> dict[Architecture, EvaluationError]:
-        """Score and remember; those that failed come back with the reason."""
-        failed: dict[Architecture, EvaluationError] = {}
-        keys = self.history.told[self.history.front].ids
-        found = [self.evaluator.remembered(key, self.metric.name) for key in keys]
-        outcomes = [m.samples for m in found if m is not None and m.samples is not None]
-        entrants = list(self._entrants(ready)) if outcomes else []
-        racing = {entrant.arch for entrant in entrants}
-        for arch in [arch for arch in ready if arch not in racing]:
-            try:
-                begun = ready[arch]
-                self.evaluator.scored(arch, begun.path, self._search, "search", begun.cost_s)
-            except EvaluationError as error:
-                failed[arch] = error
-        if entrants:
-            members = np.array(outcomes, np.float64).T[self.order] * self.sign
-            while entrants:
-                entrants = self._advance(entrants, members, failed)
-        return failed
 
     def _entrants(self, ready: Mapping[Architecture, Prepared]) -> Iterator[Entrant]:
         """Those of the candidates that something may drop."""
@@ -218,14 +195,14 @@ class Race:
             if isinstance(scored, EvaluationError):
                 failed[entrant.arch] = scored
                 continue
-            samples = np.asarray(scored.samples)
+            samples = _samples(scored)
             entrant.seen = np.concatenate([entrant.seen, samples]).astype(samples.dtype)
-            entrant.cost_s += scored.cost_s if isinstance(scored, Scored) else 0.0
+            entrant.cost_s += scored.cost_s if isinstance(scored, Outcomes) else 0.0
             if entrant.look is None:
                 self._finish(entrant, {"images": len(samples)})
                 continue
             verdict = self._verdict(entrant, members, entrant.look)
-            if isinstance(scored, Scored):
+            if isinstance(scored, Outcomes):
                 details = {"images": len(samples), **verdict}
                 self._remember(entrant, "race", self._context(entrant.look), samples, details)
             if not verdict:
@@ -233,19 +210,17 @@ class Race:
                 going_on.append(entrant)
         return going_on
 
-    def _score(self, entrants: Sequence[Entrant]) -> dict[Architecture, Scored | EvaluationError]:
-        """Score candidates on the images up to the next look of each."""
-        ranges: dict[tuple[int, int], dict[Architecture, Path]] = {}
+    def _score(
+        self, entrants: Sequence[Entrant]
+    ) -> dict[Architecture, Outcomes | EvaluationError]:
+        """Score candidates on the images up to their next looks, same images together."""
+        models = defaultdict[tuple[int, int], dict[Architecture, Path]](dict)
         for entrant in entrants:
             end = self.total if entrant.look is None else entrant.look.count
-            ranges.setdefault((len(entrant.seen), end), {})[entrant.arch] = entrant.model
-        found: dict[Architecture, Scored | EvaluationError] = {}
-        for (begin, end), models in ranges.items():
-            for arch, got in self.evaluator.outcomes(models, self._part(begin, end)).items():
-                if isinstance(got, EvaluationError):
-                    found[arch] = got
-                else:
-                    found[arch] = Scored(got.outcomes, got.cost_s)
+            models[len(entrant.seen), end][entrant.arch] = entrant.model
+        found: dict[Architecture, Outcomes | EvaluationError] = {}
+        for (begin, end), together in models.items():
+            found |= self.evaluator.outcomes(together, self._part(begin, end))
         return found
 
     def _part(self, begin: int, end: int) -> SplitSamples:
@@ -322,6 +297,10 @@ class Race:
         )
         self.evaluator.store.add(measurement)
         entrant.cost_s = entrant.calibrated = 0.0
+
+
+def _samples(scored: Outcomes | Measurement) -> NDArray[Any]:
+    return scored.outcomes if isinstance(scored, Outcomes) else np.asarray(scored.samples)
 
 
 def find_race(

@@ -232,6 +232,13 @@ def test_kept_activations_stay_within_the_budget(monkeypatch):
     assert most == {0: 2, 1: 3, 2: 4}
 
 
+def test_memory_is_asked_for_where_no_budget_is_given(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sharing, "available_memory", lambda: asked.append(1) or 1e9)
+    recalibrate_together([chain(Watched(1))], NORMS, iter(given()))
+    assert asked == [1]
+
+
 class TestChainOf:
     def test_norms_outside_of_the_blocks(self):
         made = chain(Watched(1), Watched(2))

@@ -185,7 +185,7 @@ class TestConstraints:
         assert (result.front["quality"] >= 66).all()
         _, losses = self.TABLE.losses(self.TABLE.objectives())
         best = -losses[losses[:, 1] <= 100, 0].min()
-        assert result.front["quality"].max() > best - 0.1
+        assert result.front["quality"].max() > best - 0.15
 
     def test_a_measured_bound_that_the_first_sample_misses_is_reached(self):
         objectives = self.TABLE.objectives(measured_cost=True)
@@ -240,7 +240,7 @@ class TestResult:
     def test_progress_is_reported_after_every_round(self):
         reports = []
         search(self.TABLE, 10, progress=reports.append)
-        assert [report.evaluated for report in reports] == [4, 6, 10]
+        assert [report.evaluated for report in reports] == [4, 8, 10]
         assert reports[-1].budget == 10
         volumes = [report.hypervolume for report in reports[1:]]
         assert volumes == sorted(volumes)

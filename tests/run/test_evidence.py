@@ -10,6 +10,7 @@ import pytest
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.errors import InputError
+from hwsearch.optimizer.history import N_FIRST
 from hwsearch.run.config import RunConfig
 from hwsearch.run.evidence import read_evidence
 from hwsearch.run.setup import prepare
@@ -161,7 +162,7 @@ class TestSearch:
             path = write(tmp_path / f"{sign}.csv", rows)
             run, _ = search(tmp_path / f"run{sign}", warm_start=path, budget=16)
             found[sign] = run.trials["key"].tolist()
-        assert found[1][:8] == found[-1][:8]
+        assert found[1][:N_FIRST] == found[-1][:N_FIRST]
         assert found[1] != found[-1]
 
     def test_a_resume_needs_no_csv(self, known, device, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch.errors import DeviceError
 from hwsearch.evaluate.task import TOP1, Metric, Task
 from hwsearch.objectives import Constraint, Objective
 from hwsearch.optimizer import Optimizer
@@ -181,12 +182,12 @@ def mistaken(outputs, targets):
 MISTAKES = Metric(name="mistakes", per_sample=mistaken, direction="min", scale=-0.5)
 
 
-def raced(archs, metric=TOP1, constraints=()):
+def raced(archs, metric=TOP1, constraints=(), device=None):
     """Values of a front of three, and of others that are raced against it."""
     net = hwsearch.load_supernet(parts.NET)
     task = parts.task(net.input_spec(archs[0]), metric)
     store = MemoryStore()
-    evaluator = Evaluator(net, parts.InProcess(), task, store)
+    evaluator = Evaluator(net, device or parts.InProcess(), task, store)
     objectives = [
         Objective(metric.name, metric.direction),
         Objective("latency", "min"),
@@ -199,7 +200,8 @@ def raced(archs, metric=TOP1, constraints=()):
     for batch in (known, archs.unique(known)):
         store.propose(batch, 0, "test")
         values = evaluator.search_values(list(batch), [metric.name, "latency"], race)
-        optimizer.tell(batch, [values[arch.key] for arch in batch])
+        told = [values[arch.key] for arch in batch]
+        optimizer.tell(batch, [None if isinstance(v, DeviceError) else v for v in told])
         found.append(values)
     return found[1], optimizer
 
@@ -219,6 +221,52 @@ def test_a_metric_to_minimise_is_raced_alike():
     assert not set(optimizer.front().ids) & {
         key for key, values in by_mistakes.items() if not isinstance(values["mistakes"], float)
     }
+
+
+class Refusing(parts.InProcess):
+    """Has one model fail, from its second slice of the images on."""
+
+    def __init__(self, key):
+        super().__init__()
+        self.key, self.slices = key, 0
+
+    def run(self, model, batches):
+        if model.stem == self.key:
+            self.slices += 1
+            if self.slices > 1:
+                raise DeviceError("crashed")
+        return super().run(model, batches)
+
+
+def test_one_that_fails_in_a_race_takes_no_other_along():
+    archs = parts.network().space.sample(24, seed=0).unique()
+    sound, _ = raced(archs)
+    scores = {key: found["top1"] for key, found in sound.items()}
+    best = max((key for key in scores if isinstance(scores[key], float)), key=scores.__getitem__)
+    device = Refusing(best)
+    found, optimizer = raced(archs, device=device)
+    assert device.slices == 2
+    assert str(found.pop(best)) == "crashed"
+    assert {key: values["top1"] for key, values in found.items()} == {
+        key: score for key, score in scores.items() if key != best
+    }
+    assert best not in optimizer.front().ids
+
+
+def test_candidates_are_scored_together(monkeypatch):
+    together = []
+    outcomes = Evaluator.outcomes
+
+    def watched(self, models, samples):
+        together.append((len(samples), len(models)))
+        return outcomes(self, models, samples)
+
+    monkeypatch.setattr(Evaluator, "outcomes", watched)
+    raced(parts.network().space.sample(24, seed=0).unique())
+    _, alone, first, *later = together
+    assert alone[0] == TOTAL
+    assert first[0] < TOTAL
+    assert first[1] > max(n for _, n in later)
 
 
 def test_what_breaks_a_constraint_is_seen_once():

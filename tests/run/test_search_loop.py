@@ -188,9 +188,9 @@ def test_a_search_that_is_done_does_nothing(unbroken):
 
 def test_a_larger_budget_goes_on_where_a_round_ended():
     longer, direct = MemoryStore(), MemoryStore()
-    search(longer, "hwsearch", budget=N_FIRST + 4)
-    search(longer, "hwsearch", budget=N_FIRST + 12)
-    search(direct, "hwsearch", budget=N_FIRST + 12)
+    search(longer, "hwsearch", budget=8)
+    search(longer, "hwsearch", budget=16)
+    search(direct, "hwsearch", budget=16)
     assert longer.trials() == direct.trials()
 
 
