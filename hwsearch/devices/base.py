@@ -208,6 +208,40 @@ class Profiling(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What several models answer to one batch.
+
+    Attributes:
+        outputs: Name of each model -> its outputs, or why there are none.
+        shares: Name -> its share of the work, of 1 in all: what several have in common is divided
+            among them.
+    """
+
+    outputs: Mapping[str, list[NDArray[Any]] | DeviceError]
+    shares: Mapping[str, float]
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """What a device has besides that runs what models have in common once."""
+
+    def run_together(
+        self, models: Mapping[str, Path], batches: Iterable[Mapping[str, NDArray[Any]]]
+    ) -> Iterator[Answers]:
+        """Run models that take the same inputs, and yield what they answer batch by batch.
+
+        Each answers what it answers alone, to the last bit.
+
+        Args:
+            models: ONNX files by any distinct names.
+            batches: Input arrays by name; taken one at a time.
+
+        Raises:
+            DeviceError: The runtime crashed or hung, on whichever model.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceOption:
     """One declared option of a device; its type is that of its default.
 

@@ -1,10 +1,14 @@
 """``ort-cpu``: ONNX Runtime on this machine's processor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from hwsearch.devices.base import (
+    Answers,
     DeviceFactory,
     DeviceOption,
     Fingerprint,
@@ -59,6 +63,12 @@ class OrtCpu(WorkerDevice):
             + (", a CPU for each thread" if self._threads > 1 else ""),
             "threads": self._threads,
         }
+
+    def run_together(
+        self, models: Mapping[str, Path], batches: Iterable[Mapping[str, NDArray[Any]]]
+    ) -> Iterator[Answers]:
+        """Run models, each CPU on samples of its own; see `Sharing.run_together`."""
+        return self._run_together(models, batches, {"threads": 1}, len(usable_cpus()))
 
     def profile(
         self, models: Mapping[str, Path], *, runs: int = 20

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from hwsearch.devices.frames import Arrays, Header, read_frame, write_frame
 from hwsearch.devices.runtime import Declared, Feeds, LoadedModel, Once, Runtime, is_number
 from hwsearch.devices.stopwatch import WaitedNs, timed_run, waited_by_schedstat
+from hwsearch.devices.walk import Walk
 
 
 class Models:
@@ -44,6 +45,8 @@ class Models:
             feeds = dict(zip(header["names"], arrays, strict=True))
             check_inputs(model.inputs, feeds)
             return {}, list(model.run(feeds))
+        if operation == "walk":
+            return self._walk(header, arrays)
         if operation == "profile":
             return {}, [self._noted(number, header["n"])]
         if operation == "profiled":
@@ -66,6 +69,17 @@ class Models:
         self._models[number] = model
         text = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in feeds.items())
         return {"inputs": text}, []
+
+    def _walk(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        """Run loaded parts on a batch; an output for each end, in the order of the parts."""
+        parts = [self._models[number] for number in header["parts"]]
+        walk = Walk(parts, header["before"], header["ends"])
+        feeds = dict(zip(header["names"], arrays, strict=True))
+        check_inputs(parts[0].inputs, feeds)
+        outputs, seconds, errors = walk.run(feeds, header["size"], header["threads"])
+        reply: Header = {"counts": [len(each) for each in outputs], "seconds": seconds}
+        reply["errors"] = [[number, text] for number, text in errors.items()]
+        return reply, [array for each in outputs for array in each]
 
     def _time(self, number: int, n: int) -> tuple[Header, Arrays]:
         """Time each way ``n`` times; for each a (2, n) array of running and waiting seconds."""

@@ -4,11 +4,11 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from hwsearch.devices.base import Fingerprint, Latency, Profile
+from hwsearch.devices.base import Answers, Fingerprint, Latency, Profile
 from hwsearch.devices.fingerprint import cpu_fingerprint, governor, usable_cpus
 from hwsearch.devices.job import Job
 from hwsearch.devices.precision import wrong_precision, wrong_precisions
@@ -16,6 +16,9 @@ from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
+
+if TYPE_CHECKING:
+    from hwsearch.devices.together import Together
 
 _RUN_TIMEOUT_S = 900.0
 
@@ -62,6 +65,7 @@ class WorkerDevice(ABC):
         self._fingerprint: Fingerprint | None = None
         self._runner: Worker | None = None
         self._numbers = itertools.count()
+        self._together: Together | None = None
 
     @abstractmethod
     def describe(self, version: str) -> Fingerprint:
@@ -130,10 +134,7 @@ class WorkerDevice(ABC):
         """
         if wrong := wrong_precision(model, self.spec, self.precision):
             raise wrong
-        if self._runner is None or self._runner.lost:
-            self.close()
-            self._runner = Worker(None, self._runtime, account=False)
-        worker, number = self._runner, next(self._numbers)
+        worker, number = self._running(), next(self._numbers)
         load = {"op": "load", "id": number, "path": str(model.absolute()), "batch": None}
         load["options"] = dict(self.options(timed=False))
         worker.request(load, timeout_s=_RUN_TIMEOUT_S)
@@ -147,9 +148,41 @@ class WorkerDevice(ABC):
 
     def close(self) -> None:
         """End the process that runs models."""
+        self._together = None
         if self._runner is not None:
             self._runner.close()
             self._runner = None
+
+    def _run_together(
+        self,
+        models: Mapping[str, Path],
+        batches: Iterable[Mapping[str, NDArray[Any]]],
+        options: Options,
+        threads: int,
+    ) -> Iterator[Answers]:
+        from hwsearch.devices.together import Together
+
+        together = self._together
+        if together is None or not together.holds(models):
+            self._forget()
+            together = Together(self._running(), self._numbers, options, threads, _RUN_TIMEOUT_S)
+            self._together = together
+            together.load(models, wrong_precisions(models, self.spec, self.precision))
+        for batch in batches:
+            yield together.answers(models, batch)
+
+    def _forget(self) -> None:
+        """Unload what was run together; it is kept for those who ask for it again."""
+        if self._together is not None:
+            self._together.unload()
+            self._together = None
+
+    def _running(self) -> Worker:
+        """Return the process that runs models, started where there is none."""
+        if self._runner is None or self._runner.lost:
+            self.close()
+            self._runner = Worker(None, self._runtime, account=False)
+        return self._runner
 
     def _profiled(self, models: Mapping[str, Path], runs: int) -> dict[str, Profile | DeviceError]:
         from hwsearch.devices.profiling import profile_models

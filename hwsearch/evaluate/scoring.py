@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.devices import Device
-from hwsearch.errors import EvaluationError
+from hwsearch.devices.base import Sharing
+from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.evaluate.alike import alike
 from hwsearch.evaluate.score import sample_outcomes
 from hwsearch.evaluate.task import Metric, SplitSamples
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.base import InputSpec, Supernet
 
 SCORE_BATCH = 125
 
@@ -64,31 +66,101 @@ class Scorer:
             metric failed, or gave NaN.
 
         Raises:
+            EvaluationError: There are no samples.
             DataError: The samples cannot be read.
         """
+        if not len(samples):
+            raise EvaluationError("there are no samples to score")
         found: dict[Architecture, Outcomes | EvaluationError] = {}
-        for arch, model in models.items():
-            begin = time.perf_counter()
-            try:
-                outcomes = self._alone(arch, model, samples)
-            except EvaluationError as error:
-                found[arch] = error
+        for group in alike(self._net, models):
+            given = {arch: models[arch] for arch in group}
+            if isinstance(self._device, Sharing):
+                found |= self._together(self._device, given, samples)
             else:
-                cost_s = time.perf_counter() - begin
-                found[arch] = Outcomes(outcomes=outcomes, cost_s=cost_s)
+                found |= {a: self._alone(a, model, samples) for a, model in given.items()}
+        return {arch: found[arch] for arch in models}
+
+    def _together(
+        self, device: Sharing, models: Mapping[Architecture, Path], samples: SplitSamples
+    ) -> dict[Architecture, Outcomes | EvaluationError]:
+        """Score those that take the same inputs at once; one by one if the runtime breaks down."""
+        by_spec: dict[InputSpec, dict[Architecture, Path]] = {}
+        for arch, model in models.items():
+            by_spec.setdefault(self._net.input_spec(arch), {})[arch] = model
+        found: dict[Architecture, Outcomes | EvaluationError] = {}
+        for spec, given in by_spec.items():
+            try:
+                found |= self._shared(device, given, samples, spec)
+            except DeviceError:
+                found |= {a: self._alone(a, model, samples) for a, model in given.items()}
         return found
 
-    def _alone(self, arch: Architecture, model: Path, samples: SplitSamples) -> NDArray[Any]:
+    def _shared(
+        self,
+        device: Sharing,
+        models: Mapping[Architecture, Path],
+        samples: SplitSamples,
+        spec: InputSpec,
+    ) -> dict[Architecture, Outcomes | EvaluationError]:
+        tallies = {arch: _Tally() for arch in models}
         waiting: deque[NDArray[Any]] = deque()
+        begin = time.perf_counter()
+        named = {arch.key: model for arch, model in models.items()}
+        for answers in device.run_together(named, _fed(samples, spec, waiting)):
+            targets, took = waiting.popleft(), time.perf_counter() - begin
+            for arch, tally in tallies.items():
+                tally.cost_s += took * answers.shares.get(arch.key, 0.0)
+                tally.add(answers.outputs[arch.key], targets, self._metric)
+            begin = time.perf_counter()
+        return {arch: tally.result() for arch, tally in tallies.items()}
 
-        def fed() -> Iterator[dict[str, NDArray[Any]]]:
-            spec = self._net.input_spec(arch)
-            for inputs, targets in samples.batches(SCORE_BATCH, spec):
-                waiting.append(targets)
-                yield inputs
+    def _alone(
+        self, arch: Architecture, model: Path, samples: SplitSamples
+    ) -> Outcomes | EvaluationError:
+        tally, begin = _Tally(), time.perf_counter()
+        waiting: deque[NDArray[Any]] = deque()
+        try:
+            batches = _fed(samples, self._net.input_spec(arch), waiting)
+            for outputs in self._device.run(model, batches):
+                tally.add(outputs, waiting.popleft(), self._metric)
+                if tally.error is not None:
+                    return tally.error
+        except EvaluationError as error:
+            return error
+        tally.cost_s = time.perf_counter() - begin
+        return tally.result()
 
-        outputs = self._device.run(model, fed())
-        parts = [sample_outcomes(out, waiting.popleft(), self._metric) for out in outputs]
-        if not parts:
-            raise EvaluationError("there are no samples to score")
-        return np.concatenate(parts)
+
+class _Tally:
+    """Outcomes of one subnet so far, or why it has none."""
+
+    def __init__(self) -> None:
+        self.parts: list[NDArray[Any]] = []
+        self.cost_s = 0.0
+        self.error: EvaluationError | None = None
+
+    def add(
+        self, outputs: list[NDArray[Any]] | DeviceError, targets: NDArray[Any], metric: Metric
+    ) -> None:
+        """Add the outcomes of a batch."""
+        if isinstance(outputs, DeviceError):
+            self.error = outputs
+        if self.error is None and not isinstance(outputs, DeviceError):
+            try:
+                self.parts.append(sample_outcomes(outputs, targets, metric))
+            except EvaluationError as error:
+                self.error = error
+
+    def result(self) -> Outcomes | EvaluationError:
+        if self.error is not None:
+            return self.error
+        return Outcomes(outcomes=np.concatenate(self.parts), cost_s=self.cost_s)
+
+
+def _fed(
+    samples: SplitSamples, spec: InputSpec, waiting: deque[NDArray[Any]]
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield the inputs of each batch; its targets wait for what comes out."""
+    for inputs, targets in samples.batches(SCORE_BATCH, spec):
+        waiting.append(targets)
+        yield inputs

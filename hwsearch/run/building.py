@@ -24,7 +24,6 @@ from hwsearch.supernets.base import InputSpec, Supernet
 
 P = ParamSpec("P")
 T = TypeVar("T")
-TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,26 +47,6 @@ def raised(result: T | EvaluationError) -> T:
     if isinstance(result, EvaluationError):
         raise result
     return result
-
-
-def alike(net: Supernet, archs: Sequence[Architecture]) -> list[list[Architecture]]:
-    """Put architectures into groups to be evaluated together: those that begin alike.
-
-    A group holds so few that their subnets fit into memory side by side.
-    """
-    chains = {arch: _chain(net, arch) for arch in archs}
-    ordered = sorted(archs, key=chains.__getitem__)
-    return [ordered[at : at + TOGETHER] for at in range(0, len(ordered), TOGETHER)]
-
-
-def _chain(net: Supernet, arch: Architecture) -> tuple[str, ...]:
-    """Write the blocks of a subnet down, so that it can be told who begins alike."""
-    try:
-        blocks = net.blocks(arch)
-    except Exception:  # noqa: BLE001 - what is wrong with it is said when it is built
-        return ()
-    spec = str(net.input_spec(arch).inputs)
-    return (spec, *(f"{block.name} {block.spec}" for block in blocks or ()))
 
 
 class Builder:

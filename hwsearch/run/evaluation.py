@@ -14,12 +14,13 @@ import onnx
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.evaluate.alike import alike
 from hwsearch.evaluate.scoring import SCORE_BATCH, Outcomes, Scorer
 from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.export.artifact import Exported
 from hwsearch.files import write_atomic
 from hwsearch.objectives import Estimate
-from hwsearch.run.building import Builder, alike, raised
+from hwsearch.run.building import Builder, raised
 from hwsearch.run.measurements import (
     LATENCY,
     latency_measurement,

@@ -1,119 +1,256 @@
+"""Recalibrating together gives every subnet what it gets by itself, to the last bit."""
+
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import hwsearch.evaluate.sharing as sharing
-from hwsearch.evaluate.recalibrate import norms_of, recalibrate
-from hwsearch.evaluate.sharing import Chained, chain_of, recalibrate_together
-from hwsearch.supernets.zoo import load_supernet
+from hwsearch.blocks import Block, BlockSpec
+from hwsearch.evaluate import sharing
+from hwsearch.evaluate.recalibrate import recalibrate
+from hwsearch.evaluate.sharing import (
+    Chained,
+    Recalibrated,
+    chain_of,
+    recalibrate_together,
+)
+from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.zoo import load_family
 
-FAMILIES = ["cifar10-resnet", "ofa-mbv3-w1.0"]
-
-
-def tiny(family):
-    from importlib.metadata import entry_points
-
-    (point,) = entry_points(group="hwsearch.supernets", name=family)
-    return point.load().tiny()
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def net(request):
-    return tiny(request.param)
+NORMS = (nn.BatchNorm2d,)
+FAMILIES = ["cifar10-resnet", "ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50"]
 
 
-@pytest.fixture(scope="module")
-def batches(net):
-    (spec,) = net.input_spec(net.space.smallest()[0]).inputs
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def batches(spec, sizes=(6, 3)):
     rng = np.random.default_rng(0)
-    return [{spec.name: rng.standard_normal((n, *spec.shape)).astype(np.float32)} for n in (5, 3)]
-
-
-def neighbours(net, n, seed=0):
-    """Random architectures, and some that begin as others do."""
-    rng = np.random.default_rng(seed)
-    first = net.space.sample(n, rng)
-    return [*first, *net.space.mutate(first, rng)]
-
-
-def chained(net, archs):
-    subnets = [net.subnet(arch) for arch in archs]
     return [
-        Chained(subnet=s, blocks=chain_of(s, net.blocks(a), net.recalibrate))
-        for s, a in zip(subnets, archs, strict=True)
+        {spec.inputs[0].name: rng.standard_normal((n, *spec.inputs[0].shape)).astype(np.float32)}
+        for n in sizes
     ]
 
 
-def statistics(net, subnet):
-    return [b.clone() for norm in norms_of(subnet, net.recalibrate) for b in norm.buffers()]
+def subnets_of(net, archs):
+    return [net.subnet(arch) for arch in archs]
 
 
-@pytest.mark.parametrize("budget", [None, 0, 20_000])
-def test_every_bit_is_that_of_one_by_one(net, batches, budget):
-    archs = neighbours(net, 4)
-    chains = chained(net, archs)
-    results = recalibrate_together(chains, net.recalibrate, batches, budget)
-    for arch, chain, result in zip(archs, chains, results, strict=True):
-        alone = recalibrate(net.subnet(arch), net.recalibrate, iter(batches))
-        assert 0 < result.share <= 1
-        for ours, theirs in zip(
-            statistics(net, chain.subnet), statistics(net, alone), strict=True
-        ):
-            assert torch.equal(ours, theirs)
+def chains_of(net, archs, subnets):
+    blocks = [
+        chain_of(s, net.blocks(a), net.recalibrate) for a, s in zip(archs, subnets, strict=True)
+    ]
+    return [Chained(subnet=s, blocks=b) for s, b in zip(subnets, blocks, strict=True)]
 
 
-def test_the_same_subnet_twice_is_run_once(net, batches):
-    arch = net.space.largest()[0]
-    results = recalibrate_together(chained(net, [arch, arch]), net.recalibrate, batches)
-    assert [result.share for result in results] == [0.5, 0.5]
+def equal(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_equal_blocks_of_other_weights_share_nothing(net, batches):
-    arch = net.space.largest()[0]
-    chains = chained(net, [arch, arch])
-    with torch.no_grad():
-        next(chains[1].subnet.parameters()).add_(0.1)
-    results = recalibrate_together(chains, net.recalibrate, batches)
+@pytest.fixture(params=FAMILIES)
+def net(request):
+    net = Supernet(request.param, load_family(request.param).tiny(), "random:0")
+    return net if request.param == "cifar10-resnet" else net.restrict(["resolution=max"])
+
+
+@pytest.mark.parametrize("budget", [None, 0, 40_000])
+def test_statistics_are_those_of_each_by_itself(net, budget):
+    archs = list(net.space.sample(12, seed=1))
+    given = batches(net.input_spec(archs[0]))
+    together = subnets_of(net, archs)
+    results = recalibrate_together(
+        chains_of(net, archs, together), net.recalibrate, iter(given), budget
+    )
+    assert all(isinstance(result, Recalibrated) for result in results)
+    for arch, subnet in zip(archs, together, strict=True):
+        alone = recalibrate(net.subnet(arch), net.recalibrate, iter(given))
+        assert equal(subnet, alone)
+        assert not subnet.training
+        assert not any(module._forward_pre_hooks for module in subnet.modules())
+
+
+def test_what_is_shared_is_run_once_and_its_cost_divided(net, monkeypatch):
+    archs = list(net.space.sample(6, seed=2))
+    subnets = subnets_of(net, archs)
+    chains = chains_of(net, archs, subnets)
+    runs = []
+    for chain in chains:
+        for block in chain.blocks:
+            module = chain.subnet.get_submodule(block.name)
+            module.register_forward_pre_hook(
+                lambda module, args, name=block.name: runs.append(name)
+            )
+    results = recalibrate_together(
+        chains, net.recalibrate, iter(batches(net.input_spec(archs[0])))
+    )
+    prefixes = {
+        tuple((b.name, b.spec) for b in chain.blocks[: end + 1])
+        for chain in chains
+        for end in range(len(chain.blocks))
+    }
+    assert len(runs) == 2 * len(prefixes), "for each of the two batches"
+    assert len(prefixes) < sum(len(chain.blocks) for chain in chains)
+    shared = sum(
+        r.share * sum(b.macs for b in c.blocks) for r, c in zip(results, chains, strict=True)
+    )
+    macs = dict.fromkeys(prefixes, 0)
+    for chain in chains:
+        for end, block in enumerate(chain.blocks):
+            macs[tuple((b.name, b.spec) for b in chain.blocks[: end + 1])] = block.macs
+    assert shared == pytest.approx(sum(macs.values()))
+
+
+class Watched(nn.Sequential):
+    """Two convolutions with norms; notes its input's memory."""
+
+    def __init__(self, seed, width=4):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            super().__init__(nn.Conv2d(4, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+
+
+class InPlace(Watched):
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+class Fails(Watched):
+    def forward(self, x):
+        raise ZeroDivisionError("no such layer")
+
+
+class Endless(Watched):
+    def forward(self, x):
+        return super().forward(x * float("inf"))
+
+
+def chain(*modules):
+    """A chain of blocks of one spec: only what is in them tells them apart."""
+    spec = BlockSpec(kind="any", hyperparameters=(), input_shape=(4, 8, 8))
+    names = [f"block{number}" for number in range(len(modules))]
+    subnet = nn.Sequential()
+    for name, module in zip(names, modules, strict=True):
+        subnet.add_module(name, module)
+    blocks = [Block(name=name, spec=spec, macs=1, params=1) for name in names]
+    assert chain_of(subnet, blocks, NORMS) == blocks
+    return Chained(subnet=subnet, blocks=blocks)
+
+
+def given(sizes=(5,)):
+    rng = np.random.default_rng(0)
+    return [{"x": rng.standard_normal((n, 4, 8, 8)).astype(np.float32)} for n in sizes]
+
+
+def test_equal_specs_of_other_weights_are_not_shared():
+    chains = [chain(Watched(seed), Watched(7)) for seed in (1, 2, 1)]
+    results = recalibrate_together(chains, NORMS, iter(given()))
+    assert [result.share for result in results] == [0.5, 1.0, 0.5]
+    for each, seed in zip(chains, (1, 2, 1), strict=True):
+        alone = recalibrate(chain(Watched(seed), Watched(7)).subnet, NORMS, iter(given()))
+        assert equal(each.subnet, alone)
+
+
+def test_equal_weights_of_other_settings_are_not_shared():
+    other = Watched(1)
+    other[1].eps = 0.5
+    results = recalibrate_together([chain(Watched(1)), chain(other)], NORMS, iter(given()))
     assert [result.share for result in results] == [1.0, 1.0]
 
 
-def test_what_fails_takes_only_itself_along(net, batches):
-    archs = [net.space.smallest()[0], net.space.largest()[0]]
-    chains = chained(net, archs)
-
-    def broken(*_):
-        raise ZeroDivisionError("no such layer")
-
-    last = chains[1].blocks[-1].name
-    chains[1].subnet.get_submodule(last).forward = broken
-    with torch.no_grad():  # so that it is no block of the other one
-        next(chains[1].subnet.get_submodule(last).parameters()).add_(0.1)
-    results = recalibrate_together(chains, net.recalibrate, batches)
-    assert isinstance(results[1], ZeroDivisionError)
-    alone = recalibrate(net.subnet(archs[0]), net.recalibrate, iter(batches))
-    for ours, theirs in zip(
-        statistics(net, chains[0].subnet), statistics(net, alone), strict=True
-    ):
-        assert torch.equal(ours, theirs)
+def test_statistics_of_before_make_no_difference():
+    used = Watched(1)
+    used[1].running_mean.fill_(7)
+    used[1].running_var.fill_(float("nan"))
+    chains = [chain(Watched(1), Watched(2)), chain(used, Watched(3))]
+    results = recalibrate_together(chains, NORMS, iter(given()))
+    assert results[0].share == 0.75
+    assert torch.equal(used[1].running_mean, chains[0].subnet.block0[1].running_mean)
 
 
-def test_blocks_that_do_not_hold_all_norms_are_no_chain(net):
-    arch = net.space.smallest()[0]
-    subnet = net.subnet(arch)
-    assert chain_of(subnet, None, net.recalibrate) is None
-    subnet.extra = nn.BatchNorm2d(3)
-    assert chain_of(subnet, net.blocks(arch), net.recalibrate) is None
+def test_an_input_that_is_written_into_is_not_shared_any_more():
+    chains = [chain(Watched(1), InPlace(seed), Watched(4)) for seed in (2, 3, 4)]
+    recalibrate_together(chains, NORMS, iter(given((5, 4))))
+    for each, seed in zip(chains, (2, 3, 4), strict=True):
+        fresh = chain(Watched(1), InPlace(seed), Watched(4)).subnet
+        assert equal(each.subnet, recalibrate(fresh, NORMS, iter(given((5, 4)))))
 
 
-def test_memory_is_asked_for_where_no_budget_is_given(net, batches, monkeypatch):
+@pytest.mark.parametrize(
+    ("broken", "error", "reason"),
+    [(Fails, ZeroDivisionError, "no such layer"), (Endless, Exception, "not finite")],
+)
+def test_a_block_that_fails_takes_along_those_who_have_it(broken, error, reason):
+    chains = [
+        chain(Watched(1), broken(2), Watched(3)),
+        chain(Watched(1), Watched(2), Watched(3)),
+        chain(Watched(1), broken(2), Watched(4)),
+    ]
+    first, second, third = recalibrate_together(chains, NORMS, iter(given((5, 4))))
+    assert isinstance(first, error)
+    assert reason in str(first)
+    assert third is first
+    assert isinstance(second, Recalibrated)
+    fresh = chain(Watched(1), Watched(2), Watched(3)).subnet
+    assert equal(chains[1].subnet, recalibrate(fresh, NORMS, iter(given((5, 4)))))
+
+
+def test_no_batches():
+    (result,) = recalibrate_together([chain(Watched(1))], NORMS, iter([]))
+    assert "at least one batch" in str(result)
+
+
+def test_kept_activations_stay_within_the_budget(monkeypatch):
+    """Two levels branch, and each keeps 5 x 4 x 8 x 8 numbers for those that follow."""
+    one = 5 * 4 * 8 * 8 * 4
+    chains = [
+        chain(Watched(1), Watched(a), Watched(10 + a), Watched(100 * a + b), Watched(5))
+        for a in (1, 2)
+        for b in (1, 2)
+    ]
+    outputs, most = [], {}
+
+    def run_adapting(module, inputs, moments, real=sharing.run_adapting):
+        output = real(module, inputs, moments)
+        outputs.append(weakref.ref(output))
+        alive.append(sum(each() is not None for each in outputs))
+        return output
+
+    monkeypatch.setattr(sharing, "run_adapting", run_adapting)
+    for budget in (0, 1, 2):
+        alive = []
+        recalibrate_together(chains, NORMS, iter(given()), budget * one)
+        most[budget] = max(alive)
+    # Besides what is kept there are the input and the output of what runs.
+    assert most == {0: 2, 1: 3, 2: 4}
+
+
+def test_memory_is_asked_for_where_no_budget_is_given(monkeypatch):
     asked = []
     monkeypatch.setattr(sharing, "available_memory", lambda: asked.append(1) or 1e9)
-    recalibrate_together(chained(net, neighbours(net, 1)), net.recalibrate, batches)
-    assert asked
+    recalibrate_together([chain(Watched(1))], NORMS, iter(given()))
+    assert asked == [1]
 
 
-def test_the_bundled_supernet_is_a_chain():
-    bundled = load_supernet("cifar10-resnet")
-    arch = bundled.space.smallest()[0]
-    assert chain_of(bundled.subnet(arch), bundled.blocks(arch), bundled.recalibrate)
+class TestChainOf:
+    def test_norms_outside_of_the_blocks(self):
+        made = chain(Watched(1), Watched(2))
+        assert chain_of(made.subnet, made.blocks[:1], NORMS) is None
+
+    def test_a_norm_in_two_blocks(self):
+        made = chain(Watched(1), Watched(2))
+        made.subnet.block1[1] = made.subnet.block0[1]
+        assert chain_of(made.subnet, made.blocks, NORMS) is None
+
+    def test_no_blocks_and_no_norms(self):
+        made = chain(Watched(1))
+        assert chain_of(made.subnet, None, NORMS) is None
+        assert chain_of(made.subnet, [], NORMS) is None
+        assert chain_of(made.subnet, made.blocks, ()) is None

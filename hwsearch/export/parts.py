@@ -1,0 +1,187 @@
+"""Cutting ONNX models into parts, so that what several begin with alike is there once."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import helper
+
+# Shapes follow from the numbers of tensors up to this size, such as the target of a Reshape.
+_SMALL_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of one or more models.
+
+    Attributes:
+        content: It as a model of its own.
+        before: Which part's only output is its only input; None where it begins the models.
+        models: Names of those that go through it.
+        ends: Names of those whose outputs are its outputs.
+    """
+
+    content: bytes
+    before: int | None
+    models: tuple[str, ...]
+    ends: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What lies between two places at which one value is all that passes.
+
+    Attributes:
+        nodes: In order.
+        initializers: That they take.
+        outputs: What passes at its end.
+        identity: Digest of all of it, weights included.
+    """
+
+    nodes: Sequence[onnx.NodeProto]
+    initializers: Sequence[onnx.TensorProto]
+    outputs: Sequence[onnx.ValueInfoProto]
+    identity: bytes
+
+
+@dataclass(slots=True)
+class _Growing:
+    """Models that are alike so far, and what each still has in front of it."""
+
+    inputs: Sequence[onnx.ValueInfoProto]
+    before: int | None
+    ahead: dict[str, list[_Piece]] = field(default_factory=dict)
+
+
+def shared_parts(models: Mapping[str, onnx.ModelProto]) -> list[Part]:
+    """Cut models where they cease to be alike, and nowhere else.
+
+    Alike is what has equal nodes and equal numbers. A model is only cut where one value is all
+    that passes, its type and rank are known, and a convolution is all that takes it: runtimes
+    fuse what a convolution is followed by, such as the sum with a block's input, and so the last
+    bits of a result would depend on a cut anywhere else.
+
+    Args:
+        models: By name; they take the same inputs.
+
+    Returns:
+        The parts, each after what it takes its input from.
+    """
+    parts: list[Part] = []
+    if not models:
+        return parts
+    first = next(iter(models.values()))
+    beginning = _Growing(list(first.graph.input), None)
+    beginning.ahead = {name: list(_pieces(model)) for name, model in models.items()}
+    waiting = [beginning]
+    while waiting:
+        growing = waiting.pop()
+        for alike in _by_next(growing.ahead):
+            pieces = _common(alike)
+            rest = {name: ahead[len(pieces) :] for name, ahead in alike.items()}
+            content = _model(first, growing.inputs, pieces).SerializeToString(deterministic=True)
+            ends = tuple(name for name, ahead in rest.items() if not ahead)
+            part = Part(content=content, before=growing.before, models=tuple(alike), ends=ends)
+            parts.append(part)
+            if further := {name: ahead for name, ahead in rest.items() if ahead}:
+                waiting.append(_Growing(pieces[-1].outputs, len(parts) - 1, further))
+    return parts
+
+
+def _by_next(ahead: Mapping[str, list[_Piece]]) -> Iterator[dict[str, list[_Piece]]]:
+    """Yield those whose next piece is the same."""
+    groups: dict[bytes, dict[str, list[_Piece]]] = {}
+    for name, pieces in ahead.items():
+        groups.setdefault(pieces[0].identity, {})[name] = pieces
+    yield from groups.values()
+
+
+def _common(alike: Mapping[str, list[_Piece]]) -> list[_Piece]:
+    """Return the pieces that all have next, up to where the first of them ends or leaves."""
+    common = []
+    for level in zip(*alike.values(), strict=False):
+        if len({piece.identity for piece in level}) > 1:
+            break
+        common.append(level[0])
+    return common
+
+
+def _pieces(model: onnx.ModelProto) -> Iterator[_Piece]:
+    graph = model.graph
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    known = _known_values(model)
+    last_use = {name: at for at, node in enumerate(graph.node) for name in node.input}
+    takers = Counter(name for node in graph.node for name in node.input)
+    convolved = {node.input[0] for node in graph.node if node.op_type == "Conv"}
+    known = {name: known[name] for name in known.keys() & convolved if takers[name] == 1}
+    last_use |= {value.name: len(graph.node) for value in graph.output}
+    setting = f"{model.ir_version} {[(o.domain, o.version) for o in model.opset_import]}"
+    live = {value.name for value in graph.input} - initializers.keys()
+    begin = 0
+    for at, node in enumerate(graph.node):
+        live |= {name for name in node.output if name in last_use}
+        live -= {name for name in node.input if last_use[name] <= at}
+        done = at == len(graph.node) - 1
+        if not done and (len(live) > 1 or not live <= known.keys()):
+            continue
+        nodes = graph.node[begin : at + 1]
+        used = dict.fromkeys(name for each in nodes for name in each.input)
+        tensors = [initializers[name] for name in used if name in initializers]
+        outputs = list(graph.output) if done else [known[name] for name in live]
+        yield _Piece(nodes, tensors, outputs, _digest(setting, nodes, tensors, outputs))
+        begin = at + 1
+
+
+def _known_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """Infer types and shapes without the weights, whose copying would take most of the time."""
+    graph = onnx.GraphProto(node=model.graph.node, input=model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.name = model.graph.name
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() <= _SMALL_BYTES:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    stripped = onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, graph=graph
+    )
+    inferred = onnx.shape_inference.infer_shapes(stripped).graph.value_info
+    return {
+        value.name: value
+        for value in inferred
+        if value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape")
+    }
+
+
+def _digest(
+    setting: str,
+    nodes: Sequence[onnx.NodeProto],
+    tensors: Sequence[onnx.TensorProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+) -> bytes:
+    digest = hashlib.sha256(setting.encode())
+    for messages in (nodes, tensors, outputs):
+        for message in messages:
+            content = message.SerializeToString(deterministic=True)
+            digest.update(len(content).to_bytes(8, "little"))
+            digest.update(content)
+    return digest.digest()
+
+
+def _model(
+    like: onnx.ModelProto, inputs: Sequence[onnx.ValueInfoProto], pieces: Sequence[_Piece]
+) -> onnx.ModelProto:
+    """Return pieces as a model that takes what passes before them."""
+    model = onnx.ModelProto(ir_version=like.ir_version, opset_import=like.opset_import)
+    model.graph.name = like.graph.name
+    model.graph.input.extend(inputs)
+    model.graph.output.extend(pieces[-1].outputs)
+    for piece in pieces:
+        model.graph.node.extend(piece.nodes)
+    tensors = {tensor.name: tensor for piece in pieces for tensor in piece.initializers}
+    model.graph.initializer.extend(tensors.values())
+    return model

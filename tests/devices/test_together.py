@@ -1,0 +1,127 @@
+"""Models run together on ort-cpu answer what they answer one by one."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from hwsearch.devices import load_device
+from hwsearch.devices.base import Sharing
+from hwsearch.errors import DeviceError
+from hwsearch.export.model import to_onnx
+from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.zoo import load_family
+from tests.devices import tiny_models
+
+
+@pytest.fixture(scope="module")
+def device():
+    device = load_device("ort-cpu:threads=1")
+    assert isinstance(device, Sharing)
+    yield device
+    device.close()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    net = Supernet("n", load_family("cifar10-resnet").tiny(), "random:0")
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        arch.key: write(folder / f"{arch.key}.onnx", to_onnx(net, arch))
+        for arch in net.space.sample(6, seed=0)
+    }
+
+
+def write(path, model):
+    onnx.save(model, path)
+    return path
+
+
+def batches(sizes=(70, 5)):
+    rng = np.random.default_rng(0)
+    return [{"image": rng.standard_normal((n, 3, 16, 16)).astype(np.float32)} for n in sizes]
+
+
+def test_answers_are_those_of_each_alone(device, models):
+    together = list(device.run_together(models, batches()))
+    for name, path in models.items():
+        alone = list(device.run(path, batches()))
+        for answers, (expected,) in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(
+                answers.outputs[name][0].argmax(axis=1), expected.argmax(axis=1)
+            )
+            np.testing.assert_allclose(answers.outputs[name][0], expected, rtol=1e-5, atol=1e-6)
+    for answers in together:
+        assert sum(answers.shares.values()) == pytest.approx(1)
+        assert min(answers.shares.values()) > 0
+
+
+def test_company_makes_no_difference(device, models):
+    (together,) = device.run_together(models, batches((70,)))
+    for name, path in models.items():
+        (alone,) = device.run_together({name: path}, batches((70,)))
+        np.testing.assert_array_equal(alone.outputs[name][0], together.outputs[name][0])
+        assert alone.shares == {name: 1.0}
+
+
+def test_one_that_is_refused_takes_no_others_along(device, models, tmp_path):
+    broken = onnx.load(next(iter(models.values())))
+    broken.graph.node[-1].op_type = "NoSuchOperator"
+    garbage = Path(tmp_path / "garbage.onnx")
+    garbage.write_bytes(b"no model")
+    given = {
+        **models,
+        "broken": write(tmp_path / "broken.onnx", broken),
+        "int8": tiny_models.conv(tmp_path / "int8.onnx", precision="int8", size=16),
+        "garbage": garbage,
+    }
+    for answers in device.run_together(given, batches()):
+        assert "NoSuchOperator" in str(answers.outputs["broken"])
+        assert "int8" in str(answers.outputs["int8"])
+        assert "cannot be read" in str(answers.outputs["garbage"])
+        for name in ("broken", "int8", "garbage"):
+            assert isinstance(answers.outputs[name], DeviceError)
+        for name in models:
+            assert isinstance(answers.outputs[name], list)
+
+
+def test_files_that_are_loaded_are_not_loaded_again(device, models, monkeypatch):
+    from hwsearch.devices.together import Together
+
+    loads, load = [], Together.load
+
+    def watching(self, given, refused):
+        loads.append(set(given))
+        return load(self, given, refused)
+
+    monkeypatch.setattr(Together, "load", watching)
+    device.close()
+    first, *rest = models
+    (whole,) = device.run_together(models, batches((9,)))
+    (some,) = device.run_together({name: models[name] for name in rest}, batches((9,)))
+    assert loads == [set(models)]
+    assert set(some.outputs) == set(some.shares) == set(rest)
+    for name in rest:
+        np.testing.assert_array_equal(some.outputs[name][0], whole.outputs[name][0])
+    content = models[first].read_bytes()
+    models[first].write_bytes(models[rest[0]].read_bytes())
+    (changed,) = device.run_together(models, batches((9,)))
+    models[first].write_bytes(content)
+    assert len(loads) == 2
+    np.testing.assert_array_equal(changed.outputs[first][0], whole.outputs[rest[0]][0])
+
+
+def test_a_new_process_loads_them_anew(device, models):
+    (before,) = device.run_together(models, batches((9,)))
+    device._runner._process.kill()
+    with pytest.raises(DeviceError, match="SIGKILL"):
+        list(device.run_together(models, batches((9,))))
+    (after,) = device.run_together(models, batches((9,)))
+    for name in models:
+        np.testing.assert_array_equal(before.outputs[name][0], after.outputs[name][0])
+
+
+def test_other_inputs_are_refused(device, models):
+    with pytest.raises(DeviceError, match="no input 'picture'"):
+        list(device.run_together(models, [{"picture": batches((3,))[0]["image"]}]))

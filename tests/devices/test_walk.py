@@ -1,0 +1,47 @@
+"""Parts on one batch, with parts that only count."""
+
+import numpy as np
+
+from hwsearch.devices.runtime import Declared
+from hwsearch.devices.walk import Walk
+
+
+class Adds:
+    """Adds a number; refuses batches with a value that it does not like."""
+
+    def __init__(self, number, dislikes=None):
+        self.inputs = [Declared("x", "float32", ("batch", 1))]
+        self.number, self.dislikes, self.seen = number, dislikes, []
+
+    def run(self, feeds):
+        (x,) = feeds.values()
+        self.seen.append(len(x))
+        if self.dislikes is not None and (x == self.dislikes).any():
+            raise ValueError(f"{self.dislikes} is not liked")
+        return [x + self.number]
+
+
+BATCH = {"x": np.arange(7, dtype=np.float32)[:, None]}
+
+
+def test_outputs_are_put_together_in_order():
+    parts = [Adds(1), Adds(10), Adds(100), Adds(1000)]
+    walk = Walk(parts, [None, 0, 0, 1], [True, False, True, True])
+    for threads in (1, 3):
+        outputs, seconds, errors = walk.run(BATCH, 3, threads)
+        assert [len(each) for each in outputs] == [1, 1, 1]
+        for (array,), added in zip(outputs, (1, 101, 1011), strict=True):
+            np.testing.assert_array_equal(array, BATCH["x"] + added)
+        assert len(seconds) == 4
+        assert min(seconds) > 0
+        assert not errors
+    assert all(part.seen.count(3) == 4 and part.seen.count(1) == 2 for part in parts)
+
+
+def test_a_part_that_fails_takes_along_what_is_behind_it_only():
+    parts = [Adds(0), Adds(1, dislikes=5), Adds(2), Adds(3)]
+    walk = Walk(parts, [None, 0, 1, 0], [False, False, True, True])
+    outputs, _, errors = walk.run(BATCH, 2, 1)
+    assert errors == {1: "5 is not liked", 2: "5 is not liked"}
+    assert outputs[0] == []
+    np.testing.assert_array_equal(outputs[1][0], BATCH["x"] + 3)
