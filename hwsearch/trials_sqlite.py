@@ -11,11 +11,12 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from hwsearch.errors import HwsearchError, InputError
+from hwsearch.files import parsed_json
 from hwsearch.trials import (
     NO_FORECASTS,
     Forecast,
@@ -33,6 +34,7 @@ from hwsearch.trials import (
 if TYPE_CHECKING:
     from hwsearch.space import Architecture
 
+T = TypeVar("T")
 APPLICATION_ID = int.from_bytes(b"hwsr", "big")
 
 _TRIAL = "number, key, choices, round, origin, state, reason, forecast"
@@ -137,7 +139,7 @@ class SqliteStore:
     def trials(self, state: TrialState | None = None) -> list[Trial]:
         """All trials, or those in one state; see `Store`."""
         where, values = _where(state=state)
-        return [_trial(row) for row in self._rows(_TRIAL, "trials", where, values)]
+        return self._read(_trial, self._rows(_TRIAL, "trials", where, values))
 
     def trial(self, key: str) -> Trial:
         """The trial of one architecture; see `Store`."""
@@ -145,7 +147,7 @@ class SqliteStore:
         rows = self._rows(_TRIAL, "trials", where, values)
         if not rows:
             raise not_proposed(key)
-        return _trial(rows[0])
+        return self._read(_trial, rows)[0]
 
     def add(self, measurement: Measurement) -> None:
         """Append one measurement; see `Store`."""
@@ -165,7 +167,7 @@ class SqliteStore:
         """The one measurement of this identity, or ``None``; see `Store`."""
         where, values = _where(key=key, quantity=quantity, context=context, purpose=purpose)
         rows = self._rows(_MEASUREMENT, "measurements", where, values)
-        return _measurement(rows[0]) if rows else None
+        return self._read(_measurement, rows)[0] if rows else None
 
     def measurements(
         self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
@@ -173,7 +175,7 @@ class SqliteStore:
         """Measurements in the order of their adding; see `Store`."""
         where, values = _where(key=key, quantity=quantity, purpose=purpose)
         rows = self._rows(_MEASUREMENT, "measurements", where, values)
-        return [_measurement(row) for row in rows]
+        return self._read(_measurement, rows)
 
     def close(self) -> None:
         """Bring the write-ahead log into the file and close it, so that one file is left."""
@@ -245,6 +247,12 @@ class SqliteStore:
                 f"{self.path} cannot be read: {error}. Bring back the disk that it lies on, or a "
                 "copy of the file, and resume"
             ) from error
+
+    def _read(self, one: Callable[[tuple[Any, ...]], T], rows: list[Any]) -> list[T]:
+        try:
+            return [one(row) for row in rows]
+        except (ValueError, TypeError, AttributeError, EOFError, MemoryError) as error:
+            raise InputError(f"{self.path} is a damaged store: {error!r:.200}") from error
 
     def _insert(self, table: str, columns: str, row: tuple[object, ...]) -> None:
         marks = ", ".join("?" * len(row))
@@ -344,12 +352,12 @@ def _trial(row: tuple[Any, ...]) -> Trial:
     return Trial(
         number=number,
         key=key,
-        choices=json.loads(choices),
+        choices=parsed_json(choices),
         round=round_,
         origin=origin,
         state=TrialState(state),
         reason=reason,
-        forecast=json.loads(forecast),
+        forecast=parsed_json(forecast),
     )
 
 
@@ -378,5 +386,5 @@ def _measurement(row: tuple[Any, ...]) -> Measurement:
         count=count,
         cost_s=cost_s,
         samples=samples,
-        details=json.loads(details),
+        details=parsed_json(details),
     )
