@@ -32,7 +32,9 @@ def stray_data(model: onnx.ModelProto, folder: Path) -> str | None:
     for tensor in external_tensors(model):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
-        # A link inside the folder may lead out of it.
-        if "\0" in location or not (home / location).resolve().is_relative_to(home):
+        if not location or "\0" in location:
             return location or "a file without a name"
+        # A link inside the folder may lead out of it.
+        if not (home / location).resolve().is_relative_to(home):
+            return location
     return None

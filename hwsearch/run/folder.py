@@ -375,8 +375,16 @@ class Run:
 
     @property
     def objectives(self) -> list[Objective]:
-        """The objectives of the run, without the functions that compute exact ones."""
-        recorded = self.recorded["objectives"]
+        """The objectives of the run, without the functions that compute exact ones.
+
+        Raises:
+            InputError: Its settings record none.
+        """
+        recorded = self.recorded.get("objectives")
+        if not recorded:
+            raise InputError(
+                f"run {str(self.folder)!r} is damaged: its settings record no objectives"
+            )
         return [Objective(o["name"], o["direction"], unit=o["unit"]) for o in recorded]
 
     @property
