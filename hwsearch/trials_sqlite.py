@@ -188,8 +188,10 @@ class SqliteStore:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self._connection.rollback()
+            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                raise
             raise HwsearchError(
                 f"{self.path} cannot be written: {error}. What was stored before is safe; "
                 "remove the cause and resume"
@@ -234,7 +236,15 @@ class SqliteStore:
 
     def _rows(self, columns: str, table: str, where: str, values: list[str]) -> list[Any]:
         query = f"SELECT {columns} FROM {table} {where} ORDER BY number"
-        return self._connection.execute(query, values).fetchall()
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.ProgrammingError:
+            raise  # it was closed
+        except sqlite3.DatabaseError as error:
+            raise HwsearchError(
+                f"{self.path} cannot be read: {error}. Bring back the disk that it lies on, or a "
+                "copy of the file, and resume"
+            ) from error
 
     def _insert(self, table: str, columns: str, row: tuple[object, ...]) -> None:
         marks = ", ".join("?" * len(row))

@@ -225,7 +225,7 @@ def export(
 @app.command(epilog="Example:  hwsearch verify runs/first")
 @reporting
 def verify(run: RunFolder, as_json: AsJson = False) -> None:
-    """Check every exported subnet of a run again, from its files alone."""
+    """Check every exported subnet of a run again, from its files alone, and all files' digests."""
     results = hwsearch.Run(run).verify()
     if as_json:
         print(json.dumps(results))
@@ -233,7 +233,7 @@ def verify(run: RunFolder, as_json: AsJson = False) -> None:
         out.print(f"{key}  {problem or 'ok'}", markup=False, highlight=False, soft_wrap=True)
     failed = sum(problem is not None for problem in results.values())
     if failed:
-        raise VerificationError(f"{failed} of {len(results)} subnets in {run} failed")
+        raise VerificationError(f"{failed} of {len(results)} checks of {run} failed")
     if not as_json:
         out.print(f"{len(results)} subnets verified")
 

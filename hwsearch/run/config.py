@@ -15,7 +15,7 @@ from hwsearch.files import write_atomic
 from hwsearch.optimizer import tactic_names
 from hwsearch.optimizer.stopping import Stopping, check_positive
 
-FILE = "config.toml"
+FILE, TRIALS = "config.toml", "trials.sqlite"
 PRIORS = ("on", "off")
 RECORDED_PACKAGES = (
     "hwsearch",

@@ -9,7 +9,11 @@ from hwsearch.files import write_atomic
 from hwsearch.report.picture import draw_front
 from hwsearch.report.search_picture import draw_search
 from hwsearch.run.account import Account
+from hwsearch.run.config import FILE as CONFIG
+from hwsearch.run.config import TRIALS
+from hwsearch.run.evidence import FILE as EVIDENCE
 from hwsearch.run.setup import Setup
+from hwsearch.run.sums import write_sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 FRONT, SUBNETS, PICTURE = "front.csv", "subnets", "front.png"
 CANDIDATES, KIT = "candidates.csv", "kit.pyz"
 ACCOUNT, SEARCH_PICTURE = "search.json", "search.png"
+# Pictures and the report are drawn from these, again whenever somebody asks.
+LISTED = (CONFIG, TRIALS, EVIDENCE, ACCOUNT, KIT, SUBNETS)
 
 
 def write_outcome(
@@ -29,7 +35,7 @@ def write_outcome(
 ) -> None:
     """Write the front, or the candidates where something is predicted.
 
-    Exported subnets that are not among the rows are removed.
+    ``SHA256SUMS`` lists what they are. Exported subnets that are not among the rows are removed.
 
     Args:
         folder: Of the run.
@@ -48,11 +54,13 @@ def write_outcome(
     members = pd.DataFrame(rows)
     choices = members.columns[members.columns.get_loc("subnet") + 1 :]
     members[choices] = members[choices].convert_dtypes()  # an inactive one makes no 2 a 2.0
+    predicted = any(f"{objective.name}_source" in members for objective in setup.objectives)
+    name, other = (CANDIDATES, FRONT) if predicted else (FRONT, CANDIDATES)
+    table = members.to_csv(index=False)
     draw_front(folder / PICTURE, trials, members, setup.objectives, title)
     draw_search(folder / SEARCH_PICTURE, account, members, setup.objectives, title)
     write_atomic(folder / ACCOUNT, account.to_json())
-    predicted = any(f"{objective.name}_source" in members for objective in setup.objectives)
-    name, other = (CANDIDATES, FRONT) if predicted else (FRONT, CANDIDATES)
+    write_sums(folder, LISTED, {name: table})
     # Last, because a run with this file is finished.
-    write_atomic(folder / name, members.to_csv(index=False))
+    write_atomic(folder / name, table)
     (folder / other).unlink(missing_ok=True)
