@@ -96,6 +96,7 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         _apply({name: bool(kwargs.pop(name, False)) for name in _EVERYWHERE})
+        _LIBRARY.addHandler(_handler)
         try:
             command(*args, **kwargs)
         except HwsearchError as error:
@@ -119,6 +120,9 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
             text = f"error: {type(error).__name__}: {error}; 'hwsearch --debug ...' shows where"
             err.print(text, markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None
+        finally:
+            _LIBRARY.removeHandler(_handler)
+            _LIBRARY.setLevel(logging.NOTSET)
 
     given = inspect.signature(command)
     added = [
@@ -131,10 +135,11 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _apply(said: Mapping[str, bool]) -> None:
-    """Take the options of a command beside those before it, and let the library log."""
+    """Take the options of a command beside those before it; they say how much is logged."""
     for name, value in said.items():
         setattr(_settings, name, getattr(_settings, name) or value)
     levels = {"debug": logging.DEBUG, "verbose": logging.INFO, "quiet": logging.ERROR}
     chosen = (level for name, level in levels.items() if getattr(_settings, name))
-    _LIBRARY.setLevel(next(chosen, logging.WARNING))
-    _LIBRARY.addHandler(_handler)  # once, however often
+    _handler.setLevel(next(chosen, logging.WARNING))
+    if _handler.level < logging.WARNING:
+        _LIBRARY.setLevel(_handler.level)

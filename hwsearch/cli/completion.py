@@ -3,19 +3,18 @@
 Nothing here may raise, print or be slow: a shell waits for it at every press of the key.
 """
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 from hwsearch import plugins
 from hwsearch.data import user_data
-
-_CONFIG = "config.toml"  # what makes a folder a run
+from hwsearch.run.leftovers import runs_below
 
 
 def complete_supernet(incomplete: str) -> list[str]:
     """Names of supernets, registered and imported."""
     shelf = user_data() / "supernets"
-    imported = [each.name for each in _folders(shelf) if not each.name.startswith(".")]
+    imported = [each for each in _names(shelf) if not each.startswith(".")]
     return _starting(incomplete, [*_registered("supernets"), *imported])
 
 
@@ -49,9 +48,7 @@ def complete_run(incomplete: str) -> list[str]:
     """Runs at and below what is typed: ``runs/f`` finds ``runs/first``, nothing finds it too."""
     typed = Path(incomplete)
     above = typed if incomplete.endswith("/") or not incomplete else typed.parent
-    found = [each for folder in (above, *_folders(above)) for each in _folders(folder)]
-    runs = {str(each) for each in found if (each / _CONFIG).is_file()}
-    return _starting(incomplete.removeprefix("./"), sorted(runs))
+    return _starting(incomplete.removeprefix("./"), list(map(str, runs_below(above))))
 
 
 def _registered(group: str) -> list[str]:
@@ -61,11 +58,11 @@ def _registered(group: str) -> list[str]:
         return []
 
 
-def _folders(above: Path) -> Iterator[Path]:
+def _names(folder: Path) -> list[str]:
     try:
-        yield from sorted(each for each in above.iterdir() if each.is_dir())
+        return sorted(os.listdir(folder))
     except OSError:
-        return
+        return []
 
 
 def _starting(incomplete: str, names: list[str]) -> list[str]:

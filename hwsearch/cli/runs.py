@@ -19,7 +19,8 @@ from hwsearch.errors import InputError, VerificationError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.optimizer import tactic_names
 from hwsearch.run.config import RunConfig
-from hwsearch.terminal import account_lines, front_table
+from hwsearch.run.leftovers import size_of
+from hwsearch.terminal import account_lines, front_table, size_text
 
 DEFAULTS = RunConfig()
 
@@ -259,6 +260,7 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
         out.print(f"account  {run.folder}/search.json", highlight=False)
     name = "front.csv" if run.confirmed else "candidates.csv"
     out.print(f"table    {run.folder}/{name}", highlight=False)
+    out.print(f"disk     {size_text(size_of(run.folder))} in {run.folder}", highlight=False)
     for line in _next_steps(run, members):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
