@@ -1,6 +1,6 @@
 """Write docs/cli.md from the command line itself; a test fails while it is not up to date.
 
-    python tools/write_cli_reference.py
+python tools/write_cli_reference.py
 """
 
 import inspect
@@ -23,8 +23,8 @@ HEAD = """\
 {summary}
 
 Exit codes: 0 done, 1 failure, 2 usage or bad input, 3 nothing satisfies the constraints, 130
-interrupted. With `--json` a command prints its result as JSON on stdout, and progress goes to stderr;
-where a command fails stdout is empty, but for that of `verify`, whose answer is what failed.
+interrupted. With `--json` a command prints its result as JSON on stdout, and progress goes to
+stderr; where a command fails stdout is empty, but for that of `verify`, whose answer is what failed.
 
 These may stand before the command or after it:
 
