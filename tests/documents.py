@@ -24,7 +24,7 @@ MARK = re.compile(r"<!-- not run: (.+) -->")
 _FENCE = re.compile(r"```(\w*)(?: title=\"([^\"]+)\")?\s*$")
 # A reader's machine is measured; here a device without a clock answers, and few are evaluated.
 BUDGET = 4
-DEVICE = re.compile(r"ort-cpu(:threads=\d+)?")
+DEVICE = re.compile(r"ort-cpu(:threads=\d+)?(?![\w-])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +105,13 @@ def run_page(found: Sequence[Block]) -> None:
     """
     namespace: dict[str, Any] = {}
     before = set(sys.modules)
+    sys.path.insert(0, str(Path.cwd()))  # as in a session that begins here
     try:
         for block in found:
             if not block.not_run:
                 RUN.get(block.language, lambda *_: None)(block, namespace)
     finally:
+        sys.path.remove(str(Path.cwd()))
         for name in set(sys.modules) - before:
             if getattr(sys.modules[name], "__file__", None) in _written(found):
                 del sys.modules[name]

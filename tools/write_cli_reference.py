@@ -24,7 +24,7 @@ HEAD = """\
 
 Exit codes: 0 done, 1 failure, 2 usage or bad input, 3 nothing satisfies the constraints, 130
 interrupted. With `--json` a command prints its result as JSON on stdout, and progress goes to
-stderr; where a command fails stdout is empty, but for that of `verify`, whose answer is what failed.
+stderr; where a command fails stdout is empty, but for `verify`, whose answer is what failed.
 
 These may stand before the command or after it:
 
