@@ -24,6 +24,7 @@ MARK = re.compile(r"<!-- not run: (.+) -->")
 _FENCE = re.compile(r"```(\w*)(?: title=\"([^\"]+)\")?\s*$")
 # A reader's machine is measured; here a device without a clock answers, and few are evaluated.
 BUDGET = 4
+LIMIT = re.compile(r"\blatency <= [\d.]+")
 DEVICE = re.compile(r"ort-cpu(:threads=\d+)?(?![\w-])")
 
 
@@ -130,7 +131,7 @@ def _run_toml(block: Block, _: Mapping[str, Any]) -> None:
     tomllib.loads(block.text)
     if block.title:
         text = re.sub(r"^budget = \d+", f"budget = {BUDGET}", block.text, flags=re.MULTILINE)
-        text = DEVICE.sub("scripted", text)
+        text = LIMIT.sub("latency <= 100", DEVICE.sub("scripted", text))
         Path(block.title).write_text(text, encoding="utf-8")
 
 
@@ -156,7 +157,7 @@ RUN: Mapping[str, Callable[[Block, dict[str, Any]], None]] = {
 
 def _in_the_small(words: Sequence[str]) -> list[str]:
     """The same command for a device without a clock, with a budget of few evaluations."""
-    given = [DEVICE.sub("scripted", word) for word in words]
+    given = [LIMIT.sub("latency <= 100", DEVICE.sub("scripted", word)) for word in words]
     given = [each for word in given for each in _expanded(word)]
     for n, word in enumerate(given[:-1]):
         if word == "--budget":

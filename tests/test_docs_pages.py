@@ -20,6 +20,7 @@ SHELL = [block for block in ALL if block.language == "sh"]
 # What is run by more than parsing takes minutes for these.
 QUICK = ("measuring.md", "index.md", "python.md", "comparison.md", "cli.md")
 RUNNABLE = [page for page in pages() if page.parent.name == "docs"]
+README = ROOT / "README.md"  # tests/test_docs.py runs its Python
 BUILD = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
 
 
@@ -80,6 +81,12 @@ def test_what_is_not_run_says_why(block):
 )
 def test_a_page_runs_from_its_beginning_to_its_end(reader, page):
     run_page(blocks(page))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_readmes_commands_run(reader):
+    run_page([block for block in blocks(README) if block.language == "sh"])
 
 
 def test_the_reference_of_commands_is_up_to_date():
