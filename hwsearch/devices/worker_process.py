@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from hwsearch.errors import DeviceError
 if TYPE_CHECKING:
     from typing import Self  # Python 3.10, on which a kit may run, has none
 
+logger = logging.getLogger(__name__)
 _START_S = 60.0
 # No file in the working directory may pose as a library: its entry, an empty text, leaves the
 # path. The child takes the same hwsearch as its parent, even where another one is installed.
@@ -78,6 +80,7 @@ class Worker:
         self.version: str = hello["version"]
         self.affinity: str = hello["affinity"]
         self.waiting: str = hello["waiting"]
+        logger.debug("started worker %d: %s %s", self.pid, runtime, self.version)
 
     def request(
         self,
@@ -103,6 +106,7 @@ class Worker:
         except (OSError, FrameError, ValueError) as error:
             self._process.kill()
             self.lost = self._reason(error)
+            logger.debug("lost worker %d: %s", self.pid, self.lost)
             raise DeviceError(self.lost) from None
         except BaseException:
             # An interrupted exchange leaves half a frame behind: nothing can follow it.
