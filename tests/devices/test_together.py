@@ -134,7 +134,7 @@ def test_batches_sent_ahead_do_not_get_mixed_up(device, models):
     seen += answers
     for one, other in zip(seen, whole, strict=True):
         np.testing.assert_array_equal(one.outputs[name][0], other.outputs[name][0])
-    next(device.run_together(models, given)).outputs  # the rest is never asked for
+    assert next(device.run_together(models, given)).outputs, "the rest is never asked for"
     (after,) = device.run_together(models, given[3:])
     np.testing.assert_array_equal(after.outputs[name][0], whole[3].outputs[name][0])
 
