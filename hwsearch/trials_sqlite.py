@@ -7,6 +7,7 @@ acknowledged survives a kill. `SqliteStore.close` leaves the one file.
 import contextlib
 import io
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ from hwsearch.trials import (
 if TYPE_CHECKING:
     from hwsearch.space import Architecture
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 APPLICATION_ID = int.from_bytes(b"hwsr", "big")
 
@@ -162,6 +164,8 @@ class SqliteStore:
                 if self._has(measurement):
                     raise already_measured(measurement)
                 self._insert("measurements", _MEASUREMENT, _measurement_row(measurement))
+        for m in batch:
+            logger.debug("%s: %s for %s is %g", m.key, m.quantity, m.purpose, m.value)
 
     def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
         """The one measurement of this identity, or ``None``; see `Store`."""
@@ -230,6 +234,7 @@ class SqliteStore:
             self._connection.execute(
                 "UPDATE trials SET state = ?, reason = ? WHERE key = ?", (str(state), reason, key)
             )
+        logger.debug("%s: %s%s", key, state, f", {reason}" if reason else "")
 
     def _has(self, measurement: Measurement) -> bool:
         key, quantity, context, purpose = measurement.identity

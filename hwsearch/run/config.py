@@ -42,22 +42,25 @@ class RunConfig:
     """The settings of a search.
 
     Attributes:
-        supernet: A registered name or ``module:function``.
-        checkpoint: A file, ``random:SEED``, or None for the checkpoint that ships.
-        device: Such as ``ort-cpu:threads=1``.
-        data: What subnets are scored by, such as ``bundled`` or ``imagefolder:PATH``.
-        objectives: Names; the task's metric, ``latency``, ``macs``, ``params``, ``bytes``.
-        constraints: Such as ``latency <= 12``.
-        budget: How many architectures are evaluated.
-        minutes: How long the search may take; None for as long as it does.
+        supernet: A registered or imported name, or ``MODULE:FUNCTION``.
+        checkpoint: A file or ``random:SEED``; where it is not set, the weights that ship.
+        device: Where latency is measured, such as ``ort-cpu:threads=1``.
+        data: What subnets are scored by: ``bundled``, ``none`` (accuracy is predicted),
+            ``cifar10:FOLDER``, ``imagefolder:FOLDER``, ``npz:FILE`` or ``MODULE:FUNCTION``.
+        objectives: Out of the data's metric, ``latency``, ``macs``, ``params`` and ``bytes``;
+            with none named, the metric and ``latency``.
+        constraints: On objectives, such as ``latency <= 12``.
+        budget: How many architectures are evaluated, reused ones among them.
+        minutes: After how many the search proposes nothing more; where it is not set, never.
         stop_gain: Percent of the hypervolume; the search ends when its next 50 evaluations are
-            expected to add less. None to go on.
-        tactic: How they are proposed.
+            expected to add less. Where it is not set, it goes on.
+        tactic: How architectures are proposed.
         seed: Decides every random draw of the search.
-        batch: Architectures proposed at a time; None for what the tactic proposes.
+        batch: Architectures proposed at a time; where it is not set, as many as suit the tactic.
         freeze: Rules that leave choices one option, such as ``stage1.*=max``.
         only: Rules that leave choices some options, such as ``resolution in 160,192``.
-        prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose.
+        prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose;
+            ``off`` does without.
         race: Whether candidates that the front dominates are dropped before all images are seen.
         warm_start: A run whose measurements are reused, or a CSV of evidence.
     """
@@ -105,8 +108,12 @@ class RunConfig:
             raise unknown("prior", self.prior, PRIORS)
         if not isinstance(self.race, bool):
             raise InputError(f"race is {self.race!r}; give true or false")
-        if not isinstance(self.warm_start, str | None):
-            raise InputError(f"warm_start is {self.warm_start!r}; give a run or a CSV file")
+        for name, wanted in (
+            ("checkpoint", "a file or random:SEED"),
+            ("warm_start", "a run or a CSV file"),
+        ):
+            if not isinstance(getattr(self, name), str | None):
+                raise InputError(f"{name} is {getattr(self, name)!r}; give {wanted}")
 
     @property
     def stopping(self) -> Stopping:
