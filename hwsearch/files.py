@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,7 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+# Of a JSON or TOML file. Small objects take some 40 times what they take as text.
+MAX_BYTES = 16 * 2**20
 DIGITS = 16  # of a SHA-256 that name something among others of its kind
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that flush no folder
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -87,6 +91,43 @@ def file_system(path: Path, mounts: str | None = None) -> str:
         if where.is_relative_to(point) and len(point) >= longest:
             kind, longest = of.split()[0], len(point)
     return kind
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """Read a file that a stranger may have written.
+
+    Args:
+        path: The file.
+        most: Bytes that it can have.
+
+    Raises:
+        ValueError: It is larger; nothing of it was read.
+        OSError: It cannot be read.
+    """
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"it takes {size / 2**20:,.0f} MB, and {most / 2**20:,.0f} are allowed")
+    return path.read_bytes()
+
+
+def parsed_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """Read JSON that a stranger may have written.
+
+    Args:
+        text: JSON.
+        finite: Whether NaN and infinite numbers are refused.
+
+    Raises:
+        ValueError: It is none, holds what is refused, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_refused if finite else None)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"it holds {constant}, which is no number")
 
 
 def digest_of_text(text: str) -> str:

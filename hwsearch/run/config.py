@@ -11,12 +11,19 @@ from typing import Any
 import tomli_w
 
 from hwsearch.errors import InputError, unknown
-from hwsearch.files import write_atomic
+from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
 from hwsearch.optimizer import tactic_names
 from hwsearch.optimizer.stopping import Stopping, check_positive
 
 FILE, TRIALS = "config.toml", "trials.sqlite"
 PRIORS = ("on", "off")
+# What settings resolved to; see `hwsearch.run.setup.Setup.recorded`.
+RECORDED: dict[str, type] = {
+    "space": str, "full_space": str, "weights": str, "data": dict, "device": dict,
+    "objectives": list, "latency_table": dict, "predictor": dict, "warm_start": dict,
+    "versions": dict, "warnings": list,
+}  # fmt: skip
+_MOST_DOTS = 5000
 RECORDED_PACKAGES = (
     "hwsearch",
     "torch",
@@ -149,16 +156,47 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
             f"'hwsearch search --out {folder}'"
         )
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = _parsed_toml(read_bounded(path, MAX_BYTES).decode())
         search, recorded = dict(content["search"]), dict(content["recorded"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from error
+    _check_recorded(path, recorded)
     known = {field.name for field in fields(RunConfig)}
     for name in search:
         if name not in known:
             raise unknown(f"setting in {path}", name, known)
     search = {k: tuple(v) if isinstance(v, list) else v for k, v in search.items()}
     return RunConfig(**search), recorded
+
+
+def _parsed_toml(text: str) -> dict[str, Any]:
+    # A key of n parts takes n x n steps and bytes.
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise ValueError(f"a line has more than {_MOST_DOTS:,} dots")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _check_recorded(path: Path, recorded: Mapping[str, Any]) -> None:
+    """Refuse what settings cannot have resolved to.
+
+    Raises:
+        InputError: An entry is of another type, or an objective lacks something.
+    """
+    where = f"{str(path)!r} is damaged"
+    for name, kind in RECORDED.items():
+        if not isinstance(recorded.get(name, kind()), kind):
+            raise InputError(
+                f"{where}: recorded.{name} is {recorded[name]!r:.80}, not a {kind.__name__}"
+            )
+    for objective in recorded.get("objectives", ()):
+        if not isinstance(objective, dict):
+            raise InputError(f"{where}: a recorded objective is {objective!r:.80}, not a table")
+        for field in ("name", "direction", "unit"):
+            if not isinstance(objective.get(field), str):
+                raise InputError(f"{where}: a recorded objective has no text {field!r}")
 
 
 def software_versions() -> dict[str, str]:

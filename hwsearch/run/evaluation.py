@@ -285,19 +285,40 @@ class Evaluator:
                 self._tiled.add(arch.key)
         return ready
 
-    def search_scores(
-        self, ready: Mapping[Architecture, Prepared]
+    def score_all(
+        self, ready: Mapping[Architecture, Prepared], samples: SplitSamples, purpose: Purpose
     ) -> dict[Architecture, EvaluationError]:
-        """Score models on what the search scores by, and remember it.
+        """Score models together, and remember it.
 
         Returns:
             Why others have no score.
         """
         models = {arch: prepared.path for arch, prepared in ready.items()}
-        samples, failed = self.task.search, dict[Architecture, EvaluationError]()
+        failed: dict[Architecture, EvaluationError] = {}
         for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
-            self._remember(arch, samples, "search", outcomes, ready[arch].cost_s)
+            self._remember(arch, samples, purpose, outcomes, ready[arch].cost_s)
         return failed
+
+    def search_scores(
+        self, ready: Mapping[Architecture, Prepared]
+    ) -> dict[Architecture, EvaluationError]:
+        """Score models on what the search scores by; see `score_all`."""
+        return self.score_all(ready, self.task.search, "search")
+
+    def score_missing(
+        self, archs: Sequence[Architecture], samples: SplitSamples, purpose: Purpose
+    ) -> None:
+        """Build and score together whatever is not remembered; what fails is left to `scored`.
+
+        Raises:
+            DataError: The samples cannot be read.
+        """
+        context, metric = self.score_context(samples), self.task.metric.name
+        missing = [a for a in archs if not self.store.find(a.key, metric, context, purpose)]
+        for group in alike(self.net, missing):
+            with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+                ready = _split(self.prepare(group, Path(scratch)), {})
+                self.score_all(ready, samples, purpose)
 
     def _search_latencies(
         self, models: Mapping[Architecture, Path], macs: Mapping[Architecture, int]

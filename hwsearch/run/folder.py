@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hwsearch.errors import DataError, DeviceLostError, HwsearchError, InputError
 from hwsearch.evaluate.task import NO_DATA
+from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
 from hwsearch.run.account import Account
@@ -21,7 +22,15 @@ from hwsearch.run.exported import (
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.lock import locked, network_risk
-from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
+from hwsearch.run.outcome import (
+    ACCOUNT,
+    CANDIDATES,
+    FRONT,
+    KIT,
+    SUBNETS,
+    read_members,
+    write_outcome,
+)
 from hwsearch.run.phases import search_and_finish
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
@@ -252,17 +261,15 @@ class Run:
         """The front, or else the candidates: ``NAME_source`` says which NAME is ``predicted``.
 
         Raises:
-            InputError: The run is not finished.
+            InputError: The run is not finished, or the file is damaged.
         """
-        import pandas as pd
-
         if not self.finished:
             raise InputError(
                 f"run {str(self.folder)!r} has no front yet; finish it by "
                 f"'hwsearch resume {self.folder}'"
             )
         name = FRONT if self.confirmed else CANDIDATES
-        return pd.read_csv(self.folder / name, dtype={"key": str, "weights": str})
+        return read_members(self.folder / name, [each.name for each in self.objectives])
 
     @property
     def account(self) -> Account | None:
@@ -274,7 +281,11 @@ class Run:
         path = self.folder / ACCOUNT
         if not (self.finished and path.is_file()):
             return None
-        return Account.from_json(path.read_text(encoding="utf-8"), repr(str(path)))
+        try:
+            text = read_bounded(path, MAX_BYTES).decode()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{str(path)!r} cannot be read: {error}; delete it") from error
+        return Account.from_json(text, repr(str(path)))
 
     @property
     def trials(self) -> "pd.DataFrame":
@@ -364,8 +375,16 @@ class Run:
 
     @property
     def objectives(self) -> list[Objective]:
-        """The objectives of the run, without the functions that compute exact ones."""
-        recorded = self.recorded["objectives"]
+        """The objectives of the run, without the functions that compute exact ones.
+
+        Raises:
+            InputError: Its settings record none.
+        """
+        recorded = self.recorded.get("objectives")
+        if not recorded:
+            raise InputError(
+                f"run {str(self.folder)!r} is damaged: its settings record no objectives"
+            )
         return [Objective(o["name"], o["direction"], unit=o["unit"]) for o in recorded]
 
     @property

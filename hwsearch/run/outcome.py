@@ -1,11 +1,14 @@
 """What a run ends with, as files: the front or the candidates, their picture, their subnets."""
 
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsearch.files import write_atomic
+from hwsearch.errors import InputError
+from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
+from hwsearch.kit.manifest import KEY
 from hwsearch.report.picture import draw_front
 from hwsearch.report.search_picture import draw_search
 from hwsearch.run.account import Account
@@ -23,6 +26,44 @@ CANDIDATES, KIT = "candidates.csv", "kit.pyz"
 ACCOUNT, SEARCH_PICTURE = "search.json", "search.png"
 # Pictures and the report are drawn from these, again whenever somebody asks.
 LISTED = (CONFIG, TRIALS, EVIDENCE, ACCOUNT, KIT, SUBNETS)
+
+
+def read_members(path: Path, objectives: Sequence[str]) -> "pd.DataFrame":
+    """Read the front or the candidates: they may come from a stranger.
+
+    Args:
+        path: Of the table.
+        objectives: Names of those of the run.
+
+    Raises:
+        InputError: It is no such table: a column is missing or holds no numbers, or a key, which
+            names a folder of the run, is none.
+    """
+    import pandas as pd
+
+    try:
+        members = pd.read_csv(
+            io.BytesIO(read_bounded(path, MAX_BYTES)), dtype={"key": str, "weights": str}
+        )
+        _check_members(members, objectives)
+        for name in objectives:
+            members[name] = pd.to_numeric(members[name])
+    except (OSError, ValueError, TypeError, MemoryError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise InputError(
+            f"{str(path)!r} is damaged: {reason}; a copy of the run, or a larger budget, brings "
+            "it back"
+        ) from error
+    return members
+
+
+def _check_members(members: "pd.DataFrame", objectives: Sequence[str]) -> None:
+    lacking = {"key", "subnet", *objectives} - set(members.columns)
+    if lacking or not len(members):
+        raise ValueError(f"it has no {min(lacking, default='rows')}")
+    for key in members["key"]:
+        if not isinstance(key, str) or not KEY.fullmatch(key):
+            raise ValueError(f"{key!r:.80} is no key")
 
 
 def write_outcome(

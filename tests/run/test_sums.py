@@ -65,7 +65,9 @@ def test_other_tools_read_it(finished):
 
 def test_looking_at_a_run_changes_nothing_in_it(copied):
     run = Run(copied)
-    assert len(run.trials) and len(run.measurements()) and run.front is not None
+    assert len(run.trials)
+    assert len(run.measurements())
+    assert len(run.front)
     run.export("knee")
     assert damaged_files(copied) == {}
 
