@@ -11,7 +11,7 @@ import numpy as np
 from hwsearch.evaluate.score import paired_difference
 from hwsearch.objectives import hypervolume, to_losses
 from hwsearch.report.facts import Facts, stated
-from hwsearch.report.plotting import Figure, interval, label, layout_of, plain, trace
+from hwsearch.report.plotting import Figure, hover, interval, label, layout_of, plain, trace
 from hwsearch.run.measurements import LATENCY
 
 _ROLES: Final = ("front", "largest", "uniform", "second", "knee")
@@ -79,7 +79,7 @@ def fronts_figure(runs: Sequence[Facts]) -> Figure:
                 "line": {"width": 1.5},
                 "error_x": interval(x),
                 "error_y": interval(y),
-                "hovertemplate": f"{escape(facts.up.name)} %{{y:.4g}}, {escape(across.name)} %{{x:.4g}}",
+                "hovertemplate": hover(facts, across),
             }
         )
     first = runs[0]
@@ -191,9 +191,13 @@ def _told(a: Facts, b: Facts) -> dict[str, Any]:
     if share is not None:
         lines.append(f"together they reach {share:.1%} of the hypervolume of the front there")
     head = [
-        f"subnet of {names[0]}", f"on {a.run.config.device} (ms)", f"on {b.run.config.device} (ms)",
-        "measured by", f"better there at that latency ({unit or a.up.name})", f"times the latency for that {a.up.name}",
-    ]  # fmt: skip
+        f"subnet of {names[0]}",
+        f"on {a.run.config.device} (ms)",
+        f"on {b.run.config.device} (ms)",
+        "measured by",
+        f"better there at that latency ({unit or a.up.name})",
+        f"times the latency for that {a.up.name}",
+    ]
     return table | {"head": head, "rows": [_row(each) for each in found], "lines": lines}
 
 

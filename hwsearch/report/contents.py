@@ -1,37 +1,32 @@
-"""What the page of one run is given, as plain JSON values; the page draws and writes nothing else."""
+"""What the page of one run is given, as plain JSON values: it draws them, and nothing else."""
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from hwsearch.evaluate.task import NO_DATA
+from hwsearch.export.artifact import INFER, MODEL
 from hwsearch.report.facts import Facts, state_of, stated
-from hwsearch.report.figures import (
-    drift_figure,
-    forecast_figure,
-    importance_figure,
-    progress_figure,
-    score_figure,
-)
-from hwsearch.report.findings import (
-    by_cost,
-    keeps,
-    picks,
-    scores_on_both,
-    shared,
-    timings,
-    warned,
-)
+from hwsearch.report.findings import by_cost, keeps
 from hwsearch.report.front_figure import front_figure
-from hwsearch.report.importance import LEAST_TRIALS, importances
-from hwsearch.report.layout import place_of
-from hwsearch.report.plotting import Figure, plain
-from hwsearch.run.account import HORIZON
-from hwsearch.run.outcome import SUBNETS
+from hwsearch.report.plotting import plain, short
+from hwsearch.report.sections import (
+    account_section,
+    forecast_section,
+    importance_section,
+    measuring_section,
+    picks_section,
+    score_section,
+    shared_section,
+)
+from hwsearch.run.outcome import KIT, SUBNETS
+from hwsearch.stages import place_of
 from hwsearch.supernets.base import EXACT
 
-FIGURES_OF_LATENCY: Final = ("p90_ms", "p99_ms", "rounds")
+_SPREAD: Final = ("p90_ms", "p99_ms", "rounds")  # of a latency, besides its interval
 
 
 def run_contents(facts: Facts) -> dict[str, Any]:
@@ -59,13 +54,13 @@ def run_contents(facts: Facts) -> dict[str, Any]:
         "trials": _trials(facts),
         "members": _members(facts),
         "order": [facts.place[key] for key in by_cost(facts)],
-        "picks": _picks(facts),
-        "shared": _shared(facts),
-        "account": _account(facts),
-        "importance": _importance(facts),
-        "forecasts": _forecasts(facts),
-        "scores": _scores(facts),
-        "measuring": _measuring(facts),
+        "picks": picks_section(facts),
+        "shared": shared_section(facts),
+        "account": account_section(facts),
+        "importance": importance_section(facts),
+        "forecasts": forecast_section(facts),
+        "scores": score_section(facts),
+        "measuring": measuring_section(facts),
         "fronts": {o.name: front_figure(facts, o) for o in facts.objectives[1:]}
         or {"trial": front_figure(facts)},
         "across": facts.across.name if facts.across else "trial",
@@ -87,7 +82,7 @@ def _header(facts: Facts) -> dict[str, Any]:
         "data": config.data,
         "images": f"{counted} images" if counted else "",
         "date": facts.written,
-        "space": f"{facts.space.size:.3g} architectures",
+        "space": float(facts.space.size),
         "settings": [
             ["tactic", config.tactic],
             ["budget", str(config.budget)],
@@ -115,10 +110,11 @@ def _state_notes(facts: Facts) -> list[str]:
     names = " and ".join(sorted(facts.predicted))
     if facts.run.config.data == NO_DATA:
         return [
-            f"these are candidates, not a front: {names} is predicted; with images: {facts.run.with_images}"
+            f"these are candidates, not a front: {names} is predicted; with images: "
+            f"{facts.run.with_images}"
         ]
     return [
-        f"these are candidates, not a front: {names} is predicted; run {facts.run.folder}/kit.pyz "
+        f"these are candidates, not a front: {names} is predicted; run {facts.run.folder}/{KIT} "
         f"on the device, then: hwsearch confirm {facts.run.folder} timings.json"
     ]
 
@@ -149,7 +145,7 @@ def _trials(facts: Facts) -> dict[str, Any]:
         "reason": {number: t.reason for number, t in enumerate(trials) if t.reason},
         "keeps": keeps(facts),
         "values": {name: plain(values) for name, values in facts.values.items()},
-        "estimates": {facts.place[key]: plain([e.value])[0] for key, e in facts.estimates.items()},
+        "estimates": {facts.place[key]: short(e.value) for key, e in facts.estimates.items()},
         "indices": np.where(facts.archs.active, facts.archs.indices, -1).tolist(),
         "forecast": {
             number: {name: plain(pair) for name, pair in trial.forecast.items()}
@@ -176,13 +172,12 @@ def _members(facts: Facts) -> dict[int, Any]:
                 for name in ("model.onnx", "card.json", "weights.safetensors", "infer.py")
                 if (folder / name).is_file()
             ],
-            "python": _python(facts, key),
-            "shell": f"python {folder / 'infer.py'} IMAGE",
+            "load": _load(facts, folder),
         }
     return found
 
 
-def _numbers(facts: Facts, row: dict[str, Any]) -> Any:
+def _numbers(facts: Facts, row: dict[str, Any]) -> Iterator[list[Any]]:
     units = {o.name: o.unit for o in facts.objectives}
     metric = facts.metric
     names = [o.name for o in facts.objectives]
@@ -194,7 +189,7 @@ def _numbers(facts: Facts, row: dict[str, Any]) -> Any:
         how = "predicted" if f"{name}_source" in row else "exact" if name in EXACT else "measured"
         if how == "measured" and name == metric:
             how = "measured on search images"
-        yield [name, *plain([value, low, high]), units.get(name, EXACT.get(name, "")), how]
+        yield [name, *plain([value, low, high]), units.get(name, ""), how]
         if f"{name}_report" in row:
             yield [
                 name,
@@ -202,156 +197,25 @@ def _numbers(facts: Facts, row: dict[str, Any]) -> Any:
                 units.get(name, ""),
                 "measured on report images",
             ]
-    for name in FIGURES_OF_LATENCY:
+    for name in _SPREAD:
         if name in row and row[name] == row[name]:
             unit = "ms" if name.endswith("_ms") else ""
-            yield [name.removesuffix("_ms"), *plain([row[name], None, None]), unit, "measured"]
+            how = "measured" if unit else ""
+            yield [name.removesuffix("_ms"), *plain([row[name], None, None]), unit, how]
 
 
-def _python(facts: Facts, key: str) -> str:
-    folder = Path(facts.run.folder)
-    if facts.run.config.data == NO_DATA:
-        return f"import hwsearch\n\nmembers = hwsearch.Run({str(folder)!r}).members"
-    model = folder / SUBNETS / key / "model.onnx"
-    return (
-        "import hwsearch\n\n"
-        f"run = hwsearch.Run({str(folder)!r})\n"
-        f"network = run.subnet({key!r})  # a torch.nn.Module\n\n"
-        "import onnxruntime\n\n"
-        f"session = onnxruntime.InferenceSession({str(model)!r})"
-    )
-
-
-def _picks(facts: Facts) -> list[dict[str, Any]]:
-    return [
-        {
-            "wish": pick.wish,
-            "number": facts.place[pick.key],
-            "sure": pick.sure,
-            "versus": None
-            if (v := pick.versus) is None
-            else {
-                "cost": v.cost,
-                "times": plain([v.times])[0],
-                "points": plain([v.points, v.low, v.high]),
-            },
-        }
-        for pick in picks(facts)
+def _load(facts: Facts, folder: Path) -> list[list[str]]:
+    """What loads a member, as (title, lines): in Python, by ONNX Runtime and from a shell."""
+    run = repr(str(facts.run.folder))
+    if not (folder / MODEL).is_file():
+        return [["In Python", f"import hwsearch\n\nmembers = hwsearch.Run({run}).members"]]
+    model, key = repr(str(folder / MODEL)), repr(folder.name)
+    network = f"network = hwsearch.Run({run}).subnet({key})"
+    session = f"session = onnxruntime.InferenceSession({model})"
+    found = [
+        ["As a network", f"import hwsearch\n\n{network}"],
+        ["In ONNX Runtime", f"import onnxruntime\n\n{session}"],
     ]
-
-
-def _shared(facts: Facts) -> dict[str, Any] | None:
-    found = shared(facts)
-    if found is None:
-        return None
-    same = [[name, option, n] for name, (option, n) in found.same.items()]
-    return {"same": same, "rising": list(found.rising), "n": found.n, "along": found.along}
-
-
-def _account(facts: Facts) -> dict[str, Any] | None:
-    account = facts.account
-    if account is None:
-        return None
-    reached = account.hypervolumes[-1]
-    others = list(account.objectives)[1:]
-    return {
-        "figure": progress_figure(account),
-        "evaluated": account.evaluated,
-        "failed": account.failed,
-        "reused": account.reused,
-        "members": account.members,
-        "share": plain([account.share])[0],
-        "hypervolume": plain([reached])[0],
-        "units": " x ".join(unit or name for name, unit in account.objectives.items()),
-        "horizon": HORIZON,
-        "gain": plain([account.gain / reached if account.gain is not None and reached else None])[
-            0
-        ],
-        "random": plain(
-            [account.random / reached if account.random is not None and reached else None]
-        )[0],
-        "uniform": plain(
-            [
-                account.uniform_hypervolume / reached
-                if account.uniform_hypervolume is not None and reached
-                else None
-            ]
-        )[0],
-        "at_knee": None
-        if account.uniform_at_knee is None
-        else {
-            "first": list(account.objectives)[0],
-            "second": others[0],
-            "knee": plain([account.knee[list(account.objectives)[0]]])[0],
-            "uniform": plain([account.uniform_at_knee])[0],
-        },
-    }
-
-
-def _importance(facts: Facts) -> dict[str, Any]:
-    found = importances(facts)
-    return {
-        "least": LEAST_TRIALS,
-        "objectives": [
-            {
-                "name": each.objective,
-                "trials": each.trials,
-                "tau": plain([each.tau])[0],
-                "figure": importance_figure(facts, each),
-            }
-            for each in found
-        ],
-    }
-
-
-def _forecasts(facts: Facts) -> list[dict[str, Any]]:
-    """One per measured objective of which anything was predicted before it was measured."""
-    fits = {fit.objective: fit for fit in facts.account.fits} if facts.account else {}
-    found = []
-    for objective in facts.objectives:
-        figure = forecast_figure(facts, objective)
-        if figure["data"][1]["x"]:
-            fit = fits.get(objective.name)
-            told = None if fit is None else {"n": fit.n, "tau": fit.tau, "covered": fit.covered}
-            found.append({"name": objective.name, "fit": told, "figure": figure})
+    if (folder / INFER).is_file():
+        found.append(["On one image", f"python {shlex.quote(str(folder / INFER))} IMAGE"])
     return found
-
-
-def _scores(facts: Facts) -> dict[str, Any] | None:
-    scores = scores_on_both(facts)
-    if not scores:
-        return None
-    gaps = [each["report"][0] - each["search"][0] for each in scores]
-    inside = sum(each["report"][1] <= each["search"][0] <= each["report"][2] for each in scores)
-    return {
-        "figure": score_figure(facts, scores),
-        "mean": plain([np.mean(gaps)])[0],
-        "inside": int(inside),
-        "n": len(scores),
-        "unit": facts.up.unit,
-    }
-
-
-def _measuring(facts: Facts) -> dict[str, Any] | None:
-    told = [m for m in timings(facts) if "anchor_ms" in m.details]
-    if not told:
-        return None
-    anchor = [100 * (m.details["anchor_ms"] / m.details["baseline_ms"] - 1) for m in told]
-    spread = [None if m.details.get("cv") is None else 100 * m.details["cv"] for m in told]
-    half = {
-        purpose: [
-            (m.high - m.low) / 2 / m.value
-            for m in told
-            if m.purpose == purpose and m.low is not None and m.high is not None
-        ]
-        for purpose in ("search", "confirm")
-    }
-    figure: Figure = drift_figure(anchor, spread)
-    return {
-        "figure": figure,
-        "n": len(told),
-        "half": {name: plain([np.median(widths)])[0] for name, widths in half.items() if widths},
-        "anchor": plain([np.median(anchor)])[0],
-        "warnings": [[count, text] for count, text in warned(facts)],
-        "minutes": plain([sum(m.cost_s for m in told) / 60])[0],
-    }

@@ -216,5 +216,6 @@ def state_of(facts: Facts, trial: Trial) -> str:
 def stated(row: Mapping[str, Any], name: str) -> tuple[float, float | None, float | None]:
     """Value and 95% interval of a column of the members' table; None where there is none."""
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    known = low is not None and high is not None and low == low and high == high
-    return float(row[name]), float(low) if known else None, float(high) if known else None
+    if low is None or high is None or low != low or high != high:
+        return float(row[name]), None, None
+    return float(row[name]), float(low), float(high)

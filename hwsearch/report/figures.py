@@ -39,7 +39,7 @@ def progress_figure(account: Account) -> Figure:
         traces.append(ahead | {"mode": "lines", "line": {"dash": "dot", "width": 2}})
         end += HORIZON
     for role, name, value, dash in (
-        ("random", "as many drawn by chance, predicted", account.random, "dash"),
+        ("random", "drawn by chance, predicted", account.random, "dash"),
         ("uniform", "uniform scaling", account.uniform_hypervolume, "dashdot"),
     ):
         if value is not None:

@@ -7,8 +7,9 @@ from typing import Any, Final
 import numpy as np
 from scipy.stats import kendalltau
 
+from hwsearch.errors import InputError
 from hwsearch.evaluate.score import paired_difference
-from hwsearch.objectives import satisfied, to_losses
+from hwsearch.objectives import Constraint, satisfied, to_losses
 from hwsearch.report.facts import Facts, stated
 from hwsearch.run.account import Versus
 from hwsearch.run.certainty import chances
@@ -18,6 +19,7 @@ from hwsearch.trials import Measurement
 
 CLEAR_TREND: Final = 0.6
 LEAST_MEMBERS: Final = 4
+_SURE: Final = 0.95
 _NEAR_BEST: Final = 1.0  # of the first objective's unit, where that is percent
 
 
@@ -47,13 +49,20 @@ def picks(facts: Facts) -> list[Pick]:
     losses = to_losses(members[[o.name for o in objectives]].to_numpy(float), objectives)
     keys = [str(key) for key in members["key"]]
     best = keys[int(np.argmin(losses[:, 0]))]
-    wishes = [("the knee: the best compromise", knee(members, objectives), None)]
+    wishes: list[tuple[str, str, float | None]] = [
+        ("the knee: the best compromise", knee(members, objectives), None)
+    ]
+    wishes.append((f"the best {facts.up.name}", best, None))
     for constraint in facts.constraints:
-        sure = _chances(facts, str(constraint))
-        text = f"the best with {constraint}"
-        wishes.append((text, best, None if sure is None else sure[keys.index(best)]))
-    if not facts.constraints:
-        wishes.append((f"the best {facts.up.name}", best, None))
+        sure = _chances(facts, constraint)
+        if sure is None:
+            continue
+        wishes.append((f"the best with {constraint}", best, sure[keys.index(best)]))
+        enough = [row for row, share in enumerate(sure) if share >= _SURE]
+        if enough:
+            row = min(enough, key=lambda row: losses[row, 0])
+            text = f"the best that is {_SURE:.0%} sure of {constraint}"
+            wishes.append((text, keys[row], sure[row]))
     near = losses[:, 0] <= losses[:, 0].min() + _NEAR_BEST
     for column, objective in enumerate(objectives[1:], start=1):
         least = "fastest" if objective.name == LATENCY else f"best {objective.name}"
@@ -68,11 +77,7 @@ def picks(facts: Facts) -> list[Pick]:
     ]
 
 
-def _chances(facts: Facts, bound: str) -> list[float] | None:
-    from hwsearch.errors import InputError
-    from hwsearch.objectives import Constraint
-
-    constraint = Constraint.parse(bound)
+def _chances(facts: Facts, constraint: Constraint) -> list[float] | None:
     try:
         found = chances(constraint, facts.members, facts.measurements, facts.run.config.seed)
     except InputError:
@@ -205,6 +210,7 @@ def keeps(facts: Facts) -> list[bool | None]:
     if not facts.constraints:
         return [None] * len(facts.trials)
     names = [c.objective for c in facts.constraints]
-    kept = satisfied({name: facts.values[name] for name in names}, facts.constraints)
-    known = ~np.isnan(np.column_stack([facts.values[name] for name in names])).any(axis=1)
-    return [bool(k) if sure else None for k, sure in zip(kept, known, strict=True)]
+    kept = satisfied({name: facts.values[name] for name in names}, facts.constraints).tolist()
+    values = np.column_stack([facts.values[name] for name in names])
+    known = ~np.isnan(values)
+    return [each if all(row) else None for each, row in zip(kept, known.tolist(), strict=True)]

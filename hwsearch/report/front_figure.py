@@ -2,21 +2,46 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hwsearch.errors import unknown
 from hwsearch.objectives import Objective
-from hwsearch.report.facts import Facts, finished_rows, stated
+from hwsearch.report.facts import Facts, finished_rows, read_facts, stated
 from hwsearch.report.plotting import (
     Figure,
     Trace,
+    coloured,
+    hover,
     interval,
     label,
     layout_of,
     plain,
     trace,
+    with_texts,
 )
 from hwsearch.report.search_picture import GREY
 from hwsearch.run.front import knee
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from hwsearch.run.folder import Run
+
+
+def plotted(run: "Run", across: str | None = None) -> "go.Figure":
+    """Return the front of a run as a figure of plotly's; see `Run.plot`.
+
+    Raises:
+        InputError: There is no such objective.
+    """
+    import plotly.graph_objects as go
+
+    facts = read_facts(run)
+    others = {objective.name: objective for objective in facts.objectives[1:]}
+    if across is not None and across not in others:
+        raise unknown("objective across", across, list(others))
+    figure = front_figure(facts, others[across] if across else None)
+    return go.Figure(coloured(with_texts(facts, figure))).update_layout(title=escape(run.title))
 
 
 def front_figure(facts: Facts, across: Objective | None = None) -> Figure:
@@ -74,7 +99,7 @@ def _points(
         "mode": "markers",
         "marker": {"size": size, "symbol": symbol, "opacity": 0.65},
         "customdata": list(rows),
-        "hovertemplate": _hover(facts, across),
+        "hovertemplate": hover(facts, across),
     }
 
 
@@ -99,7 +124,7 @@ def _member_traces(facts: Facts, across: Objective | None) -> list[Trace]:
         "line": {"width": 1.5, "dash": "dot" if marks else "solid"},
         "customdata": numbers,
         "error_y": interval(up),
-        "hovertemplate": _hover(facts, across),
+        "hovertemplate": hover(facts, across),
     }
     if across:
         front["error_x"] = interval([stated(row, across.name) for row in rows])
@@ -157,7 +182,7 @@ def _compared_traces(facts: Facts, across: Objective | None) -> list[Trace]:
                 "mode": mode if len(facts.objectives) == 2 else "markers",
                 "marker": {"size": size, "symbol": symbol},
                 "line": {"width": 1.2, "dash": "dashdot"},
-                "hovertemplate": _hover(facts, across),
+                "hovertemplate": hover(facts, across),
             }
         )
     return found
@@ -194,10 +219,3 @@ def _limits(facts: Facts, across: Objective | None) -> tuple[list[Any], list[Any
             }
         )
     return shapes, labels
-
-
-def _hover(facts: Facts, across: Objective | None) -> str:
-    up = f"{escape(facts.up.name)} %{{y:.4g}} {escape(facts.up.unit)}"
-    if across is None:
-        return up
-    return f"{up}, {escape(across.name)} %{{x:.4g}} {escape(across.unit)}"

@@ -12,9 +12,9 @@ from typing import Any, Final
 from hwsearch.objectives import Objective
 from hwsearch.report.canvas import axis_label
 from hwsearch.report.facts import Facts
-from hwsearch.report.layout import stage_lines
 from hwsearch.report.picture import RED
 from hwsearch.report.search_picture import BLUE, GREEN, GREY, ORANGE, PURPLE
+from hwsearch.stages import stage_lines
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
@@ -35,6 +35,14 @@ _DIGITS: Final = 6  # more are noise, and weigh in a file
 def label(facts: Facts, objective: Objective) -> str:
     """Name an objective with its unit, escaped, and say where it is predicted."""
     return escape(axis_label(objective, objective.name in facts.predicted))
+
+
+def hover(facts: Facts, across: Objective | None) -> str:
+    """Return how a point states its numbers."""
+    up = f"{escape(facts.up.name)} %{{y:.4g}} {escape(facts.up.unit)}"
+    if across is None:
+        return up
+    return f"{up}, {escape(across.name)} %{{x:.4g}} {escape(across.unit)}"
 
 
 def trace(role: str, name: str, x: Iterable[Any], y: Iterable[Any]) -> Trace:
@@ -85,10 +93,11 @@ def layout_of(across: str, up: str, hovermode: str) -> dict[str, Any]:
 
 def plain(values: Iterable[Any]) -> list[Any]:
     """Short JSON values: six digits, and None for what is not known."""
-    return [_short(value) for value in values]
+    return [short(value) for value in values]
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
+    """A short JSON value; see `plain`."""
     if value is None or isinstance(value, str | bool | int):
         return value
     number = float(value)

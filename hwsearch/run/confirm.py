@@ -40,6 +40,8 @@ def confirm(
         InfeasibleError: Nothing satisfies the constraints as measured; the text says what came
             closest.
     """
+    from hwsearch.report.write import write_page
+
     run = Run(folder)
     read = read_timings(run.folder / KIT, Path(timings))
     progress = progress or Silent()
@@ -58,4 +60,5 @@ def confirm(
         finally:
             setup.device.close()
     write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title, account)
+    write_page(run, setup)
     return run

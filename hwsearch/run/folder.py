@@ -20,7 +20,7 @@ from hwsearch.run.exported import (
 )
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
-from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
+from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, REPORT, SUBNETS, write_outcome
 from hwsearch.run.phases import search_and_finish
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
@@ -41,6 +41,7 @@ from hwsearch.trials_sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import pandas as pd
+    from plotly.graph_objects import Figure
     from torch import nn
 
 
@@ -166,12 +167,14 @@ def resume(
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
+        if not (run.folder / REPORT).is_file():
+            run.report()  # it was stopped between its front and its report
         return run
     restore(run.folder, setup, run.recorded)
     # Opened once before anything is changed: a damaged store is refused here.
     SqliteStore(run.folder / TRIALS).close()
     if setup.config != run.config:
-        for name in (FRONT, CANDIDATES, KIT):
+        for name in (FRONT, CANDIDATES, KIT, REPORT):
             (run.folder / name).unlink(missing_ok=True)
         write_config(run.folder, setup.config, run.recorded)
     return run._carry_on(setup, progress)
@@ -250,7 +253,9 @@ class Run:
                 f"'hwsearch resume {self.folder}'"
             )
         name = FRONT if self.confirmed else CANDIDATES
-        return pd.read_csv(self.folder / name, dtype={"key": str, "weights": str})
+        from hwsearch.report.notebook import Front
+
+        return Front(pd.read_csv(self.folder / name, dtype={"key": str, "weights": str}))
 
     @property
     def account(self) -> Account | None:
@@ -350,6 +355,40 @@ class Run:
         check_exported(self.folder, self.config)
         return load_subnet(self.folder / SUBNETS / self.select(key)[0], self.setup().net)
 
+    def report(self, to: str | Path | None = None) -> Path:
+        """Write the run as one HTML page that opens offline, with pictures beside it.
+
+        Args:
+            to: The file; by default ``report.html`` in the run's folder.
+
+        Returns:
+            The page.
+
+        Raises:
+            InputError: The run cannot be read, or the file is a folder.
+        """
+        from hwsearch.report.write import write_report
+
+        return write_report([self], Path(to) if to else None)[0]
+
+    def plot(self, across: str | None = None) -> "Figure":
+        """Return the front, every trial behind it, as a plotly figure.
+
+        Args:
+            across: The objective from left to right; by default latency, or the second one.
+
+        Raises:
+            InputError: There is no such objective, or the run cannot be read.
+        """
+        from hwsearch.report.front_figure import plotted
+
+        return plotted(self, across)
+
+    def _repr_html_(self) -> str:
+        from hwsearch.report.notebook import run_html
+
+        return run_html(self)
+
     @property
     def objectives(self) -> list[Objective]:
         """The objectives of the run, without the functions that compute exact ones."""
@@ -369,11 +408,14 @@ class Run:
 
     def _carry_on(self, setup: Setup, progress: Progress) -> "Run":
         """Do whatever is still to be done."""
+        from hwsearch.report.write import write_page
+
         self.config = setup.config
         try:
             rows, account = search_and_finish(self.folder, setup, progress)
             trials = self.trials_to_draw(setup)
             write_outcome(self.folder, rows, trials, setup, self.title, account)
+            write_page(self, setup)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FRONT, SUBNETS, PICTURE = "front.csv", "subnets", "front.png"
 CANDIDATES, KIT = "candidates.csv", "kit.pyz"
 ACCOUNT, SEARCH_PICTURE = "search.json", "search.png"
+REPORT = "report.html"
 
 
 def write_outcome(

@@ -56,17 +56,18 @@ function placed(slots, cell, start) {
   return { columns, stages, end: x };
 }
 
-function rowLabel(run, number) {
+function rowLabels(run, number) {
+  const member = run.members[number];
   return run.objectives.slice(0, 2).reverse().map((o) => {
-    const value = run.trials.values[o.name][number];
+    const value = member ? member.numbers.find(([name]) => name === o.name)[1] : run.trials.values[o.name][number];
     return value === null ? "–" : (o.predicted ? "~" : "") + figure(value) + (o.unit ? " " + o.unit : "");
-  }).join("   ");
+  });
 }
 
 function archPicture(run, numbers, pick, labelled) {
   const slots = slotsOf(run);
-  const cell = slots.length > 24 ? 15 : slots.length > 14 ? 20 : 26;
-  const left = labelled ? 150 : 0;
+  const cell = Math.max(14, Math.min(labelled ? 46 : 22, Math.floor((labelled ? 900 : 330) / slots.length) - 4));
+  const left = labelled ? 172 : 0;
   const { columns, stages, end } = placed(slots, cell, left);
   const row = 36;
   const top = 22;
@@ -85,19 +86,21 @@ function archPicture(run, numbers, pick, labelled) {
     const hit = svg("rect", { x: 0, y, width, height: row, class: "hit" + (number === run.chosen ? " chosen" : ""), "data-number": number });
     if (pick) hit.addEventListener("click", () => pick(number));
     picture.append(hit);
-    if (labelled) picture.append(svg("text", { x: 4, y: y + row - 10, "pointer-events": "none" }, rowLabel(run, number)));
+    if (labelled) rowLabels(run, number).forEach((text, column) =>
+      picture.append(svg("text", { x: 74 + 72 * column, y: y + row - 10, "text-anchor": "end", "pointer-events": "none" }, text)));
     slots.forEach((slot, place) => picture.append(glyph(run, number, slot, columns[place], y + 6, cell, row - 14)));
   });
   return picture;
 }
 
 function archLegend(run) {
-  const told = new Set();
+  const told = { block: new Set(), stage: new Set() };
   for (const slot of slotsOf(run)) {
     const names = slot.positions.map((position) => run.choices[position].attribute);
-    const where = slot.block ? "a block (blue)" : slot.stage ? "a whole stage (green)" : "by itself (green)";
-    const text = names.length > 1 ? "height " + names[0] + ", shade " + names[1] : "height and shade " + names[0];
-    told.add(where + ": " + text);
+    told[slot.block ? "block" : "stage"].add(names.length > 1 ? "height is " + names[0] + " and shade " + names[1] : "height and shade are " + names[0]);
   }
-  return [...told].slice(0, 6).join(" · ") + ". Tall and dark is a late option, a dot is not active.";
+  const lines = [];
+  if (told.stage.size) lines.push("Green is a whole stage: " + [...told.stage].slice(0, 4).join(", or ") + ". ");
+  if (told.block.size) lines.push("Blue is a block: " + [...told.block].slice(0, 4).join(", or ") + ". ");
+  return lines.join("") + "Low and pale is the first option, tall and dark the last; a dot stands where nothing is active.";
 }

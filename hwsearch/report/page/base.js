@@ -4,7 +4,7 @@ const CONTENTS = JSON.parse(document.getElementById("contents").textContent);
 const SVG = "http://www.w3.org/2000/svg";
 
 function append(node, children) {
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
     node.append(child instanceof Node ? child : String(child));
   }
@@ -29,6 +29,7 @@ function svg(tag, attributes, ...children) {
 function figure(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
+  if (size >= 1e12) return value.toExponential(1).replace("+", "");
   for (const [unit, suffix] of [[1e9, " G"], [1e6, " M"], [1e4, " k"]]) {
     if (size >= unit) return String(Number((value / unit).toPrecision(3))) + suffix;
   }
@@ -69,8 +70,8 @@ function copyButton(text) {
   return button;
 }
 
-function codeBlock(text) {
-  return el("div", { class: "code" }, el("pre", {}, text), copyButton(text));
+function codeBlock(title, text) {
+  return el("div", {}, el("div", { class: "code" }, el("h3", {}, title), copyButton(text)), el("pre", {}, text));
 }
 
 // An architecture in lines, one for each stage: what is chosen in several blocks, in their order.

@@ -50,9 +50,13 @@ function cardOf(run, number) {
       el("tr", {}, el("td", { class: "how" }, stage), el("td", {}, text))))));
   if (member) {
     nodes.push(el("h3", {}, "Files"), el("p", {}, el("code", {}, member.path), el("br", {}),
-      el("span", { class: "how" }, member.files.join(", "))),
-      el("h3", {}, "Load it"), codeBlock(member.python));
-    if (member.files.includes("infer.py")) nodes.push(codeBlock(member.shell));
+      el("span", { class: "how" }, member.files.join(", "))));
   }
   return nodes;
+}
+
+function loadOf(run, number) {
+  const member = run.members[number];
+  if (!member) return [];
+  return [el("div", { class: "pair" }, member.load.map(([title, text]) => codeBlock(title, text)))];
 }

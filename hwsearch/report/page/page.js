@@ -4,15 +4,21 @@ function headerOf(run) {
   const head = run.header;
   const fact = (name, value, small) => el("div", {}, el("dt", {}, name), el("dd", {}, value, small ? el("small", {}, small) : null));
   return el("dl", { class: "facts" },
-    fact("supernet", head.supernet, head.weights || head.space),
+    fact("supernet", head.supernet, [head.weights, figure(head.space) + " architectures"].filter(Boolean).join(", ")),
     fact("device", head.device, head.hardware),
     fact("data", head.data, head.images),
-    fact("written", head.date, run.folder));
+    fact("run", run.folder, "written " + head.date));
+}
+
+function showCard(run, number) {
+  run.card.replaceChildren(...cardOf(run, number));
+  run.load.replaceChildren(...loadOf(run, number));
+  run.load.hidden = !run.members[number];
 }
 
 function choose(run, number, jump) {
   run.chosen = number;
-  run.card.replaceChildren(...cardOf(run, number));
+  showCard(run, number);
   redraw((plot) => plot.run === run && plot.marksChosen);
   for (const node of run.view.querySelectorAll("[data-number]")) {
     node.classList.toggle("chosen", Number(node.dataset.number) === number);
@@ -40,13 +46,14 @@ function frontPanel(run) {
   }
   run.plots.forEach((plot) => { plot.later = plots.includes(plot.node) && plot.node !== plots[shown]; });
   run.card = el("aside", { class: "card", "aria-label": "the chosen subnet" });
+  run.load = el("div", { class: "load" });
   const title = { front: "The front", candidates: "The candidates", unfinished: "What is best so far" }[run.kind];
   const text = { front: "Confirmed: timed together in a fresh process, with 95% intervals. Trials are as the search measured them.",
     candidates: "Non-dominated by predicted numbers; a predicted number enters no front.",
     unfinished: "As the search measured it: nothing is confirmed or exported yet." }[run.kind];
   run.front = el("section", { class: "panel" }, el("h2", {}, title),
     el("p", { class: "lead" }, text + " Click a point for its card."), axes,
-    el("div", { class: "split" }, holder, run.card));
+    el("div", { class: "split" }, holder, run.card, run.load));
   return run.front;
 }
 
@@ -100,7 +107,7 @@ function paidPanel(run) {
       tile(figure(account.hypervolume), "hypervolume (" + account.units + ")"),
       tile(account.random === null ? null : "~" + percent(account.random), "of that by as many architectures drawn by chance, predicted"),
       tile(account.uniform === null ? null : percent(account.uniform), "of that by uniform scaling"),
-      tile(account.gain === null ? null : "~+" + (100 * account.gain).toPrecision(2) + "%", "by " + account.horizon + " more evaluations, predicted"),
+      tile(account.gain === null ? null : "+" + (100 * account.gain).toPrecision(2) + "%", "by " + account.horizon + " more evaluations, predicted"),
       knee ? tile(figure(knee.knee) + " vs " + figure(knee.uniform), knee.first + " at the knee's " + knee.second + ": the front, and uniform scaling, interpolated") : null)))]);
   return panel;
 }
@@ -118,7 +125,7 @@ function archsPanel(run) {
     if (!told.length) told.push(el("li", {}, "the " + shared.n + " have no option in common, and no choice follows " + shared.along + " clearly"));
   }
   return el("section", { class: "panel" }, el("h2", {}, "What they look like"),
-    el("p", { class: "lead" }, "One row each, from the lowest " + (run.across === "trial" ? run.objectives[0].name : run.across) + " down; " + archLegend(run)),
+    el("p", { class: "lead" }, "One row for each, by " + (run.across === "trial" ? run.objectives[0].name : run.across) + ". " + archLegend(run)),
     told.length ? el("ul", { class: "plain" }, told) : null,
     el("div", { class: "scroll" }, archPicture(run, run.order, (number) => choose(run, number, true), true)));
 }
@@ -188,7 +195,7 @@ function runView(run) {
     trialsPanel(run), settingsPanel(run));
   fillTable(run);
   if (run.chosen === null) run.card.append(el("p", { class: "empty" }, "Nothing has been measured in full yet."));
-  else run.card.replaceChildren(...cardOf(run, run.chosen));
+  else showCard(run, run.chosen);
   return run.view;
 }
 

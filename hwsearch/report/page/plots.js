@@ -26,9 +26,10 @@ function shownTrace(plot, given) {
   const trace = { ...given, marker: { ...given.marker }, line: { ...given.line } };
   const colour = css("--c-" + trace.meta);
   trace.marker.color = colour;
+  if (trace.marker.symbol === "circle" && trace.marker.line) trace.marker.line = { ...trace.marker.line, color: css("--panel") };
   if (trace.type === "scatter") trace.line.color = colour;
   if (trace.type !== "scatter") delete trace.line;
-  for (const name of ["error_x", "error_y"]) if (trace[name]) trace[name] = { ...trace[name], color: colour };
+  for (const name of ["error_x", "error_y"]) if (trace[name]) trace[name] = { ...trace[name], color: colour + "90" };
   const numbers = trace.customdata;
   if (!numbers) return trace;
   const kept = numbers.map((number) => !plot.filtered || plot.run.shown[number]);
@@ -66,10 +67,12 @@ function render(plot) {
   const narrow = plot.node.clientWidth < 480;
   const layout = { ...plot.figure.layout, autosize: true,
     font: { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: ink } };
+  layout.legend = { ...layout.legend, font: { size: narrow ? 11 : 12 } };
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: css("--panel"), bordercolor: css("--line"),
     font: { color: ink, size: 12 } };
   for (const axis of ["xaxis", "yaxis"]) {
-    layout[axis] = { ...layout[axis], linecolor: css("--line"), gridcolor: css("--line"), tickcolor: css("--line") };
+    layout[axis] = { ...layout[axis], linecolor: css("--line"), gridcolor: css("--line"), tickcolor: css("--line"),
+      title: { ...layout[axis].title, font: { size: narrow ? 11.5 : 13 } } };
   }
   const config = { responsive: true, displaylogo: false, showTips: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"] };

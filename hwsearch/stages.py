@@ -4,11 +4,9 @@ Read from the names, as families give them: ``stage2.block1.kernel`` is the kern
 block of stage 2, ``stage2.depth`` the depth of the stage, ``resolution`` stands by itself.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from hwsearch.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +30,10 @@ def place_of(name: str) -> Place:
     return Place(stage=parts[0] if parts else "", block=".".join(parts[1:]), attribute=attribute)
 
 
-def slots(space: SearchSpace) -> dict[tuple[str, str], list[int]]:
-    """(stage, block) -> positions of the choices there, in the order of the space."""
+def slots(names: Sequence[str]) -> dict[tuple[str, str], list[int]]:
+    """(stage, block) -> positions of the choices there, in their order."""
     found: dict[tuple[str, str], list[int]] = {}
-    for position, name in enumerate(space.names):
+    for position, name in enumerate(names):
         place = place_of(name)
         found.setdefault((place.stage, place.block), []).append(position)
     return found
@@ -63,8 +61,5 @@ def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def one_line(choices: Mapping[str, Any]) -> str:
     """Say an architecture in one line."""
-    return _joined(f"{stage}: {text}" if stage else text for stage, text in stage_lines(choices))
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return "; ".join(parts)
+    lines = stage_lines(choices)
+    return "; ".join(f"{stage}: {text}" if stage else text for stage, text in lines)
