@@ -169,7 +169,7 @@ def _told(a: Facts, b: Facts) -> dict[str, Any]:
         return table | {
             "lines": [f"{names[1]} has measured none of the {len(a.members)} subnets: {way} does"]
         }
-    unit = a.up.unit
+    points = "points" if a.up.unit == "%" else a.up.unit or f"of {a.up.name}"
     scores = a.members.set_index("key")[a.up.name]
     lines = [
         f"{len(found)} of the {len(a.members)} were measured there. Taking them in place of what "
@@ -179,8 +179,8 @@ def _told(a: Facts, b: Facts) -> dict[str, Any]:
     times = [each.times for each in found if each.times is not None]
     if lost:
         lines.append(
-            f"at the same latency they differ by {-np.mean(lost):+.2g} {unit} on average, "
-            f"{-max(lost):+.2g} at worst".replace("  ", " ")
+            f"at the same latency they lose {np.mean(lost):.2g} {points} on average, "
+            f"{max(lost):.2g} at worst"
         )
     if times:
         lines.append(
@@ -195,7 +195,7 @@ def _told(a: Facts, b: Facts) -> dict[str, Any]:
         f"on {a.run.config.device} (ms)",
         f"on {b.run.config.device} (ms)",
         "measured by",
-        f"better there at that latency ({unit or a.up.name})",
+        f"better there at that latency ({a.up.unit or a.up.name})",
         f"times the latency for that {a.up.name}",
     ]
     return table | {"head": head, "rows": [_row(each) for each in found], "lines": lines}

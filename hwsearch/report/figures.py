@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from hwsearch.report.plotting import (
     trace,
 )
 from hwsearch.run.account import HORIZON, Account
+from hwsearch.surrogates.grouped import evenly
+
+MOST_POINTS: Final = 500  # of plots in which more would cover each other, and slow the page
 
 
 def progress_figure(account: Account) -> Figure:
@@ -59,8 +62,10 @@ def forecast_figure(facts: Facts, objective: Objective) -> Figure:
         if objective.name in trial.forecast
         and not math.isnan(facts.values[objective.name][number])
     ]
-    numbers, means, deviations, measured = zip(*rows, strict=True) if rows else ((), (), (), ())
-    points = trace("front", "trials", means, measured) | {
+    kept = [rows[row] for row in evenly(len(rows), MOST_POINTS)]
+    numbers, means, deviations, measured = zip(*kept, strict=True) if kept else ((), (), (), ())
+    name = "trials" if len(kept) == len(rows) else f"{len(kept)} of {len(rows)} trials"
+    points = trace("front", name, means, measured) | {
         "mode": "markers",
         "marker": {"size": 7, "opacity": 0.8},
         "customdata": list(numbers),
@@ -121,7 +126,9 @@ def drift_figure(anchor: Sequence[float], spread: Sequence[float | None]) -> Fig
         anchor: Percent that the anchor took longer than its baseline.
         spread: Percent by which rounds differ (coefficient of variation).
     """
-    order = range(1, len(anchor) + 1)
+    kept = evenly(len(anchor), MOST_POINTS)
+    order = [int(row) + 1 for row in kept]
+    anchor, spread = ([values[row] for row in kept] for values in (anchor, spread))
     traces = [
         trace("front", "anchor against its baseline", order, anchor)
         | {"mode": "lines+markers", "marker": {"size": 4}, "line": {"width": 1.5}},

@@ -66,7 +66,7 @@ function rowLabels(run, number) {
 
 function archPicture(run, numbers, pick, labelled) {
   const slots = slotsOf(run);
-  const cell = Math.max(14, Math.min(labelled ? 46 : 22, Math.floor((labelled ? 900 : 330) / slots.length) - 4));
+  const cell = Math.max(14, Math.min(labelled ? 46 : 22, Math.floor((labelled ? Math.min(950, innerWidth - 250) : 330) / slots.length) - 4));
   const left = labelled ? 172 : 0;
   const { columns, stages, end } = placed(slots, cell, left);
   const row = 36;
@@ -83,12 +83,13 @@ function archPicture(run, numbers, pick, labelled) {
   }
   numbers.forEach((number, at) => {
     const y = top + at * row;
-    const hit = svg("rect", { x: 0, y, width, height: row, class: "hit" + (number === run.chosen ? " chosen" : ""), "data-number": number });
-    if (pick) hit.addEventListener("click", () => pick(number));
-    picture.append(hit);
+    const line = svg("g", { class: pick ? "line" : "" }, svg("rect", { x: 0, y, width, height: row,
+      class: "hit" + (pick && number === run.chosen ? " chosen" : ""), "data-number": pick ? number : -1 }));
+    if (pick) line.addEventListener("click", () => pick(number));
+    picture.append(line);
     if (labelled) rowLabels(run, number).forEach((text, column) =>
-      picture.append(svg("text", { x: 74 + 72 * column, y: y + row - 10, "text-anchor": "end", "pointer-events": "none" }, text)));
-    slots.forEach((slot, place) => picture.append(glyph(run, number, slot, columns[place], y + 6, cell, row - 14)));
+      line.append(svg("text", { x: 74 + 72 * column, y: y + row - 10, "text-anchor": "end", "pointer-events": "none" }, text)));
+    slots.forEach((slot, place) => line.append(glyph(run, number, slot, columns[place], y + 6, cell, row - 14)));
   });
   return picture;
 }

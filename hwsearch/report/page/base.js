@@ -30,8 +30,8 @@ function figure(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (size >= 1e12) return value.toExponential(1).replace("+", "");
-  for (const [unit, suffix] of [[1e9, " G"], [1e6, " M"], [1e4, " k"]]) {
-    if (size >= unit) return String(Number((value / unit).toPrecision(3))) + suffix;
+  for (const [from, unit, suffix] of [[1e9, 1e9, " G"], [1e6, 1e6, " M"], [1e4, 1e3, " k"]]) {
+    if (size >= from) return String(Number((value / unit).toPrecision(3))) + suffix;
   }
   return String(Number(value.toPrecision(4)));
 }

@@ -66,7 +66,7 @@ function picksPanel(run) {
     const v = pick.versus;
     const number = (o) => member.numbers.find(([name]) => name === o.name);
     return el("tr", { class: "row", "data-number": pick.number, onclick: () => choose(run, pick.number, true) },
-      el("td", {}, pick.wish, sure && pick.sure !== null ? el("div", { class: "how" }, percent(pick.sure) + " sure to keep it") : null),
+      el("td", { class: "wish" }, pick.wish, sure && pick.sure !== null ? el("div", { class: "how" }, percent(pick.sure) + " sure to keep it") : null),
       run.objectives.map((o) => {
         const [, value, low, high] = number(o);
         return el("td", { class: "n" }, (o.predicted ? "~" : "") + withMargin(value, low, high));
@@ -83,7 +83,7 @@ function picksPanel(run) {
   }
   head.push("key");
   return el("section", { class: "panel" }, el("h2", {}, "Which one should I ship?"),
-    el("p", { class: "lead" }, versus ? "Differences to the supernet's largest subnet are paired over the search images, with 95% intervals." : "The largest subnet was not measured in this run, so that nothing is compared with it."),
+    el("p", { class: "lead" }, run.kind === "candidates" ? "By predicted numbers: measured ones may order them otherwise." : versus ? "Differences to the supernet's largest subnet are paired over the search images, with 95% intervals." : "The largest subnet was not measured in this run, so that nothing is compared with it."),
     el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, head.map((text, at) =>
       el("th", { class: at && at < head.length - 1 ? "n" : null }, text)))), el("tbody", {}, rows))));
 }
@@ -105,9 +105,9 @@ function paidPanel(run) {
       tile(percent(account.share), account.members + " of " + account.evaluated + " evaluations are on the " + run.what
         + (account.failed ? ", " + account.failed + " failed" : "") + (account.reused ? ", " + account.reused + " reused" : "")),
       tile(figure(account.hypervolume), "hypervolume (" + account.units + ")"),
-      tile(account.random === null ? null : "~" + percent(account.random), "of that by as many architectures drawn by chance, predicted"),
-      tile(account.uniform === null ? null : percent(account.uniform), "of that by uniform scaling"),
-      tile(account.gain === null ? null : "+" + (100 * account.gain).toPrecision(2) + "%", "by " + account.horizon + " more evaluations, predicted"),
+      tile(account.random === null ? null : "~" + percent(account.random), "of it by as many architectures drawn by chance, predicted"),
+      tile(account.uniform === null ? null : percent(account.uniform), "of it by uniform scaling"),
+      tile(account.gain === null ? null : "+" + (100 * account.gain).toPrecision(2) + "%", "of it by " + account.horizon + " more evaluations, predicted"),
       knee ? tile(figure(knee.knee) + " vs " + figure(knee.uniform), knee.first + " at the knee's " + knee.second + ": the front, and uniform scaling, interpolated") : null)))]);
   return panel;
 }
@@ -205,7 +205,8 @@ function compareView(compare) {
     el("p", { class: "lead" }, compare.lead), plotOf(holder, compare.figure, { tall: true }),
     compare.notes.map((text) => el("p", { class: "note" }, text))),
     compare.transfers.map((each) => el("section", { class: "panel" },
-      el("h2", {}, each.title), each.lines.map((text) => el("p", { class: "lead" }, text)),
+      el("h2", {}, each.title), el("p", { class: "lead" }, each.lines[0]),
+      el("ul", { class: "plain" }, each.lines.slice(1).map((text) => el("li", {}, text))),
       each.rows.length ? el("div", { class: "scroll" }, el("table", {},
         el("thead", {}, el("tr", {}, each.head.map((text, at) => el("th", { class: at ? "n" : null }, text)))),
         el("tbody", {}, each.rows.map((row) => el("tr", {}, row.map((cell, at) =>

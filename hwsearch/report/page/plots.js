@@ -14,8 +14,11 @@ function inert(text) {
 }
 
 function hoverText(run, number) {
+  run.hovers = run.hovers || [];
+  if (run.hovers[number]) return run.hovers[number];
   const lines = stageLines(run, number).map(([stage, text]) => inert((stage + " " + text).trim()));
-  return ["<b>" + run.trials.key[number] + "</b>", ...lines].join("<br>");
+  run.hovers[number] = ["<b>" + run.trials.key[number] + "</b>", ...lines].join("<br>");
+  return run.hovers[number];
 }
 
 function only(values, kept) {
@@ -83,8 +86,9 @@ function render(plot) {
 function drawNext() {
   const plot = waiting.shift();
   drawing = Boolean(plot);
-  if (!plot) { document.documentElement.dataset.drawn = "all"; return; }
+  if (!plot) { performance.mark("all drawn"); document.documentElement.dataset.drawn = "all"; return; }
   render(plot).then(() => {
+    if (!drawn.length) performance.mark("front drawn");
     drawn.push(plot);
     if (plot.onpick) plot.node.on("plotly_click", (event) => {
       const number = event.points[0].customdata;
