@@ -143,7 +143,7 @@ class TestFinishedRun:
         printed = result.stdout.replace("\n", "")
         for row in json.loads(finished[1]):
             assert row["key"] in printed
-        for name in ("front.png", "search.png", "front.csv", "search.json", "model.onnx"):
+        for name in ("report.html", "front.png", "search.png", "front.csv", "search.json", "model.onnx"):
             assert name in printed
         assert " of 8 evaluations are on the front" in printed
         assert "on front" in printed

@@ -52,12 +52,14 @@ def picks(facts: Facts) -> list[Pick]:
     wishes: list[tuple[str, str, float | None]] = [
         ("the knee: the best compromise", knee(members, objectives), None)
     ]
-    wishes.append((f"the best {facts.up.name}", best, None))
+    if not facts.constraints:
+        wishes.append((f"the best {facts.up.name}", best, None))
     for constraint in facts.constraints:
         sure = _chances(facts, constraint)
+        at_best = None if sure is None else sure[keys.index(best)]
+        wishes.append((f"the best {facts.up.name} with {constraint}", best, at_best))
         if sure is None:
             continue
-        wishes.append((f"the best with {constraint}", best, sure[keys.index(best)]))
         enough = [row for row, share in enumerate(sure) if share >= _SURE]
         if enough:
             row = min(enough, key=lambda row: losses[row, 0])

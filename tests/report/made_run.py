@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from hwsearch import Run
-from hwsearch.objectives import hypervolume, is_non_dominated
+from hwsearch.objectives import Constraint, satisfied, hypervolume, is_non_dominated
 from hwsearch.run.account import Account, Fit, Versus
 from hwsearch.run.candidates import Prediction
 from hwsearch.run.config import RunConfig, write_config
@@ -93,6 +93,9 @@ def made_run(
     values[:, 0] = [100 * _right(hard, value).mean() for value in values[:, 0]]
     with SqliteStore(folder / "trials.sqlite") as store:
         done = _fill(store, archs, values, hard, reason, measured)
+    kept = [Constraint.parse(text) for text in constraints]
+    columns = dict(zip(REFERENCE, values.T, strict=True))
+    done = [i for i in done if not kept or satisfied(columns, kept)[i]]
     (folder / "subnets").mkdir()
     if kind != "unfinished":
         _finish(folder, archs, values, done, measured, kind)

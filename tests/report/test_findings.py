@@ -28,7 +28,7 @@ def test_a_constraint_is_kept_as_surely_as_select_says(runs, facts):
     sure = found["the best that is 95% sure of latency <= 6"]
     assert sure.key == run.select("latency <= 6 @ 95%")[0]
     assert sure.sure >= 0.95
-    best = found["the best with latency <= 6"]
+    best = found["the best top1 with latency <= 6"]
     assert best.key == run.front.set_index("key")["top1"].idxmax()
     assert best.sure <= sure.sure
 

@@ -58,7 +58,7 @@ class TestFinishedRun:
         assert run.finished
         assert {path.name for path in run.folder.iterdir()} == {
             "config.toml", "trials.sqlite", "front.csv", "front.png", "subnets",
-            "search.json", "search.png",
+            "search.json", "search.png", "report.html", "architectures.png",
         }  # fmt: skip
         assert {path.name for path in (run.folder / "subnets").iterdir()} == set(run.front["key"])
         for folder in (run.folder / "subnets").iterdir():

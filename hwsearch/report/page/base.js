@@ -43,7 +43,7 @@ function percent(share) {
 
 function signed(value) {
   const text = String(Number(Math.abs(value).toPrecision(2)));
-  return (value < 0 ? "−" : "+") + text;
+  return (value < 0 ? "−" : value > 0 ? "+" : "") + text;
 }
 
 function fromTo(low, high) {
