@@ -59,10 +59,10 @@ def compared(runs: Sequence[Facts]) -> dict[str, Any]:
 def fronts_figure(runs: Sequence[Facts]) -> Figure:
     """Draw the fronts of several runs in one plot."""
     traces = []
-    for place, facts in enumerate(runs):
+    for place, facts in enumerate(drawable(runs)):
         across = facts.across
-        if facts.members is None or across is None:
-            continue
+        assert facts.members is not None
+        assert across is not None
         rows = facts.members.sort_values(across.name).to_dict("records")
         x, y = ([stated(row, o.name) for row in rows] for o in (across, facts.up))
         marks = ", ".join(f"{name} predicted" for name in sorted(facts.predicted))
@@ -86,6 +86,12 @@ def fronts_figure(runs: Sequence[Facts]) -> Figure:
     across = first.across
     layout = layout_of(label(first, across) if across else "", label(first, first.up), "closest")
     return {"data": traces, "layout": layout}
+
+
+def drawable(runs: Sequence[Facts]) -> list[Facts]:
+    """Those that have members, by the objectives of the first one that has."""
+    known = [facts for facts in runs if facts.members is not None and facts.across is not None]
+    return [facts for facts in known if _axes(facts) == _axes(known[0])]
 
 
 def transfers(a: Facts, b: Facts) -> list[Transfer]:
@@ -113,6 +119,8 @@ def transfers(a: Facts, b: Facts) -> list[Transfer]:
         as_good = np.flatnonzero(losses <= loss)
         best = int(affordable[np.argmin(losses[affordable])]) if len(affordable) else None
         instead = None if best is None else str(b.members["key"].iloc[best])
+        if key in own and best is not None and losses[best] >= loss:
+            instead = key  # nothing is better there, though something may be as good
         low = high = None
         if instead is not None and {key, instead} <= set(scores):
             low, high = _paired(scores[instead], scores[key])
@@ -221,6 +229,10 @@ def _paired(better: Any, other: Any) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
+def _axes(facts: Facts) -> tuple[str, str]:
+    return facts.up.name, facts.across.name if facts.across else ""
+
+
 def _timed(facts: Facts) -> bool:
     return facts.members is not None and LATENCY in facts.members
 
@@ -242,6 +254,15 @@ def _notes(runs: Sequence[Facts]) -> list[str]:
         for facts in runs
         if facts.members is None
     ]
+    drawn = drawable(runs)
+    for facts in runs:
+        name = facts.run.folder.name
+        if facts.predicted and facts.members is not None:
+            notes.append(
+                f"{name} has candidates: {', '.join(sorted(facts.predicted))} is predicted"
+            )
+        if facts.members is not None and facts not in drawn:
+            notes.append(f"{name} is not in the plot: its objectives differ")
     for a, b in combinations(runs, 2):
         if (why := _incomparable(a, b)) is not None:
             notes.append(f"{a.run.folder.name} and {b.run.folder.name}: {why}")

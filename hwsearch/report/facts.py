@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Kind = Literal["front", "candidates", "unfinished"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Facts:
     """What a run's folder holds; nothing here is measured or predicted anew.
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hwsearch.report.canvas import axis_label, make_plain, new_figure
+from hwsearch.report.compare import drawable
 from hwsearch.report.facts import Facts
 from hwsearch.report.search_picture import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -17,7 +18,7 @@ def draw_fronts(path: Path, runs: Sequence[Facts]) -> None:
         path: The PNG to write.
         runs: What is drawn of each are its members.
     """
-    known = [facts for facts in runs if facts.members is not None and facts.across is not None]
+    known = drawable(runs)
     if not known:
         return
     figure = new_figure(7.2, 4.6)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from hwsearch import Run
-from hwsearch.objectives import Constraint, satisfied, hypervolume, is_non_dominated
+from hwsearch.objectives import Constraint, hypervolume, is_non_dominated, satisfied
 from hwsearch.run.account import Account, Fit, Versus
 from hwsearch.run.candidates import Prediction
 from hwsearch.run.config import RunConfig, write_config

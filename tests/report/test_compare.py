@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from hwsearch.objectives import hypervolume
-from hwsearch.report.compare import compared, kept_hypervolume, transfers
+from hwsearch.objectives import Objective, hypervolume
+from hwsearch.report.compare import compared, drawable, kept_hypervolume, transfers
 
 
 @pytest.fixture
@@ -73,6 +73,19 @@ def test_an_unfinished_run_has_nothing_to_compare(facts):
     assert told["transfers"] == []
     assert len(told["figure"]["data"]) == 1
     assert any("not finished" in note for note in told["notes"])
+
+
+def test_predicted_numbers_are_named(facts):
+    told = compared([facts["front"], facts["candidates"]])
+    assert any("candidates: top1 is predicted" in note for note in told["notes"])
+
+
+def test_other_objectives_are_not_drawn_in_one_plot(facts):
+    a = facts["front"]
+    macs = Objective("macs", "min", unit="MACs")
+    other = replace(facts["other"], objectives=(a.up, macs))
+    assert drawable([a, other]) == [a]
+    assert any("its objectives differ" in note for note in compared([a, other])["notes"])
 
 
 def _scores(a, found):
