@@ -210,8 +210,8 @@ def _load(facts: Facts, folder: Path) -> list[list[str]]:
     if not (folder / MODEL).is_file():
         return [["In Python", f"import hwsearch\n\nmembers = hwsearch.Run({run}).members"]]
     model, key = repr(str(folder / MODEL)), repr(folder.name)
-    network = f"network = hwsearch.Run({run}).subnet({key})"
-    session = f"session = onnxruntime.InferenceSession({model})"
+    network = f"run = hwsearch.Run({run})\nnetwork = run.subnet({key})"
+    session = f"model = {model}\nsession = onnxruntime.InferenceSession(model)"
     found = [
         ["As a network", f"import hwsearch\n\n{network}"],
         ["In ONNX Runtime", f"import onnxruntime\n\n{session}"],
