@@ -22,8 +22,8 @@ import hwsearch
 from hwsearch.cli import app
 from hwsearch.supernets.zoo import load_supernet
 
-COMMANDS = ["search", "resume", "front", "export", "verify", "report", "watch", "measure"]
-COMMANDS += ["profile", "kit", "confirm", "supernets", "import"]
+COMMANDS = ["init", "search", "resume", "front", "export", "verify", "report", "watch"]
+COMMANDS += ["measure", "profile", "kit", "confirm", "supernets", "import", "clean"]
 GROUPS = ["devices"]
 SMALL = ["--supernet", "test-images", "--device", "scripted"]
 SMALL += ["--data", "hwsearch_test_plugin:image_task", "--budget", "8", "--tactic", "random"]

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hwsearch.errors import HwsearchError
+from hwsearch.errors import HwsearchError, InputError
 from hwsearch.objectives import Constraint, Estimate, FloatArray, Objective
 from hwsearch.restriction import restricted
 from hwsearch.run.account import Account
+from hwsearch.run.config import TRIALS
 from hwsearch.run.front import front_rows
 from hwsearch.run.measurements import LATENCY
 from hwsearch.run.outcome import CANDIDATES, FRONT
 from hwsearch.run.race import dropped
-from hwsearch.run.reuse import TRIALS
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, Trial, TrialState
 from hwsearch.trials_sqlite import SqliteStore
@@ -138,23 +138,27 @@ def read_facts(run: "Run", setup: "Setup | None" = None) -> Facts:
     Raises:
         InputError: The run's files cannot be read.
     """
-    space = restricted(
-        SearchSpace.from_json(run.recorded["full_space"]), run.config.freeze, run.config.only
-    )
+    space = _space(run)
     trials, measurements = _stored(run)
     objectives = tuple(run.objectives)
-    sources = {o["name"]: str(o["source"]) for o in run.recorded["objectives"]}
+    # The first version recorded no source: it measured all that was not counted.
+    sources = {o["name"]: str(o.get("source", "measured")) for o in run.recorded["objectives"]}
     archs = space.architectures([trial.choices for trial in trials])
     place = {trial.key: number for number, trial in enumerate(trials)}
     values = {o.name: np.full(len(trials), np.nan) for o in objectives}
     for each in measurements:
         if each.purpose == "search" and each.quantity in values:
             values[each.quantity][place[each.key]] = each.value
+    members = run.members if run.finished else None
+    unknown = set() if members is None else set(members["key"]) - set(place)
+    if unknown:
+        raise InputError(
+            f"run {str(run.folder)!r} is damaged: its table has {min(unknown)}, which is no trial"
+        )
     computed, lacking = _computed(run, setup, archs, sources)
-    finished = run.finished
     return Facts(
         run=run,
-        kind=("front" if run.confirmed else "candidates") if finished else "unfinished",
+        kind=("front" if run.confirmed else "candidates") if members is not None else "unfinished",
         space=space,
         objectives=objectives,
         sources=sources,
@@ -164,10 +168,20 @@ def read_facts(run: "Run", setup: "Setup | None" = None) -> Facts:
         values=values | computed,
         estimates=dropped(measurements),
         measurements=tuple(measurements),
-        members=run.members if finished else None,
+        members=members,
         account=run.account,
         lacking=lacking,
     )
+
+
+def _space(run: "Run") -> SearchSpace:
+    text = run.recorded.get("full_space")
+    if not isinstance(text, str):
+        raise InputError(
+            f"run {str(run.folder)!r} records no search space: it is damaged, or of the first "
+            "version; reuse it by 'hwsearch search --warm-start'"
+        )
+    return restricted(SearchSpace.from_json(text), run.config.freeze, run.config.only)
 
 
 def _stored(run: "Run") -> tuple[list[Trial], list[Measurement]]:

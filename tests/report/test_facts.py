@@ -1,6 +1,7 @@
 """What is read of a run: everything from its folder, nothing made up."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -69,6 +70,19 @@ def test_what_cannot_be_computed_here_is_said(tmp_path, runs):
     (lacking,) = known.lacking
     assert "macs of the trials is computed" in lacking
     assert "of-elsewhere" in lacking
+
+
+def test_a_damaged_run_is_refused(tmp_path, runs):
+    (tmp_path / "space").mkdir()
+    recorded = {k: v for k, v in runs["front"].recorded.items() if k != "full_space"}
+    write_config(tmp_path / "space", RunConfig(), recorded)
+    with pytest.raises(InputError, match="records no search space"):
+        read_facts(Run(tmp_path / "space"))
+    shutil.copytree(runs["front"].folder, tmp_path / "key")
+    table = tmp_path / "key" / "front.csv"
+    table.write_text(table.read_text().replace(runs["front"].front["key"].iloc[0], "0" * 16))
+    with pytest.raises(InputError, match="0000000000000000, which is no trial"):
+        read_facts(Run(tmp_path / "key"))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
