@@ -18,9 +18,8 @@ from hwsearch.cli.settings import ConfigFile, chosen_settings
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.optimizer import tactic_names
-from hwsearch.run.config import RunConfig
+from hwsearch.run.config import REPORT, RunConfig
 from hwsearch.run.leftovers import size_of
-from hwsearch.run.outcome import REPORT
 from hwsearch.terminal import account_lines, front_table, size_text
 
 DEFAULTS = RunConfig()

@@ -12,7 +12,8 @@ from hwsearch.report.fronts_picture import draw_fronts
 from hwsearch.report.page import page_of
 from hwsearch.report.picture import draw_front
 from hwsearch.report.search_picture import draw_search
-from hwsearch.run.outcome import PICTURE, REPORT, SEARCH_PICTURE
+from hwsearch.run.config import REPORT
+from hwsearch.run.outcome import PICTURE, SEARCH_PICTURE
 
 if TYPE_CHECKING:
     import pandas as pd

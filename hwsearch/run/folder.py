@@ -11,7 +11,7 @@ from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
 from hwsearch.run.account import Account
 from hwsearch.run.certainty import chances
-from hwsearch.run.config import TRIALS, RunConfig, read_config, write_config
+from hwsearch.run.config import REPORT, TRIALS, RunConfig, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,
     export_subnets,
@@ -27,7 +27,6 @@ from hwsearch.run.outcome import (
     CANDIDATES,
     FRONT,
     KIT,
-    REPORT,
     SUBNETS,
     read_members,
     write_outcome,

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 FRONT, SUBNETS, PICTURE = "front.csv", "subnets", "front.png"
 CANDIDATES, KIT = "candidates.csv", "kit.pyz"
 ACCOUNT, SEARCH_PICTURE = "search.json", "search.png"
-REPORT = "report.html"
 # Pictures and the report are drawn from these, again whenever somebody asks.
 LISTED = (CONFIG, TRIALS, EVIDENCE, ACCOUNT, KIT, SUBNETS)
 
