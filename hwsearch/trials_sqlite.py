@@ -104,7 +104,7 @@ class SqliteStore:
             else:
                 _create_file(self.path)
             self._connection = _open(self.path)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             raise InputError(f"{self.path} cannot be opened as a store: {error}") from error
         self._is_open = True
 
@@ -247,7 +247,7 @@ class SqliteStore:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.ProgrammingError:
             raise  # it was closed
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise HwsearchError(
                 f"{self.path} cannot be read: {error}. Bring back the disk that it lies on, or a "
                 "copy of the file, and resume"

@@ -33,7 +33,9 @@ from hwsearch.supernets.base import Supernet
 FAMILIES = tuple(name for name in hwsearch.supernet_names() if "test" not in name)
 
 
-def deviation(net: Supernet, arch: Architecture, device: Device, folder: Path) -> tuple[float, str]:
+def deviation(
+    net: Supernet, arch: Architecture, device: Device, folder: Path
+) -> tuple[float, str]:
     """Return how far a subnet's ONNX model is from PyTorch, and what else is wrong with it."""
     subnet, inputs = net.subnet(arch), probe_inputs(net.input_spec(arch).inputs)
     model = hwsearch.to_onnx(net, arch, subnet)
@@ -57,7 +59,7 @@ def deviation(net: Supernet, arch: Architecture, device: Device, folder: Path) -
 def agreements(
     net: Supernet, archs: Iterable[Architecture], device: Device
 ) -> Iterator[dict[str, str | float]]:
-    """Yield key, deviation and error of each architecture; an error leaves the deviation at inf."""
+    """Yield key, deviation and error of each architecture; of an error it is infinite."""
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
         for arch in archs:
             try:

@@ -30,7 +30,7 @@ def stray_data(model: onnx.ModelProto, folder: Path) -> str | None:
     """
     home = folder.resolve()
     for tensor in external_tensors(model):
-        entries = {entry.key: entry.value for entry in tensor.external_data}
+        entries: dict[str, str] = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         if not location or "\0" in location:
             return location or "a file without a name"

@@ -1,6 +1,5 @@
 """What a kit measured: a latency table that says of which kit it is, and how far it came."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from hwsearch.devices.base import Latency
 from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
 from hwsearch.kit.manifest import Manifest
-from hwsearch.tables import LatencyTable
+from hwsearch.tables import LatencyTable, content_digest
 
 FACTS = "kit"
 _ARRAYS = ("ratios", "counted", "times_ms")
@@ -179,5 +178,4 @@ def _check_number(name: str, number: object, where: str) -> None:
 def _digest(record: Mapping[str, Any]) -> str:
     facts = record["facts"]
     blank = {**facts, FACTS: {**facts[FACTS], "content": ""}}
-    text = json.dumps({**record, "facts": blank}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return content_digest({**record, "facts": blank})
