@@ -21,6 +21,10 @@ StopGain = Annotated[
     typer.Option(help="End it when 50 more are expected to add less; % of the hypervolume."),
 ]
 
+Workers = Annotated[
+    str, typer.Option(metavar="N|ray", help="Processes here, or the nodes of a Ray cluster.")
+]
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -94,6 +98,7 @@ def search(
             "from.",
         ),
     ] = None,
+    workers: Workers = "1",
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
     ] = None,
@@ -122,6 +127,7 @@ def search(
             seed=seed,
             prior=prior,
             warm_start=warm_start,
+            workers=workers,
             out=out_folder,
             progress=progress,
         )
@@ -137,12 +143,18 @@ def resume(
     ] = None,
     minutes: Minutes = None,
     stop_gain: StopGain = None,
+    workers: Workers = "1",
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget."""
     with TerminalProgress(err if as_json else out) as progress:
         finished = hwsearch.resume(
-            run, budget=budget, minutes=minutes, stop_gain=stop_gain, progress=progress
+            run,
+            budget=budget,
+            minutes=minutes,
+            stop_gain=stop_gain,
+            workers=workers,
+            progress=progress,
         )
     print_run(finished, as_json)
 
