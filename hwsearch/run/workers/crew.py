@@ -1,11 +1,12 @@
-"""Who evaluates proposals: work is handed out, lost work once more, and results come as they do."""
+"""Who evaluates proposals: work is handed out, lost work once more; results come in any order."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from hwsearch.errors import EvaluationError, HwsearchError
 from hwsearch.run.evaluation import Values
+from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.workers.executor import Executor
 from hwsearch.run.workers.work import Findings, Work
 from hwsearch.space import Architecture
@@ -36,16 +37,16 @@ class Crew:
     Args:
         executor: Does the work.
         desk: Cuts the work into pieces; None where the executor takes whole rounds.
-        note: Told of every worker that was lost.
+        progress: Told of every worker that was lost.
     """
 
     def __init__(
         self,
         executor: Executor,
         desk: Desk | None = None,
-        note: Callable[[str], None] = lambda text: None,
+        progress: Progress | None = None,
     ) -> None:
-        self._executor, self._desk, self._note = executor, desk, note
+        self._executor, self._desk, self._progress = executor, desk, progress or Silent()
         self._ready: dict[str, Values | EvaluationError] = {}
         self._lost: Counter[tuple[str, ...]] = Counter()
 
@@ -126,7 +127,7 @@ class Crew:
         self._lost[what] += 1
         named = ", ".join(keys)
         if self._lost[what] < TRIES:
-            self._note(f"a worker was lost with {named}, which is done again: {reason}")
+            self._progress.note(f"a worker was lost with {named}, which is done again: {reason}")
             self._executor.submit(work)
         else:
             text = f"its worker was lost {TRIES} times; the last time: {reason}"

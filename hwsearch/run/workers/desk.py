@@ -95,7 +95,7 @@ class SearchDesk:
         return [measurement for measurement in found if measurement is not None]
 
     def _told(self) -> list[Told]:
-        history, told = self._history, []
+        history, told = self._history, list[Told]()
         names = [(j, o.name) for j, o in enumerate(history.objectives) if o.exact is None]
         for row in np.flatnonzero(history.succeeded):
             values, deviations = history.values[row], history.deviations[row]

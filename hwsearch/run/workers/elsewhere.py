@@ -24,13 +24,22 @@ class Elsewhere:
         slug: The same for file names.
         fingerprint: What decides latencies there.
         timing: Times models there, by name and file, seed and settings.
+        leave: Called when it is closed.
     """
 
     def __init__(
-        self, here: Device, spec: str, slug: str, fingerprint: Fingerprint, timing: Timing
+        self,
+        here: Device,
+        *,
+        spec: str,
+        slug: str,
+        fingerprint: Fingerprint,
+        timing: Timing,
+        leave: Callable[[], None] | None = None,
     ) -> None:
         self.spec, self.slug, self.precision = spec, slug, here.precision
-        self._here, self._fingerprint, self._timing = here, fingerprint, timing
+        self._here, self._fingerprint = here, fingerprint
+        self._timing, self._leave = timing, leave
         if isinstance(here, Sharing):
             self.run_together = here.run_together
 
@@ -58,6 +67,8 @@ class Elsewhere:
     def close(self) -> None:
         """End what runs models here."""
         self._here.close()
+        if self._leave is not None:
+            self._leave()
 
 
 def runner(spec: str, precision: str) -> Device:

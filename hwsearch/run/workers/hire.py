@@ -45,7 +45,7 @@ def device_of(workers: Workers, spec: str) -> Device | None:
     """
     if workers != RAY:
         return None
-    from hwsearch.run.workers.ray_cluster import device_on_node
+    from hwsearch.run.workers.ray_device import device_on_node
 
     return device_on_node(spec)
 
@@ -71,7 +71,7 @@ def hire(
     if workers == 1:
         return Crew(InProcess(lambda archs: evaluator.search_values(archs, setup.measured, race)))
     desk = SearchDesk(evaluator, setup.measured, history, race)
-    return Crew(_executor(workers, setup, progress), desk, progress.note)
+    return Crew(_executor(workers, setup, progress), desk, progress)
 
 
 def _executor(workers: Workers, setup: Setup, progress: Progress) -> Executor:

@@ -11,6 +11,7 @@ import torch
 import hwsearch
 from hwsearch.devices import Device, MeasureSettings, load_device
 from hwsearch.devices.base import Fingerprint
+from hwsearch.devices.fingerprint import usable_cpus
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.errors import DataError, EvaluationError, HwsearchError, InputError
 from hwsearch.optimizer.history import History
@@ -67,20 +68,23 @@ class Workplace:
             )
         if (folder := Path(settings["folder"])).is_dir():
             os.chdir(folder)  # relative paths are those of the search
-        if settings["threads"]:
-            torch.set_num_threads(settings["threads"])
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["config"].items()}
-        config = RunConfig(**{**given, **({"checkpoint": str(weights)} if weights else {})})
+        torch.set_num_threads(settings["threads"] or len(usable_cpus()))
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in settings["config"].items()
+        }
+        if weights is not None:
+            given["checkpoint"] = str(weights)
+        config = RunConfig(**given)
         self._fingerprint: Fingerprint = settings["fingerprint"]
         device = settings["device"]
         self._spec: str = device["spec"]
         self._timed: Device | None = None
         here = Elsewhere(
             runner(self._spec, device["precision"]),
-            self._spec,
-            device["slug"],
-            self._fingerprint,
-            self._time,
+            spec=self._spec,
+            slug=device["slug"],
+            fingerprint=self._fingerprint,
+            timing=self._time,
         )
         self._setup = prepare(config, device=here)
         _check_same(settings["recorded"], self._setup.recorded())
