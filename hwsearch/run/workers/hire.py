@@ -80,5 +80,6 @@ def _executor(workers: Workers, setup: Setup, progress: Progress) -> Executor:
 
         return Pool(setup, workers)
     from hwsearch.run.workers.ray_executor import RayExecutor
+    from hwsearch.run.workers.ray_node import parcel_of
 
-    return RayExecutor(setup, progress)
+    return RayExecutor(setup.device.spec, parcel_of(setup), progress)

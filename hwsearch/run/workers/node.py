@@ -112,6 +112,8 @@ def run_node(
         except subprocess.TimeoutExpired:
             node.kill()
             node.wait()
+        assert node.stdout is not None
+        node.stdout.close()
         for sig, handler in handlers.items():
             signal.signal(sig, handler)
 

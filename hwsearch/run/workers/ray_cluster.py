@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "RAY_health_check_period_ms": "500",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a node's GPU is its device's, not a resource
 }
+_REACH_S = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -51,17 +53,32 @@ def connect() -> bool:
     # It prints what happens to nodes whatever it is told about logging; what counts of that is
     # among the search's own notes.
     worker.print_to_stdstream = lambda data, **_: _log.info("\n".join(map(str, data["lines"])))
+    address = os.environ.get("RAY_ADDRESS")
     try:
+        if address is not None:
+            _reach(address)
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR, namespace=NODE)
-    except (ConnectionError, OSError, RuntimeError) as error:
-        at = os.environ.get("RAY_ADDRESS")
-        where = f"at RAY_ADDRESS={at}" if at else "on this machine"
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        where = "on this machine" if address is None else f"at RAY_ADDRESS={address}"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"no Ray cluster was found {where} ({reason}). Start one here by 'hwsearch worker', "
             "or set RAY_ADDRESS to HOST:PORT of one"
         ) from error
     return True
+
+
+def _reach(address: str) -> None:
+    """Try whether anybody is there: Ray itself goes on trying for minutes.
+
+    Raises:
+        OSError: Nobody is.
+        ValueError: It is no address.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ValueError("that is not of the form HOST:PORT")
+    socket.create_connection((host, int(port)), timeout=_REACH_S).close()
 
 
 def seats() -> int:

@@ -1,15 +1,13 @@
 """Work on the nodes of a Ray cluster, which decides where and when it is done."""
 
-import uuid
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import ray
 
+from hwsearch.devices.frames import Arrays, Header
 from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
-from hwsearch.run.setup import Setup
 from hwsearch.run.workers import ray_node
 from hwsearch.run.workers.ray_cluster import (
     connect,
@@ -18,12 +16,10 @@ from hwsearch.run.workers.ray_cluster import (
     seats,
     task,
 )
-from hwsearch.run.workers.ray_node import Parcel
 from hwsearch.run.workers.work import Findings, Work, read_findings, write_work
-from hwsearch.run.workers.workplace import check_reply, settings_of
-from hwsearch.supernets.base import is_random
-from hwsearch.supernets.imported import imported_names, load_imported
+from hwsearch.run.workers.workplace import check_reply
 
+Do = Callable[[Any, Header, Arrays], tuple[Header, Arrays]]
 _PATIENCE_S = 10.0
 
 
@@ -35,18 +31,20 @@ class RayExecutor:
     object store, from which every node fetches them once.
 
     Args:
-        setup: The parts of the search.
+        spec: The device that latencies are measured on.
+        parcel: What nodes need to know of the search.
         progress: Told when work waits for nodes that are not there.
+        do: What runs on a node: takes the parcel and a message, and gives one.
     """
 
     whole = False
 
-    def __init__(self, setup: Setup, progress: Progress) -> None:
+    def __init__(self, spec: str, parcel: Any, progress: Progress, do: Do = ray_node.do) -> None:
         connect()
-        self._spec, self._progress = setup.device.spec, progress
-        self._parcel = ray.put(parcel_of(setup))
-        self._measure = task(ray_node.do, "measure", self._spec)
-        self._evaluate = task(ray_node.do, "evaluate")
+        self._spec, self._progress = spec, progress
+        self._parcel = ray.put(parcel)
+        self._measure = task(do, "measure", spec)
+        self._evaluate = task(do, "evaluate")
         self._open: dict[Any, Work] = {}
         self._said: set[str] = set()
 
@@ -92,21 +90,3 @@ class RayExecutor:
         if missing and missing not in self._said:
             self._progress.note(f"{missing}: waiting for one to join by 'hwsearch worker'")
             self._said.add(missing)
-
-
-def parcel_of(setup: Setup) -> Parcel:
-    """Return what nodes need to know of a search, with weights that they cannot have."""
-    settings, config = settings_of(setup), setup.config
-    file: Path | None = None
-    if config.checkpoint is not None and not is_random(config.checkpoint):
-        file = Path(config.checkpoint)
-    elif config.supernet in imported_names():
-        family, file, _ = load_imported(config.supernet)
-        settings["config"]["supernet"] = family
-    weights = None if file is None or not file.is_file() else np.fromfile(file, np.uint8)
-    return Parcel(
-        name=uuid.uuid4().hex,
-        settings=settings,
-        weights=weights,
-        suffix="" if file is None else file.suffix,
-    )

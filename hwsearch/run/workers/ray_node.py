@@ -1,11 +1,13 @@
 """What runs on the nodes of a Ray cluster; it does not import Ray itself."""
 
 import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.devices import Device, MeasureSettings, load_device
@@ -13,8 +15,11 @@ from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.errors import HwsearchError
+from hwsearch.run.setup import Setup
 from hwsearch.run.workers.elsewhere import Latencies
-from hwsearch.run.workers.workplace import Workplace, device_like, stopped
+from hwsearch.run.workers.workplace import Workplace, device_like, settings_of, stopped
+from hwsearch.supernets.base import is_random
+from hwsearch.supernets.imported import imported_names, load_imported
 
 _PLACES: dict[str, Workplace] = {}  # one at most: that of the search at hand
 _DEVICES: dict[str, Device] = {}
@@ -35,6 +40,24 @@ class Parcel:
     settings: Header
     weights: NDArray[Any] | None = None
     suffix: str = ""
+
+
+def parcel_of(setup: Setup) -> Parcel:
+    """Return what nodes need to know of a search, with weights that they cannot have."""
+    settings, config = settings_of(setup), setup.config
+    file: Path | None = None
+    if config.checkpoint is not None and not is_random(config.checkpoint):
+        file = Path(config.checkpoint)
+    elif config.supernet in imported_names():
+        family, file, _ = load_imported(config.supernet)
+        settings["config"]["supernet"] = family
+    weights = None if file is None or not file.is_file() else np.fromfile(file, np.uint8)
+    return Parcel(
+        name=uuid.uuid4().hex,
+        settings=settings,
+        weights=weights,
+        suffix="" if file is None else file.suffix,
+    )
 
 
 def do(parcel: Parcel, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:

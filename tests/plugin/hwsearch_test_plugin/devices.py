@@ -43,6 +43,7 @@ class ByKey(ScriptedDevice):
             os.close(os.open(alone(self.folder), os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             raise DeviceError("something else was measured at the same time") from None
+        (self.folder / f"timed-by-{os.getppid()}").touch()
         try:
             time.sleep(MEASURING_S)
         finally:

@@ -6,14 +6,13 @@ import pytest
 from tests.run.workers.worker_parts import Folder
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
+WITHOUT_RAY = "Ray is not installed: pip install 'hwsearch[ray]'"
 RAY = pytest.param(
     "ray",
     marks=[
         pytest.mark.ray,
         pytest.mark.timeout(300),
-        pytest.mark.skipif(
-            not HAS_RAY, reason="Ray is not installed: pip install 'hwsearch[ray]'"
-        ),
+        pytest.mark.skipif(not HAS_RAY, reason=WITHOUT_RAY),
         pytest.mark.filterwarnings("default:::ray"),
     ],
 )

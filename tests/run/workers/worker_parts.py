@@ -33,6 +33,10 @@ class Folder:
         """Let workers that build an architecture go on for longer than a test."""
         (self.path / f"hold-{key}").touch()
 
+    def release(self, key):
+        """Let workers build an architecture again; one that holds it goes on."""
+        (self.path / f"hold-{key}").unlink()
+
     def held(self, key):
         """The process id of the worker that holds it, once there is one."""
         text = self.path / f"held-{key}"
@@ -49,6 +53,10 @@ class Folder:
         """Process ids of those that have loaded the supernet."""
         return [int(path.name.split("-")[1]) for path in self.path.glob("loaded-*")]
 
+    def nodes(self, what):
+        """Process ids of the parents of those that did something: of the nodes, on a cluster."""
+        return {int(path.name.split("-")[2]) for path in self.path.glob(f"{what}-by-*")}
+
     def obey(self, key):
         assert not alone(self.path).exists(), "something is measured beside this"
         for order in sorted(self.path.glob(f"kill-{key}-*")):
@@ -62,6 +70,7 @@ class Folder:
 def network(checkpoint):
     folder = Folder(checkpoint)
     (folder.path / f"loaded-{os.getpid()}-{time.monotonic_ns()}").touch()
+    (folder.path / f"evaluates-by-{os.getppid()}").touch()
     net = parts.network("1" if (folder.path / "exchanged").exists() else None)
     subnet = net.subnet
 
