@@ -17,13 +17,11 @@ from hwsearch.blocks import BlockSpec, Hyperparameter
 from hwsearch.choices import Option
 from hwsearch.data import places
 from hwsearch.errors import InputError
-from hwsearch.files import write_atomic
+from hwsearch.files import MAX_BYTES, parsed_json, write_atomic
 
 FORMAT = "hwsearch latency table"
 SCHEMA = 1
 FOLDER = "latency_tables"
-# Thousands of times the size of a table with every block of a supernet at every resolution.
-MAX_BYTES = 64 * 2**20
 
 Purpose = Literal["cover", "validate"]
 PURPOSES: tuple[Purpose, ...] = ("cover", "validate")
@@ -356,12 +354,9 @@ class _Reader:
 
 
 def _parsed(text: str | bytes, where: str) -> Mapping[str, Any]:
-    def refuse(constant: str) -> float:
-        raise ValueError(f"it holds {constant}, which is no number")
-
     try:
-        record = json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        record = parsed_json(text)
+    except ValueError as error:
         raise InputError(f"{where} is no latency table: {error}; {_AGAIN}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise InputError(f"{where} is no latency table: it has no 'format': {FORMAT!r}; {_AGAIN}")

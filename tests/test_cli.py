@@ -22,8 +22,8 @@ import hwsearch
 from hwsearch.cli import app
 from hwsearch.supernets.zoo import load_supernet
 
-COMMANDS = ["search", "resume", "front", "export", "verify", "measure", "profile", "kit"]
-COMMANDS += ["confirm", "supernets", "import"]
+COMMANDS = ["init", "search", "resume", "front", "export", "verify", "measure", "profile", "kit"]
+COMMANDS += ["confirm", "supernets", "import", "clean"]
 GROUPS = ["devices"]
 SMALL = ["--supernet", "test-images", "--device", "scripted"]
 SMALL += ["--data", "hwsearch_test_plugin:image_task", "--budget", "8", "--tactic", "random"]

@@ -4,7 +4,7 @@ Exit codes: 0 done, 1 failure, 2 usage or bad input, 3 nothing feasible, 130 int
 """
 
 # Each registers its commands; this order is that of the help.
-from hwsearch.cli import runs, devices, tables, kit, supernets, worker  # noqa: F401  # isort: skip
+from hwsearch.cli import runs, settings, devices, tables, kit, worker, supernets, clean  # noqa: F401  # isort: skip
 from hwsearch.cli.app import app
 
 __all__ = ["app", "main"]

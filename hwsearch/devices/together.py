@@ -1,7 +1,7 @@
 """Running several models in one worker process, and what they begin with alike once."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hwsearch.devices.base import Answers
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.devices.runtime import Options
-from hwsearch.devices.worker_process import Worker
+from hwsearch.devices.worker_process import Asked, Worker
 from hwsearch.errors import DeviceError
 from hwsearch.export.parts import Part, shared_parts
 
@@ -22,6 +22,23 @@ PIECE_BYTES = 2 << 20
 MOST_SAMPLES = 32
 
 Outputs = dict[str, list[NDArray[Any]] | DeviceError]
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """Models on one batch, whose answers are still to come.
+
+    Attributes:
+        models: Their names.
+        parts: What they lead through.
+        ends: For each part, the models that end there.
+        asked: The request; None where no model is left to be run.
+    """
+
+    models: Sequence[str]
+    parts: Sequence[Part]
+    ends: Sequence[Sequence[str]]
+    asked: Asked | None
 
 
 class Together:
@@ -93,8 +110,8 @@ class Together:
             if not self._worker.lost:
                 self._ask({"op": "unload", "id": number})
 
-    def answers(self, models: Collection[str], batch: Mapping[str, NDArray[Any]]) -> Answers:
-        """Run some of the models on a batch."""
+    def ask(self, models: Collection[str], batch: Mapping[str, NDArray[Any]]) -> "Walked":
+        """Let some of the models run on a batch, once those before it are done."""
         wanted = set(models) - self._failed.keys()
         walked = {
             place: (number, part)
@@ -103,8 +120,7 @@ class Together:
         }
         parts = [part for _, part in walked.values()]
         ends = [[name for name in part.ends if name in wanted] for part in parts]
-        outputs: Outputs = {}
-        seconds = [0.0] * len(parts)
+        asked = None
         if parts:
             places = {place: at for at, place in enumerate(walked)}
             header = {
@@ -117,17 +133,27 @@ class Together:
                 "size": _piece(batch),
                 "threads": self._threads,
             }
-            reply, arrays = self._ask(header, list(batch.values()))
+            arrays = list(batch.values())
+            asked = self._worker.send(header, arrays, timeout_s=self._timeout_s)
+        return Walked(tuple(models), parts, ends, asked)
+
+    def answers(self, walked: "Walked") -> Answers:
+        """Wait for what models answer to a batch."""
+        outputs: Outputs = {}
+        seconds = [0.0] * len(walked.parts)
+        if walked.asked is not None:
+            reply, arrays = self._worker.receive(walked.asked, timeout_s=self._timeout_s)
             seconds = reply["seconds"]
             for number, reason in reply["errors"]:
-                for name in parts[number].models:
+                for name in walked.parts[number].models:
                     self._failed.setdefault(name, DeviceError(reason))
-            for names, n_outputs in zip(filter(None, ends), reply["counts"], strict=True):
+            ends = filter(None, walked.ends)
+            for names, n_outputs in zip(ends, reply["counts"], strict=True):
                 outputs |= dict.fromkeys(names, arrays[:n_outputs])
                 arrays = arrays[n_outputs:]
         return Answers(
-            outputs={name: self._failed.get(name) or outputs[name] for name in models},
-            shares=_shares(models, parts, seconds),
+            outputs={name: self._failed.get(name) or outputs[name] for name in walked.models},
+            shares=_shares(walked.models, walked.parts, seconds),
         )
 
     def _ask(self, header: Header, arrays: Sequence[NDArray[Any]] = ()) -> tuple[Header, Arrays]:

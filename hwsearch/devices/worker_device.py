@@ -2,6 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 
 if TYPE_CHECKING:
-    from hwsearch.devices.together import Together
+    from hwsearch.devices.together import Together, Walked
 
 _RUN_TIMEOUT_S = 900.0
 
@@ -168,8 +169,14 @@ class WorkerDevice(ABC):
             together = Together(self._running(), self._numbers, options, threads, _RUN_TIMEOUT_S)
             self._together = together
             together.load(models, wrong_precisions(models, self.spec, self.precision))
+        # One batch is prepared and sent while the one before it is being worked on.
+        ahead: deque[Walked] = deque()
         for batch in batches:
-            yield together.answers(models, batch)
+            ahead.append(together.ask(models, batch))
+            if len(ahead) > 1:
+                yield together.answers(ahead.popleft())
+        for walked in ahead:
+            yield together.answers(walked)
 
     def _forget(self) -> None:
         """Unload what was run together; it is kept for those who ask for it again."""

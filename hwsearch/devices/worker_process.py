@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -20,6 +24,7 @@ from hwsearch.errors import DeviceError
 if TYPE_CHECKING:
     from typing import Self  # Python 3.10, on which a kit may run, has none
 
+logger = logging.getLogger(__name__)
 _START_S = 60.0
 # No file in the working directory may pose as a library: its entry, an empty text, leaves the
 # path. The child takes the same hwsearch as its parent, even where another one is installed.
@@ -35,6 +40,17 @@ _CAUSES = {
     "SIGABRT": "the runtime gave up",
     "SIGBUS": "a file or memory that the runtime had mapped went away",
 }
+
+
+@dataclass(eq=False, slots=True)
+class Asked:
+    """A request that is on its way.
+
+    Attributes:
+        answer: Header and arrays of the reply, once it is there.
+    """
+
+    answer: tuple[Header, Arrays] | None = None
 
 
 class Child:
@@ -57,6 +73,7 @@ class Child:
     def __init__(self, main: str, first: Header, *, start_s: float = _START_S) -> None:
         self.lost: str | None = None
         self._expired: float | None = None
+        self._unanswered: deque[Asked] = deque()
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         package = str(Path(__file__).resolve().parents[2])
         self._process = subprocess.Popen(
@@ -71,6 +88,7 @@ class Child:
         except BaseException:
             self.close()
             raise
+        logger.debug("started worker %d: %s, %s", self.pid, main, self.about)
 
     def request(
         self,
@@ -85,26 +103,33 @@ class Child:
             DeviceError: The worker refused (it can be asked further), or it crashed or did not
                 answer within ``timeout_s`` seconds (``lost`` says so, and it is gone).
         """
-        if self.lost:
-            raise DeviceError(self.lost)
-        watchdog = threading.Timer(timeout_s or 0.0, self._expire, [timeout_s])
-        watchdog.daemon = True
-        if timeout_s is not None:
-            watchdog.start()
-        try:
+        return self.receive(self.send(header, arrays, timeout_s=timeout_s), timeout_s=timeout_s)
+
+    def send(
+        self, header: Header, arrays: Sequence[NDArray[Any]] = (), *, timeout_s: float | None
+    ) -> Asked:
+        """Ask for one thing, which waits in the worker until it is done with those before it.
+
+        Raises:
+            DeviceError: The worker is gone.
+        """
+        with self._watched(timeout_s):
             write_frame(cast(BinaryIO, self._process.stdin), header, arrays)
-            reply, answers = read_frame(cast(BinaryIO, self._process.stdout))
-        except (OSError, FrameError, ValueError) as error:
-            self._process.kill()
-            self.lost = self._reason(error)
-            raise DeviceError(self.lost) from None
-        except BaseException:
-            # An interrupted exchange leaves half a frame behind: nothing can follow it.
-            self._process.kill()
-            self.lost = "the exchange with the worker process was interrupted"
-            raise
-        finally:
-            watchdog.cancel()
+        asked = Asked()
+        self._unanswered.append(asked)
+        return asked
+
+    def receive(self, asked: Asked, *, timeout_s: float | None) -> tuple[Header, Arrays]:
+        """Wait for an answer, and take in those to what was asked before.
+
+        Raises:
+            DeviceError: As for `request`.
+        """
+        while asked.answer is None:
+            with self._watched(timeout_s):
+                answer = read_frame(cast(BinaryIO, self._process.stdout))
+            self._unanswered.popleft().answer = answer
+        reply, answers = asked.answer
         if "error" in reply:
             raise DeviceError(reply["error"])
         return reply, answers
@@ -139,6 +164,30 @@ class Child:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _watched(self, timeout_s: float | None) -> Iterator[None]:
+        """Exchange frames with the process, which is lost where that fails or takes too long."""
+        if self.lost:
+            raise DeviceError(self.lost)
+        watchdog = threading.Timer(timeout_s or 0.0, self._expire, [timeout_s])
+        watchdog.daemon = True
+        if timeout_s is not None:
+            watchdog.start()
+        try:
+            yield
+        except (OSError, FrameError, ValueError) as error:
+            self._process.kill()
+            self.lost = self._reason(error)
+            logger.debug("lost worker %d: %s", self.pid, self.lost)
+            raise DeviceError(self.lost) from None
+        except BaseException:
+            # An interrupted exchange leaves half a frame behind: nothing can follow it.
+            self._process.kill()
+            self.lost = "the exchange with the worker process was interrupted"
+            raise
+        finally:
+            watchdog.cancel()
 
     def _expire(self, timeout_s: float) -> None:
         self._expired = timeout_s

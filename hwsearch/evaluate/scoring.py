@@ -19,7 +19,8 @@ from hwsearch.evaluate.task import Metric, SplitSamples
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
 
-SCORE_BATCH = 125
+# Large enough to give several CPUs their pieces, small enough to be reused by the allocator.
+SCORE_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,11 @@ class Outcomes:
 
 
 class Scorer:
-    """Runs subnets over samples, one after the other.
+    """Runs subnets over samples, those that begin alike together.
+
+    On a device that can (see `hwsearch.devices.base.Sharing`) the samples are read once for all
+    subnets of a group, and what their models have in common is run once; on others the subnets
+    take turns.
 
     Args:
         net: The supernet that they belong to.

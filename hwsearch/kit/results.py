@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hwsearch.devices.base import Latency
 from hwsearch.errors import InputError
+from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
 from hwsearch.kit.manifest import Manifest
 from hwsearch.tables import LatencyTable
 
@@ -79,11 +80,11 @@ def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
     """
     where = repr(str(path))
     try:
-        text = path.read_bytes()
-        record = json.loads(text)
+        text = read_bounded(path, MAX_BYTES)
+        record = parsed_json(text)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {where}; give what a kit wrote") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{where} was not written by a kit: {error}") from error
     kept = record.get("facts") if isinstance(record, dict) else None
     given = kept.get(FACTS) if isinstance(kept, dict) else None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from hwsearch.objectives import (
 )
 from hwsearch.optimizer.approximations import Trust
 from hwsearch.space import Architectures, SearchSpace
+
+if TYPE_CHECKING:
+    from hwsearch.surrogates.selection import Selection
 
 N_FIRST = 6  # size of the first sample, which also fixes the reference point
 
@@ -38,6 +42,8 @@ class History:
         deviations: The same shape; 0 except where the value is an `Estimate`.
         trusts: Column of each objective with an approximation -> whether that can be relied on.
         foreseen: Key -> objective -> mean and deviation, of the last batch chosen by prediction.
+        selections: Column of an objective and number of values -> which surrogate was found to
+            predict it best from that many; in the order in which they were compared.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class History:
         self.values: FloatArray = np.empty((0, len(self.objectives)))
         self.deviations: FloatArray = np.empty((0, len(self.objectives)))
         self.foreseen: dict[str, dict[str, tuple[float, float]]] = {}
+        self.selections: dict[tuple[int, int], Selection] = {}
 
     def foresee(self, archs: Architectures, mean: FloatArray, deviation: FloatArray) -> None:
         """Note what is predicted ``(n, n_objectives)`` of a batch where it is measured."""

@@ -1,6 +1,8 @@
 """What the told values say about architectures that were not evaluated."""
 
 from dataclasses import dataclass
+from math import ceil
+from typing import Final
 
 import numpy as np
 
@@ -10,10 +12,13 @@ from hwsearch.optimizer.history import History
 from hwsearch.space import Architectures
 from hwsearch.surrogates.gaussian_process import GaussianProcess
 from hwsearch.surrogates.kinship import kin_gains
+from hwsearch.surrogates.named import GAUSSIAN_PROCESS
 from hwsearch.surrogates.predictor import Predictor
+from hwsearch.surrogates.selection import LEAST_ROWS, Selection, select_surrogate
 from hwsearch.surrogates.steps import encode_steps
 
-_LEAST_CHANCE = 0.05  # a region that only failed so far stays worth a try for a large gain
+_LEAST_CHANCE: Final = 0.05  # a region that only failed so far stays worth a try for a large gain
+_GROWTH: Final = 1.5  # by which values grow in number before surrogates are compared again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,11 @@ class Posterior:
     ) -> Predictor | Scaled:
         trust = self._history.trusts.get(column)
         scaled = trust.fitted(archs, values, noise) if trust is not None else None
-        return scaled or Predictor(self._history.space).fit(archs, values, noise)
+        if scaled is not None:
+            return scaled
+        selection = selected(self._history, column)
+        name = selection.name if selection else GAUSSIAN_PROCESS
+        return Predictor(self._history.space, name).fit(archs, values, noise)
 
     def losses(self, archs: Architectures) -> tuple[FloatArray, FloatArray | None]:
         """Predict losses ``(n, n_objectives)`` and violations ``(n,)``, None without constraints.
@@ -82,3 +91,32 @@ class Posterior:
             rate, _ = self._success.predict(encode_steps(archs))
             success = rate.clip(_LEAST_CHANCE, 1.0)
         return Forecast(mean=mean, deviation=deviation, success=success)
+
+
+def selected(history: History, column: int) -> Selection | None:
+    """Return which surrogate an objective is predicted by, chosen by cross-validation.
+
+    The choice is made from 12 values on, and made again whenever they are half as many more; it
+    rests on the first so many values alone, so that it does not depend on when it is asked for,
+    and is kept in the history.
+    """
+    rows = np.flatnonzero(history.succeeded)
+    rows = rows[: _compared(len(rows))]
+    if not len(rows):
+        return None
+    if (column, len(rows)) not in history.selections:
+        history.selections[column, len(rows)] = select_surrogate(
+            encode_steps(history.told[rows]),
+            history.values[rows, column],
+            history.space,
+            history.deviations[rows, column],
+        )
+    return history.selections[column, len(rows)]
+
+
+def _compared(n_values: int) -> int:
+    """The last of 12, 18, 27, ... values up to so many; 0 before the first."""
+    reached, following = 0, LEAST_ROWS
+    while following <= n_values:
+        reached, following = following, ceil(following * _GROWTH)
+    return reached

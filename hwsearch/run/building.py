@@ -12,11 +12,13 @@ from torch import nn
 from hwsearch.blocks import Block
 from hwsearch.devices import Device
 from hwsearch.errors import DataError, EvaluationError
+from hwsearch.evaluate.known_statistics import KnownStatistics
 from hwsearch.evaluate.recalibrate import recalibrate
 from hwsearch.evaluate.sharing import Chained, Recalibrated, chain_of, recalibrate_together
 from hwsearch.evaluate.task import Task
 from hwsearch.export.artifact import Exported
 from hwsearch.export.model import to_onnx
+from hwsearch.files import is_of_disk
 from hwsearch.kit.tile import tiled
 from hwsearch.run.conversion import Conversion
 from hwsearch.space import Architecture
@@ -68,6 +70,7 @@ class Builder:
         self.calibration_digest: str | None = None
         if self._calibration is not None:
             self.calibration_digest = self._calibration.digest
+        self._known = KnownStatistics(net.recalibrate)
         self._precision = device.precision
         self._convert = Conversion(net, device, task)
         self.context = self._convert.context
@@ -99,10 +102,14 @@ class Builder:
     def _recalibrated(
         self, drafts: Sequence["_Draft"]
     ) -> "dict[Architecture, _Draft | EvaluationError]":
-        """Recalibrate chains of the same inputs together, and others by themselves."""
-        done = {d.arch: _attempt(self._recalibrate, d) for d in drafts if d.blocks is None}
+        """Recalibrate chains of the same inputs together, and others by themselves.
+
+        What was recalibrated before gets the same statistics again.
+        """
+        new = [d for d in drafts if not self._known.restore(d.arch, d.subnet)]
+        done = {d.arch: _attempt(self._recalibrate, d) for d in new if d.blocks is None}
         chains: dict[InputSpec, list[_Draft]] = {}
-        for draft in drafts:
+        for draft in new:
             if draft.blocks is not None:
                 chains.setdefault(draft.spec, []).append(draft)
         for spec, group in chains.items():
@@ -111,6 +118,9 @@ class Builder:
             results = recalibrate_together(given, self._net.recalibrate, batches)
             for draft, result in zip(group, results, strict=True):
                 done[draft.arch] = _attempt(self._charge, draft, result)
+        for each in done.values():
+            if isinstance(each, _Draft):
+                self._known.keep(each.arch, each.subnet)
         return done
 
     def _recalibrate(self, draft: "_Draft") -> "_Draft":
@@ -195,6 +205,7 @@ def _attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | Eval
 
     Raises:
         DataError: The samples cannot be read.
+        OSError: The disk is full, or cannot be written: it is not the trial's fault.
     """
     try:
         return step(*args, **named)
@@ -202,7 +213,9 @@ def _attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | Eval
         return error
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:
+        if isinstance(error, OSError) and is_of_disk(error):
+            raise
         failure = EvaluationError(f"{type(error).__name__}: {error}")
         failure.__cause__ = error
         return failure

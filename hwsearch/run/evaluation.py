@@ -13,7 +13,7 @@ import onnx
 
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
-from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
 from hwsearch.evaluate.alike import alike
 from hwsearch.evaluate.scoring import SCORE_BATCH, Outcomes, Scorer
 from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
@@ -162,8 +162,14 @@ class Evaluator:
     def outcomes(
         self, models: Mapping[Architecture, Path], samples: SplitSamples
     ) -> dict[Architecture, Outcomes | EvaluationError]:
-        """Score models, and remember nothing; see `hwsearch.evaluate.scoring.Scorer.outcomes`."""
-        return self._scorer.outcomes(models, samples)
+        """Score models, and remember nothing; see `hwsearch.evaluate.scoring.Scorer.outcomes`.
+
+        Raises:
+            DeviceLostError: The device no longer runs what it ran before.
+        """
+        found = self._scorer.outcomes(models, samples)
+        self.check_device(found.values())
+        return found
 
     def scored(
         self,
@@ -295,19 +301,40 @@ class Evaluator:
                 self._tiled.add(arch.key)
         return ready
 
-    def search_scores(
-        self, ready: Mapping[Architecture, Prepared]
+    def score_all(
+        self, ready: Mapping[Architecture, Prepared], samples: SplitSamples, purpose: Purpose
     ) -> dict[Architecture, EvaluationError]:
-        """Score models on what the search scores by, and remember it.
+        """Score models together, and remember it.
 
         Returns:
             Why others have no score.
         """
         models = {arch: prepared.path for arch, prepared in ready.items()}
-        samples, failed = self.task.search, dict[Architecture, EvaluationError]()
+        failed: dict[Architecture, EvaluationError] = {}
         for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
-            self._remember(arch, samples, "search", outcomes, ready[arch].cost_s)
+            self._remember(arch, samples, purpose, outcomes, ready[arch].cost_s)
         return failed
+
+    def search_scores(
+        self, ready: Mapping[Architecture, Prepared]
+    ) -> dict[Architecture, EvaluationError]:
+        """Score models on what the search scores by; see `score_all`."""
+        return self.score_all(ready, self.task.search, "search")
+
+    def score_missing(
+        self, archs: Sequence[Architecture], samples: SplitSamples, purpose: Purpose
+    ) -> None:
+        """Build and score together whatever is not remembered; what fails is left to `scored`.
+
+        Raises:
+            DataError: The samples cannot be read.
+        """
+        context, metric = self.score_context(samples), self.task.metric.name
+        missing = [a for a in archs if not self.store.find(a.key, metric, context, purpose)]
+        for group in alike(self.net, missing):
+            with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+                ready = _split(self.prepare(group, Path(scratch)), {})
+                self.score_all(ready, samples, purpose)
 
     def _search_latencies(
         self, models: Mapping[Architecture, Path], macs: Mapping[Architecture, int]
@@ -324,11 +351,13 @@ class Evaluator:
         named = {arch.key: model for arch, model in models.items()}
         macs_of = {arch.key: macs[arch] for arch in models}
         measured = self.device.measure(named, seed=self.seed, settings=SEARCH)
+        self.check_device(measured.values())
         first = {k: got.latency_ms for k, got in measured.items() if isinstance(got, Latency)}
         suspects = self.pace.suspects(first, macs_of)
         if suspects:
             again = {key: named[key] for key in suspects}
             measured |= self.device.measure(again, seed=self.seed + 2, settings=SEARCH)
+            self.check_device(measured.values())
         failed: dict[Architecture, EvaluationError] = {}
         timed = _split({arch: measured[arch.key] for arch in models}, failed)
         self.store.add_all(
@@ -369,6 +398,7 @@ class Evaluator:
                 for key, found in known.items()
             }
         measured = self.device.measure(models, seed=self.seed + 1, settings=settings)
+        self.check_device(measured.values())
         timed = {key: got for key, got in measured.items() if isinstance(got, Latency)}
         confirmed = {
             key: latency_measurement(key, latency, context, "confirm")
@@ -401,6 +431,46 @@ class Evaluator:
                 scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
         timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
         return built - begin + scoring + timing
+
+    def check_device(self, results: Iterable[object]) -> None:
+        """Tell a device that is gone from models that it does not run.
+
+        Args:
+            results: What came of asking it.
+
+        Raises:
+            DeviceLostError: It failed, and also fails on a model that it ran before.
+        """
+        failed = next((each for each in results if isinstance(each, DeviceError)), None)
+        known = None if failed is None else self._known_to_run()
+        if known is None:
+            return
+        arch = self.net.space.architectures([self.store.trial(known.key).choices])[0]
+        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+            again = self._try(self.write_model(arch, Path(scratch)), arch, known.quantity)
+        if again is not None:
+            raise DeviceLostError(
+                f"device {self.device.spec} fails on {arch.key} too, which it ran before: {again}"
+            )
+
+    def _known_to_run(self) -> Measurement | None:
+        """What the device did before: it timed an architecture, or else scored one."""
+        timed = self.store.measurements(quantity=LATENCY, purpose="search")
+        scored = self.store.measurements(quantity=self.task.metric.name, purpose="search")
+        mine = (m for m in timed if m.context == self.latency_context)
+        return next(mine, scored[0] if scored and not timed else None)
+
+    def _try(self, model: Path, arch: Architecture, quantity: str) -> DeviceError | None:
+        """Have the device time or run a model; return why it does not."""
+        if quantity == LATENCY:
+            timed = self.device.measure({arch.key: model}, seed=self.seed, settings=SEARCH)
+            return got if isinstance(got := timed[arch.key], DeviceError) else None
+        few, _ = next(self.task.search.batches(1, self.net.input_spec(arch)))
+        try:
+            list(self.device.run(model, [few]))
+        except DeviceError as error:
+            return error
+        return None
 
     def write_model(self, arch: Architecture, folder: Path) -> Path:
         """Build an architecture's model and write it into a folder, named by its key."""

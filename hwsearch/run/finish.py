@@ -202,6 +202,9 @@ class Finisher:
     ) -> list[dict[str, Any]]:
         """Export members; candidates have no probability to be on a front that is not known."""
         self.progress.phase("export", len(keys))
+        if self.setup.task.scores:
+            report = self.setup.task.report
+            self.evaluator.score_missing(self._archs(keys), report, "report")
         rows = []
         for key in keys:
             try:
@@ -210,6 +213,7 @@ class Finisher:
                 else:
                     rows.append(self._listed(key, latencies[key]))
             except (VerificationError, EvaluationError) as error:
+                self.evaluator.check_device([error, error.__cause__])
                 self.progress.note(f"{key} is not shipped: {error}")
             self.progress.advance()
         if not rows:

@@ -4,28 +4,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwsearch.errors import InputError
+from hwsearch.errors import DataError, DeviceLostError, HwsearchError, InputError
 from hwsearch.evaluate.task import NO_DATA
+from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
 from hwsearch.run.account import Account
 from hwsearch.run.certainty import chances
-from hwsearch.run.config import RunConfig, read_config, write_config
+from hwsearch.run.config import TRIALS, RunConfig, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,
     export_subnets,
     load_subnet,
-    verify_subnets,
+    verify_run,
     with_images,
 )
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
-from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
+from hwsearch.run.lock import locked, network_risk
+from hwsearch.run.outcome import (
+    ACCOUNT,
+    CANDIDATES,
+    FRONT,
+    KIT,
+    SUBNETS,
+    read_members,
+    write_outcome,
+)
 from hwsearch.run.phases import search_and_finish
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.race import dropped
-from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import (
     DROPPED,
     TRIAL_COLUMNS,
@@ -34,6 +43,7 @@ from hwsearch.run.setup import (
     check_same,
     prepare,
 )
+from hwsearch.run.sums import forget_sums
 from hwsearch.run.warm_start import read_warm_start, restore, started_from
 from hwsearch.run.workers.hire import Workers, check_workers, device_of
 from hwsearch.supernets.base import Supernet, is_random
@@ -134,11 +144,13 @@ def search(
     progress = progress or Silent()
     setup.read(progress)
     folder.mkdir(parents=True, exist_ok=True)
-    # First of all: a folder with this file can be gone on with, whatever else it lacks.
-    write_config(folder, setup.config, setup.recorded())
-    if known is not None:
-        known.keep(folder)
-    return Run(folder)._carry_on(setup, progress, workers)
+    with locked(folder):
+        check_output(folder)
+        # First of all: a folder with this file can be gone on with, whatever else it lacks.
+        write_config(folder, setup.config, setup.recorded())
+        if known is not None:
+            known.keep(folder)
+        return Run(folder)._carry_on(setup, progress, workers)
 
 
 def resume(
@@ -166,9 +178,21 @@ def resume(
         InputError: The folder is no run, or the supernet, data or device are no longer the same.
     """
     run = Run(folder)
-    progress = progress or Silent()
-    device_there = device_of(workers := check_workers(workers), run.config.device)
-    setup = prepare(run.config.with_limits(budget, minutes, stop_gain), net, device_there)
+    workers = check_workers(workers)
+    with locked(run.folder):
+        limits = (budget, minutes, stop_gain)
+        return _resumed(Run(folder), limits, net, workers, progress or Silent())
+
+
+def _resumed(
+    run: "Run",
+    limits: tuple[int | None, float | None, float | None],
+    net: Supernet | None,
+    workers: Workers,
+    progress: Progress,
+) -> "Run":
+    device_there = device_of(workers, run.config.device)
+    setup = prepare(run.config.with_limits(*limits), net, device_there)
     setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
     setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
@@ -248,17 +272,15 @@ class Run:
         """The front, or else the candidates: ``NAME_source`` says which NAME is ``predicted``.
 
         Raises:
-            InputError: The run is not finished.
+            InputError: The run is not finished, or the file is damaged.
         """
-        import pandas as pd
-
         if not self.finished:
             raise InputError(
                 f"run {str(self.folder)!r} has no front yet; finish it by "
                 f"'hwsearch resume {self.folder}'"
             )
         name = FRONT if self.confirmed else CANDIDATES
-        return pd.read_csv(self.folder / name, dtype={"key": str, "weights": str})
+        return read_members(self.folder / name, [each.name for each in self.objectives])
 
     @property
     def account(self) -> Account | None:
@@ -270,7 +292,11 @@ class Run:
         path = self.folder / ACCOUNT
         if not (self.finished and path.is_file()):
             return None
-        return Account.from_json(path.read_text(encoding="utf-8"), repr(str(path)))
+        try:
+            text = read_bounded(path, MAX_BYTES).decode()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{str(path)!r} cannot be read: {error}; delete it") from error
+        return Account.from_json(text, repr(str(path)))
 
     @property
     def trials(self) -> "pd.DataFrame":
@@ -340,14 +366,14 @@ class Run:
         return export_subnets(folders, self.config.device, Path(to) if to else None)
 
     def verify(self) -> dict[str, str | None]:
-        """Check every exported subnet from its files alone.
+        """Check every exported subnet from its files alone, and the run's files by their digests.
 
         Returns:
-            Key -> what is wrong with it, or None.
+            Key -> what is wrong with it, or None; and for every other file that is damaged, its
+            name -> what is wrong with it.
         """
         check_exported(self.folder, self.config)
-        folders = [self.folder / SUBNETS / key for key in self.select("all")]
-        return verify_subnets(folders, self.config.device)
+        return verify_run(self.folder, self.config.device, lambda: self.select("all"))
 
     def subnet(self, key: str) -> "nn.Module":
         """Return an exported subnet as a network, with its weights and batch statistics.
@@ -360,8 +386,16 @@ class Run:
 
     @property
     def objectives(self) -> list[Objective]:
-        """The objectives of the run, without the functions that compute exact ones."""
-        recorded = self.recorded["objectives"]
+        """The objectives of the run, without the functions that compute exact ones.
+
+        Raises:
+            InputError: Its settings record none.
+        """
+        recorded = self.recorded.get("objectives")
+        if not recorded:
+            raise InputError(
+                f"run {str(self.folder)!r} is damaged: its settings record no objectives"
+            )
         return [Objective(o["name"], o["direction"], unit=o["unit"]) for o in recorded]
 
     @property
@@ -378,13 +412,22 @@ class Run:
     def _carry_on(self, setup: Setup, progress: Progress, workers: Workers) -> "Run":
         """Do whatever is still to be done."""
         self.config = setup.config
+        if risk := network_risk(self.folder):
+            progress.note(risk)
         try:
+            forget_sums(self.folder)
             rows, account = search_and_finish(self.folder, setup, progress, workers)
             trials = self.trials_to_draw(setup)
             write_outcome(self.folder, rows, trials, setup, self.title, account)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
+        except (OSError, DataError, DeviceLostError) as error:
+            kind = HwsearchError if isinstance(error, OSError) else type(error)
+            raise kind(
+                f"{error}. What was measured is kept; once the cause is gone, go on with: "
+                f"hwsearch resume {self.folder}"
+            ) from error
         return self
 
     def trials_to_draw(self, setup: Setup) -> "pd.DataFrame":

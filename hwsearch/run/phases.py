@@ -6,6 +6,7 @@ from typing import Any
 
 from hwsearch.errors import EvaluationError
 from hwsearch.run.account import Account
+from hwsearch.run.config import TRIALS
 from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.finish import Finisher
 from hwsearch.run.loop import run_search
@@ -14,7 +15,6 @@ from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
 from hwsearch.run.race import find_race
 from hwsearch.run.reckon import take_account
-from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import Setup
 from hwsearch.run.warm_start import measure_known, with_evidence
 from hwsearch.run.workers.hire import Workers, hire

@@ -28,6 +28,7 @@ N_MANY: Final = 256
 LEAST_ROWS: Final = 12
 _MAX_ROWS: Final = 256
 _FOLDS: Final = 5
+_SAME_TAU: Final = 0.05
 _NORMAL_95: Final = 1.959964
 
 
@@ -76,8 +77,9 @@ def select_surrogate(
 
     Scales and variances come from a fit to all rows, so that a fold costs next to nothing. Of the
     surrogates whose mean log likelihood is within one standard error (of the differences, row by
-    row) of the highest, the one with the highest tau is chosen; with fewer than 12 rows, or values
-    that are all equal, the first. Of more than 256 rows, as many in even steps. Deterministic.
+    row) of the highest, the first is chosen whose tau is within 0.05 of the highest; with fewer
+    than 12 rows, or values that are all equal, the first of all. Of more than 256 rows, as many in
+    even steps. Deterministic.
 
     Args:
         X: ``(n, n_features)``, as `encode_steps` encodes architectures.
@@ -109,7 +111,8 @@ def select_surrogate(
     behind = likelihoods[np.argmax(likelihoods.mean(axis=1))] - likelihoods
     error = behind.std(axis=1) / np.sqrt(len(values))
     close = np.flatnonzero(behind.mean(axis=1) <= error)
-    best = max(close, key=lambda position: scores[position].tau)
+    highest = max(scores[position].tau for position in close)
+    best = next(position for position in close if scores[position].tau >= highest - _SAME_TAU)
     return Selection(name=tried[best], scores=tuple(scores))
 
 

@@ -122,6 +122,35 @@ def test_a_new_process_loads_them_anew(device, models):
         np.testing.assert_array_equal(before.outputs[name][0], after.outputs[name][0])
 
 
+def test_batches_sent_ahead_do_not_get_mixed_up(device, models):
+    """A batch is on its way while its forerunner's answers are used: others may come between."""
+    given = batches((5, 6, 7, 8))
+    whole = list(device.run_together(models, given))
+    name, path = next(iter(models.items()))
+    answers = device.run_together(models, given)
+    seen = [next(answers), next(answers)]
+    (between,) = device.run(path, [given[3]])
+    np.testing.assert_allclose(between[0], whole[3].outputs[name][0], rtol=1e-5, atol=1e-6)
+    seen += answers
+    for one, other in zip(seen, whole, strict=True):
+        np.testing.assert_array_equal(one.outputs[name][0], other.outputs[name][0])
+    assert next(device.run_together(models, given)).outputs, "the rest is never asked for"
+    (after,) = device.run_together(models, given[3:])
+    np.testing.assert_array_equal(after.outputs[name][0], whole[3].outputs[name][0])
+
+
+def test_one_batch_is_sent_ahead_and_no_more(device, models):
+    taken = []
+
+    def watched():
+        for batch in batches((3,) * 5):
+            taken.append(len(taken))
+            yield batch
+
+    counts = [len(taken) for _ in device.run_together(models, watched())]
+    assert counts == [2, 3, 4, 5, 5]
+
+
 def test_other_inputs_are_refused(device, models):
     with pytest.raises(DeviceError, match="no input 'picture'"):
         list(device.run_together(models, [{"picture": batches((3,))[0]["image"]}]))

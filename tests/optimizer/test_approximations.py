@@ -37,8 +37,16 @@ def search(approximation, truth, rounds=10, tactic="hwsearch"):
     return optimizer
 
 
+def of_latency(optimizer):
+    return [
+        remark
+        for remark in optimizer.remarks
+        if "latency" in remark and "cross-validated" not in remark
+    ]
+
+
 def test_an_approximation_that_holds_is_kept():
-    assert search(work, latency).remarks == []
+    assert of_latency(search(work, latency)) == []
 
 
 def test_one_that_does_not_is_given_up_and_said_once():
@@ -51,7 +59,7 @@ def test_one_that_does_not_is_given_up_and_said_once():
         return latency(archs) * factor
 
     restless.calls = 0
-    (remark,) = search(work, restless, rounds=8).remarks
+    (remark,) = of_latency(search(work, restless, rounds=8))
     assert "values of latency lay outside the 95% intervals" in remark
     assert "refitted without its approximation" in remark
 
@@ -79,12 +87,12 @@ def test_predicts_better_with_it_than_without():
 
 def test_values_that_are_not_positive_do_without():
     optimizer = search(work, lambda archs: latency(archs) - 3.0, rounds=4)
-    (remark,) = optimizer.remarks
+    (remark,) = of_latency(optimizer)
     assert "is no positive number" in remark
 
 
 def test_an_approximation_that_is_no_number_does_without():
-    (remark,) = search(lambda archs: np.full(len(archs), np.nan), latency, rounds=4).remarks
+    (remark,) = of_latency(search(lambda archs: np.full(len(archs), np.nan), latency, rounds=4))
     assert "approximation nan" in remark
 
 
