@@ -33,9 +33,7 @@ from hwsearch.supernets.base import Supernet
 FAMILIES = tuple(name for name in hwsearch.supernet_names() if "test" not in name)
 
 
-def deviation(
-    net: Supernet, arch: Architecture, device: Device, folder: Path
-) -> tuple[float, str]:
+def deviation(net: Supernet, arch: Architecture, device: Device, folder: Path) -> tuple[float, str]:
     """Return how far a subnet's ONNX model is from PyTorch, and what else is wrong with it."""
     subnet, inputs = net.subnet(arch), probe_inputs(net.input_spec(arch).inputs)
     model = hwsearch.to_onnx(net, arch, subnet)

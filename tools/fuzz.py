@@ -62,9 +62,7 @@ def main() -> int:
         total += found["tried"]
         if error is not None:
             failures += 1
-            text = "\n".join(
-                [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
-            )
+            text = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
             print(f"    {text[:1500]}", flush=True)
     print(f"{total:,} examples, {failures} of the kinds failed")
     return failures

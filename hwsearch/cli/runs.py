@@ -33,7 +33,11 @@ StopGain = Annotated[
 ]
 
 Workers = Annotated[
-    str, typer.Option(metavar="N|ray", help="Processes here, or the nodes of a Ray cluster.")
+    str | None,
+    typer.Option(
+        metavar="N|ray",
+        help="Evaluate in so many processes, or on the nodes of a Ray cluster; default: 1.",
+    ),
 ]
 
 if TYPE_CHECKING:
@@ -141,7 +145,7 @@ def search(
             autocompletion=complete_run,
         ),
     ] = None,
-    workers: Workers = "1",
+    workers: Workers = None,
     out_folder: Annotated[
         str | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
     ] = None,
@@ -171,13 +175,14 @@ def search(
         "prior": prior,
         "warm_start": warm_start,
         "out": out_folder,
+        "workers": workers,
     }
     settings, where_from = chosen_settings(config, given)
     with showing(as_json) as progress:
         if where_from:
             progress.note(where_from)
         net = settings.pop("supernet", DEFAULTS.supernet)
-        run = hwsearch.search(net, **settings, workers=workers, progress=progress)
+        run = hwsearch.search(net, **settings, progress=progress)
     print_run(run, as_json)
 
 
@@ -190,7 +195,7 @@ def resume(
     ] = None,
     minutes: Minutes = None,
     stop_gain: StopGain = None,
-    workers: Workers = "1",
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget."""
@@ -200,7 +205,7 @@ def resume(
             budget=budget,
             minutes=minutes,
             stop_gain=stop_gain,
-            workers=workers,
+            workers=workers or 1,
             progress=progress,
         )
     print_run(finished, as_json)

@@ -45,7 +45,8 @@ from hwsearch.run.setup import (
 )
 from hwsearch.run.sums import forget_sums
 from hwsearch.run.warm_start import read_warm_start, restore, started_from
-from hwsearch.run.workers.hire import Workers, check_workers, device_of
+from hwsearch.run.workers.given import Workers, check_workers
+from hwsearch.run.workers.hire import device_of
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore

@@ -17,7 +17,8 @@ from hwsearch.run.race import find_race
 from hwsearch.run.reckon import take_account
 from hwsearch.run.setup import Setup
 from hwsearch.run.warm_start import measure_known, with_evidence
-from hwsearch.run.workers.hire import Workers, hire
+from hwsearch.run.workers.given import Workers
+from hwsearch.run.workers.hire import hire
 from hwsearch.trials import Store
 from hwsearch.trials_sqlite import SqliteStore
 

@@ -1,9 +1,6 @@
-"""Who evaluates for a search, from how it is written down: a number of processes, or ``ray``."""
-
-from importlib.util import find_spec
+"""Who evaluates for a search: a crew with the executor that was asked for."""
 
 from hwsearch.devices import Device
-from hwsearch.errors import InputError
 from hwsearch.optimizer.history import History
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.progress import Progress
@@ -12,28 +9,7 @@ from hwsearch.run.setup import Setup
 from hwsearch.run.workers.crew import Crew
 from hwsearch.run.workers.desk import SearchDesk
 from hwsearch.run.workers.executor import Executor, InProcess
-
-RAY = "ray"
-Workers = int | str
-
-
-def check_workers(given: Workers) -> Workers:
-    """Return a number of processes, or ``"ray"``.
-
-    Raises:
-        InputError: It is neither, or Ray is not installed.
-    """
-    if given == RAY:
-        if find_spec("ray") is None:
-            raise InputError("workers 'ray' need Ray: pip install 'hwsearch[ray]'")
-        return RAY
-    number = int(given) if isinstance(given, str) and given.isdecimal() else given
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise InputError(
-            f"workers {given!r} are not usable; give a whole number of processes on this machine "
-            "from 1 up, or 'ray' for the nodes of a Ray cluster"
-        )
-    return number
+from hwsearch.run.workers.given import RAY, Workers
 
 
 def device_of(workers: Workers, spec: str) -> Device | None:

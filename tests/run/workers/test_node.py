@@ -12,7 +12,8 @@ import hwsearch
 from hwsearch.cli import app
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.run.workers import node
-from hwsearch.run.workers.hire import check_workers, device_of
+from hwsearch.run.workers.given import check_workers
+from hwsearch.run.workers.hire import device_of
 from hwsearch.run.workers.ray_cluster import SEAT
 from tests.run.search_parts import Watcher
 from tests.run.workers.conftest import HAS_RAY, WITHOUT_RAY
@@ -56,7 +57,7 @@ def test_bad_workers_are_one_line_and_leave_nothing(command, tmp_path, monkeypat
 
 
 def test_without_ray_the_line_that_installs_it_is_said(monkeypatch):
-    for module in ("hire", "node"):
+    for module in ("given", "node"):
         monkeypatch.setattr(f"hwsearch.run.workers.{module}.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'hwsearch\[ray\]'"):
         check_workers("ray")
