@@ -18,7 +18,7 @@ from hwsearch.cli.settings import ConfigFile, chosen_settings
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.optimizer import tactic_names
-from hwsearch.run.config import RunConfig
+from hwsearch.run.config import REPORT, RunConfig
 from hwsearch.run.leftovers import size_of
 from hwsearch.terminal import account_lines, front_table, size_text
 
@@ -270,6 +270,8 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
     out.print(f"subnets  {run.folder}/subnets/KEY/{files}", highlight=False)
+    if (run.folder / REPORT).is_file():
+        out.print(f"report   {run.folder}/{REPORT}", highlight=False)
     pictures = "front.png" if account is None else "front.png, search.png"
     out.print(f"picture  {run.folder}/{pictures}", highlight=False)
     if account is not None:

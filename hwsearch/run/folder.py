@@ -11,7 +11,7 @@ from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
 from hwsearch.run.account import Account
 from hwsearch.run.certainty import chances
-from hwsearch.run.config import TRIALS, RunConfig, read_config, write_config
+from hwsearch.run.config import REPORT, TRIALS, RunConfig, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,
     export_subnets,
@@ -53,6 +53,7 @@ from hwsearch.trials_sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import pandas as pd
+    from plotly.graph_objects import Figure
     from torch import nn
 
 
@@ -199,12 +200,14 @@ def _resumed(
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
+        if not (run.folder / REPORT).is_file():
+            run.report()  # it was stopped between its front and its report
         return run
     restore(run.folder, setup, run.recorded)
     # Opened once before anything is changed: a damaged store is refused here.
     SqliteStore(run.folder / TRIALS).close()
     if setup.config != run.config:
-        for name in (FRONT, CANDIDATES, KIT):
+        for name in (FRONT, CANDIDATES, KIT, REPORT):
             (run.folder / name).unlink(missing_ok=True)
         write_config(run.folder, setup.config, run.recorded)
     return run._carry_on(setup, progress, workers)
@@ -281,7 +284,10 @@ class Run:
                 f"'hwsearch resume {self.folder}'"
             )
         name = FRONT if self.confirmed else CANDIDATES
-        return read_members(self.folder / name, [each.name for each in self.objectives])
+        from hwsearch.report.notebook import Front
+
+        names = [each.name for each in self.objectives]
+        return Front(read_members(self.folder / name, names))
 
     @property
     def account(self) -> Account | None:
@@ -385,6 +391,40 @@ class Run:
         check_exported(self.folder, self.config)
         return load_subnet(self.folder / SUBNETS / self.select(key)[0], self.setup().net)
 
+    def report(self, to: str | Path | None = None) -> Path:
+        """Write the run as one HTML page that opens offline, with pictures beside it.
+
+        Args:
+            to: The file; by default ``report.html`` in the run's folder.
+
+        Returns:
+            The page.
+
+        Raises:
+            InputError: The run cannot be read, or the file is a folder.
+        """
+        from hwsearch.report.write import write_report
+
+        return write_report([self], Path(to) if to else None)[0]
+
+    def plot(self, across: str | None = None) -> "Figure":
+        """Return the front, every trial behind it, as a plotly figure.
+
+        Args:
+            across: The objective from left to right; by default latency, or the second one.
+
+        Raises:
+            InputError: There is no such objective, or the run cannot be read.
+        """
+        from hwsearch.report.front_figure import plotted
+
+        return plotted(self, across)
+
+    def _repr_html_(self) -> str:
+        from hwsearch.report.notebook import run_html
+
+        return run_html(self)
+
     @property
     def objectives(self) -> list[Objective]:
         """The objectives of the run, without the functions that compute exact ones.
@@ -412,6 +452,8 @@ class Run:
 
     def _carry_on(self, setup: Setup, progress: Progress, workers: Workers) -> "Run":
         """Do whatever is still to be done."""
+        from hwsearch.report.write import write_page
+
         self.config = setup.config
         if risk := network_risk(self.folder):
             progress.note(risk)
@@ -420,6 +462,7 @@ class Run:
             rows, account = search_and_finish(self.folder, setup, progress, workers)
             trials = self.trials_to_draw(setup)
             write_outcome(self.folder, rows, trials, setup, self.title, account)
+            write_page(self, setup)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
