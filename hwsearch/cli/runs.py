@@ -32,6 +32,14 @@ StopGain = Annotated[
     typer.Option(help="End it when 50 more are expected to add less; % of the hypervolume."),
 ]
 
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|ray",
+        help="Evaluate in so many processes, or on the nodes of a Ray cluster; default: 1.",
+    ),
+]
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -137,6 +145,7 @@ def search(
             autocompletion=complete_run,
         ),
     ] = None,
+    workers: Workers = None,
     out_folder: Annotated[
         str | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
     ] = None,
@@ -166,6 +175,7 @@ def search(
         "prior": prior,
         "warm_start": warm_start,
         "out": out_folder,
+        "workers": workers,
     }
     settings, where_from = chosen_settings(config, given)
     with showing(as_json) as progress:
@@ -185,12 +195,18 @@ def resume(
     ] = None,
     minutes: Minutes = None,
     stop_gain: StopGain = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget."""
     with showing(as_json) as progress:
         finished = hwsearch.resume(
-            run, budget=budget, minutes=minutes, stop_gain=stop_gain, progress=progress
+            run,
+            budget=budget,
+            minutes=minutes,
+            stop_gain=stop_gain,
+            workers=workers or 1,
+            progress=progress,
         )
     print_run(finished, as_json)
 

@@ -15,6 +15,7 @@ import tomli_w
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import write_atomic
 from hwsearch.run.config import FILE, RunConfig
+from hwsearch.run.workers.given import check_workers
 
 SETTINGS: Final = "hwsearch.toml"
 TABLE, RECORDED = "search", "recorded"
@@ -23,6 +24,11 @@ LARGEST = 1_000_000  # bytes; nobody writes more by hand, and a parser's memory 
 # it is.
 BESIDE: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "out": (str, "A folder that does not exist yet; runs/SUPERNET-DEVICE by default."),
+    "workers": (
+        int | str,
+        "How many processes of this machine evaluate at a time, 1 by default; or ray, for the "
+        "nodes of a Ray cluster.",
+    ),
 }
 # What a setting may look like that is not set by default.
 EXAMPLES: Final[Mapping[str, object]] = {
@@ -32,6 +38,7 @@ EXAMPLES: Final[Mapping[str, object]] = {
     "batch": 4,
     "warm_start": "runs/first",
     "out": "runs/first",
+    "workers": 2,
 }
 _HEADER = """\
 # The settings of a search. 'hwsearch search' in this folder reads them, and 'hwsearch search
@@ -102,6 +109,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         if name in settings and not isinstance(settings[name], type_):
             raise InputError(f"settings {str(path)!r}: {name} is {settings[name]!r}; give: {text}")
     try:
+        check_workers(settings.get("workers", 1))
         RunConfig(**{name: v for name, v in settings.items() if name not in BESIDE})
     except InputError as error:
         raise InputError(f"settings {str(path)!r}: {error}") from error
