@@ -4,6 +4,7 @@ A pretrained supernet and a device in; the Pareto-optimal subnets for that devic
 ONNX files. Names load what they need when they are first used, so that the import stays light.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from hwsearch.surrogates import Predictor
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "Choice": "choices",
@@ -91,12 +94,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'hwsearch' has no attribute {name!r}")
-    value = getattr(import_module(f"hwsearch.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # which would take any name that is not there for one of any type
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'hwsearch' has no attribute {name!r}")
+        value = getattr(import_module(f"hwsearch.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

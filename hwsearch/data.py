@@ -38,6 +38,6 @@ def user_data() -> Path:
     """
     home = os.environ.get("HWSEARCH_HOME")
     if home:
-        return Path(home)
+        return Path(home).expanduser()
     shared = os.environ.get("XDG_DATA_HOME")
     return (Path(shared) if shared else Path.home() / ".local" / "share") / "hwsearch"

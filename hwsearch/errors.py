@@ -6,6 +6,7 @@ HwsearchError             exit code 1: something went wrong that is not the call
 ├── InfeasibleError       exit code 3: no architecture satisfies the constraints
 ├── EvaluationError       one trial failed; the reason is recorded and the search goes on
 │   └── DeviceError       the device's runtime refused, crashed or hung on one model
+├── DeviceLostError   the device no longer runs what it ran before; the run can go on later
 ├── VerificationError     an exported artifact is not what it claims to be
 └── ContractError         a family or tactic does not do what it owes (an AssertionError too)
 
@@ -44,6 +45,10 @@ class EvaluationError(HwsearchError):
 
 class DeviceError(EvaluationError):
     """The device's runtime refused, crashed or hung on one model."""
+
+
+class DeviceLostError(HwsearchError):
+    """The device no longer runs what it ran before, whatever the model; trials so far are kept."""
 
 
 class VerificationError(HwsearchError):

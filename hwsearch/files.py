@@ -1,30 +1,42 @@
 """Files and folders that are complete or not there, and what identifies them."""
 
+import errno
 import hashlib
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+# Of a JSON or TOML file. Small objects take some 40 times what they take as text.
+MAX_BYTES = 16 * 2**20
 DIGITS = 16  # of a SHA-256 that name something among others of its kind
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that flush no folder
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @contextmanager
 def staged_folder(final: Path) -> Iterator[Path]:
     """Yield a new folder beside ``final`` that takes its name at the end, unless an error comes.
 
-    What stood under the final name is replaced; a folder under that name is always complete.
+    Before that, every file in it is flushed to disk. What stood under the final name is replaced;
+    a folder under that name is always complete.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
         folder.chmod(0o755)
         yield folder
+        for path in (*folder.rglob("*"), folder):
+            flush(path)
         if final.exists():
             shutil.rmtree(final)
         folder.rename(final)
+        flush(final.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -39,8 +51,83 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
+        flush(path.parent)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to disk before anything else."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+    finally:
+        os.close(handle)
+
+
+def is_of_disk(error: OSError) -> bool:
+    """Whether an error is of a disk that is full, cannot be written, or fails."""
+    return error.errno in _OF_DISK
+
+
+def file_system(path: Path, mounts: str | None = None) -> str:
+    """Return the type of the file system that a path lies on, such as ``"ext4"`` or ``"nfs4"``.
+
+    Args:
+        path: It need not exist yet.
+        mounts: What ``/proc/self/mountinfo`` says; None reads it. Empty without one.
+    """
+    if mounts is None:
+        listed = Path("/proc/self/mountinfo")
+        mounts = listed.read_text(encoding="utf-8") if listed.is_file() else ""
+    where, kind, longest = path.resolve(), "", -1
+    for line in mounts.splitlines():
+        fields, _, of = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields.split()[4])
+        # Of two mounts on one point the later one is seen.
+        if where.is_relative_to(point) and len(point) >= longest:
+            kind, longest = of.split()[0], len(point)
+    return kind
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """Read a file that a stranger may have written.
+
+    Args:
+        path: The file.
+        most: Bytes that it can have.
+
+    Raises:
+        ValueError: It is larger; nothing of it was read.
+        OSError: It cannot be read.
+    """
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"it takes {size / 2**20:,.0f} MB, and {most / 2**20:,.0f} are allowed")
+    return path.read_bytes()
+
+
+def parsed_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """Read JSON that a stranger may have written.
+
+    Args:
+        text: JSON.
+        finite: Whether NaN and infinite numbers are refused.
+
+    Raises:
+        ValueError: It is none, holds what is refused, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_refused if finite else None)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"it holds {constant}, which is no number")
 
 
 def digest_of_text(text: str) -> str:

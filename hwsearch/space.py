@@ -16,6 +16,7 @@ from hwsearch import encoding
 from hwsearch.architectures import Architecture, Architectures
 from hwsearch.choices import Choice, Forest, Option
 from hwsearch.errors import InputError, unknown
+from hwsearch.files import parsed_json
 
 __all__ = ["Architecture", "Architectures", "Choice", "Option", "SearchSpace", "Seed"]
 
@@ -307,8 +308,10 @@ class SearchSpace:
             InputError: The text is not JSON, or is none of a search space.
         """
         try:
-            return cls(Choice(**choice) for choice in json.loads(text)["choices"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            return cls(Choice(**choice) for choice in parsed_json(text)["choices"])
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"this is not the JSON of a search space: {error!r}") from error
 
     def check_own(self, archs: Architectures) -> None:

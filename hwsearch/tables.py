@@ -5,6 +5,7 @@ latency of block specs in context, what a run costs besides its blocks, and whol
 were measured too; a table without blocks holds whole subnets only. See latency_tables/README.md.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -17,13 +18,13 @@ from hwsearch.blocks import BlockSpec, Hyperparameter
 from hwsearch.choices import Option
 from hwsearch.data import places
 from hwsearch.errors import InputError
-from hwsearch.files import write_atomic
+from hwsearch.files import MAX_BYTES, parsed_json, write_atomic
 
 FORMAT = "hwsearch latency table"
-SCHEMA = 1
+# 2 added the digest; a table of 1 has none.
+SCHEMA, READABLE = 2, (1, 2)
 FOLDER = "latency_tables"
-# Thousands of times the size of a table with every block of a supernet at every resolution.
-MAX_BYTES = 64 * 2**20
+DIGEST = "sha256"
 
 Purpose = Literal["cover", "validate"]
 PURPOSES: tuple[Purpose, ...] = ("cover", "validate")
@@ -178,6 +179,8 @@ class LatencyTable:
         blocks = [_dumps({**_spec_record(spec), **asdict(cost)}) for spec, cost in ordered]
         subnets = [_dumps(asdict(subnet)) for subnet in self.subnets]
         lines += [f'"blocks": {_listed(blocks)}', f'"subnets": {_listed(subnets)}']
+        digest = content_digest(json.loads("{" + ",".join(lines) + "}"))
+        lines.insert(2, f'"{DIGEST}": "{digest}"')
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def save(self, path: str | Path) -> None:
@@ -215,10 +218,11 @@ class LatencyTable:
             InputError: As for `load`.
         """
         record = _parsed(text, where)
-        if record.get("schema") != SCHEMA:
+        if record.get("schema") not in READABLE:
             raise InputError(
-                f"{where} is a latency table of schema {record.get('schema')!r}, and this version "
-                f"of hwsearch reads schema {SCHEMA}; use the version that wrote it, or {_AGAIN}"
+                f"{where} is a latency table of schema {record.get('schema')!r:.80}, and this "
+                f"version of hwsearch reads {' and '.join(map(str, READABLE))}; use the version "
+                f"that wrote it, or {_AGAIN}"
             )
         reader = _Reader(where, record)
         blocks: dict[BlockSpec, BlockLatency] = {}
@@ -227,7 +231,7 @@ class LatencyTable:
             if spec in blocks:
                 raise line.refused("kind", f"{describe(spec)}, which is there twice", "each once")
             blocks[spec] = line.block_latency()
-        return cls(
+        table = cls(
             **{name: reader.text(name) for name in _TEXTS},
             baseline_ms=reader.number("baseline_ms"),
             overhead_ms=reader.number("overhead_ms", zero=True),
@@ -236,6 +240,18 @@ class LatencyTable:
             blocks=blocks,
             subnets=tuple(line.subnet_latency() for line in reader.lines("subnets")),
         )
+        if record["schema"] == SCHEMA and reader.text(DIGEST) != content_digest(record):
+            raise InputError(
+                f"{where} was changed after it was written: its content has not the digest "
+                f"{reader.text(DIGEST):.16}; copy it again, or {_AGAIN}"
+            )
+        return table
+
+
+def content_digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a table says besides its digest, in hex."""
+    content = {name: value for name, value in record.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def file_name(supernet: str, slug: str) -> str:
@@ -356,12 +372,9 @@ class _Reader:
 
 
 def _parsed(text: str | bytes, where: str) -> Mapping[str, Any]:
-    def refuse(constant: str) -> float:
-        raise ValueError(f"it holds {constant}, which is no number")
-
     try:
-        record = json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        record = parsed_json(text)
+    except ValueError as error:
         raise InputError(f"{where} is no latency table: {error}; {_AGAIN}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise InputError(f"{where} is no latency table: it has no 'format': {FORMAT!r}; {_AGAIN}")

@@ -173,6 +173,14 @@ def _versus(versus: Versus, metric: str) -> str:
     return f"{text}, whose {metric} differs by {versus.points:+.2g} ({interval}, search images)"
 
 
+def size_text(size: int) -> str:
+    """Write a number of bytes, as file managers do: 1 MB has a million."""
+    for scale, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size} bytes"
+
+
 def supernets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out supernets, one row each, with ``name``, ``summary``, ``source`` and ``family``."""
     table = Table("supernet", "what it is", "imported from")

@@ -7,15 +7,17 @@ acknowledged survives a kill. `SqliteStore.close` leaves the one file.
 import contextlib
 import io
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from hwsearch.errors import HwsearchError, InputError
+from hwsearch.files import parsed_json
 from hwsearch.trials import (
     NO_FORECASTS,
     Forecast,
@@ -33,6 +35,8 @@ from hwsearch.trials import (
 if TYPE_CHECKING:
     from hwsearch.space import Architecture
 
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 APPLICATION_ID = int.from_bytes(b"hwsr", "big")
 
 _TRIAL = "number, key, choices, round, origin, state, reason, forecast"
@@ -100,7 +104,7 @@ class SqliteStore:
             else:
                 _create_file(self.path)
             self._connection = _open(self.path)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             raise InputError(f"{self.path} cannot be opened as a store: {error}") from error
         self._is_open = True
 
@@ -137,7 +141,7 @@ class SqliteStore:
     def trials(self, state: TrialState | None = None) -> list[Trial]:
         """All trials, or those in one state; see `Store`."""
         where, values = _where(state=state)
-        return [_trial(row) for row in self._rows(_TRIAL, "trials", where, values)]
+        return self._read(_trial, self._rows(_TRIAL, "trials", where, values))
 
     def trial(self, key: str) -> Trial:
         """The trial of one architecture; see `Store`."""
@@ -145,7 +149,7 @@ class SqliteStore:
         rows = self._rows(_TRIAL, "trials", where, values)
         if not rows:
             raise not_proposed(key)
-        return _trial(rows[0])
+        return self._read(_trial, rows)[0]
 
     def add(self, measurement: Measurement) -> None:
         """Append one measurement; see `Store`."""
@@ -160,12 +164,14 @@ class SqliteStore:
                 if self._has(measurement):
                     raise already_measured(measurement)
                 self._insert("measurements", _MEASUREMENT, _measurement_row(measurement))
+        for m in batch:
+            logger.debug("%s: %s for %s is %g", m.key, m.quantity, m.purpose, m.value)
 
     def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
         """The one measurement of this identity, or ``None``; see `Store`."""
         where, values = _where(key=key, quantity=quantity, context=context, purpose=purpose)
         rows = self._rows(_MEASUREMENT, "measurements", where, values)
-        return _measurement(rows[0]) if rows else None
+        return self._read(_measurement, rows)[0] if rows else None
 
     def measurements(
         self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
@@ -173,7 +179,7 @@ class SqliteStore:
         """Measurements in the order of their adding; see `Store`."""
         where, values = _where(key=key, quantity=quantity, purpose=purpose)
         rows = self._rows(_MEASUREMENT, "measurements", where, values)
-        return [_measurement(row) for row in rows]
+        return self._read(_measurement, rows)
 
     def close(self) -> None:
         """Bring the write-ahead log into the file and close it, so that one file is left."""
@@ -188,8 +194,10 @@ class SqliteStore:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self._connection.rollback()
+            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                raise
             raise HwsearchError(
                 f"{self.path} cannot be written: {error}. What was stored before is safe; "
                 "remove the cause and resume"
@@ -226,6 +234,7 @@ class SqliteStore:
             self._connection.execute(
                 "UPDATE trials SET state = ?, reason = ? WHERE key = ?", (str(state), reason, key)
             )
+        logger.debug("%s: %s%s", key, state, f", {reason}" if reason else "")
 
     def _has(self, measurement: Measurement) -> bool:
         key, quantity, context, purpose = measurement.identity
@@ -234,7 +243,21 @@ class SqliteStore:
 
     def _rows(self, columns: str, table: str, where: str, values: list[str]) -> list[Any]:
         query = f"SELECT {columns} FROM {table} {where} ORDER BY number"
-        return self._connection.execute(query, values).fetchall()
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.ProgrammingError:
+            raise  # it was closed
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise HwsearchError(
+                f"{self.path} cannot be read: {error}. Bring back the disk that it lies on, or a "
+                "copy of the file, and resume"
+            ) from error
+
+    def _read(self, one: Callable[[tuple[Any, ...]], T], rows: list[Any]) -> list[T]:
+        try:
+            return [one(row) for row in rows]
+        except (ValueError, TypeError, AttributeError, EOFError, MemoryError) as error:
+            raise InputError(f"{self.path} is a damaged store: {error!r:.200}") from error
 
     def _insert(self, table: str, columns: str, row: tuple[object, ...]) -> None:
         marks = ", ".join("?" * len(row))
@@ -334,12 +357,12 @@ def _trial(row: tuple[Any, ...]) -> Trial:
     return Trial(
         number=number,
         key=key,
-        choices=json.loads(choices),
+        choices=parsed_json(choices),
         round=round_,
         origin=origin,
         state=TrialState(state),
         reason=reason,
-        forecast=json.loads(forecast),
+        forecast=parsed_json(forecast),
     )
 
 
@@ -368,5 +391,5 @@ def _measurement(row: tuple[Any, ...]) -> Measurement:
         count=count,
         cost_s=cost_s,
         samples=samples,
-        details=json.loads(details),
+        details=parsed_json(details),
     )

@@ -17,6 +17,11 @@ COMMANDS = [command.name or command.callback.__name__ for command in app.registe
 COMMANDS += [group.name for group in app.registered_groups]
 
 
+# What the tests below run, each by a text that it alone holds.
+RUN = ("hwsearch.search(", "hwsearch.optimize(", "from_ofa(", "find_table(")
+RUN += ("FAMILY = ChainFamily(", "check_supernet(FAMILY", "class MyNet")
+
+
 def block_with(text: str) -> str:
     """Return the one Python block of the README that holds a text."""
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if text in b]
@@ -79,6 +84,11 @@ def test_the_supernet_example_goes_all_the_way(tmp_path, monkeypatch):
     np.savez("mine.npz", **arrays)
     run = hwsearch.search("mynet:load", data="npz:mine.npz", budget=3, out="run")
     assert set(run.verify().values()) == {None}
+
+
+def test_these_are_all_python_blocks():
+    found = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert sorted(found) == sorted(block_with(text) for text in RUN)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -53,6 +53,30 @@ def damaged(change):
     return json.dumps(record)
 
 
+def test_every_flipped_bit_is_found():
+    content = table().to_json().encode()
+    missed = []
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        try:
+            LatencyTable.from_json(bytes(flipped))
+        except InputError:
+            continue
+        missed.append((bit, bytes(flipped[bit // 8 - 10 : bit // 8 + 10])))
+    assert missed == []
+
+
+def test_one_without_a_digest_is_of_an_earlier_version():
+    def unsealed(record):
+        del record["sha256"]
+        record["schema"] = 1
+
+    assert LatencyTable.from_json(damaged(unsealed)) == table()
+    with pytest.raises(InputError, match="'sha256' is missing"):
+        LatencyTable.from_json(damaged(lambda record: record.pop("sha256")))
+
+
 def test_a_file_gives_the_same_table_back(tmp_path):
     path = tmp_path / "new" / "folder" / "toy.json"
     table().save(path)
@@ -147,7 +171,7 @@ def without(*path):
         ('{"trials": []}', "no 'format'"),
         (b"\x80\x04\x95pickle", "is no latency table"),
         ("[" * 100_000, "is no latency table"),
-        (entry("schema", 2), "schema 2, and this version of hwsearch reads schema 1"),
+        (entry("schema", 3), "schema 3, and this version of hwsearch reads 1 and 2"),
         (entry("schema", None), "schema None"),
         (first_block("latency_ms", 0), "blocks line 1: 'latency_ms' is 0; it must be a finite"),
         (first_block("latency_ms", -0.5), "'latency_ms' is -0.5"),

@@ -415,3 +415,20 @@ def test_migrations_run_once_and_each_in_its_own_transaction(tmp_path, monkeypat
             assert connection.execute("PRAGMA user_version").fetchone() == (3,)
             columns = [row[1] for row in connection.execute("PRAGMA table_info(trials)")]
             assert columns[-1] == "note"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trials SET choices = '['",
+        "UPDATE trials SET choices = '" + "[" * 100_000 + "'",
+        "UPDATE trials SET origin = CAST(x'80' AS TEXT)",
+        "UPDATE trials SET forecast = '7'",
+    ],
+)
+def test_a_row_that_no_store_wrote_is_refused(change, tmp_path):
+    path = Path(shutil.copy(DATA / "trials_v2.db", tmp_path))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(change)
+    with SqliteStore(path) as store, pytest.raises(HwsearchError, match=r"damaged|cannot be read"):
+        store.trials()

@@ -1,7 +1,10 @@
 """What every command stands on: the application, the two consoles, errors as exit codes."""
 
 import functools
-from collections.abc import Callable
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
@@ -9,13 +12,16 @@ import typer
 from rich.console import Console
 
 import hwsearch
+from hwsearch.cli.completion import complete_run
 from hwsearch.errors import HwsearchError
+from hwsearch.run.progress import Progress, Silent
+from hwsearch.terminal import TerminalProgress
 
 
 class _Settings:
-    """What the options before the command decide."""
+    """What the options say that every command takes, and that may stand before it too."""
 
-    debug = False
+    quiet = verbose = debug = False
 
 
 _settings = _Settings()
@@ -30,18 +36,42 @@ app = typer.Typer(
 out, err = Console(), Console(stderr=True)
 P = ParamSpec("P")
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a run.", autocompletion=complete_run)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result and errors only.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Log what is done on stderr, instead of a bar.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Log every step on stderr; show tracebacks of errors.")
+]
+_EVERYWHERE = {"quiet": Quiet, "verbose": Verbose, "debug": Debug}
+_LIBRARY = logging.getLogger("hwsearch")
 INTERRUPTED = 130
+
+
+class _OnStderr(logging.Handler):
+    """Writes records to stderr as it is when they come."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+_handler = _OnStderr()
+_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    _settings.debug = debug
+    _settings.quiet, _settings.verbose, _settings.debug = quiet, verbose, debug
     if version:
         print(hwsearch.__version__)
         raise typer.Exit
@@ -50,11 +80,23 @@ def _root(
         raise typer.Exit(2)
 
 
+def showing(as_json: bool) -> AbstractContextManager[Progress]:
+    """Show progress on stdout, beside JSON on stderr, or not at all: as the options say."""
+    if _settings.quiet or _settings.verbose or _settings.debug:
+        return nullcontext(Silent())
+    return TerminalProgress(err if as_json else out)
+
+
 def reporting(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn errors into one line and an exit code; ``--debug`` lets them through."""
+    """Turn errors into one line and an exit code, and add the options that every command takes.
+
+    ``--debug`` lets errors through.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        _apply({name: bool(kwargs.pop(name, False)) for name in _EVERYWHERE})
+        _LIBRARY.addHandler(_handler)
         try:
             command(*args, **kwargs)
         except HwsearchError as error:
@@ -78,5 +120,26 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
             text = f"error: {type(error).__name__}: {error}; 'hwsearch --debug ...' shows where"
             err.print(text, markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None
+        finally:
+            _LIBRARY.removeHandler(_handler)
+            _LIBRARY.setLevel(logging.NOTSET)
 
+    given = inspect.signature(command)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in _EVERYWHERE.items()
+    ]
+    # What typer makes options of.
+    wrapped.__signature__ = given.replace(parameters=[*given.parameters.values(), *added])  # type: ignore[attr-defined]
     return wrapped
+
+
+def _apply(said: Mapping[str, bool]) -> None:
+    """Take the options of a command beside those before it; they say how much is logged."""
+    for name, value in said.items():
+        setattr(_settings, name, getattr(_settings, name) or value)
+    levels = {"debug": logging.DEBUG, "verbose": logging.INFO, "quiet": logging.ERROR}
+    chosen = (level for name, level in levels.items() if getattr(_settings, name))
+    _handler.setLevel(next(chosen, logging.WARNING))
+    if _handler.level < logging.WARNING:
+        _LIBRARY.setLevel(_handler.level)

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import hwsearch
-from hwsearch.cli.app import AsJson, app, err, out, reporting
-from hwsearch.terminal import TerminalProgress
+from hwsearch.cli.app import AsJson, app, err, out, reporting, showing
+from hwsearch.cli.completion import complete_device
 
 devices_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(devices_app, name="devices")
@@ -21,7 +21,9 @@ app.add_typer(devices_app, name="devices")
 @reporting
 def measure(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL.onnx...", help="ONNX files.")],
-    device: Annotated[str, typer.Option(help="See 'hwsearch devices'.")] = "ort-cpu:threads=1",
+    device: Annotated[
+        str, typer.Option(help="See 'hwsearch devices'.", autocompletion=complete_device)
+    ] = "ort-cpu:threads=1",
     as_json: AsJson = False,
 ) -> None:
     """Time ONNX files against each other on a device."""
@@ -104,7 +106,12 @@ def devices(context: typer.Context, as_json: AsJson = False) -> None:
 @devices_app.command(epilog="Example:  hwsearch devices check ort-cpu:threads=2 --pairs 200")
 @reporting
 def check(
-    device: Annotated[str, typer.Argument(help="The device, such as ort-cpu:threads=1.")],
+    device: Annotated[
+        str,
+        typer.Argument(
+            help="The device, such as ort-cpu:threads=1.", autocompletion=complete_device
+        ),
+    ],
     pairs: Annotated[int, typer.Option(help="Pairs measured in each condition.")] = 20,
     seed: Annotated[int, typer.Option(help="Draws the orders of turns.")] = 0,
     as_json: AsJson = False,
@@ -112,7 +119,7 @@ def check(
     """Measure models against themselves: can latencies be trusted to 1% on this machine?"""
     from hwsearch.run.device_check import CHECK, TOLERANCE, check_device
 
-    with TerminalProgress(err if as_json else out) as progress:
+    with showing(as_json) as progress:
         found = check_device(device, pairs=pairs, seed=seed, progress=progress)
     rows: list[dict[str, Any]] = [
         {

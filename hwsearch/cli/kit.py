@@ -7,16 +7,20 @@ from typing import Annotated
 import typer
 
 import hwsearch
-from hwsearch.cli.app import AsJson, RunFolder, app, err, out, reporting
+from hwsearch.cli.app import AsJson, RunFolder, app, out, reporting, showing
+from hwsearch.cli.completion import complete_supernet
 from hwsearch.cli.runs import print_run
-from hwsearch.terminal import TerminalProgress
 
 
 @app.command(epilog="Example:  hwsearch kit ofa-mbv3-w1.0 --out kit.pyz")
 @reporting
 def kit(
     supernet: Annotated[
-        str, typer.Argument(help="A name from 'hwsearch supernets', or MODULE:FUNCTION.")
+        str,
+        typer.Argument(
+            help="A name from 'hwsearch supernets', or MODULE:FUNCTION.",
+            autocompletion=complete_supernet,
+        ),
     ] = "cifar10-resnet",
     out_file: Annotated[
         Path, typer.Option("--out", help="The file; it runs with Python, numpy and onnxruntime.")
@@ -31,7 +35,7 @@ def kit(
     as_json: AsJson = False,
 ) -> None:
     """Make one file that measures a supernet's subnets on a machine without hwsearch."""
-    with TerminalProgress(err if as_json else out) as progress:
+    with showing(as_json) as progress:
         progress.phase("models", subnets)
         made = hwsearch.make_kit(
             supernet,
@@ -66,6 +70,6 @@ def confirm(
     as_json: AsJson = False,
 ) -> None:
     """Turn the candidates of a run into a front by what its kit measured."""
-    with TerminalProgress(err if as_json else out) as progress:
+    with showing(as_json) as progress:
         confirmed = hwsearch.confirm(run, timings, progress=progress)
     print_run(confirmed, as_json)

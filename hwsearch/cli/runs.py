@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import hwsearch
-from hwsearch.cli.app import AsJson, RunFolder, app, err, out, reporting
+from hwsearch.cli.app import AsJson, RunFolder, app, out, reporting, showing
+from hwsearch.cli.completion import (
+    complete_device,
+    complete_run,
+    complete_supernet,
+    complete_tactic,
+)
+from hwsearch.cli.settings import ConfigFile, chosen_settings
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.optimizer import tactic_names
-from hwsearch.terminal import TerminalProgress, account_lines, front_table
+from hwsearch.run.config import REPORT, RunConfig
+from hwsearch.run.leftovers import size_of
+from hwsearch.terminal import account_lines, front_table, size_text
+
+DEFAULTS = RunConfig()
 
 Minutes = Annotated[
     float | None, typer.Option(help="End the search after so many, in all; export comes after.")
@@ -19,6 +30,14 @@ Minutes = Annotated[
 StopGain = Annotated[
     float | None,
     typer.Option(help="End it when 50 more are expected to add less; % of the hypervolume."),
+]
+
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|ray",
+        help="Evaluate in so many processes, or on the nodes of a Ray cluster; default: 1.",
+    ),
 ]
 
 if TYPE_CHECKING:
@@ -39,22 +58,32 @@ def _known_tactics() -> str:
 )
 @reporting
 def search(
+    config: ConfigFile = None,
     supernet: Annotated[
-        str, typer.Option(help="A name from 'hwsearch supernets', or MODULE:FUNCTION.")
-    ] = "cifar10-resnet",
+        str | None,
+        typer.Option(
+            help="A name from 'hwsearch supernets', or MODULE:FUNCTION; "
+            f"default: {DEFAULTS.supernet}.",
+            autocompletion=complete_supernet,
+        ),
+    ] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="Weights: a file or random:SEED; else what ships.")
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Where latency counts; see 'hwsearch devices'.")
-    ] = "ort-cpu:threads=1",
+        str | None,
+        typer.Option(
+            help=f"Where latency counts; see 'hwsearch devices'; default: {DEFAULTS.device}.",
+            autocompletion=complete_device,
+        ),
+    ] = None,
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="bundled, none (accuracy is predicted), cifar10:FOLDER, imagefolder:FOLDER, "
-            "npz:FILE or MODULE:FUNCTION."
+            f"npz:FILE or MODULE:FUNCTION; default: {DEFAULTS.data}.",
         ),
-    ] = "bundled",
+    ] = None,
     objective: Annotated[
         list[str] | None,
         typer.Option(help="Repeat it; default: the data's metric and latency. Also macs, params."),
@@ -77,25 +106,48 @@ def search(
     minutes: Minutes = None,
     stop_gain: StopGain = None,
     tactic: Annotated[
-        str, typer.Option(help=f"How architectures are proposed: {_known_tactics()}.")
-    ] = "hwsearch",
+        str | None,
+        typer.Option(
+            help=f"How architectures are proposed: {_known_tactics()}; "
+            f"default: {DEFAULTS.tactic}.",
+            autocompletion=complete_tactic,
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Architectures proposed at a time; default: what suits the tactic."),
+    ] = None,
     race: Annotated[
-        bool, typer.Option(help="Stop scoring what the front dominates, seen on some images.")
-    ] = True,
-    seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
+        bool | None,
+        typer.Option(
+            "--race/--no-race",
+            help="Whether to stop scoring what the front dominates, seen on some images; "
+            "default: yes.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help=f"Decides every random draw; default: {DEFAULTS.seed}."),
+    ] = None,
     prior: Annotated[
-        str, typer.Option(help="on or off: whether a shipped predictor of accuracy may choose.")
-    ] = "on",
+        str | None,
+        typer.Option(
+            help="on or off: whether a shipped predictor of accuracy may choose; "
+            f"default: {DEFAULTS.prior}."
+        ),
+    ] = None,
     warm_start: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="RUN|FILE.csv",
             help="An earlier run, whose accuracies are not measured again, or a table to predict "
             "from.",
+            autocompletion=complete_run,
         ),
     ] = None,
+    workers: Workers = None,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
+        str | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -104,27 +156,33 @@ def search(
     By --device kit:TABLE.json it ends with candidates, and with a kit that times them; by --data
     none with candidates whose accuracy is predicted.
     """
-    with TerminalProgress(err if as_json else out) as progress:
-        run = hwsearch.search(
-            supernet,
-            checkpoint=checkpoint,
-            device=device,
-            data=data,
-            objectives=objective,
-            constraints=constraint,
-            freeze=freeze,
-            only=only,
-            budget=budget,
-            minutes=minutes,
-            stop_gain=stop_gain,
-            tactic=tactic,
-            race=race,
-            seed=seed,
-            prior=prior,
-            warm_start=warm_start,
-            out=out_folder,
-            progress=progress,
-        )
+    given = {
+        "supernet": supernet,
+        "checkpoint": checkpoint,
+        "device": device,
+        "data": data,
+        "objectives": objective or None,
+        "constraints": constraint or None,
+        "freeze": freeze or None,
+        "only": only or None,
+        "budget": budget,
+        "minutes": minutes,
+        "stop_gain": stop_gain,
+        "tactic": tactic,
+        "batch": batch,
+        "race": race,
+        "seed": seed,
+        "prior": prior,
+        "warm_start": warm_start,
+        "out": out_folder,
+        "workers": workers,
+    }
+    settings, where_from = chosen_settings(config, given)
+    with showing(as_json) as progress:
+        if where_from:
+            progress.note(where_from)
+        net = settings.pop("supernet", DEFAULTS.supernet)
+        run = hwsearch.search(net, **settings, progress=progress)
     print_run(run, as_json)
 
 
@@ -137,12 +195,18 @@ def resume(
     ] = None,
     minutes: Minutes = None,
     stop_gain: StopGain = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget."""
-    with TerminalProgress(err if as_json else out) as progress:
+    with showing(as_json) as progress:
         finished = hwsearch.resume(
-            run, budget=budget, minutes=minutes, stop_gain=stop_gain, progress=progress
+            run,
+            budget=budget,
+            minutes=minutes,
+            stop_gain=stop_gain,
+            workers=workers or 1,
+            progress=progress,
         )
     print_run(finished, as_json)
 
@@ -178,7 +242,7 @@ def export(
 @app.command(epilog="Example:  hwsearch verify runs/first")
 @reporting
 def verify(run: RunFolder, as_json: AsJson = False) -> None:
-    """Check every exported subnet of a run again, from its files alone."""
+    """Check every exported subnet of a run again, from its files alone, and all files' digests."""
     results = hwsearch.Run(run).verify()
     if as_json:
         print(json.dumps(results))
@@ -186,7 +250,7 @@ def verify(run: RunFolder, as_json: AsJson = False) -> None:
         out.print(f"{key}  {problem or 'ok'}", markup=False, highlight=False, soft_wrap=True)
     failed = sum(problem is not None for problem in results.values())
     if failed:
-        raise VerificationError(f"{failed} of {len(results)} subnets in {run} failed")
+        raise VerificationError(f"{failed} of {len(results)} checks of {run} failed")
     if not as_json:
         out.print(f"{len(results)} subnets verified")
 
@@ -206,12 +270,15 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
     out.print(f"subnets  {run.folder}/subnets/KEY/{files}", highlight=False)
+    if (run.folder / REPORT).is_file():
+        out.print(f"report   {run.folder}/{REPORT}", highlight=False)
     pictures = "front.png" if account is None else "front.png, search.png"
     out.print(f"picture  {run.folder}/{pictures}", highlight=False)
     if account is not None:
         out.print(f"account  {run.folder}/search.json", highlight=False)
     name = "front.csv" if run.confirmed else "candidates.csv"
     out.print(f"table    {run.folder}/{name}", highlight=False)
+    out.print(f"disk     {size_text(size_of(run.folder))} in {run.folder}", highlight=False)
     for line in _next_steps(run, members):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -6,17 +6,23 @@ from typing import Annotated
 
 import typer
 
-from hwsearch.cli.app import AsJson, app, err, out, reporting
-from hwsearch.terminal import TerminalProgress
+from hwsearch.cli.app import AsJson, app, out, reporting, showing
+from hwsearch.cli.completion import complete_device, complete_supernet
 
 
 @app.command(epilog="Example:  hwsearch profile cifar10-resnet --device ort-cpu:threads=2")
 @reporting
 def profile(
     supernet: Annotated[
-        str, typer.Argument(help="A name from 'hwsearch supernets', or MODULE:FUNCTION.")
+        str,
+        typer.Argument(
+            help="A name from 'hwsearch supernets', or MODULE:FUNCTION.",
+            autocompletion=complete_supernet,
+        ),
     ],
-    device: Annotated[str, typer.Option(help="See 'hwsearch devices'.")] = "ort-cpu:threads=1",
+    device: Annotated[
+        str, typer.Option(help="See 'hwsearch devices'.", autocompletion=complete_device)
+    ] = "ort-cpu:threads=1",
     checkpoint: Annotated[
         str | None, typer.Option(help="Weights; latency does not depend on them.")
     ] = None,
@@ -45,7 +51,7 @@ def profile(
     net = load_for_latency(supernet, checkpoint).restrict(freeze or (), only or ())
     path = out_file or user_data() / FOLDER / file_name(net.family, chosen.slug)
     try:
-        with TerminalProgress(err if as_json else out) as progress:
+        with showing(as_json) as progress:
             table = make_table(net, chosen, path, subnets=subnets, progress=progress)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("go on with: the same command") from stop

@@ -76,9 +76,15 @@ def _weight(name: str, shape: tuple[int, ...], bits: np.random.PCG64) -> "onnx.T
 
 
 def cache_folder() -> Path:
-    """Where measured-once things are kept: ``HWSEARCH_CACHE``, or ``~/.cache/hwsearch``."""
+    """Return the folder of what is measured or built once; it may not exist yet.
+
+    ``$HWSEARCH_CACHE``, else ``$XDG_CACHE_HOME/hwsearch``, else ``~/.cache/hwsearch``.
+    """
     given = os.environ.get("HWSEARCH_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "hwsearch"
+    if given:
+        return Path(given).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "hwsearch"
 
 
 class Baseline:

@@ -1,5 +1,6 @@
 """One measuring job: models and the anchor in a worker process, started again when it is lost."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from hwsearch.errors import DeviceError
 
 Results = dict[str, Latency | DeviceError]
 
+logger = logging.getLogger(__name__)
 _ANCHOR = 0
 _BASELINE_S = 1.5
 _ANCHOR_TRIES = 2
@@ -252,6 +254,7 @@ class _Attempt:
         calm = taken[undisturbed(taken[:, None])[:, 0]]
         baseline_s = calm if len(calm) > 1 else taken
         self.baseline.save(baseline_s)
+        logger.info("took the anchor's baseline on this machine: %s", self.baseline.path)
         return baseline_s
 
     def _runner(self, worker: Worker, entries: list[str | None]) -> Run:

@@ -18,12 +18,18 @@ def wrong_precision(model: Path, device: str, precision: str) -> DeviceError | N
     """
     import onnx
 
+    from hwsearch.export.external import stray_data
     from hwsearch.export.precision import precision_of
 
     try:
         read = onnx.load(model, load_external_data=False)
     except Exception:  # noqa: BLE001 - protobuf's own error class has no types
         return None
+    if (stray := stray_data(read, model.parent)) is not None:
+        return DeviceError(
+            f"{model.name} keeps numbers in {stray!r:.120}, outside of its folder; put them into "
+            "the model's file, or beside it"
+        )
     try:
         found = precision_of(read)
     except InputError as error:

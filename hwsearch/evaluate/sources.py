@@ -1,6 +1,7 @@
 """Where samples come from: ``bundled``, files, arrays, a function, or nowhere (``none``)."""
 
 import difflib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from hwsearch import plugins
 from hwsearch.errors import InputError, unknown
 from hwsearch.evaluate.cifar10 import read_cifar10
-from hwsearch.evaluate.crops import CropMemory, image_preprocess
+from hwsearch.evaluate.crops import CropMemory, available_memory, image_preprocess
 from hwsearch.evaluate.imagefolder import read_imagefolder
 from hwsearch.evaluate.images import ImageSamples
 from hwsearch.evaluate.splits import SPLITS, SplitSizes
@@ -87,6 +88,11 @@ def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
 
 
 def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > available_memory():
+            raise MemoryError(f"its arrays unpack to {size:,} bytes, and memory has not so many")
     with path.open("rb") as file:
         stored = np.load(file, allow_pickle=False)
         if isinstance(stored, np.ndarray):

@@ -17,7 +17,7 @@ from hwsearch.export.model import read_metadata
 from hwsearch.export.precision import precision_of
 from hwsearch.export.probe import TOLERANCES, probe_inputs, torch_outputs
 from hwsearch.export.trace import OPSET
-from hwsearch.files import sha256_of, write_atomic
+from hwsearch.files import MAX_BYTES, parsed_json, read_bounded, sha256_of, write_atomic
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
@@ -172,7 +172,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / CARD
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = parsed_json(read_bounded(path, MAX_BYTES))
     except FileNotFoundError as error:
         raise InputError(f"{str(folder)!r} is no exported subnet: it has no {CARD}") from error
     except (OSError, ValueError) as error:

@@ -25,6 +25,7 @@ from hwsearch.export.artifact import (
     read_card,
 )
 from hwsearch.export.count import count_macs, count_params
+from hwsearch.export.external import external_tensors
 from hwsearch.export.model import read_metadata
 from hwsearch.export.precision import precision_of
 from hwsearch.export.probe import (
@@ -211,9 +212,9 @@ def _checked_model(path: Path) -> onnx.ModelProto:
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise VerificationError(f"{path.name} fails the ONNX checker: {reason}") from error
-    external = [i.name for i in model.graph.initializer if i.data_location]
-    if external:
-        raise VerificationError(f"{path.name} keeps {external[0]!r} in another file")
+    external = next(external_tensors(model), None)
+    if external is not None:
+        raise VerificationError(f"{path.name} keeps {external.name!r} in another file")
     return model
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import IO
 
 from hwsearch.errors import InputError
-from hwsearch.kit.manifest import MAX_BYTES, NAME, KitModel, Manifest
+from hwsearch.files import MAX_BYTES
+from hwsearch.kit.manifest import NAME, KitModel, Manifest
 
 _CHUNK = 2**20
+# What zipfile raises for damage, of compressions and encryption that it does not know too.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError)
 
 
 def read_manifest(kit: Path) -> Manifest:
@@ -25,16 +29,19 @@ def read_manifest(kit: Path) -> Manifest:
         raise InputError(f"there is no kit {where}; make one by 'hwsearch kit SUPERNET'")
     try:
         with zipfile.ZipFile(kit) as archive:
-            if NAME not in archive.namelist():
-                raise InputError(f"{where} is no kit of hwsearch: it has no {NAME}")
-            size = archive.getinfo(NAME).file_size
-            if size > MAX_BYTES:
-                raise InputError(f"{where} is damaged: its {NAME} takes {size} bytes")
-            return Manifest.from_json(archive.read(NAME), where)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+            content = _manifest_in(archive)
+    except _UNREADABLE as error:
         raise InputError(f"{where} is no kit of hwsearch: {error}") from error
+    return Manifest.from_json(content, where)
+
+
+def _manifest_in(archive: zipfile.ZipFile) -> bytes:
+    if NAME not in archive.namelist():
+        raise ValueError(f"it has no {NAME}")
+    size = archive.getinfo(NAME).file_size
+    if size > MAX_BYTES:
+        raise ValueError(f"its {NAME} takes {size} bytes")
+    return archive.read(NAME)
 
 
 @contextmanager
@@ -52,7 +59,9 @@ def unpacked(kit: Path, models: Sequence[KitModel]) -> Iterator[dict[str, Path]]
                 try:
                     with archive.open(model.member) as packed, paths[model.key].open("wb") as file:
                         _copy(packed, file, model)
-                except (KeyError, zipfile.BadZipFile, EOFError) as error:
+                except (KeyError, *_UNREADABLE) as error:
+                    if isinstance(error, InputError):
+                        raise
                     raise _damaged(model, str(error)) from error
         yield paths
 

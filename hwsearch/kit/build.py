@@ -19,6 +19,7 @@ from hwsearch.devices import GROUP
 from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes, anchor_digest
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import InputError
+from hwsearch.files import flush
 from hwsearch.kit.manifest import NAME, TABLE, KitModel, Manifest
 from hwsearch.kit.tile import tiled
 from hwsearch.space import Architecture, Architectures
@@ -147,7 +148,9 @@ def write_kit(net: Supernet, subjects: Iterable[Subject], out: Path, empty: Mani
         if not models:
             raise InputError("a kit without subnets measures nothing; give at least 1")
         Path(name).chmod(0o644)
+        flush(Path(name))
         Path(name).replace(out)
+        flush(out.parent)
     finally:
         Path(name).unlink(missing_ok=True)
     return manifest

@@ -9,15 +9,15 @@ from typing import Any
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.errors import InputError
+from hwsearch.files import parsed_json
 
 FORMAT = "hwsearch kit"
 SCHEMA = 1
 NAME = "kit.json"
-MAX_BYTES = 64 * 2**20
 MAX_MODEL_BYTES = 2**31  # of a protobuf message, which an ONNX file is
 PRECISION = "fp32"  # of all models of kits
 TABLE, CONFIRM = "table", "confirm"
-_KEY = re.compile(r"[0-9a-f]{16}")
+KEY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class KitModel:
     def __post_init__(self) -> None:
         # The key becomes a file name on a stranger's machine, and a file may say anything.
         key, size = (getattr(self, name) for name in ("key", "n_bytes"))
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
+        if not isinstance(key, str) or not KEY.fullmatch(key):
             raise InputError(f"a model of the kit is named {key!r:.80}, which is no key")
         if not isinstance(size, int) or not 0 < size <= MAX_MODEL_BYTES:
             raise InputError(
@@ -113,7 +113,7 @@ class Manifest:
             InputError: It is no manifest, or one of another schema.
         """
         try:
-            record = json.loads(text)
+            record = parsed_json(text)
             named, schema = record.pop("format"), record.pop("schema")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where} is no kit of hwsearch: {_NAMED}{error}") from error

@@ -1,6 +1,5 @@
 """What a kit measured: a latency table that says of which kit it is, and how far it came."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from hwsearch.devices.base import Latency
 from hwsearch.errors import InputError
+from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
 from hwsearch.kit.manifest import Manifest
-from hwsearch.tables import LatencyTable
+from hwsearch.tables import LatencyTable, content_digest
 
 FACTS = "kit"
 _ARRAYS = ("ratios", "counted", "times_ms")
@@ -79,11 +79,11 @@ def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
     """
     where = repr(str(path))
     try:
-        text = path.read_bytes()
-        record = json.loads(text)
+        text = read_bounded(path, MAX_BYTES)
+        record = parsed_json(text)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {where}; give what a kit wrote") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{where} was not written by a kit: {error}") from error
     kept = record.get("facts") if isinstance(record, dict) else None
     given = kept.get(FACTS) if isinstance(kept, dict) else None
@@ -178,5 +178,4 @@ def _check_number(name: str, number: object, where: str) -> None:
 def _digest(record: Mapping[str, Any]) -> str:
     facts = record["facts"]
     blank = {**facts, FACTS: {**facts[FACTS], "content": ""}}
-    text = json.dumps({**record, "facts": blank}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return content_digest({**record, "facts": blank})

@@ -1,7 +1,10 @@
 """What the pictures share: figures without a display, plain axes, labels with units."""
 
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwsearch.files import write_atomic
 from hwsearch.objectives import Objective
 
 if TYPE_CHECKING:
@@ -17,6 +20,13 @@ def new_figure(width: float, height: float, layout: Any = "constrained") -> "Fig
     figure = Figure(figsize=(width, height), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, all of it or nothing."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_atomic(path, drawn.getvalue())
 
 
 def make_plain(axes: Any) -> None:

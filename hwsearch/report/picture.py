@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwsearch.objectives import Objective
-from hwsearch.report.canvas import axis_label, make_plain, new_figure
+from hwsearch.report.canvas import axis_label, make_plain, new_figure, save_figure
 from hwsearch.run.front import knee
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def draw_front(
     axes.set_ylabel(_label(up, front))
     make_plain(axes)
     axes.legend(frameon=False, loc="lower right")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _draw_members(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from hwsearch.objectives import Objective
-from hwsearch.report.canvas import axis_label, make_plain, new_figure
+from hwsearch.report.canvas import axis_label, make_plain, new_figure, save_figure
 from hwsearch.run.account import HORIZON, Account, Values
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def draw_search(
     _draw_fits(axes[1, 1], account, "covered")
     for each in axes.flat:
         make_plain(each)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _draw_progress(axes: Any, account: Account) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from hwsearch.errors import InputError
+from hwsearch.files import parsed_json
 from hwsearch.optimizer.stopping import AHEAD
 
 HORIZON: Final = AHEAD  # evaluations that more is expected of
@@ -124,13 +125,13 @@ class Account:
             InputError: It is something else, or of another version.
         """
         try:
-            read: dict[str, Any] = json.loads(text)
+            read: dict[str, Any] = parsed_json(text, finite=False)
             read["fits"] = tuple(Fit(**each) for each in read["fits"])
             read["versus"] = tuple(Versus(**each) for each in read["versus"])
             for name in ("predicted", "hypervolumes", "uniform"):
                 read[name] = tuple(read[name])
             return cls(**read)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"{where} is damaged or of another version ({error}); it is written again when "
                 "the run goes on with a larger budget, and may be deleted"

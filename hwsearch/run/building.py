@@ -18,6 +18,7 @@ from hwsearch.evaluate.sharing import Chained, Recalibrated, chain_of, recalibra
 from hwsearch.evaluate.task import Task
 from hwsearch.export.artifact import Exported
 from hwsearch.export.model import to_onnx
+from hwsearch.files import is_of_disk
 from hwsearch.kit.tile import tiled
 from hwsearch.run.conversion import Conversion
 from hwsearch.space import Architecture
@@ -204,6 +205,7 @@ def _attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | Eval
 
     Raises:
         DataError: The samples cannot be read.
+        OSError: The disk is full, or cannot be written: it is not the trial's fault.
     """
     try:
         return step(*args, **named)
@@ -211,7 +213,9 @@ def _attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | Eval
         return error
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:
+        if isinstance(error, OSError) and is_of_disk(error):
+            raise
         failure = EvaluationError(f"{type(error).__name__}: {error}")
         failure.__cause__ = error
         return failure

@@ -11,12 +11,19 @@ from typing import Any
 import tomli_w
 
 from hwsearch.errors import InputError, unknown
-from hwsearch.files import write_atomic
+from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
 from hwsearch.optimizer import tactic_names
 from hwsearch.optimizer.stopping import Stopping, check_positive
 
-FILE = "config.toml"
+FILE, TRIALS, REPORT = "config.toml", "trials.sqlite", "report.html"
 PRIORS = ("on", "off")
+# What settings resolved to; see `hwsearch.run.setup.Setup.recorded`.
+RECORDED: dict[str, type] = {
+    "space": str, "full_space": str, "weights": str, "data": dict, "device": dict,
+    "objectives": list, "latency_table": dict, "predictor": dict, "warm_start": dict,
+    "versions": dict, "warnings": list,
+}  # fmt: skip
+_MOST_DOTS = 5000
 RECORDED_PACKAGES = (
     "hwsearch",
     "torch",
@@ -35,22 +42,25 @@ class RunConfig:
     """The settings of a search.
 
     Attributes:
-        supernet: A registered name or ``module:function``.
-        checkpoint: A file, ``random:SEED``, or None for the checkpoint that ships.
-        device: Such as ``ort-cpu:threads=1``.
-        data: What subnets are scored by, such as ``bundled`` or ``imagefolder:PATH``.
-        objectives: Names; the task's metric, ``latency``, ``macs``, ``params``, ``bytes``.
-        constraints: Such as ``latency <= 12``.
-        budget: How many architectures are evaluated.
-        minutes: How long the search may take; None for as long as it does.
+        supernet: A registered or imported name, or ``MODULE:FUNCTION``.
+        checkpoint: A file or ``random:SEED``; where it is not set, the weights that ship.
+        device: Where latency is measured, such as ``ort-cpu:threads=1``.
+        data: What subnets are scored by: ``bundled``, ``none`` (accuracy is predicted),
+            ``cifar10:FOLDER``, ``imagefolder:FOLDER``, ``npz:FILE`` or ``MODULE:FUNCTION``.
+        objectives: Out of the data's metric, ``latency``, ``macs``, ``params`` and ``bytes``;
+            with none named, the metric and ``latency``.
+        constraints: On objectives, such as ``latency <= 12``.
+        budget: How many architectures are evaluated, reused ones among them.
+        minutes: After how many the search proposes nothing more; where it is not set, never.
         stop_gain: Percent of the hypervolume; the search ends when its next 50 evaluations are
-            expected to add less. None to go on.
-        tactic: How they are proposed.
+            expected to add less. Where it is not set, it goes on.
+        tactic: How architectures are proposed.
         seed: Decides every random draw of the search.
-        batch: Architectures proposed at a time; None for what the tactic proposes.
+        batch: Architectures proposed at a time; where it is not set, as many as suit the tactic.
         freeze: Rules that leave choices one option, such as ``stage1.*=max``.
         only: Rules that leave choices some options, such as ``resolution in 160,192``.
-        prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose.
+        prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose;
+            ``off`` does without.
         race: Whether candidates that the front dominates are dropped before all images are seen.
         warm_start: A run whose measurements are reused, or a CSV of evidence.
     """
@@ -98,8 +108,12 @@ class RunConfig:
             raise unknown("prior", self.prior, PRIORS)
         if not isinstance(self.race, bool):
             raise InputError(f"race is {self.race!r}; give true or false")
-        if not isinstance(self.warm_start, str | None):
-            raise InputError(f"warm_start is {self.warm_start!r}; give a run or a CSV file")
+        for name, wanted in (
+            ("checkpoint", "a file or random:SEED"),
+            ("warm_start", "a run or a CSV file"),
+        ):
+            if not isinstance(getattr(self, name), str | None):
+                raise InputError(f"{name} is {getattr(self, name)!r}; give {wanted}")
 
     @property
     def stopping(self) -> Stopping:
@@ -142,16 +156,47 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
             f"'hwsearch search --out {folder}'"
         )
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = _parsed_toml(read_bounded(path, MAX_BYTES).decode())
         search, recorded = dict(content["search"]), dict(content["recorded"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from error
+    _check_recorded(path, recorded)
     known = {field.name for field in fields(RunConfig)}
     for name in search:
         if name not in known:
             raise unknown(f"setting in {path}", name, known)
     search = {k: tuple(v) if isinstance(v, list) else v for k, v in search.items()}
     return RunConfig(**search), recorded
+
+
+def _parsed_toml(text: str) -> dict[str, Any]:
+    # A key of n parts takes n x n steps and bytes.
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise ValueError(f"a line has more than {_MOST_DOTS:,} dots")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _check_recorded(path: Path, recorded: Mapping[str, Any]) -> None:
+    """Refuse what settings cannot have resolved to.
+
+    Raises:
+        InputError: An entry is of another type, or an objective lacks something.
+    """
+    where = f"{str(path)!r} is damaged"
+    for name, kind in RECORDED.items():
+        if not isinstance(recorded.get(name, kind()), kind):
+            raise InputError(
+                f"{where}: recorded.{name} is {recorded[name]!r:.80}, not a {kind.__name__}"
+            )
+    for objective in recorded.get("objectives", ()):
+        if not isinstance(objective, dict):
+            raise InputError(f"{where}: a recorded objective is {objective!r:.80}, not a table")
+        for field in ("name", "direction", "unit"):
+            if not isinstance(objective.get(field), str):
+                raise InputError(f"{where}: a recorded objective has no text {field!r}")
 
 
 def software_versions() -> dict[str, str]:

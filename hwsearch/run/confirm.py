@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
 from hwsearch.run.folder import Run
+from hwsearch.run.lock import locked
 from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
 from hwsearch.run.prior import PREDICTOR
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.reckon import replayed, take_account
-from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import check_same, prepare
+from hwsearch.run.sums import forget_sums
 from hwsearch.run.timings import read_timings
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials_sqlite import SqliteStore
@@ -41,13 +43,20 @@ def confirm(
             closest.
     """
     run = Run(folder)
-    read = read_timings(run.folder / KIT, Path(timings))
-    progress = progress or Silent()
+    with locked(run.folder):
+        return _confirmed(run, Path(timings), net, progress or Silent())
+
+
+def _confirmed(run: Run, timings: Path, net: Supernet | None, progress: Progress) -> Run:
+    from hwsearch.report.write import write_page
+
+    read = read_timings(run.folder / KIT, timings)
     setup = prepare(run.config, net)
     if not setup.task.scores:
         setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
+    forget_sums(run.folder)
     with SqliteStore(run.folder / TRIALS) as store:
         try:
             finisher = Finisher(setup, setup.evaluator(store), run.folder / SUBNETS, progress)
@@ -58,4 +67,5 @@ def confirm(
         finally:
             setup.device.close()
     write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title, account)
+    write_page(run, setup)
     return run

@@ -13,7 +13,7 @@ import onnx
 
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
-from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
 from hwsearch.evaluate.alike import alike
 from hwsearch.evaluate.scoring import SCORE_BATCH, Outcomes, Scorer
 from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
@@ -78,6 +78,10 @@ class Evaluator:
         task: Data and metric.
         store: Holds what is known; every value measured is added to it.
         seed: Decides the order in which models take turns.
+
+    Attributes:
+        latency_context: What decides a latency besides the architecture.
+        pace: That of the latencies believed so far.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class Evaluator:
         self._builder = Builder(net, device, task)
         self._scorer = Scorer(net, device, task.metric)
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
-        self._pace = Pace()
+        self.pace = Pace()
         self._tiled: set[str] = set()  # keys whose latency is that of other weights
 
     def score_context(self, samples: SplitSamples) -> str:
@@ -158,8 +162,14 @@ class Evaluator:
     def outcomes(
         self, models: Mapping[Architecture, Path], samples: SplitSamples
     ) -> dict[Architecture, Outcomes | EvaluationError]:
-        """Score models, and remember nothing; see `hwsearch.evaluate.scoring.Scorer.outcomes`."""
-        return self._scorer.outcomes(models, samples)
+        """Score models, and remember nothing; see `hwsearch.evaluate.scoring.Scorer.outcomes`.
+
+        Raises:
+            DeviceLostError: The device no longer runs what it ran before.
+        """
+        found = self._scorer.outcomes(models, samples)
+        self.check_device(found.values())
+        return found
 
     def scored(
         self,
@@ -214,7 +224,12 @@ class Evaluator:
 
     @overload
     def search_values(
-        self, archs: Sequence[Architecture], quantities: Iterable[str], race: Racing | None
+        self,
+        archs: Sequence[Architecture],
+        quantities: Iterable[str],
+        race: Racing | None,
+        *,
+        tiles: bool = False,
     ) -> dict[str, Values | EvaluationError]: ...
 
     def search_values(
@@ -222,6 +237,8 @@ class Evaluator:
         archs: Sequence[Architecture],
         quantities: Iterable[str],
         race: Racing | None = None,
+        *,
+        tiles: bool = False,
     ) -> Any:
         """Measure what the search selects by, and remember it.
 
@@ -229,15 +246,16 @@ class Evaluator:
             archs: Proposed architectures that are not finished.
             quantities: ``"latency"``, the metric's name, or both.
             race: Scores them, once their latencies are known, where not all need all samples.
+            tiles: Whether only times are wanted, so that any weights will do.
 
         Returns:
             Key -> the values, or why there are none.
         """
         wanted, metric = set(quantities), self.task.metric.name
-        missing = {arch: wanted - self._values(arch, wanted, race).keys() for arch in archs}
+        missing = {arch: wanted - self.known_values(arch, wanted, race).keys() for arch in archs}
         failed: dict[Architecture, EvaluationError] = {}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            to_tile = [arch for arch in archs if missing[arch] and self._takes_a_tile(arch)]
+            to_tile = [a for a in archs if missing[a] and (tiles or self._takes_a_tile(a))]
             ready = _split(self._prepare_tiles(to_tile, Path(scratch)), failed)
             to_build = [a for a in archs if missing[a] and a not in to_tile]
             for group in alike(self.net, to_build):
@@ -249,9 +267,13 @@ class Evaluator:
             to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
             if to_score:
                 failed |= self.search_scores(to_score) if race is None else race.scores(to_score)
-        return {arch.key: failed.get(arch) or self._values(arch, wanted, race) for arch in archs}
+        return {
+            arch.key: failed.get(arch) or self.known_values(arch, wanted, race) for arch in archs
+        }
 
-    def _values(self, arch: Architecture, wanted: Iterable[str], race: Racing | None) -> Values:
+    def known_values(
+        self, arch: Architecture, wanted: Iterable[str], race: Racing | None
+    ) -> Values:
         """Return what the search knows of an architecture, dropped ones by their estimates."""
         found = {quantity: self.remembered(arch.key, quantity) for quantity in wanted}
         values: Values = {q: known.value for q, known in found.items() if known is not None}
@@ -323,17 +345,19 @@ class Evaluator:
         """
         for arch in macs.keys() - models.keys():
             if known := self.remembered(arch.key, LATENCY):
-                self._pace.believe(known.value, macs[arch])
+                self.pace.believe(known.value, macs[arch])
         if not models:
             return {}
         named = {arch.key: model for arch, model in models.items()}
         macs_of = {arch.key: macs[arch] for arch in models}
         measured = self.device.measure(named, seed=self.seed, settings=SEARCH)
+        self.check_device(measured.values())
         first = {k: got.latency_ms for k, got in measured.items() if isinstance(got, Latency)}
-        suspects = self._pace.suspects(first, macs_of)
+        suspects = self.pace.suspects(first, macs_of)
         if suspects:
             again = {key: named[key] for key in suspects}
             measured |= self.device.measure(again, seed=self.seed + 2, settings=SEARCH)
+            self.check_device(measured.values())
         failed: dict[Architecture, EvaluationError] = {}
         timed = _split({arch: measured[arch.key] for arch in models}, failed)
         self.store.add_all(
@@ -349,7 +373,7 @@ class Evaluator:
         )
         for arch, latency in timed.items():
             if arch.key in suspects:
-                self._pace.believe(latency.latency_ms, macs[arch])
+                self.pace.believe(latency.latency_ms, macs[arch])
         return failed
 
     def _macs(self, arch: Architecture) -> int | EvaluationError:
@@ -374,6 +398,7 @@ class Evaluator:
                 for key, found in known.items()
             }
         measured = self.device.measure(models, seed=self.seed + 1, settings=settings)
+        self.check_device(measured.values())
         timed = {key: got for key, got in measured.items() if isinstance(got, Latency)}
         confirmed = {
             key: latency_measurement(key, latency, context, "confirm")
@@ -406,6 +431,46 @@ class Evaluator:
                 scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
         timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
         return built - begin + scoring + timing
+
+    def check_device(self, results: Iterable[object]) -> None:
+        """Tell a device that is gone from models that it does not run.
+
+        Args:
+            results: What came of asking it.
+
+        Raises:
+            DeviceLostError: It failed, and also fails on a model that it ran before.
+        """
+        failed = next((each for each in results if isinstance(each, DeviceError)), None)
+        known = None if failed is None else self._known_to_run()
+        if known is None:
+            return
+        arch = self.net.space.architectures([self.store.trial(known.key).choices])[0]
+        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+            again = self._try(self.write_model(arch, Path(scratch)), arch, known.quantity)
+        if again is not None:
+            raise DeviceLostError(
+                f"device {self.device.spec} fails on {arch.key} too, which it ran before: {again}"
+            )
+
+    def _known_to_run(self) -> Measurement | None:
+        """What the device did before: it timed an architecture, or else scored one."""
+        timed = self.store.measurements(quantity=LATENCY, purpose="search")
+        scored = self.store.measurements(quantity=self.task.metric.name, purpose="search")
+        mine = (m for m in timed if m.context == self.latency_context)
+        return next(mine, scored[0] if scored and not timed else None)
+
+    def _try(self, model: Path, arch: Architecture, quantity: str) -> DeviceError | None:
+        """Have the device time or run a model; return why it does not."""
+        if quantity == LATENCY:
+            timed = self.device.measure({arch.key: model}, seed=self.seed, settings=SEARCH)
+            return got if isinstance(got := timed[arch.key], DeviceError) else None
+        few, _ = next(self.task.search.batches(1, self.net.input_spec(arch)))
+        try:
+            list(self.device.run(model, [few]))
+        except DeviceError as error:
+            return error
+        return None
 
     def write_model(self, arch: Architecture, folder: Path) -> Path:
         """Build an architecture's model and write it into a folder, named by its key."""

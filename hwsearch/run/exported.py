@@ -1,7 +1,7 @@
 """Exported subnets of a run: verified again, copied, loaded as networks."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,11 @@ from hwsearch.evaluate.task import NO_DATA
 from hwsearch.export.artifact import read_card
 from hwsearch.export.verify import verify_artifact
 from hwsearch.files import staged_folder
+from hwsearch.run.config import FILE as CONFIG
 from hwsearch.run.config import RunConfig
+from hwsearch.run.outcome import SUBNETS
 from hwsearch.run.setup import refuse_file
+from hwsearch.run.sums import damaged_files
 from hwsearch.supernets.base import Supernet, is_random
 
 if TYPE_CHECKING:
@@ -76,6 +79,35 @@ def export_subnets(folders: Sequence[Path], device_spec: str, to: Path | None) -
         with staged_folder(target) as staged:
             shutil.copytree(folder, staged, dirs_exist_ok=True)
     return targets
+
+
+def verify_run(
+    folder: Path, device_spec: str, keys: Callable[[], Sequence[str]]
+) -> dict[str, str | None]:
+    """Check the subnets of a run from their files alone, and its files by their digests.
+
+    Args:
+        folder: Of the run.
+        device_spec: The device that they are for.
+        keys: Reads those of the subnets from its table.
+
+    Returns:
+        Key -> what is wrong with it, or None; name -> what is wrong with it, for other files.
+    """
+    damaged = damaged_files(folder)
+    of_subnets = {name: name.split("/") for name in damaged if name.startswith(f"{SUBNETS}/")}
+    found: dict[str, str | None] = {n: why for n, why in damaged.items() if n not in of_subnets}
+    if found:
+        # What names the subnets, or the device, may be among what is damaged.
+        named = sorted(path.name for path in (folder / SUBNETS).glob("[!.]*"))
+    else:
+        named = list(keys())
+    if CONFIG in found:
+        return found
+    found |= verify_subnets([folder / SUBNETS / key for key in named], device_spec)
+    for name, (_, key, *file) in of_subnets.items():
+        found[key] = found.get(key) or f"{'/'.join(file)}: {damaged[name]}"
+    return found
 
 
 def verify_subnets(folders: Sequence[Path], device_spec: str) -> dict[str, str | None]:

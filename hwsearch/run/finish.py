@@ -213,6 +213,7 @@ class Finisher:
                 else:
                     rows.append(self._listed(key, latencies[key]))
             except (VerificationError, EvaluationError) as error:
+                self.evaluator.check_device([error, error.__cause__])
                 self.progress.note(f"{key} is not shipped: {error}")
             self.progress.advance()
         if not rows:

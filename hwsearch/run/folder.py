@@ -4,28 +4,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwsearch.errors import InputError
+from hwsearch.errors import DataError, DeviceLostError, HwsearchError, InputError
 from hwsearch.evaluate.task import NO_DATA
+from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
 from hwsearch.run.account import Account
 from hwsearch.run.certainty import chances
-from hwsearch.run.config import RunConfig, read_config, write_config
+from hwsearch.run.config import REPORT, TRIALS, RunConfig, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,
     export_subnets,
     load_subnet,
-    verify_subnets,
+    verify_run,
     with_images,
 )
 from hwsearch.run.front import select_keys
 from hwsearch.run.latency_table import LATENCY_TABLE
-from hwsearch.run.outcome import ACCOUNT, CANDIDATES, FRONT, KIT, SUBNETS, write_outcome
+from hwsearch.run.lock import locked, network_risk
+from hwsearch.run.outcome import (
+    ACCOUNT,
+    CANDIDATES,
+    FRONT,
+    KIT,
+    SUBNETS,
+    read_members,
+    write_outcome,
+)
 from hwsearch.run.phases import search_and_finish
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.race import dropped
-from hwsearch.run.reuse import TRIALS
 from hwsearch.run.setup import (
     DROPPED,
     TRIAL_COLUMNS,
@@ -34,13 +43,17 @@ from hwsearch.run.setup import (
     check_same,
     prepare,
 )
+from hwsearch.run.sums import forget_sums
 from hwsearch.run.warm_start import read_warm_start, restore, started_from
+from hwsearch.run.workers.given import Workers, check_workers
+from hwsearch.run.workers.hire import device_of
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import pandas as pd
+    from plotly.graph_objects import Figure
     from torch import nn
 
 
@@ -64,6 +77,7 @@ def search(
     prior: str = "on",
     race: bool = True,
     warm_start: str | Path | None = None,
+    workers: int | str = 1,
     progress: Progress | None = None,
 ) -> "Run":
     """Search a supernet for one device and export the confirmed front.
@@ -90,6 +104,8 @@ def search(
         race: Drop a candidate once some of the images show that the front dominates it.
         warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
             accuracies are predicted from; see `hwsearch.run.warm_start`.
+        workers: Evaluate in so many processes at a time, or ``"ray"`` on the nodes of a cluster;
+            see docs/cluster.md. No setting of the run: it may be another when it is resumed.
         progress: Told of phases and steps.
 
     Returns:
@@ -120,7 +136,8 @@ def search(
     ).with_budget(budget)
     if out is not None:
         check_output(Path(out))
-    setup = with_predictor(LATENCY_TABLE.offered(prepare(config, loaded)))
+    device_there = device_of(workers := check_workers(workers), config.device)
+    setup = with_predictor(LATENCY_TABLE.offered(prepare(config, loaded, device_there)))
     known = read_warm_start(setup)
     if known is not None:
         setup = started_from(setup, known, budget)
@@ -129,11 +146,13 @@ def search(
     progress = progress or Silent()
     setup.read(progress)
     folder.mkdir(parents=True, exist_ok=True)
-    # First of all: a folder with this file can be gone on with, whatever else it lacks.
-    write_config(folder, setup.config, setup.recorded())
-    if known is not None:
-        known.keep(folder)
-    return Run(folder)._carry_on(setup, progress)
+    with locked(folder):
+        check_output(folder)
+        # First of all: a folder with this file can be gone on with, whatever else it lacks.
+        write_config(folder, setup.config, setup.recorded())
+        if known is not None:
+            known.keep(folder)
+        return Run(folder)._carry_on(setup, progress, workers)
 
 
 def resume(
@@ -143,6 +162,7 @@ def resume(
     minutes: float | None = None,
     stop_gain: float | None = None,
     net: Supernet | None = None,
+    workers: int | str = 1,
     progress: Progress | None = None,
 ) -> "Run":
     """Go on with a run that was stopped, or give a finished one a larger budget.
@@ -153,28 +173,44 @@ def resume(
         minutes: New minutes in all, those spent on measuring before among them; likewise.
         stop_gain: Another one; likewise.
         net: For a supernet that cannot be loaded by its recorded name.
+        workers: Who evaluates, as for `search`; any, whoever did before.
         progress: Told of phases and steps.
 
     Raises:
         InputError: The folder is no run, or the supernet, data or device are no longer the same.
     """
     run = Run(folder)
-    progress = progress or Silent()
-    setup = prepare(run.config.with_limits(budget, minutes, stop_gain), net)
+    workers = check_workers(workers)
+    with locked(run.folder):
+        limits = (budget, minutes, stop_gain)
+        return _resumed(Run(folder), limits, net, workers, progress or Silent())
+
+
+def _resumed(
+    run: "Run",
+    limits: tuple[int | None, float | None, float | None],
+    net: Supernet | None,
+    workers: Workers,
+    progress: Progress,
+) -> "Run":
+    device_there = device_of(workers, run.config.device)
+    setup = prepare(run.config.with_limits(*limits), net, device_there)
     setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
     setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
+        if not (run.folder / REPORT).is_file():
+            run.report()  # it was stopped between its front and its report
         return run
     restore(run.folder, setup, run.recorded)
     # Opened once before anything is changed: a damaged store is refused here.
     SqliteStore(run.folder / TRIALS).close()
     if setup.config != run.config:
-        for name in (FRONT, CANDIDATES, KIT):
+        for name in (FRONT, CANDIDATES, KIT, REPORT):
             (run.folder / name).unlink(missing_ok=True)
         write_config(run.folder, setup.config, run.recorded)
-    return run._carry_on(setup, progress)
+    return run._carry_on(setup, progress, workers)
 
 
 class Run:
@@ -240,17 +276,18 @@ class Run:
         """The front, or else the candidates: ``NAME_source`` says which NAME is ``predicted``.
 
         Raises:
-            InputError: The run is not finished.
+            InputError: The run is not finished, or the file is damaged.
         """
-        import pandas as pd
-
         if not self.finished:
             raise InputError(
                 f"run {str(self.folder)!r} has no front yet; finish it by "
                 f"'hwsearch resume {self.folder}'"
             )
         name = FRONT if self.confirmed else CANDIDATES
-        return pd.read_csv(self.folder / name, dtype={"key": str, "weights": str})
+        from hwsearch.report.notebook import Front
+
+        names = [each.name for each in self.objectives]
+        return Front(read_members(self.folder / name, names))
 
     @property
     def account(self) -> Account | None:
@@ -262,7 +299,11 @@ class Run:
         path = self.folder / ACCOUNT
         if not (self.finished and path.is_file()):
             return None
-        return Account.from_json(path.read_text(encoding="utf-8"), repr(str(path)))
+        try:
+            text = read_bounded(path, MAX_BYTES).decode()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{str(path)!r} cannot be read: {error}; delete it") from error
+        return Account.from_json(text, repr(str(path)))
 
     @property
     def trials(self) -> "pd.DataFrame":
@@ -332,14 +373,14 @@ class Run:
         return export_subnets(folders, self.config.device, Path(to) if to else None)
 
     def verify(self) -> dict[str, str | None]:
-        """Check every exported subnet from its files alone.
+        """Check every exported subnet from its files alone, and the run's files by their digests.
 
         Returns:
-            Key -> what is wrong with it, or None.
+            Key -> what is wrong with it, or None; and for every other file that is damaged, its
+            name -> what is wrong with it.
         """
         check_exported(self.folder, self.config)
-        folders = [self.folder / SUBNETS / key for key in self.select("all")]
-        return verify_subnets(folders, self.config.device)
+        return verify_run(self.folder, self.config.device, lambda: self.select("all"))
 
     def subnet(self, key: str) -> "nn.Module":
         """Return an exported subnet as a network, with its weights and batch statistics.
@@ -350,10 +391,52 @@ class Run:
         check_exported(self.folder, self.config)
         return load_subnet(self.folder / SUBNETS / self.select(key)[0], self.setup().net)
 
+    def report(self, to: str | Path | None = None) -> Path:
+        """Write the run as one HTML page that opens offline, with pictures beside it.
+
+        Args:
+            to: The file; by default ``report.html`` in the run's folder.
+
+        Returns:
+            The page.
+
+        Raises:
+            InputError: The run cannot be read, or the file is a folder.
+        """
+        from hwsearch.report.write import write_report
+
+        return write_report([self], Path(to) if to else None)[0]
+
+    def plot(self, across: str | None = None) -> "Figure":
+        """Return the front, every trial behind it, as a plotly figure.
+
+        Args:
+            across: The objective from left to right; by default latency, or the second one.
+
+        Raises:
+            InputError: There is no such objective, or the run cannot be read.
+        """
+        from hwsearch.report.front_figure import plotted
+
+        return plotted(self, across)
+
+    def _repr_html_(self) -> str:
+        from hwsearch.report.notebook import run_html
+
+        return run_html(self)
+
     @property
     def objectives(self) -> list[Objective]:
-        """The objectives of the run, without the functions that compute exact ones."""
-        recorded = self.recorded["objectives"]
+        """The objectives of the run, without the functions that compute exact ones.
+
+        Raises:
+            InputError: Its settings record none.
+        """
+        recorded = self.recorded.get("objectives")
+        if not recorded:
+            raise InputError(
+                f"run {str(self.folder)!r} is damaged: its settings record no objectives"
+            )
         return [Objective(o["name"], o["direction"], unit=o["unit"]) for o in recorded]
 
     @property
@@ -367,16 +450,28 @@ class Run:
         title = f"{self.config.supernet} on {self.config.device}"
         return f"{title}, random weights ({self.config.checkpoint})" if self.untrained else title
 
-    def _carry_on(self, setup: Setup, progress: Progress) -> "Run":
+    def _carry_on(self, setup: Setup, progress: Progress, workers: Workers) -> "Run":
         """Do whatever is still to be done."""
+        from hwsearch.report.write import write_page
+
         self.config = setup.config
+        if risk := network_risk(self.folder):
+            progress.note(risk)
         try:
-            rows, account = search_and_finish(self.folder, setup, progress)
+            forget_sums(self.folder)
+            rows, account = search_and_finish(self.folder, setup, progress, workers)
             trials = self.trials_to_draw(setup)
             write_outcome(self.folder, rows, trials, setup, self.title, account)
+            write_page(self, setup)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
+        except (OSError, DataError, DeviceLostError) as error:
+            kind = HwsearchError if isinstance(error, OSError) else type(error)
+            raise kind(
+                f"{error}. What was measured is kept; once the cause is gone, go on with: "
+                f"hwsearch resume {self.folder}"
+            ) from error
         return self
 
     def trials_to_draw(self, setup: Setup) -> "pd.DataFrame":

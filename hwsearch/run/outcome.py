@@ -1,15 +1,22 @@
 """What a run ends with, as files: the front or the candidates, their picture, their subnets."""
 
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsearch.files import write_atomic
+from hwsearch.errors import InputError
+from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
+from hwsearch.kit.manifest import KEY
 from hwsearch.report.picture import draw_front
 from hwsearch.report.search_picture import draw_search
 from hwsearch.run.account import Account
+from hwsearch.run.config import FILE as CONFIG
+from hwsearch.run.config import TRIALS
+from hwsearch.run.evidence import FILE as EVIDENCE
 from hwsearch.run.setup import Setup
+from hwsearch.run.sums import write_sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +24,46 @@ if TYPE_CHECKING:
 FRONT, SUBNETS, PICTURE = "front.csv", "subnets", "front.png"
 CANDIDATES, KIT = "candidates.csv", "kit.pyz"
 ACCOUNT, SEARCH_PICTURE = "search.json", "search.png"
+# Pictures and the report are drawn from these, again whenever somebody asks.
+LISTED = (CONFIG, TRIALS, EVIDENCE, ACCOUNT, KIT, SUBNETS)
+
+
+def read_members(path: Path, objectives: Sequence[str]) -> "pd.DataFrame":
+    """Read the front or the candidates: they may come from a stranger.
+
+    Args:
+        path: Of the table.
+        objectives: Names of those of the run.
+
+    Raises:
+        InputError: It is no such table: a column is missing or holds no numbers, or a key, which
+            names a folder of the run, is none.
+    """
+    import pandas as pd
+
+    try:
+        members = pd.read_csv(
+            io.BytesIO(read_bounded(path, MAX_BYTES)), dtype={"key": str, "weights": str}
+        )
+        _check_members(members, objectives)
+        for name in objectives:
+            members[name] = pd.to_numeric(members[name])
+    except (OSError, ValueError, TypeError, MemoryError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise InputError(
+            f"{str(path)!r} is damaged: {reason}; a copy of the run, or a larger budget, brings "
+            "it back"
+        ) from error
+    return members
+
+
+def _check_members(members: "pd.DataFrame", objectives: Sequence[str]) -> None:
+    lacking = {"key", "subnet", *objectives} - set(members.columns)
+    if lacking or not len(members):
+        raise ValueError(f"it has no {min(lacking, default='rows')}")
+    for key in members["key"]:
+        if not isinstance(key, str) or not KEY.fullmatch(key):
+            raise ValueError(f"{key!r:.80} is no key")
 
 
 def write_outcome(
@@ -29,7 +76,7 @@ def write_outcome(
 ) -> None:
     """Write the front, or the candidates where something is predicted.
 
-    Exported subnets that are not among the rows are removed.
+    ``SHA256SUMS`` lists what they are. Exported subnets that are not among the rows are removed.
 
     Args:
         folder: Of the run.
@@ -48,11 +95,13 @@ def write_outcome(
     members = pd.DataFrame(rows)
     choices = members.columns[members.columns.get_loc("subnet") + 1 :]
     members[choices] = members[choices].convert_dtypes()  # an inactive one makes no 2 a 2.0
+    predicted = any(f"{objective.name}_source" in members for objective in setup.objectives)
+    name, other = (CANDIDATES, FRONT) if predicted else (FRONT, CANDIDATES)
+    table = members.to_csv(index=False)
     draw_front(folder / PICTURE, trials, members, setup.objectives, title)
     draw_search(folder / SEARCH_PICTURE, account, members, setup.objectives, title)
     write_atomic(folder / ACCOUNT, account.to_json())
-    predicted = any(f"{objective.name}_source" in members for objective in setup.objectives)
-    name, other = (CANDIDATES, FRONT) if predicted else (FRONT, CANDIDATES)
+    write_sums(folder, LISTED, {name: table})
     # Last, because a run with this file is finished.
-    write_atomic(folder / name, members.to_csv(index=False))
+    write_atomic(folder / name, table)
     (folder / other).unlink(missing_ok=True)

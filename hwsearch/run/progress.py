@@ -1,6 +1,9 @@
 """What a run tells whoever watches it."""
 
+import logging
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -20,16 +23,25 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A `Progress` that shows nothing."""
+    """A `Progress` that shows nothing; the logger ``hwsearch.run.progress`` hears of it all."""
+
+    def __init__(self) -> None:
+        self._name, self._done, self._total = "", 0, 0
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Show nothing."""
+        """Log it."""
+        self._name, self._done, self._total = name, done, total
+        logger.info("%s: %d of %d", name, done, total)
 
     def advance(self, steps: int = 1) -> None:
-        """Show nothing."""
+        """Count."""
+        self._done += steps
 
     def state(self, **figures: float | int | str) -> None:
-        """Show nothing."""
+        """Log them."""
+        text = "  ".join(f"{name} {value}" for name, value in figures.items())
+        logger.info("%s: %d of %d  %s", self._name, self._done, self._total, text)
 
     def note(self, text: str) -> None:
-        """Show nothing."""
+        """Log it."""
+        logger.info("%s", text)

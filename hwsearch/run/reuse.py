@@ -15,7 +15,7 @@ from typing import Any
 from hwsearch.errors import InputError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.files import digest_of_text
-from hwsearch.run.config import read_config
+from hwsearch.run.config import TRIALS, read_config
 from hwsearch.run.evaluation import REUSED
 from hwsearch.run.evidence import architectures_of, lies_in
 from hwsearch.run.measurements import LATENCY
@@ -25,7 +25,6 @@ from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore
 from hwsearch.trials_sqlite import SqliteStore
 
-TRIALS = "trials.sqlite"
 _STAGED = ".reused"
 
 

@@ -22,6 +22,7 @@ from hwsearch.optimizer import Optimizer
 from hwsearch.run.config import FILE, RunConfig, software_versions
 from hwsearch.run.conversion import check_conversion
 from hwsearch.run.evaluation import Evaluator
+from hwsearch.run.lock import LOCK
 from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architectures
@@ -153,17 +154,18 @@ class Setup:
         }
 
 
-def prepare(config: RunConfig, net: Supernet | None = None) -> Setup:
+def prepare(config: RunConfig, net: Supernet | None = None, device: Device | None = None) -> Setup:
     """Load and check everything that a run needs.
 
     Args:
         config: The settings.
         net: A supernet that is loaded already.
+        device: The device of the settings, where it is another machine's.
 
     Raises:
         InputError: Something named in the settings does not exist or does not fit.
     """
-    device = load_device(config.device)
+    device = load_device(config.device if device is None else device)
     net = net if net is not None else load_supernet(config.supernet, config.checkpoint)
     net = net.with_rules(config.freeze, config.only)
     spec = net.input_spec(net.space.smallest()[0])
@@ -316,8 +318,8 @@ def check_output(folder: Path) -> None:
     refuse_file("output", folder)
     if not folder.exists():
         return
-    # A settings file that was being written when the process was killed is nobody's.
-    entries = sorted(e.name for e in folder.iterdir() if not e.name.startswith(f".{FILE}."))
+    # What a process was just writing when it was killed, and its lock, are nobody's.
+    entries = sorted(e.name for e in folder.iterdir() if not _is_nobodys(e.name))
     if FILE in entries:
         raise InputError(
             f"output {str(folder)!r} holds another run; go on with it by "
@@ -328,6 +330,10 @@ def check_output(folder: Path) -> None:
             f"output {str(folder)!r} holds {len(entries)} other files ({entries[0]}); "
             "give a folder that is empty or does not exist yet"
         )
+
+
+def _is_nobodys(name: str) -> bool:
+    return name == LOCK or name.startswith(f".{FILE}.")
 
 
 def _flat(part: str, value: Any) -> dict[str, str]:

@@ -12,13 +12,14 @@ from hwsearch.evaluate.task import NO_DATA
 from hwsearch.objectives import BoolArray, FloatArray, Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.approximations import Scaled
+from hwsearch.run.config import TRIALS
 from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.evidence import FILE as EVIDENCE
 from hwsearch.run.evidence import Evidence, read_evidence
 from hwsearch.run.known import Known
 from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
-from hwsearch.run.reuse import TRIALS, Reused, read_reused
+from hwsearch.run.reuse import Reused, read_reused
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, Option
 from hwsearch.surrogates.predictor import Predictor

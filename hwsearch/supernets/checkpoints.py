@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -70,6 +71,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _load_torch(path: Path) -> Any:
     try:
+        _check_unpacked(path)
         with warnings.catch_warnings():
             # It also warns of the pickle protocol of a file that it goes on to refuse.
             warnings.simplefilter("ignore")
@@ -89,6 +91,20 @@ def _load_torch(path: Path) -> Any:
         raise InputError(
             f"checkpoint {str(path)!r} is truncated or no torch checkpoint: {reason}"
         ) from error
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse an archive whose members are compressed: torch packs none, and they could be bombs.
+
+    Raises:
+        ValueError: One is.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        packed = next((m for m in archive.infolist() if m.file_size > m.compress_size), None)
+    if packed is not None:
+        raise ValueError(f"its member {packed.filename!r:.80} is compressed, as torch writes none")
 
 
 def _tensors_only(path: Path, loaded: Any) -> dict[str, Tensor]:

@@ -9,7 +9,14 @@ from typing import Any
 
 from hwsearch.data import user_data
 from hwsearch.errors import InputError, unknown
-from hwsearch.files import sha256_of, staged_folder, write_atomic
+from hwsearch.files import (
+    MAX_BYTES,
+    parsed_json,
+    read_bounded,
+    sha256_of,
+    staged_folder,
+    write_atomic,
+)
 from hwsearch.supernets.base import Card
 
 SCHEMA = 1
@@ -82,7 +89,7 @@ def read_imported(name: str) -> Imported:
     if name not in imported_names():
         raise unknown("imported supernet", name, imported_names())
     try:
-        content = json.loads((_shelf() / name / CARD).read_text(encoding="utf-8"))
+        content = parsed_json(read_bounded(_shelf() / name / CARD, MAX_BYTES))
         schema = content.pop("schema")
         found = Imported(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,5 +1,6 @@
 """Supernets by name: registered families, imported checkpoints, ``module:function``."""
 
+import logging
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from hwsearch.supernets.base import Family, Network, Supernet
 from hwsearch.supernets.checkpoints import StateFit, StateMismatchError
 from hwsearch.supernets.imported import imported_names, load_imported
 
+logger = logging.getLogger(__name__)
 GROUP = "hwsearch.supernets"
 OWED = ("space", "card", "digest", "recalibrate", "subnet", "input_spec", "blocks")
 
@@ -50,6 +52,7 @@ def load_supernet(name: str, checkpoint: str | None = None) -> Supernet:
             f"supernet {name!r} lacks {', '.join(lacking)}; "
             "hwsearch.supernets.base.Network says what a supernet owes"
         )
+    logger.info("loaded supernet %s with weights %s", name, network.digest)
     return Supernet(name, network, checkpoint)
 
 

@@ -17,15 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import InputError
-from hwsearch.files import staged_folder
+from hwsearch.files import MAX_BYTES, parsed_json, read_bounded, staged_folder
 from hwsearch.space import SearchSpace
 
 FORMAT: Final = "hwsearch predictor"
 SCHEMA: Final = 1
 CARD: Final = "card.json"
 PARAMETERS: Final = "parameters.npz"
-# Hundreds of times the size of a predictor that ships.
-MAX_BYTES: Final = 64 * 2**20
 _UNREADABLE: Final = (
     *(OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, MemoryError),
     *(zipfile.BadZipFile, zlib.error),
@@ -86,8 +84,8 @@ def read_folder(folder: Path) -> Saved:
     card = _read_card(folder, what)
     reserved = ("format", "schema", "surrogate", "parameters_sha256", "space")
     try:
-        content = _read_bytes(folder / PARAMETERS)
-        state = _arrays(content)
+        content = read_bounded(folder / PARAMETERS, MAX_BYTES)
+        state = unpacked_arrays(content)
         space = SearchSpace.from_json(json.dumps(card["space"]))
     except _UNREADABLE as error:
         raise InputError(f"{what} is damaged: {error}; {_AGAIN}") from error
@@ -105,7 +103,7 @@ def _read_card(folder: Path, what: str) -> Mapping[str, Any]:
     if not (folder / CARD).is_file():
         raise InputError(f"{what} has no {CARD}; {_AGAIN}")
     try:
-        card = json.loads(_read_bytes(folder / CARD))
+        card = parsed_json(read_bounded(folder / CARD, MAX_BYTES))
     except _UNREADABLE as error:
         raise InputError(f"{what}: {CARD} cannot be read: {error}; {_AGAIN}") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
@@ -118,16 +116,17 @@ def _read_card(folder: Path, what: str) -> Mapping[str, Any]:
     return card
 
 
-def _read_bytes(path: Path) -> bytes:
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"{path.name} takes more than {MAX_BYTES // 2**20} MB")
-    return path.read_bytes()
+def unpacked_arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    """Read npz that a stranger may have written.
 
-
-def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    Raises:
+        ValueError: It unpacks to far more than parameters take, or is no npz of plain arrays.
+        zipfile.BadZipFile: It is damaged; `OSError`, `EOFError`, `KeyError`, `MemoryError` and
+            `zlib.error` say the same.
+    """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > MAX_BYTES:
-        raise InputError(f"{PARAMETERS} unpacks to more than {MAX_BYTES // 2**20} MB")
+        raise ValueError(f"it unpacks to more than {MAX_BYTES // 2**20} MB")
     found = np.load(io.BytesIO(content), allow_pickle=False)
     return {name: found[name] for name in found.files}

@@ -7,6 +7,7 @@ mix, and the logarithm of that multiple is linear in the encoding; see `RatioMod
 measured subnets the correction is small, and with none the only table is believed as it is.
 """
 
+import io
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,8 +20,10 @@ from scipy.optimize import nnls
 
 from hwsearch.chains import BlocksOf, ChainIndex
 from hwsearch.errors import InputError
+from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.surrogates.base import FloatArray
+from hwsearch.surrogates.folder import unpacked_arrays
 from hwsearch.surrogates.lookups import LookupSum, Term, block_terms, step_terms
 from hwsearch.surrogates.ratio import RatioModel, check_positive, step_scale
 from hwsearch.tables import LatencyTable
@@ -29,7 +32,7 @@ FORMAT: Final = 1
 _UNMEASURED: Final = 0.1  # a table is believed to so much where nothing was measured
 _RIDGE: Final = 0.02
 _UNREADABLE: Final = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError),
     *(zipfile.BadZipFile, zlib.error),
 )
 _NORMAL_95: Final = 1.959964
@@ -144,8 +147,9 @@ class LatencyPredictor:
         for number, term in enumerate(self._costs.terms):
             arrays[f"columns{number}"] = np.array(term.columns, dtype=np.int64)
             arrays[f"values{number}"] = term.values
-        with Path(path).open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+        file = io.BytesIO()
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+        write_atomic(Path(path), file.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> "LatencyPredictor":
@@ -155,9 +159,7 @@ class LatencyPredictor:
             InputError: There is no such file, or it is none of these.
         """
         try:
-            with Path(path).open("rb") as file:
-                found = np.load(file, allow_pickle=False)
-                arrays = {name: found[name] for name in found.files}
+            arrays = unpacked_arrays(read_bounded(Path(path), MAX_BYTES))
             if int(arrays["format"]) != FORMAT:
                 raise InputError(f"{str(path)!r} has format {arrays['format']}, not {FORMAT}")
             space = SearchSpace.from_json(str(arrays["space"]))

@@ -9,7 +9,7 @@ import tests.run.search_parts as parts
 from hwsearch.cli import app
 from hwsearch.errors import InputError
 from hwsearch.run.profile import make_table
-from hwsearch.tables import FOLDER, LatencyTable, file_name
+from hwsearch.tables import FOLDER, LatencyTable, content_digest, file_name
 from tests.run.profiled_device import MINIATURE, Profiled, latency_of
 
 
@@ -108,7 +108,8 @@ def test_a_table_that_lacks_specs_is_left_out_with_the_command(path, device, tmp
     ],
 )
 def test_a_table_of_something_else_is_left_out(damage, said, made, path, device, tmp_path):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    record = {**json.loads(path.read_text()), **damage}
+    path.write_text(json.dumps({**record, "sha256": content_digest(record)}))
     run, notes = search(tmp_path / "run")
     assert any(said in note for note in notes)
     assert recorded(run) == {}

@@ -9,8 +9,8 @@ from hwsearch.errors import DeviceError
 from hwsearch.evaluate.task import TOP1, Metric, Task
 from hwsearch.objectives import Constraint, Objective
 from hwsearch.optimizer import Optimizer
+from hwsearch.run.config import TRIALS
 from hwsearch.run.evaluation import Evaluator
-from hwsearch.run.folder import TRIALS
 from hwsearch.run.race import Race, dropped
 from hwsearch.run.reckon import replayed
 from hwsearch.trials import MemoryStore

@@ -1,0 +1,79 @@
+"""Command about the disk: clean."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+import hwsearch
+from hwsearch.cli.app import AsJson, app, out, reporting
+from hwsearch.cli.completion import complete_run
+from hwsearch.run.leftovers import Leftover, disk_use, remove, runs_below
+from hwsearch.terminal import size_text
+
+
+@app.command(epilog="Examples:  hwsearch clean    hwsearch clean runs/first --yes")
+@reporting
+def clean(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Folders of runs; default: those in this folder and in the folders in it.",
+            autocompletion=complete_run,
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove what can go; else it is only shown.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what runs and the cache take on the disk, and remove what nothing needs.
+
+    Fronts, subnets, measurements and what a stopped run goes on with stay, always.
+    """
+    given = [hwsearch.Run(run).folder for run in runs or ()]
+    places = disk_use(given if runs else runs_below(Path()))
+    leftovers = [leftover for place in places for leftover in place.leftovers]
+    gone = remove(places) if yes else []
+    if as_json:
+        rows = [
+            {
+                "kind": place.kind,
+                "path": str(place.path),
+                "bytes": place.size,
+                "leftovers": [
+                    {"path": str(each.path), "bytes": each.size, "why": each.why}
+                    for each in place.leftovers
+                ],
+            }
+            for place in places
+        ]
+        print(json.dumps({"places": rows, "removed": [str(each.path) for each in gone]}))
+        return
+    table = Table("what", "where", "size", "can go")
+    for place in places:
+        free = sum(each.size for each in place.leftovers)
+        cells = (place.kind, str(place.path), size_text(place.size))
+        table.add_row(*map(escape, cells), size_text(free) if place.leftovers else "")
+    out.print(table)
+    for each in leftovers:
+        line = f"{size_text(each.size):>8}  {each.path}  ({each.why})"
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not leftovers:
+        out.print("nothing can go")
+    elif not yes:
+        text = f"nothing was removed; --yes removes these {_told(leftovers)}"
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+    else:
+        left = [each for each in leftovers if each not in gone]
+        rest = f"; {_told(left)} stay, because another process writes their run" if left else ""
+        text = f"removed {_told(gone)}{rest}"
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _told(leftovers: list[Leftover]) -> str:
+    return f"{len(leftovers)} ({size_text(sum(each.size for each in leftovers))})"

@@ -1,0 +1,69 @@
+"""What the shell completes: supernets, devices with their options, tactics, runs.
+
+Nothing here may raise, print or be slow: a shell waits for it at every press of the key.
+"""
+
+import os
+from pathlib import Path
+
+from hwsearch import plugins
+from hwsearch.data import user_data
+from hwsearch.run.leftovers import runs_below
+
+
+def complete_supernet(incomplete: str) -> list[str]:
+    """Names of supernets, registered and imported."""
+    shelf = user_data() / "supernets"
+    imported = [each for each in _names(shelf) if not each.startswith(".")]
+    return _starting(incomplete, [*_registered("supernets"), *imported])
+
+
+def complete_tactic(incomplete: str) -> list[str]:
+    """Names of tactics."""
+    return _starting(incomplete, _registered("tactics"))
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Names of devices; after ``NAME:``, the options of that one that are not given yet."""
+    name, colon, given = incomplete.partition(":")
+    if not colon:
+        return _starting(incomplete, _registered("devices"))
+    try:
+        from hwsearch.devices import load_factory
+
+        options = [option.name for option in load_factory(name).options]
+    except Exception:  # noqa: BLE001 - a device that cannot be loaded completes nothing
+        return []
+    *before, last = given.split(",")
+    taken = {each.partition("=")[0] for each in before}
+    start = ",".join(before) + "," if before else ""
+    return [
+        f"{name}:{start}{option}="
+        for option in options
+        if option not in taken and option.startswith(last)
+    ]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Runs at and below what is typed: ``runs/f`` finds ``runs/first``, nothing finds it too."""
+    typed = Path(incomplete)
+    above = typed if incomplete.endswith("/") or not incomplete else typed.parent
+    return _starting(incomplete.removeprefix("./"), list(map(str, runs_below(above))))
+
+
+def _registered(group: str) -> list[str]:
+    try:
+        return plugins.names(f"hwsearch.{group}")
+    except Exception:  # noqa: BLE001 - a name that is registered twice is told by commands
+        return []
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _starting(incomplete: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]

@@ -1,0 +1,60 @@
+"""Settings in a file: init, and what a search takes from there."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwsearch.cli.app import AsJson, app, out, reporting
+from hwsearch.run.settings import SETTINGS, read_settings, write_settings
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help=f"Settings, which options override; default: {SETTINGS} here, if there is one. The "
+        "config.toml of a run repeats it.",
+    ),
+]
+
+
+@app.command(epilog="Example:  hwsearch init && hwsearch search")
+@reporting
+def init(
+    file: Annotated[
+        Path, typer.Argument(metavar="[FILE]", help="The file to write.", show_default=True)
+    ] = Path(SETTINGS),
+    as_json: AsJson = False,
+) -> None:
+    """Write a file of settings with every one explained, so that a search can be repeated."""
+    write_settings(file)
+    if as_json:
+        print(json.dumps({"file": str(file)}))
+        return
+    config = "" if file == Path(SETTINGS) else f" --config {file}"
+    out.print(f"settings {file}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"next     hwsearch search{config}", markup=False, highlight=False, soft_wrap=True)
+
+
+def chosen_settings(config: Path | None, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Put options over the settings of a file.
+
+    Args:
+        config: The file; None for the one in this folder, if there is one.
+        given: What was given as options; None for what was not.
+
+    Returns:
+        What is set, and one line on where from, or an empty one.
+
+    Raises:
+        InputError: The file cannot be read, or says what cannot be set.
+    """
+    path = config or Path(SETTINGS)
+    found = config is not None or path.exists()
+    told = read_settings(path) if found else {}
+    given = {name: value for name, value in given.items() if value is not None}
+    over = [name for name in given if name in told]
+    line = f"settings {path}" + (f", but for {', '.join(over)} as given" if over else "")
+    return {**told, **given}, line if found else ""

@@ -1,0 +1,40 @@
+"""Numbers that ONNX models keep in other files; a stranger's may point anywhere."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+
+
+def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield the tensors of a model that keep their numbers in another file."""
+    graphs = [model.graph]
+    nodes = [node for function in model.functions for node in function.node]
+    while graphs:
+        graph = graphs.pop()
+        yield from (tensor for tensor in graph.initializer if tensor.data_location)
+        nodes += graph.node
+        while nodes:
+            for attribute in nodes.pop().attribute:
+                tensors = (attribute.t, *attribute.tensors)
+                yield from (tensor for tensor in tensors if tensor.data_location)
+                graphs += (g for g in (attribute.g, *attribute.graphs) if g.node)
+
+
+def stray_data(model: onnx.ModelProto, folder: Path) -> str | None:
+    """Say where a model has numbers outside of its folder; None where it has none there.
+
+    Args:
+        model: Read without the files beside it.
+        folder: Where its file lies.
+    """
+    home = folder.resolve()
+    for tensor in external_tensors(model):
+        entries: dict[str, str] = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        if not location or "\0" in location:
+            return location or "a file without a name"
+        # A link inside the folder may lead out of it.
+        if not (home / location).resolve().is_relative_to(home):
+            return location
+    return None

@@ -1,0 +1,128 @@
+"""Settings in a file: what is written says all there is, and what is read is checked."""
+
+import inspect
+import re
+import tomllib
+from dataclasses import asdict, fields
+
+import pytest
+
+import hwsearch
+from hwsearch.errors import InputError
+from hwsearch.run.config import RunConfig
+from hwsearch.run.settings import (
+    BESIDE,
+    EXAMPLES,
+    LARGEST,
+    read_settings,
+    settings_text,
+    write_settings,
+)
+
+NAMES = [*(field.name for field in fields(RunConfig)), *BESIDE]
+
+
+def read(tmp_path, text):
+    path = tmp_path / "hwsearch.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_settings(path)
+
+
+class TestWhatIsWritten:
+    def test_says_what_a_search_does_by_default(self, tmp_path):
+        write_settings(tmp_path / "hwsearch.toml")
+        settings = read_settings(tmp_path / "hwsearch.toml")
+        assert RunConfig(**settings) == RunConfig()
+        assert set(settings) == {k for k, v in asdict(RunConfig()).items() if v is not None}
+
+    def test_says_every_setting_of_a_search(self):
+        told = set(inspect.signature(hwsearch.search).parameters) - {"net", "progress"}
+        assert {*told, "supernet"} == set(NAMES)
+
+    def test_what_is_not_set_is_an_example_that_can_be(self, tmp_path):
+        text = re.sub(r"^# (\w+ = )", r"\1", settings_text(), flags=re.MULTILINE)
+        settings = read(tmp_path, text)
+        assert list(settings) == NAMES
+        assert {name: settings[name] for name in EXAMPLES} == dict(EXAMPLES)
+
+    def test_every_setting_is_explained(self):
+        blocks = settings_text().split("[search]\n")[1].strip().split("\n\n")
+        for block, name in zip(blocks, NAMES, strict=True):
+            *comment, setting = block.splitlines()
+            assert setting.removeprefix("# ").startswith(f"{name} = ")
+            assert comment
+            assert all(re.match(r"# \S", line) for line in comment)
+            assert " ".join(comment).endswith(".")
+            assert "`" not in block
+            assert "None" not in block, "a file of settings knows no None"
+
+    def test_replaces_nothing(self, tmp_path):
+        path = tmp_path / "mine.toml"
+        path.write_text("mine")
+        with pytest.raises(InputError, match=r"mine.toml' exist already"):
+            write_settings(path)
+        assert path.read_text() == "mine"
+        with pytest.raises(InputError, match="there is no folder"):
+            write_settings(tmp_path / "nowhere" / "mine.toml")
+
+
+class TestWhatIsRead:
+    def test_only_what_is_said_counts(self, tmp_path):
+        assert read(tmp_path, "") == {}
+        text = '[search]\nbudget = 7\nonly = ["a in 1,2"]\nout = "runs/x"\n'
+        assert read(tmp_path, text) == {"budget": 7, "only": ("a in 1,2",), "out": "runs/x"}
+
+    def test_the_record_of_a_run_repeats_it(self, tmp_path):
+        path = tmp_path / "config.toml"
+        path.write_text('[search]\nseed = 3\n[recorded]\nspace = "abc"\n')
+        assert read_settings(path) == {"seed": 3}
+
+    @pytest.mark.parametrize(
+        ("text", "parts"),
+        [
+            ("[search]\nbudgte = 7", ["unknown setting in", "'budgte'", "Did you mean 'budget'?"]),
+            ("[search]\nstop-gain = 1", ["'stop-gain'", "Did you mean 'stop_gain'?"]),
+            ("[search]\nbudget = '7'", ["budget is '7'; give a whole number from 1 up"]),
+            ("[search]\nbudget = 7.0", ["budget is 7.0; give a whole number"]),
+            ("[search]\nbatch = 0", ["batch is 0; give a whole number"]),
+            ("[search]\nseed = true", ["seed is True; give a whole number"]),
+            ("[search]\nrace = 'no'", ["race is 'no'; give true or false"]),
+            ("[search]\nminutes = 'ten'", ["minutes 'ten' is not usable"]),
+            ("[search]\nstop_gain = nan", ["stop_gain nan is not usable"]),
+            ("[search]\nobjectives = 'top1'", ["objectives is 'top1'; give a list of texts"]),
+            ("[search]\nfreeze = [1]", ["freeze is (1,); give a list of texts"]),
+            ("[search]\ndevice = 4", ["device is 4; give text"]),
+            ("[search]\ncheckpoint = 4", ["checkpoint is 4; give a file or random:SEED"]),
+            ("[search]\nwarm_start = []", ["warm_start is (); give a run or a CSV file"]),
+            ("[search]\nout = 4", ["out is 4; give: A folder"]),
+            ("[search]\nworkers = 0", ["workers 0 are not usable; give a whole number"]),
+            ("[search]\ntactic = 'hwserch'", ["'hwserch'", "Did you mean 'hwsearch'?"]),
+            ("[search]\nprior = 'maybe'", ["'maybe'", "on, off"]),
+            ("budget = 7", ["'budget' where a table [search] belongs"]),
+            ("search = 7", ["'search' where a table [search] belongs"]),
+            ("[search]\n[recorded]", ["'recorded' where a table [search] belongs"]),
+            ("[search", ["cannot be read"]),
+            ("[search]\nx = " + "[" * 5000, ["cannot be read"]),
+            ("#" * LARGEST + "\n", ["more than 1,000,000 bytes", "hwsearch init"]),
+        ],
+    )
+    def test_what_cannot_be_is_one_clear_error(self, tmp_path, text, parts):
+        with pytest.raises(InputError) as refused:
+            read(tmp_path, text)
+        message = str(refused.value)
+        assert "hwsearch.toml" in message
+        assert "\n" not in message
+        for part in parts:
+            assert part in message
+
+    def test_what_is_not_there_or_not_text(self, tmp_path):
+        with pytest.raises(InputError, match=r"no file of settings .*hwsearch init"):
+            read_settings(tmp_path / "nowhere.toml")
+        with pytest.raises(InputError, match="cannot be read"):
+            read_settings(tmp_path)
+        (tmp_path / "hwsearch.toml").write_bytes(b"\xff\xfe")
+        with pytest.raises(InputError, match="cannot be read"):
+            read_settings(tmp_path / "hwsearch.toml")
+
+    def test_what_is_written_is_toml_that_others_read(self):
+        assert tomllib.loads(settings_text())["search"]["budget"] == RunConfig().budget

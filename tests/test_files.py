@@ -1,0 +1,96 @@
+"""Files and folders that are complete or not there, and where they lie."""
+
+import errno
+import os
+
+import pytest
+
+from hwsearch.files import file_system, flush, is_of_disk, staged_folder, write_atomic
+
+MOUNTS = r"""22 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw
+31 22 0:27 / /home/ada rw,relatime shared:9 - nfs4 server:/home/ada rw,vers=4.2
+32 31 0:28 / /home/ada/my\040disk rw shared:10 - xfs /dev/sdb1 rw
+33 22 0:30 / /mnt/box rw - fuse.sshfs ada@box:/ rw
+34 22 0:31 / /mnt/box rw - tmpfs tmpfs rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "ext4"),
+        ("/home/ada", "nfs4"),
+        ("/home/ada/runs/first", "nfs4"),
+        ("/home/adams/runs", "ext4"),
+        ("/home/ada/my disk/runs", "xfs"),
+        ("/mnt/box/runs", "tmpfs"),
+    ],
+)
+def test_the_file_system_is_that_of_the_nearest_mount(path, kind, tmp_path):
+    assert file_system(tmp_path.__class__(path), MOUNTS) == kind
+
+
+def test_where_nothing_is_known_of_mounts_nothing_is_said(tmp_path):
+    assert file_system(tmp_path, "") == ""
+    assert isinstance(file_system(tmp_path), str)
+
+
+@pytest.fixture
+def order(monkeypatch):
+    """Names of files in the order in which they are flushed and renamed."""
+    found = []
+    names = "/proc/self/fd/{}"
+    fsync, rename = os.fsync, os.rename
+
+    def noting(handle):
+        found.append(("flush", os.path.basename(os.readlink(names.format(handle)))))
+        fsync(handle)
+
+    def renaming(source, target, **named):
+        found.append(("rename", os.path.basename(target)))
+        rename(source, target, **named)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(os, "rename", renaming)
+    monkeypatch.setattr(os, "replace", renaming)
+    return found
+
+
+def test_a_file_is_flushed_before_it_has_its_name(order, tmp_path):
+    write_atomic(tmp_path / "front.csv", "key\n")
+    (written, first), *rest = order
+    assert written == "flush"
+    assert first.startswith(".front.csv.")
+    assert rest == [("rename", "front.csv"), ("flush", tmp_path.name)]
+
+
+def test_a_folder_is_flushed_with_all_that_it_holds_before_it_has_its_name(order, tmp_path):
+    with staged_folder(tmp_path / "subnet") as folder:
+        (folder / "model.onnx").write_bytes(b"model")
+        (folder / "card.json").write_text("{}")
+    staged, renamed = order[:3], order[3:]
+    assert {name for _, name in staged[:2]} == {"model.onnx", "card.json"}
+    assert staged[2][1].startswith(".subnet.")
+    assert renamed == [("rename", "subnet"), ("flush", tmp_path.name)]
+
+
+def test_a_full_disk_leaves_what_was_there(monkeypatch, tmp_path):
+    write_atomic(tmp_path / "front.csv", "before")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomic(tmp_path / "front.csv", "after")
+    assert is_of_disk(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["front.csv"]
+    assert (tmp_path / "front.csv").read_text() == "before"
+
+
+def test_what_flushes_no_folders_does_without(monkeypatch, tmp_path):
+    def refusing(handle):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    flush(tmp_path)
