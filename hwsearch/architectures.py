@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from hwsearch.errors import InputError, unknown
+from hwsearch.stages import stage_lines
 
 if TYPE_CHECKING:
     from hwsearch.space import Option, SearchSpace
@@ -61,6 +63,13 @@ class Architecture(Mapping[str, "Option"]):
 
     def __repr__(self) -> str:
         return f"Architecture({self.key}: {self.mapping!r})"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the key, and a row for each stage."""
+        lines = [("key", self.key), *stage_lines(self.mapping)]
+        cell = '<td style="text-align:left">'
+        rows = (f"<tr><th>{escape(n)}</th>{cell}{escape(text)}</td></tr>" for n, text in lines)
+        return f"<table>{''.join(rows)}</table>"
 
     def _why_absent(self, name: str) -> str:
         for choice in self.space.choices:

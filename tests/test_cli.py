@@ -22,8 +22,8 @@ import hwsearch
 from hwsearch.cli import app
 from hwsearch.supernets.zoo import load_supernet
 
-COMMANDS = ["init", "search", "resume", "front", "export", "verify", "measure", "profile", "kit"]
-COMMANDS += ["confirm", "supernets", "import", "clean"]
+COMMANDS = ["init", "search", "resume", "front", "export", "verify", "report", "watch"]
+COMMANDS += ["measure", "profile", "kit", "confirm", "supernets", "import", "clean"]
 GROUPS = ["devices"]
 SMALL = ["--supernet", "test-images", "--device", "scripted"]
 SMALL += ["--data", "hwsearch_test_plugin:image_task", "--budget", "8", "--tactic", "random"]
@@ -143,7 +143,14 @@ class TestFinishedRun:
         printed = result.stdout.replace("\n", "")
         for row in json.loads(finished[1]):
             assert row["key"] in printed
-        for name in ("front.png", "search.png", "front.csv", "search.json", "model.onnx"):
+        for name in (
+            "report.html",
+            "front.png",
+            "search.png",
+            "front.csv",
+            "search.json",
+            "model.onnx",
+        ):
             assert name in printed
         assert " of 8 evaluations are on the front" in printed
         assert "on front" in printed

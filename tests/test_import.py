@@ -3,7 +3,17 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "onnx", "onnxruntime", "pandas", "pymoo", "sklearn", "matplotlib", "scipy"]
+HEAVY = [
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "pymoo",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "plotly",
+]
 
 
 @pytest.mark.parametrize(

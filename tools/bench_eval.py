@@ -1,150 +1,265 @@
 """Print what scoring and recalibrating subnets takes, beside eager PyTorch, in one run.
 
-    python tools/bench_eval.py                           ofa-mbv3-w1.0: random weights and images
-    python tools/bench_eval.py --supernet cifar10-resnet
+    python tools/bench_eval.py          ofa-mbv3-w1.0 with random weights, images of noise
+    python tools/bench_eval.py --supernet cifar10-resnet --images 1000 --calibrate 250 125
 
-Images a second are those of the whole call, loading the model included. Sharing is exact, so that
-the share of multiply-accumulates that is left says what recalibrating a batch together costs.
+Three cases: subnets one by one; the candidates of one round of a search by the predictor that
+ships; the front of that search. A figure counts every image once for every subnet. Ours is the
+whole call: loading models, preprocessing 8-bit images, scoring. Eager is PyTorch as it comes
+(NCHW, batches of 32, a process of its own with as many threads as CPUs) on images that are
+preprocessed already. The two take turns; ratios are of neighbours.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from hwsearch.devices import load_device
-from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.evaluate.sharing import Chained, chain_of, recalibrate_together
+from hwsearch.devices.fingerprint import usable_cpus
+from hwsearch.evaluate.alike import alike
+from hwsearch.evaluate.crops import image_preprocess
+from hwsearch.evaluate.imagefolder import SIZES
+from hwsearch.evaluate.memory import freed_memory_kept
+from hwsearch.evaluate.scoring import Scorer
+from hwsearch.evaluate.sharing import Chained, Recalibrated, chain_of, recalibrate_together
+from hwsearch.evaluate.sources import IMAGES_CALIBRATION_BATCH
+from hwsearch.evaluate.task import TOP1, Batch
 from hwsearch.export.model import to_onnx
-from hwsearch.space import Architecture, Architectures
-from hwsearch.supernets.base import Supernet
+from hwsearch.objectives import Objective
+from hwsearch.optimizer import Optimizer
+from hwsearch.space import Architecture
+from hwsearch.supernets.base import InputSpec, Supernet
 from hwsearch.supernets.zoo import load_supernet
+from hwsearch.surrogates.shipped import find_predictor, load_predictor
 
-EAGER_BATCH, SCORE_BATCH, CALIBRATION_BATCH = 32, 125, 125
+EAGER_BATCH = 32
+EVALUATED = 60
+LABEL = replace(TOP1, per_sample=lambda outputs, _: outputs[0].argmax(axis=1))
+
+
+class Noise:
+    """Crops of noise in every resolution that is asked for; the same ones each time."""
+
+    def __init__(self, n: int) -> None:
+        self.targets = np.zeros(n, np.int64)
+        self.digest = "noise"
+        self._crops: dict[tuple[int, ...], NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, size: int, spec: InputSpec | None = None) -> Iterator[Batch]:
+        """Yield preprocessed batches."""
+        assert spec is not None
+        assert spec.preprocessing is not None
+        (tensor,) = spec.inputs
+        channels, *sides = tensor.shape
+        if tensor.shape not in self._crops:
+            rng = np.random.default_rng(0)
+            shape = (len(self), *sides, channels)
+            self._crops[tensor.shape] = rng.integers(0, 256, shape, np.uint8)
+        normalise = image_preprocess(spec.preprocessing)
+        for at in range(0, len(self), size):
+            part = self._crops[tensor.shape][at : at + size]
+            yield {tensor.name: normalise(part)}, self.targets[at : at + size]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Recalibrated subnets of one case.
+
+    Attributes:
+        models: Their ONNX files.
+        weights: Their weights and statistics.
+        calibrating_s: Seconds that recalibrating took, for each subnet and image.
+        left: Share of the work of one by one that it took.
+    """
+
+    models: dict[Architecture, Path]
+    weights: dict[Architecture, Path]
+    calibrating_s: float
+    left: float
 
 
 def main() -> None:
-    """Compare both ways for a few subnets, then sharing for batches of several kinds."""
+    """Measure the three cases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--supernet", default="ofa-mbv3-w1.0")
-    parser.add_argument("--subnets", type=int, default=4)
-    parser.add_argument("--images", type=int, default=250)
+    parser.add_argument("--images", type=int, default=128, help="scored by every subnet")
+    parser.add_argument(
+        "--calibrate",
+        type=int,
+        nargs=2,
+        default=(2 * IMAGES_CALIBRATION_BATCH, IMAGES_CALIBRATION_BATCH),
+        metavar=("IMAGES", "BATCH"),
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--freeze", action="append", default=[], help="such as resolution=224")
     args = parser.parse_args()
     random = args.supernet != "cifar10-resnet"
-    net = load_supernet(args.supernet, "random:0" if random else None)
-    (spec,) = net.input_spec(net.space.largest()[0]).inputs
-    images = np.random.default_rng(0).standard_normal((args.images, *spec.shape), np.float32)
-    _compare(net, net.space.sample_spread(args.subnets, 0), images, spec.name)
-    _share(net, images[:CALIBRATION_BATCH], spec.name)
-
-
-def _compare(net: Supernet, archs: Architectures, images: NDArray[np.float32], name: str) -> None:
+    net = load_supernet(args.supernet, "random:0" if random else None).restrict(args.freeze)
+    images = Noise(args.images)
+    candidates, front = searched(net)
+    spread = list(net.space.sample_spread(5, 0))[1:4]
+    cases = {f"alone, subnet {n}": [arch] for n, arch in enumerate(spread, 1)}
+    cases |= {"a round of a search": candidates, "the front": front}
     print(
-        f"images a second, {len(archs)} subnets of {net.name}, {torch.get_num_threads()} threads"
+        f"{net.name}, {len(usable_cpus())} threads, {len(images)} images, calibration on "
+        f"{args.calibrate[0]} in batches of {args.calibrate[1]}; images a second, and ratios "
+        "(lowest to highest)"
     )
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for arch in archs:
-            rates, equal = _rates(net, arch, images, name, Path(folder))
-            rows.append(rates)
-            figures = "   ".join(f"{title} {rate:.0f}" for title, rate in rates.items())
-            print(f"  {arch.key}   {figures}   labels equal {equal:.1%}", flush=True)
-    eager = "eager"
-    for title in list(rows[0])[1:]:
-        ratios = [row[title] / row[eager] for row in rows]
-        print(
-            f"  {title}: x {np.median(ratios):.2f} of eager, "
-            f"{min(ratios):.2f} to {max(ratios):.2f}"
-        )
+    device = load_device("ort-cpu:threads=1")
+    context = get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, mp_context=context) as other,
+    ):
+        for title, archs in cases.items():
+            ready = prepare(net, archs, Noise(args.calibrate[0]), args.calibrate[1], Path(folder))
+
+            def eager(kept: bool, ready: Ready = ready) -> tuple[float, list[list[int]]]:
+                given = [(arch.mapping, path) for arch, path in ready.weights.items()]
+                return other.submit(eager_labels, net.name, given, images, kept).result()
+
+            def ours(ready: Ready = ready) -> tuple[float, list[list[int]]]:
+                scorer, begin = Scorer(net, device, LABEL), time.perf_counter()
+                found = scorer.outcomes(ready.models, images)
+                took = time.perf_counter() - begin
+                return took, [found[arch].outcomes.tolist() for arch in ready.models]
+
+            compare(title, len(archs) * len(images), ready, eager, ours, args.rounds)
+    device.close()
 
 
-def _rates(
-    net: Supernet, arch: Architecture, images: NDArray[np.float32], name: str, folder: Path
-) -> tuple[dict[str, float], float]:
-    subnet = net.subnet(arch)
-    calibrated = _rate(
-        lambda: recalibrate(subnet, net.recalibrate, _batches(images, CALIBRATION_BATCH, name)),
-        len(images),
-    )
-    path = folder / f"{arch.key}.onnx"
-    path.write_bytes(to_onnx(net, arch, subnet).SerializeToString())
-    answers: dict[str, NDArray[np.int64]] = {}
-
-    def eager() -> None:
-        with torch.no_grad():
-            parts = [
-                subnet(torch.from_numpy(batch[name])).argmax(1).numpy()
-                for batch in _batches(images, EAGER_BATCH, name)
-            ]
-        answers["eager"] = np.concatenate(parts)
-
-    rates = {"eager": _rate(eager, len(images))}
-    for threads in (1, 2):
-        device = load_device(f"ort-cpu:threads={threads}")
-
-        def scored(device: object = device) -> None:
-            outputs = device.run(path, _batches(images, SCORE_BATCH, name))  # type: ignore[attr-defined]
-            answers["onnx"] = np.concatenate([out[0].argmax(axis=1) for out in outputs])
-
-        scored()  # starts the worker
-        rates[f"ort-cpu:threads={threads}"] = _rate(scored, len(images))
-        device.close()
-    rates["recalibration"] = calibrated
-    return rates, float((answers["eager"] == answers["onnx"]).mean())
+def searched(net: Supernet) -> tuple[list[Architecture], list[Architecture]]:
+    """Return the last round of candidates and the front of a search by predicted accuracy."""
+    found = find_predictor(net.family, TOP1.name)
+    assert found is not None
+    predictor = load_predictor(found, net.space)
+    objectives = [
+        Objective(TOP1.name, "max"),
+        Objective("macs", "min", exact=lambda archs: net.exact("macs", archs)),
+    ]
+    search = Optimizer(net.space, objectives)
+    asked = search.ask()
+    while True:
+        values = predictor.predict_mean(asked)
+        search.tell(asked, [{TOP1.name: float(value)} for value in values])
+        if len(search.history.told) >= EVALUATED:
+            return list(asked), list(search.history.told[search.history.front])
+        asked = search.ask()
 
 
-def _share(net: Supernet, images: NDArray[np.float32], name: str) -> None:
-    print("recalibrating together: seconds against one by one, share of the work that is left")
-    rng = np.random.default_rng(0)
-    for n in (4, 16):
-        parents = net.space.sample(max(n // 4, 1), rng)
-        near = [arch for _ in range(4) for arch in net.space.mutate(parents, rng)][:n]
-        for title, archs in (("neighbours", near), ("random", list(net.space.sample(n, rng)))):
-            alone_s = _seconds(lambda archs=archs: _one_by_one(net, archs, images, name))
-            chains = _chains(net, archs)
+def prepare(
+    net: Supernet, archs: Sequence[Architecture], samples: Noise, batch: int, folder: Path
+) -> Ready:
+    """Recalibrate subnets as a search does, those of one resolution together, and write them."""
+    models, weights, results, seconds = {}, {}, [], 0.0
+    for group in alike(net, archs):
+        by_spec: dict[InputSpec, list[Architecture]] = {}
+        for arch in group:
+            by_spec.setdefault(net.input_spec(arch), []).append(arch)
+        for spec, alikes in by_spec.items():
+            chains = [chained(net, arch) for arch in alikes]
             begin = time.perf_counter()
-            results = recalibrate_together(
-                chains, net.recalibrate, _batches(images, CALIBRATION_BATCH, name)
-            )
-            together_s = time.perf_counter() - begin
-            left = np.mean([getattr(result, "share", np.nan) for result in results])
-            print(f"  {n:3d} {title:10s} {together_s:.2f} s / {alone_s:.2f} s   {left:.0%} left")
+            fed = (inputs for inputs, _ in samples.batches(batch, spec))
+            results += recalibrate_together(chains, net.recalibrate, fed)
+            seconds += time.perf_counter() - begin
+            for arch, chain in zip(alikes, chains, strict=True):
+                models[arch], weights[arch] = folder / f"{arch.key}.onnx", folder / arch.key
+                models[arch].write_bytes(to_onnx(net, arch, chain.subnet).SerializeToString())
+                save_file(chain.subnet.state_dict(), weights[arch])
+    left = [result.share for result in results if isinstance(result, Recalibrated)]
+    assert len(left) == len(archs)
+    per_image = seconds / (len(archs) * len(samples))
+    return Ready(
+        models=models, weights=weights, calibrating_s=per_image, left=float(np.mean(left))
+    )
 
 
-def _one_by_one(
-    net: Supernet, archs: Sequence[Architecture], images: NDArray[np.float32], name: str
+def chained(net: Supernet, arch: Architecture) -> Chained:
+    """Return a subnet and its chain."""
+    subnet = net.subnet(arch)
+    blocks = chain_of(subnet, net.blocks(arch), net.recalibrate)
+    assert blocks is not None
+    return Chained(subnet=subnet, blocks=blocks)
+
+
+def eager_labels(
+    name: str, given: Sequence[tuple[dict[str, Any], Path]], images: Noise, kept: bool
+) -> tuple[float, list[list[int]]]:
+    """Return seconds and labels of each subnet, run in eager PyTorch; building is not counted.
+
+    Args:
+        name: Of the supernet.
+        given: Choices, and the file of the weights.
+        images: What is scored.
+        kept: Whether the allocator keeps freed memory, which PyTorch by itself does not ask for.
+    """
+    torch.set_num_threads(len(usable_cpus()))
+    net = load_supernet(name, "random:0")
+    seconds, labels = 0.0, []
+    for choices, weights in given:
+        (arch,) = net.space.architectures([choices])
+        subnet, spec = net.subnet(arch).eval(), net.input_spec(arch)
+        subnet.load_state_dict(load_file(weights))
+        batches = [torch.from_numpy(*fed.values()) for fed, _ in images.batches(EAGER_BATCH, spec)]
+        with torch.no_grad(), freed_memory_kept() if kept else nullcontext():
+            begin = time.perf_counter()
+            found = [subnet(batch).argmax(1) for batch in batches]
+            seconds += time.perf_counter() - begin
+        labels.append(torch.cat(found).tolist())
+    return seconds, labels
+
+
+def compare(
+    title: str,
+    n: int,
+    ready: Ready,
+    eager: Callable[[bool], tuple[float, list[list[int]]]],
+    ours: Callable[[], tuple[float, list[list[int]]]],
+    rounds: int,
 ) -> None:
-    for arch in archs:
-        recalibrate(net.subnet(arch), net.recalibrate, _batches(images, CALIBRATION_BATCH, name))
+    """Let both take turns, and print a case."""
+    ours()  # starts the worker
+    times: list[tuple[float, float, float]] = []
+    equal = []
+    for _ in range(rounds):
+        (plain_s, labels), (kept_s, _), (ours_s, found) = eager(False), eager(True), ours()
+        times.append((plain_s, kept_s, ours_s))
+        equal.append(float(np.mean(np.array(labels) == np.array(found))))
+    seconds = np.array(times)
+    plain, kept, scored = n / np.median(seconds, axis=0)
+    ratios, kept_ratios = (seconds[:, :2] / seconds[:, 2:]).T
+    calibrating = ready.calibrating_s / (np.median(seconds[:, 2]) / n)
+    print(
+        f"{title} ({len(ready.models)}): eager {plain:.0f}, with memory kept {kept:.0f}, "
+        f"ours {scored:.0f}: x {_spread(ratios)}, of kept x {_spread(kept_ratios)}; "
+        f"labels equal {min(equal):.2%}",
+        flush=True,
+    )
+    print(
+        f"    recalibration {1 / ready.calibrating_s:.0f} ({ready.left:.0%} of the work is left): "
+        f"an image costs {calibrating:.2f} of a scored one, {SIZES.calibration} of them "
+        f"{calibrating * SIZES.calibration / SIZES.search:.2f} of {SIZES.search} scored",
+        flush=True,
+    )
 
 
-def _chains(net: Supernet, archs: Sequence[Architecture]) -> list[Chained]:
-    chains = []
-    for arch in archs:
-        subnet = net.subnet(arch)
-        blocks = chain_of(subnet, net.blocks(arch), net.recalibrate)
-        assert blocks is not None
-        chains.append(Chained(subnet=subnet, blocks=blocks))
-    return chains
-
-
-def _batches(images: NDArray[np.float32], size: int, name: str):
-    return ({name: images[at : at + size]} for at in range(0, len(images), size))
-
-
-def _rate(work: Callable[[], object], n: int) -> float:
-    return n / _seconds(work)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+def _spread(ratios: NDArray[np.float64]) -> str:
+    return f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
 
 
 if __name__ == "__main__":

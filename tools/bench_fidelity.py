@@ -1,288 +1,193 @@
-"""Print what racing saves and what it loses: the same searches with and without it.
+"""Print what scoring some candidates on a part of the images saves, and what it loses.
 
-On the bundled supernet, outcomes per image are the real ones, measured once for each architecture
-and kept in a file; seconds are those of building and scoring, the latter by its share of images.
-On the scale of ImageNet, outcomes are simulated: top-1 is that of the surrogate in
-`../shared/bench` (see `tools/bench_search.py`), images differ in difficulty, and each has a taste
-of its own for every choice, so that similar subnets get the same images wrong.
+Four ways to spend a budget of architectures, on the cases of `fidelity_cases.py`:
 
-    python tools/bench_fidelity.py bundled --outcomes outcomes.npz --seeds 3 --budget 100
-    python tools/bench_fidelity.py simulated --images 10000 --seeds 3 --budget 100
+- whole: every candidate is scored on all images.
+- race: the shipped one (`hwsearch.run.race`), which drops what the front dominates.
+- wait: the rule of `fidelity_waiting.py`, which scores everything in part and completes what can
+  still matter on the front.
+- fewer: whole again, but of no more architectures than the images of `wait` pay for.
+
+    python tools/bench_fidelity.py bundled --outcomes outcomes.npz --seeds 2 --budget 60
+    python tools/bench_fidelity.py simulated --images 10000 --seeds 3 --budget 100 250
 """
 
 import argparse
 import sys
-import tempfile
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
 
 import numpy as np
-from bench_search import BENCH, Yardstick, load_module, mobilenet_space
+from bench_search import BENCH
+from fidelity_cases import Bench, Bundled, Recorded, Simulated
+from fidelity_waiting import FIRST_LOOK, Waiting
 
-from hwsearch.devices import load_device
-from hwsearch.errors import EvaluationError
-from hwsearch.evaluate import racing
-from hwsearch.evaluate.sources import load_task
-from hwsearch.objectives import Estimate, FloatArray, Objective
+from hwsearch.objectives import FloatArray, hypervolume
 from hwsearch.optimizer import Optimizer, tactic_names
-from hwsearch.run.evaluation import Evaluator
-from hwsearch.space import Architecture, Architectures
-from hwsearch.supernets.zoo import load_supernet
+from hwsearch.optimizer.optimizer import reference_losses
+from hwsearch.run.race import Race
+from hwsearch.space import Architectures
 from hwsearch.trials import MemoryStore
 
-TOP1, MACS = 0, 1
-# Cai et al., "Once-for-All", ICLR 2020: images for batch statistics.
-SIMULATED_CALIBRATION = 2000
-# Simulated subnets disagree about as often as the real ones of the bundled supernet do.
-DIFFICULTY, TASTE, CHANCE = 1.0, 0.3, 0.08
-
-
-class Bench(Protocol):
-    """Architectures with known outcomes on every image, in the order of a race.
-
-    Attributes:
-        optimizer: Fresh, by tactic and seed.
-        reference: Of the hypervolume.
-        total: Images that a full score takes.
-        calibration: Images that building takes.
-        scale: From a mean outcome to the objective.
-    """
-
-    reference: Mapping[str, float]
-    total: int
-    calibration: int
-
-    def optimizer(self, tactic: str, seed: int) -> Optimizer:
-        """Return a fresh search over (top1, macs)."""
-
-    def outcomes(self, archs: Architectures) -> FloatArray:
-        """Return (n, total) outcomes, 0 or 1."""
-
-    def seconds(self, arch: Architecture) -> tuple[float, float]:
-        """Return what building and full scoring take."""
-
-
-class Bundled:
-    """The bundled supernet, by real outcomes.
-
-    Args:
-        path: Keeps outcomes, and what they took, over runs of this script.
-    """
-
-    reference: ClassVar = {"top1": 80.0, "macs": 60e6}
-
-    def __init__(self, path: Path) -> None:
-        self.net = load_supernet("cifar10-resnet")
-        task = load_task(
-            "bundled", self.net.input_spec(self.net.space.smallest()[0]), "cifar10-resnet"
-        )
-        assert task.calibration is not None
-        self._evaluator = Evaluator(
-            self.net, load_device("ort-cpu:threads=1"), task, MemoryStore()
-        )
-        self.total, self.calibration = len(task.search), len(task.calibration)
-        self._order = racing.race_order(task.search.targets, seed=0)
-        self._path = path
-        self._known = dict(np.load(path)) if path.exists() else {}
-
-    def optimizer(self, tactic: str, seed: int) -> Optimizer:
-        """Return a fresh search over (top1, macs)."""
-        macs = Objective("macs", "min", exact=partial(self.net.exact, "macs"))
-        return Optimizer(
-            self.net.space, [Objective("top1", "max"), macs], seed=seed, tactic=tactic
-        )
-
-    def outcomes(self, archs: Architectures) -> FloatArray:
-        """Measure what is not known yet; (n, total)."""
-        return np.array([self._row(arch)[2:][self._order] for arch in archs])
-
-    def seconds(self, arch: Architecture) -> tuple[float, float]:
-        """Return what building and full scoring took."""
-        build_s, score_s = self._row(arch)[:2]
-        return float(build_s), float(score_s)
-
-    def _row(self, arch: Architecture) -> FloatArray:
-        if arch.key not in self._known:
-            with tempfile.TemporaryDirectory() as scratch:
-                begin = time.perf_counter()
-                model = self._evaluator.write_model(arch, Path(scratch))
-                built = time.perf_counter()
-                scored = self._evaluator.outcomes({arch: model}, self._evaluator.task.search)[arch]
-                if isinstance(scored, EvaluationError):
-                    raise scored
-            times = [built - begin, time.perf_counter() - built]
-            self._known[arch.key] = np.array([*times, *scored.outcomes], np.float64)
-            np.savez_compressed(self._path, **self._known)  # type: ignore[arg-type]
-        return self._known[arch.key]
-
-
-class Simulated:
-    """OFA-MobileNetV3 with simulated outcomes, whose mean is what the surrogate says.
-
-    Args:
-        total: Images.
-    """
-
-    reference: ClassVar = {"top1": 70.0, "macs": 600.0}
-    calibration = SIMULATED_CALIBRATION
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self._yardstick = Yardstick(load_module(BENCH / "run_dynast.py"))
-        self._space = mobilenet_space()
-        rng = np.random.default_rng(0)
-        self._ease = (DIFFICULTY * rng.standard_normal(total)).astype(np.float32)
-        options = sum(len(choice.options) for choice in self._space.choices)
-        self._taste = rng.standard_normal((options, total)).astype(np.float32)
-
-    def optimizer(self, tactic: str, seed: int) -> Optimizer:
-        """Return a fresh search over (top1, macs)."""
-        macs = Objective("macs", "min", exact=self._yardstick.macs)
-        return Optimizer(self._space, [Objective("top1", "max"), macs], seed=seed, tactic=tactic)
-
-    def outcomes(self, archs: Architectures) -> FloatArray:
-        """Return the images that each answers best: as many as its top-1 says; (n, total)."""
-        found = np.zeros((len(archs), self.total))
-        for row, (arch, top1) in enumerate(zip(archs, self._yardstick.top1(archs), strict=True)):
-            liking = self._one_hot(archs[[row]])[0] @ self._taste
-            own = np.random.default_rng(int(arch.key, 16)).standard_normal(self.total)
-            ease = self._ease + TASTE * liking / np.sqrt(len(self._space.choices)) + CHANCE * own
-            found[row, np.argsort(-ease)[: round(top1 / 100 * self.total)]] = 1.0
-        return found
-
-    def seconds(self, arch: Architecture) -> tuple[float, float]:
-        """Return 0: nothing is run."""
-        del arch
-        return 0.0, 0.0
-
-    def _one_hot(self, archs: Architectures) -> FloatArray:
-        parts = []
-        for column, choice in enumerate(self._space.choices):
-            chosen = archs.indices[:, column, None] == np.arange(len(choice.options))
-            parts.append(chosen & archs.active[:, column, None])
-        return np.concatenate(parts, axis=1).astype(np.float32)
+TOLERANCE = 0.003  # of the hypervolume, that a front may lack
 
 
 @dataclass
 class Bill:
-    """What a search cost and what it lost.
+    """What a search cost and what it found.
 
     Attributes:
         images: Scored.
         calibration: Images run for batch statistics.
-        build_s: Seconds for building.
-        score_s: Seconds for scoring.
+        seconds: Of building and scoring.
         dropped: Candidates that were dropped.
         false: Dropped ones that nothing on the front dominated then.
-        dominated: All that the front dominated then.
-        volume: Hypervolume of the front.
+        dominated: All that the front dominated when they were proposed.
+        volumes: Hypervolume of the front after each round, with how many were evaluated by then.
+        front: ``(n, n_objectives)`` losses at the end.
     """
 
     images: int = 0
-    calibration: int = 0
-    build_s: float = 0.0
-    score_s: float = 0.0
+    calibration: float = 0.0
+    seconds: float = 0.0
     dropped: int = 0
     false: int = 0
     dominated: int = 0
-    volume: float = 0.0
+    volumes: list[tuple[int, float]] = field(default_factory=list)
+    front: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+
+    @property
+    def volume(self) -> float:
+        """At the end."""
+        return self.volumes[-1][1]
+
+    def volume_at(self, evaluated: float) -> float:
+        """What the front was worth after so many evaluations."""
+        return float(np.interp(evaluated, *zip(*self.volumes, strict=True)))
 
 
 def search(bench: Bench, tactic: str, seed: int, budget: int, *, raced: bool) -> Bill:
-    """Run one search, with or without a race."""
+    """Run one search with the shipped race, or without one."""
     optimizer, bill, told = bench.optimizer(tactic, seed), Bill(), 0
-    plan = racing.schedule(bench.total) if raced else []
-    scored: dict[str, FloatArray] = {}
+    evaluator = Recorded(bench, MemoryStore())
+    race = Race(evaluator, optimizer.history, evaluator.task.search)
     while told < budget:
         archs = optimizer.ask(min(optimizer.batch, budget - told))
-        front = optimizer.front()
-        losses = optimizer.history.losses[optimizer.history.front]
-        members = np.array([scored[key] for key in front.ids]).T
+        evaluator.store.propose(archs, optimizer.rounds, tactic)
+        (race.scores if raced else evaluator.search_scores)(evaluator.ready(archs))
+        lost = _dominated(bench, optimizer, archs)
         values = []
-        for arch, row in zip(archs, bench.outcomes(archs), strict=True):
-            hopeful = np.array([np.nan, optimizer.history.exact(archs)[len(values), MACS]])
-            rival = racing.find_rival(hopeful, losses, TOP1) if len(front) else None
-            value, count = _race(row, members, rival, plan)
-            values.append({"top1": value})
-            build_s, score_s = bench.seconds(arch)
-            bill.build_s += build_s
-            bill.score_s += score_s * count / bench.total
-            bill.images += count
-            bill.calibration += bench.calibration
-            lost = rival is not None and bool(row.mean() <= members[:, rival].mean())
-            bill.dominated += lost
-            if count < bench.total:
-                bill.dropped += 1
-                bill.false += not lost
-            else:
-                scored[arch.key] = row
+        for key, is_lost in zip(archs.ids, lost, strict=True):
+            dropped = race.dropped(key)
+            scored = evaluator.remembered(key, "top1")
+            values.append({"top1": dropped or (scored.value if scored else None)})
+            bill.dominated += is_lost
+            bill.dropped += dropped is not None
+            bill.false += dropped is not None and not is_lost
         optimizer.tell(archs, values)
         told += len(archs)
-    bill.volume = optimizer.hypervolume(bench.reference)
+        bill.volumes.append((told, optimizer.hypervolume(bench.reference)))
+    measured = evaluator.store.measurements()
+    bill.images = sum(m.details.get("images", m.count) for m in measured)
+    bill.calibration = sum(m.details.get("calibrated", bench.calibration) for m in measured)
+    bill.seconds = sum(m.cost_s for m in measured)
+    bill.front = optimizer.history.losses[optimizer.history.front]
     return bill
 
 
-def _race(
-    row: FloatArray, members: FloatArray, rival: int | None, plan: list[racing.Look]
-) -> tuple[float | Estimate, int]:
-    """Score a candidate as far as needed: its top-1, and the images seen."""
-    if plan and rival is not None:
-        means = members.mean(axis=0)
-        best, look = float(means[rival]), plan[0]
-        while look is not None:
-            part = row[: look.count], members[: look.count], means
-            found = racing.paired_estimate(*part, len(row))
-            if racing.chance_if_better(*part, best, len(row)) <= look.level:
-                return Estimate(found.value * 100, found.deviation * 100), look.count
-            look = racing.next_look(plan, look.count, found, best, len(row))
-    return float(row.mean() * 100), len(row)
+def wait(bench: Bench, tactic: str, seed: int, budget: int) -> Bill:
+    """Run one search by the rule of waiting."""
+    optimizer, bill, told = bench.optimizer(tactic, seed), Bill(), 0
+    rule = Waiting(bench, optimizer)
+    while told < budget:
+        archs = optimizer.ask(min(optimizer.batch, budget - told))
+        optimizer.tell(archs, rule.scores(archs))
+        told += len(archs)
+    rule.finish()
+    bill.volumes.append((told, optimizer.hypervolume(bench.reference)))
+    bill.images, bill.calibration = rule.images, float(told * bench.calibration)
+    return bill
 
 
-def main() -> None:
-    """Run the searches, and print a line for each pair."""
+def _dominated(bench: Bench, optimizer: Optimizer, archs: Architectures) -> list[bool]:
+    """Which candidates the front of now dominates, once all their images are seen."""
+    history = optimizer.history
+    values = history.exact(archs)
+    values[:, 0] = bench.outcomes(archs).mean(axis=1) * 100
+    front = history.values[history.front]
+    return [bool(((front[:, 0] >= v[0]) & (front[:, 1] <= v[1])).any()) for v in values]
+
+
+def least_members(front: FloatArray, reference: FloatArray) -> int:
+    """How many members, the greatest gain first, come within the tolerance of a whole front."""
+    wanted = (1 - TOLERANCE) * hypervolume(front, reference)
+    chosen: list[int] = []
+    while len(chosen) < len(front):
+        left = [row for row in range(len(front)) if row not in chosen]
+        chosen.append(max(left, key=lambda row: hypervolume(front[[*chosen, row]], reference)))
+        if hypervolume(front[chosen], reference) >= wanted:
+            break
+    return len(chosen)
+
+
+def compare(bench: Bench, tactic: str, seed: int, budget: int) -> str:
+    """Run all of them, and say how they compare."""
+    whole = search(bench, tactic, seed, budget, raced=False)
+    raced = search(bench, tactic, seed, budget, raced=True)
+    waited = wait(bench, tactic, seed, budget)
+    objectives = bench.optimizer(tactic, seed).objectives
+    reference = reference_losses(bench.reference, objectives)
+    counts = [len(whole.front), least_members(whole.front, reference)]
+    oracles = [n / budget + (1 - n / budget) * FIRST_LOOK for n in counts]
+    paid = budget * _cost(waited, whole)
+    lines = [
+        f"{tactic} seed {seed}, {budget} evaluations: whole {whole.volume:.5g}",
+        f"  race   {_against(raced, whole)}{_seconds(raced, whole)}   dropped {raced.dropped} of "
+        f"{raced.dominated} dominated, {raced.false} falsely",
+        f"  wait   {_against(waited, whole)}",
+        f"  fewer  {_change(whole.volume_at(paid), whole)} after {paid:.0f} evaluations",
+        f"  oracle of wait: images {oracles[0]:.3f} where all {counts[0]} of the front are "
+        f"completed, {oracles[1]:.3f} where {counts[1]} that hold {1 - TOLERANCE:.1%} of it are",
+    ]
+    return "\n".join(lines)
+
+
+def _against(bill: Bill, whole: Bill) -> str:
+    images = f"images {bill.images / whole.images:.3f}"
+    return f"{_change(bill.volume, whole)}   {images}, with calibration {_cost(bill, whole):.3f}"
+
+
+def _cost(bill: Bill, whole: Bill) -> float:
+    return (bill.images + bill.calibration) / (whole.images + whole.calibration)
+
+
+def _seconds(bill: Bill, whole: Bill) -> str:
+    return f", seconds {bill.seconds / whole.seconds:.3f}" if whole.seconds else ""
+
+
+def _change(volume: float, whole: Bill) -> str:
+    return f"{volume:.5g} ({(volume / whole.volume - 1) * 100:+.2f}%)"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the searches, and print a paragraph for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bench", choices=["bundled", "simulated"])
+    parser.add_argument("case", choices=["bundled", "simulated"])
     parser.add_argument("--outcomes", type=Path, default=Path("outcomes.npz"))
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--tactic", nargs="+", default=["hwsearch"], choices=tactic_names())
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--budget", type=int, default=100)
-    args = parser.parse_args()
-    if not (BENCH / "run_dynast.py").is_file() and args.bench == "simulated":
+    parser.add_argument("--budget", type=int, nargs="+", default=[100])
+    args = parser.parse_args(argv)
+    if not (BENCH / "run_dynast.py").is_file() and args.case == "simulated":
         sys.exit(f"{BENCH} holds no run_dynast.py: this benchmark needs the recorded results")
-    bench: Bench = Bundled(args.outcomes) if args.bench == "bundled" else Simulated(args.images)
-    print(f"{args.budget} evaluations on {bench.total} images each; {bench.calibration} calibrate")
-    print("oracle: share of the images if the first look told which ones the front dominates")
-    print("share of the cost: images scored; with calibration; seconds of scoring; with building")
+    bench: Bench = Bundled(args.outcomes) if args.case == "bundled" else Simulated(args.images)
+    print(f"{len(bench.targets)} images score a candidate, {bench.calibration} calibrate it")
     for tactic in args.tactic:
-        for seed in range(args.seeds):
-            full = search(bench, tactic, seed, args.budget, raced=False)
-            raced = search(bench, tactic, seed, args.budget, raced=True)
-            print(
-                f"  {tactic:10s} seed {seed}   {_compared(full, raced, args.budget)}", flush=True
-            )
-
-
-def _compared(full: Bill, raced: Bill, budget: int) -> str:
-    shares = [raced.images / full.images]
-    shares.append(_share(raced, full, "images", "calibration"))
-    if full.score_s:
-        shares += [raced.score_s / full.score_s, _share(raced, full, "score_s", "build_s")]
-    cost = " ".join(f"{share:.3f}" for share in shares)
-    change = (raced.volume / full.volume - 1) * 100
-    return (
-        f"hypervolume {full.volume:.5g} -> {raced.volume:.5g} ({change:+.2f}%)   cost {cost}   "
-        f"dropped {raced.dropped} of {raced.dominated} dominated, {raced.false} falsely   "
-        f"oracle {1 - (1 - racing.LOOKS[0]) * raced.dominated / budget:.3f}"
-    )
-
-
-def _share(raced: Bill, full: Bill, *parts: str) -> float:
-    return sum(getattr(raced, part) for part in parts) / sum(getattr(full, part) for part in parts)
+        for budget in args.budget:
+            for seed in range(args.seeds):
+                print(compare(bench, tactic, seed, budget), flush=True)
 
 
 if __name__ == "__main__":

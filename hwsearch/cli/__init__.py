@@ -4,7 +4,11 @@ Exit codes: 0 done, 1 failure, 2 usage or bad input, 3 nothing feasible, 130 int
 """
 
 # Each registers its commands; this order is that of the help.
-from hwsearch.cli import runs, settings, devices, tables, kit, supernets, clean  # noqa: F401  # isort: skip
+# isort: off
+from hwsearch.cli import runs, reports, settings, devices, tables, kit, worker  # noqa: F401
+from hwsearch.cli import supernets, clean  # noqa: F401
+
+# isort: on
 from hwsearch.cli.app import app
 
 __all__ = ["app", "main"]

@@ -18,7 +18,7 @@ from hwsearch.cli.settings import ConfigFile, chosen_settings
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.evaluate.task import NO_DATA
 from hwsearch.optimizer import tactic_names
-from hwsearch.run.config import RunConfig
+from hwsearch.run.config import REPORT, RunConfig
 from hwsearch.run.leftovers import size_of
 from hwsearch.terminal import account_lines, front_table, size_text
 
@@ -30,6 +30,14 @@ Minutes = Annotated[
 StopGain = Annotated[
     float | None,
     typer.Option(help="End it when 50 more are expected to add less; % of the hypervolume."),
+]
+
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|ray",
+        help="Evaluate in so many processes, or on the nodes of a Ray cluster; default: 1.",
+    ),
 ]
 
 if TYPE_CHECKING:
@@ -137,6 +145,7 @@ def search(
             autocompletion=complete_run,
         ),
     ] = None,
+    workers: Workers = None,
     out_folder: Annotated[
         str | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
     ] = None,
@@ -166,6 +175,7 @@ def search(
         "prior": prior,
         "warm_start": warm_start,
         "out": out_folder,
+        "workers": workers,
     }
     settings, where_from = chosen_settings(config, given)
     with showing(as_json) as progress:
@@ -185,12 +195,18 @@ def resume(
     ] = None,
     minutes: Minutes = None,
     stop_gain: StopGain = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget."""
     with showing(as_json) as progress:
         finished = hwsearch.resume(
-            run, budget=budget, minutes=minutes, stop_gain=stop_gain, progress=progress
+            run,
+            budget=budget,
+            minutes=minutes,
+            stop_gain=stop_gain,
+            workers=workers or 1,
+            progress=progress,
         )
     print_run(finished, as_json)
 
@@ -254,6 +270,8 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
     out.print(f"subnets  {run.folder}/subnets/KEY/{files}", highlight=False)
+    if (run.folder / REPORT).is_file():
+        out.print(f"report   {run.folder}/{REPORT}", highlight=False)
     pictures = "front.png" if account is None else "front.png, search.png"
     out.print(f"picture  {run.folder}/{pictures}", highlight=False)
     if account is not None:

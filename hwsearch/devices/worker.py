@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
@@ -22,6 +22,8 @@ from hwsearch.devices.frames import Arrays, Header, read_frame, write_frame
 from hwsearch.devices.runtime import Declared, Feeds, LoadedModel, Once, Runtime, is_number
 from hwsearch.devices.stopwatch import WaitedNs, timed_run, waited_by_schedstat
 from hwsearch.devices.walk import Walk
+
+Answer = Callable[[Header, Arrays], tuple[Header, Arrays]]
 
 
 class Models:
@@ -222,29 +224,42 @@ def _import(name: str) -> Runtime:
     return cast(Runtime, getattr(importlib.import_module(module), attribute))
 
 
-def main() -> NoReturn:
-    """Serve requests until the parent closes the pipe."""
+def serve(begin: Callable[[Header], tuple[Header, Answer]]) -> NoReturn:
+    """Serve requests until the parent closes the pipe.
+
+    Args:
+        begin: Takes the parent's first frame; gives the reply to it, and what answers requests.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     requests, replies = _take_pipes()
     waiting = _requests(requests)
     hello, _ = waiting.get()
-    affinity = _pin(hello["cpus"])  # before the runtime creates threads, which inherit it
-
-    runtime = _import(hello["runtime"])
-    waited_ns = waited_by_schedstat() if hello["account"] else None
-    about = {"version": runtime.version, "affinity": affinity}
-    write_frame(replies, {**about, "waiting": "included" if waited_ns is None else "taken out"})
-    models = Models(runtime, waited_ns)
+    about, answer = begin(hello)
+    write_frame(replies, about)
     while True:
         header, arrays = waiting.get()
         reply: Header
         try:
-            reply, answers = models.answer(header, arrays)
+            reply, answers = answer(header, arrays)
             write_frame(replies, reply, answers)
         except OSError:
             sys.exit(0)
         except Exception as error:  # noqa: BLE001 - whatever the runtime raises is the answer
             write_frame(replies, {"error": _reasoned(error)})
+
+
+def _begin(hello: Header) -> tuple[Header, Answer]:
+    affinity = _pin(hello["cpus"])  # before the runtime creates threads, which inherit it
+    runtime = _import(hello["runtime"])
+    waited_ns = waited_by_schedstat() if hello["account"] else None
+    about = {"version": runtime.version, "affinity": affinity}
+    about["waiting"] = "included" if waited_ns is None else "taken out"
+    return about, Models(runtime, waited_ns).answer
+
+
+def main() -> NoReturn:
+    """Load and run models until the parent closes the pipe."""
+    serve(_begin)
 
 
 if __name__ == "__main__":

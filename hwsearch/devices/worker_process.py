@@ -31,7 +31,7 @@ _START_S = 60.0
 _BOOT = (
     "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)]; "
     "import hwsearch; del sys.path[0]; "
-    "from hwsearch.devices.worker import main; main()"
+    "from {main} import main; main()"
 )
 _CAUSES = {
     "SIGKILL": "killed from outside, most often because memory ran out",
@@ -53,58 +53,51 @@ class Asked:
     answer: tuple[Header, Arrays] | None = None
 
 
-class Worker:
-    """One running worker process; usable as a context manager.
+class Child:
+    """A child process that answers requests one at a time; usable as a context manager.
 
     Args:
-        cpus: The CPUs it keeps to, or None for all.
-        runtime: What runs models in it: the ``module:attribute`` of a
-            `hwsearch.devices.runtime.Runtime`.
-        account: Whether the system's account of waiting for a CPU tells something about a run:
-            it does where a run is work of the thread that asks for it.
+        main: The module of its ``main``, which ends in `hwsearch.devices.worker.serve`.
+        first: What the first frame tells it.
+        start_s: How long it may take to answer that.
 
     Attributes:
         lost: Why the process is gone, None while it lives. After that every request raises.
         pid: The process id.
-        affinity: The CPUs it is pinned to, such as "0,1", or "none".
-        version: The runtime's version.
-        waiting: Whether waiting for a CPU is "taken out" of times or "included" in them.
+        about: What it answered to the first frame.
 
     Raises:
-        DeviceError: The process does not start or cannot import its runtime.
+        DeviceError: The process does not start, or says why it cannot.
     """
 
-    def __init__(self, cpus: Sequence[int] | None, runtime: str, *, account: bool = True) -> None:
+    def __init__(self, main: str, first: Header, *, start_s: float = _START_S) -> None:
         self.lost: str | None = None
         self._expired: float | None = None
         self._unanswered: deque[Asked] = deque()
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+        package = str(Path(__file__).resolve().parents[2])
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(Path(__file__).resolve().parents[2])],
+            [sys.executable, "-c", _BOOT.format(main=main), package],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
         )
         self.pid = self._process.pid
         try:
-            first = {"cpus": list(cpus) if cpus else None, "runtime": runtime, "account": account}
-            hello, _ = self.request(first, timeout_s=_START_S)
+            self.about, _ = self.request(first, timeout_s=start_s)
         except BaseException:
             self.close()
             raise
-        self.version: str = hello["version"]
-        self.affinity: str = hello["affinity"]
-        self.waiting: str = hello["waiting"]
-        logger.debug("started worker %d: %s %s", self.pid, runtime, self.version)
+        logger.debug("started worker %d: %s, %s", self.pid, main, self.about)
 
     def request(
         self,
         header: Header,
         arrays: Sequence[NDArray[Any]] = (),
         *,
-        timeout_s: float,
+        timeout_s: float | None,
     ) -> tuple[Header, Arrays]:
-        """Ask for one thing and wait for the answer.
+        """Ask for one thing and wait for the answer; without a limit for as long as it takes.
 
         Raises:
             DeviceError: The worker refused (it can be asked further), or it crashed or did not
@@ -113,7 +106,7 @@ class Worker:
         return self.receive(self.send(header, arrays, timeout_s=timeout_s), timeout_s=timeout_s)
 
     def send(
-        self, header: Header, arrays: Sequence[NDArray[Any]] = (), *, timeout_s: float
+        self, header: Header, arrays: Sequence[NDArray[Any]] = (), *, timeout_s: float | None
     ) -> Asked:
         """Ask for one thing, which waits in the worker until it is done with those before it.
 
@@ -126,7 +119,7 @@ class Worker:
         self._unanswered.append(asked)
         return asked
 
-    def receive(self, asked: Asked, *, timeout_s: float) -> tuple[Header, Arrays]:
+    def receive(self, asked: Asked, *, timeout_s: float | None) -> tuple[Header, Arrays]:
         """Wait for an answer, and take in those to what was asked before.
 
         Raises:
@@ -140,6 +133,10 @@ class Worker:
         if "error" in reply:
             raise DeviceError(reply["error"])
         return reply, answers
+
+    def kill(self) -> None:
+        """End the process at once; a request that waits for it, in another thread, raises."""
+        self._process.kill()
 
     def close(self) -> None:
         """End the process and free its pipes; harmless when repeated."""
@@ -169,13 +166,14 @@ class Worker:
         self.close()
 
     @contextmanager
-    def _watched(self, timeout_s: float) -> Iterator[None]:
+    def _watched(self, timeout_s: float | None) -> Iterator[None]:
         """Exchange frames with the process, which is lost where that fails or takes too long."""
         if self.lost:
             raise DeviceError(self.lost)
-        watchdog = threading.Timer(timeout_s, self._expire, [timeout_s])
+        watchdog = threading.Timer(timeout_s or 0.0, self._expire, [timeout_s])
         watchdog.daemon = True
-        watchdog.start()
+        if timeout_s is not None:
+            watchdog.start()
         try:
             yield
         except (OSError, FrameError, ValueError) as error:
@@ -213,3 +211,30 @@ class Worker:
         self._printed.seek(0)
         lines = self._printed.read().decode(errors="replace").split("\n")
         return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+
+
+class Worker(Child):
+    """A child process in which a runtime loads and runs models.
+
+    Args:
+        cpus: The CPUs it keeps to, or None for all.
+        runtime: What runs models in it: the ``module:attribute`` of a
+            `hwsearch.devices.runtime.Runtime`.
+        account: Whether the system's account of waiting for a CPU tells something about a run:
+            it does where a run is work of the thread that asks for it.
+
+    Attributes:
+        affinity: The CPUs it is pinned to, such as "0,1", or "none".
+        version: The runtime's version.
+        waiting: Whether waiting for a CPU is "taken out" of times or "included" in them.
+
+    Raises:
+        DeviceError: The process does not start or cannot import its runtime.
+    """
+
+    def __init__(self, cpus: Sequence[int] | None, runtime: str, *, account: bool = True) -> None:
+        first = {"cpus": list(cpus) if cpus else None, "runtime": runtime, "account": account}
+        super().__init__("hwsearch.devices.worker", first)
+        self.version: str = self.about["version"]
+        self.affinity: str = self.about["affinity"]
+        self.waiting: str = self.about["waiting"]

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from hwsearch.objectives import BoolArray, FloatArray, from_losses, to_losses
+from hwsearch.objectives import FloatArray, from_losses, to_losses
 from hwsearch.optimizer.evolution import evolve
 from hwsearch.optimizer.gain import hypervolume_gain
 from hwsearch.optimizer.history import History, beyond_worst
-from hwsearch.optimizer.posterior import Forecast, Posterior
+from hwsearch.optimizer.posterior import Forecast, Posterior, believed
 from hwsearch.space import Architectures
 
 _MAX_LISTED: Final = 4096  # a space up to this size is looked at as a whole
@@ -36,7 +36,7 @@ def find_candidates(
         return space.enumerate(_MAX_LISTED).unique(history.asked)
 
     population = _POPULATION * max(len(history.objectives) - 1, 1)
-    elite = history.told[_best_first(history)[: population // 2]]
+    elite = history.told[_best_first(history, posterior)[: population // 2]]
     fresh = space.sample_distinct(population - len(elite), rng, exclude=elite)
     start = Architectures.concatenate([elite, fresh])
     found = evolve(posterior.losses, start, rng, population=population, generations=_GENERATIONS)
@@ -53,14 +53,17 @@ def choose_batch(
     """Choose up to n candidates, one after the other, by what each is expected to add.
 
     The score is the expected hypervolume gain of a feasible success (Emmerich, 2005), over draws
-    from the posterior, given the front, and given that what is pending or chosen comes out as
-    predicted. The last of a batch explores: it is the one with most to gain if it comes out two
-    deviations better. Where nothing is expected to gain, the candidate nearest to feasible is
-    taken as long as nothing feasible is known, then the least certain one.
+    from the posterior, given the front, what is known in part taken as believed, and given that
+    what is pending or chosen comes out as predicted. The last of a batch explores: it is the one
+    with most to gain if it comes out two deviations better. Where nothing is expected to gain,
+    the candidate nearest to feasible is taken as long as nothing feasible is known, then the
+    least certain one.
     """
     forecast = posterior.forecast(candidates)
-    reference = beyond_worst(history.losses[_compared(history)])
-    front = np.concatenate([history.losses[history.front], _pending(history, posterior)])
+    known = believed(history, posterior)
+    known_losses, on_front = to_losses(known, history.objectives), history.non_dominated(known)
+    reference = beyond_worst(known_losses[history.succeeded])
+    front = np.concatenate([known_losses[on_front], _pending(history, posterior)])
     losses = to_losses(forecast.mean, history.objectives)
     hopes = losses - _HOPE * forecast.deviation
     left = _most_promising(history, forecast, hypervolume_gain(hopes, front, reference))
@@ -72,7 +75,7 @@ def choose_batch(
         gains = _expected_gain(history, points, front, reference) * forecast.success[left]
         best = left[int(np.argmax(gains))]
         if gains.max() <= 0.0:
-            best = _without_gain(history, forecast, draws, left)
+            best = _without_gain(history, forecast, draws, left, found=bool(on_front.any()))
         left.remove(best)
         chosen.append(best)
         if history.feasible(forecast.mean[[best]])[0]:
@@ -90,18 +93,12 @@ def _most_promising(history: History, forecast: Forecast, hoped: FloatArray) -> 
     return [int(position) for position in order[:_MAX_SCORED]]
 
 
-def _best_first(history: History) -> NDArray[np.int64]:
-    """Positions of what was measured: the front, then by violation, then by rank."""
-    succeeded = np.flatnonzero(_compared(history))
-    losses = history.losses[succeeded]
-    violations = history.violation(history.values[succeeded])
+def _best_first(history: History, posterior: Posterior) -> NDArray[np.int64]:
+    """Positions of what did not fail: the front, then by violation, then by rank."""
+    succeeded = np.flatnonzero(history.succeeded)
+    values = believed(history, posterior)[succeeded]
+    losses, violations = to_losses(values, history.objectives), history.violation(values)
     return succeeded[np.lexsort((moocore.pareto_rank(losses), violations))]
-
-
-def _compared(history: History) -> BoolArray:
-    """What is measured in full, or everything known where nothing is."""
-    measured = history.measured
-    return measured if measured.any() else history.succeeded
 
 
 def _pending(history: History, posterior: Posterior) -> FloatArray:
@@ -134,9 +131,11 @@ def _expected_gain(
     return mean
 
 
-def _without_gain(history: History, forecast: Forecast, draws: FloatArray, left: list[int]) -> int:
-    """Nearest to feasible as long as nothing is; then the least certain."""
-    if not history.front.any():
+def _without_gain(
+    history: History, forecast: Forecast, draws: FloatArray, left: list[int], *, found: bool
+) -> int:
+    """Nearest to feasible as long as nothing is found that is; then the least certain."""
+    if not found:
         flat = draws[:, left].reshape(-1, draws.shape[2])
         missed = history.violation(from_losses(flat, history.objectives))
         return left[int(np.argmin(missed.reshape(len(draws), len(left)).mean(axis=0)))]

@@ -103,12 +103,42 @@ class History:
         for position in np.flatnonzero(known):
             for column, estimate in (measured[position] or {}).items():
                 rows[position, column], deviations[position, column] = estimate
-        full = known & (deviations == 0).all(axis=1)
-        self._judge(archs[full], rows[full])
+        self._judge(archs[known], rows[known], deviations[known])
         self.told = told
         self.values = np.concatenate([self.values, rows])
         self.deviations = np.concatenate([self.deviations, deviations])
         self.asked = Architectures.concatenate([self.asked, archs]).unique()
+
+    def revise(self, archs: Architectures, values: Sequence[Told]) -> None:
+        """Put better values in the place of estimates; nothing changes where an error is raised.
+
+        Raises:
+            InputError: As for `Optimizer.revise`.
+        """
+        if len(values) != len(archs):
+            raise InputError(
+                f"{len(values)} results were given for {len(archs)} architectures to revise; "
+                "give a mapping for each"
+            )
+        place = {key: row for row, key in enumerate(self.told.ids)}
+        estimated = set(self.told[self.succeeded & ~self.measured].ids)
+        revised = []
+        for key, entry in zip(archs.ids, values, strict=True):
+            if key not in estimated:
+                raise InputError(
+                    f"architecture {key} has no estimate that could be revised; tell it first"
+                )
+            row = self._measured(entry)
+            if row is None:
+                raise InputError(
+                    f"architecture {key} was revised to {dict(entry)!r}; give finite numbers"
+                )
+            revised.append((place[key], row))
+        for position, row in revised:
+            for column, (value, deviation) in row.items():
+                self.values[position, column] = value
+                self.deviations[position, column] = deviation
+        self.selections.clear()  # they rest on values that have changed
 
     def exact(self, archs: Architectures) -> FloatArray:
         """Compute the exact objectives: ``(n, n_objectives)``, NaN in the measured columns.
@@ -159,8 +189,12 @@ class History:
     @property
     def front(self) -> BoolArray:
         """``(len(told),)``: which are feasible, and not dominated by a feasible one."""
-        losses = self.losses
-        losses[~(self.feasible(self.values) & self.measured)] = np.nan
+        return self.non_dominated(np.where(self.measured[:, np.newaxis], self.values, np.nan))
+
+    def non_dominated(self, values: FloatArray) -> BoolArray:
+        """``(n,)``: which rows of values are feasible, and not dominated by a feasible one."""
+        losses = to_losses(values, self.objectives)
+        losses[~self.feasible(values)] = np.nan
         return is_non_dominated(losses)
 
     @property
@@ -198,11 +232,14 @@ class History:
         names = (objective.name for objective in self.objectives)
         return dict(zip(names, values.T, strict=True))
 
-    def _judge(self, archs: Architectures, rows: FloatArray) -> None:
+    def _judge(self, archs: Architectures, rows: FloatArray, deviations: FloatArray) -> None:
         """Compare new values ``(len(archs), n_objectives)`` with what approximations predicted."""
-        before = self.measured
         for column, trust in self.trusts.items():
-            trust.judge(self.told[before], self.values[before, column], archs, rows[:, column])
+            before = self.succeeded & (self.deviations[:, column] == 0)
+            new = deviations[:, column] == 0
+            trust.judge(
+                self.told[before], self.values[before, column], archs[new], rows[new, column]
+            )
 
     def _extended(self, before: Architectures, archs: Architectures, verb: str) -> Architectures:
         after = Architectures.concatenate([before, archs])

@@ -32,7 +32,7 @@ def expected_gain(history: History, n: int, seed: int) -> float | None:
         In the product of the objectives' units, against the history's reference; 0 where
         nothing is left to propose, None where too little is known for surrogates.
     """
-    if history.measured.sum() < MIN_SUCCESSES:
+    if history.succeeded.sum() < MIN_SUCCESSES or not history.measured.any():
         return None
     if not history.n_left:
         return 0.0
@@ -44,13 +44,14 @@ def expected_gain(history: History, n: int, seed: int) -> float | None:
 
 def _simulated(history: History, n: int, rng: np.random.Generator) -> float:
     from hwsearch.optimizer.candidates import find_candidates
-    from hwsearch.optimizer.posterior import Posterior
+    from hwsearch.optimizer.posterior import Posterior, believed
 
     posterior = Posterior(history)
     forecast = posterior.forecast(find_candidates(history, posterior, rng))
     losses = to_losses(forecast.mean, history.objectives)
-    front, reference = history.losses[history.front], history.reference
+    known, reference = believed(history, posterior), history.reference
     assert reference is not None
+    front = to_losses(known[history.non_dominated(known)], history.objectives)
     hoped = hypervolume_gain(losses - _HOPE * forecast.deviation, front, reference)
     best = np.argsort(-hoped * forecast.success, kind="stable")[:n]
     before = hypervolume(front, reference)

@@ -93,6 +93,21 @@ class Posterior:
         return Forecast(mean=mean, deviation=deviation, success=success)
 
 
+def believed(history: History, posterior: Posterior) -> FloatArray:
+    """Return what was told ``(len(told), n_objectives)``, estimates as the posterior has them.
+
+    A prediction weighs an estimate by its deviation, so that the luckiest of many does not count
+    as the best. Without estimates this is what was told; a failed row is all NaN.
+    """
+    values = history.values.copy()
+    rows = np.flatnonzero((history.deviations > 0).any(axis=1))
+    if len(rows):
+        estimated = history.deviations[rows] > 0
+        mean = posterior.forecast(history.told[rows]).mean
+        values[rows] = np.where(estimated, mean, values[rows])
+    return values
+
+
 def selected(history: History, column: int) -> Selection | None:
     """Return which surrogate an objective is predicted by, chosen by cross-validation.
 

@@ -15,7 +15,7 @@ from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
 from hwsearch.optimizer import tactic_names
 from hwsearch.optimizer.stopping import Stopping, check_positive
 
-FILE, TRIALS = "config.toml", "trials.sqlite"
+FILE, TRIALS, REPORT = "config.toml", "trials.sqlite", "report.html"
 PRIORS = ("on", "off")
 # What settings resolved to; see `hwsearch.run.setup.Setup.recorded`.
 RECORDED: dict[str, type] = {

@@ -48,6 +48,8 @@ def confirm(
 
 
 def _confirmed(run: Run, timings: Path, net: Supernet | None, progress: Progress) -> Run:
+    from hwsearch.report.write import write_page
+
     read = read_timings(run.folder / KIT, timings)
     setup = prepare(run.config, net)
     if not setup.task.scores:
@@ -65,4 +67,5 @@ def _confirmed(run: Run, timings: Path, net: Supernet | None, progress: Progress
         finally:
             setup.device.close()
     write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title, account)
+    write_page(run, setup)
     return run

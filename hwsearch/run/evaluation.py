@@ -78,6 +78,10 @@ class Evaluator:
         task: Data and metric.
         store: Holds what is known; every value measured is added to it.
         seed: Decides the order in which models take turns.
+
+    Attributes:
+        latency_context: What decides a latency besides the architecture.
+        pace: That of the latencies believed so far.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class Evaluator:
         self._builder = Builder(net, device, task)
         self._scorer = Scorer(net, device, task.metric)
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
-        self._pace = Pace()
+        self.pace = Pace()
         self._tiled: set[str] = set()  # keys whose latency is that of other weights
 
     def score_context(self, samples: SplitSamples) -> str:
@@ -220,7 +224,12 @@ class Evaluator:
 
     @overload
     def search_values(
-        self, archs: Sequence[Architecture], quantities: Iterable[str], race: Racing | None
+        self,
+        archs: Sequence[Architecture],
+        quantities: Iterable[str],
+        race: Racing | None,
+        *,
+        tiles: bool = False,
     ) -> dict[str, Values | EvaluationError]: ...
 
     def search_values(
@@ -228,6 +237,8 @@ class Evaluator:
         archs: Sequence[Architecture],
         quantities: Iterable[str],
         race: Racing | None = None,
+        *,
+        tiles: bool = False,
     ) -> Any:
         """Measure what the search selects by, and remember it.
 
@@ -235,15 +246,16 @@ class Evaluator:
             archs: Proposed architectures that are not finished.
             quantities: ``"latency"``, the metric's name, or both.
             race: Scores them, once their latencies are known, where not all need all samples.
+            tiles: Whether only times are wanted, so that any weights will do.
 
         Returns:
             Key -> the values, or why there are none.
         """
         wanted, metric = set(quantities), self.task.metric.name
-        missing = {arch: wanted - self._values(arch, wanted, race).keys() for arch in archs}
+        missing = {arch: wanted - self.known_values(arch, wanted, race).keys() for arch in archs}
         failed: dict[Architecture, EvaluationError] = {}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            to_tile = [arch for arch in archs if missing[arch] and self._takes_a_tile(arch)]
+            to_tile = [a for a in archs if missing[a] and (tiles or self._takes_a_tile(a))]
             ready = _split(self._prepare_tiles(to_tile, Path(scratch)), failed)
             to_build = [a for a in archs if missing[a] and a not in to_tile]
             for group in alike(self.net, to_build):
@@ -255,9 +267,13 @@ class Evaluator:
             to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
             if to_score:
                 failed |= self.search_scores(to_score) if race is None else race.scores(to_score)
-        return {arch.key: failed.get(arch) or self._values(arch, wanted, race) for arch in archs}
+        return {
+            arch.key: failed.get(arch) or self.known_values(arch, wanted, race) for arch in archs
+        }
 
-    def _values(self, arch: Architecture, wanted: Iterable[str], race: Racing | None) -> Values:
+    def known_values(
+        self, arch: Architecture, wanted: Iterable[str], race: Racing | None
+    ) -> Values:
         """Return what the search knows of an architecture, dropped ones by their estimates."""
         found = {quantity: self.remembered(arch.key, quantity) for quantity in wanted}
         values: Values = {q: known.value for q, known in found.items() if known is not None}
@@ -329,7 +345,7 @@ class Evaluator:
         """
         for arch in macs.keys() - models.keys():
             if known := self.remembered(arch.key, LATENCY):
-                self._pace.believe(known.value, macs[arch])
+                self.pace.believe(known.value, macs[arch])
         if not models:
             return {}
         named = {arch.key: model for arch, model in models.items()}
@@ -337,7 +353,7 @@ class Evaluator:
         measured = self.device.measure(named, seed=self.seed, settings=SEARCH)
         self.check_device(measured.values())
         first = {k: got.latency_ms for k, got in measured.items() if isinstance(got, Latency)}
-        suspects = self._pace.suspects(first, macs_of)
+        suspects = self.pace.suspects(first, macs_of)
         if suspects:
             again = {key: named[key] for key in suspects}
             measured |= self.device.measure(again, seed=self.seed + 2, settings=SEARCH)
@@ -357,7 +373,7 @@ class Evaluator:
         )
         for arch, latency in timed.items():
             if arch.key in suspects:
-                self._pace.believe(latency.latency_ms, macs[arch])
+                self.pace.believe(latency.latency_ms, macs[arch])
         return failed
 
     def _macs(self, arch: Architecture) -> int | EvaluationError:

@@ -11,7 +11,7 @@ from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
 from hwsearch.run.account import Account
 from hwsearch.run.certainty import chances
-from hwsearch.run.config import TRIALS, RunConfig, read_config, write_config
+from hwsearch.run.config import REPORT, TRIALS, RunConfig, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,
     export_subnets,
@@ -45,12 +45,15 @@ from hwsearch.run.setup import (
 )
 from hwsearch.run.sums import forget_sums
 from hwsearch.run.warm_start import read_warm_start, restore, started_from
+from hwsearch.run.workers.given import Workers, check_workers
+from hwsearch.run.workers.hire import device_of
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import pandas as pd
+    from plotly.graph_objects import Figure
     from torch import nn
 
 
@@ -74,6 +77,7 @@ def search(
     prior: str = "on",
     race: bool = True,
     warm_start: str | Path | None = None,
+    workers: int | str = 1,
     progress: Progress | None = None,
 ) -> "Run":
     """Search a supernet for one device and export the confirmed front.
@@ -100,6 +104,8 @@ def search(
         race: Drop a candidate once some of the images show that the front dominates it.
         warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
             accuracies are predicted from; see `hwsearch.run.warm_start`.
+        workers: Evaluate in so many processes at a time, or ``"ray"`` on the nodes of a cluster;
+            see docs/cluster.md. No setting of the run: it may be another when it is resumed.
         progress: Told of phases and steps.
 
     Returns:
@@ -130,7 +136,8 @@ def search(
     ).with_budget(budget)
     if out is not None:
         check_output(Path(out))
-    setup = with_predictor(LATENCY_TABLE.offered(prepare(config, loaded)))
+    device_there = device_of(workers := check_workers(workers), config.device)
+    setup = with_predictor(LATENCY_TABLE.offered(prepare(config, loaded, device_there)))
     known = read_warm_start(setup)
     if known is not None:
         setup = started_from(setup, known, budget)
@@ -145,7 +152,7 @@ def search(
         write_config(folder, setup.config, setup.recorded())
         if known is not None:
             known.keep(folder)
-        return Run(folder)._carry_on(setup, progress)
+        return Run(folder)._carry_on(setup, progress, workers)
 
 
 def resume(
@@ -155,6 +162,7 @@ def resume(
     minutes: float | None = None,
     stop_gain: float | None = None,
     net: Supernet | None = None,
+    workers: int | str = 1,
     progress: Progress | None = None,
 ) -> "Run":
     """Go on with a run that was stopped, or give a finished one a larger budget.
@@ -165,37 +173,44 @@ def resume(
         minutes: New minutes in all, those spent on measuring before among them; likewise.
         stop_gain: Another one; likewise.
         net: For a supernet that cannot be loaded by its recorded name.
+        workers: Who evaluates, as for `search`; any, whoever did before.
         progress: Told of phases and steps.
 
     Raises:
         InputError: The folder is no run, or the supernet, data or device are no longer the same.
     """
     run = Run(folder)
+    workers = check_workers(workers)
     with locked(run.folder):
-        return _resumed(Run(folder), (budget, minutes, stop_gain), net, progress or Silent())
+        limits = (budget, minutes, stop_gain)
+        return _resumed(Run(folder), limits, net, workers, progress or Silent())
 
 
 def _resumed(
     run: "Run",
     limits: tuple[int | None, float | None, float | None],
     net: Supernet | None,
+    workers: Workers,
     progress: Progress,
 ) -> "Run":
-    setup = prepare(run.config.with_limits(*limits), net)
+    device_there = device_of(workers, run.config.device)
+    setup = prepare(run.config.with_limits(*limits), net, device_there)
     setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
     setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
+        if not (run.folder / REPORT).is_file():
+            run.report()  # it was stopped between its front and its report
         return run
     restore(run.folder, setup, run.recorded)
     # Opened once before anything is changed: a damaged store is refused here.
     SqliteStore(run.folder / TRIALS).close()
     if setup.config != run.config:
-        for name in (FRONT, CANDIDATES, KIT):
+        for name in (FRONT, CANDIDATES, KIT, REPORT):
             (run.folder / name).unlink(missing_ok=True)
         write_config(run.folder, setup.config, run.recorded)
-    return run._carry_on(setup, progress)
+    return run._carry_on(setup, progress, workers)
 
 
 class Run:
@@ -269,7 +284,10 @@ class Run:
                 f"'hwsearch resume {self.folder}'"
             )
         name = FRONT if self.confirmed else CANDIDATES
-        return read_members(self.folder / name, [each.name for each in self.objectives])
+        from hwsearch.report.notebook import Front
+
+        names = [each.name for each in self.objectives]
+        return Front(read_members(self.folder / name, names))
 
     @property
     def account(self) -> Account | None:
@@ -373,6 +391,40 @@ class Run:
         check_exported(self.folder, self.config)
         return load_subnet(self.folder / SUBNETS / self.select(key)[0], self.setup().net)
 
+    def report(self, to: str | Path | None = None) -> Path:
+        """Write the run as one HTML page that opens offline, with pictures beside it.
+
+        Args:
+            to: The file; by default ``report.html`` in the run's folder.
+
+        Returns:
+            The page.
+
+        Raises:
+            InputError: The run cannot be read, or the file is a folder.
+        """
+        from hwsearch.report.write import write_report
+
+        return write_report([self], Path(to) if to else None)[0]
+
+    def plot(self, across: str | None = None) -> "Figure":
+        """Return the front, every trial behind it, as a plotly figure.
+
+        Args:
+            across: The objective from left to right; by default latency, or the second one.
+
+        Raises:
+            InputError: There is no such objective, or the run cannot be read.
+        """
+        from hwsearch.report.front_figure import plotted
+
+        return plotted(self, across)
+
+    def _repr_html_(self) -> str:
+        from hwsearch.report.notebook import run_html
+
+        return run_html(self)
+
     @property
     def objectives(self) -> list[Objective]:
         """The objectives of the run, without the functions that compute exact ones.
@@ -398,16 +450,19 @@ class Run:
         title = f"{self.config.supernet} on {self.config.device}"
         return f"{title}, random weights ({self.config.checkpoint})" if self.untrained else title
 
-    def _carry_on(self, setup: Setup, progress: Progress) -> "Run":
+    def _carry_on(self, setup: Setup, progress: Progress, workers: Workers) -> "Run":
         """Do whatever is still to be done."""
+        from hwsearch.report.write import write_page
+
         self.config = setup.config
         if risk := network_risk(self.folder):
             progress.note(risk)
         try:
             forget_sums(self.folder)
-            rows, account = search_and_finish(self.folder, setup, progress)
+            rows, account = search_and_finish(self.folder, setup, progress, workers)
             trials = self.trials_to_draw(setup)
             write_outcome(self.folder, rows, trials, setup, self.title, account)
+            write_page(self, setup)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop

@@ -1,65 +1,72 @@
 """The search phase: propose, store, measure, tell; and the same again from what is stored."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from hwsearch.errors import EvaluationError
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.evaluation import REUSED, Values
 from hwsearch.run.progress import Progress
-from hwsearch.space import Architecture, Architectures
+from hwsearch.run.workers.crew import Crew
+from hwsearch.space import Architectures
 from hwsearch.trials import Purpose, Store, Trial, TrialState
 
 SEARCHING: tuple[Purpose, ...] = ("search", "race")
-Measure = Callable[[Sequence[Architecture]], Mapping[str, Values | EvaluationError]]
 
 
 def run_search(
-    optimizer: Optimizer, store: Store, measure: Measure, stopping: Stopping, progress: Progress
+    optimizer: Optimizer,
+    store: Store,
+    crew: Crew,
+    stopping: Stopping,
+    progress: Progress,
+    batch: int | None = None,
 ) -> None:
     """Evaluate architectures until the budget is spent, or the search ends before.
 
-    Whatever the store holds counts as done: rounds in it are replayed to the optimiser in their
-    order, and a round that was cut short is finished first, so that the proposals are those of
-    an unbroken search.
+    Whatever the store holds counts as done: rounds in it are replayed to the optimiser, told in
+    the order in which they were finished, and those that were cut short are finished, so that
+    the proposals are those of an unbroken search. Where several are evaluated at a time, a round
+    is one proposal, and the next one is made while others are still open: what it is depends on
+    who was finished by then.
 
     Args:
         optimizer: Fresh, of the same seed as ever.
         store: Receives every proposal before it is evaluated.
-        measure: Returns key -> values or failure, for proposals that are not finished.
+        crew: Evaluates proposals that are not finished.
         stopping: When it ends. Its budget counts failed and reused architectures too, and its
             minutes what the store says that earlier processes spent on measuring.
         progress: Told of every finished trial, and of why the search ends before its budget.
+        batch: Architectures proposed at a time, as the settings have it.
     """
-    began = time.monotonic() - _seconds_spent(store)
+    began = time.monotonic() - _seconds_spent(store) / crew.size
     budget = stopping.budget
     trials = store.trials()
-    rounds = [list(group) for _, group in groupby(trials, key=lambda trial: trial.round)]
-    said: set[str] = set()
     done = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
     progress.phase("search", budget, done=done)
-    for number, members in enumerate(rounds):
-        if members[0].origin == REUSED:
-            continue  # told before, see `hwsearch.run.warm_start`
-        archs = optimizer.space.architectures([trial.choices for trial in members])
-        optimizer.ask_recorded(archs)
-        _finish_round(optimizer, store, measure, archs, members, progress)
-        _report(optimizer, progress, number, said)
-    proposed, number = len(trials), len(rounds)
-    while proposed < budget:
-        if ended := stopping.reason(optimizer, time.monotonic() - began):
-            progress.note(ended)
+    rounds = _Rounds(optimizer, store, crew, progress)
+    number, proposed, ended = rounds.replay(trials), len(trials), False
+    batch = crew.batch(optimizer.batch, batch)
+    while True:
+        if not ended and proposed < budget and crew.has_room(rounds.n_open):
+            reason = stopping.reason(optimizer, time.monotonic() - began)
+            archs = optimizer.space.sample(0, 0)
+            if not reason:
+                archs = optimizer.ask(min(batch, budget - proposed))
+                reason = f"the search space is exhausted after {proposed} architectures"
+            if not len(archs):
+                progress.note(reason)
+                ended = True
+                continue
+            members = store.propose(archs, number, optimizer.tactic, optimizer.forecasts)
+            rounds.begin(number, archs, members)
+            proposed, number = proposed + len(archs), number + 1
+        elif rounds.n_open:
+            rounds.go_on()
+        else:
             return
-        archs = optimizer.ask(min(optimizer.batch, budget - proposed))
-        if not len(archs):
-            progress.note(f"the search space is exhausted after {proposed} architectures")
-            return
-        members = store.propose(archs, number, optimizer.tactic, optimizer.forecasts)
-        _finish_round(optimizer, store, measure, archs, members, progress)
-        _report(optimizer, progress, number, said)
-        proposed, number = proposed + len(archs), number + 1
 
 
 def _seconds_spent(store: Store) -> float:
@@ -68,43 +75,118 @@ def _seconds_spent(store: Store) -> float:
     return sum(m.cost_s for m in spent if REUSED not in m.details)
 
 
-def _finish_round(
-    optimizer: Optimizer,
-    store: Store,
-    measure: Measure,
-    archs: Architectures,
-    members: Sequence[Trial],
-    progress: Progress,
-) -> None:
-    """Evaluate what is open in a round, then tell the optimiser all of it."""
-    open_ = {trial.key for trial in members if not trial.state.is_finished}
-    failed = {trial.key for trial in members if trial.state is TrialState.FAILED}
-    for key in open_:
-        store.start(key)
-    # What is done already comes back from the store, without being measured again.
-    results = measure([arch for arch in archs if arch.key not in failed])
-    told: list[Values | None] = []
-    for arch in archs:
-        result = results.get(arch.key)
-        told.append(None if isinstance(result, EvaluationError) else result)
-        if arch.key not in open_:
-            continue
+@dataclass(slots=True, kw_only=True)
+class _Round:
+    """A round that the optimiser has not been told of.
+
+    Attributes:
+        number: Of the round.
+        archs: What was proposed.
+        to_finish: Keys of trials that are not finished.
+        waiting: Keys whose results are not here.
+        results: Key -> what came back.
+    """
+
+    number: int
+    archs: Architectures
+    to_finish: set[str]
+    waiting: set[str]
+    results: dict[str, Values | EvaluationError] = field(default_factory=dict)
+
+
+class _Rounds:
+    """The rounds that are open; each is told as a whole, once all of it is finished."""
+
+    def __init__(self, optimizer: Optimizer, store: Store, crew: Crew, progress: Progress) -> None:
+        self._optimizer, self._store = optimizer, store
+        self._crew, self._progress = crew, progress
+        self._of: dict[str, _Round] = {}
+        self._said: set[str] = set()
+
+    @property
+    def n_open(self) -> int:
+        """Architectures that are being evaluated."""
+        return len(self._of)
+
+    def replay(self, trials: Sequence[Trial]) -> int:
+        """Ask and tell what is stored, and have the rest evaluated; return the next round."""
+        members: dict[int, list[Trial]] = {}
+        for trial in trials:
+            members.setdefault(trial.round, []).append(trial)
+        space = self._optimizer.space
+        archs: dict[int, Architectures] = {}
+        for number, group in members.items():
+            if group[0].origin != REUSED:  # told before, see `hwsearch.run.warm_start`
+                archs[number] = space.architectures([trial.choices for trial in group])
+                self._optimizer.ask_recorded(archs[number])
+        finished = [n for n in archs if all(trial.state.is_finished for trial in members[n])]
+        for number in _as_finished(self._store, {n: members[n] for n in finished}):
+            self.begin(number, archs[number], members[number])
+            while self.n_open:
+                self.go_on()
+        for number in archs.keys() - set(finished):
+            self.begin(number, archs[number], members[number])
+        return len(members)
+
+    def begin(self, number: int, archs: Architectures, members: Sequence[Trial]) -> None:
+        """Have what is open in a round evaluated; what is done comes back from the store."""
+        open_ = [trial.key for trial in members if not trial.state.is_finished]
+        failed = {trial.key for trial in members if trial.state is TrialState.FAILED}
+        for key in open_:
+            self._store.start(key)
+        asked = [arch for arch in archs if arch.key not in failed]
+        waiting = {arch.key for arch in asked}
+        begun = _Round(number=number, archs=archs, to_finish=set(open_), waiting=waiting)
+        self._of |= dict.fromkeys(waiting, begun)
+        self._crew.start(asked)
+        if not waiting:
+            self._tell(begun)
+
+    def go_on(self) -> None:
+        """Wait for results, and tell the optimiser of rounds that they complete."""
+        for key, result in self._crew.finished().items():
+            begun = self._of.pop(key)
+            begun.results[key] = result
+            begun.waiting.remove(key)
+            if key in begun.to_finish:
+                self._finish(key, result)
+            if not begun.waiting:
+                self._tell(begun)
+
+    def _finish(self, key: str, result: Values | EvaluationError) -> None:
         if isinstance(result, EvaluationError):
-            store.fail(arch.key, str(result) or type(result).__name__)
-            progress.note(f"{arch.key} failed: {result}")
+            self._store.fail(key, str(result) or type(result).__name__)
+            self._progress.note(f"{key} failed: {result}")
         else:
-            store.finish(arch.key)
-        progress.advance()
-    optimizer.tell(archs, told)
+            self._store.finish(key)
+        self._progress.advance()
+
+    def _tell(self, finished: _Round) -> None:
+        optimizer = self._optimizer
+        results = [finished.results.get(arch.key) for arch in finished.archs]
+        told = [None if isinstance(each, EvaluationError) else each for each in results]
+        optimizer.tell(finished.archs, told)
+        for remark in optimizer.remarks:
+            if remark not in self._said:
+                self._progress.note(remark)
+                self._said.add(remark)
+        self._progress.state(
+            round=finished.number + 1,
+            front=len(optimizer.front()),
+            hypervolume=optimizer.hypervolume(),
+        )
 
 
-def _report(optimizer: Optimizer, progress: Progress, number: int, said: set[str]) -> None:
-    for remark in optimizer.remarks:
-        if remark not in said:
-            progress.note(remark)
-            said.add(remark)
-    progress.state(
-        round=number + 1,
-        front=len(optimizer.front()),
-        hypervolume=optimizer.hypervolume(),
-    )
+def _as_finished(store: Store, rounds: dict[int, list[Trial]]) -> list[int]:
+    """Put finished rounds into the order in which their last measurements were stored.
+
+    One without any, as all of it failed, keeps its place after the round that was proposed
+    before it.
+    """
+    measured = [m for m in store.measurements() if m.purpose in SEARCHING]
+    place = {m.key: position for position, m in enumerate(measured)}
+    at, places = -1, dict[int, int]()
+    for number, members in rounds.items():
+        at = max((place[trial.key] for trial in members if trial.key in place), default=at)
+        places[number] = at
+    return sorted(places, key=places.__getitem__)

@@ -1,5 +1,6 @@
 """The phases of a run: what is known, the search, the front."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from hwsearch.run.race import find_race
 from hwsearch.run.reckon import take_account
 from hwsearch.run.setup import Setup
 from hwsearch.run.warm_start import measure_known, with_evidence
+from hwsearch.run.workers.given import Workers
+from hwsearch.run.workers.hire import hire
 from hwsearch.trials import Store
 from hwsearch.trials_sqlite import SqliteStore
 
 
 def search_and_finish(
-    folder: Path, setup: Setup, progress: Progress
+    folder: Path, setup: Setup, progress: Progress, workers: Workers = 1
 ) -> tuple[list[dict[str, Any]], Account]:
     """Do whatever is still to be done for a run.
 
@@ -29,6 +32,7 @@ def search_and_finish(
         folder: Of the run.
         setup: Its parts; the device is closed at the end.
         progress: Told of phases and steps.
+        workers: Who evaluates; see `hwsearch.run.workers.hire`.
 
     Returns:
         The rows of the front, or of the candidates, and the search's account.
@@ -42,13 +46,11 @@ def search_and_finish(
                 progress.note(text)
             race = find_race(setup, evaluator, optimizer.history, progress)
             measure_known(setup, evaluator, optimizer, progress)
-            run_search(
-                optimizer,
-                store,
-                lambda archs: evaluator.search_values(archs, setup.measured, race),
-                setup.config.stopping,
-                progress,
-            )
+            crew = hire(workers, setup, evaluator, optimizer.history, race, progress)
+            with closing(crew):
+                run_search(
+                    optimizer, store, crew, setup.config.stopping, progress, setup.config.batch
+                )
             if race is not None and (saved := race.saved):
                 progress.note(saved)
             finisher = Finisher(setup, evaluator, folder / SUBNETS, progress)

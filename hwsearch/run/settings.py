@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import UnionType
 from typing import Any, Final, get_type_hints
 
 import tomli_w
@@ -14,13 +15,20 @@ import tomli_w
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import write_atomic
 from hwsearch.run.config import FILE, RunConfig
+from hwsearch.run.workers.given import check_workers
 
 SETTINGS: Final = "hwsearch.toml"
 TABLE, RECORDED = "search", "recorded"
 LARGEST = 1_000_000  # bytes; nobody writes more by hand, and a parser's memory is a multiple of it
-# What a search takes and a run does not record, because it decides no number.
-BESIDE: Final[Mapping[str, str]] = {
-    "out": "A folder that does not exist yet; runs/SUPERNET-DEVICE by default.",
+# What a search takes and a run does not record, because it decides no number: its type, and what
+# it is.
+BESIDE: Final[Mapping[str, tuple[type | UnionType, str]]] = {
+    "out": (str, "A folder that does not exist yet; runs/SUPERNET-DEVICE by default."),
+    "workers": (
+        int | str,
+        "How many processes of this machine evaluate at a time, 1 by default; or ray, for the "
+        "nodes of a Ray cluster.",
+    ),
 }
 # What a setting may look like that is not set by default.
 EXAMPLES: Final[Mapping[str, object]] = {
@@ -30,6 +38,7 @@ EXAMPLES: Final[Mapping[str, object]] = {
     "batch": 4,
     "warm_start": "runs/first",
     "out": "runs/first",
+    "workers": 2,
 }
 _HEADER = """\
 # The settings of a search. 'hwsearch search' in this folder reads them, and 'hwsearch search
@@ -44,7 +53,7 @@ def settings_text() -> str:
 
     Explanations, names and defaults are those of `RunConfig`.
     """
-    explained = {**_explanations(RunConfig), **BESIDE}
+    explained = _explanations(RunConfig) | {name: text for name, (_, text) in BESIDE.items()}
     blocks = [_HEADER, f"[{TABLE}]"]
     for name, default in _defaults().items():
         comment = textwrap.wrap(explained[name], 96)
@@ -96,10 +105,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
     }
-    for name in BESIDE:
-        if not isinstance(settings.get(name, ""), str):
-            raise InputError(f"settings {str(path)!r}: {name} is {settings[name]!r}; give text")
+    for name, (type_, text) in BESIDE.items():
+        if name in settings and not isinstance(settings[name], type_):
+            raise InputError(f"settings {str(path)!r}: {name} is {settings[name]!r}; give: {text}")
     try:
+        check_workers(settings.get("workers", 1))
         RunConfig(**{name: v for name, v in settings.items() if name not in BESIDE})
     except InputError as error:
         raise InputError(f"settings {str(path)!r}: {error}") from error

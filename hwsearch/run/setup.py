@@ -154,17 +154,18 @@ class Setup:
         }
 
 
-def prepare(config: RunConfig, net: Supernet | None = None) -> Setup:
+def prepare(config: RunConfig, net: Supernet | None = None, device: Device | None = None) -> Setup:
     """Load and check everything that a run needs.
 
     Args:
         config: The settings.
         net: A supernet that is loaded already.
+        device: The device of the settings, where it is another machine's.
 
     Raises:
         InputError: Something named in the settings does not exist or does not fit.
     """
-    device = load_device(config.device)
+    device = load_device(config.device if device is None else device)
     net = net if net is not None else load_supernet(config.supernet, config.checkpoint)
     net = net.with_rules(config.freeze, config.only)
     spec = net.input_spec(net.space.smallest()[0])

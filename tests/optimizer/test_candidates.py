@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from hwsearch.objectives import Objective, check_constraints
+from hwsearch.objectives import Estimate, Objective, check_constraints
 from hwsearch.optimizer.candidates import choose_batch, find_candidates
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.posterior import Forecast, Posterior
@@ -54,6 +54,14 @@ def chosen(history, posterior, n):
 def test_second_choice_counts_on_the_first(certain):
     assert chosen(history(), certain, 1) == [2]
     assert chosen(history(), certain, 2) == [2, 4]  # not 3, which 2 leaves nothing to gain
+
+
+def test_what_is_known_in_part_counts_as_believed(certain):
+    """Told far too high, it still leaves something to gain beside what the posterior has of it."""
+    estimated = history()
+    estimated.tell(ARCHS[[2]], [{"quality": Estimate(90.0, 5.0), "cost": COST[2]}])
+    assert chosen(estimated, certain, 3) == [4, 9, 8]
+    assert estimated.front.tolist() == [True, True, False]
 
 
 def test_pending_counts_as_if_it_was_told(certain):

@@ -64,7 +64,7 @@ class TestCandidates:
         assert not run.confirmed
         assert {path.name for path in run.folder.iterdir()} == {
             "config.toml", "trials.sqlite", "candidates.csv", "front.png", "subnets",
-            "search.json", "search.png", "SHA256SUMS",
+            "search.json", "search.png", "SHA256SUMS", "report.html", "architectures.png",
         }  # fmt: skip
         with pytest.raises(InputError, match=r"accuracies are predicted; with images: hwsearch"):
             _ = run.front

@@ -19,6 +19,8 @@ from hwsearch.run.account import Account
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
 from hwsearch.run.reckon import replayed, take_account
+from hwsearch.run.workers.crew import Crew
+from hwsearch.run.workers.executor import InProcess
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore, TrialState
 
@@ -98,7 +100,8 @@ def setup_of(tactic="hwsearch", objectives=("top1", "latency"), constraints=()):
 
 def searched(setup, budget=32):
     store, optimizer = MemoryStore(), setup.optimizer()
-    run_search(optimizer, store, Bench(store), Stopping(budget=budget), Silent())
+    crew = Crew(InProcess(Bench(store)))
+    run_search(optimizer, store, crew, Stopping(budget=budget), Silent())
     archs = optimizer.front()
     values = optimizer.history.values[optimizer.history.front]
     names = [objective.name for objective in setup.objectives]

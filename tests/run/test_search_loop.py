@@ -12,6 +12,8 @@ from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
+from hwsearch.run.workers.crew import Crew
+from hwsearch.run.workers.executor import InProcess
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore, TrialState
 from tests.run.search_parts import Watcher
@@ -94,7 +96,7 @@ def search(store, tactic="random", budget=BUDGET, seed=0, progress=None, batch=4
     objectives = [Objective("top1", "max"), Objective("latency", "min")]
     optimizer = Optimizer(SPACE, objectives, seed=seed, tactic=tactic, batch=batch)
     bench = Bench(store)
-    run_search(optimizer, store, bench, stopping, progress or Silent())
+    run_search(optimizer, store, Crew(InProcess(bench)), stopping, progress or Silent())
     return bench, optimizer
 
 

@@ -1,0 +1,50 @@
+"""Commands that show runs: report, watch."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.live import Live
+
+import hwsearch
+from hwsearch.cli.app import RunFolder, app, out, reporting
+
+_EVERY_S: Final = 2.0
+_SHARE: Final = 5  # of its own time that reading a large run waits
+
+
+@app.command(epilog="Examples:  hwsearch report runs/first    hwsearch report runs/a runs/b")
+@reporting
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN2 ...]", help="Folders of runs.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="HTML file; default: report.html, or comparison.html, in the first RUN."
+        ),
+    ] = None,
+) -> None:
+    """Write a page that opens offline, and pictures beside it; of several runs, compared."""
+    from hwsearch.report.write import write_report
+
+    for path in write_report([hwsearch.Run(run) for run in runs], to):
+        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example:  hwsearch watch runs/first")
+@reporting
+def watch(run: RunFolder) -> None:
+    """Show the front of a run live, until it is finished; without a terminal once."""
+    from hwsearch.report.facts import read_facts
+    from hwsearch.report.live import live_view
+
+    watched = hwsearch.Run(run)
+    with Live(console=out, auto_refresh=False) as live:
+        while True:
+            began = time.monotonic()
+            view = live_view(read_facts(watched), out.width, out.height)
+            live.update(view, refresh=True)
+            if watched.finished or not out.is_terminal:
+                return
+            time.sleep(max(_EVERY_S, _SHARE * (time.monotonic() - began)))

@@ -1,0 +1,47 @@
+"""The command of a machine that works for searches: worker."""
+
+from typing import Annotated
+
+import typer
+
+from hwsearch.cli.app import app, out, reporting
+
+
+@app.command(
+    epilog="Examples:  hwsearch worker --device ort-cpu:threads=4    "
+    "hwsearch worker --address 10.0.0.1:6379"
+)
+@reporting
+def worker(
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Repeat it; measure latencies for it here, one at a time and beside nothing else."
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="The cluster to join; without it, start one on this machine."
+        ),
+    ] = None,
+) -> None:
+    """Let this machine evaluate for searches with --workers ray, until Ctrl-C.
+
+    It becomes a node of a Ray cluster and does one thing at a time. Whoever reaches a cluster's
+    ports can run any code on its nodes: use it in a network that you trust.
+    """
+    from hwsearch.run.workers.node import run_node
+
+    def ready(at: str) -> None:
+        tasks = f"evaluates, and measures {', '.join(device)}" if device else "evaluates"
+        lines = [f"worker   this machine {tasks}; Ctrl-C ends it"]
+        if address is None:
+            lines += [
+                f"join     on other machines:  hwsearch worker --address {at}",
+                "search   on this machine:  hwsearch search --workers ray",
+            ]
+        for line in lines:
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    run_node(device or [], address, ready)

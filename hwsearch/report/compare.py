@@ -1,0 +1,269 @@
+"""Runs side by side: their fronts, and what the best subnets of one cost on another's device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import combinations, permutations
+from typing import Any, Final
+
+import numpy as np
+
+from hwsearch.evaluate.score import paired_difference
+from hwsearch.objectives import hypervolume, to_losses
+from hwsearch.report.facts import Facts, stated
+from hwsearch.report.plotting import Figure, hover, interval, label, layout_of, plain, trace
+from hwsearch.run.measurements import LATENCY
+
+_ROLES: Final = ("front", "largest", "uniform", "second", "knee")
+_SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "x")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """A subnet of one run's front on the device of another run.
+
+    Attributes:
+        key: Of the subnet.
+        latency: On the device of its own run, in ms.
+        elsewhere: On the other device, in ms.
+        confirmed: Whether that was confirmed, and not only measured by the search.
+        instead: What the other front has at no more latency; None where all of it is slower.
+        points: What is lost by not taking that one: its score less that of this subnet.
+        low: Low end of that difference's 95% interval, paired over images; None where unknown.
+        high: High end.
+        times: Its latency relative to the least that buys its score on the other front; None
+            where nothing there is as good.
+    """
+
+    key: str
+    latency: float
+    elsewhere: float
+    confirmed: bool
+    instead: str | None
+    points: float | None
+    low: float | None
+    high: float | None
+    times: float | None
+
+
+def compared(runs: Sequence[Facts]) -> dict[str, Any]:
+    """Return what the page says of several runs together, as plain JSON values."""
+    return {
+        "lead": "Members as each run states them, on its own device, with 95% intervals.",
+        "notes": _notes(runs),
+        "figure": fronts_figure(runs),
+        "transfers": [_told(a, b) for a, b in permutations(runs, 2) if _timed(a) and _timed(b)],
+    }
+
+
+def fronts_figure(runs: Sequence[Facts]) -> Figure:
+    """Draw the fronts of several runs in one plot."""
+    traces = []
+    for place, facts in enumerate(drawable(runs)):
+        across = facts.across
+        assert facts.members is not None
+        assert across is not None
+        rows = facts.members.sort_values(across.name).to_dict("records")
+        x, y = ([stated(row, o.name) for row in rows] for o in (across, facts.up))
+        marks = ", ".join(f"{name} predicted" for name in sorted(facts.predicted))
+        name = f"{facts.run.folder.name}: {facts.what} on {facts.run.config.device}"
+        role, symbol = (each[place % len(each)] for each in (_ROLES, _SYMBOLS))
+        drawn = trace(
+            role, escape(f"{name}{marks and ', '}{marks}"), [v[0] for v in x], [v[0] for v in y]
+        )
+        traces.append(
+            drawn
+            | {
+                "mode": "lines+markers",
+                "marker": {"size": 8, "symbol": symbol},
+                "line": {"width": 1.5},
+                "error_x": interval(x),
+                "error_y": interval(y),
+                "hovertemplate": hover(facts, across),
+            }
+        )
+    first = runs[0]
+    across = first.across
+    layout = layout_of(label(first, across) if across else "", label(first, first.up), "closest")
+    return {"data": traces, "layout": layout}
+
+
+def drawable(runs: Sequence[Facts]) -> list[Facts]:
+    """Those that have members, by the objectives of the first one that has."""
+    known = [facts for facts in runs if facts.members is not None and facts.across is not None]
+    return [facts for facts in known if _axes(facts) == _axes(known[0])]
+
+
+def transfers(a: Facts, b: Facts) -> list[Transfer]:
+    """What each member of one run costs on the device of another, as far as that measured it.
+
+    Args:
+        a: Whose members are looked at.
+        b: On whose device.
+    """
+    assert a.members is not None
+    assert b.members is not None
+    metric = a.up
+    own = {str(row["key"]): row for row in b.members.to_dict("records")}
+    theirs = b.members[[metric.name, LATENCY]].to_numpy(float)
+    losses = to_losses(theirs[:, :1], [metric])[:, 0]
+    searched, scores = b.of_search(LATENCY), b.of_search(metric.name)
+    found = []
+    for row in a.members.sort_values(LATENCY).to_dict("records"):
+        key = str(row["key"])
+        if key not in own and key not in searched:
+            continue
+        elsewhere = float(own[key][LATENCY]) if key in own else searched[key].value
+        loss = to_losses([[float(row[metric.name])]], [metric])[0, 0]
+        affordable = np.flatnonzero(theirs[:, 1] <= elsewhere)
+        as_good = np.flatnonzero(losses <= loss)
+        best = int(affordable[np.argmin(losses[affordable])]) if len(affordable) else None
+        instead = None if best is None else str(b.members["key"].iloc[best])
+        if key in own and best is not None and losses[best] >= loss:
+            instead = key  # nothing is better there, though something may be as good
+        low = high = None
+        if instead is not None and {key, instead} <= set(scores):
+            low, high = _paired(scores[instead], scores[key])
+        found.append(
+            Transfer(
+                key=key,
+                latency=float(row[LATENCY]),
+                elsewhere=elsewhere,
+                confirmed=key in own,
+                instead=instead,
+                points=None if best is None else float(theirs[best, 0] - row[metric.name]),
+                low=low,
+                high=high,
+                times=elsewhere / float(theirs[as_good, 1].min()) if len(as_good) else None,
+            )
+        )
+    return found
+
+
+def kept_hypervolume(b: Facts, found: Sequence[Transfer], scores: Sequence[float]) -> float | None:
+    """Share of a front's hypervolume that another run's members reach on its device.
+
+    Args:
+        b: Whose front and reference point it is.
+        found: The other run's members there.
+        scores: Their scores, in the same order.
+
+    Returns:
+        None where the run has no account, or other objectives than these two.
+    """
+    names = [objective.name for objective in b.objectives]
+    if b.account is None or names != [b.up.name, LATENCY] or not found:
+        return None
+    assert b.members is not None
+    reference = to_losses([[b.account.reference[name] for name in names]], b.objectives)[0]
+    reached = to_losses(
+        np.column_stack([scores, [each.elsewhere for each in found]]), b.objectives
+    )
+    whole = hypervolume(to_losses(b.members[names].to_numpy(float), b.objectives), reference)
+    return hypervolume(reached, reference) / whole if whole else None
+
+
+def _told(a: Facts, b: Facts) -> dict[str, Any]:
+    assert a.members is not None
+    names = [each.run.folder.name for each in (a, b)]
+    title = f"What the best of {names[0]} costs on {b.run.config.device}"
+    table: dict[str, Any] = {"title": title, "head": [], "rows": [], "lines": []}
+    why = _incomparable(a, b)
+    if why:
+        return table | {"lines": [why]}
+    found = transfers(a, b)
+    if not found:
+        way = f"hwsearch search --device {b.run.config.device} --warm-start {a.run.folder}"
+        return table | {
+            "lines": [f"{names[1]} has measured none of the {len(a.members)} subnets: {way} does"]
+        }
+    points = "points" if a.up.unit == "%" else a.up.unit or f"of {a.up.name}"
+    scores = a.members.set_index("key")[a.up.name]
+    lines = [
+        f"{len(found)} of the {len(a.members)} were measured there. Taking them in place of what "
+        f"{names[1]} found for its own device:"
+    ]
+    lost = [each.points for each in found if each.points is not None]
+    times = [each.times for each in found if each.times is not None]
+    if lost:
+        lines.append(
+            f"at the same latency they lose {np.mean(lost):.2g} {points} on average, "
+            f"{max(lost):.2g} at worst"
+        )
+    if times:
+        lines.append(
+            f"for the same {a.up.name} they take {np.mean(times):.2f} times the latency on "
+            f"average, {max(times):.2f} at worst"
+        )
+    share = kept_hypervolume(b, found, [float(scores[each.key]) for each in found])
+    if share is not None:
+        lines.append(f"together they reach {share:.1%} of the hypervolume of the front there")
+    head = [
+        f"subnet of {names[0]}",
+        f"on {a.run.config.device} (ms)",
+        f"on {b.run.config.device} (ms)",
+        "measured by",
+        f"better there at that latency ({a.up.unit or a.up.name})",
+        f"times the latency for that {a.up.name}",
+    ]
+    return table | {"head": head, "rows": [_row(each) for each in found], "lines": lines}
+
+
+def _row(each: Transfer) -> list[Any]:
+    points = "nothing" if each.points is None else f"{each.points:+.2g}"
+    if each.low is not None and each.high is not None and each.instead != each.key:
+        points += f" ({each.low:+.2g} to {each.high:+.2g})"
+    if each.instead == each.key:
+        points = "it is on the front"
+    how = "confirmed" if each.confirmed else "the search"
+    times = None if each.times is None else f"{each.times:.2f}"
+    return [each.key, *plain([each.latency, each.elsewhere]), how, points, times]
+
+
+def _paired(better: Any, other: Any) -> tuple[float | None, float | None]:
+    if better.samples is None or other.samples is None:
+        return None, None
+    mean = float(better.samples.astype(np.float64).mean())
+    scale = better.value / mean if mean else 1.0
+    _, low, high = paired_difference(better.samples, other.samples, scale)
+    return float(low), float(high)
+
+
+def _axes(facts: Facts) -> tuple[str, str]:
+    return facts.up.name, facts.across.name if facts.across else ""
+
+
+def _timed(facts: Facts) -> bool:
+    return facts.members is not None and LATENCY in facts.members
+
+
+def _incomparable(a: Facts, b: Facts) -> str | None:
+    """Why the scores of two runs mean different things; None where they compare."""
+    one, two = (facts.run.recorded for facts in (a, b))
+    if a.up.name != b.up.name:
+        return f"their first objectives differ ({a.up.name}, {b.up.name})"
+    for part, what in (("weights", "weights"), ("data", "images")):
+        if one.get(part) != two.get(part):
+            return f"their {what} differ, so that their {a.up.name} does not compare"
+    return None
+
+
+def _notes(runs: Sequence[Facts]) -> list[str]:
+    notes = [
+        f"{facts.run.folder.name} is not finished: it has no front to compare"
+        for facts in runs
+        if facts.members is None
+    ]
+    drawn = drawable(runs)
+    for facts in runs:
+        name = facts.run.folder.name
+        if facts.predicted and facts.members is not None:
+            notes.append(
+                f"{name} has candidates: {', '.join(sorted(facts.predicted))} is predicted"
+            )
+        if facts.members is not None and facts not in drawn:
+            notes.append(f"{name} is not in the plot: its objectives differ")
+    for a, b in combinations(runs, 2):
+        if (why := _incomparable(a, b)) is not None:
+            notes.append(f"{a.run.folder.name} and {b.run.folder.name}: {why}")
+    return notes

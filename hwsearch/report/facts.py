@@ -1,0 +1,235 @@
+"""What a report is made of: all that a run's folder holds, read once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from hwsearch.errors import HwsearchError, InputError
+from hwsearch.objectives import Constraint, Estimate, FloatArray, Objective
+from hwsearch.restriction import restricted
+from hwsearch.run.account import Account
+from hwsearch.run.config import TRIALS
+from hwsearch.run.front import front_rows
+from hwsearch.run.measurements import LATENCY
+from hwsearch.run.outcome import CANDIDATES, FRONT
+from hwsearch.run.race import dropped
+from hwsearch.space import Architectures, SearchSpace
+from hwsearch.trials import Measurement, Trial, TrialState
+from hwsearch.trials_sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hwsearch.run.folder import Run
+    from hwsearch.run.setup import Setup
+
+Kind = Literal["front", "candidates", "unfinished"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Facts:
+    """What a run's folder holds; nothing here is measured or predicted anew.
+
+    Attributes:
+        run: The run.
+        kind: What it ended with.
+        space: That was searched.
+        objectives: In order; what is exact has no function.
+        sources: Objective -> ``exact``, ``measured`` or ``predicted``.
+        constraints: Of the search.
+        trials: n of them, in order.
+        archs: Theirs.
+        values: Objective -> (n,) as the search measured or computed it; NaN where it did not.
+        estimates: Key -> the score of what a race dropped, as far as it is known.
+        measurements: All of the run, in order.
+        members: The front or the candidates; None of a run that is not finished.
+        account: What the search was worth, where it is known.
+        lacking: What this page cannot show, one sentence each.
+    """
+
+    run: "Run"
+    kind: Kind
+    space: SearchSpace
+    objectives: tuple[Objective, ...]
+    sources: Mapping[str, str]
+    constraints: tuple[Constraint, ...]
+    trials: tuple[Trial, ...]
+    archs: Architectures
+    values: Mapping[str, FloatArray]
+    estimates: Mapping[str, Estimate]
+    measurements: tuple[Measurement, ...]
+    members: "pd.DataFrame | None"
+    account: Account | None
+    lacking: tuple[str, ...]
+
+    @property
+    def up(self) -> Objective:
+        """The first objective: what plots show upward."""
+        return self.objectives[0]
+
+    @property
+    def across(self) -> Objective | None:
+        """What plots show from left to right: latency, or else the second objective."""
+        others = self.objectives[1:]
+        return next((o for o in others if o.name == LATENCY), others[0] if others else None)
+
+    @property
+    def metric(self) -> str | None:
+        """Name of the score, where accuracies were measured or predicted."""
+        known = [o.name for o in self.objectives if self.sources[o.name] != "exact"]
+        return next((name for name in known if name != LATENCY), None)
+
+    @property
+    def predicted(self) -> frozenset[str]:
+        """Objectives whose members' values are predicted, as their table says."""
+        if self.members is None:
+            return frozenset(n for n, source in self.sources.items() if source == "predicted")
+        names = (o.name for o in self.objectives)
+        return frozenset(name for name in names if f"{name}_source" in self.members)
+
+    @property
+    def what(self) -> str:
+        """What the best subnets are called: a predicted number enters no front."""
+        return {"front": "front", "candidates": "candidates"}.get(self.kind, "best so far")
+
+    @property
+    def written(self) -> str:
+        """When the run's outcome, or else its last trial, was written: a date, UTC."""
+        names = (FRONT, CANDIDATES, TRIALS)
+        path = next(p for name in names if (p := self.run.folder / name).exists())
+        return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%d %B %Y}".lstrip("0")
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Key -> number of the trial."""
+        return {trial.key: number for number, trial in enumerate(self.trials)}
+
+    @cached_property
+    def best(self) -> list[str]:
+        """Keys of the members, or of what nothing that was measured so far dominates."""
+        if self.members is not None:
+            return [str(key) for key in self.members["key"]]
+        table = {o.name: self.values[o.name] for o in self.objectives}
+        known = np.flatnonzero(~np.isnan(np.column_stack(list(table.values()))).any(axis=1))
+        if not len(known):
+            return []
+        whole = {name: values[known] for name, values in table.items()}
+        rows = front_rows(whole, self.objectives, self.constraints)
+        return [self.trials[known[row]].key for row in rows]
+
+    def of_search(self, quantity: str) -> dict[str, Measurement]:
+        """What the search measured of a quantity, by key."""
+        wanted = (quantity, "search")
+        return {m.key: m for m in self.measurements if (m.quantity, m.purpose) == wanted}
+
+
+def read_facts(run: "Run", setup: "Setup | None" = None) -> Facts:
+    """Read a run, finished or not.
+
+    Args:
+        run: The run.
+        setup: Its parts, where they are loaded: what is computed needs the supernet. Otherwise
+            they are loaded if anything has to be computed, and do without it where they cannot.
+
+    Raises:
+        InputError: The run's files cannot be read.
+    """
+    space = _space(run)
+    trials, measurements = _stored(run)
+    objectives = tuple(run.objectives)
+    # The first version recorded no source: it measured all that was not counted.
+    sources = {o["name"]: str(o.get("source", "measured")) for o in run.recorded["objectives"]}
+    archs = space.architectures([trial.choices for trial in trials])
+    place = {trial.key: number for number, trial in enumerate(trials)}
+    values = {o.name: np.full(len(trials), np.nan) for o in objectives}
+    for each in measurements:
+        if each.purpose == "search" and each.quantity in values:
+            values[each.quantity][place[each.key]] = each.value
+    members = run.members if run.finished else None
+    unknown = set() if members is None else set(members["key"]) - set(place)
+    if unknown:
+        raise InputError(
+            f"run {str(run.folder)!r} is damaged: its table has {min(unknown)}, which is no trial"
+        )
+    computed, lacking = _computed(run, setup, archs, sources)
+    return Facts(
+        run=run,
+        kind=("front" if run.confirmed else "candidates") if members is not None else "unfinished",
+        space=space,
+        objectives=objectives,
+        sources=sources,
+        constraints=tuple(Constraint.parse(text) for text in run.config.constraints),
+        trials=tuple(trials),
+        archs=archs,
+        values=values | computed,
+        estimates=dropped(measurements),
+        measurements=tuple(measurements),
+        members=members,
+        account=run.account,
+        lacking=lacking,
+    )
+
+
+def _space(run: "Run") -> SearchSpace:
+    text = run.recorded.get("full_space")
+    if not isinstance(text, str):
+        raise InputError(
+            f"run {str(run.folder)!r} records no search space: it is damaged, or of the first "
+            "version; reuse it by 'hwsearch search --warm-start'"
+        )
+    return restricted(SearchSpace.from_json(text), run.config.freeze, run.config.only)
+
+
+def _stored(run: "Run") -> tuple[list[Trial], list[Measurement]]:
+    if not (run.folder / TRIALS).is_file():
+        return [], []  # stopped before its first trial
+    with SqliteStore(run.folder / TRIALS) as store:
+        return store.trials(), store.measurements()
+
+
+def _computed(
+    run: "Run", setup: "Setup | None", archs: Architectures, sources: Mapping[str, str]
+) -> tuple[dict[str, FloatArray], tuple[str, ...]]:
+    """Values of objectives that no store holds, and what cannot be computed here."""
+    wanted = [name for name, source in sources.items() if source != "measured"]
+    if not wanted or not len(archs):
+        return {}, ()
+    try:
+        objectives: tuple[Objective, ...] = (setup or _loaded(run)).objectives
+    except (HwsearchError, ImportError, OSError) as error:
+        missing = " and ".join(wanted)
+        return {}, (f"{missing} of the trials is computed, which is not possible here: {error}",)
+    found = {o.name: np.asarray(o.exact(archs), np.float64) for o in objectives if o.exact}
+    return found, ()
+
+
+def _loaded(run: "Run") -> "Setup":
+    from hwsearch.run.prior import PREDICTOR
+
+    setup = run.setup()
+    return setup if setup.task.scores else PREDICTOR.resumed(setup, run.folder, run.recorded)
+
+
+def finished_rows(facts: Facts) -> list[int]:
+    """Positions of the trials whose every objective is known."""
+    table = np.column_stack([facts.values[o.name] for o in facts.objectives])
+    whole = ~np.isnan(table).any(axis=1)
+    done = np.array([trial.state is TrialState.DONE for trial in facts.trials], dtype=bool)
+    return [int(row) for row in np.flatnonzero(whole & done)]
+
+
+def state_of(facts: Facts, trial: Trial) -> str:
+    """Where a trial stands, as the page says it: what a race dropped is no usual ``done``."""
+    return "dropped" if trial.key in facts.estimates else str(trial.state)
+
+
+def stated(row: Mapping[str, Any], name: str) -> tuple[float, float | None, float | None]:
+    """Value and 95% interval of a column of the members' table; None where there is none."""
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    if low is None or high is None or low != low or high != high:
+        return float(row[name]), None, None
+    return float(row[name]), float(low), float(high)

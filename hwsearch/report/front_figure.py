@@ -1,0 +1,221 @@
+"""The front as a plotly figure: every trial behind it, intervals, limits, and what it beats."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from hwsearch.errors import unknown
+from hwsearch.objectives import Objective
+from hwsearch.report.facts import Facts, finished_rows, read_facts, stated
+from hwsearch.report.plotting import (
+    Figure,
+    Trace,
+    coloured,
+    hover,
+    interval,
+    label,
+    layout_of,
+    plain,
+    trace,
+    with_texts,
+)
+from hwsearch.report.search_picture import GREY
+from hwsearch.run.front import knee
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from hwsearch.run.folder import Run
+
+
+def plotted(run: "Run", across: str | None = None) -> "go.Figure":
+    """Return the front of a run as a figure of plotly's; see `Run.plot`.
+
+    Raises:
+        InputError: There is no such objective.
+    """
+    import plotly.graph_objects as go
+
+    facts = read_facts(run)
+    others = {objective.name: objective for objective in facts.objectives[1:]}
+    if across is not None and across not in others:
+        raise unknown("objective across", across, list(others))
+    figure = front_figure(facts, others[across] if across else None)
+    return go.Figure(coloured(with_texts(facts, figure))).update_layout(title=escape(run.title))
+
+
+def front_figure(facts: Facts, across: Objective | None = None) -> Figure:
+    """Draw the first objective against another one: the front before every trial.
+
+    Args:
+        facts: Of a run.
+        across: From left to right; by default latency, or else the second objective. Where there
+            is one objective, that is the order of the trials.
+    """
+    across = across or facts.across
+    traces = [*_trial_traces(facts, across), *_compared_traces(facts, across)]
+    if facts.members is not None:
+        traces += _member_traces(facts, across)
+    else:
+        traces.append(_so_far(facts, across))
+    layout = layout_of(
+        label(facts, across) if across else "trial", label(facts, facts.up), hovermode="closest"
+    )
+    layout["shapes"], layout["annotations"] = _limits(facts, across)
+    return {"data": [each for each in traces if each["x"]], "layout": layout}
+
+
+def _trial_traces(facts: Facts, across: Objective | None) -> list[Trace]:
+    rows = finished_rows(facts)
+    best = {facts.place[key] for key in facts.best}
+    behind = [row for row in rows if facts.kind != "unfinished" or row not in best]
+    known = f"trials ({len(rows)})"
+    predicted = [n for n, source in facts.sources.items() if source == "predicted"]
+    if predicted:
+        known += f", {' and '.join(map(escape, predicted))} predicted"
+    traces = [_points(facts, across, behind, known, "trials", "circle", 6)]
+    if facts.metric == facts.up.name and facts.estimates:
+        rows = [facts.place[key] for key in facts.estimates]
+        name = f"dropped by a race ({len(rows)}), {escape(facts.up.name)} estimated"
+        estimated = [facts.estimates[facts.trials[row].key].value for row in rows]
+        traces.append(
+            _points(facts, across, rows, name, "trials", "x-thin-open", 6)
+            | {"y": plain(estimated)}
+        )
+    return traces
+
+
+def _points(
+    facts: Facts,
+    across: Objective | None,
+    rows: Sequence[int],
+    name: str,
+    role: str,
+    symbol: str,
+    size: float,
+) -> Trace:
+    x = rows if across is None else facts.values[across.name][rows]
+    return trace(role, name, x, facts.values[facts.up.name][rows]) | {
+        "mode": "markers",
+        "marker": {"size": size, "symbol": symbol, "opacity": 0.65},
+        "customdata": list(rows),
+        "hovertemplate": hover(facts, across),
+    }
+
+
+def _member_traces(facts: Facts, across: Objective | None) -> list[Trace]:
+    members = facts.members
+    assert members is not None
+    along = across or facts.up
+    rows = members.sort_values(along.name).to_dict("records")
+    numbers = [facts.place[str(row["key"])] for row in rows]
+    up = [stated(row, facts.up.name) for row in rows]
+    x = [float(row[across.name]) for row in rows] if across else numbers
+    line = across is not None and len(facts.objectives) == 2
+    marks = ", ".join(f"{escape(n)} predicted" for n in sorted(facts.predicted))
+    name = f"{facts.what} ({len(rows)})" + (f", {marks}" if marks else "")
+    front = trace("front", name, x, [value for value, _, _ in up]) | {
+        "mode": "lines+markers" if line else "markers",
+        "marker": {
+            "size": 9,
+            "symbol": "circle-open" if marks else "circle",
+            "line": {"width": 2},
+        },
+        "line": {"width": 1.5, "dash": "dot" if marks else "solid"},
+        "customdata": numbers,
+        "error_y": interval(up),
+        "hovertemplate": hover(facts, across),
+    }
+    if across:
+        front["error_x"] = interval([stated(row, across.name) for row in rows])
+    found = [front]
+    if len(facts.objectives) > 1 and len(rows) > 2:
+        at = [str(row["key"]) for row in rows].index(knee(members, facts.objectives))
+        found.append(
+            trace("knee", "knee", [x[at]], [up[at][0]])
+            | {
+                "mode": "markers",
+                "marker": {"size": 17, "symbol": "circle-open", "line": {"width": 2.2}},
+                "hoverinfo": "skip",
+            }
+        )
+    return found
+
+
+def _so_far(facts: Facts, across: Objective | None) -> Trace:
+    numbers = [facts.place[key] for key in facts.best]
+    if across:
+        numbers.sort(key=lambda number: facts.values[across.name][number])
+    found = _points(
+        facts,
+        across,
+        numbers,
+        f"best so far ({len(numbers)}), not confirmed",
+        "front",
+        "circle-open",
+        9,
+    )
+    return found | {"mode": "lines+markers", "line": {"width": 1.2, "dash": "dot"}}
+
+
+def _compared_traces(facts: Facts, across: Objective | None) -> list[Trace]:
+    account = facts.account
+    if account is None or across is None:
+        return []
+    best = [dict(values) for values in account.uniform]
+    found = []
+    for role, name, points, symbol, mode, size in (
+        ("uniform", f"uniform scaling ({len(best)})", best, "square", "lines+markers", 8),
+        (
+            "largest",
+            "largest subnet",
+            [account.largest] if account.largest else [],
+            "star",
+            "markers",
+            13,
+        ),
+    ):
+        points = sorted(points, key=lambda values: values[across.name])
+        found.append(
+            trace(role, name, [p[across.name] for p in points], [p[facts.up.name] for p in points])
+            | {
+                "mode": mode if len(facts.objectives) == 2 else "markers",
+                "marker": {"size": size, "symbol": symbol},
+                "line": {"width": 1.2, "dash": "dashdot"},
+                "hovertemplate": hover(facts, across),
+            }
+        )
+    return found
+
+
+def _limits(facts: Facts, across: Objective | None) -> tuple[list[Any], list[Any]]:
+    """Lines of the constraints on what the axes show, with a label each."""
+    shapes, labels = [], []
+    for constraint in facts.constraints:
+        upright = across is not None and constraint.objective == across.name
+        if not upright and constraint.objective != facts.up.name:
+            continue
+        at, whole = ("x", "y") if upright else ("y", "x")
+        bound = {f"{at}0": constraint.bound, f"{at}1": constraint.bound}
+        rest = {f"{whole}0": 0, f"{whole}1": 1, f"{whole}ref": "paper"}
+        shapes.append(
+            {
+                "type": "line",
+                **bound,
+                **rest,
+                "line": {"dash": "dash", "width": 1.3, "color": GREY},
+            }
+        )
+        labels.append(
+            {
+                at: constraint.bound,
+                whole: 1 if upright else 0,
+                f"{whole}ref": "paper",
+                "text": escape(str(constraint)),
+                "showarrow": False,
+                "xanchor": "left",
+                "yanchor": "top" if upright else "bottom",
+                "xshift": 4,
+            }
+        )
+    return shapes, labels

@@ -1,0 +1,164 @@
+"""What each choice is worth: how much an objective changes with it, and in which direction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau
+
+from hwsearch.objectives import FloatArray
+from hwsearch.report.facts import Facts
+from hwsearch.space import Architectures
+from hwsearch.surrogates.grouped import evenly
+from hwsearch.surrogates.kinship import kin_gains
+from hwsearch.surrogates.linear import LinearModel
+from hwsearch.surrogates.steps import encode_steps
+from hwsearch.surrogates.threads import one_blas_thread
+
+LEAST_TRIALS: Final = 8
+_MOST_TRIALS: Final = 400  # that models are fitted to and changes are tried on
+_N_DRAWS: Final = 200
+_N_FOLDS: Final = 4
+_SEED: Final = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """How an objective changes with one choice.
+
+    Attributes:
+        choice: Its name.
+        change: Mean change of the objective when it goes ``before`` -> ``after``, all other
+            choices as they are, in the objective's unit.
+        low: Low end of the 95% interval.
+        high: High end.
+        before: The first option; of options without an order, the one with the lowest value.
+        after: The last option, or the one with the highest value.
+    """
+
+    choice: str
+    change: float
+    low: float
+    high: float
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importance:
+    """What the choices are worth for one objective.
+
+    Attributes:
+        objective: Its name.
+        effects: One per choice that varies, in the order of the space.
+        trials: How many the model was fitted to.
+        tau: Rank correlation of values and of what the model, fitted without them, predicts.
+    """
+
+    objective: str
+    effects: tuple[Effect, ...]
+    trials: int
+    tau: float
+
+
+def importances(facts: Facts) -> list[Importance]:
+    """Fit an additive model to the trials' values of each objective, and ask it for each choice.
+
+    The model is `LinearModel`: one gain per step of each choice, of either sign. A change is its
+    mean over the trials' architectures in which the choice is active: partial dependence
+    (Friedman, Greedy function approximation, Annals of Statistics, 2001), of which only the ends
+    are compared. A block that appears with a deeper stage appears with its first options.
+
+    Returns:
+        One per objective that has the values of 8 trials.
+    """
+    found = []
+    for objective in facts.objectives:
+        rows, values, noise = _known(facts, objective.name)
+        if len(rows) < LEAST_TRIALS or np.ptp(values) == 0.0:
+            continue
+        kept = evenly(len(rows), _MOST_TRIALS)
+        archs = facts.archs[rows[kept]]
+        with one_blas_thread():
+            found.append(_importance(objective.name, archs, values[kept], noise[kept]))
+    return found
+
+
+def _known(facts: Facts, name: str) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+    """Positions, values and deviations of trials; what a race dropped counts as an estimate."""
+    values, noise = facts.values[name].copy(), np.zeros(len(facts.trials))
+    if name == facts.metric:
+        for key, estimate in facts.estimates.items():
+            values[facts.place[key]] = estimate.value
+            noise[facts.place[key]] = estimate.deviation
+    rows = np.flatnonzero(~np.isnan(values))
+    return rows, values[rows], noise[rows]
+
+
+def _importance(
+    objective: str, archs: Architectures, values: FloatArray, noise: FloatArray
+) -> Importance:
+    model = _fitted(archs, values, noise)
+    draws = np.random.default_rng(_SEED).standard_normal((model.columns_.shape[1] - 2, _N_DRAWS))
+    varied = [p for p, choice in enumerate(archs.space.choices) if len(choice.options) > 1]
+    effects = [_effect(model, archs, position, draws) for position in varied]
+    return Importance(
+        objective=objective,
+        effects=tuple(effect for effect in effects if effect is not None),
+        trials=len(archs),
+        tau=_held_out_tau(archs, values, noise),
+    )
+
+
+def _fitted(archs: Architectures, values: FloatArray, noise: FloatArray) -> LinearModel:
+    model = LinearModel(kin_gains(archs.space))
+    return model.fit(encode_steps(archs), values, noise)
+
+
+def _effect(
+    model: LinearModel, archs: Architectures, position: int, draws: FloatArray
+) -> Effect | None:
+    choice = archs.space.choices[position]
+    active = archs[archs.active[:, position]]
+    if not len(active):
+        return None
+    ends: Sequence[int] = range(len(choice.options))
+    if choice.ordered:
+        ends = (0, len(choice.options) - 1)
+    means, drawn = zip(*(_mean(model, active, position, o, draws) for o in ends), strict=True)
+    first, last = (0, 1) if choice.ordered else (int(np.argmin(means)), int(np.argmax(means)))
+    low, high = np.percentile(drawn[last] - drawn[first], [2.5, 97.5])
+    return Effect(
+        choice=choice.name,
+        change=float(means[last] - means[first]),
+        low=float(low),
+        high=float(high),
+        before=str(choice.options[ends[first]]),
+        after=str(choice.options[ends[last]]),
+    )
+
+
+def _mean(
+    model: LinearModel, archs: Architectures, position: int, option: int, draws: FloatArray
+) -> tuple[float, FloatArray]:
+    """Mean prediction with one choice at an option everywhere, and the same for every draw."""
+    indices = archs.indices.copy()
+    indices[:, position] = option
+    sums = encode_steps(archs.space.from_indices(indices)) @ model.columns_[1:]
+    sums += model.columns_[0]
+    drawn = sums[:, :1] + sums[:, 2:] @ draws
+    means = model.mean_from_sums(drawn.ravel()).reshape(drawn.shape).mean(axis=0)
+    return float(model.mean_from_sums(sums[:, 0]).mean()), means
+
+
+def _held_out_tau(archs: Architectures, values: FloatArray, noise: FloatArray) -> float:
+    folds = np.arange(len(values)) % _N_FOLDS
+    predicted = np.empty(len(values))
+    for fold in range(_N_FOLDS):
+        left_out = folds == fold
+        model = _fitted(archs[~left_out], values[~left_out], noise[~left_out])
+        predicted[left_out] = model.predict(encode_steps(archs[left_out]))[0]
+    tau = float(kendalltau(predicted, values).statistic)
+    return tau if np.isfinite(tau) else 0.0

@@ -1,0 +1,58 @@
+"""The page: one HTML file that holds its data, its script and plotly, and loads nothing."""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any, Final
+
+import hwsearch
+from hwsearch.report.compare import compared
+from hwsearch.report.contents import run_contents
+from hwsearch.report.facts import Facts
+
+_SCRIPTS: Final = ("base.js", "plots.js", "archs.js", "card.js", "trials.js", "page.js")
+
+
+def page_of(runs: Sequence[Facts]) -> str:
+    """Return the page of a run, or of several that are compared.
+
+    Args:
+        runs: At least one.
+    """
+    contents = {
+        "title": " and ".join(dict.fromkeys(facts.run.title for facts in runs)),
+        "version": hwsearch.__version__,
+        "runs": [run_contents(facts) for facts in runs],
+        "compare": compared(runs) if len(runs) > 1 else None,
+    }
+    parts = {
+        "title": escape(f"{contents['title']} - hwsearch"),
+        "style": _own("page.css"),
+        "contents": as_script_text(contents),
+        # The page ends where a script says so, even inside of a string.
+        "plotly": _plotly().replace("</script", "<\\/script"),
+        "script": "\n".join(_own(name) for name in _SCRIPTS),
+    }
+    pieces = _own("page.html").split("{{")
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, _, rest = piece.partition("}}")
+        filled += [parts[name], rest]
+    return "".join(filled)
+
+
+def as_script_text(contents: dict[str, Any]) -> str:
+    """Write JSON that stays inside of its element, whatever texts it holds."""
+    text = json.dumps(contents, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _own(name: str) -> str:
+    return files("hwsearch.report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")

@@ -1,0 +1,107 @@
+"use strict";
+// Architectures as a picture: a row for each, a column for each block, heights and shades for options.
+function slotsOf(run) {
+  const slots = new Map();
+  run.choices.forEach((choice, position) => {
+    const name = choice.stage + "\u0000" + choice.block;
+    if (!slots.has(name)) slots.set(name, { stage: choice.stage, block: choice.block, positions: [] });
+    slots.get(name).positions.push(position);
+  });
+  return [...slots.values()];
+}
+
+function share(run, number, position) {
+  const index = run.trials.indices[number][position];
+  const last = run.choices[position].options.length - 1;
+  return index < 0 ? null : last ? index / last : 0.5;
+}
+
+function slotTitle(run, number, slot) {
+  return slot.positions.map((position) => {
+    const index = run.trials.indices[number][position];
+    const choice = run.choices[position];
+    return choice.name + " = " + (index < 0 ? "not active" : choice.options[index]);
+  }).join("\n");
+}
+
+function glyph(run, number, slot, x, y, width, height) {
+  const shares = slot.positions.map((position) => share(run, number, position));
+  const node = svg("g", {}, svg("title", {}, slotTitle(run, number, slot)));
+  const known = shares.filter((value) => value !== null);
+  if (!known.length) {
+    node.append(svg("circle", { cx: x + width / 2, cy: y + height - 2, r: 1.5, fill: "var(--c-trials)", opacity: 0.6 }));
+    return node;
+  }
+  const tall = height * (0.3 + 0.7 * known[0]);
+  const shade = 0.22 + 0.78 * known[known.length > 1 ? 1 : 0];
+  const colour = slot.block ? "var(--c-front)" : "var(--c-uniform)";
+  node.append(svg("rect", { x, y: y + height - tall, width, height: tall, rx: 2.5, fill: colour, "fill-opacity": shade,
+    stroke: colour, "stroke-width": 0.8 }));
+  return node;
+}
+
+function placed(slots, cell, start) {
+  let x = start;
+  let stage = null;
+  const stages = [];
+  const columns = slots.map((slot) => {
+    if (stage !== null && slot.stage !== stage) x += cell * 0.7;
+    if (slot.stage !== stage) stages.push({ name: slot.stage || slot.positions.length && "", x });
+    stage = slot.stage;
+    const at = x;
+    x += cell + 3;
+    stages[stages.length - 1].end = x;
+    return at;
+  });
+  return { columns, stages, end: x };
+}
+
+function rowLabels(run, number) {
+  const member = run.members[number];
+  return run.objectives.slice(0, 2).reverse().map((o) => {
+    const value = member ? member.numbers.find(([name]) => name === o.name)[1] : run.trials.values[o.name][number];
+    return value === null ? "–" : (o.predicted ? "~" : "") + figure(value) + (o.unit ? " " + o.unit : "");
+  });
+}
+
+function archPicture(run, numbers, pick, labelled) {
+  const slots = slotsOf(run);
+  const cell = Math.max(14, Math.min(labelled ? 46 : 22, Math.floor((labelled ? Math.min(950, innerWidth - 250) : 330) / slots.length) - 4));
+  const left = labelled ? 172 : 0;
+  const { columns, stages, end } = placed(slots, cell, left);
+  const row = 36;
+  const top = 22;
+  const width = end + 6;
+  const picture = svg("svg", { class: "archs", width, height: top + numbers.length * row + 4,
+    viewBox: "0 0 " + width + " " + (top + numbers.length * row + 4), role: "img" });
+  picture.append(svg("title", {}, "Architectures, one in each row"));
+  for (const { name, x, end: right } of stages) {
+    const room = Math.max(2, Math.floor((right - x) / 6.4));
+    const label = name || "all";
+    picture.append(svg("text", { x, y: 12, class: "faint" }, svg("title", {}, label),
+      label.length > room ? label.slice(0, room - 1) + "…" : label));
+  }
+  numbers.forEach((number, at) => {
+    const y = top + at * row;
+    const line = svg("g", { class: pick ? "line" : "" }, svg("rect", { x: 0, y, width, height: row,
+      class: "hit" + (pick && number === run.chosen ? " chosen" : ""), "data-number": pick ? number : -1 }));
+    if (pick) line.addEventListener("click", () => pick(number));
+    picture.append(line);
+    if (labelled) rowLabels(run, number).forEach((text, column) =>
+      line.append(svg("text", { x: 74 + 72 * column, y: y + row - 10, "text-anchor": "end", "pointer-events": "none" }, text)));
+    slots.forEach((slot, place) => line.append(glyph(run, number, slot, columns[place], y + 6, cell, row - 14)));
+  });
+  return picture;
+}
+
+function archLegend(run) {
+  const told = { block: new Set(), stage: new Set() };
+  for (const slot of slotsOf(run)) {
+    const names = slot.positions.map((position) => run.choices[position].attribute);
+    told[slot.block ? "block" : "stage"].add(names.length > 1 ? "height is " + names[0] + " and shade " + names[1] : "height and shade are " + names[0]);
+  }
+  const lines = [];
+  if (told.stage.size) lines.push("Green is a whole stage: " + [...told.stage].slice(0, 4).join(", or ") + ". ");
+  if (told.block.size) lines.push("Blue is a block: " + [...told.block].slice(0, 4).join(", or ") + ". ");
+  return lines.join("") + "Low and pale is the first option, tall and dark the last; a dot stands where nothing is active.";
+}

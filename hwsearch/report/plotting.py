@@ -1,0 +1,132 @@
+"""What plotly figures are made of: plain dictionaries of traces and a layout.
+
+A trace's ``meta`` says what it stands for; `COLOURS` has its colour, for which the page puts that
+of its scheme. Texts of a run are escaped: plotly reads tags in them.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any, Final
+
+from hwsearch.objectives import Objective
+from hwsearch.report.canvas import axis_label
+from hwsearch.report.facts import Facts
+from hwsearch.report.picture import RED
+from hwsearch.report.search_picture import BLUE, GREEN, GREY, ORANGE, PURPLE
+from hwsearch.stages import stage_lines
+
+Figure = dict[str, Any]
+Trace = dict[str, Any]
+
+COLOURS: Final = {
+    "front": BLUE,
+    "second": PURPLE,
+    "uniform": GREEN,
+    "largest": ORANGE,
+    "random": ORANGE,
+    "knee": RED,
+    "trials": GREY,
+    "limit": GREY,
+}
+_DIGITS: Final = 6  # more are noise, and weigh in a file
+
+
+def label(facts: Facts, objective: Objective) -> str:
+    """Name an objective with its unit, escaped, and say where it is predicted."""
+    return escape(axis_label(objective, objective.name in facts.predicted))
+
+
+def hover(facts: Facts, across: Objective | None) -> str:
+    """Return how a point states its numbers."""
+    up = f"{escape(facts.up.name)} %{{y:.4g}} {escape(facts.up.unit)}"
+    if across is None:
+        return up
+    return f"{up}, {escape(across.name)} %{{x:.4g}} {escape(across.unit)}"
+
+
+def trace(role: str, name: str, x: Iterable[Any], y: Iterable[Any]) -> Trace:
+    """Return a trace of points; what it stands for decides its colour."""
+    return {"type": "scatter", "meta": role, "name": name, "x": plain(x), "y": plain(y)}
+
+
+def interval(values: Sequence[tuple[float, float | None, float | None]]) -> dict[str, Any]:
+    """Error bars of values with their intervals; none where there are no intervals."""
+    if any(low is None for _, low, _ in values):
+        return {"visible": False}
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": plain(max(high - value, 0.0) for value, _, high in values if high is not None),
+        "arrayminus": plain(max(value - low, 0.0) for value, low, _ in values if low is not None),
+        "thickness": 1.2,
+        "width": 3,
+    }
+
+
+def error_bars(half: Iterable[float]) -> dict[str, Any]:
+    """Return symmetric bars, thin because there are many."""
+    return {"type": "data", "array": plain(half), "thickness": 0.7, "width": 0}
+
+
+def diagonal(values: Sequence[float]) -> Trace:
+    """Return the line on which two numbers are equal, over the range of these values."""
+    ends = [min(values), max(values)] if values else []
+    line = trace("limit", "equal", ends, ends)
+    return line | {"mode": "lines", "line": {"dash": "dash", "width": 1.2}, "hoverinfo": "skip"}
+
+
+def layout_of(across: str, up: str, hovermode: str) -> dict[str, Any]:
+    """Return the layout that all plots share; titles are escaped already."""
+    axis = {"zeroline": False, "automargin": True, "gridcolor": "rgba(128,128,128,0.18)"}
+    return {
+        "xaxis": {**axis, "title": {"text": across}},
+        "yaxis": {**axis, "title": {"text": up}},
+        "hovermode": hovermode,
+        "hoverlabel": {"align": "left"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 56, "r": 16, "t": 12, "b": 48},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+    }
+
+
+def plain(values: Iterable[Any]) -> list[Any]:
+    """Short JSON values: six digits, and None for what is not known."""
+    return [short(value) for value in values]
+
+
+def short(value: Any) -> Any:
+    """A short JSON value; see `plain`."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    number = float(value)
+    return float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else None
+
+
+def coloured(figure: Figure) -> Figure:
+    """Give every trace the colour of what it stands for, as on a light page."""
+    for each in figure["data"]:
+        colour = COLOURS[each["meta"]]
+        each["marker"] = {**each.get("marker", {}), "color": colour}
+        if each["type"] == "scatter":
+            each["line"] = {**each.get("line", {}), "color": colour}
+    return figure
+
+
+def described(facts: Facts, number: int) -> str:
+    """Say a trial's architecture in lines, with tags of plotly's."""
+    trial = facts.trials[number]
+    lines = [
+        f"{escape(stage)} {escape(text)}".strip() for stage, text in stage_lines(trial.choices)
+    ]
+    return "<br>".join([f"<b>{trial.key}</b>", *lines])
+
+
+def with_texts(facts: Facts, figure: Figure) -> Figure:
+    """Give every point of a trial its architecture as a text; the page has its own."""
+    for each in figure["data"]:
+        if "customdata" in each:
+            each["text"] = [described(facts, number) for number in each["customdata"]]
+            each["hovertemplate"] = f"{each['hovertemplate']}<br>%{{text}}<extra></extra>"
+    return figure

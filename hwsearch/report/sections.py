@@ -1,0 +1,148 @@
+"""What the page says of a run besides its front: a function for each section."""
+
+from typing import Any
+
+import numpy as np
+
+from hwsearch.report.facts import Facts
+from hwsearch.report.figures import (
+    drift_figure,
+    forecast_figure,
+    importance_figure,
+    progress_figure,
+    score_figure,
+)
+from hwsearch.report.findings import picks, scores_on_both, shared, timings, warned
+from hwsearch.report.importance import LEAST_TRIALS, importances
+from hwsearch.report.plotting import plain, short
+from hwsearch.run.account import HORIZON, Versus
+
+
+def picks_section(facts: Facts) -> list[dict[str, Any]]:
+    """The members that a person may want, each beside the largest subnet."""
+    return [
+        {
+            "wish": pick.wish,
+            "number": facts.place[pick.key],
+            "sure": pick.sure,
+            "versus": _versus(pick.versus),
+        }
+        for pick in picks(facts)
+    ]
+
+
+def _versus(versus: Versus | None) -> dict[str, Any] | None:
+    if versus is None:
+        return None
+    points = plain([versus.points, versus.low, versus.high])
+    return {"cost": versus.cost, "times": short(versus.times), "points": points}
+
+
+def shared_section(facts: Facts) -> dict[str, Any] | None:
+    """What the members have in common; None of fewer than two."""
+    found = shared(facts)
+    if found is None:
+        return None
+    same = [[name, option, n] for name, (option, n) in found.same.items()]
+    return {"same": same, "rising": list(found.rising), "n": found.n, "along": found.along}
+
+
+def account_section(facts: Facts) -> dict[str, Any] | None:
+    """Whether the search paid, as its account says; None without one."""
+    account = facts.account
+    if account is None:
+        return None
+    reached = account.hypervolumes[-1]
+    shares = {
+        "gain": account.gain,
+        "random": account.random,
+        "uniform": account.uniform_hypervolume,
+    }
+    first, *others = account.objectives
+    at_knee = None
+    if account.uniform_at_knee is not None:
+        knee, uniform = plain([account.knee[first], account.uniform_at_knee])
+        at_knee = {"first": first, "second": others[0], "knee": knee, "uniform": uniform}
+    return {
+        "figure": progress_figure(account),
+        "evaluated": account.evaluated,
+        "failed": account.failed,
+        "reused": account.reused,
+        "members": account.members,
+        "share": short(account.share),
+        "hypervolume": short(reached),
+        "units": " x ".join(unit or name for name, unit in account.objectives.items()),
+        "horizon": HORIZON,
+        **{
+            name: short(value / reached) if value is not None and reached else None
+            for name, value in shares.items()
+        },
+        "at_knee": at_knee,
+    }
+
+
+def importance_section(facts: Facts) -> dict[str, Any]:
+    """What each choice is worth for each objective."""
+    found = importances(facts)
+    return {
+        "least": LEAST_TRIALS,
+        "objectives": [
+            {
+                "name": each.objective,
+                "trials": each.trials,
+                "tau": short(each.tau),
+                "figure": importance_figure(facts, each),
+            }
+            for each in found
+        ],
+    }
+
+
+def forecast_section(facts: Facts) -> list[dict[str, Any]]:
+    """One per measured objective of which anything was predicted before it was measured."""
+    fits = {fit.objective: fit for fit in facts.account.fits} if facts.account else {}
+    found = []
+    for objective in facts.objectives:
+        figure = forecast_figure(facts, objective)
+        if figure["data"][1]["x"]:
+            fit = fits.get(objective.name)
+            told = None if fit is None else {"n": fit.n, "tau": fit.tau, "covered": fit.covered}
+            found.append({"name": objective.name, "fit": told, "figure": figure})
+    return found
+
+
+def score_section(facts: Facts) -> dict[str, Any] | None:
+    """Scores on search and on report images; None where there are none on report images."""
+    scores = scores_on_both(facts)
+    if not scores:
+        return None
+    gaps = [each["report"][0] - each["search"][0] for each in scores]
+    inside = sum(each["report"][1] <= each["search"][0] <= each["report"][2] for each in scores)
+    return {
+        "figure": score_figure(facts, scores),
+        "mean": short(np.mean(gaps)),
+        "inside": int(inside),
+        "n": len(scores),
+        "unit": facts.up.unit,
+    }
+
+
+def measuring_section(facts: Facts) -> dict[str, Any] | None:
+    """How the timing went; None where nothing was timed against an anchor."""
+    told = [m for m in timings(facts) if "anchor_ms" in m.details]
+    if not told:
+        return None
+    anchor = [100 * (m.details["anchor_ms"] / m.details["baseline_ms"] - 1) for m in told]
+    spread = [None if m.details.get("cv") is None else 100 * m.details["cv"] for m in told]
+    half: dict[str, list[float]] = {}
+    for m in told:
+        if m.low is not None and m.high is not None:
+            half.setdefault(m.purpose, []).append((m.high - m.low) / 2 / m.value)
+    return {
+        "figure": drift_figure(anchor, spread),
+        "n": len(told),
+        "half": {name: short(np.median(widths)) for name, widths in half.items()},
+        "anchor": short(np.median(anchor)),
+        "warnings": [[count, text] for count, text in warned(facts)],
+        "minutes": short(sum(m.cost_s for m in told) / 60),
+    }

@@ -1,0 +1,109 @@
+"""Where the work of a search is cut into pieces for workers, and what they find is kept."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hwsearch.errors import HwsearchError
+from hwsearch.objectives import Estimate
+from hwsearch.optimizer.history import History
+from hwsearch.run.evaluation import Evaluator, Racing, Values
+from hwsearch.run.measurements import LATENCY
+from hwsearch.run.workers.work import Findings, Known, Told, Work
+from hwsearch.space import Architecture
+from hwsearch.trials import Measurement
+
+
+class SearchDesk:
+    """One quantity of one architecture at a time: its latency, and then its score.
+
+    A race looks at latencies, and the front that a candidate has to reach is the one at the
+    moment at which its scoring is handed out.
+
+    Args:
+        evaluator: Of the search; its store receives all findings.
+        quantities: What is measured of every architecture.
+        history: Of the search.
+        race: Of the search, if it has one.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        quantities: Sequence[str],
+        history: History,
+        race: Racing | None,
+    ) -> None:
+        self._evaluator, self._history, self._race = evaluator, history, race
+        # Latency first: a race needs it.
+        self._quantities = sorted(quantities, key=lambda quantity: quantity != LATENCY)
+        self._metric = evaluator.task.metric.name
+        samples = evaluator.task.search
+        self._contexts = (evaluator.latency_context, evaluator.score_context(samples))
+
+    def step(self, arch: Architecture) -> Work | None:
+        """Return the next piece of work on an architecture; see `Desk.step`."""
+        known = self.values(arch)
+        missing = next((each for each in self._quantities if each not in known), None)
+        if missing is None:
+            return None
+        return Work(archs=(arch,), quantities=(missing,), known=self._known(arch, missing))
+
+    def keep(self, findings: Findings) -> None:
+        """Store what was measured.
+
+        Raises:
+            HwsearchError: It was measured under other circumstances than those of this search.
+        """
+        for measurement in findings.measurements:
+            if not measurement.context.startswith(self._contexts):
+                raise HwsearchError(
+                    f"a worker measured {measurement.quantity} of {measurement.key} under other "
+                    f"circumstances ({measurement.context}) than this search "
+                    f"({' or '.join(self._contexts)}); end it, and start it again with the same "
+                    "version of hwsearch, weights and data"
+                )
+        self._evaluator.store.add_all(findings.measurements)
+        for measurement in findings.measurements:
+            if measurement.quantity == LATENCY:
+                self._believe(measurement)
+
+    def values(self, arch: Architecture) -> Values:
+        """Return what is known of an architecture; see `Desk.values`."""
+        return self._evaluator.known_values(arch, self._quantities, self._race)
+
+    def _believe(self, latency: Measurement) -> None:
+        """Let later latencies be compared with this one."""
+        net, store = self._evaluator.net, self._evaluator.store
+        archs = net.space.architectures([store.trial(latency.key).choices])
+        self._evaluator.pace.believe(latency.value, int(net.exact("macs", archs)[0]))
+
+    def _known(self, arch: Architecture, quantity: str) -> Known:
+        pace = self._evaluator.pace
+        if quantity == LATENCY:
+            return Known(pace=(pace.highest, pace.known))
+        store = self._evaluator.store
+        own = [m for p in ("search", "race") for m in store.measurements(arch.key, purpose=p)]
+        if self._race is None:
+            return Known(measurements=tuple(own))
+        return Known(measurements=(*own, *self._front()), told=tuple(self._told()))
+
+    def _front(self) -> list[Measurement]:
+        """The outcomes that a candidate is compared with."""
+        keys = self._history.told[self._history.front].ids
+        found = [self._evaluator.remembered(key, self._metric) for key in keys]
+        return [measurement for measurement in found if measurement is not None]
+
+    def _told(self) -> list[Told]:
+        history, told = self._history, list[Told]()
+        names = [(j, o.name) for j, o in enumerate(history.objectives) if o.exact is None]
+        for row in np.flatnonzero(history.succeeded):
+            values, deviations = history.values[row], history.deviations[row]
+            said: Values = {
+                name: Estimate(float(values[j]), float(deviations[j]))
+                if deviations[j]
+                else float(values[j])
+                for j, name in names
+            }
+            told.append((history.told[int(row)].mapping, said))
+        return told

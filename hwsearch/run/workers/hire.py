@@ -1,0 +1,65 @@
+"""Who evaluates for a search: a crew with the executor that was asked for."""
+
+from hwsearch.devices import Device
+from hwsearch.devices.base import split_name
+from hwsearch.kit.device import DEVICE
+from hwsearch.optimizer.history import History
+from hwsearch.run.evaluation import Evaluator
+from hwsearch.run.progress import Progress
+from hwsearch.run.race import Race
+from hwsearch.run.setup import Setup
+from hwsearch.run.workers.crew import Crew
+from hwsearch.run.workers.desk import SearchDesk
+from hwsearch.run.workers.executor import Executor, InProcess
+from hwsearch.run.workers.given import RAY, Workers
+
+
+def device_of(workers: Workers, spec: str) -> Device | None:
+    """Return the device of the cluster's node that declares it; None for that of this machine.
+
+    A device that is known by a table is nobody's.
+
+    Raises:
+        InputError: There is no cluster, no node declares the device, or this machine cannot run
+            its models.
+    """
+    if workers != RAY or split_name(spec)[0] == DEVICE.name:
+        return None
+    from hwsearch.run.workers.ray_device import device_on_node
+
+    return device_on_node(spec)
+
+
+def hire(
+    workers: Workers,
+    setup: Setup,
+    evaluator: Evaluator,
+    history: History,
+    race: Race | None,
+    progress: Progress,
+) -> Crew:
+    """Return who evaluates the proposals of a search.
+
+    Args:
+        workers: As `check_workers` returned it.
+        setup: The parts of the search.
+        evaluator: Measures in this process, and remembers what others measure.
+        history: Of the search.
+        race: Of the search, if it has one.
+        progress: Told of workers that are lost or awaited.
+    """
+    if workers == 1:
+        return Crew(InProcess(lambda archs: evaluator.search_values(archs, setup.measured, race)))
+    desk = SearchDesk(evaluator, setup.measured, history, race)
+    return Crew(_executor(workers, setup, progress), desk, progress)
+
+
+def _executor(workers: Workers, setup: Setup, progress: Progress) -> Executor:
+    if isinstance(workers, int):
+        from hwsearch.run.workers.pool import Pool
+
+        return Pool(setup, workers)
+    from hwsearch.run.workers.ray_executor import RayExecutor
+    from hwsearch.run.workers.ray_node import parcel_of
+
+    return RayExecutor(setup.device.spec, parcel_of(setup), progress)

@@ -1,0 +1,131 @@
+"""What a worker is asked and what it answers, as JSON headers and arrays: nothing is pickled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from hwsearch.devices.frames import Arrays, Header
+from hwsearch.errors import EvaluationError
+from hwsearch.objectives import Estimate
+from hwsearch.run.evaluation import Values
+from hwsearch.space import Architecture, Option
+from hwsearch.trials import Measurement
+
+Told = tuple[Mapping[str, Option], Values]
+_FIELDS = tuple(each.name for each in fields(Measurement) if each.name != "samples")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a worker has to know of the search besides its settings.
+
+    Attributes:
+        measurements: Of the architectures that it works on and, in a race, of the front.
+        told: Choices and measured objectives of what the search was told, for a race; None where
+            the architecture is scored on all samples.
+        pace: The highest pace of latencies believed so far, and how many there were; see
+            `hwsearch.run.suspicion.Pace`.
+    """
+
+    measurements: tuple[Measurement, ...] = ()
+    told: tuple[Told, ...] | None = None
+    pace: tuple[float, int] = (0.0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Architectures, and what is to be found out about them.
+
+    Attributes:
+        archs: Distinct.
+        quantities: ``"latency"``, the metric's name, or both.
+        known: What whoever does it cannot look up.
+    """
+
+    archs: tuple[Architecture, ...]
+    quantities: tuple[str, ...]
+    known: Known = field(default_factory=Known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What became of a piece of work.
+
+    Attributes:
+        measurements: What was measured, to be stored.
+        failed: Key -> why an architecture cannot be evaluated.
+        values: Key -> values or failure, where whoever did it has stored them already.
+        lost: Why whoever did it is gone; None where it is not.
+    """
+
+    measurements: tuple[Measurement, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Values | EvaluationError] = field(default_factory=dict)
+    lost: str | None = None
+
+
+def write_work(work: Work) -> tuple[Header, Arrays]:
+    """Turn work into a message."""
+    arrays: Arrays = []
+    told = work.known.told
+    header = {
+        "archs": [arch.mapping for arch in work.archs],
+        "quantities": list(work.quantities),
+        "measurements": _packed(work.known.measurements, arrays),
+        "told": None if told is None else [[dict(c), _plain(values)] for c, values in told],
+        "pace": list(work.known.pace),
+    }
+    return header, arrays
+
+
+def read_known(header: Header, arrays: Arrays) -> Known:
+    """Return what a message of `write_work` says besides what is to be done."""
+    told, (highest, known) = header["told"], header["pace"]
+    return Known(
+        measurements=_unpacked(header["measurements"], arrays),
+        told=None if told is None else tuple((choices, _told(v)) for choices, v in told),
+        pace=(highest, known),
+    )
+
+
+def write_findings(findings: Findings) -> tuple[Header, Arrays]:
+    """Turn measurements and failures into a message."""
+    arrays: Arrays = []
+    packed = _packed(findings.measurements, arrays)
+    return {"measurements": packed, "failed": dict(findings.failed)}, arrays
+
+
+def read_findings(header: Header, arrays: Arrays) -> Findings:
+    """Return what a message of `write_findings` says."""
+    measurements = _unpacked(header["measurements"], arrays)
+    return Findings(measurements=measurements, failed=header["failed"])
+
+
+def _packed(measurements: Sequence[Measurement], arrays: Arrays) -> list[dict[str, Any]]:
+    """Return measurements as JSON values; their samples are added to the arrays."""
+    packed = []
+    for measurement in measurements:
+        row = {name: getattr(measurement, name) for name in _FIELDS}
+        row["samples"] = None
+        if measurement.samples is not None:
+            row["samples"] = len(arrays)
+            arrays.append(measurement.samples)
+        packed.append(row)
+    return packed
+
+
+def _unpacked(packed: Sequence[Mapping[str, Any]], arrays: Arrays) -> tuple[Measurement, ...]:
+    found = []
+    for row in packed:
+        place = row["samples"]
+        samples = None if place is None else arrays[place]
+        found.append(Measurement(**{**row, "samples": samples}))
+    return tuple(found)
+
+
+def _plain(values: Values) -> dict[str, Any]:
+    return {k: asdict(v) if isinstance(v, Estimate) else v for k, v in values.items()}
+
+
+def _told(plain: Mapping[str, Any]) -> Values:
+    return {k: Estimate(**v) if isinstance(v, dict) else v for k, v in plain.items()}

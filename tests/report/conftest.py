@@ -1,0 +1,33 @@
+import pytest
+
+from hwsearch.report.facts import read_facts
+from tests.report.made_run import made_run, space_of
+
+HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;"
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Name -> run, made once; no test changes one."""
+    home = tmp_path_factory.mktemp("runs")
+    return {
+        "front": made_run(home / "front"),
+        "other": made_run(home / "other", device="openvino:threads=1", faster=1.3),
+        "bound": made_run(home / "bound", constraints=["latency <= 6"]),
+        "candidates": made_run(home / "candidates", kind="candidates"),
+        "unfinished": made_run(home / "unfinished", kind="unfinished"),
+        "single": made_run(home / "single", kind="unfinished", measured=("latency",)),
+        "hostile": made_run(
+            home / f"hostile {HOSTILE.replace('/', '')}",
+            supernet=HOSTILE,
+            reason=HOSTILE,
+            space=space_of(prefix=HOSTILE.replace("=", "")),
+            warnings=[HOSTILE],
+        ),
+    }
+
+
+@pytest.fixture(scope="session")
+def facts(runs):
+    """Name -> what a report is made of."""
+    return {name: read_facts(run) for name, run in runs.items()}

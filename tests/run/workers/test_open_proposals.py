@@ -1,0 +1,142 @@
+"""A search whose proposals stay open while others finish, over a store in memory."""
+
+import numpy as np
+import pytest
+
+from hwsearch.objectives import Objective
+from hwsearch.optimizer import Optimizer
+from hwsearch.optimizer.stopping import Stopping
+from hwsearch.run.loop import run_search
+from hwsearch.run.workers.crew import Crew
+from hwsearch.run.workers.work import Findings, Work
+from hwsearch.trials import MemoryStore, TrialState
+from tests.run.search_parts import Watcher
+from tests.run.test_search_loop import QUANTITIES, SPACE, Bench, DyingStore, Killed
+
+BUDGET, SIZE = 20, 3
+
+
+class Uneven:
+    """Workers of whom the first to begin is never the first to end."""
+
+    whole = False
+    size = SIZE
+
+    def __init__(self, bench, seed):
+        self.bench, self.rng = bench, np.random.default_rng(seed)
+        self.open, self.most = [], 0
+
+    def submit(self, work):
+        self.open.append(work)
+        self.most = max(self.most, len(self.open))
+
+    def next(self):
+        work = self.open.pop(int(self.rng.integers(len(self.open))))
+        found = self.bench(work.archs)
+        failed = {k: str(v) for k, v in found.items() if isinstance(v, Exception)}
+        return work, Findings(failed=failed)
+
+    def close(self):
+        self.open.clear()
+
+
+class Desk:
+    def __init__(self, store):
+        self.store = store
+
+    def step(self, arch):
+        known = len(self.values(arch)) == len(QUANTITIES)
+        return None if known else Work(archs=(arch,), quantities=QUANTITIES)
+
+    def keep(self, findings):
+        pass
+
+    def values(self, arch):
+        found = {q: self.store.find(arch.key, q, "bench", "search") for q in QUANTITIES}
+        return {quantity: m.value for quantity, m in found.items() if m is not None}
+
+
+def search(store, tactic="hwsearch", seed=0, budget=BUDGET, progress=None):
+    objectives = [Objective("top1", "max"), Objective("latency", "min")]
+    optimizer = Optimizer(SPACE, objectives, seed=0, tactic=tactic)
+    executor = Uneven(Bench(store), seed)
+    crew = Crew(executor, Desk(store))
+    run_search(optimizer, store, crew, Stopping(budget=budget), progress or Watcher())
+    return optimizer, executor
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    store = MemoryStore()
+    return store, *search(store)
+
+
+def test_as_many_are_open_as_there_are_workers_and_one_waits(unbroken):
+    store, optimizer, executor = unbroken
+    assert executor.most == SIZE + 1
+    assert len(store.trials()) == len(optimizer.history.told) == BUDGET
+    assert [trial.round for trial in store.trials()] == list(range(BUDGET))
+    assert all(trial.state.is_finished for trial in store.trials())
+
+
+def test_results_are_told_as_they_come(unbroken):
+    store, optimizer, _ = unbroken
+    told, proposed = optimizer.history.told.ids, [trial.key for trial in store.trials()]
+    assert told != proposed
+    assert sorted(told) == sorted(proposed)
+
+
+def in_order(store):
+    """Keys of what was measured, in the order of their last measurements."""
+    backwards = dict.fromkeys(m.key for m in reversed(store.measurements()))
+    return list(backwards)[::-1]
+
+
+@pytest.mark.parametrize("n", [3, 19, 34, 47, 60, 77])
+def test_cut_short_it_is_told_in_the_order_in_which_it_was_finished(n):
+    store = MemoryStore()
+    with pytest.raises(Killed):
+        search(DyingStore(store, n))
+    done = {trial.key for trial in store.trials(TrialState.DONE)}
+    finished = [key for key in in_order(store) if key in done]
+    optimizer, _ = search(store, seed=1)
+    measured = [key for key in optimizer.history.told.ids if key in set(in_order(store))]
+    assert measured[: len(finished)] == finished
+    assert measured == in_order(store)
+    assert len(store.trials()) == BUDGET
+    again, _ = search(store)
+    failed = {trial.key for trial in store.trials(TrialState.FAILED)}
+    assert [k for k in again.history.told.ids if k not in failed] == in_order(store)
+    assert again.rounds == optimizer.rounds
+    assert again.front().ids == optimizer.front().ids
+
+
+def test_a_search_by_rounds_goes_on_with_workers_and_back():
+    """A round that was cut short is told as a whole, in the order of its proposals."""
+    from tests.run.test_search_loop import search as by_rounds
+
+    store = MemoryStore()
+    with pytest.raises(Killed):
+        by_rounds(DyingStore(store, 30), "hwsearch", budget=BUDGET)
+    begun = {trial.round: 0 for trial in store.trials()}
+    search(store)
+    _, optimizer = by_rounds(store, "hwsearch", budget=BUDGET + 4)
+    trials = store.trials()
+    assert len(trials) == BUDGET + 4
+    told = optimizer.history.told.ids
+    for number in begun:
+        keys = [trial.key for trial in trials if trial.round == number]
+        first = told.index(keys[0])
+        assert told[first : first + len(keys)] == keys
+
+
+def test_nothing_is_measured_twice_when_cut_short_again_and_again():
+    store = MemoryStore()
+    for attempt in range(60):
+        try:
+            search(DyingStore(store, 11), tactic="random", seed=attempt)
+        except Killed:
+            continue
+        break
+    assert len(store.trials()) == BUDGET
+    assert all(trial.state.is_finished for trial in store.trials())

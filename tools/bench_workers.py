@@ -1,0 +1,175 @@
+"""Measure scheduling on a Ray cluster of four nodes on this machine.
+
+    python tools/bench_workers.py [--tasks 160] [--nodes 4] [--seconds 2] [--out FILE]
+
+Evaluations only sleep, so this measures scheduling and nothing else: the share of the throughput
+of nodes that lose no time between two evaluations. Once nothing happens, and once a node is killed
+(SIGKILL) when half of the evaluations are done; the ideal then is without that node from that
+moment on, and does again what it was at. The crew, the executor, what a task takes of a node and
+how soon a lost one is noticed are those of a search.
+"""
+
+import argparse
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwsearch.run.evaluation import Values
+from hwsearch.run.progress import Silent
+from hwsearch.run.workers.crew import Crew
+from hwsearch.run.workers.ray_cluster import ENVIRONMENT, SEAT, connect, task
+from hwsearch.run.workers.work import Findings, Work
+from hwsearch.space import Architecture, Choice, SearchSpace
+
+HEADER = "| | took s | ideal s | share of ideal | ms per evaluation beside sleep | done again |"
+
+
+def sleep(seconds: float, header: Any, arrays: Any) -> tuple[dict[str, Any], list[Any]]:
+    """Stand in for an evaluation."""
+    del header, arrays
+    time.sleep(seconds)
+    return {"measurements": [], "failed": {}}, []
+
+
+class Desk:
+    """Every architecture needs one evaluation."""
+
+    def __init__(self) -> None:
+        self.handed_out: set[str] = set()
+
+    def step(self, arch: Architecture) -> Work | None:
+        """Return the evaluation, once."""
+        if arch.key in self.handed_out:
+            return None
+        self.handed_out.add(arch.key)
+        return Work(archs=(arch,), quantities=("sleep",))
+
+    def keep(self, findings: Findings) -> None:
+        """Keep nothing."""
+
+    def values(self, arch: Architecture) -> Values:
+        """Return no values."""
+        del arch
+        return {}
+
+
+class Notes(Silent):
+    """Counts what is done again."""
+
+    again = 0
+
+    def note(self, text: str) -> None:
+        """Count a note."""
+        self.again += "done again" in text
+
+
+def evaluate(
+    cluster: Any, archs: Sequence[Architecture], seconds: float, kill_at: int | None = None
+) -> tuple[float, float | None, int]:
+    """Evaluate as a search does; return seconds, when a node was killed, and what was lost."""
+    from hwsearch.run.workers.ray_executor import RayExecutor
+
+    notes = Notes()
+    crew = Crew(RayExecutor("none", seconds, notes, sleep), Desk(), notes)
+    victim = next(iter(cluster.worker_nodes))
+    killed: list[float] = []
+    begin = time.perf_counter()
+
+    def kill() -> None:
+        cluster.remove_node(victim, allow_graceful=False)
+        killed.append(time.perf_counter() - begin)
+
+    # In the middle of what the node is at.
+    killing = threading.Timer(seconds / 2, kill)
+    waiting, n_open, done = list(archs), 0, 0
+    while waiting or n_open:
+        while waiting and crew.has_room(n_open):
+            crew.start([waiting.pop()])
+            n_open += 1
+        finished = len(crew.finished())
+        n_open, before, done = n_open - finished, done, done + finished
+        if kill_at is not None and before < kill_at <= done:
+            killing.start()
+    took = time.perf_counter() - begin
+    crew.close()
+    return took, killed[0] if killed else None, notes.again
+
+
+def ideal(n_tasks: int, n_nodes: int, seconds: float, killed_s: float | None) -> float:
+    """Seconds that nodes take which go from one evaluation to the next in no time."""
+    ends = [0.0] * n_nodes
+    dies = [float("inf")] * (n_nodes - 1) + [float("inf") if killed_s is None else killed_s]
+    left = n_tasks
+    while left:
+        node = min(range(len(ends)), key=ends.__getitem__)
+        if ends[node] + seconds > dies[node]:
+            ends[node] = float("inf")  # what it begins is done again by another one
+            continue
+        ends[node] += seconds
+        left -= 1
+    return max(end for end in ends if end < float("inf"))
+
+
+def round_trip(n: int = 200) -> float:
+    """Median milliseconds of tasks that do nothing, one after the other."""
+    import ray
+
+    nothing, parcel, taken = task(sleep, "nothing"), ray.put(0.0), []
+    for _ in range(n):
+        begin = time.perf_counter()
+        ray.get(nothing.remote(parcel, {}, []))
+        taken.append(time.perf_counter() - begin)
+    return 1000 * sorted(taken)[n // 2]
+
+
+def main() -> None:
+    """Start a cluster, measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", type=int, default=160)
+    parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    os.environ.update(ENVIRONMENT)
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    custom = {name: amount for name, amount in SEAT.items() if name != "CPU"}
+    for _ in range(args.nodes):
+        cluster.add_node(num_cpus=SEAT["CPU"], resources=custom)
+    cluster.wait_for_nodes()
+    os.environ["RAY_ADDRESS"] = cluster.address
+    connect()
+    lines = [
+        f"scheduling only: {args.tasks} evaluations that sleep {args.seconds:g} s, {args.nodes} "
+        f"Ray {ray.__version__} nodes on one machine of {os.cpu_count()} CPUs",
+        "",
+        HEADER,
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    space = SearchSpace([Choice("number", tuple(range(args.tasks + 4 * args.nodes)))])
+    archs = list(space.architectures([{"number": n} for n in range(space.size)]))
+    evaluate(cluster, archs[args.tasks :], 0.1)  # the nodes' processes start
+    for name, kill_at in (("undisturbed", None), ("a node killed", args.tasks // 2)):
+        took, killed_s, again = evaluate(cluster, archs[: args.tasks], args.seconds, kill_at)
+        best = ideal(args.tasks, args.nodes, args.seconds, killed_s)
+        # Seconds of nodes that were there, over evaluations.
+        there = args.nodes * took - (0.0 if killed_s is None else took - killed_s)
+        beside = 1000 * (there / args.tasks - args.seconds)
+        row = (f"{took:.1f}", f"{best:.1f}", f"{best / took:.3f}", f"{beside:.0f}", str(again))
+        lines.append(f"| {name} | {' | '.join(row)} |")
+    lines += ["", f"a task that does nothing, there and back: {round_trip():.1f} ms"]
+    text = "\n".join(lines)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+    ray.shutdown()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
