@@ -15,7 +15,7 @@ from hwsearch.run.folder import Run
 from hwsearch.run.sums import SUMS, damaged_files
 
 pytestmark = pytest.mark.usefixtures("quick_infer", "device")
-DRAWN = {"front.png", "search.png"}
+DRAWN = (".png", ".html")
 FLIPS = 40
 
 
@@ -34,7 +34,7 @@ def copied(finished, tmp_path):
 
 
 def files(folder):
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in DRAWN)
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in DRAWN)
 
 
 def flip(path, bit):
