@@ -100,16 +100,16 @@ def paired_estimate(
 ) -> Estimate:
     """Estimate the mean of a candidate's outcomes over all images from those that it has seen.
 
-    What the front's members got on the same images predicts most of what the candidate gets, and
-    their means over all images are known: the regression estimator of survey sampling (Cochran,
-    "Sampling Techniques", 1977, chapter 7), with a ridge towards equal shares of all members.
+    What others got on the same images predicts most of what the candidate gets, and their means
+    over all images are known: the regression estimator of survey sampling (Cochran, "Sampling
+    Techniques", 1977, chapter 7), with a ridge towards equal shares of all members.
     Every fifth of the images is predicted by coefficients fitted on the others (Zrnic and Candes,
     "Cross-prediction-powered inference", PNAS 2024), so that a fit to few images does not look
     better than it is.
 
     Args:
         seen: ``(n,)`` outcomes of the candidate, n from 10 up, in a random order of the images.
-        members: ``(n, n_members)`` of the front on the same images.
+        members: ``(n, n_members)`` of others on the same images.
         means: ``(n_members,)`` over all images.
         total: Images in all, more than n.
 

@@ -60,8 +60,9 @@ class Entrant:
 class Race:
     """Scores candidates as far as it takes to know that they will not be on the front.
 
-    All of the front's members were scored on all images. What is dropped is remembered for the
-    purpose ``race`` only: its estimate teaches the search, and it can enter no front.
+    What was scored on all images, on the front or not, tells what a candidate's outcomes on some
+    of them say about the others. What is dropped is remembered for the purpose ``race`` only: its
+    estimate teaches the search, and it can enter no front.
 
     Args:
         evaluator: Scores and remembers.
@@ -93,7 +94,7 @@ class Race:
         Returns:
             Why others have no score.
         """
-        keys = self.history.told[self.history.front].ids
+        keys = self.history.told[self.history.measured].ids
         found = [self.evaluator.remembered(key, self.metric.name) for key in keys]
         outcomes = [m.samples for m in found if m is not None and m.samples is not None]
         entrants = list(self._entrants(ready)) if outcomes else []
@@ -183,7 +184,8 @@ class Race:
 
         Args:
             entrants: The candidates.
-            members: ``(total, n_members)`` outcomes of the front, maximised, in this order.
+            members: ``(total, n_members)`` outcomes of what was scored on all images, maximised,
+                in this order.
             failed: Receives those that cannot be scored.
         """
         known = {entrant.arch: self._known(entrant) for entrant in entrants}
