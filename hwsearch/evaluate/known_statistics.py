@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from hwsearch.evaluate.adapting import set_statistics
 from hwsearch.evaluate.crops import available_memory
-from hwsearch.evaluate.recalibrate import norms_of, set_statistics
+from hwsearch.evaluate.recalibrate import norms_of
 from hwsearch.space import Architecture
 
 SHARE_OF_MEMORY = 0.05

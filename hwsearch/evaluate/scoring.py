@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,27 @@ class Scorer:
             else:
                 found |= {a: self._alone(a, model, samples) for a, model in given.items()}
         return {arch: found[arch] for arch in models}
+
+    def seconds(self, arch: Architecture, model: Path, samples: SplitSamples) -> float:
+        """Estimate how long scoring one subnet by itself takes, by the first few samples.
+
+        Raises:
+            DeviceError: The runtime failed.
+            DataError: The samples cannot be read.
+        """
+        spec = self._net.input_spec(arch)
+        for few, targets in islice(samples.batches(SCORE_BATCH, spec), 1):
+            self._answer(arch, model, few)  # loads the model
+            begin = time.perf_counter()
+            self._answer(arch, model, few)
+            return (time.perf_counter() - begin) * len(samples) / len(targets)
+        return 0.0
+
+    def _answer(self, arch: Architecture, model: Path, batch: Mapping[str, NDArray[Any]]) -> None:
+        if isinstance(self._device, Sharing):
+            list(self._device.run_together({arch.key: model}, [batch]))
+        else:
+            list(self._device.run(model, [batch]))
 
     def _together(
         self, device: Sharing, models: Mapping[Architecture, Path], samples: SplitSamples

@@ -13,15 +13,10 @@ from torch import Tensor, nn
 
 from hwsearch.blocks import Block
 from hwsearch.errors import EvaluationError
+from hwsearch.evaluate.adapting import Moments, run_adapting, set_statistics
 from hwsearch.evaluate.crops import available_memory
 from hwsearch.evaluate.memory import freed_memory_kept
-from hwsearch.evaluate.recalibrate import (
-    Moments,
-    norms_of,
-    run_adapting,
-    set_statistics,
-    tensors_of,
-)
+from hwsearch.evaluate.recalibrate import norms_of, tensors_of
 
 Source = Callable[[], Tensor]
 SHARE_OF_MEMORY = 0.125

@@ -4,13 +4,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from hwsearch.report.canvas import new_figure
+from hwsearch.report.canvas import new_figure, save_figure
 from hwsearch.report.facts import Facts
 from hwsearch.report.findings import by_cost
 from hwsearch.report.search_picture import BLUE, GREEN, GREY
 from hwsearch.stages import slots
 
 _LOWEST, _PALEST = 0.3, 0.22  # of a first option: it is there
+Bar = tuple[float, float, float, str, float]  # left, top, height, colour, shade
 _GAP: Final = 0.7  # between stages, in bars
 
 
@@ -31,11 +32,20 @@ def draw_architectures(path: Path, facts: Facts) -> None:
     columns = _columns(list(where))
     figure = new_figure(1.9 + 0.26 * (columns[-1] + 1), 1.1 + 0.34 * len(keys))
     axes = figure.add_subplot()
+    bars: list[Bar] = []
+    dots: list[tuple[float, float]] = []
     for line, key in enumerate(keys):
         number = facts.place[key]
         for column, ((_, block), positions) in zip(columns, where.items(), strict=True):
-            heights = [_share(facts, number, position) for position in positions]
-            _draw_bar(axes, column, line, heights, BLUE if block else GREEN)
+            shares = [_share(facts, number, position) for position in positions]
+            known = [share for share in shares if share is not None]
+            if known:
+                bars.append(_bar(column, line, known, BLUE if block else GREEN))
+            else:
+                dots.append((column, line + 0.32))
+    _add_bars(axes, bars)
+    if dots:
+        axes.plot(*zip(*dots, strict=True), ".", color=GREY, markersize=3)
     axes.set_yticks(range(len(keys)), [f"{rows[along.name][key]:.4g}" for key in keys])
     firsts = {
         stage: column for column, (stage, _) in reversed(list(zip(columns, where, strict=True)))
@@ -48,7 +58,7 @@ def draw_architectures(path: Path, facts: Facts) -> None:
     axes.set_ylabel(f"{along.name} {along.unit}".strip())
     axes.spines[:].set_visible(False)
     axes.set_title(facts.run.title, fontsize=9, loc="left", pad=18)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _columns(where: list[tuple[str, str]]) -> list[float]:
@@ -68,13 +78,22 @@ def _share(facts: Facts, number: int, position: int) -> float | None:
     return float(facts.archs.indices[number, position]) / last if last else 0.5
 
 
-def _draw_bar(axes: Any, x: float, line: int, shares: list[float | None], colour: str) -> None:
-    known = [share for share in shares if share is not None]
-    if not known:
-        axes.plot([x], [line + 0.32], ".", color=GREY, markersize=3)
-        return
-    height = 0.72 * (_LOWEST + (1 - _LOWEST) * known[0])
-    shade = _PALEST + (1 - _PALEST) * known[min(1, len(known) - 1)]
-    bar = {"width": 0.84, "bottom": line + 0.36}
-    axes.bar([x], [-height], color=colour, edgecolor="none", alpha=shade, **bar)
-    axes.bar([x], [-height], color="none", edgecolor=colour, linewidth=0.7, **bar)
+def _bar(x: float, line: int, shares: list[float], colour: str) -> Bar:
+    """Return the bar of choices by where their options stand."""
+    height = 0.72 * (_LOWEST + (1 - _LOWEST) * shares[0])
+    shade = _PALEST + (1 - _PALEST) * shares[min(1, len(shares) - 1)]
+    return x - 0.42, line + 0.36 - height, height, colour, shade
+
+
+def _add_bars(axes: Any, bars: list[Bar]) -> None:
+    """Add them all as one collection: one by one they take seconds."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Rectangle
+
+    rectangles = [Rectangle((left, top), 0.84, height) for left, top, height, _, _ in bars]
+    fills = [to_rgba(colour, shade) for *_, colour, shade in bars]
+    edges = [to_rgba(colour) for *_, colour, _ in bars]
+    axes.add_collection(
+        PatchCollection(rectangles, facecolors=fills, edgecolors=edges, linewidths=0.7)
+    )

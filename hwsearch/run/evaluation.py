@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
 
@@ -15,7 +14,7 @@ from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
 from hwsearch.evaluate.alike import alike
-from hwsearch.evaluate.scoring import SCORE_BATCH, Outcomes, Scorer
+from hwsearch.evaluate.scoring import Outcomes, Scorer
 from hwsearch.evaluate.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.export.artifact import Exported
 from hwsearch.files import write_atomic
@@ -421,14 +420,11 @@ class Evaluator:
         arch = spread[len(spread) // 2]
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            model = self.write_model(arch, Path(scratch))
-            built, scoring = time.perf_counter(), 0.0
-            spec = self.net.input_spec(arch)
-            for few, _ in islice(self.task.search.batches(SCORE_BATCH, spec), 1):
-                list(self.device.run(model, [few]))  # loads the model
-                loaded = time.perf_counter()
-                list(self.device.run(model, [few]))
-                scoring = (time.perf_counter() - loaded) * len(self.task.search) / SCORE_BATCH
+            # As a trial it counts its calibration samples: what is built here is not remembered.
+            other = Evaluator(self.net, self.device, self.task, self.store)
+            model = other.write_model(arch, Path(scratch))
+            built = time.perf_counter()
+            scoring = self._scorer.seconds(arch, model, self.task.search)
         timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
         return built - begin + scoring + timing
 

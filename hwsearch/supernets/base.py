@@ -111,7 +111,11 @@ class Network(Protocol):
     recalibrate: tuple[type[nn.Module], ...]
 
     def subnet(self, arch: Architecture) -> nn.Module:
-        """Return the standalone network of an architecture, with weights of its own memory."""
+        """Return the standalone network of an architecture, with weights of its own memory.
+
+        In eval mode samples meet in its norms only, and several threads may call ``forward``,
+        each with samples of its own.
+        """
         ...
 
     def input_spec(self, arch: Architecture) -> InputSpec:

@@ -10,7 +10,7 @@ import pytest
 from hwsearch.devices import load_device
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluate.alike import TOGETHER, alike
-from hwsearch.evaluate.scoring import Outcomes, Scorer
+from hwsearch.evaluate.scoring import SCORE_BATCH, Outcomes, Scorer
 from hwsearch.evaluate.task import TOP1, Samples
 from hwsearch.export.model import to_onnx
 from hwsearch.supernets.base import Supernet
@@ -175,3 +175,21 @@ class TestAlike:
         net = Supernet("one", network)
         (arch,) = net.space.sample(1, seed=0)
         assert alike(net, [arch]) == [[arch]]
+
+
+@pytest.mark.parametrize("wrap", [lambda device: device, OneByOne])
+def test_seconds_are_of_all_samples(net, models, device, wrap, monkeypatch):
+    """The first few are run twice: only the second time counts, as loading is done once."""
+    arch, path = next(iter(models.items()))
+    runs, answer, few = [], Scorer._answer, samples(net, arch, 3 * SCORE_BATCH)
+
+    def watched(self, *args):
+        runs.append(args[2])
+        clock.append(clock[-1] + (100.0 if len(runs) == 1 else 2.0))
+        answer(self, *args)
+
+    clock = [0.0]
+    monkeypatch.setattr(Scorer, "_answer", watched)
+    monkeypatch.setattr("hwsearch.evaluate.scoring.time.perf_counter", lambda: clock[-1])
+    assert Scorer(net, wrap(device), LABEL).seconds(arch, path, few) == pytest.approx(6.0)
+    assert [len(next(iter(batch.values()))) for batch in runs] == [SCORE_BATCH] * 2

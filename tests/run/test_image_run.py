@@ -9,7 +9,7 @@ import torch
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.errors import DataError, EvaluationError, InputError
-from hwsearch.evaluate.recalibrate import batch_moments
+from hwsearch.evaluate.moments import sums_of
 from hwsearch.evaluate.sources import load_task
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.folder import Run
@@ -47,9 +47,9 @@ def test_every_resolution_is_evaluated_on_its_own_crops(evaluator):
         assert fed["image"].shape[2:] == (arch["resolution"],) * 2
         subnet = evaluator.build(arch).subnet
         with torch.no_grad():
-            mean, var = batch_moments(subnet[0](torch.from_numpy(fed["image"])))
-        np.testing.assert_allclose(subnet[1].running_mean, mean, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(subnet[1].running_var, var, rtol=1e-5, atol=1e-6)
+            sums = sums_of(subnet[0](torch.from_numpy(fed["image"])))
+        np.testing.assert_allclose(subnet[1].running_mean, sums.mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(subnet[1].running_var, sums.var, rtol=1e-5, atol=1e-6)
 
 
 def test_calibration_batches_are_of_the_tasks_size(evaluator, monkeypatch):

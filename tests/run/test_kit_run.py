@@ -260,7 +260,7 @@ class TestRefused:
 
     def test_not_a_number(self, folder, timings):
         timings.write_text(timings.read_text().replace('"baseline_ms": 1.0', '"baseline_ms": NaN'))
-        with pytest.raises(InputError, match="was changed after"):
+        with pytest.raises(InputError, match="holds NaN, which is no number"):
             hwsearch.confirm(folder, timings)
 
     def test_another_machine(self, folder, timings):
@@ -344,7 +344,7 @@ class TestCommands:
         assert done.exit_code == 0
         assert "front: " in done.stdout
         assert "~" not in done.stdout
-        assert call("front", folder).stdout.endswith("front.csv\n")
+        assert "front.csv\n" in call("front", folder).stdout
 
     def test_a_foreign_file_is_one_line_and_exit_code_2(self, folder, table):
         done = call("confirm", folder, table)

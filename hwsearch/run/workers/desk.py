@@ -86,11 +86,11 @@ class SearchDesk:
         own = [m for p in ("search", "race") for m in store.measurements(arch.key, purpose=p)]
         if self._race is None:
             return Known(measurements=tuple(own))
-        return Known(measurements=(*own, *self._front()), told=tuple(self._told()))
+        return Known(measurements=(*own, *self._compared_with()), told=tuple(self._told()))
 
-    def _front(self) -> list[Measurement]:
+    def _compared_with(self) -> list[Measurement]:
         """The outcomes that a candidate is compared with."""
-        keys = self._history.told[self._history.front].ids
+        keys = self._history.told[self._history.measured].ids
         found = [self._evaluator.remembered(key, self._metric) for key in keys]
         return [measurement for measurement in found if measurement is not None]
 

@@ -1,6 +1,8 @@
 """Who evaluates for a search: a crew with the executor that was asked for."""
 
 from hwsearch.devices import Device
+from hwsearch.devices.base import split_name
+from hwsearch.kit.device import DEVICE
 from hwsearch.optimizer.history import History
 from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.progress import Progress
@@ -15,11 +17,13 @@ from hwsearch.run.workers.given import RAY, Workers
 def device_of(workers: Workers, spec: str) -> Device | None:
     """Return the device of the cluster's node that declares it; None for that of this machine.
 
+    A device that is known by a table is nobody's.
+
     Raises:
         InputError: There is no cluster, no node declares the device, or this machine cannot run
             its models.
     """
-    if workers != RAY:
+    if workers != RAY or split_name(spec)[0] == DEVICE.name:
         return None
     from hwsearch.run.workers.ray_device import device_on_node
 

@@ -20,7 +20,8 @@ class Known:
     """What a worker has to know of the search besides its settings.
 
     Attributes:
-        measurements: Of the architectures that it works on and, in a race, of the front.
+        measurements: Of the architectures that it works on and, in a race, of what was scored in
+            full.
         told: Choices and measured objectives of what the search was told, for a race; None where
             the architecture is scored on all samples.
         pace: The highest pace of latencies believed so far, and how many there were; see

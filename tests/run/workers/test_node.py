@@ -32,6 +32,7 @@ def invoke(*args):
 def test_a_number_of_processes_or_ray():
     assert [check_workers(given) for given in (1, "3", 8)] == [1, 3, 8]
     assert device_of(3, "no such device") is None
+    assert device_of("ray", "kit:table.json") is None
 
 
 @pytest.mark.parametrize("given", [0, -2, "0", "two", "1.5", 1.5, True, "", "Ray"])

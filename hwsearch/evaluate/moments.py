@@ -1,0 +1,63 @@
+"""Mean and variance of every channel, added up from parts without losing precision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# So many samples of a layer's input stay in a processor's cache between mean and variance.
+AT_A_TIME = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """What mean and variance follow from.
+
+    Attributes:
+        samples: How many there are.
+        count: How many values each channel has.
+        mean: (channels,), float64.
+        squares: (channels,) sum of squared deviations from the mean, float64.
+    """
+
+    samples: int
+    count: int
+    mean: Tensor
+    squares: Tensor
+
+    @property
+    def var(self) -> Tensor:
+        """(channels,) biased variance, float64."""
+        return self.squares / self.count
+
+
+def sums_of(values: Tensor) -> Sums:
+    """Add up values in double precision.
+
+    Sums are of few values in single precision, and of those sums in double: torch's own batch
+    norm adds up all values of a channels-last batch in single precision, and is off by 0.5% of
+    the variance for 200 images of 112 by 112.
+
+    Args:
+        values: (n, channels, ...), n from 1 up.
+    """
+    rows = values.reshape(*values.shape[:2], -1).transpose(1, 2)
+    return joined([_sums(part) for part in torch.split(rows, AT_A_TIME)])
+
+
+def _sums(rows: Tensor) -> Sums:
+    samples, count = len(rows), rows.shape[0] * rows.shape[1]
+    mean = rows.sum(1).double().sum(0) / count
+    centre = mean.to(rows.dtype)
+    squares = (rows - centre).square_().sum(1).double().sum(0)
+    return Sums(samples, count, mean, squares)
+
+
+def joined(parts: Sequence[Sums]) -> Sums:
+    """Return the sums of all parts (Chan, Golub and LeVeque, "Updating formulae", 1979)."""
+    count = sum(part.count for part in parts)
+    mean = torch.stack([part.count * part.mean for part in parts]).sum(0) / count
+    squares = [part.squares + part.count * (part.mean - mean).square() for part in parts]
+    samples = sum(part.samples for part in parts)
+    return Sums(samples, count, mean, torch.stack(squares).sum(0))
