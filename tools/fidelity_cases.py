@@ -6,6 +6,7 @@ in a file. On the scale of ImageNet they are simulated: top-1 is that of the sur
 own for every choice, so that similar subnets get the same images wrong.
 """
 
+import io
 import tempfile
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from hwsearch.errors import EvaluationError
 from hwsearch.evaluate.scoring import Outcomes
 from hwsearch.evaluate.sources import load_task
 from hwsearch.evaluate.task import TOP1, Task
+from hwsearch.files import write_atomic
 from hwsearch.objectives import FloatArray, Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.run.evaluation import Evaluator, Prepared
@@ -108,7 +110,9 @@ class Bundled:
                     raise scored
             times = [built - begin, time.perf_counter() - built]
             self._known[arch.key] = np.array([*times, *scored.outcomes], np.float64)
-            np.savez_compressed(self._path, **self._known)  # type: ignore[arg-type]
+            file = io.BytesIO()
+            np.savez_compressed(file, **self._known)
+            write_atomic(self._path, file.getvalue())
         return self._known[arch.key]
 
 
