@@ -49,11 +49,14 @@ class TerminalProgress:
         self._name, self._done, self._total, self._began = "", 0, 0, time.monotonic()
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        # Elsewhere rich before 15 ends with an empty line.
+        if self.console.is_terminal:
+            self._bars.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._bars.stop()
+        if self.console.is_terminal:
+            self._bars.stop()
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """Begin a bar for a phase."""

@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from hwsearch.report.canvas import new_figure
+from hwsearch.report.canvas import new_figure, save_figure
 from hwsearch.report.facts import Facts
 from hwsearch.report.findings import by_cost
 from hwsearch.report.search_picture import BLUE, GREEN, GREY
@@ -58,7 +58,7 @@ def draw_architectures(path: Path, facts: Facts) -> None:
     axes.set_ylabel(f"{along.name} {along.unit}".strip())
     axes.spines[:].set_visible(False)
     axes.set_title(facts.run.title, fontsize=9, loc="left", pad=18)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _columns(where: list[tuple[str, str]]) -> list[float]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwsearch.report.canvas import axis_label, make_plain, new_figure
+from hwsearch.report.canvas import axis_label, make_plain, new_figure, save_figure
 from hwsearch.report.compare import drawable
 from hwsearch.report.facts import Facts
 from hwsearch.report.search_picture import BLUE, GREEN, GREY, ORANGE, PURPLE
@@ -44,4 +44,4 @@ def draw_fronts(path: Path, runs: Sequence[Facts]) -> None:
     axes.set_ylabel(axis_label(first.up, first.up.name in first.predicted))
     make_plain(axes)
     axes.legend(frameon=False, loc="best")
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -1,9 +1,9 @@
 """Work that dies by SIGKILL at random moments: ``python -m tests.run.killed_anywhere FOLDER``.
 
-Searches, exports and table building are each killed after a random share of the time that they
-take, gone on with, and compared with what was never killed. Prints a table, a line for each kill.
-Device and accuracies are scripted. Everything is forked from one process, so that the libraries
-are loaded only once.
+Searches, exports, reports and table building are each killed after a random share of the time
+that they take, gone on with, and compared with what was never killed. Prints a table, a line for
+each kill. Device and accuracies are scripted. Everything is forked from one process, so that the
+libraries are loaded only once.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import hwsearch.optimizer.candidates
 import hwsearch.optimizer.posterior
 import hwsearch.run.folder
 import tests.run.search_parts as parts
+from hwsearch.report.write import write_report
 from hwsearch.run import profile, profile_steps
 from hwsearch.run.profile import make_table
 from hwsearch.run.sums import damaged_files
@@ -34,7 +35,8 @@ from hwsearch.tables import LatencyTable
 from tests.run.profiled_device import MINIATURE, Profiled
 
 BUDGET = 16
-KINDS = {"search": 30, "export": 10, "table": 10}  # kind -> how many kills
+TIMED = ("trials.sqlite", "SHA256SUMS", "report.html")
+KINDS = {"search": 26, "export": 8, "report": 8, "table": 8}  # kind -> how many kills
 COLUMNS = ("kind", "killed after s", "phase", "trials", "kept", "integrity", "equal", "again")
 WIDTHS = (7, 14, 9, 6, 5, 9, 5, 5)
 
@@ -71,6 +73,7 @@ class Search:
         sound, trials, measured = stored(folder)
         equal = (trials, measured) == stored(self.unbroken)[1:] and sound == "ok"
         equal &= contents(folder) == contents(self.unbroken) and damaged_files(folder) == {}
+        equal &= (folder / "report.html").is_file()
         equal &= before[2].items() <= measured.items()
         timed = {key for key, quantity, _, purpose in before[2] if quantity == "latency"}
         searched = {key for phase, key in device.timed if phase == "search"}
@@ -110,6 +113,33 @@ class Export:
             "kept": len(kept),
             "integrity": "ok" if sound and complete else "damaged",
             "equal": contents(folder) == whole,
+            "again": 0,
+        }
+
+
+class Report:
+    """The page of a run: whole or not there, and the run is as it was."""
+
+    def __init__(self, root):
+        self.run = root / "unbroken"
+
+    def start(self, folder, progress):
+        progress.phase("report", 1)
+        write_report([hwsearch.Run(self.run)], folder / "page.html")
+
+    def check(self, folder, progress):
+        pages = sorted(folder.glob("[!.]*.html"))
+        complete = all(page.read_text().rstrip().endswith("</html>") for page in pages)
+        sound = damaged_files(self.run) == {}
+        whole, again = folder.with_name(f"{folder.name}-whole"), contents(folder)
+        self.start(whole, progress)
+        self.start(folder, progress)
+        equal = contents(folder) == contents(whole)
+        return {
+            "trials": "",
+            "kept": len(again),
+            "integrity": "ok" if sound and complete else "damaged",
+            "equal": equal and again.items() <= contents(whole).items(),
             "again": 0,
         }
 
@@ -163,10 +193,16 @@ def stored(folder):
 
 
 def contents(folder):
-    """Files that are equal whenever they were made, by name; what is staged is hidden."""
+    """Files that do not say how long things took, by name; what is staged is hidden."""
     found = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
     shown = [p for p in found if not any(part.startswith(".") for part in p.parts)]
-    timed = ("trials.sqlite", "trials.sqlite-wal", "trials.sqlite-shm", "SHA256SUMS")
+    timed = (
+        "trials.sqlite",
+        "trials.sqlite-wal",
+        "trials.sqlite-shm",
+        "SHA256SUMS",
+        "report.html",
+    )
     return {p.as_posix(): (folder / p).read_bytes() for p in shown if p.name not in timed}
 
 
@@ -225,7 +261,7 @@ def main(root, kills, seed):
     print("  ".join(f"{name:>{width}}" for name, width in zip(COLUMNS, WIDTHS, strict=True)))
     bad = 0
     for (kind, n), subject in zip(
-        kills.items(), (Search(root), Export(root), Table(root)), strict=True
+        kills.items(), (Search(root), Export(root), Report(root), Table(root)), strict=True
     ):
         began, first = time.monotonic(), root / f"{kind}-whole"
         if forked(lambda s=subject, to=first: s.start(to, parts.Watcher())) != 0:

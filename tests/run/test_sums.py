@@ -16,7 +16,7 @@ from hwsearch.run.sums import SUMS, damaged_files
 
 pytestmark = pytest.mark.usefixtures("quick_infer", "device")
 DRAWN = {"front.png", "search.png"}
-FLIPS = 200
+FLIPS = 40
 
 
 @pytest.fixture(scope="module")
