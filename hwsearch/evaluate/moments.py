@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# So many samples of a layer's input stay in a processor's cache between mean and variance.
-AT_A_TIME = 4
+# So much of a layer's input stays in a processor's cache between mean and variance.
+CACHED_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,8 @@ def sums_of(values: Tensor) -> Sums:
         values: (n, channels, ...), n from 1 up.
     """
     rows = values.reshape(*values.shape[:2], -1).transpose(1, 2)
-    return joined([_sums(part) for part in torch.split(rows, AT_A_TIME)])
+    at_a_time = max(1, CACHED_BYTES // (rows[0].numel() * rows.element_size()))
+    return joined([_sums(part) for part in torch.split(rows, at_a_time)])
 
 
 def _sums(rows: Tensor) -> Sums:
