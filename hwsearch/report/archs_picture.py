@@ -57,7 +57,8 @@ def draw_architectures(path: Path, facts: Facts) -> None:
     axes.tick_params(length=0, labelsize=8)
     axes.set_ylabel(f"{along.name} {along.unit}".strip())
     axes.spines[:].set_visible(False)
-    axes.set_title(facts.run.title, fontsize=9, loc="left", pad=18)
+    # Of the figure, not of the axes: those would shrink until a long one fits beside them.
+    figure.suptitle(facts.run.title, fontsize=9, x=0.02, ha="left", wrap=True)
     save_figure(figure, path)
 
 

@@ -16,7 +16,7 @@ def axes(facts, tmp_path, monkeypatch):
     monkeypatch.setattr(
         matplotlib.figure.Figure,
         "savefig",
-        lambda figure, path: (save(figure, path), figures.append(figure)),
+        lambda figure, *args, **named: (save(figure, *args, **named), figures.append(figure)),
     )
     draw_architectures(tmp_path / "a.png", facts["front"])
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
@@ -50,3 +50,10 @@ def test_rows_are_in_the_order_of_their_latency(facts, axes):
     told = [float(text.get_text()) for text in axes.get_yticklabels()]
     assert told == sorted(told)
     assert len(told) == len(facts["front"].members)
+
+
+def test_a_title_of_any_length_leaves_room(facts, tmp_path, monkeypatch):
+    run = facts["front"].run
+    monkeypatch.setattr(type(run), "title", property(lambda self: "a long title " * 20))
+    draw_architectures(tmp_path / "a.png", facts["front"])  # a warning would be an error
+    assert (tmp_path / "a.png").stat().st_size > 0
