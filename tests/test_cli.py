@@ -23,7 +23,7 @@ from hwsearch.cli import app
 from hwsearch.supernets.zoo import load_supernet
 
 COMMANDS = ["init", "search", "resume", "front", "export", "verify", "report", "watch"]
-COMMANDS += ["measure", "profile", "kit", "confirm", "supernets", "import", "clean"]
+COMMANDS += ["measure", "profile", "kit", "confirm", "worker", "supernets", "import", "clean"]
 GROUPS = ["devices"]
 SMALL = ["--supernet", "test-images", "--device", "scripted"]
 SMALL += ["--data", "hwsearch_test_plugin:image_task", "--budget", "8", "--tactic", "random"]
