@@ -7,10 +7,7 @@ import typer
 from hwsearch.cli.app import app, out, reporting
 
 
-@app.command(
-    epilog="Examples:  hwsearch worker --device ort-cpu:threads=4    "
-    "hwsearch worker --address 10.0.0.1:6379"
-)
+@app.command(epilog="Example:  hwsearch worker --device ort-cpu:threads=4")
 @reporting
 def worker(
     device: Annotated[
