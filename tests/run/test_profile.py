@@ -1,4 +1,4 @@
-import json
+from dataclasses import replace
 
 import pytest
 
@@ -144,8 +144,7 @@ def test_a_table_of_another_machine_is_not_completed(path):
 
 def test_a_table_of_another_supernet_is_not_overwritten(path):
     make_table(MINIATURE, Profiled(), path)
-    other = json.loads(path.read_text())
-    path.write_text(json.dumps({**other, "supernet": "somebody's"}))
+    replace(LatencyTable.load(path), supernet="somebody's").save(path)
     with pytest.raises(InputError, match='of supernet "somebody\'s", not of'):
         make_table(MINIATURE, Profiled(), path)
     assert "somebody's" in path.read_text()
