@@ -100,6 +100,11 @@ class Estimate:
             )
 
 
+def known_as(value: float, deviation: float) -> float | Estimate:
+    """Return a value as a search is told it: an `Estimate` unless the deviation is 0."""
+    return Estimate(value, deviation) if deviation else value
+
+
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """A bound that an architecture's value must keep, such as ``latency <= 12``.

@@ -16,30 +16,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HWSEARCH_HOME"] = tempfile.mkdtemp(prefix="hwsearch-fuzz-home-")
 os.environ["HWSEARCH_CACHE"] = tempfile.mkdtemp(prefix="hwsearch-fuzz-cache-")
 
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import seed
 
-from tests.abuse.properties import PROPERTIES, refused
+from tests.abuse.properties import PROPERTIES, attempts
 
 
 def fuzz(name: str, examples: int, start: int) -> tuple[Counter[str], BaseException | None]:
     """Try examples of one kind; return what came of them, and what must not have come."""
-    strategy, use = PROPERTIES[name]
     found: Counter[str] = Counter()
-
-    @seed(start)
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
-    def attempt(drawn: object) -> None:
-        found["tried"] += 1
-        found["refused" if refused(use, drawn) else "taken"] += 1
-
     try:
-        attempt()
+        seed(start)(attempts(name, found, max_examples=examples, database=None))()
     except BaseException as error:  # noqa: BLE001 - that is what is looked for
         return found, error
     return found, None

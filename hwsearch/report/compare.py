@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.evaluate.score import paired_difference
 from hwsearch.objectives import hypervolume, to_losses
-from hwsearch.report.facts import Facts, stated
+from hwsearch.report.facts import Facts, paired_scores, stated
 from hwsearch.report.plotting import Figure, hover, interval, label, layout_of, plain, trace
 from hwsearch.run.measurements import LATENCY
 
@@ -123,7 +122,7 @@ def transfers(a: Facts, b: Facts) -> list[Transfer]:
             instead = key  # nothing is better there, though something may be as good
         low = high = None
         if instead is not None and {key, instead} <= set(scores):
-            low, high = _paired(scores[instead], scores[key])
+            _, low, high = paired_scores(scores[instead], scores[key])
         found.append(
             Transfer(
                 key=key,
@@ -218,15 +217,6 @@ def _row(each: Transfer) -> list[Any]:
     how = "confirmed" if each.confirmed else "the search"
     times = None if each.times is None else f"{each.times:.2f}"
     return [each.key, *plain([each.latency, each.elsewhere]), how, points, times]
-
-
-def _paired(better: Any, other: Any) -> tuple[float | None, float | None]:
-    if better.samples is None or other.samples is None:
-        return None, None
-    mean = float(better.samples.astype(np.float64).mean())
-    scale = better.value / mean if mean else 1.0
-    _, low, high = paired_difference(better.samples, other.samples, scale)
-    return float(low), float(high)
 
 
 def _axes(facts: Facts) -> tuple[str, str]:

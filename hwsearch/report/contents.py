@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsearch.evaluate.task import NO_DATA
-from hwsearch.export.artifact import INFER, MODEL
+from hwsearch.export.artifact import CARD, INFER, MODEL, WEIGHTS
 from hwsearch.report.facts import Facts, state_of, stated
 from hwsearch.report.findings import by_cost, keeps
 from hwsearch.report.front_figure import front_figure
@@ -167,11 +167,7 @@ def _members(facts: Facts) -> dict[int, Any]:
             "numbers": list(_numbers(facts, row)),
             "probability": plain([row["probability"]])[0] if "probability" in row else None,
             "path": str(folder),
-            "files": [
-                name
-                for name in ("model.onnx", "card.json", "weights.safetensors", "infer.py")
-                if (folder / name).is_file()
-            ],
+            "files": [name for name in (MODEL, CARD, WEIGHTS, INFER) if (folder / name).is_file()],
             "load": _load(facts, folder),
         }
     return found

@@ -19,6 +19,7 @@ from hwsearch.report.plotting import (
     interval,
     layout_of,
     trace,
+    unit_of,
 )
 from hwsearch.run.account import HORIZON, Account
 from hwsearch.surrogates.grouped import evenly
@@ -72,7 +73,7 @@ def forecast_figure(facts: Facts, objective: Objective) -> Figure:
         "error_x": error_bars(np.multiply(deviations, Z95)),
         "hovertemplate": f"predicted %{{x:.4g}}, measured %{{y:.4g}} {escape(objective.unit)}",
     }
-    unit = f" ({escape(objective.unit)})" if objective.unit else ""
+    unit = unit_of(objective)
     name = escape(objective.name)
     layout = layout_of(f"{name}, predicted{unit}", f"{name}, measured{unit}", hovermode="closest")
     return {"data": [diagonal([*means, *measured]), points], "layout": layout}
@@ -90,7 +91,7 @@ def importance_figure(facts: Facts, found: Importance) -> Figure:
         for each, role, name in ((better, "front", "better"), (worse, "largest", "worse"))
         if each
     ]
-    unit = f" ({escape(objective.unit)})" if objective.unit else ""
+    unit = unit_of(objective)
     layout = layout_of(f"change of {escape(objective.name)}{unit}", "", "closest")
     layout["yaxis"] |= {
         "categoryorder": "array",
@@ -113,7 +114,7 @@ def score_figure(facts: Facts, scores: Sequence[dict[str, Any]]) -> Figure:
         "error_y": interval(report),
         "hovertemplate": "search %{x:.4g}, report %{y:.4g}",
     }
-    unit = f" ({escape(facts.up.unit)})" if facts.up.unit else ""
+    unit = unit_of(facts.up)
     layout = layout_of(f"on search images{unit}", f"on report images{unit}", hovermode="closest")
     ends = [value for each in (*search, *report) for value in each if value is not None]
     return {"data": [diagonal(ends), points], "layout": layout}

@@ -8,9 +8,8 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from hwsearch.errors import InputError
-from hwsearch.evaluate.score import paired_difference
 from hwsearch.objectives import Constraint, satisfied, to_losses
-from hwsearch.report.facts import Facts, stated
+from hwsearch.report.facts import Facts, paired_scores, stated
 from hwsearch.run.account import Versus
 from hwsearch.run.certainty import chances
 from hwsearch.run.front import knee
@@ -101,7 +100,8 @@ def beside_largest(facts: Facts, key: str) -> Versus | None:
     assert facts.members is not None
     rows = facts.members.set_index("key")[cost]
     own = rows.get(largest, account.largest[cost])
-    points, low, high = _paired(facts.of_search(account.metric), key, largest)
+    scores = facts.of_search(account.metric)
+    points, low, high = paired_scores(scores.get(key), scores.get(largest))
     return Versus(
         member="",
         key=key,
@@ -111,16 +111,6 @@ def beside_largest(facts: Facts, key: str) -> Versus | None:
         low=low,
         high=high,
     )
-
-
-def _paired(
-    scores: Mapping[str, Measurement], key: str, other: str
-) -> tuple[float | None, float | None, float | None]:
-    a, b = scores.get(key), scores.get(other)
-    if a is None or b is None or a.samples is None or b.samples is None:
-        return None, None, None
-    mean = float(a.samples.astype(np.float64).mean())
-    return paired_difference(a.samples, b.samples, a.value / mean if mean else 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,11 @@ def label(facts: Facts, objective: Objective) -> str:
     return escape(axis_label(objective, objective.name in facts.predicted))
 
 
+def unit_of(objective: Objective) -> str:
+    """Return `` (UNIT)``, escaped, as titles have it; empty without a unit."""
+    return f" ({escape(objective.unit)})" if objective.unit else ""
+
+
 def hover(facts: Facts, across: Objective | None) -> str:
     """Return how a point states its numbers."""
     up = f"{escape(facts.up.name)} %{{y:.4g}} {escape(facts.up.unit)}"

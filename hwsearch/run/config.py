@@ -156,7 +156,7 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
             f"'hwsearch search --out {folder}'"
         )
     try:
-        content = _parsed_toml(read_bounded(path, MAX_BYTES).decode())
+        content = parsed_toml(read_bounded(path, MAX_BYTES).decode())
         search, recorded = dict(content["search"]), dict(content["recorded"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from error
@@ -169,7 +169,12 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     return RunConfig(**search), recorded
 
 
-def _parsed_toml(text: str) -> dict[str, Any]:
+def parsed_toml(text: str) -> dict[str, Any]:
+    """Read TOML that a stranger may have written.
+
+    Raises:
+        ValueError: It is none, is nested too deeply, or has a key of too many parts.
+    """
     # A key of n parts takes n x n steps and bytes.
     if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
         raise ValueError(f"a line has more than {_MOST_DOTS:,} dots")

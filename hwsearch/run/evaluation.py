@@ -57,6 +57,10 @@ class Prepared:
 class Racing(Protocol):
     """Scores candidates as far as needed; see `hwsearch.run.race.Race`."""
 
+    def compared_with(self) -> list[Measurement]:
+        """Return the scores, with their outcomes, that candidates are compared with."""
+        ...
+
     def scores(
         self, ready: Mapping[Architecture, Prepared]
     ) -> dict[Architecture, EvaluationError]:

@@ -20,6 +20,7 @@ from hwsearch.objectives import (
     Objective,
     hypervolume,
     is_non_dominated,
+    known_as,
     satisfied,
     to_losses,
 )
@@ -99,7 +100,7 @@ class Known:
         values, deviations = self.forecast()
         return [
             {
-                objective.name: Estimate(value, deviation) if deviation else value
+                objective.name: known_as(value, deviation)
                 for objective, value, deviation in zip(
                     self.objectives, values[row].tolist(), deviations[row].tolist(), strict=True
                 )

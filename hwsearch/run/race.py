@@ -94,9 +94,7 @@ class Race:
         Returns:
             Why others have no score.
         """
-        keys = self.history.told[self.history.measured].ids
-        found = [self.evaluator.remembered(key, self.metric.name) for key in keys]
-        outcomes = [m.samples for m in found if m is not None and m.samples is not None]
+        outcomes = [m.samples for m in self.compared_with() if m.samples is not None]
         entrants = list(self._entrants(ready)) if outcomes else []
         racing = {entrant.arch for entrant in entrants}
         alone = {arch: begun for arch, begun in ready.items() if arch not in racing}
@@ -106,6 +104,12 @@ class Race:
             while entrants:
                 entrants = self._advance(entrants, members, failed)
         return failed
+
+    def compared_with(self) -> list[Measurement]:
+        """Return the scores, with their outcomes, of all that was scored on all images."""
+        keys = self.history.told[self.history.measured].ids
+        found = [self.evaluator.remembered(key, self.metric.name) for key in keys]
+        return [measurement for measurement in found if measurement is not None]
 
     def dropped(self, key: str) -> Estimate | None:
         """Return the estimate of what a candidate would have scored, if it was dropped."""

@@ -3,7 +3,6 @@
 import inspect
 import re
 import textwrap
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +13,7 @@ import tomli_w
 
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import write_atomic
-from hwsearch.run.config import FILE, RunConfig
+from hwsearch.run.config import FILE, RunConfig, parsed_toml
 from hwsearch.run.workers.given import check_workers
 
 SETTINGS: Final = "hwsearch.toml"
@@ -125,12 +124,12 @@ def _read(path: Path) -> dict[str, Any]:
                 f"settings {str(path)!r} have more than {LARGEST:,} bytes; "
                 "give a file such as 'hwsearch init' writes"
             )
-        return tomllib.loads(data.decode("utf-8"))
+        return parsed_toml(data.decode("utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"there is no file of settings {str(path)!r}; 'hwsearch init {path}' writes one"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"settings {str(path)!r} cannot be read: {error}") from error
 
 

@@ -9,10 +9,12 @@ import functools
 import json
 import tempfile
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import tomli_w
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -394,3 +396,23 @@ def refused(use, given):
         said = str(error)
     assert said is None or said.strip(), "a refusal has to say why"
     return said is not None
+
+
+def attempts(name, found=None, **options):
+    """Return a test of one property, to be called.
+
+    Args:
+        name: Of the property.
+        found: A counter of examples ``tried``, ``taken`` and ``refused``.
+        options: Settings of hypothesis.
+    """
+    strategy, use = PROPERTIES[name]
+    found = Counter() if found is None else found
+
+    @settings(deadline=None, suppress_health_check=list(HealthCheck), **options)
+    @given(strategy)
+    def attempt(drawn):
+        found["tried"] += 1
+        found["refused" if refused(use, drawn) else "taken"] += 1
+
+    return attempt

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import hwsearch
 import tests.run.search_parts as parts
 
 
@@ -27,3 +28,12 @@ def quick_infer(monkeypatch):
     """`infer.py` is not run: each time it loads a runtime in a process of its own."""
     for module in ("hwsearch.run.finish", "hwsearch.export.verify"):
         monkeypatch.setattr(f"{module}.run_infer", lambda folder: "scripted\n")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A run of `SHORT` settings that nothing disturbs; its confirmation repeats the search."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.run.setup.load_device", lambda spec: parts.InProcess())
+        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
+        return hwsearch.search(**parts.SHORT, out=tmp_path_factory.mktemp("unbroken") / "run")

@@ -10,20 +10,15 @@ from hwsearch.run.folder import Run
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
-SETTINGS = {**parts.SETTINGS, "budget": 8}
-
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(unbroken):
     """The front when confirmation repeats what the search measured."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwsearch.run.setup.load_device", lambda spec: parts.InProcess())
-        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
-        return hwsearch.search(**SETTINGS, out=tmp_path_factory.mktemp("runs") / "run").front
+    return unbroken.front
 
 
 def search(tmp_path, watcher=None, **settings):
-    return hwsearch.search(**{**SETTINGS, **settings}, out=tmp_path / "run", progress=watcher)
+    return hwsearch.search(**{**parts.SHORT, **settings}, out=tmp_path / "run", progress=watcher)
 
 
 def test_what_turns_out_dominated_leaves(undisturbed, device, tmp_path):

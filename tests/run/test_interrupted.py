@@ -19,15 +19,6 @@ from hwsearch.run.folder import Run
 from hwsearch.trials_sqlite import SqliteStore
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
-SETTINGS = {**parts.SETTINGS, "budget": 8}
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwsearch.run.setup.load_device", lambda spec: parts.InProcess())
-        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
-        return hwsearch.search(**SETTINGS, out=tmp_path_factory.mktemp("unbroken") / "run")
 
 
 def is_the_same(run, unbroken):
@@ -66,7 +57,7 @@ def test_a_device_that_vanishes_stops_the_run_until_it_is_back(
     device = Vanishing(jobs)
     monkeypatch.setattr("hwsearch.run.setup.load_device", lambda spec: device)
     with pytest.raises(DeviceLostError, match=r"ran before: no CUDA.* hwsearch resume") as caught:
-        hwsearch.search(**SETTINGS, out=tmp_path / "run")
+        hwsearch.search(**parts.SHORT, out=tmp_path / "run")
     assert caught.value.exit_code == 1
     assert "failed" not in set(Run(tmp_path / "run").trials["state"])
     result = CliRunner().invoke(app, ["resume", str(tmp_path / "run")])
@@ -92,7 +83,7 @@ def test_one_that_vanishes_while_subnets_are_exported_costs_none_of_them(
 
     monkeypatch.setattr("hwsearch.run.finish.write_files", writing)
     with pytest.raises(DeviceLostError, match="no CUDA-capable device"):
-        hwsearch.search(**SETTINGS, out=tmp_path / "run")
+        hwsearch.search(**parts.SHORT, out=tmp_path / "run")
     assert not Run(tmp_path / "run").finished
     device.jobs = 1000
     assert is_the_same(hwsearch.resume(tmp_path / "run"), unbroken)
@@ -107,7 +98,7 @@ def test_a_model_that_fails_alone_is_a_failed_trial(unbroken, device, tmp_path):
         return latency_by_size(name, path)
 
     device.scripts["search"] = failing
-    trials = hwsearch.search(**SETTINGS, out=tmp_path / "run").trials.set_index("key")
+    trials = hwsearch.search(**parts.SHORT, out=tmp_path / "run").trials.set_index("key")
     assert trials.loc[bad, ["state", "reason"]].tolist() == ["failed", "no kernel for this"]
     assert trials["state"].tolist().count("failed") == 1
 
@@ -128,10 +119,10 @@ def test_a_full_disk_stops_the_run_until_there_is_room(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", filling)
         with pytest.raises((HwsearchError, OSError), match="No space left on device") as caught:
-            hwsearch.search(**SETTINGS, out=tmp_path / "run")
+            hwsearch.search(**parts.SHORT, out=tmp_path / "run")
     if nth == 1:  # nothing had begun
         assert isinstance(caught.value, OSError)
-        assert is_the_same(hwsearch.search(**SETTINGS, out=tmp_path / "run"), unbroken)
+        assert is_the_same(hwsearch.search(**parts.SHORT, out=tmp_path / "run"), unbroken)
         return
     assert caught.value.exit_code == 1
     assert f"go on with: hwsearch resume {tmp_path / 'run'}" in str(caught.value)
@@ -148,7 +139,7 @@ def test_files_that_may_not_grow_stop_the_run_and_damage_nothing(
     resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, before[1]))
     try:
         with pytest.raises(HwsearchError):
-            hwsearch.search(**SETTINGS, out=tmp_path / "run")
+            hwsearch.search(**parts.SHORT, out=tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert is_the_same(hwsearch.resume(tmp_path / "run"), unbroken)

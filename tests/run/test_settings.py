@@ -126,3 +126,10 @@ class TestWhatIsRead:
 
     def test_what_is_written_is_toml_that_others_read(self):
         assert tomllib.loads(settings_text())["search"]["budget"] == RunConfig().budget
+
+
+def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(tmp_path):
+    path = tmp_path / "hwsearch.toml"
+    path.write_text("[search]\n" + ".".join(["a"] * 6000) + " = 1\n")
+    with pytest.raises(InputError, match="more than 5,000 dots"):
+        read_settings(path)

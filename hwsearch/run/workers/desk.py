@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwsearch.errors import HwsearchError
-from hwsearch.objectives import Estimate
+from hwsearch.objectives import known_as
 from hwsearch.optimizer.history import History
 from hwsearch.run.evaluation import Evaluator, Racing, Values
 from hwsearch.run.measurements import LATENCY
@@ -37,7 +37,6 @@ class SearchDesk:
         self._evaluator, self._history, self._race = evaluator, history, race
         # Latency first: a race needs it.
         self._quantities = sorted(quantities, key=lambda quantity: quantity != LATENCY)
-        self._metric = evaluator.task.metric.name
         samples = evaluator.task.search
         self._contexts = (evaluator.latency_context, evaluator.score_context(samples))
 
@@ -86,13 +85,7 @@ class SearchDesk:
         own = [m for p in ("search", "race") for m in store.measurements(arch.key, purpose=p)]
         if self._race is None:
             return Known(measurements=tuple(own))
-        return Known(measurements=(*own, *self._compared_with()), told=tuple(self._told()))
-
-    def _compared_with(self) -> list[Measurement]:
-        """The outcomes that a candidate is compared with."""
-        keys = self._history.told[self._history.measured].ids
-        found = [self._evaluator.remembered(key, self._metric) for key in keys]
-        return [measurement for measurement in found if measurement is not None]
+        return Known(measurements=(*own, *self._race.compared_with()), told=tuple(self._told()))
 
     def _told(self) -> list[Told]:
         history, told = self._history, list[Told]()
@@ -100,10 +93,7 @@ class SearchDesk:
         for row in np.flatnonzero(history.succeeded):
             values, deviations = history.values[row], history.deviations[row]
             said: Values = {
-                name: Estimate(float(values[j]), float(deviations[j]))
-                if deviations[j]
-                else float(values[j])
-                for j, name in names
+                name: known_as(float(values[j]), float(deviations[j])) for j, name in names
             }
             told.append((history.told[int(row)].mapping, said))
         return told

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from hwsearch.devices import load_device
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.run.workers.ray_cluster import ENVIRONMENT, SEAT, device_resource
+from hwsearch.run.workers.ray_cluster import ENVIRONMENT, SEAT, device_resource, split_address
 
 PORT = 6379
 _STARTED = "Ray runtime started"
@@ -28,12 +28,13 @@ def check_address(address: str) -> str:
     Raises:
         InputError: It is not of that form.
     """
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
+    try:
+        split_address(address)
+    except ValueError:
         raise InputError(
             f"address {address!r} is not of the form HOST:PORT; 'hwsearch worker' without "
             "--address prints the one of the cluster that it starts"
-        )
+        ) from None
     return address
 
 

@@ -75,10 +75,19 @@ def _reach(address: str) -> None:
         OSError: Nobody is.
         ValueError: It is no address.
     """
+    socket.create_connection(split_address(address), timeout=_REACH_S).close()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
     host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal()):
+    if not (host and port.isdecimal() and 0 < int(port) < 65536):
         raise ValueError("that is not of the form HOST:PORT")
-    socket.create_connection((host, int(port)), timeout=_REACH_S).close()
+    return host, int(port)
 
 
 def seats() -> int:
