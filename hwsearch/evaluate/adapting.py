@@ -13,9 +13,10 @@ from hwsearch.devices.fingerprint import usable_cpus
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluate.moments import Sums, joined, sums_of
 
-# Samples that pass from one norm to the next before others do: for fewer, torch takes a slower
-# convolution. They decide the last bits of the statistics, and so are the same on every machine.
-PART = 16
+# Samples that pass from one norm to the next before others do, and the input values from which on
+# it is half as many: more leave the cache, fewer take longer to change places than to compute.
+# They decide the last bits of the statistics, and so are the same on every machine.
+PART, LARGE = 32, 2**20
 
 
 class Moments:
@@ -65,7 +66,8 @@ def run_adapting(
     Returns:
         Its output; a list of the parts' outputs where those are no tensors.
     """
-    parts = list(zip(*(torch.split(each, PART) for each in inputs), strict=True))
+    size = PART if PART * inputs[0][0].numel() < LARGE else PART // 2
+    parts = list(zip(*(torch.split(each, size) for each in inputs), strict=True))
     passage = _Passage(module, parts, moments)
     handles = [norm.register_forward_pre_hook(passage.meet) for norm in moments]
     try:
@@ -89,7 +91,11 @@ class _AbandonedError(Exception):
 
 
 class _Passage:
-    """The parts of a batch on their way through a module."""
+    """The parts of a batch on their way through a module, each in a thread of its own.
+
+    As many threads run as there are CPUs. One that has to wait hands its CPU to one that need
+    not, and sleeps until it is handed one itself.
+    """
 
     def __init__(
         self,
@@ -98,18 +104,25 @@ class _Passage:
         moments: Mapping[nn.Module, Moments],
     ) -> None:
         self._module, self._parts, self._moments = module, parts, moments
-        self._cpus = threading.Semaphore(len(usable_cpus()))
-        self._change = threading.Condition()
-        self._under_way, self._abandoned = len(parts), False
+        self._state = threading.Lock()
+        self._idle, self._under_way, self._abandoned = len(usable_cpus()), len(parts), False
+        # Numbers of the parts that need a CPU only; the last one is the first to get it.
+        self._ready = list(reversed(range(len(parts))))
         # Number of the part -> the norm that it has come to, and what it brings.
         self._waiting: dict[int, tuple[nn.Module, Sums]] = {}
+        # Taken by a part that sleeps.
+        self._sleep = [threading.Lock() for _ in parts]
         self._thread = threading.local()
 
     def run(self) -> list[Any]:
         """Return the output of each part; raise what the first of those that failed has raised."""
+        for lock in self._sleep:
+            lock.acquire()
         with _one_thread(), ThreadPoolExecutor(len(self._parts)) as pool:
             futures = [pool.submit(self._run, number) for number in range(len(self._parts))]
             try:
+                with self._state:
+                    self._hand_out()
                 wait(futures)
             finally:
                 self._abandon()
@@ -121,32 +134,48 @@ class _Passage:
 
     def _run(self, number: int) -> Any:
         self._thread.number = number
+        self._wake(number)
         try:
-            with self._cpus, torch.no_grad():
+            with torch.no_grad():
                 output = self._module(*self._parts[number])
         except BaseException:
             self._abandon()
             raise
-        with self._change:
+        with self._state:
             self._under_way -= 1
-            self._go_on()
+            self._idle += 1
+            self._settle()
+            self._hand_out()
         return output
 
     def meet(self, norm: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Let a part wait at a norm until that knows what to normalise by; a hook of the norm."""
         number, sums = self._thread.number, sums_of(args[0])
-        self._cpus.release()
-        try:
-            with self._change:
-                self._waiting[number] = norm, sums
-                self._go_on()
-                self._change.wait_for(lambda: self._abandoned or number not in self._waiting)
-        finally:
-            self._cpus.acquire()
+        with self._state:
+            self._waiting[number] = norm, sums
+            self._settle()
+            goes_on = number in self._ready
+            if goes_on:
+                self._ready.remove(number)
+            else:
+                self._idle += 1
+            self._hand_out()
+        if not goes_on:
+            self._wake(number)
+
+    def _wake(self, number: int) -> None:
+        """Sleep until a CPU is handed over."""
+        self._sleep[number].acquire()
         if self._abandoned:
             raise _AbandonedError
 
-    def _go_on(self) -> None:
+    def _hand_out(self) -> None:
+        """Give CPUs to those who need nothing else."""
+        while self._idle and self._ready:
+            self._idle -= 1
+            self._sleep[self._ready.pop()].release()
+
+    def _settle(self) -> None:
         """Once all have come to a norm, set the first one's, and let go on who waits there."""
         if not self._waiting or len(self._waiting) < self._under_way:
             return
@@ -155,12 +184,16 @@ class _Passage:
         batch = joined([self._waiting.pop(n)[1] for n in together])
         self._moments[norm].add(batch)
         set_statistics(norm, batch.mean, batch.var)
-        self._change.notify_all()
+        self._ready += together
 
     def _abandon(self) -> None:
-        with self._change:
-            self._abandoned = True
-            self._change.notify_all()
+        """Wake all who sleep, to end."""
+        with self._state:
+            if not self._abandoned:
+                self._abandoned = True
+                for number in (*self._ready, *self._waiting):
+                    self._sleep[number].release()
+                self._ready.clear()
 
 
 @contextmanager

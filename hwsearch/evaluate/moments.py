@@ -57,8 +57,9 @@ def _sums(rows: Tensor) -> Sums:
 
 def joined(parts: Sequence[Sums]) -> Sums:
     """Return the sums of all parts (Chan, Golub and LeVeque, "Updating formulae", 1979)."""
-    count = sum(part.count for part in parts)
-    mean = torch.stack([part.count * part.mean for part in parts]).sum(0) / count
-    squares = [part.squares + part.count * (part.mean - mean).square() for part in parts]
-    samples = sum(part.samples for part in parts)
-    return Sums(samples, count, mean, torch.stack(squares).sum(0))
+    counts = torch.tensor([[part.count] for part in parts], dtype=torch.float64)
+    means = torch.stack([part.mean for part in parts])
+    mean = (counts * means).sum(0) / counts.sum()
+    squares = torch.stack([part.squares for part in parts]) + counts * (means - mean).square()
+    samples, count = sum(part.samples for part in parts), sum(part.count for part in parts)
+    return Sums(samples, count, mean, squares.sum(0))
