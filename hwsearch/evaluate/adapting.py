@@ -1,8 +1,9 @@
 """Running a module on a batch whose own statistics each norm normalises by, on all CPUs."""
 
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +18,7 @@ from hwsearch.evaluate.moments import Sums, joined, sums_of
 # it is half as many: more leave the cache, fewer take longer to change places than to compute.
 # They decide the last bits of the statistics, and so are the same on every machine.
 PART, LARGE = 32, 2**20
+Part = tuple[Tensor, ...]
 
 
 class Moments:
@@ -48,36 +50,56 @@ class Moments:
         return mean, var
 
 
+@contextmanager
+def part_threads() -> Iterator[Executor]:
+    """Threads for the parts of batches, as many as there are parts; torch has no others meanwhile.
+
+    Its own ones would go on spinning for a while beside them.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(sys.maxsize) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_parts(inputs: Sequence[Tensor]) -> list[Part]:
+    """Split a batch, (n, ...) for each input, into the parts that go through a module."""
+    size = PART if PART * inputs[0][0].numel() < LARGE else PART // 2
+    return list(zip(*(torch.split(each, size) for each in inputs), strict=True))
+
+
 def run_adapting(
-    module: nn.Module, inputs: Sequence[Tensor], moments: Mapping[nn.Module, Moments]
-) -> Any:
+    module: nn.Module,
+    parts: Sequence[Part],
+    moments: Mapping[nn.Module, Moments],
+    pool: Executor,
+) -> list[Any]:
     """Run a module in eval mode on a batch whose own statistics each norm normalises by.
 
-    The batch goes through in parts, each by one thread, as many at a time as there are CPUs. At
-    a norm all parts wait for the last one, and go on when the statistics of the whole batch are
-    known. So what a part goes through between two norms stays in the cache, no layer waits for
-    the slowest CPU, and the number of CPUs changes no bit.
+    Each part goes through by one thread, as many at a time as there are CPUs. At a norm all parts
+    wait for the last one, and go on when the statistics of the whole batch are known. So what a
+    part goes through between two norms stays in the cache, no layer waits for the slowest CPU,
+    and the number of CPUs changes no bit.
 
     Args:
         module: The module; samples meet in its norms only.
-        inputs: What ``forward`` takes, (n, ...) each.
+        parts: What ``forward`` takes; see `in_parts`.
         moments: Receive the statistics, for each norm.
+        pool: Runs them; see `part_threads`.
 
     Returns:
-        Its output; a list of the parts' outputs where those are no tensors.
+        The output of each part.
     """
-    size = PART if PART * inputs[0][0].numel() < LARGE else PART // 2
-    parts = list(zip(*(torch.split(each, size) for each in inputs), strict=True))
     passage = _Passage(module, parts, moments)
     handles = [norm.register_forward_pre_hook(passage.meet) for norm in moments]
     try:
-        outputs = passage.run()
+        return passage.run(pool)
     finally:
         for handle in handles:
             handle.remove()
-    if not all(isinstance(output, Tensor) for output in outputs):
-        return outputs
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def set_statistics(norm: nn.Module, mean: Tensor, var: Tensor) -> None:
@@ -100,7 +122,7 @@ class _Passage:
     def __init__(
         self,
         module: nn.Module,
-        parts: Sequence[tuple[Tensor, ...]],
+        parts: Sequence[Part],
         moments: Mapping[nn.Module, Moments],
     ) -> None:
         self._module, self._parts, self._moments = module, parts, moments
@@ -114,18 +136,19 @@ class _Passage:
         self._sleep = [threading.Lock() for _ in parts]
         self._thread = threading.local()
 
-    def run(self) -> list[Any]:
+    def run(self, pool: Executor) -> list[Any]:
         """Return the output of each part; raise what the first of those that failed has raised."""
         for lock in self._sleep:
             lock.acquire()
-        with _one_thread(), ThreadPoolExecutor(len(self._parts)) as pool:
-            futures = [pool.submit(self._run, number) for number in range(len(self._parts))]
-            try:
-                with self._state:
-                    self._hand_out()
-                wait(futures)
-            finally:
-                self._abandon()
+        futures: list[Future[Any]] = []
+        try:
+            futures += (pool.submit(self._run, number) for number in range(len(self._parts)))
+            with self._state:
+                self._hand_out()
+            wait(futures)
+        finally:
+            self._abandon()
+            wait(futures)
         errors = [future.exception() for future in futures]
         for error in errors:
             if error is not None and not isinstance(error, _AbandonedError):
@@ -171,7 +194,7 @@ class _Passage:
 
     def _hand_out(self) -> None:
         """Give CPUs to those who need nothing else."""
-        while self._idle and self._ready:
+        while self._idle and self._ready and not self._abandoned:
             self._idle -= 1
             self._sleep[self._ready.pop()].release()
 
@@ -187,21 +210,9 @@ class _Passage:
         self._ready += together
 
     def _abandon(self) -> None:
-        """Wake all who sleep, to end."""
+        """Let all end that sleep, or would."""
         with self._state:
-            if not self._abandoned:
-                self._abandoned = True
-                for number in (*self._ready, *self._waiting):
-                    self._sleep[number].release()
-                self._ready.clear()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch take one thread for each that calls it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+            self._abandoned = True
+            for lock in self._sleep:
+                if lock.locked():
+                    lock.release()

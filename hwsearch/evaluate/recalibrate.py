@@ -8,7 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwsearch.evaluate.adapting import Moments, run_adapting, set_statistics
+from hwsearch.evaluate.adapting import (
+    Moments,
+    in_parts,
+    part_threads,
+    run_adapting,
+    set_statistics,
+)
 from hwsearch.evaluate.memory import freed_memory_kept
 
 
@@ -38,9 +44,9 @@ def recalibrate(
     moments = {norm: Moments() for norm in norms_of(subnet, norms)}
     if not moments:
         return subnet
-    with freed_memory_kept():
+    with freed_memory_kept(), part_threads() as pool:
         for batch in batches:
-            run_adapting(subnet, tensors_of(batch), moments)
+            run_adapting(subnet, in_parts(tensors_of(batch)), moments, pool)
     for norm, moment in moments.items():
         set_statistics(norm, *moment.statistics())
     return subnet

@@ -3,22 +3,30 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from hwsearch.blocks import Block
 from hwsearch.errors import EvaluationError
-from hwsearch.evaluate.adapting import Moments, run_adapting, set_statistics
+from hwsearch.evaluate.adapting import (
+    Moments,
+    Part,
+    in_parts,
+    part_threads,
+    run_adapting,
+    set_statistics,
+)
 from hwsearch.evaluate.crops import available_memory
 from hwsearch.evaluate.memory import freed_memory_kept
 from hwsearch.evaluate.recalibrate import norms_of, tensors_of
 
-Source = Callable[[], Tensor]
+Source = Callable[[], list[Part]]
 SHARE_OF_MEMORY = 0.125
 
 
@@ -109,17 +117,17 @@ def recalibrate_together(
     roots: dict[str, _Node] = {}
     paths = [list(_path(roots, chain, norms)) for chain in chains]
     limit = int(SHARE_OF_MEMORY * available_memory()) if budget is None else budget
-    with freed_memory_kept():
+    with freed_memory_kept(), part_threads() as pool:
         for batch in batches:
             for root in roots.values():
-                _walk(root, partial(_first, batch), limit)
+                _walk(root, partial(_first, batch), limit, pool)
     for node in _nodes(roots):
         _finish(node, norms)
     return [_result(path) for path in paths]
 
 
-def _first(batch: dict[str, NDArray[Any]]) -> Tensor:
-    return tensors_of(batch)[0]
+def _first(batch: dict[str, NDArray[Any]]) -> list[Part]:
+    return in_parts(tensors_of(batch)[:1])
 
 
 def _path(
@@ -148,68 +156,75 @@ def _identity(block: Block, module: nn.Module, norms: tuple[type[nn.Module], ...
     return digest.hexdigest()
 
 
-def _walk(node: _Node, source: Source, spare: int) -> None:
+def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
     """Run a node and all that follows it on one batch.
 
     Args:
         node: The first one.
         source: Gives its input, as often as it is asked for.
         spare: Bytes of activations that may still be kept.
+        pool: See `part_threads`.
     """
-    values = _run(node, source)
+    values = _run(node, source, pool)
     while values is not None and len(node.children) == 1:
-        source, given = _rerun(node, source), _once(values)
+        source, given = _rerun(node, source, pool), _once(values)
         (node,) = node.children.values()
         del values
-        values = _run(node, given)
+        values = _run(node, given, pool)
     if values is None or not node.children:
         return
-    size = values.numel() * values.element_size()
-    again = _rerun(node, source)
+    size = sum(each.numel() * each.element_size() for (each,) in values)
+    again = _rerun(node, source, pool)
     if size <= spare:
         again, spare = _kept(values, again), spare - size
     else:
         again = _once(values, again)
     del values
     for child in node.children.values():
-        _walk(child, again, spare)
+        _walk(child, again, spare, pool)
 
 
-def _once(values: Tensor, otherwise: Source | None = None) -> Source:
+def _once(values: list[Part], otherwise: Source | None = None) -> Source:
     """Give values the first time, without holding them any longer, then what comes otherwise."""
     held = [values]
     del values
     return lambda: held.pop() if held or otherwise is None else otherwise()
 
 
-def _kept(values: Tensor, otherwise: Source) -> Source:
+def _kept(values: list[Part], otherwise: Source) -> Source:
     """Give values as long as nobody has written into them, then what comes otherwise."""
-    version = values._version
-    return lambda: values if values._version == version else otherwise()
+    versions = [each._version for (each,) in values]
+    return lambda: values if [each._version for (each,) in values] == versions else otherwise()
 
 
-def _rerun(node: _Node, source: Source) -> Source:
+def _rerun(node: _Node, source: Source, pool: Executor) -> Source:
     """Return a function that gives a node's output by running it once more, unrecorded."""
 
-    def run() -> Tensor:
+    def run() -> list[Part]:
         values = source()
         begin = time.perf_counter()
         moments = {norm: Moments() for norm in node.moments}
-        output: Tensor = run_adapting(node.modules[0], [values], moments)
+        output = _through(node, values, moments, pool)
         node.seconds += time.perf_counter() - begin
         return output
 
     return run
 
 
-def _run(node: _Node, source: Source) -> Tensor | None:
+def _through(
+    node: _Node, values: list[Part], moments: dict[nn.Module, Moments], pool: Executor
+) -> list[Part]:
+    return [(output,) for output in run_adapting(node.modules[0], values, moments, pool)]
+
+
+def _run(node: _Node, source: Source, pool: Executor) -> list[Part] | None:
     """Return a node's output, or None where it has failed."""
     if node.error is not None:
         return None
     try:
         values = source()
         begin = time.perf_counter()
-        output: Tensor = run_adapting(node.modules[0], [values], node.moments)
+        output = _through(node, values, node.moments, pool)
     except Exception as error:  # noqa: BLE001 - a family is a stranger's code
         node.error = error
         return None

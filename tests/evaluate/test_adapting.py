@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hwsearch.evaluate import adapting
-from hwsearch.evaluate.adapting import PART, Moments, run_adapting
+from hwsearch.evaluate.adapting import PART, Moments, in_parts, part_threads
 from hwsearch.evaluate.moments import joined, sums_of
 
 N = 2 * PART + 3
@@ -28,10 +28,17 @@ def network(seed=0):
         ).eval()  # fmt: skip
 
 
+def run_adapting(module, parts, moments):
+    with part_threads() as pool:
+        return adapting.run_adapting(module, parts, moments, pool)
+
+
 def adapted(module, *inputs):
     moments = {m: Moments() for m in module.modules() if isinstance(m, nn.BatchNorm2d)}
-    output = run_adapting(module, inputs, moments)
-    return output, [moment.statistics() for moment in moments.values() if moment.samples]
+    output = run_adapting(module, in_parts(inputs), moments)
+    return torch.cat(output), [
+        moment.statistics() for moment in moments.values() if moment.samples
+    ]
 
 
 @pytest.mark.parametrize("n", [1, PART, N])
@@ -77,7 +84,7 @@ def test_a_norm_that_is_passed_twice_adds_up_both():
     norm = nn.BatchNorm2d(4)
     module = nn.Sequential(norm, nn.ReLU(), norm).eval()
     moments = {norm: Moments()}
-    output = run_adapting(module, [values()], moments)
+    output = torch.cat(run_adapting(module, in_parts([values()]), moments))
     assert moments[norm].samples == 2 * N
     first = torch.nn.functional.batch_norm(values(), None, None, training=True)
     second = torch.nn.functional.batch_norm(torch.relu(first), None, None, training=True)
@@ -99,7 +106,7 @@ def test_parts_that_take_other_ways_meet_where_they_can():
     given[:PART] -= 200
     module = Forked().eval()
     moments = {module.large: Moments(), module.both: Moments()}
-    run_adapting(module, [given], moments)
+    run_adapting(module, in_parts([given]), moments)
     assert (moments[module.large].samples, moments[module.both].samples) == (N - PART, N)
     mean, _ = moments[module.large].statistics()
     torch.testing.assert_close(mean, given[PART:].double().mean((0, 2, 3)))
@@ -122,6 +129,12 @@ def test_what_one_part_fails_by_is_raised_and_ends_the_others():
     assert not any(each._forward_pre_hooks for each in module)
 
 
+def test_a_norm_that_cannot_be_set_fails_all_parts():
+    module = nn.BatchNorm2d(4, track_running_stats=False).eval()
+    with pytest.raises(AttributeError):
+        adapted(module, values())
+
+
 def test_torch_has_its_threads_back():
     torch.set_num_threads(2)
     try:
@@ -131,14 +144,19 @@ def test_torch_has_its_threads_back():
         torch.set_num_threads(1)
 
 
-def test_outputs_that_are_no_tensors_come_in_parts():
+def test_outputs_come_in_parts():
     class Pair(nn.Module):
         def forward(self, x, y):
             return x, y
 
-    output, _ = adapted(Pair().eval(), values(), values(seed=1))
+    output = run_adapting(Pair().eval(), in_parts([values(), values(seed=1)]), {})
     assert [len(x) for x, _ in output] == [PART, PART, 3]
     assert torch.equal(torch.cat([y for _, y in output]), values(seed=1))
+
+
+def test_parts_of_large_inputs_have_fewer_samples():
+    parts = in_parts([torch.zeros(40, 3, 224, 224)])
+    assert [len(x) for (x,) in parts] == [PART // 2, PART // 2, 40 - PART]
 
 
 def test_sums_of_parts_are_those_of_the_whole():
