@@ -7,15 +7,33 @@ import os
 import re
 import shutil
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 # Of a JSON or TOML file. Small objects take some 40 times what they take as text.
 MAX_BYTES = 16 * 2**20
 DIGITS = 16  # of a SHA-256 that name something among others of its kind
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that flush no folder
+# Of a damaged array or zip; the header of an array is Python.
+_OF_ARRAYS = (
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    KeyError,
+    EOFError,
+    OSError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -66,6 +84,20 @@ def flush(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def plain_arrays(file: IO[bytes]) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    """Read an array (``.npy``), or several by name (``.npz``), that a stranger may have written.
+
+    Raises:
+        ValueError: It is neither, is damaged, or would need pickle.
+        MemoryError: It says that it holds more than there is memory for.
+    """
+    try:
+        found = np.load(file, allow_pickle=False)
+        return found if isinstance(found, np.ndarray) else {name: found[name] for name in found}
+    except _OF_ARRAYS as error:
+        raise ValueError(f"no arrays that can be read: {error}") from error
 
 
 def is_of_disk(error: OSError) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.files import parsed_json
+from hwsearch.files import parsed_json, plain_arrays
 from hwsearch.trials import (
     NO_FORECASTS,
     Forecast,
@@ -379,7 +379,9 @@ def _measurement_row(m: Measurement) -> tuple[object, ...]:
 def _measurement(row: tuple[Any, ...]) -> Measurement:
     key, quantity, context, purpose, value, low, high, count, cost_s, samples, details = row
     if samples is not None:
-        samples = np.load(io.BytesIO(samples), allow_pickle=False)
+        samples = plain_arrays(io.BytesIO(samples))
+        if not isinstance(samples, np.ndarray):
+            raise TypeError("outcomes are one array")
     return Measurement(
         key=key,
         quantity=quantity,

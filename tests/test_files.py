@@ -1,11 +1,21 @@
 """Files and folders that are complete or not there, and where they lie."""
 
+import contextlib
 import errno
+import io
 import os
 
+import numpy as np
 import pytest
 
-from hwsearch.files import file_system, flush, is_of_disk, staged_folder, write_atomic
+from hwsearch.files import (
+    file_system,
+    flush,
+    is_of_disk,
+    plain_arrays,
+    staged_folder,
+    write_atomic,
+)
 
 MOUNTS = r"""22 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw
 31 22 0:27 / /home/ada rw,relatime shared:9 - nfs4 server:/home/ada rw,vers=4.2
@@ -94,3 +104,23 @@ def test_what_flushes_no_folders_does_without(monkeypatch, tmp_path):
 
     monkeypatch.setattr(os, "fsync", refusing)
     flush(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
+def test_arrays_with_any_damaged_byte_are_read_or_refused(save):
+    file = io.BytesIO()
+    save(file, np.arange(3.0))
+    whole = file.getvalue()
+    for place in range(len(whole)):
+        for damage in (b"", b"\0", b"\2", b"B", b",", b"\xff"):
+            with contextlib.suppress(ValueError, MemoryError):
+                plain_arrays(io.BytesIO(whole[:place] + damage + whole[place + 1 :]))
+
+
+def test_arrays_come_as_they_were_written():
+    file, several = io.BytesIO(), io.BytesIO()
+    np.save(file, np.arange(3))
+    np.savez(several, a=np.arange(3), b=np.eye(2))
+    assert plain_arrays(io.BytesIO(file.getvalue())).tolist() == [0, 1, 2]
+    assert sorted(plain_arrays(io.BytesIO(several.getvalue()))) == ["a", "b"]

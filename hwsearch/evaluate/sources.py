@@ -17,6 +17,7 @@ from hwsearch.evaluate.imagefolder import read_imagefolder
 from hwsearch.evaluate.images import ImageSamples
 from hwsearch.evaluate.splits import SPLITS, SplitSizes
 from hwsearch.evaluate.task import NO_DATA, TOP1, Preprocess, Samples, Task
+from hwsearch.files import plain_arrays
 from hwsearch.supernets.base import InputSpec
 from hwsearch.supernets.checkpoints import bundled_file
 
@@ -94,10 +95,10 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         if size > available_memory():
             raise MemoryError(f"its arrays unpack to {size:,} bytes, and memory has not so many")
     with path.open("rb") as file:
-        stored = np.load(file, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            raise TypeError("it is a single array (.npy), not several by name (.npz)")
-        return {name: stored[name] for name in stored.files}
+        stored = plain_arrays(file)
+    if isinstance(stored, np.ndarray):
+        raise TypeError("it is a single array (.npy), not several by name (.npz)")
+    return stored
 
 
 def _read_cifar10(spec: str, path: Path, input_spec: InputSpec) -> Task:

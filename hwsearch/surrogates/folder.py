@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import InputError
-from hwsearch.files import MAX_BYTES, parsed_json, read_bounded, staged_folder
+from hwsearch.files import MAX_BYTES, parsed_json, plain_arrays, read_bounded, staged_folder
 from hwsearch.space import SearchSpace
 
 FORMAT: Final = "hwsearch predictor"
@@ -128,5 +128,6 @@ def unpacked_arrays(content: bytes) -> dict[str, NDArray[Any]]:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > MAX_BYTES:
         raise ValueError(f"it unpacks to more than {MAX_BYTES // 2**20} MB")
-    found = np.load(io.BytesIO(content), allow_pickle=False)
-    return {name: found[name] for name in found.files}
+    found = plain_arrays(io.BytesIO(content))
+    assert isinstance(found, dict)  # as it is a zip
+    return found
