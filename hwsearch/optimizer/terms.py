@@ -110,7 +110,7 @@ def of_function(function: Function, programme: Programme) -> Additive:
     terms = programme.terms(archs)
     values = np.asarray(function(archs), dtype=np.float64)
     centre, constant = terms.mean(axis=0), float(values.mean())
-    weights = np.linalg.lstsq(terms - centre, values - constant)[0]
+    weights = np.linalg.lstsq(terms - centre, values - constant, rcond=None)[0]
     return Additive(constant=constant - float(weights @ centre), weights=weights)
 
 

@@ -42,12 +42,14 @@ def read_members(path: Path, objectives: Sequence[str]) -> "pd.DataFrame":
     import pandas as pd
 
     try:
+        # Objectives are read as text: pandas before 3 loses their last bit.
         members = pd.read_csv(
-            io.BytesIO(read_bounded(path, MAX_BYTES)), dtype={"key": str, "weights": str}
+            io.BytesIO(read_bounded(path, MAX_BYTES)),
+            dtype=dict.fromkeys(("key", "weights", *objectives), str),
         )
         _check_members(members, objectives)
         for name in objectives:
-            members[name] = pd.to_numeric(members[name])
+            members[name] = members[name].astype(float)
     except (OSError, ValueError, TypeError, MemoryError) as error:
         reason = str(error).strip() or type(error).__name__
         raise InputError(

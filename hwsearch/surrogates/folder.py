@@ -57,19 +57,17 @@ def write_folder(
     facts: Mapping[str, Any],
 ) -> None:
     """Write a predictor, all of it or nothing; the same one gives the same bytes."""
-    file = io.BytesIO()
-    arrays: dict[str, Any] = dict(state)
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    parameters = packed_arrays(state)
     card = {
         "format": FORMAT,
         "schema": SCHEMA,
         **facts,
         "surrogate": surrogate,
-        "parameters_sha256": hashlib.sha256(file.getvalue()).hexdigest(),
+        "parameters_sha256": hashlib.sha256(parameters).hexdigest(),
         "space": json.loads(space.to_json()),
     }
     with staged_folder(folder) as staged:
-        (staged / PARAMETERS).write_bytes(file.getvalue())
+        (staged / PARAMETERS).write_bytes(parameters)
         text = json.dumps(card, indent=1, allow_nan=False)
         (staged / CARD).write_text(text + "\n", encoding="utf-8")
 
@@ -114,6 +112,21 @@ def _read_card(folder: Path, what: str) -> Mapping[str, Any]:
             f"schema {SCHEMA}; use the version that wrote it"
         )
     return card
+
+
+def packed_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return arrays as npz, without anything that could be executed.
+
+    Raises:
+        ValueError: One holds objects.
+    """
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"{name!r} holds objects")
+    file = io.BytesIO()
+    # NumPy before 2.2 knows no `allow_pickle` here.
+    np.savez_compressed(file, **dict[str, Any](arrays))
+    return file.getvalue()
 
 
 def unpacked_arrays(content: bytes) -> dict[str, NDArray[Any]]:

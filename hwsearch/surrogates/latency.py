@@ -7,7 +7,6 @@ mix, and the logarithm of that multiple is linear in the encoding; see `RatioMod
 measured subnets the correction is small, and with none the only table is believed as it is.
 """
 
-import io
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.surrogates.base import FloatArray
-from hwsearch.surrogates.folder import unpacked_arrays
+from hwsearch.surrogates.folder import packed_arrays, unpacked_arrays
 from hwsearch.surrogates.lookups import LookupSum, Term, block_terms, step_terms
 from hwsearch.surrogates.ratio import RatioModel, check_positive, step_scale
 from hwsearch.tables import LatencyTable
@@ -147,9 +146,7 @@ class LatencyPredictor:
         for number, term in enumerate(self._costs.terms):
             arrays[f"columns{number}"] = np.array(term.columns, dtype=np.int64)
             arrays[f"values{number}"] = term.values
-        file = io.BytesIO()
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-        write_atomic(Path(path), file.getvalue())
+        write_atomic(Path(path), packed_arrays(arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> "LatencyPredictor":

@@ -11,7 +11,7 @@ from hwsearch.devices.intervals import student_quantile
 @pytest.mark.parametrize("probability", [0.5, 0.75, 0.95, 0.975, 0.995])
 def test_quantiles_are_those_of_scipy(probability, freedom):
     expected = stdtrit(freedom, probability)
-    assert student_quantile(probability, freedom) == pytest.approx(expected, rel=1e-11, abs=1e-13)
+    assert student_quantile(probability, freedom) == pytest.approx(expected, rel=1e-8, abs=1e-13)
 
 
 def test_quantiles_rise_with_probability_and_fall_with_freedom():

@@ -7,7 +7,7 @@ import pytest
 from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.surrogates import Predictor
-from hwsearch.surrogates.folder import CARD, PARAMETERS
+from hwsearch.surrogates.folder import CARD, PARAMETERS, packed_arrays, unpacked_arrays
 from hwsearch.surrogates.shipped import find_predictor, load_predictor
 from tests.optimizer.problems import Tabular, elastic_space
 
@@ -133,3 +133,10 @@ def test_deviations_are_widened_until_the_next_fit(name):
     for wrong in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(InputError, match="give a factor above 0"):
             predictor.widen(wrong)
+
+
+def test_what_is_packed_is_nothing_but_the_arrays():
+    arrays = {"weights": np.arange(3.0), "names": np.array(["a", "b"])}
+    assert sorted(unpacked_arrays(packed_arrays(arrays))) == ["names", "weights"]
+    with pytest.raises(ValueError, match="'names' holds objects"):
+        packed_arrays({"names": np.array([{}], dtype=object)})
