@@ -231,17 +231,19 @@ def bundled(tactics: Sequence[str], seeds: Sequence[int], budget: int = 60) -> N
                     tactic=tactic,
                     seed=seed,
                     prior="off",
+                    race=False,
                     out=Path(folder) / "run",
                 )
                 names = ["top1", "latency", "macs"]
-                done = run.trials[run.trials["state"] == "done"][names].dropna().to_numpy(float)
+                n_front, trials = len(run.front), run.trials_to_draw(run.setup())
+                done = trials[trials["state"] == "done"][names].dropna().to_numpy(float)
             losses = done * [-1.0, 1.0, 1e-6]
             reference = np.array([-80.0, 2.0, 60.0])
             volumes = [
                 hypervolume(losses[:n], reference) for n in (15, 30, 60) if n <= len(losses)
             ]
             texts = " / ".join(f"{volume:.0f}" for volume in volumes)
-            print(f"  {tactic:9s} seed {seed}   {texts}   front {len(run.front)}", flush=True)
+            print(f"  {tactic:9s} seed {seed}   {texts}   front {n_front}", flush=True)
 
 
 def _genes(archs: Architectures) -> tuple[Any, Any, Any, Any]:
