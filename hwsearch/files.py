@@ -86,16 +86,43 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def plain_arrays(file: IO[bytes]) -> NDArray[Any] | dict[str, NDArray[Any]]:
-    """Read an array (``.npy``), or several by name (``.npz``), that a stranger may have written.
+def plain_array(file: IO[bytes]) -> NDArray[Any]:
+    """Read an array (``.npy``) that a stranger may have written.
 
     Raises:
-        ValueError: It is neither, is damaged, or would need pickle.
+        ValueError: It is none, is damaged, or would need pickle.
         MemoryError: It says that it holds more than there is memory for.
     """
-    try:
+    with _readable():
         found = np.load(file, allow_pickle=False)
-        return found if isinstance(found, np.ndarray) else {name: found[name] for name in found}
+        if isinstance(found, np.ndarray):
+            return found
+    raise ValueError("these are several arrays by name (.npz), not a single one (.npy)")
+
+
+def plain_arrays(file: IO[bytes]) -> dict[str, NDArray[Any]]:
+    """Read arrays by name (``.npz``) that a stranger may have written; raises as `plain_array`."""
+    with _readable():
+        found = np.load(file, allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            return {name: found[name] for name in found}
+    raise ValueError("it is a single array (.npy), not several by name (.npz)")
+
+
+def unpacked_size(file: IO[bytes] | Path) -> int:
+    """Return the bytes that a zip says it unpacks to.
+
+    Raises:
+        ValueError: It is none, or damaged.
+    """
+    with _readable(), zipfile.ZipFile(file) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
     except _OF_ARRAYS as error:
         raise ValueError(f"no arrays that can be read: {error}") from error
 

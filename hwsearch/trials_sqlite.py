@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.files import parsed_json, plain_arrays
+from hwsearch.files import parsed_json, plain_array
 from hwsearch.trials import (
     NO_FORECASTS,
     Forecast,
@@ -256,7 +256,7 @@ class SqliteStore:
     def _read(self, one: Callable[[tuple[Any, ...]], T], rows: list[Any]) -> list[T]:
         try:
             return [one(row) for row in rows]
-        except (ValueError, TypeError, AttributeError, EOFError, MemoryError) as error:
+        except (ValueError, TypeError, AttributeError, MemoryError) as error:
             raise InputError(f"{self.path} is a damaged store: {error!r:.200}") from error
 
     def _insert(self, table: str, columns: str, row: tuple[object, ...]) -> None:
@@ -379,9 +379,7 @@ def _measurement_row(m: Measurement) -> tuple[object, ...]:
 def _measurement(row: tuple[Any, ...]) -> Measurement:
     key, quantity, context, purpose, value, low, high, count, cost_s, samples, details = row
     if samples is not None:
-        samples = plain_arrays(io.BytesIO(samples))
-        if not isinstance(samples, np.ndarray):
-            raise TypeError("outcomes are one array")
+        samples = plain_array(io.BytesIO(samples))
     return Measurement(
         key=key,
         quantity=quantity,

@@ -12,8 +12,10 @@ from hwsearch.files import (
     file_system,
     flush,
     is_of_disk,
+    plain_array,
     plain_arrays,
     staged_folder,
+    unpacked_size,
     write_atomic,
 )
 
@@ -107,20 +109,32 @@ def test_what_flushes_no_folders_does_without(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy`")
+@pytest.mark.parametrize("read", [plain_array, plain_arrays, unpacked_size])
 @pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
-def test_arrays_with_any_damaged_byte_are_read_or_refused(save):
+def test_arrays_with_any_damaged_byte_are_read_or_refused(save, read):
     file = io.BytesIO()
     save(file, np.arange(3.0))
     whole = file.getvalue()
     for place in range(len(whole)):
         for damage in (b"", b"\0", b"\2", b"B", b",", b"\xff"):
             with contextlib.suppress(ValueError, MemoryError):
-                plain_arrays(io.BytesIO(whole[:place] + damage + whole[place + 1 :]))
+                read(io.BytesIO(whole[:place] + damage + whole[place + 1 :]))
 
 
 def test_arrays_come_as_they_were_written():
     file, several = io.BytesIO(), io.BytesIO()
     np.save(file, np.arange(3))
     np.savez(several, a=np.arange(3), b=np.eye(2))
-    assert plain_arrays(io.BytesIO(file.getvalue())).tolist() == [0, 1, 2]
+    assert plain_array(io.BytesIO(file.getvalue())).tolist() == [0, 1, 2]
     assert sorted(plain_arrays(io.BytesIO(several.getvalue()))) == ["a", "b"]
+
+
+def test_one_array_is_not_taken_for_several_nor_several_for_one():
+    one, several = io.BytesIO(), io.BytesIO()
+    np.save(one, np.arange(3))
+    np.savez(several, a=np.arange(3))
+    behind = io.BytesIO(one.getvalue() + several.getvalue())  # a zip by its end
+    for read, given in ((plain_arrays, one), (plain_arrays, behind), (plain_array, several)):
+        given.seek(0)
+        with pytest.raises(ValueError, match="several"):
+            read(given)

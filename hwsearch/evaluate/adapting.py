@@ -132,7 +132,7 @@ class _Passage:
         self._ready = list(reversed(range(len(parts))))
         # Number of the part -> the norm that it has come to, and what it brings.
         self._waiting: dict[int, tuple[nn.Module, Sums]] = {}
-        # Taken by a part that sleeps.
+        # A part sleeps by taking its lock once more; who hands it a CPU lets go of the lock.
         self._sleep = [threading.Lock() for _ in parts]
         self._thread = threading.local()
 

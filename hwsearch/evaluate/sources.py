@@ -17,7 +17,7 @@ from hwsearch.evaluate.imagefolder import read_imagefolder
 from hwsearch.evaluate.images import ImageSamples
 from hwsearch.evaluate.splits import SPLITS, SplitSizes
 from hwsearch.evaluate.task import NO_DATA, TOP1, Preprocess, Samples, Task
-from hwsearch.files import plain_arrays
+from hwsearch.files import plain_arrays, unpacked_size
 from hwsearch.supernets.base import InputSpec
 from hwsearch.supernets.checkpoints import bundled_file
 
@@ -90,15 +90,11 @@ def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
 
 def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
+        size = unpacked_size(path)
         if size > available_memory():
             raise MemoryError(f"its arrays unpack to {size:,} bytes, and memory has not so many")
     with path.open("rb") as file:
-        stored = plain_arrays(file)
-    if isinstance(stored, np.ndarray):
-        raise TypeError("it is a single array (.npy), not several by name (.npz)")
-    return stored
+        return plain_arrays(file)
 
 
 def _read_cifar10(spec: str, path: Path, input_spec: InputSpec) -> Task:

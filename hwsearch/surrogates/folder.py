@@ -6,8 +6,6 @@ See predictors/README.md.
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import InputError
-from hwsearch.files import MAX_BYTES, parsed_json, plain_arrays, read_bounded, staged_folder
+from hwsearch.files import (
+    MAX_BYTES,
+    parsed_json,
+    plain_arrays,
+    read_bounded,
+    staged_folder,
+    unpacked_size,
+)
 from hwsearch.space import SearchSpace
 
 FORMAT: Final = "hwsearch predictor"
 SCHEMA: Final = 1
 CARD: Final = "card.json"
 PARAMETERS: Final = "parameters.npz"
-_UNREADABLE: Final = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError)
 _AGAIN: Final = "give a folder that Predictor.save wrote"
 
 
@@ -134,13 +136,8 @@ def unpacked_arrays(content: bytes) -> dict[str, NDArray[Any]]:
 
     Raises:
         ValueError: It unpacks to far more than parameters take, or is no npz of plain arrays.
-        zipfile.BadZipFile: It is damaged; `OSError`, `EOFError`, `KeyError`, `MemoryError` and
-            `zlib.error` say the same.
+        MemoryError: It says that it holds more than there is memory for.
     """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > MAX_BYTES:
+    if unpacked_size(io.BytesIO(content)) > MAX_BYTES:
         raise ValueError(f"it unpacks to more than {MAX_BYTES // 2**20} MB")
-    found = plain_arrays(io.BytesIO(content))
-    assert isinstance(found, dict)  # as it is a zip
-    return found
+    return plain_arrays(io.BytesIO(content))

@@ -7,8 +7,6 @@ mix, and the logarithm of that multiple is linear in the encoding; see `RatioMod
 measured subnets the correction is small, and with none the only table is believed as it is.
 """
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -30,10 +28,7 @@ from hwsearch.tables import LatencyTable
 FORMAT: Final = 1
 _UNMEASURED: Final = 0.1  # a table is believed to so much where nothing was measured
 _RIDGE: Final = 0.02
-_UNREADABLE: Final = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+_UNREADABLE: Final = (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError)
 _NORMAL_95: Final = 1.959964
 
 
