@@ -9,23 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hwsearch.accuracy.sources import load_task
+    from hwsearch.accuracy.task import Metric, Samples, Task
     from hwsearch.architectures import Architecture, Architectures
     from hwsearch.choices import Choice
     from hwsearch.devices import load_device, measure
     from hwsearch.errors import HwsearchError, InfeasibleError, InputError
-    from hwsearch.evaluate.sources import load_task
-    from hwsearch.evaluate.task import Metric, Samples, Task
-    from hwsearch.export.model import to_onnx
     from hwsearch.kit.make import make_kit
+    from hwsearch.models.model import to_onnx
     from hwsearch.objectives import Constraint, Estimate, Objective
     from hwsearch.optimizer.optimize import optimize
     from hwsearch.optimizer.optimizer import Optimizer
+    from hwsearch.prediction import Predictor
     from hwsearch.run.confirm import confirm
     from hwsearch.run.folder import Run, resume, search
     from hwsearch.space import SearchSpace
     from hwsearch.supernets.imported import import_checkpoint
     from hwsearch.supernets.zoo import load_supernet, supernet_names
-    from hwsearch.surrogates import Predictor
 
 __version__ = "0.1.0"
 
@@ -41,15 +41,15 @@ _HOMES = {
     "Constraint": "objectives",
     "optimize": "optimizer.optimize",
     "Optimizer": "optimizer.optimizer",
-    "Predictor": "surrogates",
+    "Predictor": "prediction",
     "load_supernet": "supernets.zoo",
     "supernet_names": "supernets.zoo",
     "import_checkpoint": "supernets.imported",
-    "load_task": "evaluate.sources",
-    "Task": "evaluate.task",
-    "Metric": "evaluate.task",
-    "Samples": "evaluate.task",
-    "to_onnx": "export.model",
+    "load_task": "accuracy.sources",
+    "Task": "accuracy.task",
+    "Metric": "accuracy.task",
+    "Samples": "accuracy.task",
+    "to_onnx": "models.model",
     "load_device": "devices",
     "measure": "devices",
     "search": "run.folder",

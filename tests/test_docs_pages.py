@@ -37,7 +37,7 @@ def reader(tmp_path, monkeypatch):
         }
     np.savez(tmp_path / "samples.npz", **few)
     monkeypatch.setattr(
-        "hwsearch.evaluate.sources.bundled_file", lambda *_: tmp_path / "samples.npz"
+        "hwsearch.accuracy.sources.bundled_file", lambda *_: tmp_path / "samples.npz"
     )
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -9,8 +9,8 @@ import torch
 
 import hwsearch
 from hwsearch.errors import InputError
-from hwsearch.export.artifact import CARD, INFER, MODEL, WEIGHTS
-from hwsearch.run.measurements import LATENCY
+from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
 
 TASKS = {"test-images": "image_task", "test-tokens": "token_task"}
 
@@ -117,7 +117,7 @@ def test_supernet_on_the_real_runtime(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hwsearch.devices.job._BASELINE_S", 0.1)
         patch.setattr("hwsearch.run.finish.CONFIRM", quick)
-        patch.setattr("hwsearch.run.evaluation.MeasureSettings", lambda: quick)
+        patch.setattr("hwsearch.evaluation.evaluator.MeasureSettings", lambda: quick)
         run = hwsearch.search(
             "test-tokens",
             device="ort-cpu:threads=1",

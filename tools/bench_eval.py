@@ -26,23 +26,23 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from hwsearch.accuracy.alike import alike
+from hwsearch.accuracy.crops import image_preprocess
+from hwsearch.accuracy.imagefolder import SIZES
+from hwsearch.accuracy.memory import freed_memory_kept
+from hwsearch.accuracy.scoring import Scorer
+from hwsearch.accuracy.sharing import Chained, Recalibrated, chain_of, recalibrate_together
+from hwsearch.accuracy.sources import IMAGES_CALIBRATION_BATCH
+from hwsearch.accuracy.task import TOP1, Batch
 from hwsearch.devices import load_device
 from hwsearch.devices.fingerprint import usable_cpus
-from hwsearch.evaluate.alike import alike
-from hwsearch.evaluate.crops import image_preprocess
-from hwsearch.evaluate.imagefolder import SIZES
-from hwsearch.evaluate.memory import freed_memory_kept
-from hwsearch.evaluate.scoring import Scorer
-from hwsearch.evaluate.sharing import Chained, Recalibrated, chain_of, recalibrate_together
-from hwsearch.evaluate.sources import IMAGES_CALIBRATION_BATCH
-from hwsearch.evaluate.task import TOP1, Batch
-from hwsearch.export.model import to_onnx
+from hwsearch.models.model import to_onnx
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
+from hwsearch.prediction.shipped import find_predictor, load_predictor
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
 from hwsearch.supernets.zoo import load_supernet
-from hwsearch.surrogates.shipped import find_predictor, load_predictor
 
 EAGER_BATCH = 32
 EVALUATED = 60

@@ -18,8 +18,8 @@ import onnx_ir as ir
 import torch
 
 import hwsearch
-from hwsearch.export.fold import drop_identities, fold_batch_norms
-from hwsearch.export.trace import OPSET, trace
+from hwsearch.models.fold import drop_identities, fold_batch_norms
+from hwsearch.models.trace import OPSET, trace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 

@@ -25,13 +25,13 @@ from scipy.optimize import nnls
 import hwsearch
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import Device
+from hwsearch.prediction.latency import LatencyPredictor
+from hwsearch.prediction.subnet_design import choose_subnets
 from hwsearch.run.profile import Accuracy, load_for_latency, make_table, shuffled
 from hwsearch.run.profile_notes import Notes
 from hwsearch.run.profile_steps import measure_subnets
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import Supernet
-from hwsearch.surrogates.latency import LatencyPredictor
-from hwsearch.surrogates.subnet_design import choose_subnets
 from hwsearch.tables import LatencyTable, file_name, find_table
 from hwsearch.terminal import TerminalProgress
 

@@ -15,11 +15,11 @@ from bench_search import mobilenet_space
 from threadpoolctl import threadpool_limits
 
 from hwsearch.errors import InputError
+from hwsearch.prediction import Predictor
+from hwsearch.prediction.named import NAMES
+from hwsearch.prediction.selection import select_surrogate
+from hwsearch.prediction.steps import encode_steps
 from hwsearch.space import Architectures
-from hwsearch.surrogates import Predictor
-from hwsearch.surrogates.named import NAMES
-from hwsearch.surrogates.selection import select_surrogate
-from hwsearch.surrogates.steps import encode_steps
 
 FAST = ("additive", "linear")
 SLOW_SHARE = 10  # others predict so many times fewer architectures

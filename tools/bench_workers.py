@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hwsearch.run.evaluation import Values
+from hwsearch.evaluation.evaluator import Values
 from hwsearch.run.progress import Silent
 from hwsearch.run.workers.crew import Crew
 from hwsearch.run.workers.ray_cluster import ENVIRONMENT, SEAT, connect, task

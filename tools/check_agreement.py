@@ -24,9 +24,9 @@ import onnx
 
 import hwsearch
 from hwsearch.devices import Device, load_device
-from hwsearch.export.count import count_macs, count_params
-from hwsearch.export.model import read_metadata
-from hwsearch.export.probe import TOLERANCE, disagreement, probe_inputs, torch_outputs
+from hwsearch.models.count import count_macs, count_params
+from hwsearch.models.model import read_metadata
+from hwsearch.models.probe import TOLERANCE, disagreement, probe_inputs, torch_outputs
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 

@@ -2,7 +2,7 @@
 # The suite with the lowest versions that pyproject.toml declares, or with the newest there are.
 #
 #   bash tools/check_versions.sh lowest                   the quick suite
-#   bash tools/check_versions.sh newest tests/export -q   what is named, as for pytest
+#   bash tools/check_versions.sh newest tests/models -q   what is named, as for pytest
 #
 # Needs uv (pip install uv). It makes an environment of its own, a few GB, in $WORK or a temporary
 # folder; what it resolved to is printed first. UV_TORCH_BACKEND=cpu takes PyTorch without CUDA.

@@ -19,15 +19,15 @@ import numpy as np
 from bench_search import BENCH, Yardstick, load_module, mobilenet_space
 from numpy.typing import NDArray
 
+from hwsearch.accuracy.scoring import Outcomes
+from hwsearch.accuracy.sources import load_task
+from hwsearch.accuracy.task import TOP1, Task
 from hwsearch.devices import load_device
 from hwsearch.errors import EvaluationError
-from hwsearch.evaluate.scoring import Outcomes
-from hwsearch.evaluate.sources import load_task
-from hwsearch.evaluate.task import TOP1, Task
+from hwsearch.evaluation.evaluator import Evaluator, Prepared
 from hwsearch.files import write_atomic
 from hwsearch.objectives import FloatArray, Objective
 from hwsearch.optimizer import Optimizer
-from hwsearch.run.evaluation import Evaluator, Prepared
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trials import MemoryStore, Store

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from fidelity_cases import Bench
 
-from hwsearch.evaluate.racing import paired_estimate, race_order
+from hwsearch.accuracy.racing import paired_estimate, race_order
 from hwsearch.objectives import Estimate, FloatArray, hypervolume, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.gain import hypervolume_gain
 from hwsearch.optimizer.history import N_FIRST, beyond_worst
 from hwsearch.optimizer.posterior import Posterior, believed
+from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.space import Architectures
-from hwsearch.surrogates.threads import one_blas_thread
 
 FIRST_LOOK = 0.1  # share of the images
 COMPLETED = 0.1  # share of the candidates that are completed while the search goes on

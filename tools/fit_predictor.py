@@ -27,10 +27,10 @@ from sklearn.model_selection import GroupKFold, KFold
 
 import hwsearch
 from hwsearch.errors import InputError
+from hwsearch.prediction import Predictor
+from hwsearch.prediction.selection import Score, score
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.supernets.base import Supernet
-from hwsearch.surrogates import Predictor
-from hwsearch.surrogates.selection import Score, score
 
 SURROGATES = ("additive", "linear", "pairwise")
 OFA_WORDS = ("ks", "e", "d")

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from hwsearch.evaluate.cifar10 import load_cifar10, search_and_calibration
-from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.evaluate.score import mean_interval
-from hwsearch.evaluate.sources import image_preprocess
-from hwsearch.evaluate.splits import SplitSizes, stratified
-from hwsearch.evaluate.task import CALIBRATION_BATCH
+from hwsearch.accuracy.cifar10 import load_cifar10, search_and_calibration
+from hwsearch.accuracy.recalibrate import recalibrate
+from hwsearch.accuracy.score import mean_interval
+from hwsearch.accuracy.sources import image_preprocess
+from hwsearch.accuracy.splits import SplitSizes, stratified
+from hwsearch.accuracy.task import CALIBRATION_BATCH
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.builder import ChainNetwork
 from hwsearch.supernets.checkpoints import bundled_file, leading_weights

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import hwsearch
+from hwsearch.accuracy.task import NO_DATA
 from hwsearch.cli.app import AsJson, RunFolder, app, out, reporting, showing
 from hwsearch.cli.completion import (
     complete_device,
@@ -16,7 +17,6 @@ from hwsearch.cli.completion import (
 )
 from hwsearch.cli.settings import ConfigFile, chosen_settings
 from hwsearch.errors import InputError, VerificationError
-from hwsearch.evaluate.task import NO_DATA
 from hwsearch.optimizer import tactic_names
 from hwsearch.run.config import REPORT, RunConfig
 from hwsearch.run.leftovers import size_of

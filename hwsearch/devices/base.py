@@ -140,7 +140,7 @@ class Device(Protocol):
     Attributes:
         spec: The device as written down, such as ``ort-cpu:threads=1``.
         slug: The same for file names, such as ``ort-cpu-threads1``.
-        precision: Of the files that it takes, one of `hwsearch.export.precision.PRECISIONS`; it
+        precision: Of the files that it takes, one of `hwsearch.models.precision.PRECISIONS`; it
             refuses others. Part of the fingerprint.
     """
 

@@ -14,12 +14,12 @@ def wrong_precision(model: Path, device: str, precision: str) -> DeviceError | N
     Args:
         model: An ONNX file.
         device: The device as written down.
-        precision: What it runs: one of `hwsearch.export.precision.PRECISIONS`.
+        precision: What it runs: one of `hwsearch.models.precision.PRECISIONS`.
     """
     import onnx
 
-    from hwsearch.export.external import stray_data
-    from hwsearch.export.precision import precision_of
+    from hwsearch.models.external import stray_data
+    from hwsearch.models.precision import precision_of
 
     try:
         read = onnx.load(model, load_external_data=False)

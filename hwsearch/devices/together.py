@@ -15,7 +15,7 @@ from hwsearch.devices.frames import Arrays, Header
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.worker_process import Asked, Worker
 from hwsearch.errors import DeviceError
-from hwsearch.export.parts import Part, shared_parts
+from hwsearch.models.parts import Part, shared_parts
 
 # A piece of a batch: larger ones leave the cache, smaller ones pay for every call.
 PIECE_BYTES = 2 << 20

@@ -28,14 +28,14 @@ from hwsearch.supernets.base import Supernet
 # What runs on the device, as it is here: there is one measuring protocol.
 SHIPPED = (
     *("__init__", "errors", "files", "data", "blocks", "choices", "tables"),
-    *("surrogates/base", "surrogates/block_times"),
+    *("prediction/base", "prediction/block_times"),
     *("kit/__init__", "kit/manifest", "kit/archive", "kit/results", "kit/measured"),
     *("kit/line", "kit/target"),
 )
 SHIPPED_FOLDER = "devices"
 # What is there under another name: where the kit runs no onnx reads models.
 STAND_INS = {"__main__.py": "kit/start.py", "hwsearch/devices/precision.py": "kit/stated.py"}
-EMPTY = "hwsearch/surrogates/__init__.py"  # the package's own needs scipy
+EMPTY = "hwsearch/prediction/__init__.py"  # the package's own needs scipy
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9
 
@@ -77,7 +77,7 @@ def build_kit(
     Raises:
         InputError: There are no subnets, or the file cannot be written.
     """
-    from hwsearch.export.model import to_onnx
+    from hwsearch.models.model import to_onnx
 
     def subjects() -> Iterator[Subject]:
         for number, arch in enumerate(archs, start=1):

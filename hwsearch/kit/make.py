@@ -10,10 +10,10 @@ from hwsearch.errors import InputError
 from hwsearch.kit.build import build_kit
 from hwsearch.kit.manifest import Manifest
 from hwsearch.kit.predict import FEWEST
+from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import RANDOM, Supernet
 from hwsearch.supernets.zoo import load_supernet, supernet_names
-from hwsearch.surrogates.subnet_design import choose_subnets, covering_subnets
 
 
 def make_kit(

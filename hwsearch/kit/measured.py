@@ -18,7 +18,7 @@ from hwsearch.kit.results import (
     read_results,
     sealed,
 )
-from hwsearch.surrogates.block_times import BlockTimes, Observed, from_profiles, split_nodes
+from hwsearch.prediction.block_times import BlockTimes, Observed, from_profiles, split_nodes
 from hwsearch.tables import LatencyTable, SubnetLatency
 
 

@@ -5,10 +5,10 @@ from numpy.typing import NDArray
 
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import InputError
+from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.supernets.base import Supernet
-from hwsearch.surrogates.latency import LatencyPredictor
 from hwsearch.tables import LatencyTable
 
 FEWEST = 8

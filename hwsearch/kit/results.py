@@ -39,7 +39,7 @@ class KitFacts:
         failed: Key -> why that model has no latency.
         latencies: Key -> its `Latency` as plain numbers.
         profiles: Key -> ``blocks_ms`` and ``nodes`` by the block's name; see `Observed` of
-            `hwsearch.surrogates.block_times`.
+            `hwsearch.prediction.block_times`.
         content: Digest of all that the file says.
     """
 

@@ -39,7 +39,7 @@ def by_additive(history: History, n: int, seed: int, rng: np.random.Generator) -
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
         return by_chance(history, n, seed, rng)
-    from hwsearch.surrogates.threads import one_blas_thread
+    from hwsearch.prediction.threads import one_blas_thread
 
     with one_blas_thread():
         return _Solver(history).batch(n, rng)

@@ -37,7 +37,7 @@ class Scaled:
         values: FloatArray,
         noise: FloatArray | None = None,
     ) -> None:
-        from hwsearch.surrogates.ratio import RatioModel
+        from hwsearch.prediction.ratio import RatioModel
 
         self._approximation = approximation
         self._ratio = RatioModel(archs.space).fit(archs, values, approximation(archs), noise)
@@ -90,7 +90,7 @@ class Trust:
         """
         if len(told) < LEAST_TOLD or not len(new) or not (measured > 0).all():
             return
-        from hwsearch.surrogates.threads import one_blas_thread
+        from hwsearch.prediction.threads import one_blas_thread
 
         with one_blas_thread():
             predictor = self.fitted(told, values)

@@ -6,9 +6,9 @@ from typing import Final
 import numpy as np
 
 from hwsearch.objectives import FloatArray
+from hwsearch.prediction.kinship import kin_gains, kind_numbers
+from hwsearch.prediction.steps import encode_steps
 from hwsearch.space import Architectures, SearchSpace
-from hwsearch.surrogates.kinship import kin_gains, kind_numbers
-from hwsearch.surrogates.steps import encode_steps
 
 _TILT: Final = 0.15  # how far choices lean off the common level, as a share of their range
 _POOL: Final = 100  # designs tried at every level

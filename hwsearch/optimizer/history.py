@@ -22,7 +22,7 @@ from hwsearch.optimizer.approximations import Trust
 from hwsearch.space import Architectures, SearchSpace
 
 if TYPE_CHECKING:
-    from hwsearch.surrogates.selection import Selection
+    from hwsearch.prediction.selection import Selection
 
 N_FIRST = 6  # size of the first sample, which also fixes the reference point
 

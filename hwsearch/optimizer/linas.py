@@ -36,7 +36,7 @@ def by_linas(history: History, n: int, seed: int, rng: np.random.Generator) -> A
         return by_chance(history, min(n, missing), seed, rng)
     if history.succeeded.sum() < _FOLDS:
         return by_chance(history, n, seed, rng)
-    from hwsearch.surrogates.threads import one_blas_thread
+    from hwsearch.prediction.threads import one_blas_thread
 
     with one_blas_thread():
         found = _inner_search(history, rng).unique(history.asked)

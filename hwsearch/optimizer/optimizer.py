@@ -149,7 +149,7 @@ class Optimizer:
 
     def _unusual_surrogates(self) -> Iterator[str]:
         """Say which surrogates took the place of the usual one, and what spoke for them."""
-        from hwsearch.surrogates.named import GAUSSIAN_PROCESS
+        from hwsearch.prediction.named import GAUSSIAN_PROCESS
 
         latest = {column: (n, made) for (column, n), made in self.history.selections.items()}
         for column, (n, selection) in latest.items():

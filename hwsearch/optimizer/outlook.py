@@ -36,7 +36,7 @@ def expected_gain(history: History, n: int, seed: int) -> float | None:
         return None
     if not history.n_left:
         return 0.0
-    from hwsearch.surrogates.threads import one_blas_thread
+    from hwsearch.prediction.threads import one_blas_thread
 
     with one_blas_thread():
         return _simulated(history, n, np.random.default_rng((seed, len(history.told), _STREAM)))

@@ -9,13 +9,13 @@ import numpy as np
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import Scaled
 from hwsearch.optimizer.history import History
+from hwsearch.prediction.gaussian_process import GaussianProcess
+from hwsearch.prediction.kinship import kin_gains
+from hwsearch.prediction.named import GAUSSIAN_PROCESS
+from hwsearch.prediction.predictor import Predictor
+from hwsearch.prediction.selection import LEAST_ROWS, Selection, select_surrogate
+from hwsearch.prediction.steps import encode_steps
 from hwsearch.space import Architectures
-from hwsearch.surrogates.gaussian_process import GaussianProcess
-from hwsearch.surrogates.kinship import kin_gains
-from hwsearch.surrogates.named import GAUSSIAN_PROCESS
-from hwsearch.surrogates.predictor import Predictor
-from hwsearch.surrogates.selection import LEAST_ROWS, Selection, select_surrogate
-from hwsearch.surrogates.steps import encode_steps
 
 _LEAST_CHANCE: Final = 0.05  # a region that only failed so far stays worth a try for a large gain
 _GROWTH: Final = 1.5  # by which values grow in number before surrogates are compared again

@@ -74,7 +74,7 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
         return first or history.space.sample_distinct(n, rng, exclude=history.asked)
     from hwsearch.optimizer.candidates import choose_batch, find_candidates
     from hwsearch.optimizer.posterior import Posterior
-    from hwsearch.surrogates.threads import one_blas_thread
+    from hwsearch.prediction.threads import one_blas_thread
 
     with one_blas_thread():
         posterior = Posterior(history)

@@ -10,11 +10,11 @@ from scipy.linalg import block_diag
 
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.programme import Programme
+from hwsearch.prediction.additive import AdditiveModel
+from hwsearch.prediction.kinship import kin_gains
+from hwsearch.prediction.saturating import Scale
+from hwsearch.prediction.steps import encode_steps, step_columns, step_widths
 from hwsearch.space import Architectures, SearchSpace
-from hwsearch.surrogates.additive import AdditiveModel
-from hwsearch.surrogates.kinship import kin_gains
-from hwsearch.surrogates.saturating import Scale
-from hwsearch.surrogates.steps import encode_steps, step_columns, step_widths
 
 Function = Callable[[Architectures], ArrayLike]
 

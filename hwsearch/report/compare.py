@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import hypervolume, to_losses
 from hwsearch.report.facts import Facts, paired_scores, stated
 from hwsearch.report.plotting import Figure, hover, interval, label, layout_of, plain, trace
-from hwsearch.run.measurements import LATENCY
 
 _ROLES: Final = ("front", "largest", "uniform", "second", "knee")
 _SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "x")

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.evaluate.task import NO_DATA
-from hwsearch.export.artifact import CARD, INFER, MODEL, WEIGHTS
+from hwsearch.accuracy.task import NO_DATA
+from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
 from hwsearch.report.facts import Facts, state_of, stated
 from hwsearch.report.findings import by_cost, keeps
 from hwsearch.report.front_figure import front_figure

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hwsearch.accuracy.score import paired_difference
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.evaluate.score import paired_difference
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Constraint, Estimate, FloatArray, Objective
 from hwsearch.restriction import restricted
 from hwsearch.run.account import Account
 from hwsearch.run.config import TRIALS
 from hwsearch.run.front import front_rows
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.outcome import CANDIDATES, FRONT
 from hwsearch.run.race import dropped
 from hwsearch.space import Architectures, SearchSpace

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.evaluate.score import Z95
+from hwsearch.accuracy.score import Z95
 from hwsearch.objectives import Objective
+from hwsearch.prediction.grouped import evenly
 from hwsearch.report.facts import Facts
 from hwsearch.report.importance import Effect, Importance
 from hwsearch.report.plotting import (
@@ -22,7 +23,6 @@ from hwsearch.report.plotting import (
     unit_of,
 )
 from hwsearch.run.account import HORIZON, Account
-from hwsearch.surrogates.grouped import evenly
 
 MOST_POINTS: Final = 500  # of plots in which more would cover each other, and slow the page
 

@@ -8,12 +8,12 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from hwsearch.errors import InputError
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Constraint, satisfied, to_losses
 from hwsearch.report.facts import Facts, paired_scores, stated
 from hwsearch.run.account import Versus
 from hwsearch.run.certainty import chances
 from hwsearch.run.front import knee
-from hwsearch.run.measurements import LATENCY
 from hwsearch.trials import Measurement
 
 CLEAR_TREND: Final = 0.6

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from hwsearch.objectives import FloatArray
+from hwsearch.prediction.grouped import evenly
+from hwsearch.prediction.kinship import kin_gains
+from hwsearch.prediction.linear import LinearModel
+from hwsearch.prediction.steps import encode_steps
+from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.report.facts import Facts
 from hwsearch.space import Architectures
-from hwsearch.surrogates.grouped import evenly
-from hwsearch.surrogates.kinship import kin_gains
-from hwsearch.surrogates.linear import LinearModel
-from hwsearch.surrogates.steps import encode_steps
-from hwsearch.surrogates.threads import one_blas_thread
 
 LEAST_TRIALS: Final = 8
 _MOST_TRIALS: Final = 400  # that models are fitted to and changes are tried on

@@ -8,12 +8,12 @@ from typing import Any
 
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError
+from hwsearch.evaluation.evaluator import Evaluator
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import digest_of_text
 from hwsearch.kit.build import Subject, empty_manifest, write_kit
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import CONFIRM, Manifest
-from hwsearch.run.evaluation import Evaluator
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architecture

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.accuracy.score import mean_interval
 from hwsearch.devices import Device, Latency, MeasureSettings, load_device
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.evaluate.score import mean_interval
-from hwsearch.export.model import to_onnx
+from hwsearch.models.model import to_onnx
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.supernets.zoo import load_supernet
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import digest_of_text, write_atomic
 from hwsearch.objectives import FloatArray
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.setup import DROPPED, FRONT_COLUMNS, TRIAL_COLUMNS, Setup
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.supernets.base import EXACT

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwsearch import devices
+from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import InputError, VerificationError
-from hwsearch.evaluate.task import NO_DATA
-from hwsearch.export.artifact import read_card
-from hwsearch.export.verify import verify_artifact
 from hwsearch.files import staged_folder
+from hwsearch.models.artifact import read_card
 from hwsearch.run.config import FILE as CONFIG
 from hwsearch.run.config import RunConfig
 from hwsearch.run.outcome import SUBNETS
 from hwsearch.run.setup import refuse_file
 from hwsearch.run.sums import damaged_files
 from hwsearch.supernets.base import Supernet, is_random
+from hwsearch.verify.subnet import verify_artifact
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,28 +11,28 @@ from numpy.typing import NDArray
 
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError, InfeasibleError, VerificationError
-from hwsearch.export.artifact import (
+from hwsearch.evaluation.evaluator import Evaluator
+from hwsearch.evaluation.measurements import LATENCY, noisy_low
+from hwsearch.files import sha256_of, staged_folder
+from hwsearch.kit.manifest import Manifest
+from hwsearch.models.artifact import (
     MODEL,
     Exported,
     write_card,
     write_files,
     write_listed_card,
 )
-from hwsearch.export.verify import check_probe, probe_answers, run_infer, verify_export
-from hwsearch.files import sha256_of, staged_folder
-from hwsearch.kit.manifest import Manifest
 from hwsearch.objectives import closest_to_feasible
 from hwsearch.run.candidates import Prediction, predictions, write_second_kit
 from hwsearch.run.certainty import front_probabilities
-from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.front import contender_rows, front_rows
-from hwsearch.run.measurements import LATENCY, noisy_low
 from hwsearch.run.member import Number, row_of, stated
 from hwsearch.run.progress import Progress
 from hwsearch.run.race import dropped
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement, TrialState
+from hwsearch.verify.subnet import check_probe, probe_answers, run_infer, verify_export
 
 CONFIRM = MeasureSettings(half_width=0.01, seconds_per_model=2.5)
 VERIFIED_SAMPLES = 256

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import DataError, DeviceLostError, HwsearchError, InputError
-from hwsearch.evaluate.task import NO_DATA
 from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several

@@ -26,9 +26,9 @@ from hwsearch.objectives import (
 )
 from hwsearch.optimizer.gain import hypervolume_gain
 from hwsearch.optimizer.history import beyond_worst
+from hwsearch.prediction.ratio import RatioModel
 from hwsearch.run.front import contender_rows
 from hwsearch.space import Architectures
-from hwsearch.surrogates.ratio import RatioModel
 
 Rows = NDArray[np.int64]
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hwsearch.chains import ChainIndex
+from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.run.basis import Basis
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.setup import Setup
-from hwsearch.surrogates.latency import LatencyPredictor
 from hwsearch.tables import LatencyTable, find_tables
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hwsearch.errors import EvaluationError
+from hwsearch.evaluation.evaluator import REUSED, Values
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.run.evaluation import REUSED, Values
 from hwsearch.run.progress import Progress
 from hwsearch.run.workers.crew import Crew
 from hwsearch.space import Architectures

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.run.candidates import PREDICTED, Prediction
-from hwsearch.run.measurements import LATENCY
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from hwsearch.errors import EvaluationError
+from hwsearch.evaluation.evaluator import REUSED, Evaluator
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.run.account import Account
 from hwsearch.run.config import TRIALS
-from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.finish import Finisher
 from hwsearch.run.loop import run_search
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
 from hwsearch.run.race import find_race

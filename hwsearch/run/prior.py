@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.accuracy.score import Z95
+from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import InputError
-from hwsearch.evaluate.score import Z95
-from hwsearch.evaluate.task import NO_DATA
+from hwsearch.prediction import Predictor
+from hwsearch.prediction.shipped import find_predictor, load_predictor
 from hwsearch.run.basis import Basis
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import Supernet
-from hwsearch.surrogates import Predictor
-from hwsearch.surrogates.shipped import find_predictor, load_predictor
 
 
 class PredictedAccuracy:

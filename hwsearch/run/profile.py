@@ -1,6 +1,6 @@
 """Filling a latency table: few subnets that hold every block spec, measured and profiled.
 
-Blocks are measured in context, inside whole subnets; `hwsearch.surrogates.block_times` says how
+Blocks are measured in context, inside whole subnets; `hwsearch.prediction.block_times` says how
 their latencies come out of that, and what was seen of it. Then the table is compared with subnets
 that it was not made from. Weights decide no latency, so they may be random.
 """
@@ -18,19 +18,19 @@ from hwsearch.blocks import BlockSpec
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import Device
 from hwsearch.errors import HwsearchError, InputError
+from hwsearch.prediction.block_times import (
+    BlockTimes,
+    Observed,
+    from_profiles,
+    from_subnets,
+)
+from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.run.profile_notes import Note, Notes, chosen_notes
 from hwsearch.run.profile_steps import SETTINGS, measure_subnets
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_supernet, supernet_names
-from hwsearch.surrogates.block_times import (
-    BlockTimes,
-    Observed,
-    from_profiles,
-    from_subnets,
-)
-from hwsearch.surrogates.subnet_design import choose_subnets, covering_subnets
 from hwsearch.tables import LatencyTable, Purpose, SubnetLatency
 
 REPEATS = 3

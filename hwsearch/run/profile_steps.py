@@ -7,12 +7,12 @@ from pathlib import Path
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.base import Profile
 from hwsearch.errors import DeviceError
-from hwsearch.export.model import to_onnx
+from hwsearch.models.model import to_onnx
+from hwsearch.prediction.block_times import split_nodes
 from hwsearch.run.profile_notes import Note, Notes
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.base import Supernet
-from hwsearch.surrogates.block_times import split_nodes
 from hwsearch.tables import Purpose, SubnetLatency
 
 SETTINGS = MeasureSettings(seconds_per_model=2.0)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.errors import EvaluationError
-from hwsearch.evaluate.racing import (
+from hwsearch.accuracy.racing import (
     Look,
     chance_if_better,
     find_rival,
@@ -19,12 +18,13 @@ from hwsearch.evaluate.racing import (
     race_order,
     schedule,
 )
-from hwsearch.evaluate.scoring import Outcomes
-from hwsearch.evaluate.task import SplitSamples, Takeable
+from hwsearch.accuracy.scoring import Outcomes
+from hwsearch.accuracy.task import SplitSamples, Takeable
+from hwsearch.errors import EvaluationError
+from hwsearch.evaluation.evaluator import REUSED, Evaluator, Prepared
+from hwsearch.evaluation.measurements import LATENCY, noisy_low, score_measurement
 from hwsearch.objectives import Estimate, FloatArray, satisfied, to_losses
 from hwsearch.optimizer.history import History
-from hwsearch.run.evaluation import REUSED, Evaluator, Prepared
-from hwsearch.run.measurements import LATENCY, noisy_low, score_measurement
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Predicting, Setup
 from hwsearch.space import Architecture

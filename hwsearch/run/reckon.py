@@ -7,16 +7,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.evaluate.score import Z95, paired_difference
+from hwsearch.accuracy.score import Z95, paired_difference
+from hwsearch.evaluation.evaluator import REUSED
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Estimate, FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.first_sample import graded_sample
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.run.account import HORIZON, Account, Fit, Values, Versus
-from hwsearch.run.evaluation import REUSED
 from hwsearch.run.front import knee
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.race import dropped
 from hwsearch.run.setup import Setup
 from hwsearch.trials import Measurement, Store, Trial, TrialState
@@ -213,7 +213,7 @@ def _random(search: _Search) -> float | None:
     if n_measured < MIN_SUCCESSES:
         return None
     from hwsearch.optimizer.posterior import Posterior
-    from hwsearch.surrogates.threads import one_blas_thread
+    from hwsearch.prediction.threads import one_blas_thread
 
     rng = np.random.default_rng((search.setup.config.seed, _RANDOM))
     with one_blas_thread():

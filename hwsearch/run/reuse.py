@@ -12,13 +12,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import InputError
-from hwsearch.evaluate.task import NO_DATA
+from hwsearch.evaluation.evaluator import REUSED
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import digest_of_text
 from hwsearch.run.config import TRIALS, read_config
-from hwsearch.run.evaluation import REUSED
 from hwsearch.run.evidence import architectures_of, lies_in
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.outcome import CANDIDATES
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, SearchSpace

@@ -9,21 +9,21 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.accuracy.images import read_images
+from hwsearch.accuracy.sources import load_task
+from hwsearch.accuracy.task import NO_DATA, Samples, Task
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
 from hwsearch.errors import InputError, unknown
-from hwsearch.evaluate.images import read_images
-from hwsearch.evaluate.sources import load_task
-from hwsearch.evaluate.task import NO_DATA, Samples, Task
+from hwsearch.evaluation.conversion import check_conversion
+from hwsearch.evaluation.evaluator import Evaluator
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.predict import TableLatency
 from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
 from hwsearch.optimizer import Optimizer
 from hwsearch.run.config import FILE, RunConfig, software_versions
-from hwsearch.run.conversion import check_conversion
-from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.lock import LOCK
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import EXACT, Supernet

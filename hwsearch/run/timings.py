@@ -5,11 +5,11 @@ from pathlib import Path
 
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import InputError
+from hwsearch.evaluation.evaluator import TILE
+from hwsearch.evaluation.measurements import latency_measurement, ratio_measurement
 from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.manifest import CONFIRM, Manifest
 from hwsearch.kit.results import KitFacts, check_complete, check_of_kit, read_results
-from hwsearch.run.evaluation import TILE
-from hwsearch.run.measurements import latency_measurement, ratio_measurement
 from hwsearch.tables import LatencyTable
 from hwsearch.trials import Measurement, Store
 

@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.evaluate.task import NO_DATA
+from hwsearch.evaluation.evaluator import REUSED, Evaluator
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import BoolArray, FloatArray, Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.approximations import Scaled
+from hwsearch.prediction.predictor import Predictor
+from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.run.config import TRIALS
-from hwsearch.run.evaluation import REUSED, Evaluator
 from hwsearch.run.evidence import FILE as EVIDENCE
 from hwsearch.run.evidence import Evidence, read_evidence
 from hwsearch.run.known import Known
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.run.reuse import Reused, read_reused
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures, Option
-from hwsearch.surrogates.predictor import Predictor
-from hwsearch.surrogates.threads import one_blas_thread
 from hwsearch.trials import TrialState
 
 _LEAST_EVIDENCE = 8  # below that a surrogate says hardly more than their mean

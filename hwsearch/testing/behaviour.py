@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.export.probe import disagreement
+from hwsearch.accuracy.recalibrate import recalibrate
+from hwsearch.models.probe import disagreement
 from hwsearch.space import Choice
 from hwsearch.supernets.costs import module_costs
 from hwsearch.testing.examined import Case, Examined, during

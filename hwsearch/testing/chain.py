@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.blocks import Block
-from hwsearch.export.probe import disagreement
+from hwsearch.models.probe import disagreement
 from hwsearch.supernets.base import TensorSpec
 from hwsearch.supernets.costs import module_costs
 from hwsearch.testing.examined import Case, Examined

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from hwsearch.blocks import Block
 from hwsearch.errors import ContractError
-from hwsearch.export.model import to_onnx
-from hwsearch.export.probe import probe_inputs, torch_outputs
+from hwsearch.models.model import to_onnx
+from hwsearch.models.probe import probe_inputs, torch_outputs
 from hwsearch.space import Architecture, SearchSpace
 from hwsearch.supernets.base import InputSpec, Network, Supernet
 from hwsearch.supernets.costs import module_costs

@@ -11,9 +11,9 @@ from torch import nn
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
 from hwsearch.errors import DeviceError
-from hwsearch.export.count import count_macs, count_params
-from hwsearch.export.model import read_metadata
-from hwsearch.export.probe import TOLERANCE, disagreement
+from hwsearch.models.count import count_macs, count_params
+from hwsearch.models.model import read_metadata
+from hwsearch.models.probe import TOLERANCE, disagreement
 from hwsearch.testing.examined import Case, Examined
 
 DEVICE = "ort-cpu"

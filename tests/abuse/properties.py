@@ -20,23 +20,23 @@ from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch.accuracy.sources import load_task
 from hwsearch.cli import app
 from hwsearch.devices import load_device
 from hwsearch.errors import HwsearchError
-from hwsearch.evaluate.sources import load_task
-from hwsearch.export.artifact import CARD
-from hwsearch.export.verify import verify_artifact
 from hwsearch.kit.manifest import Manifest
 from hwsearch.kit.results import FACTS, _digest, latency_record, read_results
+from hwsearch.models.artifact import CARD
 from hwsearch.objectives import Constraint
+from hwsearch.prediction.folder import read_folder
 from hwsearch.restriction import restricted
 from hwsearch.run.account import Account
 from hwsearch.run.folder import Run
 from hwsearch.run.outcome import read_members
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.surrogates.folder import read_folder
 from hwsearch.tables import DIGEST, LatencyTable
 from hwsearch.trials_sqlite import SqliteStore
+from hwsearch.verify.subnet import verify_artifact
 
 ROOT = Path(__file__).parents[2]
 EDGES = (None, True, -1, 0, 2**63, 10**30, 1e308, -0.0, "", "a", "\0", "../..", [], {}, [[]])
@@ -238,12 +238,12 @@ def use_card(made):
             (copy / path.name).write_bytes(path.read_bytes())
     record = with_changes(record_of(folder / CARD), made)
     (copy / CARD).write_text(json.dumps(record))
-    before = hwsearch.export.verify.run_infer
-    hwsearch.export.verify.run_infer = lambda folder: "scripted\n"
+    before = hwsearch.verify.subnet.run_infer
+    hwsearch.verify.subnet.run_infer = lambda folder: "scripted\n"
     try:
         verify_artifact(copy, parts.InProcess())
     finally:
-        hwsearch.export.verify.run_infer = before
+        hwsearch.verify.subnet.run_infer = before
 
 
 @functools.cache

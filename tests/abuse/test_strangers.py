@@ -13,22 +13,22 @@ import torch
 from onnx import TensorProto, helper
 
 import hwsearch
-from hwsearch.evaluate.sources import load_task
-from hwsearch.export.artifact import read_card
-from hwsearch.export.external import stray_data
+from hwsearch.accuracy.sources import load_task
 from hwsearch.kit.archive import read_manifest, unpacked
 from hwsearch.kit.manifest import KitModel
 from hwsearch.kit.results import read_results
+from hwsearch.models.artifact import read_card
+from hwsearch.models.external import stray_data
+from hwsearch.prediction.folder import read_folder
+from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.run.account import Account
 from hwsearch.run.folder import Run
 from hwsearch.run.outcome import read_members
 from hwsearch.space import SearchSpace
 from hwsearch.supernets.checkpoints import read_state
-from hwsearch.surrogates.folder import read_folder
-from hwsearch.surrogates.latency import LatencyPredictor
 from hwsearch.tables import LatencyTable
 from tests.abuse.bounded import outcome
-from tests.evaluate.folders import spec_for
+from tests.accuracy.folders import spec_for
 
 GIGABYTE = 2**30
 JSON = {
@@ -162,7 +162,7 @@ def test_arrays_that_unpack_to_more_than_there_is_memory_for(reader, tmp_path, m
     path = tmp_path / "arrays.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("search.image.npy", header((2**28,), "|u1") + bytes(2**28))
-    monkeypatch.setattr("hwsearch.evaluate.sources.available_memory", lambda: 2**27)
+    monkeypatch.setattr("hwsearch.accuracy.sources.available_memory", lambda: 2**27)
     spec = spec_for(8)
     calls = {
         "data": lambda: load_task(f"npz:{path}", spec, "tiny"),

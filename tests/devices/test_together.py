@@ -9,7 +9,7 @@ import pytest
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Sharing
 from hwsearch.errors import DeviceError
-from hwsearch.export.model import to_onnx
+from hwsearch.models.model import to_onnx
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family
 from tests.devices import tiny_models

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import tests.run.search_parts as parts
 from hwsearch.devices.protocol import MeasureSettings
-from hwsearch.export.model import to_onnx
 from hwsearch.kit.build import Subject, empty_manifest, write_kit
 from hwsearch.kit.manifest import NAME, TABLE
+from hwsearch.models.model import to_onnx
 from hwsearch.supernets.zoo import load_supernet
 
 QUICK = MeasureSettings(

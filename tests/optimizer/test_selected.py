@@ -6,8 +6,8 @@ import pytest
 from hwsearch import Objective, Optimizer
 from hwsearch.optimizer import posterior
 from hwsearch.optimizer.posterior import Posterior, selected
+from hwsearch.prediction.selection import Score, Selection
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.surrogates.selection import Score, Selection
 
 SPACE = SearchSpace([Choice(f"block{i}.width", (1, 2, 3, 4)) for i in range(8)])
 

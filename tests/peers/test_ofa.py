@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from hwsearch import load_device, load_supernet, to_onnx
+from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.errors import InputError
-from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.export.probe import disagreement, torch_outputs
+from hwsearch.models.probe import disagreement, torch_outputs
 from hwsearch.supernets.costs import module_costs
 from tests.peers.originals import NAMES, active_subnet, original
 

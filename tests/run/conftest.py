@@ -26,7 +26,7 @@ def device(monkeypatch):
 @pytest.fixture
 def quick_infer(monkeypatch):
     """`infer.py` is not run: each time it loads a runtime in a process of its own."""
-    for module in ("hwsearch.run.finish", "hwsearch.export.verify"):
+    for module in ("hwsearch.run.finish", "hwsearch.verify.subnet"):
         monkeypatch.setattr(f"{module}.run_infer", lambda folder: "scripted\n")
 
 

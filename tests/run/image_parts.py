@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from hwsearch.accuracy.task import TOP1, Samples, Task
 from hwsearch.choices import Choice
-from hwsearch.evaluate.task import TOP1, Samples, Task
 from hwsearch.space import SearchSpace
 from hwsearch.supernets.base import Card
-from tests.evaluate.folders import spec_for
+from tests.accuracy.folders import spec_for
 
 NET = "tests.run.image_parts:network"
 

@@ -34,7 +34,7 @@ MOMENTS = {
     "finishing": ("hwsearch.trials_sqlite:SqliteStore", "finish", 11, "after"),
     "between-rounds": ("hwsearch.optimizer:Optimizer", "tell", 3, "after"),
     "confirming": ("tests.run.search_parts:InProcess", "measure", 5, "after"),
-    "confirmed": ("hwsearch.run.evaluation:Evaluator", "confirm_latencies", 1, "after"),
+    "confirmed": ("hwsearch.evaluation.evaluator:Evaluator", "confirm_latencies", 1, "after"),
     "exporting": ("hwsearch.run.finish", "write_card", 2, "before"),
     "exported": ("hwsearch.run.outcome", "draw_front", 1, "before"),
 }

@@ -254,7 +254,7 @@ def main(root, kills, seed):
     torch.set_num_threads(1)
     profile.VALIDATING, profile_steps._TOGETHER = 4, 4
     hwsearch.run.finish.run_infer = lambda folder: "scripted\n"
-    hwsearch.export.verify.run_infer = lambda folder: "scripted\n"
+    hwsearch.verify.subnet.run_infer = lambda folder: "scripted\n"
     rng = np.random.default_rng(seed)
     if forked(lambda: Search(root).start(root / "unbroken", parts.Watcher())) != 0:
         sys.exit("the unbroken search fails")

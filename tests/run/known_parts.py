@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.evaluate.task import TOP1
-from hwsearch.surrogates import Predictor
+from hwsearch.accuracy.task import TOP1
+from hwsearch.prediction import Predictor
 
 FIRST = 16  # trials of the run that others start from
 

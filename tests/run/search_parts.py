@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from hwsearch.accuracy.recalibrate import recalibrate
+from hwsearch.accuracy.task import TOP1, Samples, Task
 from hwsearch.devices.scripted import ScriptedDevice, latency_by_size
-from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.evaluate.task import TOP1, Samples, Task
-from hwsearch.export.probe import torch_outputs
+from hwsearch.models.probe import torch_outputs
 from hwsearch.run.finish import CONFIRM
 from hwsearch.supernets.cifar10_resnet import FAMILY
 

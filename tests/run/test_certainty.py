@@ -12,9 +12,9 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.devices import Latency
 from hwsearch.errors import InputError
+from hwsearch.evaluation.measurements import LATENCY, RATIO
 from hwsearch.run.certainty import chances
 from hwsearch.run.folder import Run
-from hwsearch.run.measurements import LATENCY, RATIO
 from hwsearch.run.reckon import replayed, take_account
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore

@@ -8,13 +8,13 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch.accuracy.moments import sums_of
+from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError, EvaluationError, InputError
-from hwsearch.evaluate.moments import sums_of
-from hwsearch.evaluate.sources import load_task
-from hwsearch.run.evaluation import Evaluator
+from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.run.folder import Run
 from hwsearch.trials import MemoryStore
-from tests.evaluate.folders import class_folders, save_noise, spec_for
+from tests.accuracy.folders import class_folders, save_noise, spec_for
 from tests.run.image_parts import NET
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
@@ -105,7 +105,7 @@ class TestRun:
         self, split, folder, device, tmp_path, monkeypatch
     ):
         """Nothing fits into memory, and one image vanishes with the second round."""
-        monkeypatch.setattr("hwsearch.evaluate.crops.SHARE_OF_MEMORY", 0.0)
+        monkeypatch.setattr("hwsearch.accuracy.crops.SHARE_OF_MEMORY", 0.0)
         drawn = getattr(load_task(f"imagefolder:{folder}", spec_for(8), ""), split)
         image = Path(drawn.paths[-1])
         content = image.read_bytes()

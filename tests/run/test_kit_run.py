@@ -32,7 +32,7 @@ def _quick():
         here = SimpleNamespace(create=parts.InProcess, available=lambda: None)
         patch.setattr("hwsearch.kit.device.ORT_CPU", here)
         patch.setattr("hwsearch.kit.build.device_entries", lambda: kit_parts.SCRIPTED)
-        for module in ("hwsearch.run.finish", "hwsearch.export.verify"):
+        for module in ("hwsearch.run.finish", "hwsearch.verify.subnet"):
             patch.setattr(f"{module}.run_infer", lambda folder: "scripted\n")
         yield
 

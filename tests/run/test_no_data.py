@@ -12,7 +12,7 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.cli import app
 from hwsearch.errors import InputError
-from hwsearch.run.evaluation import Evaluator
+from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.run.folder import Run
 from tests.kit import kit_parts
 from tests.run.known_parts import save_predictor, search, use, whole_rounds

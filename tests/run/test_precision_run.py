@@ -12,14 +12,14 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import DataError, EvaluationError, InputError
-from hwsearch.export.precision import precision_of
-from hwsearch.export.verify import verify_artifact
+from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.files import sha256_of
+from hwsearch.models.precision import precision_of
 from hwsearch.run.config import RunConfig
-from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.folder import Run
 from hwsearch.run.setup import prepare
 from hwsearch.trials import MemoryStore
+from hwsearch.verify.subnet import verify_artifact
 
 
 def search(folder, **settings):
@@ -160,7 +160,7 @@ class TestRefused:
     @pytest.mark.parametrize("precision", ["fp16", "int8"])
     def test_without_a_converter(self, precision, device, tmp_path, monkeypatch):
         device.precision = precision
-        monkeypatch.setattr("hwsearch.run.conversion.find_spec", lambda name: None)
+        monkeypatch.setattr("hwsearch.evaluation.conversion.find_spec", lambda name: None)
         self.refused(tmp_path, rf"takes {precision} files, and onnxruntime, .*hwsearch\[cpu\]")
 
 
@@ -235,7 +235,7 @@ def test_for_real(tmp_path, monkeypatch):
     quick = MeasureSettings(half_width=0.1, seconds_per_model=0.1, warmup_ceiling_s=0.3)
     monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("hwsearch.devices.job._BASELINE_S", 0.1)
-    monkeypatch.setattr("hwsearch.run.evaluation.SEARCH", quick)
+    monkeypatch.setattr("hwsearch.evaluation.evaluator.SEARCH", quick)
     monkeypatch.setattr("hwsearch.run.finish.CONFIRM", quick)
     begun = search(tmp_path / "run", device="ort-cpu:precision=int8", budget=1)
     assert begun.recorded["device"]["precision"] == "int8"

@@ -8,10 +8,10 @@ import pytest
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.errors import InputError
+from hwsearch.prediction import Predictor
 from hwsearch.run.basis import digest_of
 from hwsearch.run.setup import Setup
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.surrogates import Predictor
 from tests.run.known_parts import save_predictor, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")

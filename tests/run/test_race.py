@@ -5,12 +5,12 @@ import pytest
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch.accuracy.task import TOP1, Metric, Task
 from hwsearch.errors import DeviceError
-from hwsearch.evaluate.task import TOP1, Metric, Task
+from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.objectives import Constraint, Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.run.config import TRIALS
-from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.race import Race, dropped
 from hwsearch.run.reckon import replayed
 from hwsearch.trials import MemoryStore

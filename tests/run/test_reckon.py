@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from hwsearch.accuracy.score import paired_difference
+from hwsearch.accuracy.task import TOP1
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.evaluate.score import paired_difference
-from hwsearch.evaluate.task import TOP1
 from hwsearch.objectives import Objective, hypervolume, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.first_sample import graded_sample

@@ -14,9 +14,9 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch.accuracy.task import Metric
 from hwsearch.errors import EvaluationError, InfeasibleError, InputError, VerificationError
-from hwsearch.evaluate.task import Metric
-from hwsearch.export.probe import disagreement
+from hwsearch.models.probe import disagreement
 from hwsearch.run.folder import Run
 
 pytestmark = pytest.mark.usefixtures("quick_infer")

@@ -14,7 +14,7 @@ import tests.run.search_parts as parts
 from hwsearch.choices import Choice
 from hwsearch.cli import app
 from hwsearch.errors import DeviceError, InfeasibleError, InputError
-from hwsearch.run.evaluation import Evaluator
+from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.run.folder import Run
 from hwsearch.run.reuse import first_difference
 from hwsearch.space import SearchSpace

@@ -5,10 +5,10 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.evaluate.known_statistics import KnownStatistics
-from hwsearch.evaluate.scoring import Scorer
-from hwsearch.run import building
-from hwsearch.run.evaluation import Evaluator
+from hwsearch.accuracy.known_statistics import KnownStatistics
+from hwsearch.accuracy.scoring import Scorer
+from hwsearch.evaluation import build as building
+from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trials import MemoryStore
 

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from hwsearch import SearchSpace, load_supernet
 from hwsearch.errors import InputError
-from hwsearch.export.probe import probe_inputs, torch_outputs
+from hwsearch.models.probe import probe_inputs, torch_outputs
 from hwsearch.supernets.base import InputSpec, TensorSpec
 from hwsearch.supernets.builder import ChainFamily, Design, elastic_stage
 from hwsearch.supernets.checkpoints import leading_weights

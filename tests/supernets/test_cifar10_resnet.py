@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hwsearch import load_supernet, load_task
-from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.export.probe import torch_outputs
+from hwsearch.accuracy.recalibrate import recalibrate
+from hwsearch.models.probe import torch_outputs
 from hwsearch.supernets.checkpoints import bundled_file
 
 NAME = "cifar10-resnet"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from hwsearch.errors import EvaluationError, HwsearchError
-from hwsearch.run.evaluation import Values
+from hwsearch.evaluation.evaluator import Values
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.workers.executor import Executor
 from hwsearch.run.workers.work import Findings, Work

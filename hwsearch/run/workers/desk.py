@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwsearch.errors import HwsearchError
+from hwsearch.evaluation.evaluator import Evaluator, Racing, Values
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import known_as
 from hwsearch.optimizer.history import History
-from hwsearch.run.evaluation import Evaluator, Racing, Values
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.workers.work import Findings, Known, Told, Work
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from hwsearch.errors import EvaluationError
-from hwsearch.run.evaluation import Values
+from hwsearch.evaluation.evaluator import Values
 from hwsearch.run.workers.work import Findings, Work
 from hwsearch.space import Architecture
 

@@ -2,9 +2,9 @@
 
 from hwsearch.devices import Device
 from hwsearch.devices.base import split_name
+from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.kit.device import DEVICE
 from hwsearch.optimizer.history import History
-from hwsearch.run.evaluation import Evaluator
 from hwsearch.run.progress import Progress
 from hwsearch.run.race import Race
 from hwsearch.run.setup import Setup

@@ -10,7 +10,7 @@ from hwsearch.devices.fingerprint import usable_cpus
 from hwsearch.devices.frames import Header
 from hwsearch.devices.worker_process import Child
 from hwsearch.errors import DeviceError, HwsearchError
-from hwsearch.run.measurements import LATENCY
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.run.setup import Setup
 from hwsearch.run.workers.work import Findings, Work, read_findings, write_work
 from hwsearch.run.workers.workplace import check_reply, settings_of

@@ -6,7 +6,7 @@ from typing import Any
 import ray
 
 from hwsearch.devices.frames import Arrays, Header
-from hwsearch.run.measurements import LATENCY
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.run.progress import Progress
 from hwsearch.run.workers import ray_node
 from hwsearch.run.workers.ray_cluster import (

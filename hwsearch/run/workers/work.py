@@ -6,8 +6,8 @@ from typing import Any
 
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.errors import EvaluationError
+from hwsearch.evaluation.evaluator import Values
 from hwsearch.objectives import Estimate
-from hwsearch.run.evaluation import Values
 from hwsearch.space import Architecture, Option
 from hwsearch.trials import Measurement
 
@@ -25,7 +25,7 @@ class Known:
         told: Choices and measured objectives of what the search was told, for a race; None where
             the architecture is scored on all samples.
         pace: The highest pace of latencies believed so far, and how many there were; see
-            `hwsearch.run.suspicion.Pace`.
+            `hwsearch.evaluation.outliers.Pace`.
     """
 
     measurements: tuple[Measurement, ...] = ()

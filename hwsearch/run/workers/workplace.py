@@ -14,9 +14,9 @@ from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.fingerprint import usable_cpus
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.errors import DataError, EvaluationError, HwsearchError, InputError
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.optimizer.history import History
 from hwsearch.run.config import RunConfig
-from hwsearch.run.measurements import LATENCY
 from hwsearch.run.progress import Silent
 from hwsearch.run.race import find_race
 from hwsearch.run.setup import Setup, prepare

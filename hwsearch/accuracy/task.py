@@ -1,0 +1,185 @@
+"""A task: samples in three splits and a per-sample metric; the engine knows no more of data."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from hwsearch.supernets.base import InputSpec
+
+CALIBRATION_BATCH = 125
+NO_DATA = "none"  # how a task without samples is written down
+
+Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
+Preprocess = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """How good the outputs for each sample are.
+
+    Attributes:
+        name: The objective it supplies, such as ``"top1"``.
+        per_sample: Maps (outputs in the order of the model, targets (n,)) to (n,) numbers.
+        direction: ``"max"`` or ``"min"``.
+        unit: Of the scaled mean.
+        scale: The reported value is the mean over samples times this.
+    """
+
+    name: str
+    per_sample: Callable[[list[NDArray[Any]], NDArray[Any]], NDArray[Any]]
+    direction: str = "max"
+    unit: str = ""
+    scale: float = 1.0
+
+
+def _correct(outputs: list[NDArray[Any]], targets: NDArray[Any]) -> NDArray[Any]:
+    correct: NDArray[Any] = outputs[0].argmax(axis=1) == targets
+    return correct
+
+
+TOP1 = Metric(name="top1", per_sample=_correct, unit="%", scale=100.0)
+
+
+class SplitSamples(Protocol):
+    """Samples of one split: `Samples` are arrays, `hwsearch.accuracy.images` reads files."""
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """(n,) array."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that the samples are; a run goes on only with equal digests."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
+        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
+
+        Args:
+            size: Samples in a batch.
+            spec: What the architecture expects; None for what the samples were loaded for.
+
+        Raises:
+            DataError: The samples cannot be read, or not for this spec.
+        """
+        ...
+
+
+@runtime_checkable
+class Takeable(Protocol):
+    """Samples that can be put into another order; a race needs them to."""
+
+    def take(self, rows: NDArray[np.int64]) -> SplitSamples:
+        """Return the samples of these rows, in this order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs and targets of one split, held in memory and preprocessed batch by batch.
+
+    Attributes:
+        inputs: Input name -> (n, ...) array, as stored.
+        targets: (n,) array.
+        preprocess: Input name -> function from a stored batch to what the model is fed.
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+    targets: NDArray[Any]
+    preprocess: Mapping[str, Preprocess]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
+        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
+
+        Raises:
+            DataError: The spec asks for inputs of other shapes.
+        """
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            fed = {
+                name: self.preprocess[name](array[part])
+                if name in self.preprocess
+                else array[part]
+                for name, array in self.inputs.items()
+            }
+            if spec is not None:
+                _check_shapes(fed, spec)
+            yield fed, self.targets[part]
+
+    def take(self, rows: NDArray[np.int64]) -> "Samples":
+        """Return the samples of these rows, in this order."""
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        return Samples(inputs, self.targets[rows], self.preprocess)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of inputs and targets, 16 digits."""
+        digest = hashlib.sha256()
+        for name in sorted(self.inputs):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(self.inputs[name]).tobytes())
+        digest.update(np.ascontiguousarray(self.targets).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _check_shapes(fed: Mapping[str, NDArray[Any]], spec: "InputSpec") -> None:
+    for tensor in spec.inputs:
+        if tensor.name in fed and fed[tensor.name].shape[1:] != tensor.shape:
+            raise DataError(
+                f"the samples' {tensor.name} is of shape {fed[tensor.name].shape[1:]}, but this "
+                f"architecture's of shape {tensor.shape}; arrays serve one resolution only: "
+                "search one (--freeze resolution=...), or read images by --data imagefolder:PATH"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What subnets are scored by.
+
+    Attributes:
+        spec: As the user wrote it, such as ``"imagefolder:/data/val"``.
+        metric: Supplies the accuracy objective.
+        calibration: Samples for batch statistics; their targets are not used. None where the
+            supernet has none to recalibrate.
+        search: What a search selects by.
+        report: What selects nothing; disjoint from the others.
+        calibration_batch: How many calibration samples share their batch statistics.
+        warnings: What whoever reads the scores has to know, one sentence each.
+    """
+
+    spec: str
+    metric: Metric
+    search: SplitSamples
+    report: SplitSamples
+    calibration: SplitSamples | None = None
+    calibration_batch: int = CALIBRATION_BATCH
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def scores(self) -> bool:
+        """Whether there are samples to score subnets by: all but ``none`` have some."""
+        return self.spec != NO_DATA
+
+    def __post_init__(self) -> None:
+        if self.calibration_batch < 1:
+            raise InputError(
+                f"data {self.spec!r}: calibration_batch is {self.calibration_batch}; "
+                "give a whole number from 1 up"
+            )
+        for split in ("search", "report") if self.spec != NO_DATA else ():
+            if not len(getattr(self, split)):
+                raise InputError(f"data {self.spec!r}: its {split} split is empty")

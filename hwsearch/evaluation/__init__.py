@@ -1,0 +1,1 @@
+"""Values of architectures: built, measured, computed or taken from the store."""

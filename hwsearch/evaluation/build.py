@@ -1,0 +1,221 @@
+"""Recalibrated subnets and their models: what is timed, scored and shipped."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, TypeVar
+
+import onnx
+from numpy.typing import NDArray
+from torch import nn
+
+from hwsearch.accuracy.known_statistics import KnownStatistics
+from hwsearch.accuracy.recalibrate import recalibrate
+from hwsearch.accuracy.sharing import Chained, Recalibrated, chain_of, recalibrate_together
+from hwsearch.accuracy.task import Task
+from hwsearch.blocks import Block
+from hwsearch.devices import Device
+from hwsearch.errors import DataError, EvaluationError
+from hwsearch.evaluation.conversion import Conversion
+from hwsearch.files import is_of_disk
+from hwsearch.kit.tile import tiled
+from hwsearch.models.artifact import Exported
+from hwsearch.models.model import to_onnx
+from hwsearch.space import Architecture
+from hwsearch.supernets.base import InputSpec, Supernet
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A subnet and what it took to build it.
+
+    Attributes:
+        exported: The recalibrated subnet and its model.
+        cost_s: Its share of the time, in seconds, recalibration included.
+        calibrated: Calibration samples that were run for it; what several subnets have in common
+            counts as the share of a whole run that it is.
+    """
+
+    exported: Exported
+    cost_s: float
+    calibrated: float
+
+
+def raised(result: T | EvaluationError) -> T:
+    """Return a result; raise what stands in its place."""
+    if isinstance(result, EvaluationError):
+        raise result
+    return result
+
+
+class Builder:
+    """Makes models of the device's precision out of architectures.
+
+    Args:
+        net: The supernet.
+        device: What the models are for.
+        task: Its calibration samples give the batch statistics.
+
+    Attributes:
+        calibration_digest: Of the samples that statistics come from; None where there are none.
+        context: What decides how a file comes about besides them, such as ``"fp32"``.
+    """
+
+    def __init__(self, net: Supernet, device: Device, task: Task) -> None:
+        self._net, self._task = net, task
+        self._calibration = task.calibration if net.recalibrate else None
+        self.calibration_digest: str | None = None
+        if self._calibration is not None:
+            self.calibration_digest = self._calibration.digest
+        self._known = KnownStatistics(net.recalibrate)
+        self._precision = device.precision
+        self._convert = Conversion(net, device, task)
+        self.context = self._convert.context
+
+    def build(self, archs: Sequence[Architecture]) -> Iterator[Built | EvaluationError]:
+        """Build subnets; who is built together makes no difference to what comes out.
+
+        Yields:
+            For each architecture in order: the subnet, or why it cannot be built, recalibrated,
+            exported or converted.
+
+        Raises:
+            DataError: The calibration samples cannot be read.
+        """
+        drafts: dict[Architecture, _Draft | EvaluationError] = {
+            arch: _attempt(self._draft, arch) for arch in archs
+        }
+        drafts |= self._recalibrated([d for d in drafts.values() if isinstance(d, _Draft)])
+        for draft in drafts.values():
+            yield draft if isinstance(draft, EvaluationError) else _attempt(self._finished, draft)
+
+    def _draft(self, arch: Architecture) -> "_Draft":
+        begin = time.perf_counter()
+        subnet, spec, blocks = self._net.subnet(arch), self._net.input_spec(arch), None
+        if len(spec.inputs) == 1:
+            blocks = chain_of(subnet, self._net.blocks(arch), self._net.recalibrate)
+        return _Draft(arch, subnet, spec, blocks, cost_s=time.perf_counter() - begin)
+
+    def _recalibrated(
+        self, drafts: Sequence["_Draft"]
+    ) -> "dict[Architecture, _Draft | EvaluationError]":
+        """Recalibrate chains of the same inputs together, and others by themselves.
+
+        What was recalibrated before gets the same statistics again.
+        """
+        new = [d for d in drafts if not self._known.restore(d.arch, d.subnet)]
+        done = {d.arch: _attempt(self._recalibrate, d) for d in new if d.blocks is None}
+        chains: dict[InputSpec, list[_Draft]] = {}
+        for draft in new:
+            if draft.blocks is not None:
+                chains.setdefault(draft.spec, []).append(draft)
+        for spec, group in chains.items():
+            given = [Chained(subnet=each.subnet, blocks=each.blocks or []) for each in group]
+            batches = self._calibration_batches(spec)
+            results = recalibrate_together(given, self._net.recalibrate, batches)
+            for draft, result in zip(group, results, strict=True):
+                done[draft.arch] = _attempt(self._charge, draft, result)
+        for each in done.values():
+            if isinstance(each, _Draft):
+                self._known.keep(each.arch, each.subnet)
+        return done
+
+    def _recalibrate(self, draft: "_Draft") -> "_Draft":
+        begin = time.perf_counter()
+        batches = self._calibration_batches(draft.spec)
+        recalibrate(draft.subnet, self._net.recalibrate, batches)
+        took_s = time.perf_counter() - begin
+        return draft.with_cost(took_s, self._n_calibration)
+
+    def _charge(self, draft: "_Draft", result: Recalibrated | Exception) -> "_Draft":
+        if isinstance(result, Exception):
+            raise result
+        return draft.with_cost(result.cost_s, result.share * self._n_calibration)
+
+    def _finished(self, draft: "_Draft") -> Built:
+        """Return a recalibrated subnet with its model."""
+        begin, arch, subnet = time.perf_counter(), draft.arch, draft.subnet
+        fp32 = to_onnx(self._net, arch, subnet, calibration=self.calibration_digest)
+        model = self._convert(arch, fp32)
+        original = None if model is fp32 else fp32
+        return Built(
+            exported=Exported(arch=arch, subnet=subnet, model=model, original=original),
+            cost_s=draft.cost_s + time.perf_counter() - begin,
+            calibrated=draft.calibrated,
+        )
+
+    def model_to_time(self, arch: Architecture) -> onnx.ModelProto:
+        """Return a model that takes the time of the built one, without its statistics.
+
+        Weights do not decide how long a graph takes; see `hwsearch.kit.tile`. An int8 file gets
+        its ranges from the calibration samples all the same.
+
+        Raises:
+            EvaluationError: The subnet cannot be built, exported or converted.
+            DataError: The calibration samples cannot be read.
+        """
+        if self._precision == "int8":
+            (built,) = self.build([arch])
+            return raised(built).exported.model
+        return raised(_attempt(self._tiled, arch))
+
+    def _tiled(self, arch: Architecture) -> onnx.ModelProto:
+        return self._convert(arch, tiled(to_onnx(self._net, arch)))
+
+    @property
+    def _n_calibration(self) -> int:
+        return 0 if self._calibration is None else len(self._calibration)
+
+    def _calibration_batches(self, spec: InputSpec) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the inputs anew each time: preprocessed, all of them would fill memory."""
+        if self._calibration is not None:
+            batches = self._calibration.batches(self._task.calibration_batch, spec)
+            yield from (fed for fed, _ in batches)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Draft:
+    """A subnet that is being built.
+
+    Attributes:
+        arch: The architecture.
+        subnet: Its network.
+        spec: What goes into it.
+        blocks: The chain that it is recalibrated by; None where it is run as a whole.
+        cost_s: Seconds so far.
+        calibrated: Calibration samples that were run for it so far.
+    """
+
+    arch: Architecture
+    subnet: nn.Module
+    spec: InputSpec
+    blocks: Sequence[Block] | None
+    cost_s: float
+    calibrated: float = 0.0
+
+    def with_cost(self, seconds: float, calibrated: float) -> "_Draft":
+        return replace(self, cost_s=self.cost_s + seconds, calibrated=self.calibrated + calibrated)
+
+
+def _attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | EvaluationError:
+    """Return what a step gives, or why this trial fails: a family is a stranger's code.
+
+    Raises:
+        DataError: The samples cannot be read.
+        OSError: The disk is full, or cannot be written: it is not the trial's fault.
+    """
+    try:
+        return step(*args, **named)
+    except EvaluationError as error:
+        return error
+    except DataError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and is_of_disk(error):
+            raise
+        failure = EvaluationError(f"{type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure

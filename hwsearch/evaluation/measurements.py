@@ -1,0 +1,111 @@
+"""What devices and metrics answer, as rows of the store."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.accuracy.score import score_outcomes
+from hwsearch.accuracy.task import Metric
+from hwsearch.devices import Latency
+from hwsearch.trials import Measurement, Purpose
+
+LATENCY, RATIO = "latency", "latency_ratio"
+RAW_TIMES_KEPT = 2000
+LATENCY_DETAILS = (
+    "device",
+    "fingerprint",
+    "inputs",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "p90_ms",
+    "p99_ms",
+    "rounds",
+    "runs",
+    "undisturbed",
+    "cv",
+    "waited",
+    "anchor_ms",
+    "baseline_ms",
+    "baseline_low_ms",
+    "baseline_high_ms",
+    "device_ms",
+    "end_to_end_ms",
+    "transfers",
+    "warnings",
+)
+
+
+def latency_measurement(
+    key: str, latency: Latency, context: str, purpose: Purpose, **details: float | str
+) -> Measurement:
+    """Turn a device's answer into a row of the store, with further details."""
+    raw: NDArray[Any] = latency.times_ms.reshape(-1)[-RAW_TIMES_KEPT:].astype(np.float32)
+    return Measurement(
+        key=key,
+        quantity=LATENCY,
+        context=context,
+        purpose=purpose,
+        value=latency.latency_ms,
+        low=latency.low_ms,
+        high=latency.high_ms,
+        count=latency.runs,
+        cost_s=latency.cost_s,
+        samples=raw if raw.size else None,
+        details={name: getattr(latency, name) for name in LATENCY_DETAILS} | details,
+    )
+
+
+def score_measurement(
+    key: str,
+    outcomes: NDArray[Any],
+    metric: Metric,
+    context: str,
+    purpose: Purpose,
+    cost_s: float,
+    **details: Any,
+) -> Measurement:
+    """Turn the outcome of every sample, (n,), into a row of the store, with further details."""
+    score = score_outcomes(outcomes, metric)
+    return Measurement(
+        key=key,
+        quantity=metric.name,
+        context=context,
+        purpose=purpose,
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        count=len(outcomes),
+        cost_s=cost_s,
+        samples=outcomes,
+        details=details,
+    )
+
+
+def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
+    """Return a confirmed latency relative to the anchor's, with that of every round.
+
+    Its samples, ``(rounds,)``, are NaN in rounds that do not count. Contenders of one job share
+    their rounds, which tells their differences better than their intervals do.
+    """
+    counted = True if latency.counted is None else latency.counted
+    return Measurement(
+        key=key,
+        quantity=RATIO,
+        context=context,
+        purpose="confirm",
+        value=latency.ratio,
+        low=latency.ratio_low,
+        high=latency.ratio_high,
+        count=latency.rounds,
+        cost_s=0.0,  # that of the latency
+        samples=np.where(counted, latency.ratios, np.nan).astype(np.float32),
+    )
+
+
+def noisy_low(measurement: Measurement | None) -> float:
+    """Return a latency at the good end of its ratio's interval: what ranking depends on."""
+    assert measurement is not None
+    ratio, low = measurement.details["ratio"], measurement.details["ratio_low"]
+    return float(measurement.value * low / ratio)

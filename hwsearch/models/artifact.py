@@ -1,0 +1,184 @@
+"""The folder of one exported subnet: model, weights, ``infer.py`` and card."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import nn
+
+from hwsearch.errors import InputError
+from hwsearch.files import MAX_BYTES, parsed_json, read_bounded, sha256_of, write_atomic
+from hwsearch.models.infer import infer_script
+from hwsearch.models.model import read_metadata
+from hwsearch.models.precision import precision_of
+from hwsearch.models.probe import TOLERANCES, probe_inputs, torch_outputs
+from hwsearch.models.trace import OPSET
+from hwsearch.space import Architecture
+from hwsearch.supernets.base import Supernet
+
+# 2 added precision, conversion and graph; a card of 1 is of a float32 model.
+SCHEMA, READABLE = 2, (1, 2)
+MODEL, WEIGHTS, INFER, CARD = "model.onnx", "weights.safetensors", "infer.py", "card.json"
+BUFFERS = "hwsearch.buffers"
+NO_FILE = "no file"  # in place of the digest of the model that numbers are of
+CONVERSION = ("converter", "quantization", "quantization_samples")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """One architecture's recalibrated network and its ONNX model, before they are written.
+
+    Attributes:
+        arch: The architecture.
+        subnet: The network.
+        model: What is timed, scored and shipped.
+        original: The float32 model that it was converted from; None where it is that one.
+    """
+
+    arch: Architecture
+    subnet: nn.Module
+    model: onnx.ModelProto
+    original: onnx.ModelProto | None = None
+
+
+def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
+    """Write everything but the card."""
+    write_atomic(folder / MODEL, exported.model.SerializeToString(deterministic=True))
+    # Tied weights are stored under each of their names, but were learned once.
+    state = {name: tensor.clone() for name, tensor in exported.subnet.state_dict().items()}
+    learned = {name for name, _ in exported.subnet.named_parameters()}
+    buffers = {name for name, _ in exported.subnet.named_buffers()} | (set(state) - learned)
+    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(contiguous, folder / WEIGHTS, metadata={BUFFERS: json.dumps(sorted(buffers))})
+    (folder / WEIGHTS).chmod(0o644)
+    (folder / INFER).write_text(infer_script(net.input_spec(exported.arch)), encoding="utf-8")
+
+
+def write_card(
+    folder: Path,
+    net: Supernet,
+    exported: Exported,
+    measurements: Sequence[Mapping[str, Any]],
+    verification: Mapping[str, Any],
+    answers: Sequence[NDArray[Any]] | None = None,
+    predictions: Sequence[Mapping[str, Any]] = (),
+    probability: float | None = None,
+) -> dict[str, Any]:
+    """Write ``card.json``: what the subnet is, its exact costs, and every measured number.
+
+    Args:
+        folder: Where the other three files lie.
+        net: The supernet.
+        exported: What was written.
+        measurements: JSON-ready measurements of this architecture.
+        verification: JSON-ready results of the checks.
+        answers: What the model answers to the probe; None takes PyTorch's, which are those of a
+            float32 model.
+        predictions: JSON-ready numbers that stand in for what was not measured; kept apart.
+        probability: That it belongs on the front that it was exported with; None without a front.
+    """
+    arch = exported.arch
+    spec = net.input_spec(arch)
+    if answers is None:
+        answers = torch_outputs(exported.subnet, probe_inputs(spec.inputs))
+    precision, stated = precision_of(exported.model), read_metadata(exported.model)
+    card = {
+        **_identity(net, arch),
+        "input": spec.to_dict(),
+        "opset": OPSET,
+        "precision": precision,
+        "conversion": {name: stated[name] for name in CONVERSION if name in stated},
+        "graph": stated["graph"],
+        "unfolded_norms": int(stated["unfolded_norms"]),
+        "exact": _exact(net, arch),
+        "files": {name: sha256_of(folder / name) for name in (MODEL, WEIGHTS, INFER)},
+        "probe": {
+            "seed": 0,
+            "tolerance": TOLERANCES[precision],
+            "outputs": [answer.tolist() for answer in answers],
+        },
+        "verification": dict(verification),
+        "measurements": {sha256_of(folder / MODEL): list(measurements)},
+    }
+    if predictions:
+        card["predictions"] = {sha256_of(folder / MODEL): list(predictions)}
+    if probability is not None:
+        card["front_probability"] = {sha256_of(folder / MODEL): probability}
+    write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def write_listed_card(
+    folder: Path,
+    net: Supernet,
+    arch: Architecture,
+    measurements: Sequence[Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Write the card of a candidate that has no other file.
+
+    Without data there are no batch statistics of its own, and nothing to verify a model on.
+
+    Args:
+        folder: Where it goes.
+        net: The supernet.
+        arch: The architecture.
+        measurements: JSON-ready measurements, of a model of the same graph.
+        predictions: JSON-ready numbers that stand in for what was not measured.
+    """
+    card = {
+        **_identity(net, arch),
+        "input": net.input_spec(arch).to_dict(),
+        "exact": _exact(net, arch),
+        "files": {},
+        "measurements": {NO_FILE: list(measurements)},
+        "predictions": {NO_FILE: list(predictions)},
+    }
+    write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def _identity(net: Supernet, arch: Architecture) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "key": arch.key,
+        "architecture": arch.mapping,
+        "supernet": {
+            "name": net.name,
+            "checkpoint": net.checkpoint,
+            "digest": net.digest,
+            "untrained": net.untrained,
+            "licence": net.card.licence,
+            "source": net.card.source,
+        },
+    }
+
+
+def _exact(net: Supernet, arch: Architecture) -> dict[str, int]:
+    one = arch.space.architectures([arch])
+    return {name: int(net.exact(name, one)[0]) for name in ("macs", "params", "bytes")}
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read the card of an exported subnet.
+
+    Raises:
+        InputError: There is none, or it is no card of this schema.
+    """
+    path = folder / CARD
+    try:
+        card = parsed_json(read_bounded(path, MAX_BYTES))
+    except FileNotFoundError as error:
+        raise InputError(f"{str(folder)!r} is no exported subnet: it has no {CARD}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}") from error
+    if not isinstance(card, dict) or card.get("schema") not in READABLE:
+        found = card.get("schema") if isinstance(card, dict) else type(card).__name__
+        readable = " and ".join(map(str, READABLE))
+        raise InputError(f"{str(path)!r} has schema {found!r}; this version reads {readable}")
+    return card

@@ -1,0 +1,102 @@
+"""A subnet's ONNX model in float32: its graph, batch norm folded, metadata written."""
+
+import json
+from functools import lru_cache
+
+import onnx
+import onnx_ir as ir
+from onnx.helper import set_model_props
+from torch import nn
+
+from hwsearch.models.assemble import NotAChainError, assemble
+from hwsearch.models.fold import drop_identities, fold_batch_norms, norms_of
+from hwsearch.models.trace import OPSET, trace
+from hwsearch.space import Architecture
+from hwsearch.supernets.base import InputSpec, Supernet
+
+PREFIX = "hwsearch."
+
+
+def to_onnx(
+    net: Supernet,
+    arch: Architecture,
+    subnet: nn.Module | None = None,
+    *,
+    calibration: str | None = None,
+) -> onnx.ModelProto:
+    """Export the subnet of an architecture.
+
+    The same architecture, weights and statistics give the same bytes.
+
+    Args:
+        net: The supernet that the architecture belongs to.
+        arch: The architecture.
+        subnet: Its recalibrated network; None takes ``net.subnet(arch)`` as it is, whose batch
+            statistics are those of the checkpoint, if any.
+        calibration: Digest of the samples that the statistics come from, for the metadata.
+
+    Returns:
+        A model with a dynamic batch, named inputs and outputs, batch norm folded into the
+        convolutions before it, and the architecture and preprocessing as metadata. It is put
+        together from graphs of the blocks, each traced once and kept; a subnet that is no chain
+        is traced as a whole, and the entry ``hwsearch.graph`` of the metadata says so. Batch
+        norms that no convolution feeds alone stay; ``hwsearch.unfolded_norms`` counts them.
+    """
+    spec = net.input_spec(arch)
+    network = subnet if subnet is not None else net.subnet(arch)
+    model, saved, made = _graph(net, arch, network, spec)
+    n_norms = 0
+    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
+        whole = ir.from_proto(model)
+        saved += fold_batch_norms(whole.graph)
+        n_norms = len(norms_of(whole.graph))
+        model = ir.to_proto(whole)
+    model.graph.name = f"{net.card.name}-{arch.key}"
+    model.producer_name = "hwsearch"
+    model.ClearField("producer_version")
+    stated = _metadata(net, arch, spec, calibration)
+    stated |= {"params_folded": str(saved), "graph": made, "precision": "fp32"}
+    stated["unfolded_norms"] = str(n_norms)
+    set_model_props(model, {f"{PREFIX}{name}": value for name, value in stated.items()})
+    return model
+
+
+@lru_cache(maxsize=256)
+def _input_text(spec: InputSpec) -> str:
+    return json.dumps(spec.to_dict(), sort_keys=True)
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Return what `to_onnx` wrote into a model, without the prefix."""
+    return {
+        prop.key.removeprefix(PREFIX): prop.value
+        for prop in model.metadata_props
+        if prop.key.startswith(PREFIX)
+    }
+
+
+def _graph(
+    net: Supernet, arch: Architecture, subnet: nn.Module, spec: InputSpec
+) -> tuple[onnx.ModelProto, int, str]:
+    """Assemble the graph from blocks, or trace it; say by how much it shrank, and which it was."""
+    try:
+        chain = net.blocks(arch)
+        model, saved = assemble(net.network, chain, subnet.eval(), spec, OPSET)
+    except NotAChainError as reason:
+        traced = ir.from_proto(trace(subnet, spec))
+        drop_identities(traced.graph)
+        return ir.to_proto(traced), 0, f"traced as a whole: {reason}"
+    return model, saved, "assembled from blocks"
+
+
+def _metadata(
+    net: Supernet, arch: Architecture, spec: InputSpec, calibration: str | None
+) -> dict[str, str]:
+    return {
+        "supernet": net.card.name,
+        "checkpoint": net.digest,
+        "calibration": calibration or "none",
+        "architecture": json.dumps(arch.mapping, sort_keys=True),
+        "key": arch.key,
+        "input": _input_text(spec),
+    }

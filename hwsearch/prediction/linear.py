@@ -1,0 +1,280 @@
+"""Bayesian linear regression on the scale on which the targets add up best."""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwsearch.errors import InputError
+from hwsearch.prediction.base import (
+    FloatArray,
+    check_features,
+    check_noise,
+    check_rows,
+    take_array,
+)
+from hwsearch.prediction.grouped import (
+    MAX_LIKELIHOOD_ROWS,
+    Prior,
+    evenly,
+    most_likely,
+    posterior,
+)
+from hwsearch.prediction.kinship import GainPrior, independent
+from hwsearch.prediction.saturating import Scale, likely_scales
+
+# Standard deviations for standardised targets, as logarithms: of the constant and of what is not
+# explained; how sure that is, and bounds. Those of the gains come between them.
+_CONSTANT: Final = float(np.log(2.0))
+_UNEXPLAINED: Final = float(np.log(0.1))
+_DEVIATION: Final = 0.75
+_BOUNDS: Final = (-4.5, 3.0)
+ALONE: Final = float(np.log(0.5))  # the factor of gains without kin
+_RANK: Final = 32  # directions in which weights vary together that predictions keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Weights:
+    """A normal distribution of weights on one scale of the targets.
+
+    Attributes:
+        scale: On which the targets are linear.
+        deviations: What it was learnt with, as `most_likely` returns them.
+        mean: (1 + n_features,) of a constant and of every column less its center.
+        covariance: Of the same.
+        center: (n_features,), means of the columns.
+        unexplained: Standard deviation of what the columns do not explain.
+        likelihood: Logarithm, of the targets themselves, so that scales can be compared.
+    """
+
+    scale: Scale
+    deviations: FloatArray
+    mean: FloatArray
+    covariance: FloatArray
+    center: FloatArray
+    unexplained: float
+    likelihood: float
+
+
+class LinearModel:
+    """A gain for every column, with a prior by which gains may be alike.
+
+    Gains add up on the most likely of a few scales; see `SaturatingProcess`. Their prior is a sum
+    of terms, as that of a `GaussianProcess` is; the factors of the terms, and what is left
+    unexplained, maximise the marginal likelihood; see `most_likely`. Deterministic.
+
+    The deviation is that of the true value: what the columns do not explain is part of it, since
+    interactions cannot be told from noise; known noise is not. Of the posterior covariance the 32
+    largest directions are kept, and of the rest the variances.
+
+    Args:
+        gains: Priors of the gains; by default every column has one of its own.
+
+    Attributes:
+        columns_: (1 + n_features, n_outputs), what the constant and every column add to the sums
+            that `from_sums` takes.
+    """
+
+    scale_: Scale
+    deviations_: FloatArray
+    columns_: FloatArray
+    unexplained_: float
+
+    def __init__(self, gains: Sequence[GainPrior] | None = None) -> None:
+        self.gains = gains
+
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
+        """Learn from n rows; see `Surrogate.fit`.
+
+        Targets that are all equal are predicted everywhere, with a deviation of 1% of their size.
+        """
+        rows, values = check_rows(X, y)
+        known = check_noise(noise, len(values))
+        scales = [Scale()]
+        if np.ptp(values) > 1e-12 * np.abs(values).max():
+            scales += likely_scales(values)
+        fits = [self._weights(scale, rows, values, known) for scale in scales]
+        self._keep(max(fits, key=lambda weights: weights.likelihood))
+        return self
+
+    def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
+        """Return a new model of other rows that takes the scale and the variances of this one.
+
+        Raises:
+            InputError: As for `fit`, or there was none.
+        """
+        self._check_fitted()
+        rows, values = check_rows(X, y)
+        known = check_noise(noise, len(values))
+        other = copy(self)
+        other._keep(self._weights(self.scale_, rows, values, known, self.deviations_))
+        return other
+
+    def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
+        """Return mean and deviation; see `Surrogate.predict`."""
+        self._check_fitted()
+        rows = check_features(X, len(self.columns_) - 1)
+        return self.from_sums(rows @ self.columns_[1:] + self.columns_[0])
+
+    def from_sums(self, sums: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return mean and deviation, each (n,), from sums over ``columns_``: (n, n_outputs)."""
+        return self.scale_.backward(sums[:, 0], self.scale_deviation(sums))
+
+    def scale_deviation(self, sums: FloatArray) -> FloatArray:
+        """Return the deviation on the scale, (n,), from sums over ``columns_``."""
+        directions = sums[:, 2:]
+        variance = np.maximum(sums[:, 1], 0.0) + np.einsum("ij,ij->i", directions, directions)
+        deviation: FloatArray = np.sqrt(variance + self.unexplained_**2)
+        return deviation
+
+    def mean_from_sums(self, sums: FloatArray) -> FloatArray:
+        """Return means (n,) from the first of the sums: (n,)."""
+        return self.scale_.backward(sums, np.zeros(len(sums)))[0]
+
+    def widen(self, factor: float) -> None:
+        """Multiply all deviations by a factor above 0, until the next fit."""
+        self._check_fitted()
+        outputs = np.full(self.columns_.shape[1], factor)
+        outputs[:2] = 1.0, factor**2  # the mean stays, and the second is a variance
+        self.columns_ = self.columns_ * outputs
+        self.unexplained_ *= factor
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """Return all parameters by name.
+
+        Raises:
+            InputError: There was no fit.
+        """
+        self._check_fitted()
+        scale = self.scale_
+        return {
+            "columns": self.columns_,
+            "unexplained": np.array(self.unexplained_),
+            "scale": np.array([scale.side, scale.limit, scale.span]),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Return the model that gave a state.
+
+        Raises:
+            InputError: An array is absent, has another shape, or holds what it cannot hold.
+        """
+        model = cls()
+        model.columns_ = take_array(state, "columns", 2)
+        model.unexplained_ = float(take_array(state, "unexplained", 0))
+        scale = take_array(state, "scale", 1)
+        if model.columns_.shape[0] < 1 or model.columns_.shape[1] < 2:
+            raise InputError(f"'columns' have shape {model.columns_.shape}; at least (1, 2)")
+        if scale.shape != (3,) or scale[0] not in (-1.0, 0.0, 1.0) or scale[2] <= 0:
+            raise InputError(f"'scale' is {scale.tolist()}; side -1, 0 or 1, limit, span above 0")
+        if model.unexplained_ < 0:
+            raise InputError(f"'unexplained' is {model.unexplained_}; a number from 0 up")
+        model.scale_ = Scale(int(scale[0]), float(scale[1]), float(scale[2]))
+        return model
+
+    def _weights(
+        self,
+        scale: Scale,
+        rows: FloatArray,
+        values: FloatArray,
+        known: FloatArray,
+        deviations: FloatArray | None = None,
+    ) -> Weights:
+        scaled = scale.forward(values)
+        mean, spread = float(scaled.mean()), float(scaled.std())
+        if spread <= 1e-12 * abs(mean) or not spread:
+            spread = 0.01 * (abs(mean) or 1.0)
+        center, gains = rows.mean(axis=0), self.gains or independent(rows.shape[1], ALONE)
+        centred = rows - center
+        targets, noise = (scaled - mean) / spread, scale.forward_deviation(values, known) / spread
+        chosen = evenly(len(values), MAX_LIKELIHOOD_ROWS)
+        likelihood = 0.0
+        if deviations is None:
+            few = centred[chosen]
+            grams = [few @ prior.covariance @ few.T for prior in gains]
+            grams.insert(0, np.ones((len(few), len(few))))
+            deviations, likelihood = most_likely(
+                np.array(grams), targets[chosen], noise[chosen], _prior(gains)
+            )
+        features = np.column_stack([np.ones(len(centred)), centred])
+        unexplained = float(deviations[-1])
+        weights, covariance = posterior(
+            features, targets, np.hypot(noise, unexplained), prior_root(gains, deviations)
+        )
+        weights *= spread
+        weights[0] += mean
+        # The likelihood is that of a part of the rows where there are many.
+        slope = scale.log_slope(values) * len(chosen) / len(values)
+        return Weights(
+            scale=scale,
+            deviations=deviations,
+            mean=weights,
+            covariance=covariance * spread**2,
+            center=center,
+            unexplained=unexplained * spread,
+            likelihood=likelihood - len(chosen) * float(np.log(spread)) + slope,
+        )
+
+    def _keep(self, weights: Weights) -> None:
+        self.scale_ = weights.scale
+        self.deviations_ = weights.deviations
+        self.unexplained_ = weights.unexplained
+        self.columns_ = self._columns(weights)
+
+    def _columns(self, weights: Weights) -> FloatArray:
+        return columns_of(weights.mean, weights.covariance, weights.center)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "columns_"):
+            raise InputError("this model has not been fitted; call fit first")
+
+
+def columns_of(mean: FloatArray, covariance: FloatArray, center: FloatArray) -> FloatArray:
+    """Return what a constant of 1 and every column add to mean, variance and directions.
+
+    Args:
+        mean: (1 + n_features,) of the weights of a constant and of columns less their center.
+        covariance: Of the same; its largest directions are kept, and of the rest the variances.
+        center: (n_features,), means of the columns.
+    """
+    sizes, directions = np.linalg.eigh(covariance)
+    kept = directions[:, -_RANK:] * np.sqrt(np.maximum(sizes[-_RANK:], 0.0))
+    dropped = directions[:, :-_RANK] ** 2 @ np.maximum(sizes[:-_RANK], 0.0)
+    # (x - c)^2 is linear in an x of 0 or 1.
+    rest = dropped * np.append(1.0, 1.0 - 2.0 * center)
+    rest[0] += dropped[1:] @ center**2
+    linear = np.column_stack([mean, kept])
+    linear[0] -= center @ linear[1:]
+    columns: FloatArray = np.insert(linear, 1, rest, axis=1)
+    return columns
+
+
+def prior_root(gains: Sequence[GainPrior], deviations: FloatArray) -> FloatArray:
+    """Return a root of the prior covariance of the weights of a constant and of the columns.
+
+    Args:
+        gains: Priors of the columns' gains.
+        deviations: Factors of the constant, the priors, and what is not explained.
+    """
+    terms = zip(deviations[1:-1] ** 2, gains, strict=True)
+    sizes, directions = np.linalg.eigh(sum(factor * prior.covariance for factor, prior in terms))
+    n = len(sizes)
+    root = np.zeros((n + 1, n + 1))
+    root[0, 0] = deviations[0]
+    root[1:, 1:] = directions * np.sqrt(np.maximum(sizes, 0.0))
+    return root
+
+
+def _prior(gains: Sequence[GainPrior]) -> Prior:
+    factors = [0.5 * prior.log_factor for prior in gains]
+    spreads = [0.5 * prior.spread for prior in gains]
+    return Prior(
+        groups=(),
+        logs=np.array([_CONSTANT, *factors, _UNEXPLAINED]),
+        deviations=np.array([1.0, *spreads, _DEVIATION]),
+        bounds=[(_CONSTANT, _CONSTANT), *[_BOUNDS] * len(gains), (_BOUNDS[0], 0.0)],
+    )

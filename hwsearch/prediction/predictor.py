@@ -1,0 +1,227 @@
+"""A surrogate for the architectures of one search space."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hwsearch.errors import InputError
+from hwsearch.prediction.base import FloatArray, Parametric, Surrogate
+from hwsearch.prediction.folder import read_folder, write_folder
+from hwsearch.prediction.linear import LinearModel
+from hwsearch.prediction.lookups import LookupSum, Term, step_terms
+from hwsearch.prediction.named import GAUSSIAN_PROCESS, make_surrogate, parametric_class
+from hwsearch.prediction.saturating import SaturatingProcess
+from hwsearch.prediction.steps import encode_steps
+from hwsearch.prediction.threads import one_blas_thread
+from hwsearch.restriction import widened
+from hwsearch.space import Architectures, SearchSpace
+
+if TYPE_CHECKING:
+    from hwsearch.prediction.selection import Selection
+
+AUTO: Final = "auto"
+_CHUNK: Final = 8192  # architectures that are encoded at a time
+
+
+class Predictor:
+    """Predicts one number of architectures from the ones where it is known.
+
+    Args:
+        space: The search space that all architectures come from.
+        surrogate: Name of the model: ``"gaussian-process"``, ``"additive"`` (steps up never take
+            away), ``"linear"``, ``"pairwise"`` (gains of pairs besides), ``"trees"`` (needs
+            XGBoost), or ``"auto"``: every fit chooses the one that cross-validates best.
+
+    Attributes:
+        selection: The surrogate that ``"auto"`` chose, with the scores of all; None otherwise.
+        facts: What is known of it besides, as its card says; empty where it was fitted here.
+
+    Raises:
+        InputError: No surrogate has that name.
+    """
+
+    def __init__(self, space: SearchSpace, surrogate: str = GAUSSIAN_PROCESS) -> None:
+        self.space = space
+        self.facts: dict[str, Any] = {}
+        self._learnt_on = space  # of which ``space`` may be a part
+        self.selection: Selection | None = None
+        self._asked = surrogate
+        self._name = GAUSSIAN_PROCESS if surrogate == AUTO else surrogate
+        self._surrogate: Surrogate = make_surrogate(self._name, space)
+
+    def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
+        """Learn the values of n architectures; forgets what was learnt before.
+
+        Args:
+            archs: n of them, at least 1; repeated ones count as repeated measurements.
+            values: ``(n,)``, finite, in any unit and direction.
+            noise: ``(n,)``, known standard deviations of the values, in their unit; 0 by default.
+
+        Raises:
+            InputError: Architectures of another space, lengths that differ, or a number that is
+                not finite.
+        """
+        if np.shape(values) != (len(archs),):
+            raise InputError(
+                f"values of shape {np.shape(values)} do not fit {len(archs)} architectures; "
+                "give one number for each"
+            )
+        self.space.check_own(archs)
+        self._forget_sums()
+        self._learnt_on = self.space
+        rows = encode_steps(archs)
+        with one_blas_thread():
+            if self._asked == AUTO:
+                from hwsearch.prediction.selection import select_surrogate
+
+                self.selection = select_surrogate(rows, values, self.space, noise)
+                self._name = self.selection.name
+            self._surrogate = make_surrogate(self._name, self.space).fit(rows, values, noise)
+        return self
+
+    def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation, each ``(len(archs),)``, in the unit of the values.
+
+        The deviation is that of the true value, without the known noise of a measurement.
+
+        Raises:
+            InputError: Architectures of another space, or nothing was fitted.
+        """
+        self.space.check_own(archs)
+        if isinstance(self._surrogate, LinearModel):
+            return self._surrogate.from_sums(self._sums(archs))
+        mean, deviation = np.empty(len(archs)), np.empty(len(archs))
+        for start in range(0, max(len(archs), 1), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            mean[part], deviation[part] = self._surrogate.predict(self._encoded(archs[part]))
+        return mean, deviation
+
+    def predict_mean(self, archs: Architectures) -> FloatArray:
+        """Return the means alone, which takes a fraction of the time.
+
+        Raises:
+            InputError: As for `predict`.
+        """
+        self.space.check_own(archs)
+        if isinstance(self._surrogate, LinearModel):
+            return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
+        if isinstance(self._surrogate, SaturatingProcess):
+            return self._surrogate.predict_mean(self._encoded(archs))
+        return self.predict(archs)[0]
+
+    def widen(self, factor: float) -> Self:
+        """Multiply all deviations by a factor, until the next fit.
+
+        Args:
+            factor: Above 0: how far predictions were off elsewhere, in deviations.
+
+        Raises:
+            InputError: The surrogate cannot be saved either, nothing was fitted, or the factor is
+                not positive and finite.
+        """
+        parametric_class(self._name)
+        if not 0.0 < factor < np.inf:
+            raise InputError(f"deviations cannot be multiplied by {factor}; give a factor above 0")
+        cast(Parametric, self._surrogate).widen(factor)
+        self._forget_sums()
+        return self
+
+    def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write a card and the parameters, which hold no row that it was fitted on, to a folder.
+
+        Args:
+            folder: It is made, or replaced.
+            facts: JSON-ready values that go on the card; `facts` by default.
+
+        Raises:
+            InputError: Its surrogate keeps the rows and cannot be saved, or nothing was fitted.
+        """
+        parametric_class(self._name)
+        write_folder(
+            Path(folder),
+            surrogate=self._name,
+            space=self._learnt_on,
+            state=cast(Parametric, self._surrogate).state(),
+            facts=self.facts if facts is None else facts,
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Predictor":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: There is no such folder, or something in it is not as `save` writes it.
+        """
+        saved = read_folder(Path(folder))
+        predictor = cls(saved.space, saved.surrogate)
+        try:
+            predictor._surrogate = parametric_class(saved.surrogate).from_state(saved.state)
+            predictor._surrogate.predict(encode_steps(saved.space.smallest()))
+        except InputError as error:
+            raise InputError(f"predictor {str(folder)!r} is damaged: {error}") from error
+        predictor.facts = dict(saved.facts)
+        return predictor
+
+    def within(self, space: SearchSpace) -> "Predictor":
+        """Return the same predictor for a part of its space, such as `SearchSpace.restrict` gives.
+
+        Raises:
+            InputError: It is no part of it; the text says where they differ first.
+        """
+        if (difference := _difference(space, self._learnt_on)) is not None:
+            raise InputError(difference)
+        other = Predictor(space, self._name)
+        other._learnt_on = self._learnt_on
+        other._surrogate = self._surrogate
+        other.facts = self.facts
+        return other
+
+    def _encoded(self, archs: Architectures) -> FloatArray:
+        same = self._learnt_on is self.space
+        return encode_steps(archs if same else widened(archs, self._learnt_on))
+
+    def _forget_sums(self) -> None:
+        for name in ("_sums", "_first_sum"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def _sums(self) -> LookupSum:
+        return self._lookups(slice(None))
+
+    @cached_property
+    def _first_sum(self) -> LookupSum:
+        return self._lookups(slice(1))
+
+    def _lookups(self, outputs: slice) -> LookupSum:
+        columns = cast(LinearModel, self._surrogate).columns_[:, outputs]
+        terms = step_terms(self.space, columns[1:], self._learnt_on)
+        return LookupSum(self.space, [*terms, Term((), columns[0])])
+
+
+def _difference(part: SearchSpace, space: SearchSpace) -> str | None:
+    """Say why a space is no part of another one; None where it is."""
+    known = {choice.name: choice for choice in space.choices}
+    for choice in part.choices:
+        if choice.name not in known:
+            return f"it knows no choice {choice.name!r}"
+        unseen = [option for option in choice.options if option not in known[choice.name].options]
+        if unseen:
+            options = ", ".join(map(repr, known[choice.name].options))
+            return (
+                f"it knows choice {choice.name!r} at {options} only, not at {unseen[0]!r}; leave "
+                f"that out, such as by --only '{choice.name} in "
+                f"{','.join(map(str, known[choice.name].options))}'"
+            )
+    left = space.restrict({choice.name: choice.options for choice in part.choices})
+    given = {choice.name: choice for choice in part.restrict({}).choices}
+    for choice in left.choices:
+        if given.get(choice.name) != choice:
+            return (
+                f"it was fitted with choice {choice.name!r} {choice.options!r}, active "
+                f"{choice.condition}, and this space has {given.get(choice.name) or 'none'}"
+            )
+    return None

@@ -1,0 +1,153 @@
+"""What is measured as a multiple of a known approximation, with a learned correction."""
+
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hwsearch.errors import InputError
+from hwsearch.prediction.base import FloatArray, check_noise, check_rows
+from hwsearch.prediction.grouped import Prior, fit_groups
+from hwsearch.prediction.steps import encode_steps
+from hwsearch.space import Architectures, SearchSpace
+
+# Standard deviations, as natural logarithms of numbers: of the factor that all share, of what size
+# adds to it, of what all choices together add, and of the noise.
+_PRIOR: Final = Prior(
+    groups=(slice(0, 1), slice(1, 2), slice(2, None)),
+    logs=np.log([0.1, 0.03, 0.02, 0.01]),
+    deviations=np.ones(4),
+    bounds=[(-9.0, 3.0), (-9.0, 3.0), (-9.0, 3.0), (-9.0, 1.0)],
+)
+_CHUNK: Final = 8192
+
+
+class RatioModel:
+    """Bayesian linear regression of the log ratio of positive values to an approximation.
+
+    Features are a constant, the logarithm of the approximation, and the masked steps of the
+    encoding, each group with a variance of its own; see `fit_groups`. With few rows the variances
+    stay near their prior, and the model near the approximation. Deterministic.
+
+    Args:
+        space: The search space that all architectures come from.
+
+    Attributes:
+        weights_: (2 + n_columns,) of the constant, the logarithm and the encoding.
+        centres_: (2 + n_columns,) subtracted from the features; 0 for the constant.
+        covariance_: Of the weights.
+        noise_: Standard deviation of what the features do not explain, as a log ratio.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+
+    def fit(
+        self,
+        archs: Architectures,
+        values: ArrayLike,
+        approximation: ArrayLike,
+        noise: ArrayLike | None = None,
+    ) -> Self:
+        """Learn from n architectures.
+
+        Args:
+            archs: n of them, at least 1.
+            values: (n,), positive.
+            approximation: (n,), positive, in the same unit or another.
+            noise: (n,) known standard deviations of the values, in their unit; 0 by default.
+
+        Raises:
+            InputError: Architectures of another space, lengths that differ, or a number that is
+                not positive and finite.
+        """
+        self.space.check_own(archs)
+        logs = np.log(check_positive("approximation", approximation, len(archs)))
+        positive = check_positive("value", values, len(archs))
+        features, targets = check_rows(self._features(archs, logs), np.log(positive) - logs)
+        self.centres_ = np.append(0.0, features[:, 1:].mean(axis=0))
+        known = check_noise(noise, len(archs)) / positive
+        fitted = fit_groups(features - self.centres_, targets, known, _PRIOR)
+        self.weights_ = fitted.weights
+        self.covariance_ = fitted.covariance
+        self.noise_ = fitted.unexplained
+        return self
+
+    def predict(
+        self, archs: Architectures, approximation: ArrayLike
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return median and standard deviation, each (n,), in the unit of the values.
+
+        The deviation is that of a value to be measured: what the features do not explain is part
+        of it.
+
+        Args:
+            archs: n architectures.
+            approximation: (n,), positive, in the unit that it was fitted in.
+
+        Raises:
+            InputError: As for `fit`, or there was no fit.
+        """
+        mean = self.predict_mean(archs, approximation)
+        return mean, mean * self.log_deviation(archs, approximation)
+
+    def predict_mean(self, archs: Architectures, approximation: ArrayLike) -> FloatArray:
+        """Return the medians alone, (n,).
+
+        Raises:
+            InputError: As for `predict`.
+        """
+        self.check_fitted()
+        self.space.check_own(archs)
+        base = check_positive("approximation", approximation, len(archs))
+        centred = self._features(archs, np.log(base)) - self.centres_
+        mean: FloatArray = base * np.exp(centred @ self.weights_)
+        return mean
+
+    def log_deviation(self, archs: Architectures, approximation: ArrayLike) -> FloatArray:
+        """Return the standard deviation of the logarithm of a value to be measured: (n,).
+
+        Raises:
+            InputError: As for `predict`.
+        """
+        self.check_fitted()
+        self.space.check_own(archs)
+        logs = np.log(check_positive("approximation", approximation, len(archs)))
+        variance = np.empty(len(archs))
+        for start in range(0, len(archs), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            centred = self._features(archs[part], logs[part]) - self.centres_
+            variance[part] = np.einsum("ij,ij->i", centred @ self.covariance_, centred)
+        deviation: FloatArray = np.sqrt(np.maximum(variance, 0.0) + self.noise_**2)
+        return deviation
+
+    def check_fitted(self) -> None:
+        """Raise InputError where nothing was learnt yet."""
+        if not hasattr(self, "weights_"):
+            raise InputError("this model has not been fitted; call fit first")
+
+    def _features(self, archs: Architectures, logs: FloatArray) -> FloatArray:
+        steps = encode_steps(archs) * step_scale(self.space)
+        features: FloatArray = np.column_stack([np.ones(len(archs)), logs, steps])
+        return features
+
+
+def step_scale(space: SearchSpace) -> float:
+    """What columns of the encoding are multiplied by: all together vary by about 1."""
+    return 2.0 / float(np.sqrt(max(encode_steps(space.smallest()).shape[1], 1)))
+
+
+def check_positive(what: str, given: ArrayLike, n: int) -> FloatArray:
+    """Return n positive, finite numbers as an array, or raise InputError."""
+    array = np.asarray(given, dtype=np.float64)
+    if array.shape != (n,):
+        raise InputError(
+            f"{what}s of shape {array.shape} do not fit {n} architectures; give one for each"
+        )
+    wrong = ~(np.isfinite(array) & (array > 0))
+    if wrong.any():
+        raise InputError(
+            f"{what} {array[wrong][0]} of architecture {int(np.flatnonzero(wrong)[0])} is no "
+            "positive number; leave out what could not be measured"
+        )
+    return array

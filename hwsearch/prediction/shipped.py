@@ -1,0 +1,45 @@
+"""Predictors that ship with the project, and the user's own beside them."""
+
+import re
+from pathlib import Path
+
+from hwsearch.data import places
+from hwsearch.errors import InputError
+from hwsearch.prediction.folder import CARD
+from hwsearch.prediction.predictor import Predictor
+from hwsearch.space import SearchSpace
+
+FOLDER = "predictors"
+
+
+def find_predictor(supernet: str, objective: str) -> Path | None:
+    """Find the folder of a predictor: the user's own first, then what ships.
+
+    Args:
+        supernet: Name on the supernet's card.
+        objective: Such as ``top1``.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", supernet)
+    for root in places(FOLDER):
+        folder = root / name / objective
+        if (folder / CARD).is_file():
+            return folder
+    return None
+
+
+def load_predictor(path: str | Path, space: SearchSpace) -> Predictor:
+    """Load a predictor for a search space.
+
+    Args:
+        path: Its folder.
+        space: The one that it was fitted on, or a part of that.
+
+    Raises:
+        InputError: The folder holds no predictor that can be read, or one of another space; the
+            text says where they differ first.
+    """
+    predictor = Predictor.load(path)
+    try:
+        return predictor.within(space)
+    except InputError as error:
+        raise InputError(f"predictor {str(path)!r} is of another search space: {error}") from error

@@ -1,0 +1,150 @@
+"""Gradient-boosted trees, which take what does not add up, given many rows."""
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwsearch.errors import InputError
+from hwsearch.prediction.base import (
+    FloatArray,
+    check_features,
+    check_noise,
+    check_rows,
+    take_array,
+)
+
+_SETTINGS: Final = {
+    "objective": "reg:squarederror",
+    "base_score": 0.0,
+    "max_depth": 4,
+    "eta": 0.1,
+    "subsample": 0.8,
+    "colsample_bynode": 0.5,
+    "lambda": 1.0,
+    "tree_method": "hist",
+    "max_bin": 16,
+    "seed": 0,
+    "nthread": 1,
+    "verbosity": 0,
+}
+_ROUNDS: Final = 200
+_FOLDS: Final = 4
+
+
+class TreeModel:
+    """Gradient-boosted regression trees (Chen and Guestrin, XGBoost, KDD 2016).
+
+    The deviation is the same everywhere: what is left of the targets' variance where each was
+    predicted by trees that had not seen it (4 folds), less the known noise. Deterministic.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
+        """Learn from n rows; see `Surrogate.fit`."""
+        rows, values = check_rows(X, y)
+        known = check_noise(noise, len(values))
+        self.mean_ = float(values.mean())
+        self.spread_ = float(values.std()) or 0.01 * (abs(self.mean_) or 1.0)
+        targets = (values - self.mean_) / self.spread_
+        off = np.ones(len(values))
+        if len(values) > _FOLDS:
+            fold = np.arange(len(values)) % _FOLDS
+            for held in range(_FOLDS):
+                seen = fold != held
+                trees = _train(rows[seen], targets[seen], known[seen] / self.spread_)
+                off[~seen] = targets[~seen] - _predict(trees, rows[~seen])
+        variance = float((off**2).mean()) - float((known**2).mean()) / self.spread_**2
+        self.deviation_ = self.spread_ * float(np.sqrt(max(variance, 1e-6)))
+        self.n_features_ = rows.shape[1]
+        self._trees = _train(rows, targets, known / self.spread_)
+        return self
+
+    def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
+        """Return a new model of other rows, with the deviation of this one."""
+        rows, values = check_rows(X, y)
+        known = check_noise(noise, len(values))
+        other = type(self)()
+        other.mean_, other.spread_ = self.mean_, self.spread_
+        other.deviation_, other.n_features_ = self.deviation_, self.n_features_
+        targets = (values - self.mean_) / self.spread_
+        other._trees = _train(rows, targets, known / self.spread_)
+        return other
+
+    def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
+        """Return mean and deviation; see `Surrogate.predict`."""
+        self._check_fitted()
+        rows = check_features(X, self.n_features_)
+        mean = self.mean_ + self.spread_ * _predict(self._trees, rows)
+        return mean, np.full(len(rows), self.deviation_)
+
+    def widen(self, factor: float) -> None:
+        """Multiply the deviation by a factor above 0, until the next fit."""
+        self._check_fitted()
+        self.deviation_ *= factor
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all parameters by name; the trees are the bytes of XGBoost's JSON.
+
+        Raises:
+            InputError: There was no fit.
+        """
+        self._check_fitted()
+        text = bytes(self._trees.save_raw("json"))
+        return {
+            "trees": np.frombuffer(text, dtype=np.uint8),
+            "numbers": np.array([self.mean_, self.spread_, self.deviation_, self.n_features_]),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the model that gave a state.
+
+        Raises:
+            InputError: An array is absent, has another shape, or holds what it cannot hold.
+        """
+        xgboost = _xgboost()
+        numbers = take_array(state, "numbers", 1)
+        text = take_array(state, "trees", 1).astype(np.uint8).tobytes()
+        if numbers.shape != (4,) or (numbers[1:3] <= 0).any() or numbers[3] % 1:
+            raise InputError(f"'numbers' are {numbers.tolist()}; mean, spread, deviation, columns")
+        model = cls()
+        model.mean_, model.spread_, model.deviation_ = map(float, numbers[:3])
+        model.n_features_ = int(numbers[3])
+        try:
+            json.loads(text)
+            model._trees = xgboost.Booster(_SETTINGS, model_file=bytearray(text))
+        except (ValueError, RecursionError) as error:  # XGBoost's own error is a ValueError
+            raise InputError(f"'trees' are no trees: {str(error)[:200]}") from error
+        if model._trees.num_features() != model.n_features_:
+            raise InputError(
+                f"'trees' take {model._trees.num_features()} columns, not {model.n_features_}"
+            )
+        return model
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "deviation_"):
+            raise InputError("this model has not been fitted; call fit first")
+
+
+def _xgboost() -> Any:
+    try:
+        return import_module("xgboost")
+    except ImportError as error:
+        raise InputError(
+            "surrogate 'trees' needs XGBoost; install it by pip install 'hwsearch[trees]'"
+        ) from error
+
+
+def _train(rows: FloatArray, targets: FloatArray, noise: FloatArray) -> Any:
+    xgboost = _xgboost()
+    # A precise row counts once; one whose noise is as large as the spread of all counts half.
+    data = xgboost.DMatrix(rows, targets, weight=1.0 / (1.0 + noise**2))
+    return xgboost.train(_SETTINGS, data, _ROUNDS)
+
+
+def _predict(trees: Any, rows: FloatArray) -> FloatArray:
+    predicted: FloatArray = trees.inplace_predict(rows.astype(np.float32)).astype(np.float64)
+    return predicted

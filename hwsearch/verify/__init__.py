@@ -1,0 +1,1 @@
+"""Checks that a file is what its card claims."""

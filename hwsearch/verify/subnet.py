@@ -1,0 +1,304 @@
+"""Checks that an exported subnet has to pass, before it counts and ever after."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from hwsearch.devices.base import Device
+from hwsearch.errors import DeviceError, HwsearchError, VerificationError
+from hwsearch.files import sha256_of
+from hwsearch.models.artifact import (
+    BUFFERS,
+    CARD,
+    INFER,
+    MODEL,
+    WEIGHTS,
+    Exported,
+    read_card,
+)
+from hwsearch.models.count import count_macs, count_params
+from hwsearch.models.external import external_tensors
+from hwsearch.models.model import read_metadata
+from hwsearch.models.precision import precision_of
+from hwsearch.models.probe import (
+    TOLERANCE,
+    TOLERANCES,
+    disagreement,
+    labels_agree,
+    probe_inputs,
+    torch_outputs,
+)
+from hwsearch.supernets.base import TensorSpec
+
+INFER_TIMEOUT_S = 120
+
+
+def verify_export(
+    folder: Path,
+    exported: Exported,
+    promised: Mapping[str, int],
+    samples: dict[str, NDArray[Any]],
+    device: Device,
+) -> dict[str, Any]:
+    """Check freshly written files against the PyTorch network they came from.
+
+    A float32 model has to agree with it. One of another precision was converted from a model
+    that has to agree with it; how far the two are apart is stated and not judged, as long as the
+    answers are numbers.
+
+    Args:
+        folder: Holds the model, the weights and ``infer.py``.
+        exported: The network and its model.
+        promised: ``macs`` and ``params`` of the architecture.
+        samples: Real inputs, preprocessed, by name.
+        device: Runs the model; where it takes no float32 ones, ``ort-cpu`` runs the original.
+
+    Returns:
+        What was checked and how well it agreed, JSON-ready.
+
+    Raises:
+        VerificationError: The first check that failed, and by how much.
+    """
+    model = _checked_model(folder / MODEL)
+    _check_costs(folder, model, promised)
+    if exported.original is None:
+        ours = shipped = _run(device, folder / MODEL, samples)
+    else:
+        ours = _run_original(device, exported.original, samples)
+        shipped = _run(device, folder / MODEL, samples)
+    reference = torch_outputs(exported.subnet, samples)
+    difference = disagreement(ours, reference)
+    _check_tolerance(difference, "real samples")
+    if reference[0].ndim == 2:
+        agreeing = int(labels_agree(ours[0], reference[0]).sum())
+        if agreeing < len(reference[0]):
+            raise VerificationError(
+                f"ONNX and PyTorch pick another label for {len(reference[0]) - agreeing} of "
+                f"{len(reference[0])} samples"
+            )
+    stated = {
+        "samples": len(next(iter(samples.values()))),
+        "disagreement": difference,
+        "tolerance": TOLERANCE,
+        "onnx": onnx.__version__,
+    }
+    return stated if exported.original is None else stated | _compared(shipped, ours)
+
+
+def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDArray[Any]]:
+    """Return what a card has a model answer to the probe.
+
+    Those of a float32 model are PyTorch's; one of another precision is compared with itself.
+
+    Args:
+        folder: Holds the model.
+        exported: The network and its model.
+        device: Runs the model.
+    """
+    stated = json.loads(read_metadata(exported.model)["input"])
+    inputs = probe_inputs([_tensor_spec(tensor) for tensor in stated["inputs"]])
+    if exported.original is None:
+        return torch_outputs(exported.subnet, inputs)
+    return list(_run(device, folder / MODEL, inputs))
+
+
+def verify_artifact(folder: Path, device: Device) -> dict[str, Any]:
+    """Check an exported subnet from its files alone.
+
+    Its files are those whose hashes the card holds, the model passes the ONNX checker with full
+    shape inference, says the architecture and precision that the card says, counts the promised
+    MACs and parameters, still answers the card's probe, and ``infer.py`` runs.
+
+    Returns:
+        The card.
+
+    Raises:
+        InputError: The folder is no exported subnet.
+        VerificationError: A check failed.
+    """
+    card = read_card(folder)
+    try:
+        _check_artifact(folder, card, device)
+    except HwsearchError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise VerificationError(
+            f"{CARD} does not say all it should: {type(error).__name__} {error}"
+        ) from error
+    return card
+
+
+def _check_artifact(folder: Path, card: Mapping[str, Any], device: Device) -> None:
+    for name in (MODEL, WEIGHTS, INFER):
+        if not (folder / name).is_file():
+            raise VerificationError(f"{name} is missing")
+        if sha256_of(folder / name) != card["files"].get(name):
+            raise VerificationError(f"{name} is not the file that the card describes")
+    model = _checked_model(folder / MODEL)
+    stated = read_metadata(model)
+    if stated.get("key") != card["key"]:
+        raise VerificationError(f"{MODEL} says key {stated.get('key')}, the card {card['key']}")
+    if json.loads(stated.get("architecture", "null")) != card["architecture"]:
+        raise VerificationError(f"{MODEL} and the card say different architectures")
+    if json.loads(stated.get("input", "null")) != card["input"]:
+        raise VerificationError(f"{MODEL} and the card say different inputs or preprocessing")
+    if stated.get("checkpoint") != card["supernet"]["digest"]:
+        raise VerificationError(f"{MODEL} and the card say different weights of the supernet")
+    if precision_of(model) != _precision(card):
+        raise VerificationError(
+            f"{MODEL} is {precision_of(model)}, and the card says {_precision(card)}"
+        )
+    if card["files"][MODEL] not in card["measurements"]:
+        raise VerificationError(f"the card's measurements are not of this {MODEL}")
+    _check_costs(folder, model, card["exact"])
+    check_probe(folder, card, device)
+    run_infer(folder)
+
+
+def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
+    """Compare the model's answer to the seeded probe with the card's.
+
+    Raises:
+        VerificationError: They differ by more than the tolerance of the precision.
+    """
+    tensors = [_tensor_spec(tensor) for tensor in card["input"]["inputs"]]
+    inputs = probe_inputs(tensors, seed=card["probe"]["seed"])
+    expected = [np.asarray(output, np.float32) for output in card["probe"]["outputs"]]
+    difference = disagreement(_run(device, folder / MODEL, inputs), expected)
+    precision = _precision(card)
+    answered = "PyTorch" if precision == "fp32" else f"the same {precision} file before"
+    _check_tolerance(difference, "the card's probe", answered, TOLERANCES[precision])
+    return difference
+
+
+def run_infer(folder: Path) -> str:
+    """Run ``infer.py`` without arguments and return what it prints.
+
+    Raises:
+        VerificationError: It failed, printed nothing or took over two minutes.
+    """
+    with tempfile.TemporaryDirectory() as elsewhere:
+        command = [sys.executable, str((folder / INFER).resolve())]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=elsewhere,
+                capture_output=True,
+                text=True,
+                timeout=INFER_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise VerificationError(f"{INFER} took over {INFER_TIMEOUT_S} s") from error
+    if done.returncode or not done.stdout.strip():
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise VerificationError(f"{INFER} failed: {last}")
+    return done.stdout
+
+
+def _checked_model(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise VerificationError(f"{path.name} fails the ONNX checker: {reason}") from error
+    external = next(external_tensors(model), None)
+    if external is not None:
+        raise VerificationError(f"{path.name} keeps {external.name!r} in another file")
+    return model
+
+
+def _check_costs(folder: Path, model: onnx.ModelProto, promised: Mapping[str, int]) -> None:
+    try:
+        with safe_open(folder / WEIGHTS, framework="np") as weights:
+            buffers = set(json.loads((weights.metadata() or {}).get(BUFFERS, "[]")))
+            sizes = {
+                name: int(np.prod(weights.get_slice(name).get_shape(), dtype=np.int64))
+                for name in weights.keys()  # noqa: SIM118 - a file handle, not a mapping
+            }
+    except (SafetensorError, OSError) as error:
+        raise VerificationError(f"{WEIGHTS} cannot be read: {error}") from error
+    learned = sum(size for name, size in sizes.items() if name not in buffers)
+    folded = int(read_metadata(model).get("params_folded", 0))
+    counted = {
+        f"parameters in {WEIGHTS}": (learned, promised["params"]),
+        f"parameters in {MODEL}": (count_params(model, buffers) + folded, promised["params"]),
+        f"MACs of {MODEL}": (count_macs(model), promised["macs"]),
+    }
+    for what, (found, expected) in counted.items():
+        if found != expected:
+            raise VerificationError(f"{what}: {found:,} counted, {expected:,} promised")
+
+
+def _run(
+    device: Device, model: Path, inputs: dict[str, NDArray[Any]]
+) -> list[NDArray[np.float32]]:
+    try:
+        (outputs,) = device.run(model, [inputs])
+    except DeviceError as error:
+        raise VerificationError(f"{model.name} does not run: {error}") from error
+    return list(outputs)
+
+
+def _run_original(
+    device: Device, original: onnx.ModelProto, inputs: dict[str, NDArray[Any]]
+) -> list[NDArray[np.float32]]:
+    """Run a float32 model, on ``ort-cpu`` where the device is of another precision."""
+    from hwsearch.devices import load_device
+
+    takes_it = device.precision == "fp32"
+    runner = device if takes_it else load_device("ort-cpu")
+    try:
+        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+            onnx.save(original, Path(scratch) / MODEL)
+            return _run(runner, Path(scratch) / MODEL, inputs)
+    finally:
+        if not takes_it:
+            runner.close()
+
+
+def _compared(
+    shipped: Sequence[NDArray[Any]], original: Sequence[NDArray[Any]]
+) -> dict[str, float]:
+    """Say how far a converted model is from its original, on the same samples."""
+    difference = disagreement(shipped, original)
+    if not np.isfinite(difference):
+        raise VerificationError(
+            f"{MODEL} answers NaN or infinite numbers on real samples, and its float32 original "
+            "does not"
+        )
+    stated = {"difference_to_fp32": difference}
+    if original[0].ndim == 2:
+        same = shipped[0].argmax(axis=1) == original[0].argmax(axis=1)
+        stated["labels_as_fp32"] = float(same.mean())
+    return stated
+
+
+def _check_tolerance(
+    difference: float, on: str, other: str = "PyTorch", tolerance: float = TOLERANCE
+) -> None:
+    if not difference <= tolerance:
+        raise VerificationError(
+            f"ONNX and {other} differ by {difference:.2g} on {on}; {tolerance:g} is allowed"
+        )
+
+
+def _precision(card: Mapping[str, Any]) -> str:
+    return str(card.get("precision", "fp32"))  # a card of schema 1 says none
+
+
+def _tensor_spec(stated: Mapping[str, Any]) -> TensorSpec:
+    shape: Sequence[int] = stated["shape"]
+    return TensorSpec(
+        name=stated["name"], shape=tuple(shape), dtype=stated["dtype"], high=stated["high"]
+    )

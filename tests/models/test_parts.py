@@ -1,0 +1,88 @@
+"""Models in parts are the same models."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from hwsearch.models.model import to_onnx
+from hwsearch.models.parts import shared_parts
+from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.zoo import load_family
+
+FAMILIES = ["cifar10-resnet", "ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50"]
+
+
+def run(content, batch):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: batch})[0]
+
+
+def outputs_of(parts, batch):
+    passed, found = [], {}
+    for part in parts:
+        given = batch if part.before is None else passed[part.before]
+        passed.append(run(part.content, given))
+        found |= dict.fromkeys(part.ends, passed[-1])
+    return found
+
+
+@pytest.fixture(params=FAMILIES)
+def models(request):
+    net = Supernet(request.param, load_family(request.param).tiny(), "random:0")
+    if request.param != "cifar10-resnet":
+        net = net.restrict(["resolution=max"])
+    return {arch.key: to_onnx(net, arch) for arch in net.space.sample(10, seed=0)}
+
+
+def test_answers_are_the_same_to_the_last_bit(models):
+    shape = [
+        d.dim_value for d in next(iter(models.values())).graph.input[0].type.tensor_type.shape.dim
+    ]
+    batch = np.random.default_rng(0).standard_normal((5, *shape[1:])).astype(np.float32)
+    parts = shared_parts(models)
+    found = outputs_of(parts, batch)
+    for name, model in models.items():
+        np.testing.assert_array_equal(found[name], run(model.SerializeToString(), batch))
+    assert len(parts[0].models) > 1
+
+
+def test_each_part_comes_after_what_it_takes_and_no_node_is_there_twice(models):
+    parts = shared_parts(models)
+    n_nodes = sum(len(onnx.load_from_string(part.content).graph.node) for part in parts)
+    assert n_nodes < sum(len(model.graph.node) for model in models.values())
+    for number, part in enumerate(parts):
+        onnx.checker.check_model(part.content)
+        if part.before is not None:
+            assert part.before < number
+            assert set(part.models) < set(parts[part.before].models)
+    ends = [name for part in parts for name in part.ends]
+    assert sorted(ends) == sorted(models)
+
+
+def test_one_model_is_one_part(models):
+    name, model = next(iter(models.items()))
+    (part,) = shared_parts({name: model})
+    assert (part.before, part.models, part.ends) == (None, (name,), (name,))
+
+
+def test_equal_models_are_one_part(models):
+    model = next(iter(models.values()))
+    (part,) = shared_parts({"a": model, "b": model})
+    assert part.models == part.ends == ("a", "b")
+
+
+def test_other_weights_are_not_shared(models):
+    model = next(iter(models.values()))
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    weight = other.graph.initializer[0]
+    weight.raw_data = weight.raw_data[:-1] + b"\x7f"
+    assert [part.models for part in shared_parts({"a": model, "b": other})] == [("a",), ("b",)]
+
+
+def test_nothing():
+    assert shared_parts({}) == []
