@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from hwsearch.run.account import HORIZON, Account, Versus
+from hwsearch.run.search_summary import HORIZON, Account, Versus
 
 if TYPE_CHECKING:
     import pandas as pd

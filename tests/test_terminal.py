@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from hwsearch.run.account import Versus
+from hwsearch.run.search_summary import Versus
 from hwsearch.terminal import account_lines, front_table
 from tests.report.test_search_picture import ACCOUNT
 

@@ -11,7 +11,7 @@ from rich.table import Table
 import hwsearch
 from hwsearch.cli.app import AsJson, app, out, reporting
 from hwsearch.cli.completion import complete_run
-from hwsearch.run.leftovers import Leftover, disk_use, remove, runs_below
+from hwsearch.run.disk_usage import Leftover, disk_use, remove, runs_below
 from hwsearch.terminal import size_text
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hwsearch import plugins
 from hwsearch.data import user_data
-from hwsearch.run.leftovers import runs_below
+from hwsearch.run.disk_usage import runs_below
 
 
 def complete_supernet(incomplete: str) -> list[str]:

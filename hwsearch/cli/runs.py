@@ -19,7 +19,7 @@ from hwsearch.cli.settings import ConfigFile, chosen_settings
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.optimizer import tactic_names
 from hwsearch.run.config import REPORT, RunConfig
-from hwsearch.run.leftovers import size_of
+from hwsearch.run.disk_usage import size_of
 from hwsearch.terminal import account_lines, front_table, size_text
 
 DEFAULTS = RunConfig()

@@ -13,11 +13,11 @@ from hwsearch.errors import HwsearchError, InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Constraint, Estimate, FloatArray, Objective
 from hwsearch.restriction import restricted
-from hwsearch.run.account import Account
 from hwsearch.run.config import TRIALS
 from hwsearch.run.front import front_rows
 from hwsearch.run.outcome import CANDIDATES, FRONT
 from hwsearch.run.race import dropped
+from hwsearch.run.search_summary import Account
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, Trial, TrialState
 from hwsearch.trials_sqlite import SqliteStore

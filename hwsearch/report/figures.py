@@ -22,7 +22,7 @@ from hwsearch.report.plotting import (
     trace,
     unit_of,
 )
-from hwsearch.run.account import HORIZON, Account
+from hwsearch.run.search_summary import HORIZON, Account
 
 MOST_POINTS: Final = 500  # of plots in which more would cover each other, and slow the page
 

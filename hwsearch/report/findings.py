@@ -11,9 +11,9 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Constraint, satisfied, to_losses
 from hwsearch.report.facts import Facts, paired_scores, stated
-from hwsearch.run.account import Versus
-from hwsearch.run.certainty import chances
 from hwsearch.run.front import knee
+from hwsearch.run.front_probability import chances
+from hwsearch.run.search_summary import Versus
 from hwsearch.trials import Measurement
 
 CLEAR_TREND: Final = 0.6

@@ -8,7 +8,7 @@ import numpy as np
 
 from hwsearch.objectives import Objective
 from hwsearch.report.canvas import axis_label, make_plain, new_figure, save_figure
-from hwsearch.run.account import HORIZON, Account, Values
+from hwsearch.run.search_summary import HORIZON, Account, Values
 
 if TYPE_CHECKING:
     import pandas as pd

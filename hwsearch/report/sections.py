@@ -15,7 +15,7 @@ from hwsearch.report.figures import (
 from hwsearch.report.findings import picks, scores_on_both, shared, timings, warned
 from hwsearch.report.importance import LEAST_TRIALS, importances
 from hwsearch.report.plotting import plain, short
-from hwsearch.run.account import HORIZON, Versus
+from hwsearch.run.search_summary import HORIZON, Versus
 
 
 def picks_section(facts: Facts) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hwsearch.run.checksums import forget_sums
 from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
 from hwsearch.run.folder import Run
@@ -9,9 +10,8 @@ from hwsearch.run.lock import locked
 from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
 from hwsearch.run.prior import PREDICTOR
 from hwsearch.run.progress import Progress, Silent
-from hwsearch.run.reckon import replayed, take_account
 from hwsearch.run.setup import check_same, prepare
-from hwsearch.run.sums import forget_sums
+from hwsearch.run.summarize import replayed, take_account
 from hwsearch.run.timings import read_timings
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials_sqlite import SqliteStore

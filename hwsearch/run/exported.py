@@ -10,11 +10,11 @@ from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.files import staged_folder
 from hwsearch.models.artifact import read_card
+from hwsearch.run.checksums import damaged_files
 from hwsearch.run.config import FILE as CONFIG
 from hwsearch.run.config import RunConfig
 from hwsearch.run.outcome import SUBNETS
 from hwsearch.run.setup import refuse_file
-from hwsearch.run.sums import damaged_files
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.verify.subnet import verify_artifact
 

@@ -24,8 +24,8 @@ from hwsearch.models.artifact import (
 )
 from hwsearch.objectives import closest_to_feasible
 from hwsearch.run.candidates import Prediction, predictions, write_second_kit
-from hwsearch.run.certainty import front_probabilities
 from hwsearch.run.front import contender_rows, front_rows
+from hwsearch.run.front_probability import front_probabilities
 from hwsearch.run.member import Number, row_of, stated
 from hwsearch.run.progress import Progress
 from hwsearch.run.race import dropped

@@ -9,8 +9,7 @@ from hwsearch.errors import DataError, DeviceLostError, HwsearchError, InputErro
 from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
-from hwsearch.run.account import Account
-from hwsearch.run.certainty import chances
+from hwsearch.run.checksums import forget_sums
 from hwsearch.run.config import REPORT, TRIALS, RunConfig, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,
@@ -20,6 +19,7 @@ from hwsearch.run.exported import (
     with_images,
 )
 from hwsearch.run.front import select_keys
+from hwsearch.run.front_probability import chances
 from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.lock import locked, network_risk
 from hwsearch.run.outcome import (
@@ -35,6 +35,7 @@ from hwsearch.run.phases import search_and_finish
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.race import dropped
+from hwsearch.run.search_summary import Account
 from hwsearch.run.setup import (
     DROPPED,
     TRIAL_COLUMNS,
@@ -43,7 +44,6 @@ from hwsearch.run.setup import (
     check_same,
     prepare,
 )
-from hwsearch.run.sums import forget_sums
 from hwsearch.run.warm_start import read_warm_start, restore, started_from
 from hwsearch.run.workers.given import Workers, check_workers
 from hwsearch.run.workers.hire import device_of
@@ -344,7 +344,8 @@ class Run:
         """Return keys: of ``"all"``, of the ``"knee"``, one key, or by ``"latency <= 12"``.
 
         ``"latency <= 12 @ 95%"`` takes one: the best by the first objective of those whose true
-        latency is 12 ms at most with a probability of 95%; see `hwsearch.run.certainty.chances`.
+        latency is 12 ms at most with a probability of 95%; see
+        `hwsearch.run.front_probability.chances`.
 
         Raises:
             InputError: Nothing is selected.

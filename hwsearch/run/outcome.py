@@ -11,12 +11,12 @@ from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
 from hwsearch.kit.manifest import KEY
 from hwsearch.report.picture import draw_front
 from hwsearch.report.search_picture import draw_search
-from hwsearch.run.account import Account
+from hwsearch.run.checksums import write_sums
 from hwsearch.run.config import FILE as CONFIG
 from hwsearch.run.config import TRIALS
 from hwsearch.run.evidence import FILE as EVIDENCE
+from hwsearch.run.search_summary import Account
 from hwsearch.run.setup import Setup
-from hwsearch.run.sums import write_sums
 
 if TYPE_CHECKING:
     import pandas as pd

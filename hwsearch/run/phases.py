@@ -7,15 +7,15 @@ from typing import Any
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.run.account import Account
 from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
 from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
 from hwsearch.run.race import find_race
-from hwsearch.run.reckon import take_account
+from hwsearch.run.search_summary import Account
 from hwsearch.run.setup import Setup
+from hwsearch.run.summarize import take_account
 from hwsearch.run.warm_start import measure_known, with_evidence
 from hwsearch.run.workers.given import Workers
 from hwsearch.run.workers.hire import hire

@@ -30,9 +30,9 @@ from hwsearch.models.artifact import CARD
 from hwsearch.objectives import Constraint
 from hwsearch.prediction.folder import read_folder
 from hwsearch.restriction import restricted
-from hwsearch.run.account import Account
 from hwsearch.run.folder import Run
 from hwsearch.run.outcome import read_members
+from hwsearch.run.search_summary import Account
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.tables import DIGEST, LatencyTable
 from hwsearch.trials_sqlite import SqliteStore

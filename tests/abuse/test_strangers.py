@@ -21,9 +21,9 @@ from hwsearch.models.artifact import read_card
 from hwsearch.models.external import stray_data
 from hwsearch.prediction.folder import read_folder
 from hwsearch.prediction.latency import LatencyPredictor
-from hwsearch.run.account import Account
 from hwsearch.run.folder import Run
 from hwsearch.run.outcome import read_members
+from hwsearch.run.search_summary import Account
 from hwsearch.space import SearchSpace
 from hwsearch.supernets.checkpoints import read_state
 from hwsearch.tables import LatencyTable

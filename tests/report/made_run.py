@@ -5,11 +5,11 @@ import pandas as pd
 
 from hwsearch import Run
 from hwsearch.objectives import Constraint, hypervolume, is_non_dominated, satisfied
-from hwsearch.run.account import Account, Fit, Versus
 from hwsearch.run.candidates import Prediction
 from hwsearch.run.config import RunConfig, write_config
 from hwsearch.run.front import knee
 from hwsearch.run.member import row_of
+from hwsearch.run.search_summary import Account, Fit, Versus
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore

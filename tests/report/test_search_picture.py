@@ -9,7 +9,7 @@ import pytest
 
 from hwsearch.objectives import Objective
 from hwsearch.report.search_picture import draw_search
-from hwsearch.run.account import Account, Fit, Versus
+from hwsearch.run.search_summary import Account, Fit, Versus
 
 TOP1, LATENCY = Objective("top1", "max", unit="%"), Objective("latency", "min", unit="ms")
 FRONT = pd.DataFrame(

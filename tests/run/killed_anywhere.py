@@ -29,8 +29,8 @@ import hwsearch.run.folder
 import tests.run.search_parts as parts
 from hwsearch.report.write import write_report
 from hwsearch.run import profile, profile_steps
+from hwsearch.run.checksums import damaged_files
 from hwsearch.run.profile import make_table
-from hwsearch.run.sums import damaged_files
 from hwsearch.tables import LatencyTable
 from tests.run.profiled_device import MINIATURE, Profiled
 

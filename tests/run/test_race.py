@@ -12,7 +12,7 @@ from hwsearch.objectives import Constraint, Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.run.config import TRIALS
 from hwsearch.run.race import Race, dropped
-from hwsearch.run.reckon import replayed
+from hwsearch.run.summarize import replayed
 from hwsearch.trials import MemoryStore
 from hwsearch.trials_sqlite import SqliteStore
 

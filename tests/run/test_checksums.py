@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.cli import app
+from hwsearch.run.checksums import SUMS, damaged_files
 from hwsearch.run.folder import Run
-from hwsearch.run.sums import SUMS, damaged_files
 
 pytestmark = pytest.mark.usefixtures("quick_infer", "device")
 DRAWN = (".png", ".html")

@@ -8,7 +8,7 @@ import pytest
 from hwsearch.devices import Latency
 from hwsearch.evaluation.measurements import latency_measurement, ratio_measurement
 from hwsearch.objectives import Constraint, Objective
-from hwsearch.run.draws import interval_draws, latency_draws, membership, score_draws
+from hwsearch.run.bootstrap import interval_draws, latency_draws, membership, score_draws
 from hwsearch.trials import Measurement
 
 TOP1, LATENCY = Objective("top1", "max", unit="%"), Objective("latency", "min", unit="ms")

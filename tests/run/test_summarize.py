@@ -15,10 +15,10 @@ from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.first_sample import graded_sample
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.run.account import Account
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
-from hwsearch.run.reckon import replayed, take_account
+from hwsearch.run.search_summary import Account
+from hwsearch.run.summarize import replayed, take_account
 from hwsearch.run.workers.crew import Crew
 from hwsearch.run.workers.executor import InProcess
 from hwsearch.space import Choice, SearchSpace

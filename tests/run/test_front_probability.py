@@ -13,12 +13,12 @@ import tests.run.search_parts as parts
 from hwsearch.devices import Latency
 from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY, RATIO
-from hwsearch.run.certainty import chances
 from hwsearch.run.folder import Run
-from hwsearch.run.reckon import replayed, take_account
+from hwsearch.run.front_probability import chances
+from hwsearch.run.summarize import replayed, take_account
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore
-from tests.run.test_draws import noisy
+from tests.run.test_bootstrap import noisy
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
@@ -190,7 +190,7 @@ class TestSelect:
 
 
 class TestAccount:
-    """What a run says of its search; the figures themselves are tested in `test_reckon`."""
+    """What a run says of its search; the figures themselves are tested in `test_summarize`."""
 
     def test_is_kept_beside_its_picture(self, finished):
         account = finished.account

@@ -10,7 +10,7 @@ import pytest
 
 from hwsearch.files import staged_folder, write_atomic
 from hwsearch.run import leftovers
-from hwsearch.run.leftovers import disk_use, remove, runs_below, size_of
+from hwsearch.run.disk_usage import disk_use, remove, runs_below, size_of
 from hwsearch.run.lock import locked
 
 KEY = "0123456789abcdef"

@@ -15,9 +15,9 @@ from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.first_sample import graded_sample
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
-from hwsearch.run.account import HORIZON, Account, Fit, Values, Versus
 from hwsearch.run.front import knee
 from hwsearch.run.race import dropped
+from hwsearch.run.search_summary import HORIZON, Account, Fit, Values, Versus
 from hwsearch.run.setup import Setup
 from hwsearch.trials import Measurement, Store, Trial, TrialState
 

@@ -10,7 +10,7 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, RATIO
 from hwsearch.objectives import Constraint, FloatArray, satisfied
-from hwsearch.run.draws import interval_draws, latency_draws, membership, score_draws
+from hwsearch.run.bootstrap import interval_draws, latency_draws, membership, score_draws
 from hwsearch.run.setup import Setup
 from hwsearch.supernets.base import EXACT
 from hwsearch.trials import Measurement
