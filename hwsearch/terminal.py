@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from hwsearch.run.search_summary import HORIZON, Account, Versus
+from hwsearch.run.search_summary import HORIZON, Comparison, SearchSummary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,22 +126,22 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
     return table
 
 
-def account_lines(account: Account) -> list[str]:
+def summary_lines(summary: SearchSummary) -> list[str]:
     """Say in a few lines how a search went and whether it paid, marking what is predicted."""
-    reached = account.hypervolumes[-1]
-    units = " x ".join(unit or name for name, unit in account.objectives.items())
-    failed = f", {account.failed} of them failed" if account.failed else ""
-    reused = f", {account.reused} reused" if account.reused else ""
+    reached = summary.hypervolumes[-1]
+    units = " x ".join(unit or name for name, unit in summary.objectives.items())
+    failed = f", {summary.failed} of them failed" if summary.failed else ""
+    reused = f", {summary.reused} reused" if summary.reused else ""
     lines = [
-        f"search   {account.members} of {account.evaluated} evaluations are on the front "
-        f"({account.share:.0%}){failed}{reused}; hypervolume {_figure(reached)} ({units})"
+        f"search   {summary.members} of {summary.evaluated} evaluations are on the front "
+        f"({summary.share:.0%}){failed}{reused}; hypervolume {_figure(reached)} ({units})"
     ]
-    if account.gain is not None:
-        share = f" ({account.gain / reached:.1%})" if reached else ""
+    if summary.gain is not None:
+        share = f" ({summary.gain / reached:.1%})" if reached else ""
         lines.append(
-            f"         {HORIZON} more would add {_figure(account.gain)}{share}, predicted"
+            f"         {HORIZON} more would add {_figure(summary.gain)}{share}, predicted"
         )
-    last = {fit.objective: fit for fit in account.fits}
+    last = {fit.objective: fit for fit in summary.fits}
     for name, fit in last.items():
         rank = "" if fit.tau is None else f", tau {fit.tau:.2f}"
         lines.append(
@@ -149,8 +149,8 @@ def account_lines(account: Account) -> list[str]:
             f"95% intervals{rank}"
         )
     compared = {
-        "as many drawn by chance, predicted": account.random,
-        f"uniform scaling ({len(account.uniform)} subnets)": account.uniform_hypervolume,
+        "as many drawn by chance, predicted": summary.random,
+        f"uniform scaling ({len(summary.uniform)} subnets)": summary.uniform_hypervolume,
     }
     told = [
         f"{name}: {_figure(value)} ({value / reached:.0%})"
@@ -159,16 +159,16 @@ def account_lines(account: Account) -> list[str]:
     ]
     if told:
         lines.append(f"against  hypervolume of {'; of '.join(told)}")
-    first, *others = account.objectives
-    if account.uniform_at_knee is not None:
+    first, *others = summary.objectives
+    if summary.uniform_at_knee is not None:
         lines.append(
-            f"         at the knee's {others[0]}, {first} {account.knee[first]:.4g} where uniform "
-            f"scaling has {account.uniform_at_knee:.4g}, interpolated"
+            f"         at the knee's {others[0]}, {first} {summary.knee[first]:.4g} where uniform "
+            f"scaling has {summary.uniform_at_knee:.4g}, interpolated"
         )
-    return [*lines, *(f"         {_versus(each, account.metric)}" for each in account.versus)]
+    return [*lines, *(f"         {_versus(each, summary.metric)}" for each in summary.versus)]
 
 
-def _versus(versus: Versus, metric: str) -> str:
+def _versus(versus: Comparison, metric: str) -> str:
     text = f"largest subnet: {versus.times:.3g} times the {versus.cost} of the {versus.member}"
     if versus.points is None or versus.low is None or versus.high is None:
         return text

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from hwsearch.run.search_summary import Versus
-from hwsearch.terminal import account_lines, front_table
-from tests.report.test_search_picture import ACCOUNT
+from hwsearch.run.search_summary import Comparison
+from hwsearch.terminal import front_table, summary_lines
+from tests.report.test_search_picture import SUMMARY
 
 ENDS = {"": 86.32, "_low": 84.92, "_high": 87.72}
 
@@ -60,7 +60,7 @@ class TestFrontTable:
 
 class TestAccountLines:
     def test_say_it_all_in_a_few_lines(self):
-        assert account_lines(ACCOUNT) == [
+        assert summary_lines(SUMMARY) == [
             "search   3 of 20 evaluations are on the front (15%), 1 of them failed; "
             "hypervolume 120 (% x ms)",
             "         50 more would add 4 (3.3%), predicted",
@@ -74,30 +74,30 @@ class TestAccountLines:
         ]
 
     def test_leave_out_what_is_not_known(self):
-        account = replace(
-            ACCOUNT, failed=0, fits=(), gain=None, random=None, uniform_hypervolume=None,
+        summary = replace(
+            SUMMARY, failed=0, fits=(), gain=None, random=None, uniform_hypervolume=None,
             uniform_at_knee=None, versus=(),
         )  # fmt: skip
-        (line,) = account_lines(account)
+        (line,) = summary_lines(summary)
         assert "failed" not in line
 
     def test_say_what_was_reused(self):
-        assert ", 7 reused; hyper" in account_lines(replace(ACCOUNT, reused=7))[0]
+        assert ", 7 reused; hyper" in summary_lines(replace(SUMMARY, reused=7))[0]
 
     def test_of_a_search_without_volume_have_no_shares(self):
-        lines = account_lines(replace(ACCOUNT, hypervolumes=(0.0,) * 20))
+        lines = summary_lines(replace(SUMMARY, hypervolumes=(0.0,) * 20))
         assert not [line for line in lines if "against" in line]
         assert "         50 more would add 4, predicted" in lines
 
     def test_of_unscored_members_give_the_cost(self):
-        versus = Versus(
+        versus = Comparison(
             member="best", key="c", cost="macs", times=1.5, points=None, low=None, high=None
         )
-        line = account_lines(replace(ACCOUNT, versus=(versus,)))[-1]
+        line = summary_lines(replace(SUMMARY, versus=(versus,)))[-1]
         assert line == "         largest subnet: 1.5 times the macs of the best"
 
 
 @pytest.mark.parametrize("gain", [0.0, 1e-9])
 def test_nothing_more_to_gain_is_said(gain):
-    line = account_lines(replace(ACCOUNT, gain=gain))[1]
+    line = summary_lines(replace(SUMMARY, gain=gain))[1]
     assert "(0.0%), predicted" in line

@@ -20,7 +20,7 @@ from hwsearch.errors import InputError, VerificationError
 from hwsearch.optimizer import tactic_names
 from hwsearch.run.config import REPORT, RunConfig
 from hwsearch.run.disk_usage import size_of
-from hwsearch.terminal import account_lines, front_table, size_text
+from hwsearch.terminal import front_table, size_text, summary_lines
 
 DEFAULTS = RunConfig()
 
@@ -265,17 +265,17 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
     out.print(front_table(members, names, run.select("knee")[0]))
     for warning in run.recorded.get("warnings", ()):
         out.print(f"note     {warning}", markup=False, highlight=False, soft_wrap=True)
-    account = run.account
-    for line in account_lines(account) if account is not None else ():
+    summary = run.summary
+    for line in summary_lines(summary) if summary is not None else ():
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
     out.print(f"subnets  {run.folder}/subnets/KEY/{files}", highlight=False)
     if (run.folder / REPORT).is_file():
         out.print(f"report   {run.folder}/{REPORT}", highlight=False)
-    pictures = "front.png" if account is None else "front.png, search.png"
+    pictures = "front.png" if summary is None else "front.png, search.png"
     out.print(f"picture  {run.folder}/{pictures}", highlight=False)
-    if account is not None:
-        out.print(f"account  {run.folder}/search.json", highlight=False)
+    if summary is not None:
+        out.print(f"summary  {run.folder}/search.json", highlight=False)
     name = "front.csv" if run.confirmed else "candidates.csv"
     out.print(f"table    {run.folder}/{name}", highlight=False)
     out.print(f"disk     {size_text(size_of(run.folder))} in {run.folder}", highlight=False)

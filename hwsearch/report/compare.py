@@ -148,13 +148,13 @@ def kept_hypervolume(b: Facts, found: Sequence[Transfer], scores: Sequence[float
         scores: Their scores, in the same order.
 
     Returns:
-        None where the run has no account, or other objectives than these two.
+        None where the run has no summary, or other objectives than these two.
     """
     names = [objective.name for objective in b.objectives]
-    if b.account is None or names != [b.up.name, LATENCY] or not found:
+    if b.summary is None or names != [b.up.name, LATENCY] or not found:
         return None
     assert b.members is not None
-    reference = to_losses([[b.account.reference[name] for name in names]], b.objectives)[0]
+    reference = to_losses([[b.summary.reference[name] for name in names]], b.objectives)[0]
     reached = to_losses(
         np.column_stack([scores, [each.elsewhere for each in found]]), b.objectives
     )

@@ -14,13 +14,13 @@ from hwsearch.report.findings import by_cost, keeps
 from hwsearch.report.front_figure import front_figure
 from hwsearch.report.plotting import plain, short
 from hwsearch.report.sections import (
-    account_section,
     forecast_section,
     importance_section,
     measuring_section,
     picks_section,
     score_section,
     shared_section,
+    summary_section,
 )
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.stages import place_of
@@ -56,7 +56,7 @@ def run_contents(facts: Facts) -> dict[str, Any]:
         "order": [facts.place[key] for key in by_cost(facts)],
         "picks": picks_section(facts),
         "shared": shared_section(facts),
-        "account": account_section(facts),
+        "summary": summary_section(facts),
         "importance": importance_section(facts),
         "forecasts": forecast_section(facts),
         "scores": score_section(facts),

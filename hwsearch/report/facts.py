@@ -17,7 +17,7 @@ from hwsearch.run.config import TRIALS
 from hwsearch.run.front import front_rows
 from hwsearch.run.outcome import CANDIDATES, FRONT
 from hwsearch.run.race import dropped
-from hwsearch.run.search_summary import Account
+from hwsearch.run.search_summary import SearchSummary
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, Trial, TrialState
 from hwsearch.trials_sqlite import SqliteStore
@@ -48,7 +48,7 @@ class Facts:
         estimates: Key -> the score of what a race dropped, as far as it is known.
         measurements: All of the run, in order.
         members: The front or the candidates; None of a run that is not finished.
-        account: What the search was worth, where it is known.
+        summary: What the search was worth, where it is known.
         lacking: What this page cannot show, one sentence each.
     """
 
@@ -64,7 +64,7 @@ class Facts:
     estimates: Mapping[str, Estimate]
     measurements: tuple[Measurement, ...]
     members: "pd.DataFrame | None"
-    account: Account | None
+    summary: SearchSummary | None
     lacking: tuple[str, ...]
 
     @property
@@ -170,7 +170,7 @@ def read_facts(run: "Run", setup: "Setup | None" = None) -> Facts:
         estimates=dropped(measurements),
         measurements=tuple(measurements),
         members=members,
-        account=run.account,
+        summary=run.summary,
         lacking=lacking,
     )
 

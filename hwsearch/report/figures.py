@@ -22,34 +22,34 @@ from hwsearch.report.plotting import (
     trace,
     unit_of,
 )
-from hwsearch.run.search_summary import HORIZON, Account
+from hwsearch.run.search_summary import HORIZON, SearchSummary
 
 MOST_POINTS: Final = 500  # of plots in which more would cover each other, and slow the page
 
 
-def progress_figure(account: Account) -> Figure:
+def progress_figure(summary: SearchSummary) -> Figure:
     """Draw hypervolume over evaluations, beside uniform scaling and random sets."""
-    reached = account.hypervolumes[-1]
-    steps = trace("front", "this search", range(1, account.evaluated + 1), account.hypervolumes)
+    reached = summary.hypervolumes[-1]
+    steps = trace("front", "this search", range(1, summary.evaluated + 1), summary.hypervolumes)
     traces = [steps | {"mode": "lines", "line": {"shape": "hv", "width": 2.5}}]
-    end = account.evaluated
-    if account.gain is not None:
+    end = summary.evaluated
+    if summary.gain is not None:
         ahead = trace(
             "front",
             f"{HORIZON} more, predicted",
             [end, end + HORIZON],
-            [reached, reached + account.gain],
+            [reached, reached + summary.gain],
         )
         traces.append(ahead | {"mode": "lines", "line": {"dash": "dot", "width": 2}})
         end += HORIZON
     for role, name, value, dash in (
-        ("random", "drawn by chance, predicted", account.random, "dash"),
-        ("uniform", "uniform scaling", account.uniform_hypervolume, "dashdot"),
+        ("random", "drawn by chance, predicted", summary.random, "dash"),
+        ("uniform", "uniform scaling", summary.uniform_hypervolume, "dashdot"),
     ):
         if value is not None:
             line = trace(role, name, [1, end], [value, value])
             traces.append(line | {"mode": "lines", "line": {"dash": dash, "width": 2}})
-    units = " x ".join(escape(unit or name) for name, unit in account.objectives.items())
+    units = " x ".join(escape(unit or name) for name, unit in summary.objectives.items())
     layout = layout_of("evaluations", f"hypervolume ({units})", hovermode="x unified")
     layout["yaxis"]["rangemode"] = "tozero"
     return {"data": traces, "layout": layout}

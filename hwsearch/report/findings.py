@@ -13,7 +13,7 @@ from hwsearch.objectives import Constraint, satisfied, to_losses
 from hwsearch.report.facts import Facts, paired_scores, stated
 from hwsearch.run.front import knee
 from hwsearch.run.front_probability import chances
-from hwsearch.run.search_summary import Versus
+from hwsearch.run.search_summary import Comparison
 from hwsearch.trials import Measurement
 
 CLEAR_TREND: Final = 0.6
@@ -36,7 +36,7 @@ class Pick:
     wish: str
     key: str
     sure: float | None = None
-    versus: Versus | None = None
+    versus: Comparison | None = None
 
 
 def picks(facts: Facts) -> list[Pick]:
@@ -86,12 +86,12 @@ def _chances(facts: Facts, constraint: Constraint) -> list[float] | None:
     return [float(each) for each in found]
 
 
-def beside_largest(facts: Facts, key: str) -> Versus | None:
-    """A member beside the largest subnet: as the account has it, else from the same numbers."""
-    account = facts.account
-    if account is None or account.largest is None:
+def beside_largest(facts: Facts, key: str) -> Comparison | None:
+    """A member beside the largest subnet: as the summary has it, else from the same numbers."""
+    summary = facts.summary
+    if summary is None or summary.largest is None:
         return None
-    known = next((versus for versus in account.versus if versus.key == key), None)
+    known = next((versus for versus in summary.versus if versus.key == key), None)
     (largest,) = facts.space.largest().ids
     costs = [o.name for o in facts.objectives if o.direction == "min"]
     if known is not None or key == largest or not costs:
@@ -99,10 +99,10 @@ def beside_largest(facts: Facts, key: str) -> Versus | None:
     cost = LATENCY if LATENCY in costs else costs[0]
     assert facts.members is not None
     rows = facts.members.set_index("key")[cost]
-    own = rows.get(largest, account.largest[cost])
-    scores = facts.of_search(account.metric)
+    own = rows.get(largest, summary.largest[cost])
+    scores = facts.of_search(summary.metric)
     points, low, high = paired_scores(scores.get(key), scores.get(largest))
-    return Versus(
+    return Comparison(
         member="",
         key=key,
         cost=cost,

@@ -159,17 +159,17 @@ def _so_far(facts: Facts, across: Objective | None) -> Trace:
 
 
 def _compared_traces(facts: Facts, across: Objective | None) -> list[Trace]:
-    account = facts.account
-    if account is None or across is None:
+    summary = facts.summary
+    if summary is None or across is None:
         return []
-    best = [dict(values) for values in account.uniform]
+    best = [dict(values) for values in summary.uniform]
     found = []
     for role, name, points, symbol, mode, size in (
         ("uniform", f"uniform scaling ({len(best)})", best, "square", "lines+markers", 8),
         (
             "largest",
             "largest subnet",
-            [account.largest] if account.largest else [],
+            [summary.largest] if summary.largest else [],
             "star",
             "markers",
             13,

@@ -1,4 +1,4 @@
-"""The account of a search as a PNG: progress, comparisons, and how good predictions were."""
+"""The summary of a search as a PNG: progress, comparisons, and how good predictions were."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from hwsearch.objectives import Objective
 from hwsearch.report.canvas import axis_label, make_plain, new_figure, save_figure
-from hwsearch.run.search_summary import HORIZON, Account, Values
+from hwsearch.run.search_summary import HORIZON, Point, SearchSummary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ _OBJECTIVES: Final = (
 
 def draw_search(
     path: Path,
-    account: Account,
+    summary: SearchSummary,
     front: "pd.DataFrame",
     objectives: Sequence[Objective],
     title: str = "",
@@ -34,7 +34,7 @@ def draw_search(
 
     Args:
         path: The PNG to write.
-        account: Of the search.
+        summary: Of the search.
         front: One row per member, a column for each objective.
         objectives: Of the run.
         title: What was searched, and for which device.
@@ -45,58 +45,58 @@ def draw_search(
     figure = new_figure(10.4, 7.4, layout)
     axes = figure.subplots(2, 2)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    _draw_progress(axes[0, 0], account)
-    _draw_comparison(axes[0, 1], account, front, objectives)
-    _draw_fits(axes[1, 0], account, "tau")
-    _draw_fits(axes[1, 1], account, "covered")
+    _draw_progress(axes[0, 0], summary)
+    _draw_comparison(axes[0, 1], summary, front, objectives)
+    _draw_fits(axes[1, 0], summary, "tau")
+    _draw_fits(axes[1, 1], summary, "covered")
     for each in axes.flat:
         make_plain(each)
     save_figure(figure, path)
 
 
-def _draw_progress(axes: Any, account: Account) -> None:
-    reached = account.hypervolumes[-1]
+def _draw_progress(axes: Any, summary: SearchSummary) -> None:
+    reached = summary.hypervolumes[-1]
     axes.step(
-        np.arange(1, account.evaluated + 1),
-        account.hypervolumes,
+        np.arange(1, summary.evaluated + 1),
+        summary.hypervolumes,
         where="post",
         color=BLUE,
         linewidth=1.8,
         label=f"this search: {reached:.4g}",
     )
-    if account.gain is not None:
+    if summary.gain is not None:
         axes.plot(
-            [account.evaluated, account.evaluated + HORIZON],
-            [reached, reached + account.gain],
+            [summary.evaluated, summary.evaluated + HORIZON],
+            [reached, reached + summary.gain],
             color=BLUE,
             linewidth=1.4,
             linestyle=(0, (1, 1.5)),
-            label=f"{HORIZON} more: +{account.gain:.2g}, predicted",
+            label=f"{HORIZON} more: +{summary.gain:.2g}, predicted",
         )
     for name, value, colour, style in (
-        ("as many drawn by chance, predicted", account.random, ORANGE, "--"),
-        ("uniform scaling", account.uniform_hypervolume, GREEN, "-."),
+        ("as many drawn by chance, predicted", summary.random, ORANGE, "--"),
+        ("uniform scaling", summary.uniform_hypervolume, GREEN, "-."),
     ):
         if value is not None:
             label = f"{name}: {value:.4g}"
             axes.axhline(value, color=colour, linestyle=style, linewidth=1.3, label=label)
     axes.set_title("Hypervolume of what was found", fontsize=10, loc="left")
     axes.set_xlabel("evaluations")
-    units = " x ".join(unit or name for name, unit in account.objectives.items())
+    units = " x ".join(unit or name for name, unit in summary.objectives.items())
     axes.set_ylabel(f"hypervolume ({units})")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, loc="best", fontsize=8.5)
 
 
 def _draw_comparison(
-    axes: Any, account: Account, front: "pd.DataFrame", objectives: Sequence[Objective]
+    axes: Any, summary: SearchSummary, front: "pd.DataFrame", objectives: Sequence[Objective]
 ) -> None:
-    members: list[Values] = front[[o.name for o in objectives]].to_dict("records")
+    members: list[Point] = front[[o.name for o in objectives]].to_dict("records")
     up, across = objectives[0], objectives[1] if len(objectives) > 1 else None
     kinds = [
         (f"front ({len(members)})", members, BLUE, "o", "-", 28),
-        (f"uniform scaling ({len(account.uniform)})", account.uniform, GREEN, "s", "-.", 26),
-        ("largest", [account.largest] if account.largest else [], ORANGE, "*", "", 130),
+        (f"uniform scaling ({len(summary.uniform)})", summary.uniform, GREEN, "s", "-.", 26),
+        ("largest", [summary.largest] if summary.largest else [], ORANGE, "*", "", 130),
     ]
     for place, (name, points, colour, marker, style, size) in enumerate(kinds):
         if not points:
@@ -110,15 +110,15 @@ def _draw_comparison(
     if across is None:
         axes.set_xticks([])
     else:
-        axes.set_xlabel(_label(across, account))
-    axes.set_ylabel(_label(up, account))
+        axes.set_xlabel(_label(across, summary))
+    axes.set_ylabel(_label(up, summary))
     axes.legend(frameon=False, loc="best", fontsize=8.5)
 
 
-def _draw_fits(axes: Any, account: Account, figure: str) -> None:
-    measured = dict.fromkeys(fit.objective for fit in account.fits)
+def _draw_fits(axes: Any, summary: SearchSummary, figure: str) -> None:
+    measured = dict.fromkeys(fit.objective for fit in summary.fits)
     for name, (colour, marker, style) in zip(measured, _OBJECTIVES, strict=False):
-        fits = [fit for fit in account.fits if fit.objective == name]
+        fits = [fit for fit in summary.fits if fit.objective == name]
         known = [(fit.evaluated, getattr(fit, figure)) for fit in fits]
         known = [(evaluated, value) for evaluated, value in known if value is not None]
         if known:
@@ -134,7 +134,7 @@ def _draw_fits(axes: Any, account: Account, figure: str) -> None:
                 label=name,
             )
     axes.set_xlabel("evaluations")
-    axes.set_xlim(0, account.evaluated + 1)
+    axes.set_xlim(0, summary.evaluated + 1)
     if figure == "covered":
         axes.axhline(95, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
         axes.set_title("Predicted against measured: 95% intervals", fontsize=10, loc="left")
@@ -143,7 +143,7 @@ def _draw_fits(axes: Any, account: Account, figure: str) -> None:
     else:
         axes.set_title("Predicted against measured: ranking", fontsize=10, loc="left")
         axes.set_ylabel("Kendall's tau (last 16)")
-        axes.set_ylim(min([0.0, *(fit.tau for fit in account.fits if fit.tau is not None)]), 1.04)
+        axes.set_ylim(min([0.0, *(fit.tau for fit in summary.fits if fit.tau is not None)]), 1.04)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, loc="best", fontsize=8.5)
     elif not measured:
@@ -151,5 +151,5 @@ def _draw_fits(axes: Any, account: Account, figure: str) -> None:
         axes.text(0.5, 0.5, "nothing was predicted before it was measured", **middle)
 
 
-def _label(objective: Objective, account: Account) -> str:
-    return axis_label(objective, objective.name in account.predicted)
+def _label(objective: Objective, summary: SearchSummary) -> str:
+    return axis_label(objective, objective.name in summary.predicted)

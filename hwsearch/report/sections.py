@@ -15,7 +15,7 @@ from hwsearch.report.figures import (
 from hwsearch.report.findings import picks, scores_on_both, shared, timings, warned
 from hwsearch.report.importance import LEAST_TRIALS, importances
 from hwsearch.report.plotting import plain, short
-from hwsearch.run.search_summary import HORIZON, Versus
+from hwsearch.run.search_summary import HORIZON, Comparison
 
 
 def picks_section(facts: Facts) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def picks_section(facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _versus(versus: Versus | None) -> dict[str, Any] | None:
+def _versus(versus: Comparison | None) -> dict[str, Any] | None:
     if versus is None:
         return None
     points = plain([versus.points, versus.low, versus.high])
@@ -47,31 +47,31 @@ def shared_section(facts: Facts) -> dict[str, Any] | None:
     return {"same": same, "rising": list(found.rising), "n": found.n, "along": found.along}
 
 
-def account_section(facts: Facts) -> dict[str, Any] | None:
-    """Whether the search paid, as its account says; None without one."""
-    account = facts.account
-    if account is None:
+def summary_section(facts: Facts) -> dict[str, Any] | None:
+    """Whether the search paid, as its summary says; None without one."""
+    summary = facts.summary
+    if summary is None:
         return None
-    reached = account.hypervolumes[-1]
+    reached = summary.hypervolumes[-1]
     shares = {
-        "gain": account.gain,
-        "random": account.random,
-        "uniform": account.uniform_hypervolume,
+        "gain": summary.gain,
+        "random": summary.random,
+        "uniform": summary.uniform_hypervolume,
     }
-    first, *others = account.objectives
+    first, *others = summary.objectives
     at_knee = None
-    if account.uniform_at_knee is not None:
-        knee, uniform = plain([account.knee[first], account.uniform_at_knee])
+    if summary.uniform_at_knee is not None:
+        knee, uniform = plain([summary.knee[first], summary.uniform_at_knee])
         at_knee = {"first": first, "second": others[0], "knee": knee, "uniform": uniform}
     return {
-        "figure": progress_figure(account),
-        "evaluated": account.evaluated,
-        "failed": account.failed,
-        "reused": account.reused,
-        "members": account.members,
-        "share": short(account.share),
+        "figure": progress_figure(summary),
+        "evaluated": summary.evaluated,
+        "failed": summary.failed,
+        "reused": summary.reused,
+        "members": summary.members,
+        "share": short(summary.share),
         "hypervolume": short(reached),
-        "units": " x ".join(unit or name for name, unit in account.objectives.items()),
+        "units": " x ".join(unit or name for name, unit in summary.objectives.items()),
         "horizon": HORIZON,
         **{
             name: short(value / reached) if value is not None and reached else None
@@ -100,7 +100,7 @@ def importance_section(facts: Facts) -> dict[str, Any]:
 
 def forecast_section(facts: Facts) -> list[dict[str, Any]]:
     """One per measured objective of which anything was predicted before it was measured."""
-    fits = {fit.objective: fit for fit in facts.account.fits} if facts.account else {}
+    fits = {fit.objective: fit for fit in facts.summary.fits} if facts.summary else {}
     found = []
     for objective in facts.objectives:
         figure = forecast_figure(facts, objective)

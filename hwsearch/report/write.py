@@ -74,8 +74,8 @@ def _draw(facts: Facts, folder: Path, before: str) -> list[Path]:
     paths = [folder / f"{before}{name}" for name in (PICTURE, SEARCH_PICTURE, ARCHITECTURES)]
     title, objectives = facts.run.title, facts.objectives
     draw_front(paths[0], _trials(facts), facts.members, objectives, title)
-    if facts.account is not None:
-        draw_search(paths[1], facts.account, facts.members, objectives, title)
+    if facts.summary is not None:
+        draw_search(paths[1], facts.summary, facts.members, objectives, title)
     _draw_members(facts, paths[2])
     return paths
 

@@ -11,7 +11,7 @@ from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
 from hwsearch.run.prior import PREDICTOR
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.setup import check_same, prepare
-from hwsearch.run.summarize import replayed, take_account
+from hwsearch.run.summarize import replayed, summarize_search
 from hwsearch.run.timings import read_timings
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials_sqlite import SqliteStore
@@ -63,9 +63,9 @@ def _confirmed(run: Run, timings: Path, net: Supernet | None, progress: Progress
             for key, reason in read.failed.items():
                 progress.note(f"{key} leaves the candidates: {reason}")
             rows = finisher.confirm(read.remember(store), read.manifest)
-            account = take_account(replayed(setup, store), store, setup, rows)
+            summary = summarize_search(replayed(setup, store), store, setup, rows)
         finally:
             setup.device.close()
-    write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title, account)
+    write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title, summary)
     write_page(run, setup)
     return run

@@ -23,11 +23,11 @@ from hwsearch.run.front_probability import chances
 from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.lock import locked, network_risk
 from hwsearch.run.outcome import (
-    ACCOUNT,
     CANDIDATES,
     FRONT,
     KIT,
     SUBNETS,
+    SUMMARY,
     read_members,
     write_outcome,
 )
@@ -35,7 +35,7 @@ from hwsearch.run.phases import search_and_finish
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.race import dropped
-from hwsearch.run.search_summary import Account
+from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import (
     DROPPED,
     TRIAL_COLUMNS,
@@ -290,20 +290,20 @@ class Run:
         return Front(read_members(self.folder / name, names))
 
     @property
-    def account(self) -> Account | None:
+    def summary(self) -> SearchSummary | None:
         """What the search was worth; None for a run that the first version finished.
 
         Raises:
             InputError: It is damaged.
         """
-        path = self.folder / ACCOUNT
+        path = self.folder / SUMMARY
         if not (self.finished and path.is_file()):
             return None
         try:
             text = read_bounded(path, MAX_BYTES).decode()
         except (OSError, ValueError) as error:
             raise InputError(f"{str(path)!r} cannot be read: {error}; delete it") from error
-        return Account.from_json(text, repr(str(path)))
+        return SearchSummary.from_json(text, repr(str(path)))
 
     @property
     def trials(self) -> "pd.DataFrame":
@@ -460,9 +460,9 @@ class Run:
             progress.note(risk)
         try:
             forget_sums(self.folder)
-            rows, account = search_and_finish(self.folder, setup, progress, workers)
+            rows, summary = search_and_finish(self.folder, setup, progress, workers)
             trials = self.trials_to_draw(setup)
-            write_outcome(self.folder, rows, trials, setup, self.title, account)
+            write_outcome(self.folder, rows, trials, setup, self.title, summary)
             write_page(self, setup)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.

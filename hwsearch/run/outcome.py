@@ -15,7 +15,7 @@ from hwsearch.run.checksums import write_sums
 from hwsearch.run.config import FILE as CONFIG
 from hwsearch.run.config import TRIALS
 from hwsearch.run.evidence import FILE as EVIDENCE
-from hwsearch.run.search_summary import Account
+from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import Setup
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 FRONT, SUBNETS, PICTURE = "front.csv", "subnets", "front.png"
 CANDIDATES, KIT = "candidates.csv", "kit.pyz"
-ACCOUNT, SEARCH_PICTURE = "search.json", "search.png"
+SUMMARY, SEARCH_PICTURE = "search.json", "search.png"
 # Pictures and the report are drawn from these, again whenever somebody asks.
-LISTED = (CONFIG, TRIALS, EVIDENCE, ACCOUNT, KIT, SUBNETS)
+LISTED = (CONFIG, TRIALS, EVIDENCE, SUMMARY, KIT, SUBNETS)
 
 
 def read_members(path: Path, objectives: Sequence[str]) -> "pd.DataFrame":
@@ -74,7 +74,7 @@ def write_outcome(
     trials: "pd.DataFrame",
     setup: Setup,
     title: str,
-    account: Account,
+    summary: SearchSummary,
 ) -> None:
     """Write the front, or the candidates where something is predicted.
 
@@ -86,7 +86,7 @@ def write_outcome(
         trials: One row per trial, a column for each objective.
         setup: The parts of the run.
         title: What was searched, and for which device.
-        account: What the search was worth.
+        summary: What the search was worth.
     """
     import pandas as pd
 
@@ -101,8 +101,8 @@ def write_outcome(
     name, other = (CANDIDATES, FRONT) if predicted else (FRONT, CANDIDATES)
     table = members.to_csv(index=False)
     draw_front(folder / PICTURE, trials, members, setup.objectives, title)
-    draw_search(folder / SEARCH_PICTURE, account, members, setup.objectives, title)
-    write_atomic(folder / ACCOUNT, account.to_json())
+    draw_search(folder / SEARCH_PICTURE, summary, members, setup.objectives, title)
+    write_atomic(folder / SUMMARY, summary.to_json())
     write_sums(folder, LISTED, {name: table})
     # Last, because a run with this file is finished.
     write_atomic(folder / name, table)

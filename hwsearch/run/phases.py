@@ -13,9 +13,9 @@ from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
 from hwsearch.run.race import find_race
-from hwsearch.run.search_summary import Account
+from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import Setup
-from hwsearch.run.summarize import take_account
+from hwsearch.run.summarize import summarize_search
 from hwsearch.run.warm_start import measure_known, with_evidence
 from hwsearch.run.workers.given import Workers
 from hwsearch.run.workers.hire import hire
@@ -25,7 +25,7 @@ from hwsearch.trials_sqlite import SqliteStore
 
 def search_and_finish(
     folder: Path, setup: Setup, progress: Progress, workers: Workers = 1
-) -> tuple[list[dict[str, Any]], Account]:
+) -> tuple[list[dict[str, Any]], SearchSummary]:
     """Do whatever is still to be done for a run.
 
     Args:
@@ -35,7 +35,7 @@ def search_and_finish(
         workers: Who evaluates; see `hwsearch.run.workers.hire`.
 
     Returns:
-        The rows of the front, or of the candidates, and the search's account.
+        The rows of the front, or of the candidates, and the search's summary.
     """
     with SqliteStore(folder / TRIALS) as store:
         try:
@@ -58,7 +58,7 @@ def search_and_finish(
                 rows = finisher.candidates(folder / KIT)
             else:
                 rows = finisher.finish()
-            return rows, take_account(optimizer, store, setup, rows)
+            return rows, summarize_search(optimizer, store, setup, rows)
         finally:
             setup.device.close()
 

@@ -9,11 +9,11 @@ from hwsearch.files import parsed_json
 from hwsearch.optimizer.stopping import AHEAD
 
 HORIZON: Final = AHEAD  # evaluations that more is expected of
-Values = dict[str, float]
+Point = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class PredictionQuality:
     """How predictions of one objective have fared, up to one round.
 
     Attributes:
@@ -34,7 +34,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Versus:
+class Comparison:
     """One member of the front beside the largest subnet.
 
     Attributes:
@@ -58,13 +58,13 @@ class Versus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class SearchSummary:
     """What a search was worth. Hypervolumes are of values as the search measured them.
 
     Attributes:
         objectives: Name -> unit, in order.
         predicted: Names of objectives that are predicted throughout.
-        metric: Name of the score that `Versus` compares.
+        metric: Name of the score that `Comparison` compares.
         evaluated: Trials that are finished, failed ones among them.
         failed: How many of them failed.
         reused: How many of them an earlier run had scored; they come first.
@@ -96,17 +96,17 @@ class Account:
     failed: int
     reused: int
     members: int
-    reference: Values
+    reference: Point
     hypervolumes: tuple[float, ...]
     gain: float | None
-    fits: tuple[Fit, ...]
+    fits: tuple[PredictionQuality, ...]
     random: float | None
-    uniform: tuple[Values, ...]
+    uniform: tuple[Point, ...]
     uniform_hypervolume: float | None
     uniform_at_knee: float | None
-    knee: Values
-    largest: Values | None
-    versus: tuple[Versus, ...]
+    knee: Point
+    largest: Point | None
+    versus: tuple[Comparison, ...]
 
     @property
     def share(self) -> float:
@@ -118,7 +118,7 @@ class Account:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> "Account":
+    def from_json(cls, text: str, where: str) -> "SearchSummary":
         """Read what `to_json` wrote.
 
         Raises:
@@ -126,8 +126,8 @@ class Account:
         """
         try:
             read: dict[str, Any] = parsed_json(text, finite=False)
-            read["fits"] = tuple(Fit(**each) for each in read["fits"])
-            read["versus"] = tuple(Versus(**each) for each in read["versus"])
+            read["fits"] = tuple(PredictionQuality(**each) for each in read["fits"])
+            read["versus"] = tuple(Comparison(**each) for each in read["versus"])
             for name in ("predicted", "hypervolumes", "uniform"):
                 read[name] = tuple(read[name])
             return cls(**read)

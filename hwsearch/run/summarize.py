@@ -1,4 +1,4 @@
-"""Computing the account of a search from what its store holds; nothing is evaluated."""
+"""Computing the summary of a search from what its store holds; nothing is evaluated."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,13 @@ from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.run.front import knee
 from hwsearch.run.race import dropped
-from hwsearch.run.search_summary import HORIZON, Account, Fit, Values, Versus
+from hwsearch.run.search_summary import (
+    HORIZON,
+    Comparison,
+    Point,
+    PredictionQuality,
+    SearchSummary,
+)
 from hwsearch.run.setup import Setup
 from hwsearch.trials import Measurement, Store, Trial, TrialState
 
@@ -48,7 +54,7 @@ class _Search:
     values: FloatArray
     found: Found
 
-    def by_name(self, row: FloatArray) -> Values:
+    def by_name(self, row: FloatArray) -> Point:
         names = (objective.name for objective in self.optimizer.objectives)
         return dict(zip(names, map(float, row), strict=True))
 
@@ -67,8 +73,10 @@ class _Search:
         return hypervolume(losses, history.reference)
 
 
-def take_account(optimizer: Optimizer, store: Store, setup: Setup, rows: Rows) -> Account:
-    """Compute the account of a search.
+def summarize_search(
+    optimizer: Optimizer, store: Store, setup: Setup, rows: Rows
+) -> SearchSummary:
+    """Compute the summary of a search.
 
     Args:
         optimizer: Told all that the search found; see `replayed`.
@@ -91,7 +99,7 @@ def take_account(optimizer: Optimizer, store: Store, setup: Setup, rows: Rows) -
     members = {str(row["key"]): {name: float(row[name]) for name in names} for row in rows}
     middle = members[knee(pd.DataFrame(rows), optimizer.objectives)]
     uniform = _uniform(search)
-    return Account(
+    return SearchSummary(
         objectives={objective.name: objective.unit for objective in optimizer.objectives},
         predicted=tuple(o.name for o in optimizer.objectives if o.source == "predicted"),
         metric=setup.task.metric.name,
@@ -142,7 +150,7 @@ def search_found(store: Store) -> Found:
     return found
 
 
-def _fits(search: _Search) -> Iterator[Fit]:
+def _fits(search: _Search) -> Iterator[PredictionQuality]:
     """Compare what was predicted with what was measured, after every round that adds to it."""
     for objective in search.setup.measured:
         predicted: list[tuple[float, float]] = []
@@ -171,7 +179,7 @@ def _fit(
     predicted: Sequence[tuple[float, float]],
     measured: Sequence[float],
     noise: Sequence[float],
-) -> Fit:
+) -> PredictionQuality:
     from scipy.stats import kendalltau
 
     means, deviations = np.array(predicted).T
@@ -179,7 +187,7 @@ def _fit(
     tau = None
     if len(measured) >= _LEAST_RANKED and np.ptp(means) > 0 and np.ptp(measured) > 0:
         tau = float(kendalltau(means, measured).statistic)
-    return Fit(
+    return PredictionQuality(
         objective=objective,
         evaluated=evaluated,
         n=len(measured),
@@ -224,7 +232,7 @@ def _random(search: _Search) -> float | None:
         return float(np.median([search.hypervolume(posterior.forecast(s).mean) for s in sets]))
 
 
-def _interpolated(search: _Search, uniform: FloatArray, middle: Values) -> float | None:
+def _interpolated(search: _Search, uniform: FloatArray, middle: Point) -> float | None:
     """What the first objective is on the front of uniform scaling at the knee's second."""
     objectives = search.optimizer.objectives
     if len(objectives) != 2 or not len(uniform):
@@ -237,7 +245,7 @@ def _interpolated(search: _Search, uniform: FloatArray, middle: Values) -> float
     return float(np.interp(across, best[:, 1], best[:, 0]))
 
 
-def _versus(search: _Search, members: Mapping[str, Values]) -> Iterator[Versus]:
+def _versus(search: _Search, members: Mapping[str, Point]) -> Iterator[Comparison]:
     """Put the knee and the best member beside the largest subnet, as far as they are another."""
     import pandas as pd
 
@@ -257,7 +265,7 @@ def _versus(search: _Search, members: Mapping[str, Values]) -> Iterator[Versus]:
         if member == key:
             continue
         points, low, high = _paired(search, member, key)
-        yield Versus(
+        yield Comparison(
             member=name,
             key=member,
             cost=cost,

@@ -32,7 +32,7 @@ from hwsearch.prediction.folder import read_folder
 from hwsearch.restriction import restricted
 from hwsearch.run.folder import Run
 from hwsearch.run.outcome import read_members
-from hwsearch.run.search_summary import Account
+from hwsearch.run.search_summary import SearchSummary
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.tables import DIGEST, LatencyTable
 from hwsearch.trials_sqlite import SqliteStore
@@ -290,9 +290,9 @@ def use_results(made):
         found.latency(key, "results.json")
 
 
-def use_account(made):
+def use_summary(made):
     record = with_changes(record_of(sound() / "run" / "search.json"), made)
-    Account.from_json(json.dumps(record), "search.json")
+    SearchSummary.from_json(json.dumps(record), "search.json")
 
 
 def use_members(made):
@@ -377,7 +377,7 @@ PROPERTIES = {
     "card": (changes, use_card),
     "kit": (changes, use_kit),
     "kit results": (changes, use_results),
-    "account": (changes, use_account),
+    "summary": (changes, use_summary),
     "front": (damages, use_members),
     "predictor": (changes, use_predictor),
     "store": (damages, use_store),

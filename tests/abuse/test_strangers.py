@@ -23,7 +23,7 @@ from hwsearch.prediction.folder import read_folder
 from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.run.folder import Run
 from hwsearch.run.outcome import read_members
-from hwsearch.run.search_summary import Account
+from hwsearch.run.search_summary import SearchSummary
 from hwsearch.space import SearchSpace
 from hwsearch.supernets.checkpoints import read_state
 from hwsearch.tables import LatencyTable
@@ -60,7 +60,7 @@ READERS = {
     "predictor": lambda path: read_folder(path.parent),
     "kit": lambda path: read_manifest(as_kit(path)),
     "space": lambda path: SearchSpace.from_json(path.read_text()),
-    "account": lambda path: Account.from_json(path.read_text(), "search.json"),
+    "summary": lambda path: SearchSummary.from_json(path.read_text(), "search.json"),
 }
 
 

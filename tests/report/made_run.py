@@ -9,7 +9,7 @@ from hwsearch.run.candidates import Prediction
 from hwsearch.run.config import RunConfig, write_config
 from hwsearch.run.front import knee
 from hwsearch.run.member import row_of
-from hwsearch.run.search_summary import Account, Fit, Versus
+from hwsearch.run.search_summary import Comparison, PredictionQuality, SearchSummary
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore
@@ -199,27 +199,30 @@ def _finish(folder, archs, values, best, measured, kind):
             (folder / subnet / name).write_text("")
     members = pd.DataFrame(rows).sort_values("top1")
     name = "front.csv" if kind == "front" else "candidates.csv"
-    (folder / "search.json").write_text(_account(archs, values, members, run).to_json())
+    (folder / "search.json").write_text(_summary(archs, values, members, run).to_json())
     members.to_csv(folder / name, index=False)
 
 
-def _account(archs, values, members, run):
+def _summary(archs, values, members, run):
     losses = values * [-1, 1]
     reference = [-REFERENCE["top1"], REFERENCE["latency"]]
     ends = {n: hypervolume(losses[:n], reference) for n in range(1, len(values) + 1, 40)}
     steps = [ends[1 + 40 * (n // 40)] for n in range(len(values))]
     row = members.set_index("key").loc[knee(members, run.objectives)]
     numbers = [dict(zip(REFERENCE, map(float, pair), strict=True)) for pair in values[:4]]
-    return Account(
+    return SearchSummary(
         objectives={"top1": "%", "latency": "ms"}, predicted=(), metric="top1",
         evaluated=len(values), failed=len(values) // 10, reused=0, members=len(members),
         reference=REFERENCE, hypervolumes=tuple(steps), gain=steps[-1] / 50,
-        fits=tuple(Fit(objective=n, evaluated=8, n=8, tau=0.8, covered=0.9) for n in REFERENCE),
+        fits=tuple(
+            PredictionQuality(objective=n, evaluated=8, n=8, tau=0.8, covered=0.9)
+            for n in REFERENCE
+        ),
         random=steps[-1] * 0.8, uniform=tuple(numbers), uniform_hypervolume=steps[-1] * 0.7,
         uniform_at_knee=70.0, knee={name: float(row[name]) for name in REFERENCE},
         largest=numbers[-1],
         versus=(
-            Versus(
+            Comparison(
                 member="knee", key=row.name, cost="latency", times=2.0, points=-1.0, low=-2.0,
                 high=0.0,
             ),

@@ -44,7 +44,7 @@ def test_hypervolume_is_that_of_the_subnets_there(pair):
     found = transfers(a, b)
     scores = _scores(a, found)
     reached = [[-s, each.elsewhere] for s, each in zip(scores, found, strict=True)]
-    reference = [-b.account.reference["top1"], b.account.reference["latency"]]
+    reference = [-b.summary.reference["top1"], b.summary.reference["latency"]]
     whole = hypervolume(b.members[["top1", "latency"]].to_numpy() * [-1, 1], reference)
     expected = hypervolume(reached, reference) / whole
     assert kept_hypervolume(b, found, scores) == pytest.approx(expected)

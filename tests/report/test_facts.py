@@ -32,7 +32,7 @@ def test_what_a_race_dropped_has_an_estimate_and_no_value(facts):
 
 def test_an_unfinished_run_has_the_best_so_far(facts):
     known = facts["unfinished"]
-    assert (known.kind, known.members, known.account) == ("unfinished", None, None)
+    assert (known.kind, known.members, known.summary) == ("unfinished", None, None)
     assert set(known.best) == set(facts["front"].best)  # the same trials, not confirmed
 
 

@@ -33,19 +33,19 @@ def test_a_constraint_is_kept_as_surely_as_select_says(runs, facts):
     assert best.sure <= sure.sure
 
 
-def test_beside_the_largest_subnet_it_is_what_the_account_says(facts):
+def test_beside_the_largest_subnet_it_is_what_the_summary_says(facts):
     known = facts["front"]
-    (versus,) = known.account.versus
+    (versus,) = known.summary.versus
     assert beside_largest(known, versus.key) is versus
 
 
 def test_others_are_compared_by_the_same_numbers(facts):
     known = facts["front"]
     (largest,) = known.space.largest().ids
-    key = next(k for k in known.best if k not in (largest, known.account.versus[0].key))
+    key = next(k for k in known.best if k not in (largest, known.summary.versus[0].key))
     found = beside_largest(known, key)
     rows = known.members.set_index("key")["latency"]
-    own = rows.get(largest, known.account.largest["latency"])
+    own = rows.get(largest, known.summary.largest["latency"])
     assert found.times == pytest.approx(own / rows[key])
     scores = known.of_search("top1")
     expected = paired_difference(scores[key].samples, scores[largest].samples, 100.0)
@@ -54,7 +54,7 @@ def test_others_are_compared_by_the_same_numbers(facts):
 
 def test_without_the_largest_nothing_is_compared(facts):
     known = facts["front"]
-    alone = replace(known, account=replace(known.account, largest=None))
+    alone = replace(known, summary=replace(known.summary, largest=None))
     assert {pick.versus for pick in picks(alone)} == {None}
 
 

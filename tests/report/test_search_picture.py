@@ -1,4 +1,4 @@
-"""The picture of an account: what stands where, and what is marked as predicted."""
+"""The picture of a summary: what stands where, and what is marked as predicted."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -9,13 +9,13 @@ import pytest
 
 from hwsearch.objectives import Objective
 from hwsearch.report.search_picture import draw_search
-from hwsearch.run.search_summary import Account, Fit, Versus
+from hwsearch.run.search_summary import Comparison, PredictionQuality, SearchSummary
 
 TOP1, LATENCY = Objective("top1", "max", unit="%"), Objective("latency", "min", unit="ms")
 FRONT = pd.DataFrame(
     {"key": ["a", "b", "c"], "top1": [70.0, 80.0, 84.0], "latency": [1.0, 2.0, 4.5]}
 )
-ACCOUNT = Account(
+SUMMARY = SearchSummary(
     objectives={"top1": "%", "latency": "ms"},
     predicted=(),
     metric="top1",
@@ -27,7 +27,7 @@ ACCOUNT = Account(
     hypervolumes=tuple(float(min(10 * n, 120)) for n in range(20)),
     gain=4.0,
     fits=tuple(
-        Fit(objective=name, evaluated=n, n=min(n - 8, 16), tau=tau, covered=0.9)
+        PredictionQuality(objective=name, evaluated=n, n=min(n - 8, 16), tau=tau, covered=0.9)
         for name, tau in (("top1", 0.8), ("latency", None))
         for n in (12, 16, 20)
     ),
@@ -38,7 +38,7 @@ ACCOUNT = Account(
     knee={"top1": 80.0, "latency": 2.0},
     largest={"top1": 85.0, "latency": 5.5},
     versus=(
-        Versus(
+        Comparison(
             member="knee", key="b", cost="latency", times=2.75, points=-5.0, low=-6.0, high=-4.0
         ),
     ),
@@ -57,9 +57,9 @@ def drawn(tmp_path, monkeypatch):
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", saving)
 
-    def draw(account=ACCOUNT, front=FRONT, objectives=(TOP1, LATENCY), title="net on device"):
+    def draw(summary=SUMMARY, front=FRONT, objectives=(TOP1, LATENCY), title="net on device"):
         path = tmp_path / "search.png"
-        draw_search(path, account, front, objectives, title)
+        draw_search(path, summary, front, objectives, title)
         assert path.read_bytes().startswith(b"\x89PNG")
         return figures[-1]
 
@@ -95,7 +95,7 @@ def test_axes_have_units(drawn):
 
 
 def test_a_predicted_objective_is_marked_on_its_axis(drawn):
-    figure = drawn(replace(ACCOUNT, predicted=("latency",)))
+    figure = drawn(replace(SUMMARY, predicted=("latency",)))
     assert figure.axes[1].get_xlabel() == "latency (ms), predicted"
 
 
@@ -123,11 +123,11 @@ def test_texts_stay_clear_of_each_other(drawn):
 
 
 def test_without_predictions_it_says_so(drawn):
-    account = replace(
-        ACCOUNT, fits=(), gain=None, random=None, uniform=(), uniform_hypervolume=None,
+    summary = replace(
+        SUMMARY, fits=(), gain=None, random=None, uniform=(), uniform_hypervolume=None,
         uniform_at_knee=None, largest=None, versus=(),
     )  # fmt: skip
-    progress, comparison, *fits = drawn(account).axes
+    progress, comparison, *fits = drawn(summary).axes
     assert legend(progress) == ["this search: 120"]
     assert legend(comparison) == ["front (3)"]
     for axes in fits:
@@ -140,15 +140,15 @@ def test_of_other_numbers_of_objectives(drawn, n):
     macs = Objective("macs", "min", unit="MACs")
     objectives = (TOP1, LATENCY, macs)[:n]
     front = FRONT.assign(macs=[1e6, 2e6, 3e6])
-    uniform = tuple({**values, "macs": 1e6} for values in ACCOUNT.uniform)
+    uniform = tuple({**values, "macs": 1e6} for values in SUMMARY.uniform)
     units = {objective.name: objective.unit for objective in objectives}
-    account = replace(ACCOUNT, objectives=units, uniform=uniform, uniform_at_knee=None)
-    comparison = drawn(account, front, objectives).axes[1]
+    summary = replace(SUMMARY, objectives=units, uniform=uniform, uniform_at_knee=None)
+    comparison = drawn(summary, front, objectives).axes[1]
     assert len(legend(comparison)) == 3
     assert all(line.get_linestyle() == "None" for line in comparison.get_lines())
 
 
 def test_a_tau_below_zero_stays_in_sight(drawn):
-    fits = tuple(replace(fit, tau=-0.7) for fit in ACCOUNT.fits)
-    low, _ = drawn(replace(ACCOUNT, fits=fits)).axes[2].get_ylim()
+    fits = tuple(replace(fit, tau=-0.7) for fit in SUMMARY.fits)
+    low, _ = drawn(replace(SUMMARY, fits=fits)).axes[2].get_ylim()
     assert low <= -0.7

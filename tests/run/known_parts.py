@@ -41,7 +41,7 @@ def renamed(input_spec):
 
 
 def save_predictor(folder, run, facts=None):
-    """Fit a predictor to a run's accuracies, and save it as the user's own."""
+    """PredictionQuality a predictor to a run's accuracies, and save it as the user's own."""
     space = run.setup().net.space
     rows = run.trials[space.names].to_dict("records")
     archs = space.architectures([{k: v for k, v in row.items() if v == v} for row in rows])

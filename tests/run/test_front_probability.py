@@ -15,7 +15,7 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY, RATIO
 from hwsearch.run.folder import Run
 from hwsearch.run.front_probability import chances
-from hwsearch.run.summarize import replayed, take_account
+from hwsearch.run.summarize import replayed, summarize_search
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore
 from tests.run.test_bootstrap import noisy
@@ -193,14 +193,14 @@ class TestAccount:
     """What a run says of its search; the figures themselves are tested in `test_summarize`."""
 
     def test_is_kept_beside_its_picture(self, finished):
-        account = finished.account
+        summary = finished.summary
         assert (finished.folder / "search.png").is_file()
         stated = json.loads((finished.folder / "search.json").read_text())
-        assert stated["hypervolumes"] == list(account.hypervolumes)
-        assert (account.evaluated, account.members) == (20, len(finished.front))
-        assert account.knee["latency"] in finished.front[LATENCY].tolist()
-        assert {fit.objective for fit in account.fits} == {"top1", LATENCY}
-        assert account.gain >= 0.0
+        assert stated["hypervolumes"] == list(summary.hypervolumes)
+        assert (summary.evaluated, summary.members) == (20, len(finished.front))
+        assert summary.knee["latency"] in finished.front[LATENCY].tolist()
+        assert {fit.objective for fit in summary.fits} == {"top1", LATENCY}
+        assert summary.gain >= 0.0
 
     def test_is_recomputed_from_the_run_without_evaluating(self, finished, monkeypatch):
         device = Noisy()
@@ -208,15 +208,15 @@ class TestAccount:
         setup = finished.setup()
         rows = finished.front.to_dict("records")
         with SqliteStore(finished.folder / "trials.sqlite") as store:
-            assert take_account(replayed(setup, store), store, setup, rows) == finished.account
+            assert summarize_search(replayed(setup, store), store, setup, rows) == finished.summary
         assert not device.timed
         assert not device.is_open
 
     def test_a_run_of_the_first_version_has_none(self, old):
         (old.folder / "search.json").unlink()
-        assert old.account is None
+        assert old.summary is None
 
     def test_a_damaged_one_is_named(self, old):
         (old.folder / "search.json").write_text("{}")
         with pytest.raises(InputError, match=r"search\.json' is damaged or of another version"):
-            _ = old.account
+            _ = old.summary

@@ -1,4 +1,4 @@
-"""The account of a search: every figure against what it has to be, over a store in memory."""
+"""The summary of a search: every figure against what it has to be, over a store in memory."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,8 +17,8 @@ from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
-from hwsearch.run.search_summary import Account
-from hwsearch.run.summarize import replayed, take_account
+from hwsearch.run.search_summary import SearchSummary
+from hwsearch.run.summarize import replayed, summarize_search
 from hwsearch.run.workers.crew import Crew
 from hwsearch.run.workers.executor import InProcess
 from hwsearch.space import Choice, SearchSpace
@@ -76,7 +76,7 @@ class Bench:
 
 
 def setup_of(tactic="hwsearch", objectives=("top1", "latency"), constraints=()):
-    """As much of a run's setup as an account looks at."""
+    """As much of a run's setup as a summary looks at."""
     macs = lambda archs: np.array([1e6 * truth(arch)[1] for arch in archs])  # noqa: E731
     known = {
         "top1": Objective("top1", "max", unit="%"),
@@ -116,7 +116,7 @@ def searched(setup, budget=32):
 def found():
     setup = setup_of()
     optimizer, store, rows = searched(setup)
-    return setup, optimizer, store, rows, take_account(optimizer, store, setup, rows)
+    return setup, optimizer, store, rows, summarize_search(optimizer, store, setup, rows)
 
 
 def measured(store, key, quantity):
@@ -124,45 +124,45 @@ def measured(store, key, quantity):
 
 
 def test_counts(found):
-    _, _, store, rows, account = found
+    _, _, store, rows, summary = found
     failed = store.trials(TrialState.FAILED)
     assert failed
-    assert (account.evaluated, account.failed, account.members) == (32, len(failed), len(rows))
-    assert account.share == len(rows) / 32
-    assert account.objectives == {"top1": "%", "latency": "ms"}
-    assert account.predicted == ()
+    assert (summary.evaluated, summary.failed, summary.members) == (32, len(failed), len(rows))
+    assert summary.share == len(rows) / 32
+    assert summary.objectives == {"top1": "%", "latency": "ms"}
+    assert summary.predicted == ()
 
 
 def test_is_recomputed_from_the_store_alone(found):
-    setup, _, store, rows, account = found
-    assert take_account(replayed(setup, store), store, setup, rows) == account
+    setup, _, store, rows, summary = found
+    assert summarize_search(replayed(setup, store), store, setup, rows) == summary
 
 
 def test_json_gives_it_back(found):
-    account = found[-1]
-    assert Account.from_json(account.to_json(), "here") == account
-    for text in ("{}", "no json", account.to_json().replace('"fits"', '"fit"'), "[]"):
+    summary = found[-1]
+    assert SearchSummary.from_json(summary.to_json(), "here") == summary
+    for text in ("{}", "no json", summary.to_json().replace('"fits"', '"fit"'), "[]"):
         with pytest.raises(InputError, match=r"here is damaged or of another version"):
-            Account.from_json(text, "here")
+            SearchSummary.from_json(text, "here")
 
 
 def test_hypervolumes_are_those_of_every_prefix(found):
-    setup, optimizer, _, _, account = found
-    assert len(account.hypervolumes) == 32
-    assert account.hypervolumes[-1] == pytest.approx(optimizer.hypervolume())
-    assert np.all(np.diff(account.hypervolumes) >= 0)
+    setup, optimizer, _, _, summary = found
+    assert len(summary.hypervolumes) == 32
+    assert summary.hypervolumes[-1] == pytest.approx(optimizer.hypervolume())
+    assert np.all(np.diff(summary.hypervolumes) >= 0)
     short = searched(setup, 12)
-    assert account.hypervolumes[11] == pytest.approx(short[0].hypervolume())
-    assert account.reference == optimizer.reference
+    assert summary.hypervolumes[11] == pytest.approx(short[0].hypervolume())
+    assert summary.reference == optimizer.reference
 
 
 def test_fits_are_of_what_was_predicted_before_it_was_measured(found):
-    _, _, store, _, account = found
+    _, _, store, _, summary = found
     chosen = [t for t in store.trials(TrialState.DONE) if t.forecast]
     ends = [t.number for t in store.trials() if t.round > store.trials()[t.number - 1].round]
     rounds = [end for end in [*ends, 32] if end > N_FIRST]
     for name in ("top1", "latency"):
-        fits = [fit for fit in account.fits if fit.objective == name]
+        fits = [fit for fit in summary.fits if fit.objective == name]
         assert [fit.evaluated for fit in fits] == rounds
         last = chosen[-16:]
         means, deviations = np.array([trial.forecast[name] for trial in last]).T
@@ -189,7 +189,7 @@ def forecast_by(store, forecast):
 def fits_of(found, forecast):
     setup, optimizer, store, rows, _ = found
     changed = forecast_by(store, forecast)
-    return take_account(optimizer, changed, setup, rows).fits
+    return summarize_search(optimizer, changed, setup, rows).fits
 
 
 def test_predictions_that_rank_backwards_have_tau_minus_one(found):
@@ -225,41 +225,41 @@ def test_predictions_that_are_all_alike_have_no_tau(found):
 
 
 def test_uniform_scaling_is_the_graded_sample_as_measured(found):
-    _, optimizer, store, _, account = found
+    _, optimizer, store, _, summary = found
     done = [arch for arch in graded_sample(SPACE, N_FIRST, 2) if measured(store, arch.key, "top1")]
     latencies = sorted(truth(arch)[1] for arch in done)
-    assert [values["latency"] for values in account.uniform] == pytest.approx(latencies)
-    losses = to_losses([[v["top1"], v["latency"]] for v in account.uniform], optimizer.objectives)
-    assert account.uniform_hypervolume == pytest.approx(
+    assert [values["latency"] for values in summary.uniform] == pytest.approx(latencies)
+    losses = to_losses([[v["top1"], v["latency"]] for v in summary.uniform], optimizer.objectives)
+    assert summary.uniform_hypervolume == pytest.approx(
         hypervolume(losses, optimizer.history.reference)
     )
-    assert account.uniform_hypervolume < account.hypervolumes[-1]
+    assert summary.uniform_hypervolume < summary.hypervolumes[-1]
 
 
 def test_at_the_knee_it_is_interpolated_between_its_neighbours(found):
-    account = found[-1]
-    across = account.knee["latency"]
-    below = max((v for v in account.uniform if v["latency"] <= across), key=lambda v: v["latency"])
-    above = min((v for v in account.uniform if v["latency"] >= across), key=lambda v: v["latency"])
-    assert below["top1"] <= account.uniform_at_knee <= above["top1"]
-    assert account.uniform_at_knee <= account.knee["top1"]
+    summary = found[-1]
+    across = summary.knee["latency"]
+    below = max((v for v in summary.uniform if v["latency"] <= across), key=lambda v: v["latency"])
+    above = min((v for v in summary.uniform if v["latency"] >= across), key=lambda v: v["latency"])
+    assert below["top1"] <= summary.uniform_at_knee <= above["top1"]
+    assert summary.uniform_at_knee <= summary.knee["top1"]
 
 
 def test_random_is_predicted_at_equal_budget(found):
     """Where predictions are right it is what evaluating random sets would have given."""
-    _, optimizer, _, _, account = found
+    _, optimizer, _, _, summary = found
     rng, direct = np.random.default_rng(9), []
     for _ in range(15):
-        archs = SPACE.sample_distinct(account.evaluated - account.failed, rng)
+        archs = SPACE.sample_distinct(summary.evaluated - summary.failed, rng)
         values = [[100 * truth(arch)[0], truth(arch)[1]] for arch in archs]
         losses = to_losses(values, optimizer.objectives)
         direct.append(hypervolume(losses, optimizer.history.reference))
-    assert account.random == pytest.approx(np.median(direct), rel=0.03)
-    assert account.random < account.hypervolumes[-1]
+    assert summary.random == pytest.approx(np.median(direct), rel=0.03)
+    assert summary.random < summary.hypervolumes[-1]
 
 
 def test_random_sets_are_as_large_as_what_was_measured(found, monkeypatch):
-    setup, optimizer, store, rows, account = found
+    setup, optimizer, store, rows, summary = found
     drawn = []
 
     class Truth:
@@ -273,19 +273,19 @@ def test_random_sets_are_as_large_as_what_was_measured(found, monkeypatch):
 
     monkeypatch.setattr("hwsearch.optimizer.posterior.Posterior", Truth)
     monkeypatch.setattr(optimizer, "expected_gain", lambda n: 0.25 * n)
-    again = take_account(optimizer, store, setup, rows)
-    assert {len(archs.unique()) for archs in drawn} == {account.evaluated - account.failed}
+    again = summarize_search(optimizer, store, setup, rows)
+    assert {len(archs.unique()) for archs in drawn} == {summary.evaluated - summary.failed}
     assert len({archs.ids[0] for archs in drawn}) > 5
     assert again.gain == 0.25 * 50
 
 
 def test_the_largest_is_compared_on_the_same_images(found):
-    _, _, store, rows, account = found
+    _, _, store, rows, summary = found
     (largest,) = SPACE.largest().ids
-    assert account.largest["latency"] == truth(SPACE.largest()[0])[1]
+    assert summary.largest["latency"] == truth(SPACE.largest()[0])[1]
     assert max(rows, key=lambda row: row["top1"])["key"] == largest
-    assert [each.member for each in account.versus] == ["knee"]  # the best is the largest
-    for each in account.versus:
+    assert [each.member for each in summary.versus] == ["knee"]  # the best is the largest
+    for each in summary.versus:
         (row,) = [row for row in rows if row["key"] == each.key]
         expected = paired_difference(
             measured(store, each.key, "top1").samples,
@@ -294,46 +294,46 @@ def test_the_largest_is_compared_on_the_same_images(found):
         )
         assert (each.points, each.low, each.high) == pytest.approx(expected)
         assert each.cost == "latency"
-        assert each.times == pytest.approx(account.largest["latency"] / row["latency"])
-    assert account.versus[0].times > 1.5
+        assert each.times == pytest.approx(summary.largest["latency"] / row["latency"])
+    assert summary.versus[0].times > 1.5
 
 
 def test_the_knee_comes_first_and_nobody_twice(found):
-    setup, optimizer, store, rows, account = found
+    setup, optimizer, store, rows, summary = found
     (largest,) = SPACE.largest().ids
     smaller = [row for row in rows if row["key"] != largest]
-    versus = take_account(optimizer, store, setup, smaller).versus
+    versus = summarize_search(optimizer, store, setup, smaller).versus
     assert [each.member for each in versus] == ["knee", "best"]
     assert versus[1].key == max(smaller, key=lambda row: row["top1"])["key"]
-    alone = take_account(optimizer, store, setup, smaller[:1]).versus
+    alone = summarize_search(optimizer, store, setup, smaller[:1]).versus
     assert [(each.member, each.key) for each in alone] == [("knee", smaller[0]["key"])]
-    assert account.versus
+    assert summary.versus
 
 
 def test_what_the_front_states_of_members_is_what_counts(found):
     """Latencies are confirmed by then; that of the largest too, where it is a member."""
-    setup, optimizer, store, rows, account = found
-    middle = account.versus[0].key
+    setup, optimizer, store, rows, summary = found
+    middle = summary.versus[0].key
     assert middle != SPACE.largest().ids[0]
     slower = [{**r, "latency": r["latency"] * (1.0001 if r["key"] == middle else 1)} for r in rows]
-    again = take_account(optimizer, store, setup, slower)
+    again = summarize_search(optimizer, store, setup, slower)
     assert again.versus[0].key == middle
-    assert again.versus[0].times == pytest.approx(account.versus[0].times / 1.0001)
-    assert again.knee["latency"] == account.knee["latency"] * 1.0001
-    assert again.hypervolumes == account.hypervolumes
+    assert again.versus[0].times == pytest.approx(summary.versus[0].times / 1.0001)
+    assert again.knee["latency"] == summary.knee["latency"] * 1.0001
+    assert again.hypervolumes == summary.hypervolumes
 
 
 @pytest.mark.parametrize("tactic", ["random", "nsga2"])
 def test_of_a_tactic_without_a_graded_sample(tactic):
     setup = setup_of(tactic)
-    account = take_account(*_args(setup, 16))
-    assert account.fits == ()
-    assert (account.uniform, account.uniform_hypervolume, account.uniform_at_knee) == (
+    summary = summarize_search(*_args(setup, 16))
+    assert summary.fits == ()
+    assert (summary.uniform, summary.uniform_hypervolume, summary.uniform_at_knee) == (
         (), None, None,
     )  # fmt: skip
-    assert account.random is not None
-    assert account.largest is None
-    assert account.versus == ()
+    assert summary.random is not None
+    assert summary.largest is None
+    assert summary.versus == ()
 
 
 def _args(setup, budget):
@@ -342,30 +342,30 @@ def _args(setup, budget):
 
 
 def test_of_one_objective_with_a_bound_on_another_cost():
-    account = take_account(*_args(setup_of(objectives=("top1",)), 16))
-    assert account.uniform_at_knee is None
-    assert len(account.uniform) > 4
-    assert account.versus == ()  # nothing is saved
+    summary = summarize_search(*_args(setup_of(objectives=("top1",)), 16))
+    assert summary.uniform_at_knee is None
+    assert len(summary.uniform) > 4
+    assert summary.versus == ()  # nothing is saved
 
 
 def test_of_computed_costs():
-    account = take_account(*_args(setup_of(objectives=("top1", "macs")), 16))
-    assert {each.cost for each in account.versus} == {"macs"}
-    assert account.versus[0].times > 1
-    assert {fit.objective for fit in account.fits} == {"top1"}
+    summary = summarize_search(*_args(setup_of(objectives=("top1", "macs")), 16))
+    assert {each.cost for each in summary.versus} == {"macs"}
+    assert summary.versus[0].times > 1
+    assert {fit.objective for fit in summary.fits} == {"top1"}
 
 
 def test_bounds_count_for_every_hypervolume():
     tight = setup_of(constraints=["latency <= 4"])
-    account = take_account(*_args(tight, 24))
-    loose = take_account(*_args(setup_of(), 24))
-    assert account.uniform_hypervolume < loose.uniform_hypervolume
-    assert account.random < loose.random
+    summary = summarize_search(*_args(tight, 24))
+    loose = summarize_search(*_args(setup_of(), 24))
+    assert summary.uniform_hypervolume < loose.uniform_hypervolume
+    assert summary.random < loose.random
 
 
 def test_a_trial_that_was_given_up_half_way_counts_for_no_figure(found):
     """Raced out: finished, with an estimate in place of the score."""
-    setup, _, store, rows, account = found
+    setup, _, store, rows, summary = found
     members = {row["key"] for row in rows}
     dropped = next(t.key for t in store.trials(TrialState.DONE) if t.key not in members)
     changed = MemoryStore()
@@ -378,14 +378,14 @@ def test_a_trial_that_was_given_up_half_way_counts_for_no_figure(found):
             details = {"dropped": True, "estimate": 99.0, "deviation": 1.0}
             each = replace(each, purpose="race", details=details)
         changed.add(each)
-    again = take_account(replayed(setup, changed), changed, setup, rows)
+    again = summarize_search(replayed(setup, changed), changed, setup, rows)
     assert again.gain is not None
-    assert (again.evaluated, again.failed) == (account.evaluated, account.failed)
-    assert again.hypervolumes[-1] == pytest.approx(account.hypervolumes[-1])
+    assert (again.evaluated, again.failed) == (summary.evaluated, summary.failed)
+    assert again.hypervolumes[-1] == pytest.approx(summary.hypervolumes[-1])
 
 
 def test_nothing_is_changed_by_looking(found):
-    account = found[-1]
-    assert replace(account) == account
+    summary = found[-1]
+    assert replace(summary) == summary
     with pytest.raises(AttributeError):
-        account.members = 3
+        summary.members = 3

@@ -93,21 +93,21 @@ function tile(value, text) {
 }
 
 function paidPanel(run) {
-  const account = run.account;
+  const summary = run.summary;
   const panel = el("section", { class: "panel" }, el("h2", {}, "Did the search pay?"));
-  if (!account) {
-    return append(panel, [el("p", { class: "empty" }, "The account of a search is taken at its end: this run has none.")]);
+  if (!summary) {
+    return append(panel, [el("p", { class: "empty" }, "The summary of a search is written at its end: this run has none.")]);
   }
-  const knee = account.at_knee;
+  const knee = summary.at_knee;
   append(panel, [el("div", { class: "pair" },
-    plotOf(run, account.figure, {}),
+    plotOf(run, summary.figure, {}),
     el("div", {}, el("div", { class: "tiles" },
-      tile(percent(account.share), account.members + " of " + account.evaluated + " evaluations are on the " + run.what
-        + (account.failed ? ", " + account.failed + " failed" : "") + (account.reused ? ", " + account.reused + " reused" : "")),
-      tile(figure(account.hypervolume), "hypervolume (" + account.units + ")"),
-      tile(account.random === null ? null : "~" + percent(account.random), "of it by as many architectures drawn by chance, predicted"),
-      tile(account.uniform === null ? null : percent(account.uniform), "of it by uniform scaling"),
-      tile(account.gain === null ? null : "+" + (100 * account.gain).toPrecision(2) + "%", "of it by " + account.horizon + " more evaluations, predicted"),
+      tile(percent(summary.share), summary.members + " of " + summary.evaluated + " evaluations are on the " + run.what
+        + (summary.failed ? ", " + summary.failed + " failed" : "") + (summary.reused ? ", " + summary.reused + " reused" : "")),
+      tile(figure(summary.hypervolume), "hypervolume (" + summary.units + ")"),
+      tile(summary.random === null ? null : "~" + percent(summary.random), "of it by as many architectures drawn by chance, predicted"),
+      tile(summary.uniform === null ? null : percent(summary.uniform), "of it by uniform scaling"),
+      tile(summary.gain === null ? null : "+" + (100 * summary.gain).toPrecision(2) + "%", "of it by " + summary.horizon + " more evaluations, predicted"),
       knee ? tile(figure(knee.knee) + " vs " + figure(knee.uniform), knee.first + " at the knee's " + knee.second + ": the front, and uniform scaling, interpolated") : null)))]);
   return panel;
 }
