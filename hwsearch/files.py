@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 # Of a JSON or TOML file. Small objects take some 40 times what they take as text.
 MAX_BYTES = 16 * 2**20
+_BOM = "\ufeff"
 DIGITS = 16  # of a SHA-256 that name something among others of its kind
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that flush no folder
 # Of a damaged array or zip; the header of an array is Python.
@@ -41,13 +42,13 @@ _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 def staged_folder(final: Path) -> Iterator[Path]:
     """Yield a new folder beside ``final`` that takes its name at the end, unless an error comes.
 
-    Before that, every file in it is flushed to disk. What stood under the final name is replaced;
-    a folder under that name is always complete.
+    Every file in it is flushed to disk before. A folder of that name is replaced, so that a folder
+    under the final name is always complete. Permissions are those that the umask leaves.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    folder = _beside(final)
+    folder.mkdir()
     try:
-        folder.chmod(0o755)
         yield folder
         for path in (*folder.rglob("*"), folder):
             flush(path)
@@ -59,19 +60,34 @@ def staged_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, flush it to disk, and rename it."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+@contextmanager
+def staged_file(final: Path) -> Iterator[IO[bytes]]:
+    """Yield a new file beside ``final`` that takes its name at the end, unless an error comes.
+
+    It is flushed to disk before. Permissions are those that the umask leaves, which a file of
+    `tempfile` would not have.
+    """
+    path = _beside(final)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        with path.open("xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-        flush(path.parent)
+        path.replace(final)
+        flush(final.parent)
     finally:
-        Path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file that is complete or not there; see `staged_file`."""
+    with staged_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def _beside(final: Path) -> Path:
+    """Return the name of what is not complete yet; `hwsearch.run.disk_usage` knows its form."""
+    return final.with_name(f".{final.name}.{secrets.token_hex(4)}")
 
 
 def flush(path: Path) -> None:
@@ -169,17 +185,27 @@ def read_bounded(path: Path, most: int) -> bytes:
     return path.read_bytes()
 
 
+def decoded(data: bytes) -> str:
+    """Decode UTF-8, with or without the byte order mark that some editors put before it.
+
+    Raises:
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return data.decode("utf-8-sig")
+
+
 def parsed_json(text: str | bytes, *, finite: bool = True) -> Any:
     """Read JSON that a stranger may have written.
 
     Args:
-        text: JSON.
+        text: JSON; bytes are UTF-8, with or without a byte order mark.
         finite: Whether NaN and infinite numbers are refused.
 
     Raises:
         ValueError: It is none, holds what is refused, or is nested too deeply.
     """
     try:
+        text = decoded(text) if isinstance(text, bytes) else text.removeprefix(_BOM)
         return json.loads(text, parse_constant=_refused if finite else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

@@ -12,8 +12,10 @@ from hwsearch.files import (
     file_system,
     flush,
     is_of_disk,
+    parsed_json,
     plain_array,
     plain_arrays,
+    staged_file,
     staged_folder,
     unpacked_size,
     write_atomic,
@@ -106,6 +108,39 @@ def test_what_flushes_no_folders_does_without(monkeypatch, tmp_path):
 
     monkeypatch.setattr(os, "fsync", refusing)
     flush(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o002, 0o664, 0o775), (0o077, 0o600, 0o700)]
+)
+def test_permissions_are_those_that_the_umask_leaves(umask, file, folder, tmp_path):
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "front.csv", "key\n")
+        with staged_file(tmp_path / "kit.pyz") as staged:
+            staged.write(b"kit")
+        with staged_folder(tmp_path / "subnet") as inside:
+            write_atomic(inside / "card.json", "{}")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"front.csv": file, "kit.pyz": file, "card.json": file, "subnet": folder}
+
+
+def test_a_file_whose_writing_fails_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError), staged_file(tmp_path / "kit.pyz") as staged:
+        staged.write(b"half" + staged)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '\ufeff{"a": 1}'])
+def test_a_byte_order_mark_before_json_is_no_part_of_it(text):
+    assert parsed_json(text) == parsed_json(text.encode()) == {"a": 1}
+
+
+def test_json_that_is_not_utf_8_is_a_value_error():
+    with pytest.raises(ValueError, match="utf-8"):
+        parsed_json(b'{"a": "\xe4"}')
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy`")

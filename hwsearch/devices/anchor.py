@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.intervals import Floats
 from hwsearch.errors import InputError
+from hwsearch.files import write_atomic
 
 if TYPE_CHECKING:
     import onnx
@@ -130,10 +130,7 @@ class Baseline:
         }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(record, file, indent=1)
-            Path(name).replace(self.path)
+            write_atomic(self.path, json.dumps(record, indent=1))
         except OSError as error:
             raise InputError(
                 f"cannot keep the anchor's baseline in {self.path}: {error}. "

@@ -1,13 +1,13 @@
 """Building TensorRT engines out of ONNX files, and keeping them, inside a worker process."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorrt as trt
+
+from hwsearch.files import write_atomic
 
 Loaded = TypeVar("Loaded")
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -127,10 +127,7 @@ def kept_engine(
 def write_whole(path: Path, data: bytes) -> bool:
     """Write a file at once; False where its folder cannot be written."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(path)
+        write_atomic(path, data)
     except OSError:
         return False
     return True

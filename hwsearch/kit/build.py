@@ -1,8 +1,6 @@
 """Making a kit: a Python archive with models, and with the engine's own measuring code."""
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +17,7 @@ from hwsearch.devices import GROUP
 from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes, anchor_digest
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import InputError
-from hwsearch.files import flush
+from hwsearch.files import staged_file
 from hwsearch.kit.manifest import NAME, TABLE, KitModel, Manifest
 from hwsearch.kit.tile import tiled
 from hwsearch.space import Architecture, Architectures
@@ -131,28 +129,21 @@ def write_kit(net: Supernet, subjects: Iterable[Subject], out: Path, empty: Mani
     models: list[KitModel] = []
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
+        with staged_file(out) as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                for path, content in _code():
+                    _store(archive, path, content)
+                _store(archive, f"hwsearch/devices/{ANCHOR_FILE}", anchor_bytes())
+                for subject in subjects:
+                    model, content = _packed(net, subject, specs)
+                    models.append(model)
+                    _store(archive, model.member, content)
+                manifest = replace(empty, specs=tuple(specs), models=tuple(models))
+                _store(archive, NAME, manifest.to_json().encode())
+            if not models:
+                raise InputError("a kit without subnets measures nothing; give at least 1")
     except OSError as error:
         raise InputError(f"cannot write {str(out)!r}: {error}; give another --out") from error
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for path, content in _code():
-                _store(archive, path, content)
-            _store(archive, f"hwsearch/devices/{ANCHOR_FILE}", anchor_bytes())
-            for subject in subjects:
-                model, content = _packed(net, subject, specs)
-                models.append(model)
-                _store(archive, model.member, content)
-            manifest = replace(empty, specs=tuple(specs), models=tuple(models))
-            _store(archive, NAME, manifest.to_json().encode())
-        if not models:
-            raise InputError("a kit without subnets measures nothing; give at least 1")
-        Path(name).chmod(0o644)
-        flush(Path(name))
-        Path(name).replace(out)
-        flush(out.parent)
-    finally:
-        Path(name).unlink(missing_ok=True)
     return manifest
 
 

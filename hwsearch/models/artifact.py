@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import safetensors.torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import nn
 
 from hwsearch.errors import InputError
@@ -54,8 +54,8 @@ def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
     learned = {name for name, _ in exported.subnet.named_parameters()}
     buffers = {name for name, _ in exported.subnet.named_buffers()} | (set(state) - learned)
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(contiguous, folder / WEIGHTS, metadata={BUFFERS: json.dumps(sorted(buffers))})
-    (folder / WEIGHTS).chmod(0o644)
+    metadata = {BUFFERS: json.dumps(sorted(buffers))}
+    write_atomic(folder / WEIGHTS, safetensors.torch.save(contiguous, metadata))
     (folder / INFER).write_text(infer_script(net.input_spec(exported.arch)), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 
 from hwsearch.errors import InputError, unknown
-from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
+from hwsearch.files import MAX_BYTES, decoded, read_bounded, write_atomic
 from hwsearch.optimizer import tactic_names
 from hwsearch.optimizer.stopping import Stopping, check_positive
 
@@ -156,7 +156,7 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
             f"'hwsearch search --out {folder}'"
         )
     try:
-        content = parsed_toml(read_bounded(path, MAX_BYTES).decode())
+        content = parsed_toml(decoded(read_bounded(path, MAX_BYTES)))
         search, recorded = dict(content["search"]), dict(content["recorded"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from error

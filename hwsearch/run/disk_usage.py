@@ -129,7 +129,8 @@ def _left_in_run(run: Path) -> Iterator[Leftover]:
 
 
 def _left_in_cache(cache: Path) -> Iterator[Leftover]:
-    yield from _old(_matching(cache / "baselines", _PART), HALF)
+    for pattern in (_STAGED, _PART):  # the second was the form of earlier versions
+        yield from _old(_matching(cache / "baselines", pattern), HALF)
     yield from _old(_folders(cache / "engines"), ENGINE)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, get_type_hints
 import tomli_w
 
 from hwsearch.errors import InputError, unknown
-from hwsearch.files import write_atomic
+from hwsearch.files import decoded, write_atomic
 from hwsearch.run.config import FILE, RunConfig, parsed_toml
 from hwsearch.run.workers.given import check_workers
 
@@ -124,7 +124,7 @@ def _read(path: Path) -> dict[str, Any]:
                 f"settings {str(path)!r} have more than {LARGEST:,} bytes; "
                 "give a file such as 'hwsearch init' writes"
             )
-        return parsed_toml(data.decode("utf-8"))
+        return parsed_toml(decoded(data))
     except FileNotFoundError:
         raise InputError(
             f"there is no file of settings {str(path)!r}; 'hwsearch init {path}' writes one"

@@ -169,15 +169,13 @@ def import_checkpoint(path: str | Path, name: str, family: str | None = None) ->
 
 
 def _write(path: Path, name: str, family: str, state: dict[str, Any], card: Card) -> Imported:
-    from safetensors.torch import save_file
+    import safetensors.torch
 
     final = _shelf() / name
     with staged_folder(final) as folder:
         # Copies, because safetensors refuses tensors that share memory.
-        save_file(
-            {key: value.clone().contiguous() for key, value in state.items()}, folder / WEIGHTS
-        )
-        (folder / WEIGHTS).chmod(0o644)
+        copies = {key: value.clone().contiguous() for key, value in state.items()}
+        write_atomic(folder / WEIGHTS, safetensors.torch.save(copies))
         imported = Imported(
             name=name,
             family=family,

@@ -72,6 +72,12 @@ class TestWhatIsRead:
         text = '[search]\nbudget = 7\nonly = ["a in 1,2"]\nout = "runs/x"\n'
         assert read(tmp_path, text) == {"budget": 7, "only": ("a in 1,2",), "out": "runs/x"}
 
+    @pytest.mark.parametrize("text", ["\ufeff[search]\nseed = 3\n", "[search]\r\nseed = 3\r\n"])
+    def test_marks_and_line_ends_of_other_editors_are_read(self, tmp_path, text):
+        for name in ("hwsearch.toml", "config.toml"):
+            (tmp_path / name).write_bytes(text.encode())
+            assert read_settings(tmp_path / name) == {"seed": 3}
+
     def test_the_record_of_a_run_repeats_it(self, tmp_path):
         path = tmp_path / "config.toml"
         path.write_text('[search]\nseed = 3\n[recorded]\nspace = "abc"\n')
