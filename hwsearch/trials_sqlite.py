@@ -9,7 +9,9 @@ import io
 import json
 import logging
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -107,6 +109,26 @@ class SqliteStore:
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             raise InputError(f"{self.path} cannot be opened as a store: {error}") from error
         self._is_open = True
+
+    @classmethod
+    def snapshot(cls, path: str | Path) -> Self:
+        """Return a copy of a store in memory; nothing is written beside it.
+
+        It needs no permission to write, shows what was acknowledged so far of a store that another
+        process writes, and brings files of older versions up to date in memory alone.
+
+        Raises:
+            InputError: There is no such file, or it cannot be read as a store; see `SqliteStore`.
+        """
+        store = cls.__new__(cls)
+        store.path = Path(path)
+        try:
+            _check_ours(store.path)
+            store._connection = _copied(store.path)
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{store.path} cannot be opened as a store: {error}") from error
+        store._is_open = True
+        return store
 
     def __enter__(self) -> Self:
         return self
@@ -299,11 +321,14 @@ def _check_readable(path: Path) -> None:
     SQLite refuses to checkpoint on a connection that checked the file and then turned it to WAL.
     """
     with contextlib.closing(_connect(path)) as connection:
-        (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if problem != "ok":
-            raise InputError(f"{path} is a damaged store: {problem}")
-        version = _version(connection)
-    if version > len(MIGRATIONS):
+        _check_sound(path, connection)
+
+
+def _check_sound(path: Path, connection: sqlite3.Connection) -> None:
+    (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if problem != "ok":
+        raise InputError(f"{path} is a damaged store: {problem}")
+    if (version := _version(connection)) > len(MIGRATIONS):
         raise InputError(
             f"{path} has schema version {version}, written by a newer hwsearch; this one reads "
             f"up to {len(MIGRATIONS)}. Update hwsearch"
@@ -321,6 +346,41 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    """Copy a database into memory, with what its write-ahead log holds."""
+    wal, shm = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        # Reading the log needs its index: SQLite makes one beside the file, and leaves it there.
+        if not wal.exists():
+            _back_up(f"{path.absolute().as_uri()}?immutable=1", memory)
+        elif not (shm.exists() and _backed_up(f"{path.absolute().as_uri()}?mode=ro", memory)):
+            with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+                for file in (path, wal):
+                    shutil.copyfile(file, Path(scratch, file.name.replace(path.name, "store")))
+                _back_up(Path(scratch, "store").as_uri(), memory)
+        _check_sound(path, memory)
+        _migrate(memory)
+    except BaseException:
+        memory.close()
+        raise
+    return memory
+
+
+def _backed_up(uri: str, memory: sqlite3.Connection) -> bool:
+    """Copy a database; False where SQLite has no permission to open it."""
+    try:
+        _back_up(uri, memory)
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
+def _back_up(uri: str, memory: sqlite3.Connection) -> None:
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as source:
+        source.backup(memory)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

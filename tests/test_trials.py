@@ -16,6 +16,7 @@ from hwsearch.space import Choice, SearchSpace
 from hwsearch.trials import MemoryStore, TrialState
 from hwsearch.trials_sqlite import MIGRATIONS, SqliteStore
 from tests.contracts.store_contract import StoreContract, arch, measurement
+from tests.permissions import only_readable
 
 DATA = Path(__file__).parent / "data"
 
@@ -310,15 +311,71 @@ def make_overwritten(path):
         "folder",
     ],
 )
-def test_what_is_no_store_is_refused_and_left_as_it_was(tmp_path, make, message):
+@pytest.mark.parametrize("opened", [SqliteStore, SqliteStore.snapshot], ids=["store", "snapshot"])
+def test_what_is_no_store_is_refused_and_left_as_it_was(tmp_path, opened, make, message):
     path = tmp_path / "given"
     make(path)
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(InputError, match=message) as refused:
-        SqliteStore(path)
+        opened(path)
     assert str(path) in str(refused.value)
     assert files(tmp_path) == ["given"]
     assert before is None or path.read_bytes() == before
+
+
+class TestSnapshot:
+    """A copy in memory, of a store that may only be read."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        return tmp_path / "run"
+
+    def check(self, folder, name="trials.sqlite", n=3):
+        before = files(folder)
+        with only_readable(folder), SqliteStore.snapshot(folder / name) as store:
+            assert len(store.trials()) == n
+        with SqliteStore.snapshot(folder / name) as store:
+            assert len(store.trials()) == n
+        assert files(folder) == before
+
+    @pytest.fixture
+    def open_(self, folder):
+        with SqliteStore(folder / "trials.sqlite") as store:
+            store.propose([arch(str(i)) for i in range(3)], round=0, origin="sample")
+            yield store
+
+    def test_of_a_closed_store(self, folder, open_):
+        open_.close()
+        self.check(folder)
+
+    def test_of_one_that_a_process_writes(self, folder, open_):
+        assert "trials.sqlite-wal" in files(folder)
+        self.check(folder)
+        open_.propose([arch("more")], round=1, origin="sample")
+        self.check(folder, n=4)
+
+    def test_of_one_whose_process_was_killed(self, folder, open_, tmp_path):
+        (tmp_path / "killed").mkdir()
+        for name in ("trials.sqlite", "trials.sqlite-wal"):
+            shutil.copy(folder / name, tmp_path / "killed")
+        self.check(tmp_path / "killed")
+
+    def test_of_an_old_version_is_brought_up_to_date_in_memory_alone(self, folder):
+        shutil.copy(DATA / "trials_v1.db", folder)
+        before = (folder / "trials_v1.db").read_bytes()
+        self.check(folder, "trials_v1.db", 4)
+        assert (folder / "trials_v1.db").read_bytes() == before
+
+    def test_of_a_path_that_a_uri_would_cut(self, folder, open_):
+        open_.close()
+        (folder / "trials.sqlite").rename(folder / "100%3F?mode=rw#.sqlite")
+        self.check(folder, "100%3F?mode=rw#.sqlite")
+
+    def test_of_none_is_refused(self, folder):
+        with pytest.raises(InputError, match="cannot be opened as a store"):
+            SqliteStore.snapshot(folder / "trials.sqlite")
+        assert files(folder) == []
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path):

@@ -93,7 +93,7 @@ def read_reused(folder: Path, setup: Setup) -> Reused:
     if not (folder / TRIALS).is_file():
         raise InputError(f"{where} has no {TRIALS}: nothing was evaluated there; leave it out")
     _check_space(where, recorded, setup.net.full_space)
-    with SqliteStore(folder / TRIALS) as store:
+    with SqliteStore.snapshot(folder / TRIALS) as store:
         trials, measured = store.trials(), store.measurements()
     full = architectures_of(setup.net.full_space, [trial.choices for trial in trials], where)
     contexts = _contexts(setup)
