@@ -39,7 +39,7 @@ from hwsearch.devices.fingerprint import usable_cpus
 from hwsearch.models.model import to_onnx
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
-from hwsearch.prediction.shipped import find_predictor, load_predictor
+from hwsearch.prediction.installed import find_predictor, load_predictor
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
 from hwsearch.supernets.zoo import load_supernet

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
-from hwsearch.prediction.named import NAMES
+from hwsearch.prediction.registry import NAMES
 from hwsearch.prediction.selection import select_surrogate
 from hwsearch.prediction.steps import encode_steps
 from hwsearch.space import Architectures

@@ -14,8 +14,8 @@ from fidelity_cases import Bench
 from hwsearch.accuracy.racing import paired_estimate, race_order
 from hwsearch.objectives import Estimate, FloatArray, hypervolume, to_losses
 from hwsearch.optimizer import Optimizer
-from hwsearch.optimizer.gain import hypervolume_gain
 from hwsearch.optimizer.history import N_FIRST, beyond_worst
+from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.optimizer.posterior import Posterior, believed
 from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.space import Architectures

@@ -11,16 +11,16 @@ from typing import Final
 import numpy as np
 
 from hwsearch.objectives import FloatArray
-from hwsearch.optimizer.history import History
-from hwsearch.optimizer.programme import Bound, Programme
-from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, by_chance, first_sample
-from hwsearch.optimizer.terms import (
+from hwsearch.optimizer.additive_objectives import (
     Additive,
     Function,
     interacting_pairs,
     of_function,
     of_values,
 )
+from hwsearch.optimizer.history import History
+from hwsearch.optimizer.integer_program import Bound, Programme
+from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, by_chance, first_sample
 from hwsearch.space import Architectures
 
 _MAX_TIGHTENED: Final = 5

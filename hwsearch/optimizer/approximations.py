@@ -37,7 +37,7 @@ class Scaled:
         values: FloatArray,
         noise: FloatArray | None = None,
     ) -> None:
-        from hwsearch.prediction.ratio import RatioModel
+        from hwsearch.prediction.log_ratio import RatioModel
 
         self._approximation = approximation
         self._ratio = RatioModel(archs.space).fit(archs, values, approximation(archs), noise)

@@ -17,8 +17,8 @@ from hwsearch.objectives import (
     hypervolume,
     to_losses,
 )
+from hwsearch.optimizer.expected_gain import expected_gain
 from hwsearch.optimizer.history import History, Told
-from hwsearch.optimizer.outlook import expected_gain
 from hwsearch.optimizer.tactics import load_tactic
 from hwsearch.space import Architectures, SearchSpace
 
@@ -149,7 +149,7 @@ class Optimizer:
 
     def _unusual_surrogates(self) -> Iterator[str]:
         """Say which surrogates took the place of the usual one, and what spoke for them."""
-        from hwsearch.prediction.named import GAUSSIAN_PROCESS
+        from hwsearch.prediction.registry import GAUSSIAN_PROCESS
 
         latest = {column: (n, made) for (column, n), made in self.history.selections.items()}
         for column, (n, selection) in latest.items():

@@ -10,9 +10,9 @@ from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import Scaled
 from hwsearch.optimizer.history import History
 from hwsearch.prediction.gaussian_process import GaussianProcess
-from hwsearch.prediction.kinship import kin_gains
-from hwsearch.prediction.named import GAUSSIAN_PROCESS
 from hwsearch.prediction.predictor import Predictor
+from hwsearch.prediction.prior_covariance import kin_gains
+from hwsearch.prediction.registry import GAUSSIAN_PROCESS
 from hwsearch.prediction.selection import LEAST_ROWS, Selection, select_surrogate
 from hwsearch.prediction.steps import encode_steps
 from hwsearch.space import Architectures

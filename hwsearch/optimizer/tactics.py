@@ -72,7 +72,7 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
         return first or history.space.sample_distinct(n, rng, exclude=history.asked)
-    from hwsearch.optimizer.candidates import choose_batch, find_candidates
+    from hwsearch.optimizer.acquisition import choose_batch, find_candidates
     from hwsearch.optimizer.posterior import Posterior
     from hwsearch.prediction.threads import one_blas_thread
 
@@ -88,7 +88,7 @@ def first_sample(history: History, seed: int) -> Architectures:
 
     Where every measured objective has an approximation, its first four, which calibrate that, do.
     """
-    from hwsearch.optimizer.first_sample import graded_sample
+    from hwsearch.optimizer.initial_design import graded_sample
 
     measured = [column for column, o in enumerate(history.objectives) if o.exact is None]
     n = BATCH if list(history.trusts) == measured else N_FIRST

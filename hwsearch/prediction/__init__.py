@@ -3,6 +3,6 @@
 from hwsearch.prediction.base import Surrogate
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.predictor import Predictor
-from hwsearch.prediction.saturating import SaturatingProcess
+from hwsearch.prediction.target_transform import SaturatingProcess
 
 __all__ = ["GaussianProcess", "Predictor", "SaturatingProcess", "Surrogate"]

@@ -9,8 +9,8 @@ from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from hwsearch.prediction.base import BoolArray, FloatArray
-from hwsearch.prediction.kinship import GainPrior
 from hwsearch.prediction.linear import LinearModel, Weights
+from hwsearch.prediction.prior_covariance import GainPrior
 
 _JITTER: Final = 1e-9  # of the mean variance of a step, so that all of them vary
 

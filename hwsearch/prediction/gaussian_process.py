@@ -10,8 +10,8 @@ from scipy.optimize import minimize
 
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import FloatArray, check_features, check_noise, check_rows
-from hwsearch.prediction.grouped import evenly, slope_of
-from hwsearch.prediction.kinship import GainPrior, independent
+from hwsearch.prediction.bayesian_regression import evenly, slope_of
+from hwsearch.prediction.prior_covariance import GainPrior, independent
 
 # Logarithms, for standardised targets: variance of the smooth term, its length scale, variance of
 # the noise. The factors of the gains' priors come before them.

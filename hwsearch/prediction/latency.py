@@ -20,8 +20,8 @@ from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
 from hwsearch.prediction.base import FloatArray
 from hwsearch.prediction.folder import packed_arrays, unpacked_arrays
-from hwsearch.prediction.lookups import LookupSum, Term, block_terms, step_terms
-from hwsearch.prediction.ratio import RatioModel, check_positive, step_scale
+from hwsearch.prediction.log_ratio import RatioModel, check_positive, step_scale
+from hwsearch.prediction.lookup_tables import LookupSum, Term, block_terms, step_terms
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.tables import LatencyTable
 

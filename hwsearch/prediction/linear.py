@@ -16,15 +16,15 @@ from hwsearch.prediction.base import (
     check_rows,
     take_array,
 )
-from hwsearch.prediction.grouped import (
+from hwsearch.prediction.bayesian_regression import (
     MAX_LIKELIHOOD_ROWS,
     Prior,
     evenly,
     most_likely,
     posterior,
 )
-from hwsearch.prediction.kinship import GainPrior, independent
-from hwsearch.prediction.saturating import Scale, likely_scales
+from hwsearch.prediction.prior_covariance import GainPrior, independent
+from hwsearch.prediction.target_transform import Scale, likely_scales
 
 # Standard deviations for standardised targets, as logarithms: of the constant and of what is not
 # explained; how sure that is, and bounds. Those of the gains come between them.

@@ -15,9 +15,9 @@ from hwsearch.prediction.base import (
     check_rows,
     take_array,
 )
-from hwsearch.prediction.grouped import Prior, evenly, most_likely
-from hwsearch.prediction.kinship import GainPrior, independent
+from hwsearch.prediction.bayesian_regression import Prior, evenly, most_likely
 from hwsearch.prediction.linear import ALONE, LinearModel, columns_of, prior_root
+from hwsearch.prediction.prior_covariance import GainPrior, independent
 
 # Standard deviations, as logarithms: a factor of what the linear model has learnt of its own, what
 # all pairs together bring, and what is not explained.

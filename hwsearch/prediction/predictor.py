@@ -12,10 +12,10 @@ from hwsearch.errors import InputError
 from hwsearch.prediction.base import FloatArray, Parametric, Surrogate
 from hwsearch.prediction.folder import read_folder, write_folder
 from hwsearch.prediction.linear import LinearModel
-from hwsearch.prediction.lookups import LookupSum, Term, step_terms
-from hwsearch.prediction.named import GAUSSIAN_PROCESS, make_surrogate, parametric_class
-from hwsearch.prediction.saturating import SaturatingProcess
+from hwsearch.prediction.lookup_tables import LookupSum, Term, step_terms
+from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
 from hwsearch.prediction.steps import encode_steps
+from hwsearch.prediction.target_transform import SaturatingProcess
 from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace

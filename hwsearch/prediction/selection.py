@@ -17,9 +17,9 @@ from hwsearch.prediction.base import (
     check_noise,
     check_rows,
 )
-from hwsearch.prediction.grouped import evenly
-from hwsearch.prediction.named import GAUSSIAN_PROCESS, make_surrogate
-from hwsearch.prediction.saturating import SaturatingProcess
+from hwsearch.prediction.bayesian_regression import evenly
+from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate
+from hwsearch.prediction.target_transform import SaturatingProcess
 from hwsearch.space import SearchSpace
 
 FEW: Final = (GAUSSIAN_PROCESS, "additive", "linear")

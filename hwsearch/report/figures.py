@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsearch.accuracy.score import Z95
 from hwsearch.objectives import Objective
-from hwsearch.prediction.grouped import evenly
+from hwsearch.prediction.bayesian_regression import evenly
 from hwsearch.report.facts import Facts
 from hwsearch.report.importance import Effect, Importance
 from hwsearch.report.plotting import (

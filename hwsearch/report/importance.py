@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from hwsearch.objectives import FloatArray
-from hwsearch.prediction.grouped import evenly
-from hwsearch.prediction.kinship import kin_gains
+from hwsearch.prediction.bayesian_regression import evenly
 from hwsearch.prediction.linear import LinearModel
+from hwsearch.prediction.prior_covariance import kin_gains
 from hwsearch.prediction.steps import encode_steps
 from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.report.facts import Facts

@@ -24,9 +24,9 @@ from hwsearch.objectives import (
     satisfied,
     to_losses,
 )
-from hwsearch.optimizer.gain import hypervolume_gain
 from hwsearch.optimizer.history import beyond_worst
-from hwsearch.prediction.ratio import RatioModel
+from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
+from hwsearch.prediction.log_ratio import RatioModel
 from hwsearch.run.front import contender_rows
 from hwsearch.space import Architectures
 

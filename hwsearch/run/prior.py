@@ -11,7 +11,7 @@ from hwsearch.accuracy.score import Z95
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
-from hwsearch.prediction.shipped import find_predictor, load_predictor
+from hwsearch.prediction.installed import find_predictor, load_predictor
 from hwsearch.run.basis import Basis
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures

@@ -12,8 +12,8 @@ from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Estimate, FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
-from hwsearch.optimizer.first_sample import graded_sample
 from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.initial_design import graded_sample
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.run.front import knee
 from hwsearch.run.race import dropped

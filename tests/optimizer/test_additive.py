@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from hwsearch.objectives import Objective
-from hwsearch.optimizer import Optimizer, optimize, terms
-from hwsearch.optimizer.programme import Programme
+from hwsearch.optimizer import Optimizer, optimize
+from hwsearch.optimizer.additive_objectives import interacting_pairs, of_function, of_values
+from hwsearch.optimizer.integer_program import Programme
 from hwsearch.space import Choice, SearchSpace
 from tests.optimizer.problems import Tabular, elastic_space, flat_space, operator_space
 
@@ -32,18 +33,18 @@ def chain_macs(archs):
 
 class TestTerms:
     def test_choices_that_share_a_width_are_found(self):
-        pairs = terms.interacting_pairs(chain_macs, CHAIN)
+        pairs = interacting_pairs(chain_macs, CHAIN)
         assert set(pairs) == {(0, 1), (1, 2), (2, 3), (5, 6)}
 
     def test_what_adds_up_has_no_pairs(self):
         table = Tabular(elastic_space(3))
-        assert terms.interacting_pairs(lambda archs: 3.0 * table.values(archs)["memory"],
+        assert interacting_pairs(lambda archs: 3.0 * table.values(archs)["memory"],
                                        table.space) == []  # fmt: skip
-        assert terms.interacting_pairs(lambda archs: np.ones(len(archs)), table.space) == []
+        assert interacting_pairs(lambda archs: np.ones(len(archs)), table.space) == []
 
     def test_a_function_is_exact_in_terms_of_them(self):
-        programme = Programme(CHAIN, terms.interacting_pairs(chain_macs, CHAIN))
-        model = terms.of_function(chain_macs, programme)
+        programme = Programme(CHAIN, interacting_pairs(chain_macs, CHAIN))
+        model = of_function(chain_macs, programme)
         archs = CHAIN.enumerate(1000)
         fitted = model.constant + programme.terms(archs) @ model.weights
         np.testing.assert_allclose(fitted, chain_macs(archs), rtol=1e-9)
@@ -54,7 +55,7 @@ class TestTerms:
         table, programme = Tabular(space), Programme(space)
         archs = space.sample_distinct(150, 0)
         known, new = archs[:100], archs[100:]
-        model = terms.of_values(known, table.values(known)["memory"], np.zeros(100), programme)
+        model = of_values(known, table.values(known)["memory"], np.zeros(100), programme)
         fitted = model.constant + programme.terms(new) @ model.weights
         truth = table.values(new)["memory"]
         assert np.corrcoef(fitted, truth)[0, 1] > 0.98
@@ -67,7 +68,7 @@ class TestTerms:
         table = Tabular(flat_space(40))
         programme = Programme(table.space)
         archs = table.space.sample_spread(8, 0)
-        model = terms.of_values(archs, table.values(archs)["memory"], np.zeros(8), programme)
+        model = of_values(archs, table.values(archs)["memory"], np.zeros(8), programme)
         steps = np.diff(model.weights.reshape(40, 3), axis=1)
         assert (steps > 0).mean() > 0.9
 

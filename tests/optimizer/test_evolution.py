@@ -4,7 +4,7 @@ import pytest
 
 from hwsearch.objectives import to_losses
 from hwsearch.optimizer.evolution import evolve, survivors
-from hwsearch.optimizer.first_sample import graded_sample
+from hwsearch.optimizer.initial_design import graded_sample
 from hwsearch.space import Choice, SearchSpace
 from tests.optimizer.problems import Tabular, elastic_space, flat_space, operator_space
 

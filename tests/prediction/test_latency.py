@@ -4,7 +4,7 @@ import pytest
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import InputError
 from hwsearch.prediction.latency import LatencyPredictor
-from hwsearch.prediction.ratio import RatioModel
+from hwsearch.prediction.log_ratio import RatioModel
 from hwsearch.tables import BlockLatency, LatencyTable
 from tests.chained import SPACE, blocks
 

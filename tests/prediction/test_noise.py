@@ -5,8 +5,8 @@ from hwsearch.errors import InputError
 from hwsearch.prediction import GaussianProcess, Predictor, SaturatingProcess
 from hwsearch.prediction.additive import AdditiveModel
 from hwsearch.prediction.linear import LinearModel
+from hwsearch.prediction.log_ratio import RatioModel
 from hwsearch.prediction.pairwise import PairwiseModel
-from hwsearch.prediction.ratio import RatioModel
 from tests.optimizer.problems import Tabular, elastic_space
 
 SPACE = elastic_space(2)

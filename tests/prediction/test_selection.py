@@ -4,7 +4,7 @@ from scipy.stats import norm
 
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
-from hwsearch.prediction.named import NAMES, make_surrogate
+from hwsearch.prediction.registry import NAMES, make_surrogate
 from hwsearch.prediction.selection import FEW, held_out, score, select_surrogate
 from hwsearch.prediction.steps import encode_steps
 from tests.optimizer.problems import elastic_space, operator_space

@@ -7,9 +7,9 @@ from hwsearch.errors import InputError
 from hwsearch.prediction import GaussianProcess, Predictor, SaturatingProcess
 from hwsearch.prediction.additive import AdditiveModel
 from hwsearch.prediction.gaussian_process import _distances, _objective
-from hwsearch.prediction.kinship import GainPrior
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.pairwise import PairwiseModel
+from hwsearch.prediction.prior_covariance import GainPrior
 from hwsearch.prediction.steps import encode_steps, step_columns
 from hwsearch.space import Choice, SearchSpace
 from tests.optimizer.problems import Tabular, elastic_space, flat_space, operator_space

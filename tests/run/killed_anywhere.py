@@ -23,7 +23,7 @@ import torch
 import hwsearch
 
 # Loaded before any fork.
-import hwsearch.optimizer.candidates
+import hwsearch.optimizer.acquisition
 import hwsearch.optimizer.posterior
 import hwsearch.run.folder
 import tests.run.search_parts as parts

@@ -12,8 +12,8 @@ from hwsearch.accuracy.task import TOP1
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.objectives import Objective, hypervolume, to_losses
 from hwsearch.optimizer import Optimizer
-from hwsearch.optimizer.first_sample import graded_sample
 from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.initial_design import graded_sample
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import FloatArray, check_noise, check_rows
-from hwsearch.prediction.grouped import Prior, fit_groups
+from hwsearch.prediction.bayesian_regression import Prior, fit_groups
 from hwsearch.prediction.steps import encode_steps
 from hwsearch.space import Architectures, SearchSpace
 

@@ -9,8 +9,8 @@ from scipy.special import ndtri
 
 from hwsearch.objectives import FloatArray, from_losses, to_losses
 from hwsearch.optimizer.evolution import evolve
-from hwsearch.optimizer.gain import hypervolume_gain
 from hwsearch.optimizer.history import History, beyond_worst
+from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.optimizer.posterior import Forecast, Posterior, believed
 from hwsearch.space import Architectures
 

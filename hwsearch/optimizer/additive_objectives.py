@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 
 from hwsearch.objectives import FloatArray
-from hwsearch.optimizer.programme import Programme
+from hwsearch.optimizer.integer_program import Programme
 from hwsearch.prediction.additive import AdditiveModel
-from hwsearch.prediction.kinship import kin_gains
-from hwsearch.prediction.saturating import Scale
+from hwsearch.prediction.prior_covariance import kin_gains
 from hwsearch.prediction.steps import encode_steps, step_columns, step_widths
+from hwsearch.prediction.target_transform import Scale
 from hwsearch.space import Architectures, SearchSpace
 
 Function = Callable[[Architectures], ArrayLike]

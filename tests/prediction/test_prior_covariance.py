@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from hwsearch.prediction import Predictor
-from hwsearch.prediction.kinship import kin_gains, kind_of
+from hwsearch.prediction.prior_covariance import kin_gains, kind_of
 from hwsearch.prediction.steps import encode_steps, step_columns
 from hwsearch.space import Choice, SearchSpace
 from tests.optimizer.problems import elastic_space, operator_space

@@ -3,7 +3,7 @@ import pytest
 
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import InputError
-from hwsearch.prediction.lookups import LookupSum, Term, block_terms, step_terms
+from hwsearch.prediction.lookup_tables import LookupSum, Term, block_terms, step_terms
 from hwsearch.prediction.steps import encode_steps
 from tests.chained import SPACE, blocks
 

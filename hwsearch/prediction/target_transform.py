@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from hwsearch.prediction.base import FloatArray, check_noise, check_rows
 from hwsearch.prediction.gaussian_process import GaussianProcess
-from hwsearch.prediction.kinship import GainPrior
+from hwsearch.prediction.prior_covariance import GainPrior
 
 _MARGINS: Final = (0.25, 1.0)  # of the limit beyond the outermost target, in ranges of targets
 _FEW_ITERATIONS: Final = 4  # tell which scale is the most likely one

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hwsearch.objectives import hypervolume
-from hwsearch.optimizer.gain import hypervolume_gain
+from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 
 
 @pytest.mark.parametrize("n_objectives", [1, 2, 3, 4])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwsearch.objectives import Estimate, Objective, check_constraints
-from hwsearch.optimizer.candidates import choose_batch, find_candidates
+from hwsearch.optimizer.acquisition import choose_batch, find_candidates
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.posterior import Forecast, Posterior
 from tests.optimizer.problems import Tabular, elastic_space, flat_space

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from hwsearch.optimizer.programme import Bound, Programme
+from hwsearch.optimizer.integer_program import Bound, Programme
 from hwsearch.space import Architectures, Choice, SearchSpace
 from tests.optimizer.problems import elastic_space, operator_space
 

@@ -6,14 +6,14 @@ from typing import Final
 
 from hwsearch.errors import InputError, unknown
 from hwsearch.prediction.base import Parametric, Surrogate
-from hwsearch.prediction.kinship import kin_gains
+from hwsearch.prediction.prior_covariance import kin_gains
 from hwsearch.prediction.steps import step_columns
 from hwsearch.space import SearchSpace
 
 GAUSSIAN_PROCESS: Final = "gaussian-process"
 # Module, class, and what of a space it is told.
 _HOMES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
-    GAUSSIAN_PROCESS: ("saturating", "SaturatingProcess", ("gains",)),
+    GAUSSIAN_PROCESS: ("target_transform", "SaturatingProcess", ("gains",)),
     "linear": ("linear", "LinearModel", ("gains",)),
     "additive": ("additive", "AdditiveModel", ("gains", "steps")),
     "pairwise": ("pairwise", "PairwiseModel", ("gains",)),

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from hwsearch.objectives import FloatArray
-from hwsearch.prediction.kinship import kin_gains, kind_numbers
+from hwsearch.prediction.prior_covariance import kin_gains, kind_numbers
 from hwsearch.prediction.steps import encode_steps
 from hwsearch.space import Architectures, SearchSpace
 

@@ -5,8 +5,8 @@ from typing import Final
 import numpy as np
 
 from hwsearch.objectives import FloatArray, from_losses, hypervolume, to_losses
-from hwsearch.optimizer.gain import hypervolume_gain
 from hwsearch.optimizer.history import History
+from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 
 _N_DRAWS: Final = 32
@@ -43,7 +43,7 @@ def expected_gain(history: History, n: int, seed: int) -> float | None:
 
 
 def _simulated(history: History, n: int, rng: np.random.Generator) -> float:
-    from hwsearch.optimizer.candidates import find_candidates
+    from hwsearch.optimizer.acquisition import find_candidates
     from hwsearch.optimizer.posterior import Posterior, believed
 
     posterior = Posterior(history)
