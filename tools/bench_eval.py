@@ -35,7 +35,7 @@ from hwsearch.accuracy.sharing import Chained, Recalibrated, chain_of, recalibra
 from hwsearch.accuracy.sources import IMAGES_CALIBRATION_BATCH
 from hwsearch.accuracy.task import TOP1, Batch
 from hwsearch.devices import load_device
-from hwsearch.devices.fingerprint import usable_cpus
+from hwsearch.machine import thread_limit
 from hwsearch.models.model import to_onnx
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
@@ -116,7 +116,7 @@ def main() -> None:
     cases = {f"alone, subnet {n}": [arch] for n, arch in enumerate(spread, 1)}
     cases |= {"a round of a search": candidates, "the front": front}
     print(
-        f"{net.name}, {len(usable_cpus())} threads, {len(images)} images, calibration on "
+        f"{net.name}, {thread_limit()} threads, {len(images)} images, calibration on "
         f"{args.calibrate[0]} in batches of {args.calibrate[1]}; images a second, and ratios "
         "(lowest to highest)"
     )
@@ -208,7 +208,7 @@ def eager_labels(
         images: What is scored.
         kept: Whether the allocator keeps freed memory, which PyTorch by itself does not ask for.
     """
-    torch.set_num_threads(len(usable_cpus()))
+    torch.set_num_threads(thread_limit())
     net = load_supernet(name, "random:0")
     seconds, labels = 0.0, []
     for choices, weights in given:

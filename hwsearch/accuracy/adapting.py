@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.accuracy.moments import Sums, joined, sums_of
-from hwsearch.devices.fingerprint import usable_cpus
 from hwsearch.errors import EvaluationError
+from hwsearch.machine import thread_limit
 
 # Samples that pass from one norm to the next before others do, and the input values from which on
 # it is half as many: more leave the cache, fewer take longer to change places than to compute.
@@ -127,7 +127,7 @@ class _Passage:
     ) -> None:
         self._module, self._parts, self._moments = module, parts, moments
         self._state = threading.Lock()
-        self._idle, self._under_way, self._abandoned = len(usable_cpus()), len(parts), False
+        self._idle, self._under_way, self._abandoned = thread_limit(), len(parts), False
         # Numbers of the parts that need a CPU only; the last one is the first to get it.
         self._ready = list(reversed(range(len(parts))))
         # Number of the part -> the norm that it has come to, and what it brings.

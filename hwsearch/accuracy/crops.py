@@ -1,25 +1,22 @@
 """Decoding image files, and keeping the decoded crops for as long as memory allows."""
 
-import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.task import Preprocess
+from hwsearch.machine import available_memory_bytes, thread_limit
 from hwsearch.supernets.base import ImagePreprocessing
 
 T = TypeVar("T")
 Crops: TypeAlias = NDArray[np.uint8]
 Resolution: TypeAlias = tuple[int, int]
 SHARE_OF_MEMORY = 0.25
-_FALLBACK_MEMORY = 4 << 30
 
 
 def image_preprocess(preprocessing: ImagePreprocessing) -> Preprocess:
@@ -72,7 +69,7 @@ def in_parallel(
 
     Threads will do: Pillow and hashlib let go of the interpreter while they work.
     """
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(thread_limit())
     ahead: deque[list[Future[T]]] = deque()
     try:
         for start in range(0, len(paths), size):
@@ -93,7 +90,7 @@ class CropMemory:
     """
 
     def __init__(self, budget: int | None = None) -> None:
-        self.budget = int(SHARE_OF_MEMORY * available_memory()) if budget is None else budget
+        self.budget = int(SHARE_OF_MEMORY * available_memory_bytes()) if budget is None else budget
         # The resolution used longest ago comes first.
         self._kept: OrderedDict[Resolution, dict[object, Crops]] = OrderedDict()
 
@@ -126,15 +123,3 @@ class CropMemory:
 
     def _used(self, resolution: Resolution) -> int:
         return sum(crops.nbytes for crops in self._kept.get(resolution, {}).values())
-
-
-def available_memory() -> int:
-    """Return the bytes of memory that can be had without swapping."""
-    found = []
-    with suppress(OSError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if "MemAvailable" in line]
-    # A container may be allowed less than its host has; without a limit it says "max".
-    with suppress(OSError, ValueError):
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return min(found, default=_FALLBACK_MEMORY)

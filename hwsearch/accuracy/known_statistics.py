@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from hwsearch.accuracy.adapting import set_statistics
-from hwsearch.accuracy.crops import available_memory
 from hwsearch.accuracy.recalibrate import norms_of
+from hwsearch.machine import available_memory_bytes
 from hwsearch.space import Architecture
 
 SHARE_OF_MEMORY = 0.05
@@ -26,7 +26,9 @@ class KnownStatistics:
 
     def __init__(self, norms: tuple[type[nn.Module], ...], budget: int | None = None) -> None:
         self._norms = norms
-        self._budget = int(SHARE_OF_MEMORY * available_memory()) if budget is None else budget
+        self._budget = (
+            int(SHARE_OF_MEMORY * available_memory_bytes()) if budget is None else budget
+        )
         self._used = 0
         self._kept: OrderedDict[Architecture, Statistics] = OrderedDict()
 

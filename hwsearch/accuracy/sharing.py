@@ -20,11 +20,11 @@ from hwsearch.accuracy.adapting import (
     run_adapting,
     set_statistics,
 )
-from hwsearch.accuracy.crops import available_memory
 from hwsearch.accuracy.memory import freed_memory_kept
 from hwsearch.accuracy.recalibrate import norms_of, tensors_of
 from hwsearch.blocks import Block
 from hwsearch.errors import EvaluationError
+from hwsearch.machine import available_memory_bytes
 
 Source = Callable[[], list[Part]]
 SHARE_OF_MEMORY = 0.125
@@ -116,7 +116,7 @@ def recalibrate_together(
         chain.subnet.eval()
     roots: dict[str, _Node] = {}
     paths = [list(_path(roots, chain, norms)) for chain in chains]
-    limit = int(SHARE_OF_MEMORY * available_memory()) if budget is None else budget
+    limit = int(SHARE_OF_MEMORY * available_memory_bytes()) if budget is None else budget
     with freed_memory_kept(), part_threads() as pool:
         for batch in batches:
             for root in roots.values():

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from hwsearch import plugins
 from hwsearch.accuracy.cifar10 import read_cifar10
-from hwsearch.accuracy.crops import CropMemory, available_memory, image_preprocess
+from hwsearch.accuracy.crops import CropMemory, image_preprocess
 from hwsearch.accuracy.imagefolder import read_imagefolder
 from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.splits import SPLITS, SplitSizes
 from hwsearch.accuracy.task import NO_DATA, TOP1, Preprocess, Samples, Task
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import plain_arrays, unpacked_size
+from hwsearch.machine import available_memory_bytes
 from hwsearch.supernets.base import InputSpec
 from hwsearch.supernets.checkpoints import bundled_file
 
@@ -91,7 +92,7 @@ def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
 def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if zipfile.is_zipfile(path):
         size = unpacked_size(path)
-        if size > available_memory():
+        if size > available_memory_bytes():
             raise MemoryError(f"its arrays unpack to {size:,} bytes, and memory has not so many")
     with path.open("rb") as file:
         return plain_arrays(file)

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from hwsearch.machine import quota_text, usable_cpus
+
 _CPUINFO = Path("/proc/cpuinfo")
 _SYSTEM = Path("/sys/devices/system/cpu")
 # What changes which kernels a runtime picks; the full list of flags is long and says no more.
@@ -31,19 +33,13 @@ def cpu_fingerprint() -> dict[str, str | int]:
         "instructions": " ".join(each for each in _INSTRUCTIONS if each in present) or "unknown",
         "cores": os.cpu_count() or 1,
         "system": platform.system(),
+        **({"cpu quota": quota} if (quota := quota_text()) else {}),
     }
 
 
 def governor(cpu: int) -> str:
     """How the clock of a CPU is governed, "unknown" where the system does not say."""
     return _read(_SYSTEM / f"cpu{cpu}" / "cpufreq" / "scaling_governor").strip() or "unknown"
-
-
-def usable_cpus() -> list[int]:
-    """The CPUs that this process may use, in order."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def choose_cpus(n: int) -> list[int]:

@@ -1,7 +1,6 @@
 """What the devices on NVIDIA GPUs share: two times, caches of engines, and the GPU's clock."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.nvidia import ClockWatch, gpu_fingerprint
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE
-from hwsearch.devices.worker_device import WorkerDevice
+from hwsearch.devices.worker_device import WorkerDevice, with_warnings
 from hwsearch.errors import DeviceError, InputError
 
 _BUILD_S = 900.0
@@ -81,12 +80,7 @@ class GpuDevice(WorkerDevice):
                 progress(n_rounds, half_width)
 
         measured = super().measure(models, seed=seed, settings=settings, progress=look)
-        return {
-            name: replace(result, warnings=(*result.warnings, *watch.warnings()))
-            if isinstance(result, Latency)
-            else result
-            for name, result in measured.items()
-        }
+        return with_warnings(measured, watch.warnings())
 
     def engines(self) -> Path:
         """Where engines and timings of kernels are kept for this fingerprint; made if missing.

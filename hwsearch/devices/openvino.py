@@ -12,9 +12,10 @@ from hwsearch.devices.base import (
     Profile,
     canonical_spec,
 )
-from hwsearch.devices.fingerprint import choose_cpus, usable_cpus
+from hwsearch.devices.fingerprint import choose_cpus
 from hwsearch.devices.worker_device import WorkerDevice
 from hwsearch.errors import DeviceError
+from hwsearch.machine import thread_limit, usable_cpus
 
 
 class OpenVino(WorkerDevice):
@@ -54,7 +55,7 @@ class OpenVino(WorkerDevice):
             batch=batch,
             runtime="hwsearch.devices.openvino_runtime:RUNTIME",
             timed={"threads": threads, "hint": hint},
-            untimed={"threads": len(usable_cpus()), "hint": "latency"},
+            untimed={"threads": thread_limit(), "hint": "latency"},
             cpus=choose_cpus(threads),
             account=hint == "latency",  # else the runs are work of OpenVINO's own threads
         )

@@ -16,10 +16,11 @@ from hwsearch.devices.base import (
     Profile,
     canonical_spec,
 )
-from hwsearch.devices.fingerprint import choose_cpus, installed_version, usable_cpus
+from hwsearch.devices.fingerprint import choose_cpus, installed_version
 from hwsearch.devices.ort_installation import ORT_PACKAGES, mixed_builds
 from hwsearch.devices.worker_device import WorkerDevice
 from hwsearch.errors import DeviceError
+from hwsearch.machine import thread_limit, usable_cpus
 
 
 class OrtCpu(WorkerDevice):
@@ -48,7 +49,7 @@ class OrtCpu(WorkerDevice):
             batch=batch,
             runtime="hwsearch.devices.ort_runtime:RUNTIME",
             timed={"threads": threads, "cpus": cpus},
-            untimed={"threads": len(usable_cpus())},
+            untimed={"threads": thread_limit()},
             cpus=cpus,
         )
         self._threads = threads
@@ -68,7 +69,7 @@ class OrtCpu(WorkerDevice):
         self, models: Mapping[str, Path], batches: Iterable[Mapping[str, NDArray[Any]]]
     ) -> Iterator[Answers]:
         """Run models, each CPU on samples of its own; see `Sharing.run_together`."""
-        return self._run_together(models, batches, {"threads": 1}, len(usable_cpus()))
+        return self._run_together(models, batches, {"threads": 1}, thread_limit())
 
     def profile(
         self, models: Mapping[str, Path], *, runs: int = 20

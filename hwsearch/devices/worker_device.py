@@ -4,19 +4,21 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from hwsearch.devices.base import Answers, Fingerprint, Latency, Profile
-from hwsearch.devices.fingerprint import cpu_fingerprint, governor, usable_cpus
+from hwsearch.devices.fingerprint import cpu_fingerprint, governor
 from hwsearch.devices.job import Job
 from hwsearch.devices.precision import wrong_precision, wrong_precisions
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
+from hwsearch.machine import cpu_quota, quota_text, throttled_periods, usable_cpus
 
 if TYPE_CHECKING:
     from hwsearch.devices.together import Together, Walked
@@ -103,10 +105,14 @@ class WorkerDevice(ABC):
         """Time models; see `hwsearch.devices.base.Device.measure`."""
         wrong = wrong_precisions(models, self.spec, self.precision)
         given = {name: path for name, path in models.items() if name not in wrong}
+        throttled_before = throttled_periods()
         measured = self.job().measure(
             given, seed=seed, settings=settings or MeasureSettings(), progress=progress
         )
-        return {name: wrong[name] if name in wrong else measured[name] for name in models}
+        n_throttled = throttled_periods() - throttled_before
+        warnings = quota_warnings(self._timed.get("threads", 1), n_throttled)
+        results = {name: wrong[name] if name in wrong else measured[name] for name in models}
+        return with_warnings(results, warnings)
 
     def options(self, *, timed: bool) -> Options:
         """What the runtime is told about a model that is timed, or only run."""
@@ -201,3 +207,33 @@ class WorkerDevice(ABC):
 
     def _start(self) -> Worker:
         return Worker(self._cpus, self._runtime, account=self._account)
+
+
+def quota_warnings(threads: int, n_throttled: int) -> tuple[str, ...]:
+    """Return a warning where a container's CPU quota slows timed runs; empty without one.
+
+    Args:
+        threads: Threads of a timed run.
+        n_throttled: Periods of the measurement in which the container was throttled.
+    """
+    quota = cpu_quota()
+    if quota is None or (threads <= quota and not n_throttled):
+        return ()
+    seen = f"was throttled in {n_throttled} periods" if n_throttled else "is throttled"
+    return (
+        f"the container may use {quota_text()} and {seen} while {threads} "
+        f"thread{'s' if threads > 1 else ''} ran: latencies hold the pauses; give the container "
+        "more CPU time (docker run --cpus, Kubernetes resources.limits.cpu) or use fewer threads",
+    )
+
+
+def with_warnings(
+    results: Mapping[str, Latency | DeviceError], warnings: Sequence[str]
+) -> dict[str, Latency | DeviceError]:
+    """Add warnings to every latency."""
+    return {
+        name: replace(result, warnings=(*result.warnings, *warnings))
+        if isinstance(result, Latency)
+        else result
+        for name, result in results.items()
+    }

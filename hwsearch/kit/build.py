@@ -25,7 +25,7 @@ from hwsearch.supernets.base import Supernet
 
 # What runs on the device, as it is here: there is one measuring protocol.
 SHIPPED = (
-    *("__init__", "errors", "files", "data", "blocks", "choices", "tables"),
+    *("__init__", "errors", "files", "machine", "data", "blocks", "choices", "tables"),
     *("prediction/base", "prediction/block_times"),
     *("kit/__init__", "kit/manifest", "kit/archive", "kit/results", "kit/measured"),
     *("kit/line", "kit/target"),

@@ -162,7 +162,7 @@ def test_arrays_that_unpack_to_more_than_there_is_memory_for(reader, tmp_path, m
     path = tmp_path / "arrays.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("search.image.npy", header((2**28,), "|u1") + bytes(2**28))
-    monkeypatch.setattr("hwsearch.accuracy.sources.available_memory", lambda: 2**27)
+    monkeypatch.setattr("hwsearch.accuracy.sources.available_memory_bytes", lambda: 2**27)
     spec = spec_for(8)
     calls = {
         "data": lambda: load_task(f"npz:{path}", spec, "tiny"),

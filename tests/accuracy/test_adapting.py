@@ -53,7 +53,7 @@ def test_the_output_is_that_of_batch_norm_in_training(n):
 def test_the_number_of_cpus_changes_no_bit(monkeypatch):
     found = []
     for n_cpus in (1, 2, 7):
-        monkeypatch.setattr(adapting, "usable_cpus", lambda n=n_cpus: list(range(n)))
+        monkeypatch.setattr(adapting, "thread_limit", lambda n=n_cpus: n)
         output, statistics = adapted(network(), values())
         found.append([output, *(each for pair in statistics for each in pair)])
     for one, other in zip(found[0] * 2, found[1] + found[2], strict=True):
@@ -61,7 +61,7 @@ def test_the_number_of_cpus_changes_no_bit(monkeypatch):
 
 
 def test_no_more_parts_run_than_there_are_cpus(monkeypatch):
-    monkeypatch.setattr(adapting, "usable_cpus", lambda: [0, 1])
+    monkeypatch.setattr(adapting, "thread_limit", lambda: 2)
     lock, running, most = threading.Lock(), 0, 0
 
     class Counts(nn.Module):

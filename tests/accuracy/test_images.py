@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 import hwsearch.accuracy.crops as crops
-from hwsearch.accuracy.crops import CropMemory, available_memory, in_parallel
+from hwsearch.accuracy.crops import CropMemory, in_parallel
 from hwsearch.accuracy.images import ImageSamples, read_images
 from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError
+from hwsearch.machine import available_memory_bytes
 from tests.accuracy.folders import COLOURS, class_folders, save, save_noise, spec_for
 from tests.run.search_parts import Watcher
 
@@ -153,8 +154,8 @@ class TestMemory:
         assert len(pixels(samples)) == 30
 
     def test_a_quarter_of_what_there_is(self):
-        assert 0 < CropMemory().budget <= 0.26 * available_memory()
-        assert available_memory() > 1 << 20
+        assert 0 < CropMemory().budget <= 0.26 * available_memory_bytes()
+        assert available_memory_bytes() > 1 << 20
 
 
 class TestDigest:

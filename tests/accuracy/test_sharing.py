@@ -234,7 +234,7 @@ def test_kept_activations_stay_within_the_budget(monkeypatch):
 
 def test_memory_is_asked_for_where_no_budget_is_given(monkeypatch):
     asked = []
-    monkeypatch.setattr(sharing, "available_memory", lambda: asked.append(1) or 1e9)
+    monkeypatch.setattr(sharing, "available_memory_bytes", lambda: asked.append(1) or 1e9)
     recalibrate_together([chain(Watched(1))], NORMS, iter(given()))
     assert asked == [1]
 

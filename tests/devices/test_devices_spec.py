@@ -5,8 +5,9 @@ import pytest
 
 from hwsearch.devices import DeviceFactory, DeviceOption, device_names, load_device, load_factory
 from hwsearch.devices.base import canonical_spec, parse_options, split_spec
-from hwsearch.devices.fingerprint import choose_cpus, cpu_fingerprint, digest, usable_cpus
+from hwsearch.devices.fingerprint import choose_cpus, cpu_fingerprint, digest
 from hwsearch.errors import InputError
+from hwsearch.machine import usable_cpus
 
 OPTIONS = (
     DeviceOption(name="threads", default=1, help="threads", high=4, shown=True),

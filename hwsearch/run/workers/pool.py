@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Lock, Semaphore
 
-from hwsearch.devices.fingerprint import usable_cpus
 from hwsearch.devices.frames import Header
 from hwsearch.devices.worker_process import Child
 from hwsearch.errors import DeviceError, HwsearchError
 from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.machine import thread_limit
 from hwsearch.run.setup import Setup
 from hwsearch.run.workers.work import Findings, Work, read_findings, write_work
 from hwsearch.run.workers.workplace import check_reply, settings_of
@@ -34,7 +34,7 @@ class Pool:
 
     def __init__(self, setup: Setup, size: int) -> None:
         self.size = size
-        self._settings = settings_of(setup, threads=max(1, len(usable_cpus()) // size))
+        self._settings = settings_of(setup, threads=max(1, thread_limit() // size))
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="hwsearch-worker")
         self._free: SimpleQueue[_Seat] = SimpleQueue()
         self._seats = [_Seat(self._settings) for _ in range(size)]

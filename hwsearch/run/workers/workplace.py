@@ -11,10 +11,10 @@ import torch
 import hwsearch
 from hwsearch.devices import Device, MeasureSettings, load_device
 from hwsearch.devices.base import Fingerprint
-from hwsearch.devices.fingerprint import usable_cpus
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.errors import DataError, EvaluationError, HwsearchError, InputError
 from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.machine import thread_limit
 from hwsearch.optimizer.history import History
 from hwsearch.run.config import RunConfig
 from hwsearch.run.progress import Silent
@@ -68,7 +68,7 @@ class Workplace:
             )
         if (folder := Path(settings["folder"])).is_dir():
             os.chdir(folder)  # relative paths are those of the search
-        torch.set_num_threads(settings["threads"] or len(usable_cpus()))
+        torch.set_num_threads(settings["threads"] or thread_limit())
         given: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in settings["config"].items()
         }

@@ -1,0 +1,198 @@
+"""CPUs and memory that this process may use: affinity and the limits of its control groups.
+
+A container is a control group (cgroup) of version 1 or 2, or lies in several nested ones. The
+process's own group is the one of ``/proc/self/cgroup``; a limit of any of its ancestors holds too.
+Every function takes the root of the file system, so that tests can give a tree of their own.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+_FALLBACK_BYTES = 4 << 30
+_PERIOD_US = 100_000
+_UNLIMITED_BYTES = 1 << 60  # version 1 writes the largest number of pages for no limit
+
+
+def usable_cpus(root: Path = ROOT) -> list[int]:
+    """Return the numbers of the CPUs that this process may run on, in order.
+
+    A quota takes no CPU away: see `cpu_quota`.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        allowed = os.sched_getaffinity(0)
+    else:
+        allowed = set(range(os.cpu_count() or 1))
+    for group in _groups("cpuset", root):
+        names = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
+        listed = next(filter(None, (_cpu_list(group / name) for name in names)), allowed)
+        # Where the two contradict each other, affinity is what the system acts on.
+        allowed = allowed & listed or allowed
+    return sorted(allowed)
+
+
+def cpu_quota(root: Path = ROOT) -> float | None:
+    """Return the CPU time per second that the container may use, None without a limit.
+
+    A quota of 1.5 is the time of one and a half CPUs. What asks for more within a period, mostly
+    0.1 s, stands still until the next one.
+    """
+    return min((quota for _, quota in _quotas(root)), default=None)
+
+
+def thread_limit(root: Path = ROOT) -> int:
+    """Return how many threads can compute at once: the usable CPUs, or the quota rounded up."""
+    quota = cpu_quota(root)
+    n_cpus = len(usable_cpus(root))
+    return n_cpus if quota is None else max(1, min(n_cpus, math.ceil(quota)))
+
+
+def quota_text(root: Path = ROOT) -> str | None:
+    """Name the CPU quota, such as "1.5 CPUs"; None without one."""
+    quota = cpu_quota(root)
+    return None if quota is None else f"{quota:.3g} CPU{'' if quota == 1 else 's'}"
+
+
+def throttled_periods(root: Path = ROOT) -> int:
+    """Return in how many periods so far a quota has made the container stand still."""
+    counts = [_fields(group / "cpu.stat").get("nr_throttled", 0) for group, _ in _quotas(root)]
+    return sum(counts)
+
+
+def memory_limit_bytes(root: Path = ROOT) -> int | None:
+    """Return the memory that the container may use, None where that is all that there is."""
+    limit = min((limit for _, limit in _memory_limits(root)), default=None)
+    total = _meminfo(root).get("MemTotal")
+    return None if limit is None or (total is not None and limit >= total) else limit
+
+
+def available_memory_bytes(root: Path = ROOT) -> int:
+    """Return the memory that can be had now without swapping and within the container's limit.
+
+    Cached files count as available, as the system gives their memory up first.
+    """
+    info = _meminfo(root)
+    found = [info["MemAvailable"]] if "MemAvailable" in info else []
+    for group, limit in _memory_limits(root):
+        used = next(filter(None, (_number(group / name) for name in _MEMORY_USED)), 0)
+        stat = _fields(group / "memory.stat")
+        cached = stat.get("total_inactive_file", stat.get("inactive_file", 0))
+        found.append(max(0, limit - max(0, used - cached)))
+    return min(found, default=_physical_bytes())
+
+
+_MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
+_MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
+
+
+def _memory_limits(root: Path) -> Iterator[tuple[Path, int]]:
+    for group in _groups("memory", root):
+        limits = [_number(group / name) for name in _MEMORY_LIMITS]
+        # Version 1 tells the limits of ancestors here, also of those that a container cannot see.
+        limits.append(_fields(group / "memory.stat").get("hierarchical_memory_limit"))
+        known = [limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES]
+        yield from ((group, limit) for limit in known)
+
+
+def _quotas(root: Path) -> Iterator[tuple[Path, float]]:
+    """Yield the control groups that have a CPU quota, and the quota in CPUs."""
+    for group in _groups("cpu", root):
+        quota, _, period = _read(group / "cpu.max").strip().partition(" ")
+        if not quota:
+            quota = _read(group / "cpu.cfs_quota_us")
+            period = _read(group / "cpu.cfs_period_us")
+        quota_us, period_us = _parsed(quota), _parsed(period) or _PERIOD_US
+        if quota_us:
+            yield group, quota_us / period_us
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """Yield the folders of the process's control group and of its ancestors, of both versions.
+
+    A container often sees its own group as the top of the tree while ``/proc/self/cgroup`` names
+    it by its place in the host's tree: folders that do not exist hold no limit, and the top counts
+    always.
+    """
+    mount = root / "sys/fs/cgroup"
+    tops = {"": [mount, mount / "unified"], controller: [mount / controller]}
+    try:
+        tops[controller] += [
+            each
+            for each in sorted(mount.iterdir())
+            if "," in each.name and controller in each.name.split(",")
+        ]
+    except OSError:
+        return
+    paths = dict.fromkeys(tops, Path())
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        own = Path(path.strip().lstrip("/"))
+        named = "" if not controllers else controller
+        # A process that was moved out of its namespace's tree has a path that leads upwards.
+        if (not controllers or controller in controllers.split(",")) and ".." not in own.parts:
+            paths[named] = own
+    seen = set()
+    for version, folders in tops.items():
+        for top in folders:
+            for group in (top / paths[version], *(top / each for each in paths[version].parents)):
+                real = group.resolve()
+                if real not in seen:
+                    seen.add(real)
+                    yield group
+
+
+def _cpu_list(path: Path) -> set[int]:
+    """Read a list of CPUs such as ``0-3,8``; empty where there is none."""
+    found: set[int] = set()
+    for part in filter(None, _read(path).strip().split(",")):
+        first, _, last = part.partition("-")
+        try:
+            found.update(range(int(first), int(last or first) + 1))
+        except ValueError:
+            return set()
+    return found
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    """Return the entries of ``/proc/meminfo`` in bytes."""
+    found = {}
+    for line in _read(root / "proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        amount = _parsed((rest.split() or [""])[0])
+        if amount is not None:
+            found[name] = 1024 * amount
+    return found
+
+
+def _physical_bytes() -> int:
+    """Return half of the machine's memory, where the system does not tell what is available."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return _FALLBACK_BYTES
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """Read lines of a name and a whole number."""
+    pairs = [line.split() for line in _read(path).splitlines()]
+    found = {pair[0]: _parsed(pair[1]) for pair in pairs if len(pair) == 2}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _number(path: Path) -> int | None:
+    return _parsed(_read(path))
+
+
+def _parsed(text: str) -> int | None:
+    """Return a whole number from 0 up; None for "max", for -1 (no limit), and for other text."""
+    text = text.strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
