@@ -1,17 +1,117 @@
-"""Which class an image folder's names stand for."""
+"""Class indices of folder names and labels."""
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from hwsearch.errors import InputError
 
 CLASSES = "classes.txt"
+IMAGENET_CLASSES = 1000
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
+class ClassIndex:
+    """Index of every class by its names, in any case, with blanks, underscores or hyphens.
+
+    A name as it is written goes before its variants; what stands for two classes stands for none.
+
+    Args:
+        names: For each class in the order of the outputs, its names; the first one is shown.
+    """
+
+    def __init__(self, names: Sequence[Sequence[str]]) -> None:
+        self.shown = [each[0] for each in names]
+        self._spelt = {folded(name): name for each in names for name in each}
+        self._exact = _unambiguous((name, i) for i, each in enumerate(names) for name in each)
+        self._folded = _unambiguous(
+            (folded(name), i) for i, each in enumerate(names) for name in each
+        )
+
+    def find(self, name: str) -> int | None:
+        """Return the index of the class of this name, or None."""
+        return self._exact.get(name, self._folded.get(folded(name)))
+
+    def nearest(self, name: str) -> str | None:
+        """Return the known name that is most like another one, or None where none is alike."""
+        close = difflib.get_close_matches(folded(name), self._folded, n=1, cutoff=0.75)
+        return self._spelt[close[0]] if close else None
+
+    def listed(self) -> str:
+        """Return how many classes there are, with the first few names."""
+        more = ", ..." if len(self.shown) > 10 else ""
+        return f"{len(self.shown)} ({', '.join(self.shown[:10])}{more})"
+
+
+def folded(name: str) -> str:
+    """Return a name without case, accents' encoding, separators and leading zeros."""
+    text = unicodedata.normalize("NFKC", name).strip()
+    if _WHOLE.fullmatch(text):
+        return str(int(text))
+    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
+
+
+def known_classes(classes: Sequence[str]) -> ClassIndex:
+    """Return the classes of a supernet by name.
+
+    Where it only numbers 1000 classes, they are also known by ImageNet's synsets and by the names
+    that torchvision gives them.
+    """
+    if not (_numbered(classes) and len(classes) == IMAGENET_CLASSES):
+        return ClassIndex([[name] for name in classes])
+    from torchvision.models import get_weight
+
+    text = files("hwsearch.accuracy").joinpath("imagenet_synsets.txt").read_text("ascii")
+    named = get_weight("ResNet18_Weights.IMAGENET1K_V1").meta["categories"]
+    return ClassIndex(list(zip(classes, text.split(), named, strict=True)))
+
+
+def indices_by_name(
+    where: str, names: Sequence[str], classes: Sequence[str], remedy: str
+) -> dict[str, int] | None:
+    """Return the index of each class name; None where none of them is known.
+
+    Args:
+        where: What messages begin with.
+        names: Names of the classes of a data set.
+        classes: Of the supernet, in order; empty if unknown.
+        remedy: What to do about names that are not known.
+
+    Raises:
+        InputError: Some names are known, or nearly, and others are not; or there are more names
+            than classes.
+    """
+    known = known_classes(classes)
+    found = {name: index for name in names if (index := known.find(name)) is not None}
+    missing = [name for name in names if name not in found]
+    if not missing:
+        return found
+    if all(map(_WHOLE.fullmatch, names)) and (_numbered(classes) or not found):
+        return {name: class_of_label(where, name, known) for name in names}
+    alike = {name: near for name in missing[:20] if (near := known.nearest(name))}
+    if found or alike:
+        strange = ", ".join(
+            f"{name!r}" + (f" (did you mean {alike[name]!r}?)" if name in alike else "")
+            for name in (*alike, *(name for name in missing if name not in alike))[:5]
+        )
+        raise InputError(
+            f"{where}: {len(missing)} of {len(names)} class names are none of the supernet's: "
+            f"{strange}{', ...' if len(missing) > 5 else ''}; its classes are {known.listed()}. "
+            f"{remedy}"
+        )
+    if classes and len(names) > len(classes):
+        raise InputError(
+            f"{where} has {len(names)} class folders, but the supernet knows {len(classes)} "
+            f"classes. {remedy}"
+        )
+    return None
+
+
 def classes_of_folders(
-    root: Path, names: Sequence[str], classes: Sequence[str]
+    root: Path, parts: Sequence[Sequence[str]], classes: Sequence[str]
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """Decide the class index of each class folder.
 
@@ -20,7 +120,7 @@ def classes_of_folders(
 
     Args:
         root: Holds ``classes.txt``, if there is one.
-        names: Of the class folders, sorted.
+        parts: Names of the class folders, for each folder that holds some.
         classes: Of the supernet, in order; empty if unknown.
 
     Returns:
@@ -29,92 +129,140 @@ def classes_of_folders(
     Raises:
         InputError: A name stands for no class of the supernet.
     """
-    if (root / CLASSES).is_file():
-        listed = listed_classes(root, classes)
-        return {name: _listed_index(root, name, listed) for name in names}, ()
-    known = {name: index for index, name in enumerate(classes)}
-    if known.keys() >= set(names):
-        return {name: known[name] for name in names}, ()
-    if all(_WHOLE.fullmatch(name) for name in names):
-        where = f"image folder {str(root)!r}"
-        return {name: class_of_label(where, name, {}, len(classes)) for name in names}, ()
-    if classes and len(names) > len(classes):
-        raise InputError(
-            f"image folder {str(root)!r} has {len(names)} class folders, but the supernet knows "
-            f"{len(classes)} classes"
+    names = sorted({name for part in parts for name in part})
+    where, file = f"image folder {str(root)!r}", root / CLASSES
+    if file.is_file():
+        return _listed_indices(file, names, classes)
+    remedy = (
+        "Rename the folders, remove those that are no classes, or list their names in the order "
+        f"of the outputs in {str(file)!r}."
+    )
+    found = indices_by_name(where, names, classes, remedy)
+    if found is not None:
+        return found, ()
+    indices = _in_order(parts)
+    doubts = []
+    n, count = len(set(indices.values())), len(classes)
+    if classes and n != count:
+        doubts.append(f"has {n} class folders, but the supernet knows {count} classes")
+    elif classes and not _numbered(classes):
+        doubts.append(
+            f"has none of the supernet's classes {', '.join(classes[:5])}"
+            f"{', ...' if count > 5 else ''} among its class folders ({', '.join(names[:3])}, ...)"
         )
-    in_order = {name: index for index, name in enumerate(names)}
-    return in_order, _warnings(root, names, classes)
-
-
-def _warnings(root: Path, names: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    if not classes or len(names) == len(classes):
-        return ()
-    return (
-        f"image folder {str(root)!r} has {len(names)} class folders, but the supernet knows "
-        f"{len(classes)} classes: they are taken as classes 0 to {len(names) - 1} in sorted "
-        "order, and accuracies mean nothing unless that is so; to say otherwise, list the "
-        f"folders' names in the order of the outputs in {str(root / CLASSES)!r}",
+    elif _misordered(names):
+        doubts.append("has numbers in its class folders' names whose order is not that of text")
+    return indices, tuple(
+        f"{where} {doubt}: they are taken as classes 0 to {n - 1} in sorted order, and accuracies "
+        "mean nothing unless that is so; to say otherwise, list the folders' names in the order "
+        f"of the outputs in {str(file)!r}"
+        for doubt in doubts
     )
 
 
-def listed_classes(root: Path, classes: Sequence[str]) -> dict[str, int]:
-    """Read ``classes.txt``: one name per line, in the order of the outputs; name -> index.
+def _in_order(parts: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Number sorted names; ``Cat`` in one part is ``cat`` in another, unless a part has both."""
+    variants = all(len({folded(name) for name in part}) == len(part) for part in parts)
+    spelt: dict[str, list[str]] = {}
+    for name in (name for part in parts for name in part):
+        spelt.setdefault(folded(name) if variants else name, []).append(name)
+    order = sorted(spelt.values())
+    return {name: index for index, same in enumerate(order) for name in same}
 
-    Text after the first blank or comma is ignored, as ImageNet's list of synsets has it.
+
+def _listed_indices(
+    file: Path, names: Sequence[str], classes: Sequence[str]
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    listed, known = listed_classes(file, classes), known_classes(classes)
+    indices: dict[str, int] = {}
+    for name in names:
+        index = listed.find(name)
+        if index is None:
+            near = listed.nearest(name)
+            raise InputError(
+                f"class folder {name!r} is not in {str(file)!r}, which lists {listed.listed()}"
+                f"{f'; did you mean {near!r}?' if near else ''}; add it or remove the folder"
+            )
+        indices[name] = index
+    moved = [n for n, index in indices.items() if known.find(n) not in (None, index)]
+    return indices, tuple(
+        f"{str(file)!r} takes {name!r} as class {indices[name]}, but the supernet's class of that "
+        f"name is {known.find(name)}: accuracies mean nothing unless the file is right"
+        for name in moved[:1]
+    )
+
+
+def listed_classes(file: Path, classes: Sequence[str]) -> ClassIndex:
+    """Read ``classes.txt``: a class in each line, in the order of the outputs.
+
+    A class may be called by its whole line, or by what stands before the first comma or blank, as
+    in ImageNet's list of synsets.
 
     Raises:
-        InputError: It is no text, has an empty line among others, a name twice, or more names
+        InputError: It is no text, has an empty line among others, a line twice, or more lines
             than the supernet has classes.
     """
-    path = root / CLASSES
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{str(path)!r} is no text in UTF-8: {error}") from error
-    names = [re.split(r"[\s,]", line.strip(), maxsplit=1)[0] for line in lines]
+        raise InputError(f"{str(file)!r} is no text in UTF-8: {error}") from error
+    names = [line.strip() for line in lines]
     for number, name in enumerate(names, 1):
         if not name or name in names[: number - 1]:
             what = f"names {name!r} again" if name else "is empty"
-            raise InputError(f"{str(path)!r}: line {number} {what}; give one class per line")
+            raise InputError(f"{str(file)!r}: line {number} {what}; give one class per line")
     if classes and len(names) > len(classes):
         raise InputError(
-            f"{str(path)!r} lists {len(names)} classes, but the supernet knows {len(classes)}"
+            f"{str(file)!r} lists {len(names)} classes, but the supernet knows {len(classes)}"
         )
-    return {name: index for index, name in enumerate(names)}
+    return ClassIndex([[name.split(",")[0], re.split(r"[\s,]", name)[0], name] for name in names])
 
 
-def class_of_label(where: str, label: str, known: Mapping[str, int], n_classes: int) -> int:
-    """Return the class index of a label: a whole number, or a class name.
+def class_of_label(where: str, label: str, known: ClassIndex, n_classes: int = 0) -> int:
+    """Return the class index of a label: a class name, or a whole number.
 
     Args:
         where: What messages begin with.
         label: As written.
-        known: Class name -> index.
-        n_classes: How many classes the supernet scores; 0 if unknown.
+        known: Classes by name.
+        n_classes: How many classes the supernet scores; 0 if as many as are known.
 
     Raises:
         InputError: It is neither, or out of range.
     """
+    index = known.find(label)
+    if index is not None:
+        return index
     if not _WHOLE.fullmatch(label):
-        if label in known:
-            return known[label]
+        near = known.nearest(label)
         raise InputError(
-            f"{where}: label {label!r} is no whole number and no class name; give the index of "
+            f"{where}: label {label!r} is no whole number and no class name"
+            f"{f' (did you mean {near!r}?)' if near else ''}; give the index of "
             f"the output, or list the names in the order of the outputs in {CLASSES}"
         )
-    index = int(label)
+    index, n_classes = int(label), n_classes or len(known.shown)
     if index < 0 or (n_classes and index >= n_classes):
         allowed = f"classes are 0 to {n_classes - 1}" if n_classes else "classes count from 0"
         raise InputError(f"{where}: class {label}, but the supernet's {allowed}")
     return index
 
 
-def _listed_index(root: Path, name: str, listed: Mapping[str, int]) -> int:
-    if name not in listed:
-        raise InputError(
-            f"class folder {name!r} is not in {str(root / CLASSES)!r}, which lists "
-            f"{len(listed)} ({', '.join(list(listed)[:3])}{', ...' if len(listed) > 3 else ''}); "
-            "add it or remove the folder"
-        )
-    return listed[name]
+def _numbered(classes: Sequence[str]) -> bool:
+    """Whether class names are their indices, and so say nothing."""
+    return all(name == str(index) for index, name in enumerate(classes))
+
+
+def _misordered(names: Sequence[str]) -> bool:
+    """Whether names differ in numbers whose order is not theirs, as ``c10`` before ``c2``."""
+    groups: dict[str, list[list[int]]] = {}
+    for name in names:
+        numbers = [int(digits) for digits in re.findall(r"\d+", name)]
+        groups.setdefault(re.sub(r"\d+", "0", name), []).append(numbers)
+    return any(group != sorted(group) for group in groups.values())
+
+
+def _unambiguous(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    found: dict[str, set[int]] = {}
+    for name, index in pairs:
+        found.setdefault(name, set()).add(index)
+    return {name: next(iter(s)) for name, s in found.items() if name and len(s) == 1}
