@@ -19,7 +19,7 @@ import onnxruntime
 import hwsearch
 from hwsearch.devices.anchor import anchor_bytes
 from hwsearch.devices.ort_runtime import declared_inputs
-from hwsearch.devices.stopwatch import timed_run, waited_by_schedstat
+from hwsearch.devices.run_timer import timed_run, waited_by_schedstat
 from hwsearch.devices.worker import synthetic_inputs
 
 N_MODELS = 5

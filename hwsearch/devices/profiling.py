@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from hwsearch.devices.base import Profile
+from hwsearch.devices.benchmark import Job
 from hwsearch.devices.intervals import Floats
-from hwsearch.devices.job import Job
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 

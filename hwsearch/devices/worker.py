@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.devices.frames import Arrays, Header, read_frame, write_frame
+from hwsearch.devices.prefix_execution import Walk
+from hwsearch.devices.run_timer import WaitedNs, timed_run, waited_by_schedstat
 from hwsearch.devices.runtime import Declared, Feeds, LoadedModel, Once, Runtime, is_number
-from hwsearch.devices.stopwatch import WaitedNs, timed_run, waited_by_schedstat
-from hwsearch.devices.walk import Walk
 
 Answer = Callable[[Header, Arrays], tuple[Header, Arrays]]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from hwsearch.devices.base import Answers, Fingerprint, Latency, Profile
+from hwsearch.devices.benchmark import Job
 from hwsearch.devices.fingerprint import cpu_fingerprint, governor
-from hwsearch.devices.job import Job
-from hwsearch.devices.precision import wrong_precision, wrong_precisions
+from hwsearch.devices.model_check import wrong_precision, wrong_precisions
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.worker_process import Worker
@@ -21,7 +21,7 @@ from hwsearch.errors import DeviceError
 from hwsearch.machine import cpu_quota, quota_text, throttled_periods, usable_cpus
 
 if TYPE_CHECKING:
-    from hwsearch.devices.together import Together, Walked
+    from hwsearch.devices.shared_inference import Together, Walked
 
 _RUN_TIMEOUT_S = 900.0
 
@@ -167,7 +167,7 @@ class WorkerDevice(ABC):
         options: Options,
         threads: int,
     ) -> Iterator[Answers]:
-        from hwsearch.devices.together import Together
+        from hwsearch.devices.shared_inference import Together
 
         together = self._together
         if together is None or not together.holds(models):

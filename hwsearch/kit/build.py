@@ -32,7 +32,7 @@ SHIPPED = (
 )
 SHIPPED_FOLDER = "devices"
 # What is there under another name: where the kit runs no onnx reads models.
-STAND_INS = {"__main__.py": "kit/start.py", "hwsearch/devices/precision.py": "kit/stated.py"}
+STAND_INS = {"__main__.py": "kit/start.py", "hwsearch/devices/model_check.py": "kit/stated.py"}
 EMPTY = "hwsearch/prediction/__init__.py"  # the package's own needs scipy
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9

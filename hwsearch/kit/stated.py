@@ -1,4 +1,4 @@
-"""What a kit has in place of `hwsearch.devices.precision`, which reads models with onnx.
+"""What a kit has in place of `hwsearch.devices.model_check`, which reads models with onnx.
 
 All models of a kit are of one precision, their files are checked before they are used, and the
 device is checked once.

@@ -12,5 +12,5 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def _short_baseline():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwsearch.devices.job._BASELINE_S", 0.1)
+        patch.setattr("hwsearch.devices.benchmark._BASELINE_S", 0.1)
         yield

@@ -8,7 +8,7 @@ import pytest
 
 from hwsearch.devices import compare
 from hwsearch.devices.anchor import Baseline, anchor_bytes, cache_folder
-from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import InputError
 
 FINGERPRINT = {"cpu": "x", "threads": 1}
@@ -85,7 +85,7 @@ def test_the_cache_is_in_the_home_folder_by_default(monkeypatch):
 
 
 def test_only_intervals_that_do_not_overlap_are_told_apart(tmp_path):
-    device = ScriptedDevice(lambda name, path: {"a": 1.0, "b": 1.009, "c": 1.011}[name])
+    device = FakeDevice(lambda name, path: {"a": 1.0, "b": 1.009, "c": 1.011}[name])
     got = device.measure(dict.fromkeys("abc", tmp_path), seed=0)
     assert compare(got["a"], got["b"]) == 0
     assert compare(got["b"], got["c"]) == 0
@@ -94,7 +94,7 @@ def test_only_intervals_that_do_not_overlap_are_told_apart(tmp_path):
 
 
 def test_latencies_of_two_devices_are_not_compared(tmp_path):
-    one = ScriptedDevice(lambda name, path: 1.0).measure({"a": tmp_path}, seed=0)["a"]
-    two = ScriptedDevice(name="other").measure({"a": Path(__file__)}, seed=0)
+    one = FakeDevice(lambda name, path: 1.0).measure({"a": tmp_path}, seed=0)["a"]
+    two = FakeDevice(name="other").measure({"a": Path(__file__)}, seed=0)
     with pytest.raises(InputError, match="other"):
         compare(one, two["a"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hwsearch.devices.intervals import median_draws, percentile_interval
+from hwsearch.devices.latency_statistics import Origin, Subject, summarise
 from hwsearch.devices.protocol import MIN_ROUNDS, MeasureSettings, Rounds, sample_rounds, warm_up
-from hwsearch.devices.summary import Origin, Subject, summarise
 from hwsearch.errors import InputError
 from tests.devices.scripted_machine import ScriptedMachine
 

@@ -206,7 +206,7 @@ def test_a_worker_killed_once_while_the_anchor_is_at_work_harms_nobody(
 
 def test_an_anchor_that_never_works_is_said_to_be_the_reason(device, pair, monkeypatch):
     device.fingerprint()
-    monkeypatch.setattr("hwsearch.devices.job.anchor_bytes", lambda: b"no model")
+    monkeypatch.setattr("hwsearch.devices.benchmark.anchor_bytes", lambda: b"no model")
     results = device.measure(pair, seed=0, settings=QUICK)
     assert all("anchor" in str(result) for result in results.values())
 
@@ -240,7 +240,9 @@ def test_the_batch_is_the_devices(tmp_path):
 
 def test_baseline_is_taken_once(device, pair, monkeypatch):
     first = device.measure(pair, seed=0, settings=QUICK)
-    monkeypatch.setattr("hwsearch.devices.job._BASELINE_S", None)  # measuring it again would fail
+    monkeypatch.setattr(
+        "hwsearch.devices.benchmark._BASELINE_S", None
+    )  # measuring it again would fail
     second = device.measure(pair, seed=1, settings=QUICK)
     assert first["a"].baseline_ms == second["a"].baseline_ms
 

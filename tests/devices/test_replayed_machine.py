@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from hwsearch.devices.latency_statistics import Origin, Subject, summarise
 from hwsearch.devices.protocol import MeasureSettings, sample_rounds
-from hwsearch.devices.summary import Origin, Subject, summarise
 from tests.devices.replayed_machine import DATA, TRACES, ReplayedMachine
 
 REPLAYS = 80

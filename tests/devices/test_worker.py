@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hwsearch.devices.frames import FrameError, read_frame, write_frame
+from hwsearch.devices.run_timer import timed_run, waited_by_schedstat
 from hwsearch.devices.runtime import Declared
-from hwsearch.devices.stopwatch import timed_run, waited_by_schedstat
 from hwsearch.devices.worker import synthetic_inputs
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError

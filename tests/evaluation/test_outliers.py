@@ -1,6 +1,6 @@
 """What is too fast to be true is timed again in a fresh process."""
 
-from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.evaluation.evaluator import SEARCH, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.evaluation.outliers import Pace
@@ -29,7 +29,7 @@ def test_few_are_no_company():
     assert Pace().suspects({"a": 1.0, "b": 0.1}, MACS) == []
 
 
-class Lucky(ScriptedDevice):
+class Lucky(FakeDevice):
     """Times by MACs, but the named ones come out at a third of it in the first job they are in."""
 
     def __init__(self, macs, lucky):

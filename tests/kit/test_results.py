@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import InputError
 from hwsearch.kit.results import _latency, latency_record
 
@@ -12,7 +12,7 @@ from hwsearch.kit.results import _latency, latency_record
 def record(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"x" * 100)
-    return latency_record(ScriptedDevice().measure({"m": path}, seed=0)["m"])
+    return latency_record(FakeDevice().measure({"m": path}, seed=0)["m"])
 
 
 def test_which_rounds_count_is_kept(record):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.kit import target
 from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.results import read_results
@@ -54,7 +54,7 @@ def test_block_times_come_with_it(real_kit, python, tmp_path):
 def test_a_stop_loses_one_group_at_most_and_the_same_command_goes_on(
     scripted_kit, tmp_path, monkeypatch, capsys
 ):
-    out, sizes, scripted = tmp_path / "t.json", [], ScriptedDevice.measure
+    out, sizes, scripted = tmp_path / "t.json", [], FakeDevice.measure
 
     def interrupted(self, models, **settings):
         sizes.append(len(models))
@@ -62,7 +62,7 @@ def test_a_stop_loses_one_group_at_most_and_the_same_command_goes_on(
             raise KeyboardInterrupt
         return scripted(self, models, **settings)
 
-    monkeypatch.setattr(ScriptedDevice, "measure", interrupted)
+    monkeypatch.setattr(FakeDevice, "measure", interrupted)
     assert measure(scripted_kit, out) == target.INTERRUPTED
     said = capsys.readouterr().err
     assert f"5 of 12 models are kept in {out}" in said
@@ -89,13 +89,13 @@ def test_a_model_that_fails_is_named_and_the_others_count(
     def failing(self, latency_ms):
         raise DeviceError("crashed with SIGSEGV")
 
-    scripted = ScriptedDevice.measure
+    scripted = FakeDevice.measure
 
     def measured(self, models, **settings):
         results = scripted(self, models, **settings)
         return {k: DeviceError("crashed") if k == lost else r for k, r in results.items()}
 
-    monkeypatch.setattr(ScriptedDevice, "measure", measured)
+    monkeypatch.setattr(FakeDevice, "measure", measured)
     assert measure(scripted_kit, tmp_path / "t.json") == 0
     assert f"{lost} has none: crashed" in capsys.readouterr().out
     facts = read_results(tmp_path / "t.json")[1]
@@ -133,7 +133,7 @@ def test_results_of_another_kit_are_left_alone(scripted_kit, tmp_path, capsys):
 def test_results_of_another_machine_are_left_alone(scripted_kit, tmp_path, monkeypatch, capsys):
     out = tmp_path / "t.json"
     assert measure(scripted_kit, out) == 0
-    monkeypatch.setattr(ScriptedDevice, "fingerprint", lambda self: {"cpu": "another"})
+    monkeypatch.setattr(FakeDevice, "fingerprint", lambda self: {"cpu": "another"})
     assert measure(scripted_kit, out) == 2
     assert "they would not compare; give another --out" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ import pytest
 from networks import promised
 from onnx import numpy_helper
 
-from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import VerificationError
 from hwsearch.files import sha256_of, staged_folder
 from hwsearch.models.artifact import CARD, INFER, MODEL, write_card, write_files
@@ -27,7 +27,7 @@ PRECISIONS = ("int8", "fp16")
 @pytest.fixture(scope="module")
 def devices():
     """One that takes files of each precision."""
-    devices = {name: ScriptedDevice(precision=name) for name in PRECISIONS}
+    devices = {name: FakeDevice(precision=name) for name in PRECISIONS}
     yield devices
     for device in devices.values():
         device.close()

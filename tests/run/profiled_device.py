@@ -1,7 +1,7 @@
 """A device whose latencies are sums over blocks, of the bundled supernet's miniature."""
 
 from hwsearch.devices.base import Profile
-from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError
 from hwsearch.supernets.base import Supernet
 from tests.run.search_parts import NET, network
@@ -20,7 +20,7 @@ def latency_of(key, path=None):
     return OVERHEAD_MS + sum(map(block_ms, MINIATURE.blocks(ARCHS[key])))
 
 
-class Unprofiled(ScriptedDevice):
+class Unprofiled(FakeDevice):
     """Counts what it measures; may fail, or be stopped.
 
     Args:

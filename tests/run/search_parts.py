@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.task import TOP1, Samples, Task
-from hwsearch.devices.scripted import ScriptedDevice, latency_by_size
+from hwsearch.devices.fake_device import FakeDevice, latency_by_size
 from hwsearch.models.probe import torch_outputs
 from hwsearch.run.finish import CONFIRM
 from hwsearch.supernets.cifar10_resnet import FAMILY
@@ -20,7 +20,7 @@ SHORT = {**SETTINGS, "budget": 8}
 SIZES = {"calibration": 32, "search": 160, "report": 80}
 
 
-class InProcess(ScriptedDevice):
+class InProcess(FakeDevice):
     """A scripted device that computes outputs here; confirmed latencies may differ.
 
     Args:
@@ -38,7 +38,7 @@ class InProcess(ScriptedDevice):
     def measure(self, models, *, seed, settings=None, progress=None):
         phase = "confirm" if settings == CONFIRM else "search"
         self.timed += [(phase, name) for name in models]
-        timing = ScriptedDevice(self.scripts[phase], precision=self.precision)
+        timing = FakeDevice(self.scripts[phase], precision=self.precision)
         return timing.measure(models, seed=seed, settings=settings, progress=progress)
 
     def run(self, model, batches):

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.run.device_check import Agreement, busy_core, check_agreement, check_device
 
 
-class Noted(ScriptedDevice):
+class Noted(FakeDevice):
     """Keeps what each job was asked for."""
 
     def __init__(self, latency_of):
@@ -58,7 +58,7 @@ def test_a_model_that_does_not_run_ends_it_with_the_reason():
 
 
 def test_the_bundled_supernet_is_measured_calm_and_busy():
-    found = check_device(ScriptedDevice(), pairs=2)
+    found = check_device(FakeDevice(), pairs=2)
     assert list(found) == ["as it is", "beside a busy core"]
     assert all(result.agreed == result.pairs == 2 for result in found.values())
 
@@ -66,7 +66,7 @@ def test_the_bundled_supernet_is_measured_calm_and_busy():
 @pytest.mark.parametrize("pairs", [0, -3])
 def test_no_pairs_are_refused(pairs):
     with pytest.raises(InputError, match=f"pairs is {pairs}"):
-        check_device(ScriptedDevice(), pairs=pairs)
+        check_device(FakeDevice(), pairs=pairs)
 
 
 def test_a_core_is_busy_only_inside_the_block():

@@ -4,7 +4,7 @@ import pytest
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.devices.scripted import latency_by_size
+from hwsearch.devices.fake_device import latency_by_size
 from hwsearch.errors import DeviceError, EvaluationError, InfeasibleError, VerificationError
 from hwsearch.run.folder import Run
 

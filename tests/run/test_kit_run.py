@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.cli import app
-from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError, InfeasibleError, InputError
 from hwsearch.kit import target
 from hwsearch.kit.archive import read_manifest
@@ -117,7 +117,7 @@ class TestCandidates:
     def test_the_second_kit_is_for_the_machine_of_the_table(
         self, folder, tmp_path, monkeypatch, capsys
     ):
-        monkeypatch.setattr(ScriptedDevice, "fingerprint", lambda self: {"cpu": "another"})
+        monkeypatch.setattr(FakeDevice, "fingerprint", lambda self: {"cpu": "another"})
         out = tmp_path / "timings.json"
         assert target.main(["--out", str(out)], folder / "kit.pyz") == 2
         assert "this is not the machine that the table is from" in capsys.readouterr().err
@@ -179,26 +179,26 @@ class TestConfirm:
 
     def test_what_turns_out_slow_leaves(self, folder, tmp_path, monkeypatch):
         slow = Run(folder).members["key"].iloc[0]
-        scripted = ScriptedDevice.measure
+        scripted = FakeDevice.measure
 
         def slowed(self, models, **settings):
-            device = ScriptedDevice(lambda name, path: 99.0 if name == slow else 1.0)
+            device = FakeDevice(lambda name, path: 99.0 if name == slow else 1.0)
             return scripted(device, models, **settings)
 
-        monkeypatch.setattr(ScriptedDevice, "measure", slowed)
+        monkeypatch.setattr(FakeDevice, "measure", slowed)
         run = hwsearch.confirm(folder, measured(folder / "kit.pyz", tmp_path / "t.json", None))
         assert slow not in set(run.front["key"])
         assert not (folder / "subnets" / slow).exists()
 
     def test_a_candidate_without_a_latency_leaves(self, folder, tmp_path, monkeypatch):
         lost = Run(folder).members["key"].iloc[0]
-        scripted = ScriptedDevice.measure
+        scripted = FakeDevice.measure
 
         def failing(self, models, **settings):
             results = scripted(self, models, **settings)
             return {k: DeviceError("crashed") if k == lost else r for k, r in results.items()}
 
-        monkeypatch.setattr(ScriptedDevice, "measure", failing)
+        monkeypatch.setattr(FakeDevice, "measure", failing)
         watcher = parts.Watcher()
         path = measured(folder / "kit.pyz", tmp_path / "t.json", None)
         run = hwsearch.confirm(folder, path, progress=watcher)

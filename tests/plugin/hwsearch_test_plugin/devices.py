@@ -9,7 +9,7 @@ from pathlib import Path
 import onnxruntime
 
 from hwsearch.devices import DeviceFactory
-from hwsearch.devices.scripted import ScriptedDevice
+from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError
 
 MEASURING_S = 0.05
@@ -20,7 +20,7 @@ def alone(folder):
     return Path(folder) / f"measuring-{os.getppid()}"
 
 
-class ByKey(ScriptedDevice):
+class ByKey(FakeDevice):
     """Latencies by the name of a model; every fifth cannot be timed. Outputs come from here."""
 
     def __init__(self, folder):

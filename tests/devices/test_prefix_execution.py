@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from hwsearch.devices.prefix_execution import Walk
 from hwsearch.devices.runtime import Declared
-from hwsearch.devices.walk import Walk
 
 
 class Adds:

@@ -12,6 +12,7 @@ from hwsearch.devices.anchor import Baseline, anchor_bytes
 from hwsearch.devices.base import Fingerprint, Latency
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.intervals import Floats, undisturbed
+from hwsearch.devices.latency_statistics import Origin, Subject, summarise
 from hwsearch.devices.protocol import (
     Clock,
     MeasureSettings,
@@ -22,7 +23,6 @@ from hwsearch.devices.protocol import (
     warm_up,
 )
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, RUN, Options
-from hwsearch.devices.summary import Origin, Subject, summarise
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 

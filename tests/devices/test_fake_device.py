@@ -1,7 +1,7 @@
 import pytest
 
 from hwsearch.devices import device_names, load_device
-from hwsearch.devices.scripted import ScriptedDevice, latency_by_size
+from hwsearch.devices.fake_device import FakeDevice, latency_by_size
 from hwsearch.errors import DeviceError
 from tests.contracts.device_contract import DeviceContract
 
@@ -16,13 +16,13 @@ class TestScriptedDevice(DeviceContract):
     @pytest.fixture(scope="class")
     @classmethod
     def device(cls):
-        device = ScriptedDevice(by_size_or_failure)
+        device = FakeDevice(by_size_or_failure)
         yield device
         device.close()
 
 
 def test_answers_what_the_script_says(tmp_path):
-    device = ScriptedDevice(lambda name, path: {"a": 2.0, "b": 3.5, "c": float("nan")}[name])
+    device = FakeDevice(lambda name, path: {"a": 2.0, "b": 3.5, "c": float("nan")}[name])
     results = device.measure({name: tmp_path / name for name in "abc"}, seed=0)
     assert results["a"].latency_ms == 2.0
     assert results["b"].ratio == 3.5
@@ -31,7 +31,7 @@ def test_answers_what_the_script_says(tmp_path):
 
 
 def test_two_scripts_are_two_devices():
-    assert ScriptedDevice(by_size_or_failure).fingerprint() != ScriptedDevice().fingerprint()
+    assert FakeDevice(by_size_or_failure).fingerprint() != FakeDevice().fingerprint()
 
 
 def test_can_be_registered_by_another_package(tmp_path, monkeypatch):
@@ -40,8 +40,8 @@ def test_can_be_registered_by_another_package(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[hwsearch.devices]\nmine = elsewhere_device:DEVICE\n")
     (tmp_path / "elsewhere_device.py").write_text(
-        "from hwsearch.devices.scripted import scripted_factory\n"
-        "DEVICE = scripted_factory(lambda name, path: 7.0, name='mine')\n"
+        "from hwsearch.devices.fake_device import fake_factory\n"
+        "DEVICE = fake_factory(lambda name, path: 7.0, name='mine')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert "mine" in device_names()

@@ -87,7 +87,7 @@ def test_one_that_is_refused_takes_no_others_along(device, models, tmp_path):
 
 
 def test_files_that_are_loaded_are_not_loaded_again(device, models, monkeypatch):
-    from hwsearch.devices.together import Together
+    from hwsearch.devices.shared_inference import Together
 
     loads, load = [], Together.load
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hwsearch.devices.base import DeviceFactory, Fingerprint, Latency, canonical_spec
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.precision import wrong_precision
+from hwsearch.devices.model_check import wrong_precision
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.errors import DeviceError
 
@@ -33,7 +33,7 @@ def latency_by_size(name: str, path: Path) -> float:  # noqa: ARG001 - any Laten
     return 0.1 + size / 1e5
 
 
-class ScriptedDevice:
+class FakeDevice:
     """Answers with scripted latencies, the same every time; see `hwsearch.devices.base.Device`.
 
     Intervals are half a percent wide on either side, and the anchor takes 1 ms, so that ratios
@@ -138,7 +138,7 @@ class ScriptedDevice:
         )
 
 
-def scripted_factory(
+def fake_factory(
     latency_of: LatencyOf = latency_by_size, *, name: str = "scripted"
 ) -> DeviceFactory:
     """Make an entry point's object for a scripted device.
@@ -149,9 +149,9 @@ def scripted_factory(
     """
     return DeviceFactory(
         name=name,
-        create=lambda: ScriptedDevice(latency_of, name=name),
+        create=lambda: FakeDevice(latency_of, name=name),
         available=lambda: None,
     )
 
 
-DEVICE = scripted_factory()
+DEVICE = fake_factory()
