@@ -20,8 +20,9 @@ from hwsearch.errors import InputError, unknown
 if TYPE_CHECKING:
     from hwsearch.space import Architecture, Option
 
-Purpose = Literal["search", "race", "confirm", "report"]
+Purpose = Literal["search", "confirm", "report"]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
+FORMER_PURPOSES = ("race",)  # in stores of versions up to 0.1; read, never written by a search
 Forecast = Mapping[str, tuple[float, float]]
 """Name of an objective -> (mean, standard deviation), in its unit."""
 NO_FORECASTS: Mapping[str, Forecast] = MappingProxyType({})
@@ -80,7 +81,7 @@ class Measurement:
         key: The architecture's key.
         quantity: What was measured, such as ``top1`` or ``latency``.
         context: Everything that decides the value: device and settings, or data and images.
-        purpose: What it was measured for: ``search``, ``race``, ``confirm`` or ``report``.
+        purpose: What it was measured for: ``search``, ``confirm`` or ``report``.
         value: The number, in the quantity's unit; finite.
         low: Lower end of the 95% interval, ``None`` where there is none; finite.
         high: Upper end, likewise; not below ``low``.
@@ -110,7 +111,7 @@ class Measurement:
         for name in ("key", "quantity", "context"):
             if not getattr(self, name):
                 raise InputError(f"a measurement of {self.quantity!r} needs a {name}")
-        if self.purpose not in PURPOSES:
+        if self.purpose not in (*PURPOSES, *FORMER_PURPOSES):
             raise unknown(f"purpose of a measurement of {self.quantity}", self.purpose, PURPOSES)
         for name in ("value", "low", "high", "cost_s"):
             if name in ("value", "cost_s") or getattr(self, name) is not None:

@@ -178,7 +178,7 @@ for batch in itertools.count(start // 2):
     print("proposed", *keys, flush=True)
     for key in keys:
         store.start(key)
-        pair = [measurement(key, purpose=p, samples=range(3000)) for p in ("search", "race")]
+        pair = [measurement(key, purpose=p, samples=range(3000)) for p in ("search", "confirm")]
         store.add_all(pair)
         print("measured", key, flush=True)
         store.finish(key)
@@ -433,6 +433,15 @@ def test_a_file_of_schema_version_2_opens(tmp_path):
         assert [trial.key for trial in store.trials() if trial.forecast] == ["e"]
         assert store.trial("e").forecast == {"top1": (81.5, 0.25), "latency": (2.5, 1 / 3)}
         assert len(store.measurements()) == 2
+
+
+def test_a_store_with_measurements_of_a_race_opens(tmp_path):
+    path = Path(shutil.copy(DATA / "trials_with_race.db", tmp_path))
+    with SqliteStore(path) as store:
+        assert [trial.state for trial in store.trials()] == [TrialState.DONE] * 2
+        assert [m.purpose for m in store.measurements()] == ["search", "race"]
+        assert [m.key for m in store.measurements(purpose="search")] == ["a"]
+        assert store.measurements("b")[0].details["estimate"] == 51.5
 
 
 def test_every_released_schema_version_has_a_kept_file():

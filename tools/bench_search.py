@@ -231,7 +231,6 @@ def bundled(tactics: Sequence[str], seeds: Sequence[int], budget: int = 60) -> N
                     tactic=tactic,
                     seed=seed,
                     prior="off",
-                    race=False,
                     out=Path(folder) / "run",
                 )
                 names = ["top1", "latency", "macs"]

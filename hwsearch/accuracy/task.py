@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,15 +73,6 @@ class SplitSamples(Protocol):
         Raises:
             DataError: The samples cannot be read, or not for this spec.
         """
-        ...
-
-
-@runtime_checkable
-class Takeable(Protocol):
-    """Samples that can be put into another order; a race needs them to."""
-
-    def take(self, rows: NDArray[np.int64]) -> SplitSamples:
-        """Return the samples of these rows, in this order."""
         ...
 
 

@@ -117,14 +117,6 @@ def search(
         int | None,
         typer.Option(help="Architectures proposed at a time; default: what suits the tactic."),
     ] = None,
-    race: Annotated[
-        bool | None,
-        typer.Option(
-            "--race/--no-race",
-            help="Whether to stop scoring what the front dominates, seen on some images; "
-            "default: yes.",
-        ),
-    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(help=f"Decides every random draw; default: {DEFAULTS.seed}."),
@@ -170,7 +162,6 @@ def search(
         "stop_gain": stop_gain,
         "tactic": tactic,
         "batch": batch,
-        "race": race,
         "seed": seed,
         "prior": prior,
         "warm_start": warm_start,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, overload
+from typing import TypeVar
 
 import onnx
 
@@ -26,7 +26,6 @@ from hwsearch.evaluation.measurements import (
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.files import write_atomic
 from hwsearch.models.artifact import Exported
-from hwsearch.objectives import Estimate
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
@@ -36,7 +35,7 @@ TILE = "a repeated tile in the same graph"  # times do not differ
 REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
 # Coarser than what is reported: the surrogates average over trials, and the front is timed again.
 SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
-Values = dict[str, float | Estimate]
+Values = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,24 +51,6 @@ class Prepared:
     path: Path
     cost_s: float
     calibrated: float
-
-
-class Racing(Protocol):
-    """Scores candidates as far as needed; see `hwsearch.run.race.Race`."""
-
-    def compared_with(self) -> list[Measurement]:
-        """Return the scores, with their outcomes, that candidates are compared with."""
-        ...
-
-    def scores(
-        self, ready: Mapping[Architecture, Prepared]
-    ) -> dict[Architecture, EvaluationError]:
-        """Score candidates whose latencies are known; return why others have no score."""
-        ...
-
-    def dropped(self, key: str) -> Estimate | None:
-        """Return the estimate of what a candidate would have scored, if it was dropped."""
-        ...
 
 
 class Evaluator:
@@ -220,42 +201,25 @@ class Evaluator:
         self.store.add(measurement)
         return measurement
 
-    @overload
-    def search_values(
-        self, archs: Sequence[Architecture], quantities: Iterable[str]
-    ) -> dict[str, dict[str, float] | EvaluationError]: ...
-
-    @overload
     def search_values(
         self,
         archs: Sequence[Architecture],
         quantities: Iterable[str],
-        race: Racing | None,
         *,
         tiles: bool = False,
-    ) -> dict[str, Values | EvaluationError]: ...
-
-    def search_values(
-        self,
-        archs: Sequence[Architecture],
-        quantities: Iterable[str],
-        race: Racing | None = None,
-        *,
-        tiles: bool = False,
-    ) -> Any:
+    ) -> dict[str, Values | EvaluationError]:
         """Measure what the search selects by, and remember it.
 
         Args:
             archs: Proposed architectures that are not finished.
             quantities: ``"latency"``, the metric's name, or both.
-            race: Scores them, once their latencies are known, where not all need all samples.
             tiles: Whether only times are wanted, so that any weights will do.
 
         Returns:
             Key -> the values, or why there are none.
         """
         wanted, metric = set(quantities), self.task.metric.name
-        missing = {arch: wanted - self.known_values(arch, wanted, race).keys() for arch in archs}
+        missing = {arch: wanted - self.known_values(arch, wanted).keys() for arch in archs}
         failed: dict[Architecture, EvaluationError] = {}
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             to_tile = [a for a in archs if missing[a] and (tiles or self._takes_a_tile(a))]
@@ -269,20 +233,13 @@ class Evaluator:
                 failed |= self._search_latencies({a: ready[a].path for a in to_time}, macs)
             to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
             if to_score:
-                failed |= self.search_scores(to_score) if race is None else race.scores(to_score)
-        return {
-            arch.key: failed.get(arch) or self.known_values(arch, wanted, race) for arch in archs
-        }
+                failed |= self.score_all(to_score, self.task.search, "search")
+        return {arch.key: failed.get(arch) or self.known_values(arch, wanted) for arch in archs}
 
-    def known_values(
-        self, arch: Architecture, wanted: Iterable[str], race: Racing | None
-    ) -> Values:
-        """Return what the search knows of an architecture, dropped ones by their estimates."""
+    def known_values(self, arch: Architecture, wanted: Iterable[str]) -> Values:
+        """Return the values that the search has stored of an architecture, by quantity."""
         found = {quantity: self.remembered(arch.key, quantity) for quantity in wanted}
-        values: Values = {q: known.value for q, known in found.items() if known is not None}
-        if race is not None and (lost := race.dropped(arch.key)) is not None:
-            values[self.task.metric.name] = lost
-        return values
+        return {q: known.value for q, known in found.items() if known is not None}
 
     def _takes_a_tile(self, arch: Architecture) -> bool:
         """Whether only the time of an architecture is still to be found out."""
@@ -317,12 +274,6 @@ class Evaluator:
         for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
             self._remember(arch, samples, purpose, outcomes, ready[arch].cost_s)
         return failed
-
-    def search_scores(
-        self, ready: Mapping[Architecture, Prepared]
-    ) -> dict[Architecture, EvaluationError]:
-        """Score models on what the search scores by; see `score_all`."""
-        return self.score_all(ready, self.task.search, "search")
 
     def score_missing(
         self, archs: Sequence[Architecture], samples: SplitSamples, purpose: Purpose

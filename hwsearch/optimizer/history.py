@@ -109,37 +109,6 @@ class History:
         self.deviations = np.concatenate([self.deviations, deviations])
         self.asked = Architectures.concatenate([self.asked, archs]).unique()
 
-    def revise(self, archs: Architectures, values: Sequence[Told]) -> None:
-        """Put better values in the place of estimates; nothing changes where an error is raised.
-
-        Raises:
-            InputError: As for `Optimizer.revise`.
-        """
-        if len(values) != len(archs):
-            raise InputError(
-                f"{len(values)} results were given for {len(archs)} architectures to revise; "
-                "give a mapping for each"
-            )
-        place = {key: row for row, key in enumerate(self.told.ids)}
-        estimated = set(self.told[self.succeeded & ~self.measured].ids)
-        revised = []
-        for key, entry in zip(archs.ids, values, strict=True):
-            if key not in estimated:
-                raise InputError(
-                    f"architecture {key} has no estimate that could be revised; tell it first"
-                )
-            row = self._measured(entry)
-            if row is None:
-                raise InputError(
-                    f"architecture {key} was revised to {dict(entry)!r}; give finite numbers"
-                )
-            revised.append((place[key], row))
-        for position, row in revised:
-            for column, (value, deviation) in row.items():
-                self.values[position, column] = value
-                self.deviations[position, column] = deviation
-        self.selections.clear()  # they rest on values that have changed
-
     def exact(self, archs: Architectures) -> FloatArray:
         """Compute the exact objectives: ``(n, n_objectives)``, NaN in the measured columns.
 

@@ -125,22 +125,6 @@ class Optimizer:
         """
         self.history.tell(archs, values)
 
-    def revise(self, archs: Architectures, values: Sequence[Told]) -> None:
-        """Report more of architectures that were told by an `Estimate`, or the whole of it.
-
-        What is proposed afterwards depends on it as on what is told, so that a search that goes
-        on in another process has to revise between the same rounds.
-
-        Args:
-            archs: Architectures that were told by an estimate, and not in full since.
-            values: For each a mapping with every measured objective, numbers or estimates.
-
-        Raises:
-            InputError: Lengths differ, an objective is missing, a value is no finite number, or
-                an architecture has no estimate. Then nothing is changed.
-        """
-        self.history.revise(archs, values)
-
     @property
     def remarks(self) -> list[str]:
         """What whoever watches should know of the predictions so far, one sentence each."""

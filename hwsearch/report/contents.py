@@ -9,10 +9,10 @@ import numpy as np
 
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
-from hwsearch.report.facts import Facts, state_of, stated
+from hwsearch.report.facts import Facts, stated
 from hwsearch.report.findings import by_cost, keeps
 from hwsearch.report.front_figure import front_figure
-from hwsearch.report.plotting import plain, short
+from hwsearch.report.plotting import plain
 from hwsearch.report.sections import (
     forecast_section,
     importance_section,
@@ -141,11 +141,10 @@ def _trials(facts: Facts) -> dict[str, Any]:
         "key": [trial.key for trial in trials],
         "round": [trial.round for trial in trials],
         "origin": [trial.origin for trial in trials],
-        "state": [state_of(facts, trial) for trial in trials],
+        "state": [str(trial.state) for trial in trials],
         "reason": {number: t.reason for number, t in enumerate(trials) if t.reason},
         "keeps": keeps(facts),
         "values": {name: plain(values) for name, values in facts.values.items()},
-        "estimates": {facts.place[key]: short(e.value) for key, e in facts.estimates.items()},
         "indices": np.where(facts.archs.active, facts.archs.indices, -1).tolist(),
         "forecast": {
             number: {name: plain(pair) for name, pair in trial.forecast.items()}

@@ -11,12 +11,11 @@ import numpy as np
 from hwsearch.accuracy.score import paired_difference
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.objectives import Constraint, Estimate, FloatArray, Objective
+from hwsearch.objectives import Constraint, FloatArray, Objective
 from hwsearch.restriction import restricted
 from hwsearch.run.config import TRIALS
 from hwsearch.run.front import front_rows
 from hwsearch.run.outcome import CANDIDATES, FRONT
-from hwsearch.run.race import dropped
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, Trial, TrialState
@@ -45,7 +44,6 @@ class Facts:
         trials: n of them, in order.
         archs: Theirs.
         values: Objective -> (n,) as the search measured or computed it; NaN where it did not.
-        estimates: Key -> the score of what a race dropped, as far as it is known.
         measurements: All of the run, in order.
         members: The front or the candidates; None of a run that is not finished.
         summary: What the search was worth, where it is known.
@@ -61,7 +59,6 @@ class Facts:
     trials: tuple[Trial, ...]
     archs: Architectures
     values: Mapping[str, FloatArray]
-    estimates: Mapping[str, Estimate]
     measurements: tuple[Measurement, ...]
     members: "pd.DataFrame | None"
     summary: SearchSummary | None
@@ -167,7 +164,6 @@ def read_facts(run: "Run", setup: "Setup | None" = None) -> Facts:
         trials=tuple(trials),
         archs=archs,
         values=values | computed,
-        estimates=dropped(measurements),
         measurements=tuple(measurements),
         members=members,
         summary=run.summary,
@@ -221,11 +217,6 @@ def finished_rows(facts: Facts) -> list[int]:
     whole = ~np.isnan(table).any(axis=1)
     done = np.array([trial.state is TrialState.DONE for trial in facts.trials], dtype=bool)
     return [int(row) for row in np.flatnonzero(whole & done)]
-
-
-def state_of(facts: Facts, trial: Trial) -> str:
-    """Where a trial stands, as the page says it: what a race dropped is no usual ``done``."""
-    return "dropped" if trial.key in facts.estimates else str(trial.state)
 
 
 def stated(row: Mapping[str, Any], name: str) -> tuple[float, float | None, float | None]:

@@ -15,7 +15,6 @@ from hwsearch.report.plotting import (
     interval,
     label,
     layout_of,
-    plain,
     trace,
     with_texts,
 )
@@ -73,16 +72,7 @@ def _trial_traces(facts: Facts, across: Objective | None) -> list[Trace]:
     predicted = [n for n, source in facts.sources.items() if source == "predicted"]
     if predicted:
         known += f", {' and '.join(map(escape, predicted))} predicted"
-    traces = [_points(facts, across, behind, known, "trials", "circle", 6)]
-    if facts.metric == facts.up.name and facts.estimates:
-        rows = [facts.place[key] for key in facts.estimates]
-        name = f"dropped by a race ({len(rows)}), {escape(facts.up.name)} estimated"
-        estimated = [facts.estimates[facts.trials[row].key].value for row in rows]
-        traces.append(
-            _points(facts, across, rows, name, "trials", "x-thin-open", 6)
-            | {"y": plain(estimated)}
-        )
-    return traces
+    return [_points(facts, across, behind, known, "trials", "circle", 6)]
 
 
 def _points(

@@ -76,31 +76,25 @@ def importances(facts: Facts) -> list[Importance]:
     """
     found = []
     for objective in facts.objectives:
-        rows, values, noise = _known(facts, objective.name)
+        rows, values = _known(facts, objective.name)
         if len(rows) < LEAST_TRIALS or np.ptp(values) == 0.0:
             continue
         kept = evenly(len(rows), _MOST_TRIALS)
         archs = facts.archs[rows[kept]]
         with one_blas_thread():
-            found.append(_importance(objective.name, archs, values[kept], noise[kept]))
+            found.append(_importance(objective.name, archs, values[kept]))
     return found
 
 
-def _known(facts: Facts, name: str) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-    """Positions, values and deviations of trials; what a race dropped counts as an estimate."""
-    values, noise = facts.values[name].copy(), np.zeros(len(facts.trials))
-    if name == facts.metric:
-        for key, estimate in facts.estimates.items():
-            values[facts.place[key]] = estimate.value
-            noise[facts.place[key]] = estimate.deviation
+def _known(facts: Facts, name: str) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return positions and values of the trials whose value is known."""
+    values = facts.values[name]
     rows = np.flatnonzero(~np.isnan(values))
-    return rows, values[rows], noise[rows]
+    return rows, values[rows]
 
 
-def _importance(
-    objective: str, archs: Architectures, values: FloatArray, noise: FloatArray
-) -> Importance:
-    model = _fitted(archs, values, noise)
+def _importance(objective: str, archs: Architectures, values: FloatArray) -> Importance:
+    model = _fitted(archs, values)
     draws = np.random.default_rng(_SEED).standard_normal((model.columns_.shape[1] - 2, _N_DRAWS))
     varied = [p for p, choice in enumerate(archs.space.choices) if len(choice.options) > 1]
     effects = [_effect(model, archs, position, draws) for position in varied]
@@ -108,13 +102,13 @@ def _importance(
         objective=objective,
         effects=tuple(effect for effect in effects if effect is not None),
         trials=len(archs),
-        tau=_held_out_tau(archs, values, noise),
+        tau=_held_out_tau(archs, values),
     )
 
 
-def _fitted(archs: Architectures, values: FloatArray, noise: FloatArray) -> LinearModel:
+def _fitted(archs: Architectures, values: FloatArray) -> LinearModel:
     model = LinearModel(kin_gains(archs.space))
-    return model.fit(encode_steps(archs), values, noise)
+    return model.fit(encode_steps(archs), values)
 
 
 def _effect(
@@ -153,12 +147,12 @@ def _mean(
     return float(model.mean_from_sums(sums[:, 0]).mean()), means
 
 
-def _held_out_tau(archs: Architectures, values: FloatArray, noise: FloatArray) -> float:
+def _held_out_tau(archs: Architectures, values: FloatArray) -> float:
     folds = np.arange(len(values)) % _N_FOLDS
     predicted = np.empty(len(values))
     for fold in range(_N_FOLDS):
         left_out = folds == fold
-        model = _fitted(archs[~left_out], values[~left_out], noise[~left_out])
+        model = _fitted(archs[~left_out], values[~left_out])
         predicted[left_out] = model.predict(encode_steps(archs[left_out]))[0]
     tau = float(kendalltau(predicted, values).statistic)
     return tau if np.isfinite(tau) else 0.0

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from hwsearch.report.facts import Facts, finished_rows, state_of, stated
+from hwsearch.report.facts import Facts, finished_rows, stated
 from hwsearch.report.findings import by_cost
 from hwsearch.report.text_plot import Layer, text_plot
 from hwsearch.run.front import knee
@@ -34,7 +34,7 @@ def live_view(facts: Facts, width: int, height: int) -> RenderableType:
 
 
 def _progress(facts: Facts) -> Text:
-    states = Counter(state_of(facts, trial) for trial in facts.trials)
+    states = Counter(str(trial.state) for trial in facts.trials)
     told = ", ".join(f"{n} {state}" for state, n in states.items() if state != "done")
     done = sum(states.values()) - states["proposed"] - states["running"]
     predicted = " and ".join(sorted(facts.predicted))

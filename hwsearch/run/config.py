@@ -17,6 +17,7 @@ from hwsearch.optimizer.stopping import Stopping, check_positive
 
 FILE, TRIALS, REPORT = "config.toml", "trials.sqlite", "report.html"
 PRIORS = ("on", "off")
+OBSOLETE = ("race",)  # settings of former versions; they are ignored
 # What settings resolved to; see `hwsearch.run.setup.Setup.recorded`.
 RECORDED: dict[str, type] = {
     "space": str, "full_space": str, "weights": str, "data": dict, "device": dict,
@@ -61,7 +62,6 @@ class RunConfig:
         only: Rules that leave choices some options, such as ``resolution in 160,192``.
         prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose;
             ``off`` does without.
-        race: Whether candidates that the front dominates are dropped before all images are seen.
         warm_start: A run whose measurements are reused, or a CSV of evidence.
     """
 
@@ -80,7 +80,6 @@ class RunConfig:
     freeze: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     prior: str = "on"
-    race: bool = True
     warm_start: str | None = None
 
     def __post_init__(self) -> None:
@@ -106,8 +105,6 @@ class RunConfig:
             raise unknown("tactic", self.tactic, known)
         if self.prior not in PRIORS:
             raise unknown("prior", self.prior, PRIORS)
-        if not isinstance(self.race, bool):
-            raise InputError(f"race is {self.race!r}; give true or false")
         for name, wanted in (
             ("checkpoint", "a file or random:SEED"),
             ("warm_start", "a run or a CSV file"),
@@ -158,6 +155,7 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     try:
         content = parsed_toml(decoded(read_bounded(path, MAX_BYTES)))
         search, recorded = dict(content["search"]), dict(content["recorded"])
+        search = {name: value for name, value in search.items() if name not in OBSOLETE}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from error
     _check_recorded(path, recorded)

@@ -18,7 +18,7 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import digest_of_text, write_atomic
 from hwsearch.objectives import FloatArray
-from hwsearch.run.setup import DROPPED, FRONT_COLUMNS, TRIAL_COLUMNS, Setup
+from hwsearch.run.setup import FORMER_COLUMN, FRONT_COLUMNS, TRIAL_COLUMNS, Setup
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.supernets.base import EXACT
 
@@ -155,7 +155,7 @@ def _check_columns(
             f"warm start {str(path)!r} has no column {metric!r}, which this search measures; it "
             f"has {', '.join(map(str, columns))}; {_HOW}"
         )
-    ours = {*space.names, *TRIAL_COLUMNS, *FRONT_COLUMNS, *EXACT, DROPPED}
+    ours = {*space.names, *TRIAL_COLUMNS, *FRONT_COLUMNS, *EXACT, FORMER_COLUMN}
     quantities = (metric, LATENCY)
     for column in columns:
         of_quantity = str(column).startswith(tuple(f"{q}_" for q in quantities))

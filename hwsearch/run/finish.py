@@ -28,7 +28,6 @@ from hwsearch.run.front import contender_rows, front_rows
 from hwsearch.run.front_probability import front_probabilities
 from hwsearch.run.member import Number, row_of, stated
 from hwsearch.run.progress import Progress
-from hwsearch.run.race import dropped
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement, TrialState
@@ -130,9 +129,7 @@ class Finisher:
 
     def _search_values(self) -> tuple[list[str], Values]:
         """Values of every finished trial, by name, in the order of the trials."""
-        raced_out = dropped(self.store.measurements(purpose="race"))
-        done = self.store.trials(TrialState.DONE)
-        keys = [trial.key for trial in done if trial.key not in raced_out]
+        keys = [trial.key for trial in self.store.trials(TrialState.DONE)]
         if not keys:
             failed = self.store.trials(TrialState.FAILED)
             raise EvaluationError(

@@ -34,10 +34,8 @@ from hwsearch.run.outcome import (
 from hwsearch.run.phases import search_and_finish
 from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
-from hwsearch.run.race import dropped
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import (
-    DROPPED,
     TRIAL_COLUMNS,
     Setup,
     check_output,
@@ -75,7 +73,6 @@ def search(
     freeze: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
     prior: str = "on",
-    race: bool = True,
     warm_start: str | Path | None = None,
     workers: int | str = 1,
     progress: Progress | None = None,
@@ -101,7 +98,6 @@ def search(
         freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.
         only: Choices left some options, such as ``"resolution in 160,192,224"``.
         prior: ``"off"`` does without the accuracy predictor that ships for the supernet.
-        race: Drop a candidate once some of the images show that the front dominates it.
         warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
             accuracies are predicted from; see `hwsearch.run.warm_start`.
         workers: Evaluate in so many processes at a time, or ``"ray"`` on the nodes of a cluster;
@@ -131,7 +127,6 @@ def search(
         minutes=minutes,
         stop_gain=stop_gain,
         prior=prior,
-        race=race,
         warm_start=None if warm_start is None else str(warm_start),
     ).with_budget(budget)
     if out is not None:
@@ -307,10 +302,7 @@ class Run:
 
     @property
     def trials(self) -> "pd.DataFrame":
-        """One row per trial: its state and what the search measured of it.
-
-        What a race ``dropped`` was scored on some images only, and has no score.
-        """
+        """One row per trial: its state and what the search measured of it."""
         import pandas as pd
 
         with SqliteStore(self.folder / TRIALS) as store:
@@ -318,12 +310,10 @@ class Run:
             measured: dict[str, dict[str, float]] = {trial.key: {} for trial in trials}
             for m in store.measurements(purpose="search"):
                 measured[m.key][m.quantity] = m.value
-            raced_out = dropped(store.measurements(purpose="race"))
         rows = [
             {
                 **{name: getattr(trial, name) for name in TRIAL_COLUMNS},
                 "state": str(trial.state),
-                DROPPED: trial.key in raced_out,
                 **measured[trial.key],
                 **trial.choices,
             }

@@ -11,9 +11,7 @@ from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.progress import Progress
 from hwsearch.run.workers.crew import Crew
 from hwsearch.space import Architectures
-from hwsearch.trials import Purpose, Store, Trial, TrialState
-
-SEARCHING: tuple[Purpose, ...] = ("search", "race")
+from hwsearch.trials import Store, Trial, TrialState
 
 
 def run_search(
@@ -71,7 +69,7 @@ def run_search(
 
 def _seconds_spent(store: Store) -> float:
     """What the search's own measurements took; what was reused is not counted."""
-    spent = [m for purpose in SEARCHING for m in store.measurements(purpose=purpose)]
+    spent = store.measurements(purpose="search")
     return sum(m.cost_s for m in spent if REUSED not in m.details)
 
 
@@ -183,7 +181,7 @@ def _as_finished(store: Store, rounds: dict[int, list[Trial]]) -> list[int]:
     One without any, as all of it failed, keeps its place after the round that was proposed
     before it.
     """
-    measured = [m for m in store.measurements() if m.purpose in SEARCHING]
+    measured = store.measurements(purpose="search")
     place = {m.key: position for position, m in enumerate(measured)}
     at, places = -1, dict[int, int]()
     for number, members in rounds.items():

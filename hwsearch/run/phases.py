@@ -12,7 +12,6 @@ from hwsearch.run.finish import Finisher
 from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
-from hwsearch.run.race import find_race
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import Setup
 from hwsearch.run.summarize import summarize_search
@@ -44,15 +43,12 @@ def search_and_finish(
             optimizer = setup.optimizer()
             for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
                 progress.note(text)
-            race = find_race(setup, evaluator, optimizer.history, progress)
             measure_known(setup, evaluator, optimizer, progress)
-            crew = hire(workers, setup, evaluator, optimizer.history, race, progress)
+            crew = hire(workers, setup, evaluator, progress)
             with closing(crew):
                 run_search(
                     optimizer, store, crew, setup.config.stopping, progress, setup.config.batch
                 )
-            if race is not None and (saved := race.saved):
-                progress.note(saved)
             finisher = Finisher(setup, evaluator, folder / SUBNETS, progress)
             if LATENCY in setup.predicted:
                 rows = finisher.candidates(folder / KIT)

@@ -13,7 +13,7 @@ import tomli_w
 
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import decoded, write_atomic
-from hwsearch.run.config import FILE, RunConfig, parsed_toml
+from hwsearch.run.config import FILE, OBSOLETE, RunConfig, parsed_toml
 from hwsearch.run.workers.given import check_workers
 
 SETTINGS: Final = "hwsearch.toml"
@@ -98,6 +98,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             f"settings {str(path)!r} have {found!r} where a table [{TABLE}] belongs; "
             f"put every setting below a line [{TABLE}]"
         )
+    told = {name: value for name, value in told.items() if name not in OBSOLETE}
     for name in told:
         if name not in (known := _defaults()):
             raise unknown(f"setting in {str(path)!r}", name, known)

@@ -34,7 +34,7 @@ MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend o
 WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
-DROPPED = "dropped"
+FORMER_COLUMN = "dropped"  # of trials, in tables that versions up to 0.1 wrote
 CHOSEN_BY = ("latency_table", "predictor")
 FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "probability")
 
@@ -243,7 +243,7 @@ def check_names(net: Supernet, task: Task) -> None:
     """
     quantities = (task.metric.name, f"{task.metric.name}_report", LATENCY)
     stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high", "_source"))
-    taken = {*TRIAL_COLUMNS, DROPPED, *FRONT_COLUMNS, *EXACT, *stated}
+    taken = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *EXACT, *stated}
     for choice in net.full_space.choices:
         if choice.name in taken:
             raise InputError(

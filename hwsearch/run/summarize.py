@@ -10,13 +10,12 @@ import numpy as np
 from hwsearch.accuracy.score import Z95, paired_difference
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.objectives import Estimate, FloatArray, hypervolume, is_non_dominated, to_losses
+from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.initial_design import graded_sample
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.run.front import knee
-from hwsearch.run.race import dropped
 from hwsearch.run.search_summary import (
     HORIZON,
     Comparison,
@@ -124,18 +123,13 @@ def summarize_search(
 def replayed(setup: Setup, store: Store) -> Optimizer:
     """Return the optimiser of a run, told again what the store holds, round by round."""
     optimizer, found = setup.optimizer(), search_found(store)
-    raced_out = dropped(store.measurements(purpose="race"))
     for _, members in groupby(store.trials(), key=lambda trial: trial.round):
         trials = [trial for trial in members if trial.state.is_finished]
         archs = optimizer.space.architectures([trial.choices for trial in trials])
         optimizer.ask_recorded(archs)
-        told: list[Mapping[str, float | Estimate] | None] = []
+        told: list[Mapping[str, float] | None] = []
         for trial in trials:
-            values: dict[str, float | Estimate] = {
-                name: measured.value for name, measured in found.get(trial.key, {}).items()
-            }
-            if trial.key in raced_out:
-                values[setup.task.metric.name] = raced_out[trial.key]
+            values = {name: m.value for name, m in found.get(trial.key, {}).items()}
             whole = trial.state is TrialState.DONE and set(setup.measured) <= set(values)
             told.append(values if whole else None)
         optimizer.tell(archs, told)

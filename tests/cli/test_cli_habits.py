@@ -65,7 +65,7 @@ class TestSettings:
         Path("hwsearch.toml").write_text(SMALL)
         given = {}
         monkeypatch.setattr("hwsearch.search", lambda _, **all_: given.update(all_) or 1 / 0)
-        result = call("search", "--budget", 3, "--no-race", "--freeze", "a=1", "--freeze", "b=2")
+        result = call("search", "--budget", 3, "--freeze", "a=1", "--freeze", "b=2")
         assert result.stdout == "settings hwsearch.toml, but for freeze, budget as given\n"
         assert given.pop("progress")
         assert given == {
@@ -73,7 +73,6 @@ class TestSettings:
             "data": "hwsearch_test_plugin:image_task",
             "tactic": "random",
             "budget": 3,
-            "race": False,
             "freeze": ["a=1", "b=2"],
         }
 

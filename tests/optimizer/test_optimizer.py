@@ -270,40 +270,6 @@ class TestEstimates:
         assert not optimizer.history.measured[-1]
         assert optimizer.ask(4).unique(archs).ids == optimizer.history.asked[6:].ids
 
-    def test_are_revised_until_they_are_known_in_full(self):
-        optimizer = Optimizer(SMALL.space, SMALL.objectives())
-        archs = optimizer.ask(6)
-        values = SMALL.evaluate(archs)
-        parts = [{name: Estimate(v, 5.0) for name, v in row.items()} for row in values[4:]]
-        optimizer.tell(archs, [*values[:4], *parts])
-        closer = [{name: Estimate(v, 1.0) for name, v in values[4].items()}]
-        optimizer.revise(archs[[4]], closer)
-        assert set(optimizer.history.deviations[4]) <= {0.0, 1.0}
-        assert not optimizer.history.measured[4]
-        optimizer.revise(archs[4:], values[4:])
-        whole = Optimizer(SMALL.space, SMALL.objectives())
-        whole.tell(whole.ask(6), values)
-        assert optimizer.front().ids == whole.front().ids
-        assert optimizer.hypervolume() == whole.hypervolume()
-        assert optimizer.ask(4).ids == whole.ask(4).ids
-
-    def test_only_they_are_revised(self):
-        optimizer = Optimizer(SMALL.space, SMALL.objectives())
-        archs = optimizer.ask(4)
-        values = SMALL.evaluate(archs)
-        part = {name: Estimate(v, 5.0) for name, v in values[0].items()}
-        optimizer.tell(archs, [part, None, *values[2:]])
-        before = optimizer.history.values.copy()
-        for rows, told, why in (
-            ([0, 2], values[:2], f"{archs.ids[2]} has no estimate"),
-            ([1], values[1:2], f"{archs.ids[1]} has no estimate"),
-            ([0], [], "0 results were given for 1"),
-            ([0], [dict.fromkeys(part, math.nan)], "give finite numbers"),
-        ):
-            with pytest.raises(InputError, match=why):
-                optimizer.revise(archs[rows], told)
-        np.testing.assert_array_equal(optimizer.history.values, before)
-
     def test_what_they_leave_out_is_compared_with_its_approximation(self, monkeypatch):
         """A part of the images says nothing less of the latency."""
         judged = []

@@ -57,7 +57,7 @@ def made_run(
     seed=0,
     **recorded,
 ):
-    """Write a run of n trials; every tenth failed, and every tenth was dropped by a race.
+    """Write a run of n trials; every tenth failed, and every tenth has no score.
 
     Its kind is ``front``, ``candidates`` or ``unfinished``; its latencies are divided by
     ``faster``; what else ``config.toml`` records is given by name.
@@ -124,9 +124,7 @@ def _fill(store, archs, values, hard, reason, measured):
                 store.fail(arch.key, reason)
                 continue
             found.append(_latency(arch.key, values[i, 1], "search", rng))
-            if i % 10 == 8:
-                found.append(_dropped(arch.key, values[i, 0]))
-            elif "top1" in measured:
+            if i % 10 != 8 and "top1" in measured:
                 found.append(_score(arch.key, values[i, 0], hard, "search"))
                 done.append(i)
             store.finish(arch.key)
@@ -162,14 +160,6 @@ def _score(key, value, hard, purpose):
     return Measurement(
         key=key, quantity="top1", context=f"images {purpose}", purpose=purpose, value=top1,
         low=top1 - 2, high=top1 + 2, count=len(hard), cost_s=0.2, samples=right,
-    )  # fmt: skip
-
-
-def _dropped(key, value):
-    details = {"dropped": "dominated", "estimate": value, "deviation": 1.0}
-    return Measurement(
-        key=key, quantity="top1", context="images part=100", purpose="race", value=value,
-        count=100, cost_s=0.1, details=details,
     )  # fmt: skip
 
 

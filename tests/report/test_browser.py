@@ -190,7 +190,7 @@ def test_filters_hold_for_the_table_and_the_plot(opened, facts):
     assert 0 < small < n
     assert shown_rows(page) == small
     assert f"{small} of {n} trials" in page.inner_text(".count")
-    assert drawn_points(page) < small  # without those that failed or were dropped
+    assert drawn_points(page) < small  # without those that failed or have no score
     page.fill("input[type=search]", "")
     page.select_option("select", "failed")
     assert shown_rows(page) == n // 10

@@ -23,13 +23,6 @@ def test_reads_all_that_was_measured(runs, facts):
     assert (known.up.name, known.across.name, known.metric) == ("top1", "latency", "top1")
 
 
-def test_what_a_race_dropped_has_an_estimate_and_no_value(facts):
-    known = facts["front"]
-    assert known.estimates
-    for key in known.estimates:
-        assert math.isnan(known.values["top1"][known.place[key]])
-
-
 def test_an_unfinished_run_has_the_best_so_far(facts):
     known = facts["unfinished"]
     assert (known.kind, known.members, known.summary) == ("unfinished", None, None)

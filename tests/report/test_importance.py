@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwsearch.objectives import Estimate
 from hwsearch.report.importance import LEAST_TRIALS, importances
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.trials import Trial, TrialState
@@ -32,7 +31,7 @@ def known(facts):
     score = np.array([2.0 * a["depth"] + 3.0 * (a["act"] == "silu") for a in archs])
     cost = np.array([5.0 + a["depth"] - 0.5 * a.get("block3.kernel", 0) for a in archs])
     return replace(
-        facts["front"], space=SPACE, archs=archs, trials=trials, estimates={}, members=None,
+        facts["front"], space=SPACE, archs=archs, trials=trials, members=None,
         values={"top1": score, "latency": cost},
     )  # fmt: skip
 
@@ -67,16 +66,6 @@ def test_options_without_an_order_go_from_the_worst_to_the_best(known):
 
 def test_a_choice_of_one_option_is_worth_nothing(known):
     assert "fixed" not in effects(known, "top1")[1]
-
-
-def test_estimates_of_what_was_dropped_count_with_their_deviation(known):
-    top1 = known.values["top1"].copy()
-    key = known.trials[0].key
-    top1[0] = np.nan
-    without = replace(known, values={**known.values, "top1": top1})
-    estimated = replace(without, estimates={key: Estimate(5.0, 1.0)})
-    assert effects(without, "top1")[0].trials == len(known.trials) - 1
-    assert effects(estimated, "top1")[0].trials == len(known.trials)
 
 
 def test_too_few_trials_say_nothing(known):

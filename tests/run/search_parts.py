@@ -15,7 +15,7 @@ from hwsearch.run.finish import CONFIRM
 from hwsearch.supernets.cifar10_resnet import FAMILY
 
 NET, TASK = "tests.run.search_parts:network", "tests.run.search_parts:task"
-SETTINGS = {"net": NET, "device": "scripted", "data": TASK, "budget": 12, "race": False}
+SETTINGS = {"net": NET, "device": "scripted", "data": TASK, "budget": 12}
 SHORT = {**SETTINGS, "budget": 8}
 SIZES = {"calibration": 32, "search": 160, "report": 80}
 

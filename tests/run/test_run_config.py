@@ -46,6 +46,12 @@ def test_a_file_of_before_there_were_rules_is_read(tmp_path):
     assert recorded == {"weights": "0123"}
 
 
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_setting_of_a_former_version_is_ignored(tmp_path, value):
+    (tmp_path / "config.toml").write_text(f"[search]\nrace = {value}\nseed = 2\n[recorded]\n")
+    assert read_config(tmp_path)[0] == RunConfig(seed=2)
+
+
 def test_another_budget_changes_nothing_else():
     assert FULL.with_budget(None) is FULL
     changed = FULL.with_budget(9)

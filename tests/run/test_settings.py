@@ -92,7 +92,6 @@ class TestWhatIsRead:
             ("[search]\nbudget = 7.0", ["budget is 7.0; give a whole number"]),
             ("[search]\nbatch = 0", ["batch is 0; give a whole number"]),
             ("[search]\nseed = true", ["seed is True; give a whole number"]),
-            ("[search]\nrace = 'no'", ["race is 'no'; give true or false"]),
             ("[search]\nminutes = 'ten'", ["minutes 'ten' is not usable"]),
             ("[search]\nstop_gain = nan", ["stop_gain nan is not usable"]),
             ("[search]\nobjectives = 'top1'", ["objectives is 'top1'; give a list of texts"]),
@@ -120,6 +119,9 @@ class TestWhatIsRead:
         assert "\n" not in message
         for part in parts:
             assert part in message
+
+    def test_a_setting_of_a_former_version_is_ignored(self, tmp_path):
+        assert read(tmp_path, "[search]\nrace = true\nbudget = 7") == {"budget": 7}
 
     def test_what_is_not_there_or_not_text(self, tmp_path):
         with pytest.raises(InputError, match=r"no file of settings .*hwsearch init"):

@@ -6,7 +6,7 @@ import hwsearch
 from hwsearch.run.config import read_config
 from tests.run import search_parts as parts
 
-SETTINGS = {**parts.SETTINGS, "objectives": ["top1", "macs"], "budget": 24, "race": False}
+SETTINGS = {**parts.SETTINGS, "objectives": ["top1", "macs"], "budget": 24}
 
 
 @pytest.fixture(scope="module")

@@ -363,27 +363,6 @@ def test_bounds_count_for_every_hypervolume():
     assert summary.random < loose.random
 
 
-def test_a_trial_that_was_given_up_half_way_counts_for_no_figure(found):
-    """Raced out: finished, with an estimate in place of the score."""
-    setup, _, store, rows, summary = found
-    members = {row["key"] for row in rows}
-    dropped = next(t.key for t in store.trials(TrialState.DONE) if t.key not in members)
-    changed = MemoryStore()
-    for trial in store.trials():
-        arch = SimpleNamespace(key=trial.key, mapping=trial.choices)
-        changed.propose([arch], trial.round, trial.origin, {trial.key: trial.forecast})
-        (changed.fail(trial.key, "f") if trial.reason else changed.finish(trial.key))
-    for each in store.measurements():
-        if (each.key, each.quantity) == (dropped, "top1"):
-            details = {"dropped": True, "estimate": 99.0, "deviation": 1.0}
-            each = replace(each, purpose="race", details=details)
-        changed.add(each)
-    again = summarize_search(replayed(setup, changed), changed, setup, rows)
-    assert again.gain is not None
-    assert (again.evaluated, again.failed) == (summary.evaluated, summary.failed)
-    assert again.hypervolumes[-1] == pytest.approx(summary.hypervolumes[-1])
-
-
 def test_nothing_is_changed_by_looking(found):
     summary = found[-1]
     assert replace(summary) == summary

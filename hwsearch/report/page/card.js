@@ -16,10 +16,6 @@ function trialNumbers(run, number) {
     const value = run.trials.values[objective.name][number];
     const how = objective.source === "measured" ? "measured by the search" : objective.source;
     if (value !== null) rows.push([objective.name, value, null, null, objective.unit, how]);
-    const estimate = run.trials.estimates[number];
-    if (value === null && estimate !== undefined && objective === run.objectives[0]) {
-      rows.push([objective.name, estimate, null, null, objective.unit, "estimated on a part of the images"]);
-    }
     if (forecast[objective.name]) {
       const [mean, deviation] = forecast[objective.name];
       rows.push([objective.name, mean, mean - 1.96 * deviation, mean + 1.96 * deviation, objective.unit, "predicted"]);

@@ -2,14 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from hwsearch.errors import HwsearchError
-from hwsearch.evaluation.evaluator import Evaluator, Racing, Values
+from hwsearch.evaluation.evaluator import Evaluator, Values
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.objectives import known_as
-from hwsearch.optimizer.history import History
-from hwsearch.run.workers.work import Findings, Known, Told, Work
+from hwsearch.run.workers.work import Findings, Known, Work
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement
 
@@ -17,25 +13,13 @@ from hwsearch.trials import Measurement
 class SearchDesk:
     """One quantity of one architecture at a time: its latency, and then its score.
 
-    A race looks at latencies, and the front that a candidate has to reach is the one at the
-    moment at which its scoring is handed out.
-
     Args:
         evaluator: Of the search; its store receives all findings.
         quantities: What is measured of every architecture.
-        history: Of the search.
-        race: Of the search, if it has one.
     """
 
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        quantities: Sequence[str],
-        history: History,
-        race: Racing | None,
-    ) -> None:
-        self._evaluator, self._history, self._race = evaluator, history, race
-        # Latency first: a race needs it.
+    def __init__(self, evaluator: Evaluator, quantities: Sequence[str]) -> None:
+        self._evaluator = evaluator
         self._quantities = sorted(quantities, key=lambda quantity: quantity != LATENCY)
         samples = evaluator.task.search
         self._contexts = (evaluator.latency_context, evaluator.score_context(samples))
@@ -69,7 +53,7 @@ class SearchDesk:
 
     def values(self, arch: Architecture) -> Values:
         """Return what is known of an architecture; see `Desk.values`."""
-        return self._evaluator.known_values(arch, self._quantities, self._race)
+        return self._evaluator.known_values(arch, self._quantities)
 
     def _believe(self, latency: Measurement) -> None:
         """Let later latencies be compared with this one."""
@@ -82,18 +66,4 @@ class SearchDesk:
         if quantity == LATENCY:
             return Known(pace=(pace.highest, pace.known))
         store = self._evaluator.store
-        own = [m for p in ("search", "race") for m in store.measurements(arch.key, purpose=p)]
-        if self._race is None:
-            return Known(measurements=tuple(own))
-        return Known(measurements=(*own, *self._race.compared_with()), told=tuple(self._told()))
-
-    def _told(self) -> list[Told]:
-        history, told = self._history, list[Told]()
-        names = [(j, o.name) for j, o in enumerate(history.objectives) if o.exact is None]
-        for row in np.flatnonzero(history.succeeded):
-            values, deviations = history.values[row], history.deviations[row]
-            said: Values = {
-                name: known_as(float(values[j]), float(deviations[j])) for j, name in names
-            }
-            told.append((history.told[int(row)].mapping, said))
-        return told
+        return Known(measurements=tuple(store.measurements(arch.key, purpose="search")))

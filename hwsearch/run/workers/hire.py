@@ -4,9 +4,7 @@ from hwsearch.devices import Device
 from hwsearch.devices.base import split_name
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.kit.device import DEVICE
-from hwsearch.optimizer.history import History
 from hwsearch.run.progress import Progress
-from hwsearch.run.race import Race
 from hwsearch.run.setup import Setup
 from hwsearch.run.workers.crew import Crew
 from hwsearch.run.workers.desk import SearchDesk
@@ -34,8 +32,6 @@ def hire(
     workers: Workers,
     setup: Setup,
     evaluator: Evaluator,
-    history: History,
-    race: Race | None,
     progress: Progress,
 ) -> Crew:
     """Return who evaluates the proposals of a search.
@@ -44,13 +40,11 @@ def hire(
         workers: As `check_workers` returned it.
         setup: The parts of the search.
         evaluator: Measures in this process, and remembers what others measure.
-        history: Of the search.
-        race: Of the search, if it has one.
         progress: Told of workers that are lost or awaited.
     """
     if workers == 1:
-        return Crew(InProcess(lambda archs: evaluator.search_values(archs, setup.measured, race)))
-    desk = SearchDesk(evaluator, setup.measured, history, race)
+        return Crew(InProcess(lambda archs: evaluator.search_values(archs, setup.measured)))
+    desk = SearchDesk(evaluator, setup.measured)
     return Crew(_executor(workers, setup, progress), desk, progress)
 
 

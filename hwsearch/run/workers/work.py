@@ -1,17 +1,15 @@
 """What a worker is asked and what it answers, as JSON headers and arrays: nothing is pickled."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import Values
-from hwsearch.objectives import Estimate
-from hwsearch.space import Architecture, Option
+from hwsearch.space import Architecture
 from hwsearch.trials import Measurement
 
-Told = tuple[Mapping[str, Option], Values]
 _FIELDS = tuple(each.name for each in fields(Measurement) if each.name != "samples")
 
 
@@ -20,16 +18,12 @@ class Known:
     """What a worker has to know of the search besides its settings.
 
     Attributes:
-        measurements: Of the architectures that it works on and, in a race, of what was scored in
-            full.
-        told: Choices and measured objectives of what the search was told, for a race; None where
-            the architecture is scored on all samples.
+        measurements: Of the architectures that it works on.
         pace: The highest pace of latencies believed so far, and how many there were; see
             `hwsearch.evaluation.outliers.Pace`.
     """
 
     measurements: tuple[Measurement, ...] = ()
-    told: tuple[Told, ...] | None = None
     pace: tuple[float, int] = (0.0, 0)
 
 
@@ -68,12 +62,10 @@ class Findings:
 def write_work(work: Work) -> tuple[Header, Arrays]:
     """Turn work into a message."""
     arrays: Arrays = []
-    told = work.known.told
     header = {
         "archs": [arch.mapping for arch in work.archs],
         "quantities": list(work.quantities),
         "measurements": _packed(work.known.measurements, arrays),
-        "told": None if told is None else [[dict(c), _plain(values)] for c, values in told],
         "pace": list(work.known.pace),
     }
     return header, arrays
@@ -81,10 +73,9 @@ def write_work(work: Work) -> tuple[Header, Arrays]:
 
 def read_known(header: Header, arrays: Arrays) -> Known:
     """Return what a message of `write_work` says besides what is to be done."""
-    told, (highest, known) = header["told"], header["pace"]
+    highest, known = header["pace"]
     return Known(
         measurements=_unpacked(header["measurements"], arrays),
-        told=None if told is None else tuple((choices, _told(v)) for choices, v in told),
         pace=(highest, known),
     )
 
@@ -122,11 +113,3 @@ def _unpacked(packed: Sequence[Mapping[str, Any]], arrays: Arrays) -> tuple[Meas
         samples = None if place is None else arrays[place]
         found.append(Measurement(**{**row, "samples": samples}))
     return tuple(found)
-
-
-def _plain(values: Values) -> dict[str, Any]:
-    return {k: asdict(v) if isinstance(v, Estimate) else v for k, v in values.items()}
-
-
-def _told(plain: Mapping[str, Any]) -> Values:
-    return {k: Estimate(**v) if isinstance(v, dict) else v for k, v in plain.items()}

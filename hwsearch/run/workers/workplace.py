@@ -15,10 +15,7 @@ from hwsearch.devices.frames import Arrays, Header
 from hwsearch.errors import DataError, EvaluationError, HwsearchError, InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.machine import thread_limit
-from hwsearch.optimizer.history import History
 from hwsearch.run.config import RunConfig
-from hwsearch.run.progress import Silent
-from hwsearch.run.race import find_race
 from hwsearch.run.setup import Setup, prepare
 from hwsearch.run.workers.elsewhere import Elsewhere, Latencies, differences, runner
 from hwsearch.run.workers.work import Findings, Known, read_known, write_findings
@@ -121,19 +118,11 @@ class Workplace:
         evaluator, store = self._evaluator, MemoryStore()
         evaluator.store = store
         evaluator.pace.highest, evaluator.pace.known = known.pace
-        space = self._setup.net.space
-        told = space.architectures([choices for choices, _ in known.told or ()])
-        keys = {arch.key for arch in archs}
-        store.propose([*archs, *(each for each in told if each.key not in keys)], 0, "work")
+        store.propose(archs, 0, "work")
         store.add_all(known.measurements)
-        race = None
-        if known.told is not None:
-            history = History(space, self._setup.objectives, self._setup.constraints)
-            history.tell(told, [values for _, values in known.told])
-            race = find_race(self._setup, evaluator, history, Silent())
         before = {measurement.identity for measurement in known.measurements}
         tiles = quantities == [LATENCY]
-        results = evaluator.search_values(archs, quantities, race, tiles=tiles)
+        results = evaluator.search_values(archs, quantities, tiles=tiles)
         return Findings(
             measurements=tuple(m for m in store.measurements() if m.identity not in before),
             failed={

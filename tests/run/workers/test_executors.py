@@ -25,14 +25,13 @@ class Search:
     """What a search has when it hires a crew, with all of a small space proposed."""
 
     def __init__(self, folder, workers, n=10):
-        chosen = config(folder, race=False)
+        chosen = config(folder)
         self.setup = prepare(chosen, device=device_of(workers, chosen.device))
         self.store, self.watcher = MemoryStore(), Watcher()
         self.archs = list(self.setup.net.space.sample_distinct(n, np.random.default_rng(3)))
         self.store.propose(self.archs, 0, "test")
         self.evaluator = self.setup.evaluator(self.store)
-        history = self.setup.optimizer().history
-        self.crew = hire(workers, self.setup, self.evaluator, history, None, self.watcher)
+        self.crew = hire(workers, self.setup, self.evaluator, self.watcher)
 
     def __enter__(self):
         return self
@@ -150,7 +149,7 @@ def test_a_whole_search_finds_the_same_front(folder, workers, tmp_path):
     given.pop("batch")
     together = hwsearch.search(net, **given, out=tmp_path / "together", workers=workers)
     assert together.trials["key"].tolist() == alone.trials["key"].tolist()
-    kept = [k for k in alone.trials.columns if k not in ("top1", "dropped")]
+    kept = [k for k in alone.trials.columns if k != "top1"]
     assert together.trials[kept].equals(alone.trials[kept])
     assert together.front.equals(alone.front)
 
@@ -171,7 +170,7 @@ class Stopping(Watcher):
 @pytest.mark.usefixtures("quick_infer")
 @ELSEWHERE
 def test_an_interrupted_search_goes_on_with_another_number_of_workers(folder, workers, tmp_path):
-    given = settings(folder, tactic="random", race=False, batch=1)
+    given = settings(folder, tactic="random", batch=1)
     net, out = given.pop("supernet"), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt, match="hwsearch resume"):
         hwsearch.search(net, **given, out=out, workers=workers, progress=Stopping(3))

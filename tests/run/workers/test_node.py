@@ -198,7 +198,7 @@ class TestNodes:
         spec = f"by-key:{folder.path}"
         nodes = [cluster.add(spec) for _ in range(2)]
         cluster.wait_for_nodes()
-        given = settings(folder, tactic="random", batch=1, budget=8, race=False)
+        given = settings(folder, tactic="random", batch=1, budget=8)
         net = given.pop("supernet")
         alone = hwsearch.search(net, **given, out=tmp_path / "alone")
         key = alone.trials.query("state == 'done'")["key"].iloc[2]

@@ -5,7 +5,6 @@ import io
 import numpy as np
 
 from hwsearch.devices.frames import read_frame, write_frame
-from hwsearch.objectives import Estimate
 from hwsearch.run.workers.work import (
     Findings,
     Known,
@@ -53,8 +52,7 @@ def sent(message):
 
 
 def test_work_arrives_whole():
-    told = ((ARCH.mapping, {"top1": Estimate(60.0, 2.0), "latency": 1.25}),)
-    known = Known(measurements=MEASUREMENTS, told=told, pace=(1e9 / 3, 4))
+    known = Known(measurements=MEASUREMENTS, pace=(1e9 / 3, 4))
     work = Work(archs=(ARCH,), quantities=("top1",), known=known)
     header, arrays = sent(write_work(work))
     assert header["quantities"] == ["top1"]
@@ -63,12 +61,6 @@ def test_work_arrives_whole():
     assert arrived == known
     assert [m.samples is None for m in arrived.measurements] == [False, True, False]
     assert arrived.measurements[0].samples.dtype == np.bool_
-
-
-def test_whether_there_is_a_race_arrives_too():
-    for told in (None, ()):
-        header, arrays = sent(write_work(Work(archs=(), quantities=(), known=Known(told=told))))
-        assert read_known(header, arrays).told == told
 
 
 def test_findings_arrive_whole():

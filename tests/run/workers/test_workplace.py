@@ -52,13 +52,12 @@ def everything(run, without_tiles=("weights",)):
 
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("quick_infer")
-def test_a_race_through_messages_is_the_race_itself(folder, tmp_path, monkeypatch):
+def test_a_search_through_messages_is_the_search_itself(folder, tmp_path, monkeypatch):
     given = settings(folder, tactic="random", batch=1, budget=14)
     net = given.pop("supernet")
     alone = hwsearch.search(net, **given, out=tmp_path / "alone")
     monkeypatch.setattr("hwsearch.run.workers.hire._executor", lambda *args: Here(args[1]))
     through = hwsearch.search(net, **given, out=tmp_path / "through", workers=2)
-    assert alone.trials["dropped"].sum() >= 2
     assert through.trials.equals(alone.trials)
     assert everything(through) == everything(alone)
     assert through.front.equals(alone.front)
