@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from hwsearch.objectives import FloatArray, Objective, hypervolume, to_losses
-from hwsearch.optimizer.evolution import evolve
+from hwsearch.optimizer.nsga2 import nsga2
 from hwsearch.space import Architectures, Choice, SearchSpace
 
 LISTED = 200_000  # a space up to this size is evaluated as a whole
@@ -46,7 +46,7 @@ class Problem:
         """Hypervolume of everything, or of the front after 150,000 direct evaluations."""
         if self.space.size <= LISTED:
             return hypervolume(self.losses(self.space.enumerate(LISTED)), self.reference)
-        found = evolve(
+        found = nsga2(
             lambda archs: (self.losses(archs), None),
             self.space.sample_distinct(500, 0),
             np.random.default_rng(0),

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from hwsearch.objectives import FloatArray, from_losses, to_losses
-from hwsearch.optimizer.evolution import evolve
 from hwsearch.optimizer.history import History, beyond_worst
 from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
+from hwsearch.optimizer.nsga2 import nsga2
 from hwsearch.optimizer.posterior import Forecast, Posterior, believed
 from hwsearch.space import Architectures
 
@@ -28,7 +28,7 @@ def find_candidates(
 ) -> Architectures:
     """Architectures never proposed, among which the posterior's best ones are.
 
-    A small space is listed; in a large one an evolutionary search runs on the predicted means,
+    A small space is listed; in a large one NSGA-II searches on the predicted means,
     from the best of what was told and as many new ones at random.
     """
     space = history.space
@@ -39,7 +39,7 @@ def find_candidates(
     elite = history.told[_best_first(history, posterior)[: population // 2]]
     fresh = space.sample_distinct(population - len(elite), rng, exclude=elite)
     start = Architectures.concatenate([elite, fresh])
-    found = evolve(posterior.losses, start, rng, population=population, generations=_GENERATIONS)
+    found = nsga2(posterior.losses, start, rng, population=population, generations=_GENERATIONS)
     return found.unique(history.asked)
 
 

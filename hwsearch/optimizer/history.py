@@ -189,7 +189,7 @@ class History:
         return total_violation(self._by_name(values), self.constraints)
 
     def judged(self, values: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """Losses and violations of rows of values, as an evolutionary search takes them.
+        """Losses and violations of rows of values, as `nsga2` takes them.
 
         Returns:
             ``(n, n_objectives)`` and ``(n,)``; None for these where there are no constraints.

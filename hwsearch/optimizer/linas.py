@@ -44,7 +44,7 @@ def by_linas(history: History, n: int, seed: int, rng: np.random.Generator) -> A
 
 
 def _inner_search(history: History, rng: np.random.Generator) -> Architectures:
-    from hwsearch.optimizer.nsga2 import evolve
+    from hwsearch.optimizer.nsga2 import nsga2
 
     space, known = history.space, history.succeeded
     rows = space.encode(history.told[known], "onehot")
@@ -62,7 +62,7 @@ def _inner_search(history: History, rng: np.random.Generator) -> Architectures:
         return history.judged(values)
 
     start = space.sample_distinct(POPULATION, rng)
-    return evolve(evaluate, start, rng, population=POPULATION, generations=GENERATIONS)
+    return nsga2(evaluate, start, rng, population=POPULATION, generations=GENERATIONS)
 
 
 def _fitted(rows: FloatArray, values: FloatArray) -> Callable[[FloatArray], FloatArray]:

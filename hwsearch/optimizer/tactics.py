@@ -11,6 +11,7 @@ import numpy as np
 
 from hwsearch import plugins
 from hwsearch.errors import InputError
+from hwsearch.objectives import to_losses
 from hwsearch.optimizer.history import N_FIRST, History
 from hwsearch.space import Architectures
 
@@ -19,6 +20,7 @@ BATCH: Final = 4
 MIN_SUCCESSES: Final = 3  # below that a surrogate has nothing to go by
 
 _NSGA2_POPULATION: Final = 50
+_MATINGS: Final = 10  # of the whole population, until there are as many new children as wanted
 
 Propose = Callable[[History, int, int, np.random.Generator], Architectures]
 
@@ -100,16 +102,19 @@ def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> A
     missing = _NSGA2_POPULATION - len(history.asked)
     if missing > 0 or history.succeeded.sum() < 2:
         return by_chance(history, min(n, max(missing, 1)), seed, rng)
-    from hwsearch.optimizer.nsga2 import offspring
+    from hwsearch.optimizer.nsga2 import offspring, survivors
 
-    parents = history.succeeded
-    children = offspring(
-        history.told[parents],
-        *history.judged(history.values[parents]),
-        rng,
-        population=_NSGA2_POPULATION,
+    told, values = history.told[history.succeeded], history.values[history.succeeded]
+    best = survivors(
+        to_losses(values, history.objectives), history.violation(values), _NSGA2_POPULATION
     )
-    return children.unique(history.asked)[:n]
+    children = told[:0]
+    for _ in range(_MATINGS):
+        bred = offspring(told[best], _NSGA2_POPULATION, rng).unique(history.asked)
+        children = Architectures.concatenate([children, bred]).unique()[:n]
+        if len(children) == n:
+            break
+    return children
 
 
 def by_chance(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:

@@ -1,7 +1,9 @@
+import moocore
 import numpy as np
 
-from hwsearch.objectives import is_non_dominated
-from hwsearch.optimizer.nsga2 import evolve, offspring
+from hwsearch.objectives import is_non_dominated, to_losses
+from hwsearch.optimizer import Optimizer
+from hwsearch.optimizer.nsga2 import nsga2, offspring, survivors
 from tests.optimizer.problems import Tabular, elastic_space, flat_space
 
 SPACE = elastic_space(3)
@@ -10,16 +12,17 @@ TABLE = Tabular(SPACE)
 
 def losses_of(archs):
     values = TABLE.values(archs)
-    return np.column_stack([-values["quality"], values["cost"]])
+    columns = np.column_stack([values[o.name] for o in TABLE.objectives()])
+    return to_losses(columns, TABLE.objectives())
 
 
 def evaluate(archs):
-    return losses_of(archs), np.zeros(len(archs))
+    return losses_of(archs), None
 
 
 def evolved(seed, evaluate=evaluate):
     start = SPACE.sample_distinct(40, 0)
-    return evolve(evaluate, start, np.random.default_rng(seed), population=40, generations=20)
+    return nsga2(evaluate, start, np.random.default_rng(seed), population=40, generations=20)
 
 
 def test_same_seed_same_population_and_no_global_randomness():
@@ -32,13 +35,14 @@ def test_same_seed_same_population_and_no_global_randomness():
     assert evolved(8) != first
 
 
-def test_population_is_distinct_canonical_and_better():
+def test_finds_the_front_of_a_known_problem():
+    _, losses = TABLE.losses(TABLE.objectives())
+    reference = losses.max(axis=0)
     found = evolved(0)
     assert len(found) == len(found.unique()) == 40
     assert SPACE.from_indices(found.indices) == found
-    start = SPACE.sample_distinct(40, 0)
-    both = losses_of(SPACE.from_indices(np.concatenate([start.indices, found.indices])))
-    assert is_non_dominated(both)[40:].sum() > 4 * is_non_dominated(both)[:40].sum()
+    volumes = [moocore.hypervolume(each, ref=reference) for each in (losses_of(found), losses)]
+    assert volumes[0] > 0.99 * volumes[1]
 
 
 def test_infeasible_ones_give_way():
@@ -50,20 +54,53 @@ def test_infeasible_ones_give_way():
     assert (losses_of(evolved(0, at_most_50))[:, 1] <= 50.0).all()
 
 
-def test_offspring_descend_from_the_best():
-    parents = SPACE.sample_distinct(200, 0)
-    losses = losses_of(parents)
-    rng = np.random.default_rng(0)
-    children = offspring(parents, losses, np.zeros(200), rng, population=20)
-    assert len(children) == len(children.unique()) == 20
-    gained = is_non_dominated(np.vstack([losses, losses_of(children)]))[200:]
-    strangers = losses_of(SPACE.sample_distinct(20, 1))
-    assert gained.sum() > is_non_dominated(np.vstack([losses, strangers]))[200:].sum()
+class TestSurvivors:
+    def test_violation_comes_before_rank(self):
+        losses = np.array([[0.0, 0.0], [1.0, 2.0], [2.0, 1.0], [3.0, 3.0]])
+        violations = np.array([0.5, 0.0, 0.0, 0.1])
+        assert sorted(survivors(losses, violations, 2)) == [1, 2]
+        assert survivors(losses, violations, 4).tolist()[2:] == [3, 0]
+        assert survivors(losses, np.array([4.0, 3.0, 2.0, 1.0]), 9).tolist() == [3, 2, 1, 0]
+
+    def test_the_last_rank_keeps_its_ends_and_its_gaps(self):
+        line = np.array([0.0, 1.0, 1.1, 1.2, 4.0])
+        losses = np.column_stack([line, -line])
+        assert sorted(survivors(losses, np.zeros(5), 3)) == [0, 3, 4]
+
+    def test_a_better_rank_comes_before_a_gap(self):
+        losses = np.array([[0.0, 2.0], [2.0, 0.0], [9.0, 9.0], [1.0, 1.0]])
+        assert survivors(losses, np.zeros(4), 4)[-1] == 2
+
+    def test_one_objective_and_equal_losses(self):
+        assert survivors(np.array([[3.0], [1.0], [2.0]]), np.zeros(3), 2).tolist() == [1, 2]
+        assert survivors(np.ones((4, 2)), np.zeros(4), 9).tolist() == [0, 1, 2, 3]
 
 
-def test_offspring_of_an_exhausted_neighbourhood_are_few():
-    space = flat_space(2, 2)
-    everything = space.enumerate(4)
-    losses = everything.indices.astype(float)
-    rng = np.random.default_rng(0)
-    assert len(offspring(everything, losses, np.zeros(4), rng, population=4)) == 0
+class TestOffspring:
+    def test_the_best_have_more_children(self):
+        """A tournament of two is won by the better half three times out of four."""
+        space = flat_space(60, 2)
+        indices = space.sample_distinct(40, 0).indices.copy()
+        indices[:, 0] = np.arange(40) < 20
+        children = offspring(space.from_indices(indices), 400, np.random.default_rng(0))
+        assert 0.65 < children.indices[:, 0].mean() < 0.85
+
+    def test_children_are_distinct_and_new(self):
+        parents = SPACE.sample_distinct(20, 0)
+        children = offspring(parents, 50, np.random.default_rng(0))
+        assert 40 < len(children) == len(children.unique(parents)) <= 50
+
+    def test_of_an_exhausted_space_there_are_none(self):
+        everything = flat_space(2, 2).enumerate(4)
+        assert len(offspring(everything, 9, np.random.default_rng(0))) == 0
+
+
+def test_the_tactic_breeds_from_the_best_measured_ones():
+    first = SPACE.sample_distinct(200, 0)
+    optimizer = Optimizer(SPACE, TABLE.objectives(), tactic="nsga2", batch=50)
+    optimizer.tell(first, TABLE.evaluate(first))
+    children = optimizer.ask()
+    assert len(children) == 50
+    gained = is_non_dominated(np.vstack([losses_of(first), losses_of(children)]))[200:]
+    strangers = losses_of(SPACE.sample_distinct(50, 1))
+    assert gained.sum() > is_non_dominated(np.vstack([losses_of(first), strangers]))[200:].sum()
