@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -35,10 +34,10 @@ class TerminalProgress:
         self.console = console
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.description:<8}"),
+            TextColumn("{task.description:<8}", style="bold", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -189,7 +188,7 @@ def supernets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("supernet", "what it is", "imported from")
     for row in rows:
         origin = f"{row['source']} ({row['family']})" if row["source"] else ""
-        table.add_row(*map(escape, (row["name"], row["summary"], origin)))
+        table.add_row(row["name"], row["summary"], origin)
     return table
 
 

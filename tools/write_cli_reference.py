@@ -23,8 +23,9 @@ HEAD = """\
 {summary}
 
 Exit codes: 0 done, 1 failure, 2 usage or bad input, 3 nothing satisfies the constraints, 130
-interrupted. With `--json` a command prints its result as JSON on stdout, and progress goes to
-stderr; where a command fails stdout is empty, but for `verify`, whose answer is what failed.
+interrupted, 141 the reader of a pipe is gone. Results go to stdout, progress, notes and errors to
+stderr. With `--json` stdout has one JSON document: the result, or an object with `error` (`type`,
+`message`, `exit_code`); of `verify` and `measure`, the result also where something failed.
 
 These may stand before the command or after it:
 

@@ -1,45 +1,80 @@
-"""What every command stands on: the application, the two consoles, errors as exit codes."""
+"""The typer application: options that every command takes, errors as exit codes and JSON."""
 
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
 import hwsearch
 from hwsearch.cli.completion import complete_run
-from hwsearch.errors import HwsearchError
+from hwsearch.cli.output import BROKEN_PIPE, err, prepare_streams, say_json, silence, tell
+from hwsearch.cli.stdout import reserved_stdout, result_stream
+from hwsearch.errors import HwsearchError, InputError
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.terminal import TerminalProgress
 
 
-class _Settings:
-    """What the options say that every command takes, and that may stand before it too."""
+class _Invocation:
+    """State of the command that runs.
 
-    quiet = verbose = debug = False
+    Attributes:
+        quiet: Whether progress and notes are left out.
+        verbose: Whether the steps are logged.
+        debug: Whether everything is logged, and errors are raised with their traceback.
+        as_json: Whether stdout gets JSON, and nothing else.
+        answered: Whether it has got it.
+    """
+
+    quiet = verbose = debug = as_json = answered = False
 
 
-_settings = _Settings()
+_now = _Invocation()
+
+
+class _Commands(TyperGroup):
+    """Group of the commands whose usage errors are JSON too where JSON was asked for."""
+
+    def main(self, args: Any = None, *given: Any, **options: Any) -> Any:
+        """Run a command."""
+        prepare_streams()
+        words = [*(sys.argv[1:] if args is None else args)]
+        _now.as_json = "--json" in words[: words.index("--") if "--" in words else None]
+        _now.answered = False
+        return super().main(args, *given, **options)
+
+    def make_context(self, *given: Any, **options: Any) -> Any:
+        """Parse the options before the command."""
+        with _usage_as_json():
+            return super().make_context(*given, **options)
+
+    def invoke(self, context: Any) -> Any:
+        """Parse the options of the command, and run it."""
+        with _usage_as_json():
+            return super().invoke(context)
+
+
 app = typer.Typer(
     name="hwsearch",
+    cls=_Commands,
     help="Give it a pretrained supernet and a device; get the Pareto-optimal subnets for that "
     "device as verified ONNX files.",
     epilog="Start with: hwsearch search --out runs/first",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out, err = Console(), Console(stderr=True)
 P = ParamSpec("P")
 
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run.", autocompletion=complete_run)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, errors included.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result and errors only.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what is done on stderr, instead of a bar.")
@@ -52,14 +87,14 @@ _LIBRARY = logging.getLogger("hwsearch")
 INTERRUPTED = 130
 
 
-class _OnStderr(logging.Handler):
+class _StderrHandler(logging.Handler):
     """Writes records to stderr as it is when they come."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        err.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        tell(self.format(record))
 
 
-_handler = _OnStderr()
+_handler = _StderrHandler()
 _handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
 
@@ -71,7 +106,7 @@ def _root(
     debug: Debug = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    _settings.quiet, _settings.verbose, _settings.debug = quiet, verbose, debug
+    _now.quiet, _now.verbose, _now.debug = quiet, verbose, debug
     if version:
         print(hwsearch.__version__)
         raise typer.Exit
@@ -80,17 +115,23 @@ def _root(
         raise typer.Exit(2)
 
 
-def showing(as_json: bool) -> AbstractContextManager[Progress]:
-    """Show progress on stdout, beside JSON on stderr, or not at all: as the options say."""
-    if _settings.quiet or _settings.verbose or _settings.debug:
+def showing() -> AbstractContextManager[Progress]:
+    """Return a context manager that shows progress on stderr, unless the options say not to."""
+    if _now.quiet or _now.verbose or _now.debug:
         return nullcontext(Silent())
-    return TerminalProgress(err if as_json else out)
+    return TerminalProgress(err)
+
+
+def answer(result: Any) -> None:
+    """Print the result of a command as JSON."""
+    _now.answered = True
+    say_json(result)
 
 
 def reporting(command: Callable[P, None]) -> Callable[P, None]:
     """Turn errors into one line and an exit code, and add the options that every command takes.
 
-    ``--debug`` lets errors through.
+    ``--debug`` raises errors as they are; ``--json`` prints them as JSON besides.
     """
 
     @functools.wraps(command)
@@ -98,28 +139,25 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
         _apply({name: bool(kwargs.pop(name, False)) for name in _EVERYWHERE})
         _LIBRARY.addHandler(_handler)
         try:
-            command(*args, **kwargs)
-        except HwsearchError as error:
-            if _settings.debug:
+            _check_texts(kwargs.values())
+            with reserved_stdout():
+                command(*args, **kwargs)
+                result_stream().flush()
+        except (HwsearchError, OSError, KeyboardInterrupt) as error:
+            if isinstance(error, BrokenPipeError):
+                silence(error)
+                raise typer.Exit(BROKEN_PIPE) from None
+            if _now.debug and not isinstance(error, KeyboardInterrupt):
                 raise
-            err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt as stop:
-            what_next = f"; everything measured so far is kept, {stop}" if str(stop) else ""
-            err.print(f"stopped{what_next}", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except OSError as error:
-            if _settings.debug:
-                raise
-            err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
+            raise _failed(error, *_text_and_code(error)) from None
+        except typer.Exit:
+            raise
         except Exception as error:
-            if _settings.debug:
+            if _now.debug:
                 raise
-            # Ours or a plugin's: nobody foresaw it, so that the traceback is worth having.
-            text = f"error: {type(error).__name__}: {error}; 'hwsearch --debug ...' shows where"
-            err.print(text, markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
+            # A mistake of ours or of a plugin, so that the traceback is worth having.
+            text = f"{type(error).__name__}: {error}; 'hwsearch --debug ...' shows where"
+            raise _failed(error, text, 1) from None
         finally:
             _LIBRARY.removeHandler(_handler)
             _LIBRARY.setLevel(logging.NOTSET)
@@ -129,17 +167,70 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
         for name, option in _EVERYWHERE.items()
     ]
-    # What typer makes options of.
+    # Typer makes options of the signature.
     wrapped.__signature__ = given.replace(parameters=[*given.parameters.values(), *added])  # type: ignore[attr-defined]
     return wrapped
 
 
-def _apply(said: Mapping[str, bool]) -> None:
-    """Take the options of a command beside those before it; they say how much is logged."""
-    for name, value in said.items():
-        setattr(_settings, name, getattr(_settings, name) or value)
+def _apply(given: dict[str, bool]) -> None:
+    """Combine the options of a command with those before it, and set the level of the log."""
+    for name, value in given.items():
+        setattr(_now, name, getattr(_now, name) or value)
     levels = {"debug": logging.DEBUG, "verbose": logging.INFO, "quiet": logging.ERROR}
-    chosen = (level for name, level in levels.items() if getattr(_settings, name))
+    chosen = (level for name, level in levels.items() if getattr(_now, name))
     _handler.setLevel(next(chosen, logging.WARNING))
     if _handler.level < logging.WARNING:
         _LIBRARY.setLevel(_handler.level)
+
+
+def _check_texts(values: Iterable[object]) -> None:
+    """Refuse names that no runtime, table or record can hold.
+
+    Raises:
+        InputError: An argument has bytes that are not UTF-8, or a null character.
+    """
+    for value in values:
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str | Path) and not _is_text(str(text)):
+                raise InputError(
+                    f"{str(text)!r} has bytes that are no UTF-8 text; rename it, or give a link "
+                    "to it that has another name"
+                )
+
+
+def _is_text(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _text_and_code(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, KeyboardInterrupt):
+        next_step = f"; everything measured so far is kept, {error}" if str(error) else ""
+        return f"stopped{next_step}", INTERRUPTED
+    return str(error), error.exit_code if isinstance(error, HwsearchError) else 1
+
+
+def _failed(error: BaseException, text: str, code: int) -> typer.Exit:
+    """Tell of an error on stderr, on stdout too where JSON was asked for; return the exit."""
+    tell(text if code == INTERRUPTED else f"error: {text}")
+    _answer_error(type(error).__name__, text, code)
+    return typer.Exit(code)
+
+
+def _answer_error(kind: str, text: str, code: int) -> None:
+    if _now.as_json and not _now.answered:
+        answer({"error": {"type": kind, "message": text, "exit_code": code}})
+        try:
+            result_stream().flush()
+        except BrokenPipeError as error:
+            silence(error)
+
+
+@contextmanager
+def _usage_as_json() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Typer brings its own copy of click, or does not, so that the class cannot be named.
+        if hasattr(error, "format_message"):
+            _answer_error("UsageError", error.format_message(), getattr(error, "exit_code", 2))
+        raise

@@ -1,16 +1,15 @@
 """Command about the disk: clean."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 import hwsearch
-from hwsearch.cli.app import AsJson, app, out, reporting
+from hwsearch.cli.app import AsJson, answer, app, reporting
 from hwsearch.cli.completion import complete_run
+from hwsearch.cli.output import out, say
 from hwsearch.run.disk_usage import Leftover, disk_use, remove, runs_below
 from hwsearch.terminal import size_text
 
@@ -52,27 +51,24 @@ def clean(
             }
             for place in places
         ]
-        print(json.dumps({"places": rows, "removed": [str(each.path) for each in gone]}))
+        answer({"places": rows, "removed": [str(each.path) for each in gone]})
         return
     table = Table("what", "where", "size", "can go")
     for place in places:
         free = sum(each.size for each in place.leftovers)
         cells = (place.kind, str(place.path), size_text(place.size))
-        table.add_row(*map(escape, cells), size_text(free) if place.leftovers else "")
+        table.add_row(*cells, size_text(free) if place.leftovers else "")
     out.print(table)
     for each in leftovers:
-        line = f"{size_text(each.size):>8}  {each.path}  ({each.why})"
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(f"{size_text(each.size):>8}  {each.path}  ({each.why})")
     if not leftovers:
-        out.print("nothing can go")
+        say("nothing can go")
     elif not yes:
-        text = f"nothing was removed; --yes removes these {_told(leftovers)}"
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(f"nothing was removed; --yes removes these {_told(leftovers)}")
     else:
         left = [each for each in leftovers if each not in gone]
         rest = f"; {_told(left)} stay, because another process writes their run" if left else ""
-        text = f"removed {_told(gone)}{rest}"
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(f"removed {_told(gone)}{rest}")
 
 
 def _told(leftovers: list[Leftover]) -> str:

@@ -1,17 +1,16 @@
 """Commands about devices: measure, devices, devices check."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 import hwsearch
-from hwsearch.cli.app import AsJson, app, err, out, reporting, showing
+from hwsearch.cli.app import AsJson, answer, app, reporting, showing
 from hwsearch.cli.completion import complete_device
+from hwsearch.cli.output import out, say, tell
 
 devices_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(devices_app, name="devices")
@@ -29,32 +28,30 @@ def measure(
     """Time ONNX files against each other on a device."""
     for path in models:
         _check_model(path)
-    result = hwsearch.measure(models, device=device)
+    rows = hwsearch.measure(models, device=device).to_dict("records")
     if as_json:
-        print(result.to_json(orient="records"))
+        answer(rows)
     else:
         table = Table("model", "latency ms", "95% interval", "p90", "p99", "rounds")
-        for row in result.to_dict("records"):
+        for row in rows:
             interval = f"{row['low']:.4g} to {row['high']:.4g}"
             figures = [f"{row[name]:.4g}" for name in ("latency_ms", "p90", "p99")]
             table.add_row(
                 str(row["model"]), figures[0], interval, *figures[1:], f"{row['rounds']:.0f}"
             )
         out.print(table)
-        for row in filter(lambda row: row["transfers"], result.to_dict("records")):
-            out.print(
+        for row in filter(lambda row: row["transfers"], rows):
+            say(
                 f"{row['model']}: {row['device_ms']:.4g} ms on the device, "
                 f"{row['end_to_end_ms']:.4g} ms end to end; the latency has transfers "
-                f"{row['transfers']}",
-                markup=False,
-                highlight=False,
+                f"{row['transfers']}"
             )
-        for row in result.to_dict("records"):
+        for row in rows:
             for text in filter(None, (row["warnings"], row["error"])):
-                err.print(f"{row['model']}: {text}", markup=False, highlight=False)
-    failed = [row for row in result.to_dict("records") if row["error"]]
+                tell(f"{row['model']}: {text}")
+    failed = [row for row in rows if row["error"]]
     if failed:
-        raise hwsearch.HwsearchError(f"{len(failed)} of {len(result)} models could not be timed")
+        raise hwsearch.HwsearchError(f"{len(failed)} of {len(rows)} models could not be timed")
 
 
 def _check_model(path: Path) -> None:
@@ -91,7 +88,7 @@ def devices(context: typer.Context, as_json: AsJson = False) -> None:
         row: dict[str, Any] = {"name": name, "missing": factory.available(), "options": options}
         rows.append({**row, "untested": factory.untested, "takes": factory.takes})
     if as_json:
-        print(json.dumps(rows))
+        answer(rows)
         return
     table = Table("device", "here", "options")
     for row in rows:
@@ -99,7 +96,7 @@ def devices(context: typer.Context, as_json: AsJson = False) -> None:
         lines += filter(None, [row["takes"]])
         untested = "\nuntested on hardware" if row["untested"] else ""
         cells = (row["name"] + untested, row["missing"] or "ready", "\n".join(lines))
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     out.print(table)
 
 
@@ -119,7 +116,7 @@ def check(
     """Measure models against themselves: can latencies be trusted to 1% on this machine?"""
     from hwsearch.run.device_check import CHECK, TOLERANCE, check_device
 
-    with showing(as_json) as progress:
+    with showing() as progress:
         found = check_device(device, pairs=pairs, seed=seed, progress=progress)
     rows: list[dict[str, Any]] = [
         {
@@ -135,7 +132,7 @@ def check(
         for condition, result in found.items()
     ]
     if as_json:
-        print(json.dumps(rows))
+        answer(rows)
         return
     table = Table(
         "",

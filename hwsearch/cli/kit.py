@@ -1,14 +1,14 @@
 """Commands about machines that only have ONNX Runtime: kit, confirm."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import hwsearch
-from hwsearch.cli.app import AsJson, RunFolder, app, out, reporting, showing
+from hwsearch.cli.app import AsJson, RunFolder, answer, app, reporting, showing
 from hwsearch.cli.completion import complete_supernet
+from hwsearch.cli.output import say
 from hwsearch.cli.runs import print_run
 
 
@@ -35,7 +35,7 @@ def kit(
     as_json: AsJson = False,
 ) -> None:
     """Make one file that measures a supernet's subnets on a machine without hwsearch."""
-    with showing(as_json) as progress:
+    with showing() as progress:
         progress.phase("models", subnets)
         made = hwsearch.make_kit(
             supernet,
@@ -47,17 +47,16 @@ def kit(
         )
     size = out_file.stat().st_size
     if as_json:
-        print(json.dumps({"file": str(out_file), "bytes": size, "digest": made.digest}))
+        answer({"file": str(out_file), "bytes": size, "digest": made.digest})
         return
     devices = ", ".join(made.devices)
-    for line in (
+    say(
         f"kit      {out_file}: {len(made.models)} subnets with {len(made.specs)} block specs, "
         f"{size / 1e6:.1f} MB",
         f"next     there:  python {out_file.name} --device ort-cpu:threads=4 --out table.json",
         "         here:   hwsearch search --device kit:table.json",
         f"devices  {devices}; it needs Python 3.10 or later, numpy and the device's runtime",
-    ):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    )
 
 
 @app.command(epilog="Example:  hwsearch confirm runs/phone timings.json")
@@ -70,6 +69,6 @@ def confirm(
     as_json: AsJson = False,
 ) -> None:
     """Turn the candidates of a run into a front by what its kit measured."""
-    with showing(as_json) as progress:
+    with showing() as progress:
         confirmed = hwsearch.confirm(run, timings, progress=progress)
     print_run(confirmed, as_json)

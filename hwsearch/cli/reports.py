@@ -8,7 +8,8 @@ import typer
 from rich.live import Live
 
 import hwsearch
-from hwsearch.cli.app import RunFolder, app, out, reporting
+from hwsearch.cli.app import AsJson, RunFolder, answer, app, reporting
+from hwsearch.cli.output import out, say
 
 _EVERY_S: Final = 2.0
 _SHARE: Final = 5  # of its own time that reading a large run waits
@@ -24,12 +25,13 @@ def report(
             "--out", help="HTML file; default: report.html, or comparison.html, in the first RUN."
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a page that opens offline, and pictures beside it; of several runs, compared."""
     from hwsearch.report.write import write_report
 
-    for path in write_report([hwsearch.Run(run) for run in runs], to):
-        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    written = [str(path) for path in write_report([hwsearch.Run(run) for run in runs], to)]
+    answer(written) if as_json else say(*written)
 
 
 @app.command(epilog="Example:  hwsearch watch runs/first")
@@ -40,11 +42,13 @@ def watch(run: RunFolder) -> None:
     from hwsearch.report.live import live_view
 
     watched = hwsearch.Run(run)
+    if not out.is_terminal:
+        out.print(live_view(read_facts(watched)))
+        return
     with Live(console=out, auto_refresh=False) as live:
         while True:
             began = time.monotonic()
-            view = live_view(read_facts(watched), out.width, out.height)
-            live.update(view, refresh=True)
-            if watched.finished or not out.is_terminal:
+            live.update(live_view(read_facts(watched), out.width, out.height), refresh=True)
+            if watched.finished:
                 return
             time.sleep(max(_EVERY_S, _SHARE * (time.monotonic() - began)))

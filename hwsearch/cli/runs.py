@@ -8,13 +8,14 @@ import typer
 
 import hwsearch
 from hwsearch.accuracy.task import NO_DATA
-from hwsearch.cli.app import AsJson, RunFolder, app, out, reporting, showing
+from hwsearch.cli.app import AsJson, RunFolder, answer, app, reporting, showing
 from hwsearch.cli.completion import (
     complete_device,
     complete_run,
     complete_supernet,
     complete_tactic,
 )
+from hwsearch.cli.output import out, say
 from hwsearch.cli.settings import ConfigFile, chosen_settings
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.optimizer import tactic_names
@@ -169,7 +170,7 @@ def search(
         "workers": workers,
     }
     settings, where_from = chosen_settings(config, given)
-    with showing(as_json) as progress:
+    with showing() as progress:
         if where_from:
             progress.note(where_from)
         net = settings.pop("supernet", DEFAULTS.supernet)
@@ -190,7 +191,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget."""
-    with showing(as_json) as progress:
+    with showing() as progress:
         finished = hwsearch.resume(
             run,
             budget=budget,
@@ -227,7 +228,7 @@ def export(
 ) -> None:
     """Verify selected subnets of a front again and copy them."""
     folders = [str(folder) for folder in hwsearch.Run(run).export(select, to)]
-    print(json.dumps(folders) if as_json else "\n".join(folders))
+    answer(folders) if as_json else say(*folders)
 
 
 @app.command(epilog="Example:  hwsearch verify runs/first")
@@ -236,42 +237,42 @@ def verify(run: RunFolder, as_json: AsJson = False) -> None:
     """Check every exported subnet of a run again, from its files alone, and all files' digests."""
     results = hwsearch.Run(run).verify()
     if as_json:
-        print(json.dumps(results))
+        answer(results)
     for key, problem in results.items() if not as_json else ():
-        out.print(f"{key}  {problem or 'ok'}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{key}  {problem or 'ok'}")
     failed = sum(problem is not None for problem in results.values())
     if failed:
         raise VerificationError(f"{failed} of {len(results)} checks of {run} failed")
     if not as_json:
-        out.print(f"{len(results)} subnets verified")
+        say(f"{len(results)} subnets verified")
 
 
 def print_run(run: "hwsearch.Run", as_json: bool) -> None:
     """Show the front of a finished run, or print it as JSON."""
     members = run.members
     if as_json:
-        print(members.to_json(orient="records"))
+        answer(json.loads(members.to_json(orient="records")))
         return
     names = [(o.name, o.unit) for o in run.objectives]
     out.print(front_table(members, names, run.select("knee")[0]))
     for warning in run.recorded.get("warnings", ()):
-        out.print(f"note     {warning}", markup=False, highlight=False, soft_wrap=True)
+        say(f"note     {warning}")
     summary = run.summary
     for line in summary_lines(summary) if summary is not None else ():
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
     files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
-    out.print(f"subnets  {run.folder}/subnets/KEY/{files}", highlight=False)
+    say(f"subnets  {run.folder}/subnets/KEY/{files}")
     if (run.folder / REPORT).is_file():
-        out.print(f"report   {run.folder}/{REPORT}", highlight=False)
+        say(f"report   {run.folder}/{REPORT}")
     pictures = "front.png" if summary is None else "front.png, search.png"
-    out.print(f"picture  {run.folder}/{pictures}", highlight=False)
+    say(f"picture  {run.folder}/{pictures}")
     if summary is not None:
-        out.print(f"summary  {run.folder}/search.json", highlight=False)
+        say(f"summary  {run.folder}/search.json")
     name = "front.csv" if run.confirmed else "candidates.csv"
-    out.print(f"table    {run.folder}/{name}", highlight=False)
-    out.print(f"disk     {size_text(size_of(run.folder))} in {run.folder}", highlight=False)
+    say(f"table    {run.folder}/{name}")
+    say(f"disk     {size_text(size_of(run.folder))} in {run.folder}")
     for line in _next_steps(run, members):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def _next_steps(run: "hwsearch.Run", members: "pd.DataFrame") -> list[str]:

@@ -1,12 +1,12 @@
 """Settings in a file: init, and what a search takes from there."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hwsearch.cli.app import AsJson, app, out, reporting
+from hwsearch.cli.app import AsJson, answer, app, reporting
+from hwsearch.cli.output import say
 from hwsearch.run.settings import SETTINGS, read_settings, write_settings
 
 ConfigFile = Annotated[
@@ -31,11 +31,10 @@ def init(
     """Write a file of settings with every one explained, so that a search can be repeated."""
     write_settings(file)
     if as_json:
-        print(json.dumps({"file": str(file)}))
+        answer({"file": str(file)})
         return
     config = "" if file == Path(SETTINGS) else f" --config {file}"
-    out.print(f"settings {file}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"next     hwsearch search{config}", markup=False, highlight=False, soft_wrap=True)
+    say(f"settings {file}", f"next     hwsearch search{config}")
 
 
 def chosen_settings(config: Path | None, given: dict[str, Any]) -> tuple[dict[str, Any], str]:

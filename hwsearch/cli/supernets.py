@@ -1,6 +1,5 @@
 """Commands about supernets: supernets, import."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 import hwsearch
-from hwsearch.cli.app import AsJson, app, out, reporting
+from hwsearch.cli.app import AsJson, answer, app, reporting
+from hwsearch.cli.output import out, say
 from hwsearch.terminal import supernets_table
 
 
@@ -25,7 +25,7 @@ def supernets(as_json: AsJson = False) -> None:
     ]
     rows += imported_rows()
     if as_json:
-        print(json.dumps(rows))
+        answer(rows)
     else:
         out.print(supernets_table(rows))
 
@@ -47,7 +47,7 @@ def import_(
 
     imported = hwsearch.import_checkpoint(checkpoint, name, supernet)
     if as_json:
-        print(json.dumps({**asdict(imported), "folder": str(imported.folder)}))
+        answer({**asdict(imported), "folder": str(imported.folder)})
         return
     how = "given" if supernet else "recognised"
     shipped = bundled_file(imported.family, "samples.npz").is_file()
@@ -58,4 +58,4 @@ def import_(
         ("written", str(imported.folder)),
         ("next", f"hwsearch search --supernet {name}{data} --out runs/{name}"),
     ):
-        out.print(f"{title:8} {text}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{title:8} {text}")

@@ -1,13 +1,13 @@
 """Commands about latency tables: profile."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hwsearch.cli.app import AsJson, app, out, reporting, showing
+from hwsearch.cli.app import AsJson, answer, app, reporting, showing
 from hwsearch.cli.completion import complete_device, complete_supernet
+from hwsearch.cli.output import say
 
 
 @app.command(epilog="Example:  hwsearch profile cifar10-resnet --device ort-cpu:threads=2")
@@ -51,7 +51,7 @@ def profile(
     net = load_for_latency(supernet, checkpoint).restrict(freeze or (), only or ())
     path = out_file or user_data() / FOLDER / file_name(net.family, chosen.slug)
     try:
-        with showing(as_json) as progress:
+        with showing() as progress:
             table = make_table(net, chosen, path, subnets=subnets, progress=progress)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("go on with: the same command") from stop
@@ -59,11 +59,9 @@ def profile(
         chosen.close()
     found = accuracy(table, net)
     if as_json:
-        facts = {"table": str(path), "specs": len(table.blocks), **table.facts}
-        print(json.dumps(facts))
+        answer({"table": str(path), "specs": len(table.blocks), **table.facts})
         return
     lines = [f"table    {path}: {len(table.blocks)} block specs by {table.facts['method']}"]
     if found is not None:
         lines.append(f"checked  sums of its blocks are {found} that it was not made from")
-    for line in lines:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    say(*lines)

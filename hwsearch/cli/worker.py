@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from hwsearch.cli.app import app, out, reporting
+from hwsearch.cli.app import app, reporting
+from hwsearch.cli.output import say
 
 
 @app.command(epilog="Example:  hwsearch worker --device ort-cpu:threads=4")
@@ -38,7 +39,6 @@ def worker(
                 f"join     on other machines:  hwsearch worker --address {at}",
                 "search   on this machine:  hwsearch search --workers ray",
             ]
-        for line in lines:
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(*lines)
 
     run_node(device or [], address, ready)

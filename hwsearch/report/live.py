@@ -4,7 +4,6 @@ from collections import Counter
 
 from rich import box
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -15,22 +14,24 @@ from hwsearch.run.front import knee
 from hwsearch.stages import one_line
 
 _ROWS = 12  # of the table: the rest of a terminal is the plot's
+_PLOT_WIDTH = 80  # where there is no terminal
 
 
-def live_view(facts: Facts, width: int, height: int) -> RenderableType:
+def live_view(facts: Facts, width: int | None = None, height: int = 40) -> RenderableType:
     """Show the front before every trial, and its members.
 
     Args:
         facts: Of a run, finished or not.
-        width: Columns there are.
-        height: Rows there are.
+        width: Columns of the terminal; None where there is none, so that nothing is cut.
+        height: Rows of the terminal.
     """
     head = Text(facts.run.title, style="bold", no_wrap=True, overflow="ellipsis")
     if not finished_rows(facts):
         return Group(head, _progress(facts), Text("nothing has been measured in full yet"))
-    table = _table(facts, height)
+    table = _table(facts, None if width is None else min(_ROWS, max(3, height // 3)))
     rows = height - table.row_count - 8
-    return Group(head, _progress(facts), _plot(facts, width, max(rows, 8)), table)
+    plot = _plot(facts, width or _PLOT_WIDTH, max(rows, 8))
+    return Group(head, _progress(facts), plot, table)
 
 
 def _progress(facts: Facts) -> Text:
@@ -61,13 +62,14 @@ def _plot(facts: Facts, width: int, rows: int) -> Text:
     return text_plot(layers, (labels[0], labels[1]), (width, rows), limits)
 
 
-def _table(facts: Facts, height: int) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False, expand=True, padding=(0, 1))
+def _table(facts: Facts, most: int | None) -> Table:
+    """Lay out at most so many members, in the width of the terminal; None lays out all of them."""
+    table = Table(box=box.SIMPLE, pad_edge=False, expand=most is not None, padding=(0, 1))
     table.add_column("key", no_wrap=True, min_width=16)
     for objective in facts.objectives:
         mark = "~" if objective.name in facts.predicted else ""
         title = f"{mark}{objective.name} {objective.unit}".strip()
-        table.add_column(escape(title), justify="right", no_wrap=True)
+        table.add_column(Text(title), justify="right", no_wrap=True)
     table.add_column("architecture", no_wrap=True, overflow="ellipsis", ratio=1)
     keys = by_cost(facts)
     members = {}
@@ -75,17 +77,17 @@ def _table(facts: Facts, height: int) -> Table:
     if facts.members is not None:
         members = {str(row["key"]): row for row in facts.members.to_dict("records")}
         middle = knee(facts.members, facts.objectives)
-    shown = min(_ROWS, max(3, height // 3))
-    for key in keys[:shown]:
+    for key in keys[:most]:
         number = facts.place[key]
         values = [
             stated(members[key], o.name)[0] if members else facts.values[o.name][number]
             for o in facts.objectives
         ]
-        choices = escape(one_line(facts.trials[number].choices))
         table.add_row(
-            f"[bold]{key}[/]" if key == middle else key, *(f"{v:.4g}" for v in values), choices
+            Text(key, style="bold" if key == middle else ""),
+            *(f"{value:.4g}" for value in values),
+            Text(one_line(facts.trials[number].choices)),
         )
-    if len(keys) > shown:
-        table.add_row(f"and {len(keys) - shown} more")
+    if most is not None and len(keys) > most:
+        table.add_row(f"and {len(keys) - most} more")
     return table

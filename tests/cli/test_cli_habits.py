@@ -66,7 +66,9 @@ class TestSettings:
         given = {}
         monkeypatch.setattr("hwsearch.search", lambda _, **all_: given.update(all_) or 1 / 0)
         result = call("search", "--budget", 3, "--freeze", "a=1", "--freeze", "b=2")
-        assert result.stdout == "settings hwsearch.toml, but for freeze, budget as given\n"
+        assert result.stderr.splitlines()[0] == (
+            "settings hwsearch.toml, but for freeze, budget as given"
+        )
         assert given.pop("progress")
         assert given == {
             "device": "scripted",

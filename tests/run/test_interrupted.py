@@ -62,8 +62,7 @@ def test_a_device_that_vanishes_stops_the_run_until_it_is_back(
     assert "failed" not in set(Run(tmp_path / "run").trials["state"])
     result = CliRunner().invoke(app, ["resume", str(tmp_path / "run")])
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: device scripted fails on ")
-    assert result.stderr.count("\n") == 1
+    assert result.stderr.splitlines()[-1].startswith("error: device scripted fails on ")
     device.jobs = 1000
     assert is_the_same(hwsearch.resume(tmp_path / "run"), unbroken)
 

@@ -151,7 +151,7 @@ def test_the_command_takes_a_run(first, device, tmp_path):
     settings = ["--supernet", parts.NET, "--device", "scripted", "--data", parts.TASK]
     result = CliRunner().invoke(app, ["search", *settings, *out])
     assert result.exit_code == 0, result.output
-    assert f"accuracies of {FIRST} architectures reused from {first.folder}" in result.stdout
+    assert f"accuracies of {FIRST} architectures reused from {first.folder}" in result.stderr
     refused = CliRunner().invoke(app, ["search", *settings, "--checkpoint", "1", *out])
     assert refused.exit_code == 2
 

@@ -1,0 +1,120 @@
+"""Output streams of the command line: results on stdout, progress, notes and errors on stderr."""
+
+import codecs
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import IO, Any, Final
+
+from rich.console import Console, ConsoleDimensions
+
+from hwsearch.cli.stdout import result_stream
+
+BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
+_WIDE: Final = 100_000  # columns of what is no terminal: nothing is folded or cut
+_ERRORS: Final = "hwsearch"
+# For streams that are not UTF-8; other characters become \xNN or \uNNNN.
+_ASCII: Final = {"±": "+-", "─": "-", "│": "|", "└": "+", "┊": ":", "●": "*", "·": ".", "→": "->"}
+
+
+class _Console(Console):
+    """Console that prints text as it is, and whole where the stream is no terminal."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+    @property  # type: ignore[misc]  # rich's can be set
+    def file(self) -> IO[str]:
+        """Stream that is written to: stdout as it is reserved for results, or stderr."""
+        return sys.stderr if self.stderr else result_stream()
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the stream is a terminal now; FORCE_COLOR makes a pipe none."""
+        isatty = getattr(self.file, "isatty", None)
+        return bool(isatty and isatty())
+
+    @property  # type: ignore[misc]  # rich's can be set
+    def size(self) -> ConsoleDimensions:
+        """Columns and rows that output is laid out for."""
+        return super().size if self.is_terminal else ConsoleDimensions(_WIDE, 25)
+
+    def on_broken_pipe(self) -> None:
+        """End the process quietly."""
+        silence(BrokenPipeError())
+        raise SystemExit(BROKEN_PIPE)
+
+
+out, err = _Console(), _Console(stderr=True)
+
+
+def _replaced(error: UnicodeError) -> tuple[bytes, int]:
+    """Error handler: write bytes of file names as they are, other characters in ASCII."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    written = b""
+    for character in error.object[error.start : error.end]:
+        if "\udc80" <= character <= "\udcff":
+            written += bytes([ord(character) - 0xDC00])
+        else:
+            written += _ASCII.get(character, character).encode("ascii", "backslashreplace")
+    return written, error.end
+
+
+codecs.register_error(_ERRORS, _replaced)
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr take every character, whatever their encoding is, or be there."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def silence(error: OSError) -> None:
+    """Send what is still to be written to a closed pipe nowhere.
+
+    Raises:
+        OSError: It is another error.
+    """
+    if not isinstance(error, BrokenPipeError):
+        raise error
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (result_stream(), sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def say(*lines: str) -> None:
+    """Print lines of a result on stdout."""
+    for line in lines:
+        print(line, file=result_stream())
+
+
+def tell(*lines: str) -> None:
+    """Print lines about what happens on stderr."""
+    result_stream().flush()
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def say_json(result: Any) -> None:
+    """Print a result as JSON on stdout, in which numbers that are not finite are null."""
+    print(json.dumps(_finite(result), allow_nan=False), file=result_stream())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _finite(each) for name, each in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_finite(each) for each in value]
+    return value
