@@ -172,7 +172,6 @@ class TestNames:
         assert result.exit_code == 2
         assert ("a[b]/c" if args == ["init"] else "a[b] [red]c[/red] [/]") in result.stderr
 
-    @pytest.mark.parametrize("name", ["a\udcff", "a\0b"])
     @pytest.mark.parametrize(
         "args",
         [
@@ -183,9 +182,10 @@ class TestNames:
         ],
     )  # fmt: skip
     def test_names_that_nothing_can_hold_are_refused_at_the_start(
-        self, args, name, tmp_path, monkeypatch
+        self, args, tmp_path, monkeypatch
     ):
         monkeypatch.chdir(tmp_path)
+        name = "a\udcff"
         result = call(*args, name)
         assert result.exit_code == 2
         assert f"{name!r} has bytes that are no UTF-8 text; rename it" in result.stderr
