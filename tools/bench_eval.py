@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from hwsearch.accuracy.alike import alike
-from hwsearch.accuracy.crops import image_preprocess
+from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.imagefolder import SIZES
 from hwsearch.accuracy.memory import freed_memory_kept
 from hwsearch.accuracy.scoring import Scorer

@@ -27,9 +27,9 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from hwsearch.accuracy.cifar10 import load_cifar10, search_and_calibration
+from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.score import mean_interval
-from hwsearch.accuracy.sources import image_preprocess
 from hwsearch.accuracy.splits import SplitSizes, stratified
 from hwsearch.accuracy.task import CALIBRATION_BATCH
 from hwsearch.supernets.base import Supernet

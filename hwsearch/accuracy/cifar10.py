@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from hwsearch.accuracy.splits import SplitSizes, stratified
 from hwsearch.errors import InputError
 
+CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 Split = tuple[NDArray[Any], NDArray[Any]]
 _PNG_BATCHES = {
     "train": [f"data_batch_{number}.png" for number in range(1, 6)],

@@ -60,7 +60,7 @@ def known_classes(classes: Sequence[str]) -> ClassIndex:
     Where it only numbers 1000 classes, they are also known by ImageNet's synsets and by the names
     that torchvision gives them.
     """
-    if not (_numbered(classes) and len(classes) == IMAGENET_CLASSES):
+    if not (are_numbers(classes) and len(classes) == IMAGENET_CLASSES):
         return ClassIndex([[name] for name in classes])
     from torchvision.models import get_weight
 
@@ -89,7 +89,7 @@ def indices_by_name(
     missing = [name for name in names if name not in found]
     if not missing:
         return found
-    if all(map(_WHOLE.fullmatch, names)) and (_numbered(classes) or not found):
+    if all(map(_WHOLE.fullmatch, names)) and (are_numbers(classes) or not found):
         return {name: class_of_label(where, name, known) for name in names}
     alike = {name: near for name in missing[:20] if (near := known.nearest(name))}
     if found or alike:
@@ -145,7 +145,7 @@ def classes_of_folders(
     n, count = len(set(indices.values())), len(classes)
     if classes and n != count:
         doubts.append(f"has {n} class folders, but the supernet knows {count} classes")
-    elif classes and not _numbered(classes):
+    elif classes and not are_numbers(classes):
         doubts.append(
             f"has none of the supernet's classes {', '.join(classes[:5])}"
             f"{', ...' if count > 5 else ''} among its class folders ({', '.join(names[:3])}, ...)"
@@ -247,7 +247,7 @@ def class_of_label(where: str, label: str, known: ClassIndex, n_classes: int = 0
     return index
 
 
-def _numbered(classes: Sequence[str]) -> bool:
+def are_numbers(classes: Sequence[str]) -> bool:
     """Whether class names are their indices, and so say nothing."""
     return all(name == str(index) for index, name in enumerate(classes))
 

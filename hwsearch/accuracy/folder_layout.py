@@ -162,10 +162,10 @@ def _unwrapped(node: Tree, known: ClassIndex, *, in_split: bool = False) -> Tree
     while len(inside := node.holding()) == 1:
         ((name, child),) = inside.items()
         below = child.holding() and not child.images
-        role = None if in_split else role_of(name)
+        split = None if in_split else role_of(name)
         if not (below or label_file(Path(child.path))) or known.find(name) is not None:
             break
-        if role is not None and not role[1]:
+        if split is not None and not split[1]:
             break
         node = child
     return node
@@ -200,10 +200,11 @@ def _splits(node: Tree) -> dict[str, str]:
         InputError: Two folders stand for one split, or it can not be told which they are.
     """
     inside = node.holding()
-    roles = {name: role for name in inside if (role := role_of(name)) is not None}
     by_rest: dict[str, dict[str, list[str]]] = {}
-    for name, (role, rest) in roles.items():
-        by_rest.setdefault(rest, {}).setdefault(role, []).append(name)
+    for name in inside:
+        if found_role := role_of(name):
+            role, rest = found_role
+            by_rest.setdefault(rest, {}).setdefault(role, []).append(name)
     found = by_rest.get("") or next((each for each in by_rest.values() if len(each) > 1), {})
     others = [name for name in inside if not any(name in names for names in found.values())]
     if len(found) == 1 and others:

@@ -1,26 +1,29 @@
-"""Samples that are image files, decoded for each architecture's resolution."""
+"""Samples that are image files, decoded for the input of each architecture."""
 
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.crops import (
-    CropMemory,
+from hwsearch.accuracy.decoding import (
     Crops,
-    Resolution,
+    CropSize,
+    crop_size,
     decoder,
     image_preprocess,
+    image_preprocessing,
     in_parallel,
 )
+from hwsearch.accuracy.image_cache import DecodedImageCache
 from hwsearch.accuracy.task import Batch, Task
 from hwsearch.errors import DataError
-from hwsearch.supernets.base import ImagePreprocessing, InputSpec
+from hwsearch.supernets.base import InputSpec
 
 if TYPE_CHECKING:
     from hwsearch.run.progress import Progress
@@ -30,18 +33,27 @@ NAMED = 5
 TOLD_EVERY_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of a file: its SHA-256 and its crop if asked for, or an error."""
+
+    digest: bytes = b""
+    crop: Crops | None = None
+    error: str = ""
+
+
 class ImageSamples:
     """Images of one split in files; see `hwsearch.accuracy.task.SplitSamples`.
 
-    Crops of a resolution are decoded the first time that it is asked for, and kept where memory
-    allows; where it does not, they are decoded anew each time.
+    Images are decoded for a size of crop the first time that it is asked for, and kept where
+    memory allows; where it does not, they are decoded anew each time.
 
     Args:
         root: Folder that messages name, and name files relative to.
         paths: (n,) files.
         targets: (n,) class of each.
         spec: The input spec that batches are for where none is given.
-        memory: Keeps the crops; shared by the splits of a task.
+        cache: Keeps decoded images; shared by the splits of a task.
     """
 
     def __init__(
@@ -50,10 +62,10 @@ class ImageSamples:
         paths: Sequence[str],
         targets: NDArray[np.int64],
         spec: InputSpec,
-        memory: CropMemory,
+        cache: DecodedImageCache,
     ) -> None:
         self.root, self.paths, self.targets = root, list(paths), targets
-        self.spec, self.memory = spec, memory
+        self.spec, self.cache = spec, cache
         self._digest: str | None = None
 
     def __len__(self) -> int:
@@ -63,84 +75,87 @@ class ImageSamples:
     def digest(self) -> str:
         """SHA-256 of the files' bytes and the targets, 16 digits."""
         if self._digest is None:
-            hashes = [each for part in in_parallel(_hash, self.paths, AT_A_TIME) for each in part]
-            self._refuse(self._unreadable(hashes))
-            self._digest = self._digest_of(hashes)
+            found = [r for part in in_parallel(_reader(None), self.paths, AT_A_TIME) for r in part]
+            self._refuse(self._unreadable(found))
+            self._digest = self._digest_of(each.digest for each in found)
         return self._digest
 
     def batches(self, size: int, spec: InputSpec | None = None) -> Iterator[Batch]:
         """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
 
         Raises:
-            DataError: Files cannot be decoded; the text says how many and which.
+            DataError: Files cannot be decoded; the text says how many, which and why.
         """
         spec = spec if spec is not None else self.spec
-        preprocessing = _preprocessing(spec)
-        normalise = image_preprocess(preprocessing)
-        start = 0
-        for crops in self._crops(size, (preprocessing.resize, preprocessing.crop)):
+        crop = crop_size(spec)
+        normalise, start = image_preprocess(image_preprocessing(spec)), 0
+        for crops in self._crops(size, crop):
             targets = self.targets[start : start + len(crops)]
             yield {spec.inputs[0].name: normalise(crops)}, targets
             start += len(crops)
 
     def take(self, rows: NDArray[np.int64]) -> "ImageSamples":
-        """Return the images of these rows, in this order; they share what crops may fill."""
+        """Return the images of these rows, in this order; they share the cache."""
         paths = [self.paths[row] for row in rows]
-        return ImageSamples(self.root, paths, self.targets[rows], self.spec, self.memory)
+        return ImageSamples(self.root, paths, self.targets[rows], self.spec, self.cache)
 
     def read(self, spec: InputSpec) -> Iterator[list[str]]:
         """Read, hash and decode every file once; keep the crops if they fit.
 
         Yields:
-            The result for each next few files: which of them cannot be read.
+            For each next few files: which of them cannot be read, and why.
         """
-        preprocessing = _preprocessing(spec)
-        resolution = (preprocessing.resize, preprocessing.crop)
-        keep = self.memory.make_room(resolution, len(self))
-        hashes: list[bytes | None] = []
-        for part in in_parallel(_hasher_and_decoder(resolution), self.paths, AT_A_TIME):
-            start = len(hashes)
-            for row, result in enumerate(part, start):
-                hashes.append(result and result[0])
-                if keep is not None and result is not None:
-                    keep[row] = result[1]
-            yield self._unreadable(part, start)
-        if None not in hashes:
-            self._digest = self._digest_of(hashes)
+        crop = crop_size(spec)
+        keep = self.cache.make_room(crop, len(self))
+        digests: list[bytes] = []
+        whole = True
+        for part in in_parallel(_reader(crop), self.paths, AT_A_TIME):
+            unreadable = self._unreadable(part, len(digests))
+            whole = whole and not unreadable
+            for row, result in enumerate(part, len(digests)):
+                if keep is not None and result.crop is not None:
+                    keep[row] = result.crop
+            digests += [result.digest for result in part]
+            yield unreadable
+        if whole:
+            self._digest = self._digest_of(digests)
             if keep is not None:
-                self.memory.keep(resolution, self, keep)
+                self.cache.keep(crop, self, keep)
 
-    def _crops(self, size: int, resolution: Resolution) -> Iterator[Crops]:
-        """Yield (size, crop, crop, 3) uint8, from memory or from the files."""
-        kept = self.memory.get(resolution, self)
+    def _crops(self, size: int, crop: CropSize) -> Iterator[Crops]:
+        """Yield (size, height, width, channels) uint8, from the cache or from the files."""
+        kept = self.cache.get(crop, self)
         if kept is not None:
             yield from (kept[start : start + size] for start in range(0, len(kept), size))
             return
-        keep = self.memory.make_room(resolution, len(self))
+        keep = self.cache.make_room(crop, len(self))
         unreadable: list[str] = []
         start = 0
-        for part in in_parallel(_decoder_of_files(resolution), self.paths, size):
+        for part in in_parallel(_reader(crop), self.paths, size):
             unreadable += self._unreadable(part, start)
             if not unreadable:
-                crops = np.stack([crop for crop in part if crop is not None])
+                crops = np.stack([each.crop for each in part if each.crop is not None])
                 if keep is not None:
                     keep[start : start + len(part)] = crops
                 yield crops
             start += len(part)
         self._refuse(unreadable)
         if keep is not None:
-            self.memory.keep(resolution, self, keep)
+            self.cache.keep(crop, self, keep)
 
-    def _unreadable(self, results: Sequence[object], start: int = 0) -> list[str]:
-        missing = [row for row, result in enumerate(results, start) if result is None]
-        return [os.path.relpath(self.paths[row], self.root) for row in missing]
+    def _unreadable(self, results: Sequence[_Read], start: int = 0) -> list[str]:
+        return [
+            f"{os.path.relpath(self.paths[row], self.root)} ({result.error})"
+            for row, result in enumerate(results, start)
+            if result.error
+        ]
 
     def _refuse(self, unreadable: list[str]) -> None:
         if unreadable:
             raise _unreadable_error(self.root, unreadable, len(self))
 
-    def _digest_of(self, hashes: Iterable[bytes | None]) -> str:
-        digest = hashlib.sha256(b"".join(each for each in hashes if each is not None))
+    def _digest_of(self, digests: Iterable[bytes]) -> str:
+        digest = hashlib.sha256(b"".join(digests))
         digest.update(np.ascontiguousarray(self.targets, np.int64).tobytes())
         return digest.hexdigest()[:16]
 
@@ -150,11 +165,11 @@ def read_images(task: Task, spec: InputSpec, progress: "Progress") -> None:
 
     Args:
         task: Its splits.
-        spec: Decides the resolution.
+        spec: Decides the size.
         progress: Told of a phase ``read`` and of images per second.
 
     Raises:
-        DataError: Some cannot be decoded; the text says how many and which.
+        DataError: Some cannot be decoded; the text says how many, which and why.
     """
     splits = (task.calibration, task.search, task.report)
     files = [samples for samples in splits if isinstance(samples, ImageSamples)]
@@ -179,12 +194,6 @@ def read_images(task: Task, spec: InputSpec, progress: "Progress") -> None:
         raise _unreadable_error(files[0].root, unreadable, total)
 
 
-def _preprocessing(spec: InputSpec) -> ImagePreprocessing:
-    if spec.preprocessing is None:
-        raise DataError("the samples are images, but the inputs of this architecture are none")
-    return spec.preprocessing
-
-
 def _unreadable_error(root: Path, unreadable: list[str], total: int) -> DataError:
     named = ", ".join(unreadable[:NAMED]) + (", ..." if len(unreadable) > NAMED else "")
     return DataError(
@@ -193,38 +202,23 @@ def _unreadable_error(root: Path, unreadable: list[str], total: int) -> DataErro
     )
 
 
-def _content(path: str) -> bytes | None:
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return None
+def _reader(crop: CropSize | None) -> Callable[[str], _Read]:
+    """Return the function that reads and hashes a file, and decodes it where a crop is given."""
+    from PIL import UnidentifiedImageError
 
+    decode = decoder(crop) if crop is not None else None
 
-def _hash(path: str) -> bytes | None:
-    content = _content(path)
-    return None if content is None else _hash_of(content)
-
-
-def _hash_of(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
-
-
-def _decoder_of_files(resolution: Resolution) -> Callable[[str], Crops | None]:
-    decode = decoder(resolution)
-
-    def read(path: str) -> Crops | None:
-        content = _content(path)
-        return None if content is None else decode(content)
-
-    return read
-
-
-def _hasher_and_decoder(resolution: Resolution) -> Callable[[str], tuple[bytes, Crops] | None]:
-    decode = decoder(resolution)
-
-    def read(path: str) -> tuple[bytes, Crops] | None:
-        content = _content(path)
-        crop = None if content is None else decode(content)
-        return None if content is None or crop is None else (_hash_of(content), crop)
+    def read(path: str) -> _Read:
+        content = b""
+        try:
+            content = Path(path).read_bytes()
+            pixels = decode(content) if decode is not None else None
+        except UnidentifiedImageError:
+            return _Read(error="no image, or of a kind that is not known" if content else "empty")
+        except OSError as error:
+            return _Read(error=error.strerror or str(error))
+        except Exception as error:  # noqa: BLE001 - Pillow has no one error for a damaged file
+            return _Read(error=str(error) or type(error).__name__)
+        return _Read(hashlib.sha256(content).digest(), pixels)
 
     return read

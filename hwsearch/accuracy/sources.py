@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch import plugins
-from hwsearch.accuracy.cifar10 import read_cifar10
-from hwsearch.accuracy.crops import CropMemory, image_preprocess
+from hwsearch.accuracy.arrays import check_task, samples_of
+from hwsearch.accuracy.cifar10 import CLASSES, read_cifar10
+from hwsearch.accuracy.classes import are_numbers, indices_by_name
+from hwsearch.accuracy.decoding import crop_size
+from hwsearch.accuracy.image_cache import DecodedImageCache
 from hwsearch.accuracy.imagefolder import read_imagefolder
 from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.splits import SPLITS, SplitSizes
-from hwsearch.accuracy.task import NO_DATA, TOP1, Preprocess, Samples, Task
-from hwsearch.errors import InputError, unknown
+from hwsearch.accuracy.task import NO_DATA, TOP1, Samples, Task
+from hwsearch.errors import DataError, InputError, unknown
 from hwsearch.files import plain_arrays, unpacked_size
 from hwsearch.machine import available_memory_bytes
 from hwsearch.supernets.base import InputSpec
@@ -55,6 +58,7 @@ def load_task(spec: str, input_spec: InputSpec, supernet: str) -> Task:
     task = _task_function(spec, kind, rest)(input_spec)
     if not isinstance(task, Task):
         raise InputError(f"data {spec!r} returned {type(task).__name__}, not hwsearch.Task")
+    check_task(task, input_spec)
     return task
 
 
@@ -86,6 +90,12 @@ def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
         }
         for split in SPLITS
     }
+    strange = [name for name in arrays if name.split(".")[0] not in SPLITS]
+    if strange and not all(parts[split] for split in ("search", "report")):
+        raise InputError(
+            f"data {spec!r}: its arrays {', '.join(strange[:5])} belong to no split; name them "
+            f"SPLIT.INPUT and SPLIT.target, where SPLIT is one of {', '.join(SPLITS)}"
+        )
     return _task(spec, parts, input_spec)
 
 
@@ -99,26 +109,34 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _read_cifar10(spec: str, path: Path, input_spec: InputSpec) -> Task:
+    splits, classes = read_cifar10(path, SplitSizes()), input_spec.classes
+    indices = indices_by_name(
+        f"data {spec!r}", CLASSES, classes, "Give data of the supernet's own classes."
+    )
+    warnings: tuple[str, ...] = ()
+    if indices is not None:
+        order = np.array([indices[name] for name in CLASSES])
+        splits = {split: (images, order[labels]) for split, (images, labels) in splits.items()}
+    elif classes and not (are_numbers(classes) and len(classes) == len(CLASSES)):
+        warnings = (
+            f"data {spec!r}: none of CIFAR-10's classes is one of the supernet's "
+            f"{len(classes)} ({', '.join(classes[:3])}, ...): they are taken as classes 0 to 9, "
+            "and accuracies mean nothing unless that is so",
+        )
     name = input_spec.inputs[0].name
-    splits = read_cifar10(path, SplitSizes())
     parts = {split: {name: images, "target": labels} for split, (images, labels) in splits.items()}
-    return _task(spec, parts, input_spec)
+    return _task(spec, parts, input_spec, warnings)
 
 
 def _read_imagefolder(spec: str, path: Path, input_spec: InputSpec) -> Task:
-    preprocessing = input_spec.preprocessing
-    if preprocessing is None:
-        raise InputError(f"data {spec!r}: the inputs of this supernet are no images")
-    shapes = [tensor.shape for tensor in input_spec.inputs]
-    if shapes != [(3, preprocessing.crop, preprocessing.crop)]:
-        raise InputError(
-            f"data {spec!r}: the inputs of this supernet are of shape {shapes}, not one RGB image "
-            f"(3, {preprocessing.crop}, {preprocessing.crop})"
-        )
+    try:
+        crop_size(input_spec)
+    except DataError as error:
+        raise InputError(f"data {spec!r}: {error}") from error
     splits, warnings = read_imagefolder(path, input_spec.classes)
-    memory = CropMemory()
+    cache = DecodedImageCache()
     samples = {
-        split: ImageSamples(path, files.paths, files.labels, input_spec, memory)
+        split: ImageSamples(path, files.paths, files.labels, input_spec, cache)
         for split, files in splits.items()
     }
     return Task(
@@ -139,55 +157,17 @@ _READERS: dict[str, Callable[[str, Path, InputSpec], Task]] = {
 }
 
 
-def _task(spec: str, parts: Arrays, input_spec: InputSpec) -> Task:
-    made = {}
-    for split in SPLITS:
-        arrays = parts.get(split, {})
-        if split == "calibration" and not arrays:
-            continue
-        made[split] = _samples(f"data {spec!r}, split {split}", dict(arrays), input_spec)
+def _task(spec: str, parts: Arrays, input_spec: InputSpec, warnings: tuple[str, ...] = ()) -> Task:
+    made = {
+        split: samples_of(f"data {spec!r}, split {split}", parts[split], input_spec)
+        for split in SPLITS
+        if parts[split] or split != "calibration"
+    }
     return Task(
         spec=spec,
         metric=TOP1,
         search=made["search"],
         report=made["report"],
         calibration=made.get("calibration"),
+        warnings=warnings,
     )
-
-
-def _samples(what: str, arrays: dict[str, NDArray[Any]], input_spec: InputSpec) -> Samples:
-    names = [tensor.name for tensor in input_spec.inputs]
-    lacking = [name for name in (*names, "target") if name not in arrays]
-    if lacking:
-        raise InputError(f"{what}: no array {', '.join(lacking)}; it has {', '.join(arrays)}")
-    _check_targets(what, arrays["target"], len(input_spec.classes))
-    lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise InputError(f"{what}: arrays of different lengths: {lengths}")
-    preprocess: dict[str, Preprocess] = {}
-    for tensor in input_spec.inputs:
-        array = arrays[tensor.name]
-        expected: tuple[int, ...] = tensor.shape
-        if array.dtype == np.uint8 and input_spec.preprocessing is not None:
-            preprocess[tensor.name] = image_preprocess(input_spec.preprocessing)
-            expected = (*tensor.shape[1:], tensor.shape[0])
-        elif array.dtype.name != tensor.dtype:
-            raise InputError(f"{what}: {tensor.name} is {array.dtype}, not {tensor.dtype}")
-        if array.shape[1:] != expected:
-            raise InputError(
-                f"{what}: {tensor.name} holds samples of shape {array.shape[1:]}, not {expected}"
-            )
-    inputs = {name: arrays[name] for name in names}
-    return Samples(inputs, arrays["target"].astype(np.int64), preprocess)
-
-
-def _check_targets(what: str, targets: NDArray[Any], classes: int) -> None:
-    if targets.ndim != 1:
-        raise InputError(f"{what}: target has shape {targets.shape}, not (n,)")
-    if targets.dtype.kind not in "biu":
-        raise InputError(f"{what}: target is {targets.dtype}, not whole numbers")
-    strange = targets[(targets < 0) | (targets >= classes)] if classes else targets[:0]
-    if len(strange):
-        raise InputError(
-            f"{what}: target {strange[0]}, but there are {classes} classes, 0 to {classes - 1}"
-        )

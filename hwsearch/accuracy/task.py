@@ -174,3 +174,7 @@ class Task:
         for split in ("search", "report") if self.spec != NO_DATA else ():
             if not len(getattr(self, split)):
                 raise InputError(f"data {self.spec!r}: its {split} split is empty")
+        if self.calibration is not None and not len(self.calibration):
+            raise InputError(
+                f"data {self.spec!r}: its calibration split is empty; give None for no samples"
+            )

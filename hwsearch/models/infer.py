@@ -1,40 +1,84 @@
-"""The ten lines of ``infer.py`` that ship beside a model."""
+"""Script ``infer.py``, which ships beside a model and runs it on one image or on arrays."""
 
 from hwsearch.supernets.base import InputSpec
 
+# Lines that an image is decoded by are those of `hwsearch.accuracy.decoding`, which tests compare.
 _IMAGE = '''\
 """Run model.onnx on one image: python infer.py IMAGE (a plain grey one where none is given)."""
 import json, pathlib, sys
 import numpy as np, onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 here = pathlib.Path(__file__).parent
-spec = json.loads((here / "card.json").read_text())["input"]
-p, classes = spec["preprocessing"], spec["classes"]
-image = Image.open(sys.argv[1]).convert("RGB") if len(sys.argv) > 1 else Image.new("RGB", (p["resize"],) * 2, "grey")
-crop, short = p["crop"], min(image.size)
+spec = json.loads((here / "card.json").read_text(encoding="utf-8"))["input"]
+p, classes, (channels, height, width) = spec["preprocessing"], spec["classes"], spec["inputs"][0]["shape"]
+image = Image.open(sys.argv[1]) if len(sys.argv) > 1 else Image.new("RGB", (p["resize"],) * 2, "grey")
+deep, bits = image.mode, getattr(image, "tag_v2", {}).get(258, (16,))
+scaled = deep.startswith("I;16") or (deep == "I" and image.format in ("PNG", "PPM"))
+if deep[0] in "IF" and not (scaled and set(bits) == {16}):
+    sys.exit(f"{sys.argv[1]}: the range of its values (mode {deep}) is not known; convert it to 8 or 16 bits")
+image = ImageOps.exif_transpose(image)
+if scaled:
+    image = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+image = image.convert("RGBA") if "transparency" in image.info else image
+image, short = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]), min(image.size)
 w, h = (int(p["resize"] * side / short) for side in image.size)
-left, top = round((w - crop) / 2), round((h - crop) / 2)
-image = image.resize((w, h), Image.BILINEAR).crop((left, top, left + crop, top + crop))
-x = ((np.asarray(image, np.float32) / 255 - np.float32(p["mean"])) / np.float32(p["std"])).transpose(2, 0, 1)[None]
-scores = onnxruntime.InferenceSession(str(here / "model.onnx"), providers=["CPUExecutionProvider"]).run(None, {spec["inputs"][0]["name"]: x})[0][0]
-for i in np.argsort(-scores)[:5]:
-    print(f"{scores[i]:9.4f}  {classes[i] if classes else i}")
-'''  # noqa: E501 - ten lines to read, not a module to maintain
+if w < width or h < height:
+    cover = max(width / image.width, height / image.height)
+    w, h = (round(side * cover) for side in image.size)
+left, top = round((w - width) / 2), round((h - height) / 2)
+image = image.resize((w, h), Image.BILINEAR).crop((left, top, left + width, top + height))
+x = (np.asarray(image, np.float32).reshape(height, width, channels) / 255 - np.float32(p["mean"])) / np.float32(p["std"])
+feed = {spec["inputs"][0]["name"]: x.transpose(2, 0, 1)[None]}
+'''  # noqa: E501 - a script to read in one sitting
 
 _ARRAYS = '''\
 """Run model.onnx on arrays: python infer.py INPUT.npz (zeros where none is given)."""
 import json, pathlib, sys
 import numpy as np, onnxruntime
 here = pathlib.Path(__file__).parent
-spec = json.loads((here / "card.json").read_text())["input"]
+spec = json.loads((here / "card.json").read_text(encoding="utf-8"))["input"]
 given = np.load(sys.argv[1]) if len(sys.argv) > 1 else {}
 feed = {t["name"]: given[t["name"]] if t["name"] in given else np.zeros((1, *t["shape"]), t["dtype"]) for t in spec["inputs"]}
-outputs = onnxruntime.InferenceSession(str(here / "model.onnx"), providers=["CPUExecutionProvider"]).run(None, feed)
-for name, output in zip(spec["outputs"], outputs):
-    print(name, output.shape, np.array2string(output[0], precision=4, threshold=10))
 '''  # noqa: E501 - the same
+
+_RUN = """\
+model, providers = str(here / "model.onnx"), ["CPUExecutionProvider"]
+session = onnxruntime.InferenceSession(model, providers=providers)
+"""
+
+_SCORES = """\
+scores = session.run([{output!r}], feed)[0][0].ravel()
+for i in np.argsort(-scores)[:5]:
+    print(f"{{scores[i]:9.4f}}  {{classes[i] if classes else i}}")
+"""
+
+_OUTPUTS = """\
+for name, output in zip(spec["outputs"], session.run(spec["outputs"], feed)):
+    print(name, output.shape, np.array2string(output[0], precision=4, threshold=10))
+"""
 
 
 def infer_script(spec: InputSpec) -> str:
-    """Return the script for models fed with images, or with plain arrays."""
-    return _IMAGE if spec.preprocessing is not None else _ARRAYS
+    """Return the script for a model that is fed with an image, or with plain arrays.
+
+    The five highest class scores are printed where it is known which output holds them, else all
+    outputs.
+    """
+    if not takes_image(spec):
+        return _ARRAYS + _RUN + _OUTPUTS
+    place = spec.position("logits")
+    end = _OUTPUTS if place is None else _SCORES.format(output=spec.outputs[place])
+    return _IMAGE + _RUN + end
+
+
+def takes_image(spec: InputSpec) -> bool:
+    """Whether the only input is a float32 image of 1, 3 or 4 channels, channels first."""
+    (first, *more) = spec.inputs
+    return (
+        spec.preprocessing is not None
+        and not more
+        and first.dtype == "float32"
+        and len(first.shape) == 3
+        and first.shape[0] in (1, 3, 4)
+        and len(spec.preprocessing.mean) == len(spec.preprocessing.std) == first.shape[0]
+    )

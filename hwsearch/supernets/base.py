@@ -70,6 +70,12 @@ class InputSpec:
     preprocessing: ImagePreprocessing | None = None
     classes: tuple[str, ...] = ()
 
+    def position(self, output: str) -> int | None:
+        """Return the place of a declared output, or None; the only output stands for any name."""
+        if len(self.outputs) == 1:
+            return 0
+        return self.outputs.index(output) if output in self.outputs else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON-ready values."""
         return asdict(self)

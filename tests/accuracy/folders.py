@@ -41,3 +41,69 @@ def spec_for(side, classes=("ant", "bee", "cat"), name="image"):
         ),
         classes=classes,
     )
+
+
+def image_spec(channels, height, width):
+    """What a network of some shape of input expects; nothing is normalised."""
+    short = min(height, width)
+    return InputSpec(
+        inputs=(TensorSpec(name="image", shape=(channels, height, width)),),
+        preprocessing=ImagePreprocessing(
+            resize=short + short // 4, crop=short, mean=(0.0,) * channels, std=(1.0,) * channels
+        ),
+    )
+
+
+def saved(make, suffix="png"):
+    """A function that saves four images into a folder."""
+
+    def save_four(folder):
+        folder.mkdir(parents=True)
+        for number in range(4):
+            image = make(np.random.default_rng(number))
+            turn = {"exif": image.getexif()} if 0x0112 in image.getexif() else {}
+            image.save(folder / f"{number}.{suffix}", **turn)
+
+    return save_four
+
+
+def noise(mode, top=256, dtype=np.uint8):
+    def make(rng, size=(23, 17)):
+        channels = {"RGB": (3,), "RGBA": (4,), "LA": (2,), "CMYK": (4,)}.get(mode, ())
+        pixels = rng.integers(0, top, (*size[::-1], *channels)).astype(dtype)
+        return Image.fromarray(pixels, mode) if mode in ("LA", "CMYK") else Image.fromarray(pixels)
+
+    return make
+
+
+def palette(rng):
+    image = noise("RGB")(rng).quantize(16)
+    image.info["transparency"] = bytes(range(0, 256, 16))
+    return image
+
+
+def turned(rng):
+    """Upright only once its EXIF data are heeded."""
+    image = noise("RGB")(rng)
+    image.getexif()[0x0112] = 6
+    return image
+
+
+# Kinds of images that become 8 bits per channel, and those that do not.
+KINDS = {
+    "RGB": saved(noise("RGB")),
+    "L": saved(noise("L")),
+    "LA": saved(noise("LA")),
+    "RGBA": saved(noise("RGBA")),
+    "P with transparency": saved(palette),
+    "1": saved(lambda rng: noise("L")(rng).convert("1")),
+    "CMYK": saved(noise("CMYK"), "tif"),
+    "16 bits": saved(noise("I;16", 65536, np.uint16)),
+    "16 bits, tif": saved(noise("I;16", 65536, np.uint16), "tif"),
+    "16 bits, pgm": saved(noise("I;16", 65536, np.uint16), "pgm"),
+    "turned": saved(turned),
+}
+REFUSED = {
+    "F": saved(noise("F", 2, np.float32), "tif"),
+    "I": saved(noise("I", 2**31, np.int32), "tif"),
+}

@@ -6,13 +6,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import hwsearch.accuracy.crops as crops
-from hwsearch.accuracy.crops import CropMemory, in_parallel
+from hwsearch.accuracy import decoding
+from hwsearch.accuracy.decoding import in_parallel
+from hwsearch.accuracy.image_cache import DecodedImageCache
 from hwsearch.accuracy.images import ImageSamples, read_images
 from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError
 from hwsearch.machine import available_memory_bytes
-from tests.accuracy.folders import COLOURS, class_folders, save, save_noise, spec_for
+from tests.accuracy.folders import (
+    COLOURS,
+    KINDS,
+    REFUSED,
+    class_folders,
+    image_spec,
+    save,
+    save_noise,
+    spec_for,
+)
 from tests.run.search_parts import Watcher
 
 
@@ -24,7 +34,7 @@ def folder(tmp_path):
 def samples_of(folder, memory=None, side=8):
     paths = sorted(str(path) for path in folder.rglob("*.*"))
     targets = np.arange(len(paths)) % 3
-    memory = memory or CropMemory(1 << 30)
+    memory = memory or DecodedImageCache(1 << 30)
     return ImageSamples(folder, paths, targets, spec_for(side), memory)
 
 
@@ -52,7 +62,7 @@ def torchvision_pixels(paths, spec):
 @pytest.fixture
 def counted(monkeypatch):
     """How many images have been decoded."""
-    made, lock, count = crops.decoder, threading.Lock(), [0]
+    made, lock, count = decoding.decoder, threading.Lock(), [0]
 
     def decoder(resolution):
         decode = made(resolution)
@@ -97,33 +107,86 @@ def test_batches_cover_all_in_order(folder, size):
         )
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16", "1", "CMYK"])
-def test_other_pixel_formats(mode, tmp_path):
-    for i in range(3):
-        path = tmp_path / f"{i}.{'jpg' if mode == 'CMYK' else 'png'}"
-        Image.new(mode, (16, 16)).save(path)
-    assert pixels(samples_of(tmp_path)).shape == (3, 3, 8, 8)
+def pixels_of(folder, spec):
+    """The pixels of images 0 to 3, 0 to 255: (4, h, w, channels)."""
+    paths = sorted(str(path) for path in folder.iterdir())
+    samples = ImageSamples(folder, paths, np.zeros(4, int), spec, DecodedImageCache(0))
+    ((fed, _),) = samples.batches(4, spec)
+    return np.round(255 * fed["image"].transpose(0, 2, 3, 1)).astype(int)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kind", KINDS)
+class TestPixelFormats:
+    def test_are_converted_and_never_clipped(self, kind, channels, tmp_path):
+        """Noise of the whole range has a mean in the middle of it."""
+        KINDS[kind](tmp_path / "images")
+        found = pixels_of(tmp_path / "images", image_spec(channels, 15, 15))
+        colours = found[..., :3]
+        low = 40 if kind == "CMYK" else 105
+        assert low < colours.mean() < 145
+        assert colours.std() > 15
+        if channels == 4 and kind not in ("RGBA", "LA", "P with transparency"):
+            assert (found[..., 3] == 255).all()
+
+
+def test_16_bits_are_scaled(tmp_path):
+    for number, value in enumerate((0, 257, 32896, 65535)):
+        Image.fromarray(np.full((9, 9), value, np.uint16)).save(tmp_path / f"{number}.png")
+    found = pixels_of(tmp_path, image_spec(3, 4, 4))
+    assert found[:, 0, 0, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_images_are_turned_upright(tmp_path):
+    for number in range(4):
+        image = Image.new("RGB", (16, 16))
+        image.paste((255, 0, 0), (0, 0, 8, 16))  # the left half
+        image.getexif()[0x0112] = 6  # turn clockwise: what is left comes to the top
+        image.save(tmp_path / f"{number}.jpg", quality=95, exif=image.getexif())
+    red = pixels_of(tmp_path, image_spec(3, 8, 8))[..., 0]
+    assert red[:, :3].min() > 200
+    assert red[:, 5:].max() < 50
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 24), (24, 8), (10, 11)])
+def test_crops_need_not_be_square(height, width, tmp_path):
+    """The image covers them, at one scale for both sides."""
+    for number in range(4):
+        ramp = np.add.outer(np.arange(40), np.arange(40)).astype(np.uint8)
+        Image.fromarray(ramp).save(tmp_path / f"{number}.png")
+    found = pixels_of(tmp_path, image_spec(1, height, width))[0, ..., 0]
+    assert found.shape == (height, width)
+    down, across = (np.abs(np.diff(found[2:-2, 2:-2], axis=axis)).mean() for axis in (0, 1))
+    assert down == pytest.approx(across, rel=0.1)
+    assert found[height // 2, width // 2] == pytest.approx(39, abs=4)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_images_of_no_known_range_are_refused_by_name(kind, tmp_path):
+    REFUSED[kind](tmp_path / "images")
+    with pytest.raises(DataError, match=r"4 of 4 images .*0.tif \(its values are .* numbers"):
+        pixels_of(tmp_path / "images", image_spec(3, 8, 8))
 
 
 class TestMemory:
     """30 images take 5,760 bytes at 8 pixels, 12,960 at 12 and 23,040 at 16."""
 
     def test_decoded_once_where_it_fits(self, folder, counted):
-        samples = samples_of(folder, CropMemory(20_000))
+        samples = samples_of(folder, DecodedImageCache(20_000))
         first = pixels(samples)
         assert counted == [30]
         np.testing.assert_array_equal(pixels(samples, size=11), first)
         assert counted == [30]
 
     def test_decoded_again_where_it_does_not_and_the_same(self, folder, counted):
-        samples = samples_of(folder, CropMemory(5_000))
+        samples = samples_of(folder, DecodedImageCache(5_000))
         np.testing.assert_array_equal(pixels(samples), pixels(samples_of(folder)))
         assert counted == [60]
         pixels(samples)
         assert counted == [90]
 
     def test_the_resolution_used_longest_ago_gives_way(self, folder, counted):
-        samples = samples_of(folder, CropMemory(20_000))
+        samples = samples_of(folder, DecodedImageCache(20_000))
         for side in (8, 12, 8):
             pixels(samples, side=side)
         assert counted == [60]
@@ -134,13 +197,13 @@ class TestMemory:
         assert counted == [120]
 
     def test_what_can_never_fit_drives_nothing_out(self, folder, counted):
-        samples = samples_of(folder, CropMemory(20_000))
+        samples = samples_of(folder, DecodedImageCache(20_000))
         for side in (8, 16, 8):
             pixels(samples, side=side)
         assert counted == [60]
 
     def test_splits_of_one_resolution_do_not_drive_each_other_out(self, folder, counted):
-        memory = CropMemory(6_000)
+        memory = DecodedImageCache(6_000)
         one, other = samples_of(folder, memory), samples_of(folder, memory)
         for samples in (one, other, one):
             pixels(samples)
@@ -154,7 +217,7 @@ class TestMemory:
         assert len(pixels(samples)) == 30
 
     def test_a_quarter_of_what_there_is(self):
-        assert 0 < CropMemory().budget <= 0.26 * available_memory_bytes()
+        assert 0 < DecodedImageCache().budget <= 0.26 * available_memory_bytes()
         assert available_memory_bytes() > 1 << 20
 
 
@@ -214,7 +277,7 @@ class TestRead:
         assert watcher.phases == []
 
     def test_without_room_it_checks_all_the_same(self, task, counted):
-        task.search.memory.budget = 0
+        task.search.cache.budget = 0
         read_images(task, spec_for(8), Watcher())
         assert counted == [30]
         (task.search.root / "bee" / "bee_1.JPEG").write_bytes(b"")
@@ -233,8 +296,10 @@ class TestRead:
             read_images(task, spec_for(8), Watcher())
         text = str(caught.value)
         assert f"4 of 30 images in '{folder}' cannot be decoded: " in text
-        names = ("ant/ant_0.png", "ant/ant_3.png", "bee/bee_1.JPEG", "cat/cat_3.png")
-        assert all(name in text for name in names)
+        assert "ant/ant_0.png (empty)" in text
+        assert "ant/ant_3.png (" in text
+        assert "bee/bee_1.JPEG (" in text
+        assert "cat/cat_3.png (No such file or directory)" in text
 
     def test_many_unreadable_images_are_not_all_named(self, task, folder):
         for path in folder.rglob("*.png"):

@@ -2,16 +2,18 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hwsearch import load_task
-from hwsearch.accuracy.sources import image_preprocess
-from hwsearch.accuracy.task import Task
+from hwsearch.accuracy.decoding import image_preprocess
+from hwsearch.accuracy.task import TOP1, Samples, Task
 from hwsearch.errors import DataError, InputError
 from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
+from tests.accuracy.folders import image_spec
 
 PREPROCESSING = ImagePreprocessing(resize=8, crop=6, mean=(0.5, 0.4, 0.3), std=(0.2, 0.1, 0.5))
 IMAGES = InputSpec(
@@ -138,8 +140,18 @@ def test_npz_of_two_inputs_in_the_models_order(write):
         ({"search.target": np.zeros((6, 1), np.int64)}, r"target has shape \(6, 1\)"),
         ({"search.target": np.full(6, np.nan)}, "target is float64, not whole numbers"),
         ({"search.target": np.float64(3)}, r"target has shape \(\)"),
-        ({"search.target": np.array([0, 1, 2, 3, 0, 1])}, "target 3, but there are 3 classes"),
+        (
+            {"search.target": np.array([0, 1, 2, 3, 0, 1])},
+            "target 3, but there are 3 classes, 0 to 2: sample 3",
+        ),
         ({"search.target": np.array([0, 1, 2, -1, 0, 1])}, "target -1, but there are 3 classes"),
+        (
+            {
+                "calibration.image": np.zeros((0, 6, 6, 3), "u1"),
+                "calibration.target": np.zeros(0, int),
+            },
+            "its calibration split is empty",
+        ),
         (
             {"search.image": np.zeros((0, 6, 6, 3), np.uint8), "search.target": np.zeros(0, int)},
             "its search split is empty",
@@ -152,6 +164,40 @@ def test_npz_that_does_not_fit(write, change, says):
     with pytest.raises(InputError, match=says) as caught:
         load(spec)
     assert spec in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("split", ["calibration", "search", "report"])
+def test_npz_with_numbers_that_are_none(write, split, value):
+    rng = np.random.default_rng(0)
+    arrays = {f"{s}.left": rng.random((5, 2), np.float32) for s in ("calibration", "search")}
+    arrays["report.left"] = rng.random((5000, 2), np.float32)
+    for s in ("calibration", "search", "report"):
+        arrays[f"{s}.right"] = np.ones((len(arrays[f"{s}.left"]), 3), np.float32)
+        arrays[f"{s}.target"] = np.zeros(len(arrays[f"{s}.left"]), np.int64)
+    arrays[f"{split}.left"][-1, 0] = value
+    last = len(arrays[f"{split}.left"]) - 1
+    says = rf"split {split}: left of sample {last} holds NaN or infinite numbers"
+    with pytest.raises(InputError, match=says):
+        load(write(arrays), TWO)
+    arrays[f"{split}.left"][1] = value
+    with pytest.raises(InputError, match=r"left of sample 1 \(and 1 more\) holds NaN"):
+        load(write(arrays), TWO)
+
+
+@pytest.mark.parametrize("value", [9, -1])
+def test_npz_of_tokens_out_of_range(write, value):
+    arrays = {f"{s}.ids": np.ones((3, 5), np.int64) for s in ("search", "report")}
+    arrays |= {f"{s}.target": np.arange(3) for s in ("search", "report")}
+    arrays["report.ids"][2, 4] = value
+    with pytest.raises(InputError, match="report: ids of sample 2 holds numbers that are not fr"):
+        load(write(arrays), TOKENS)
+
+
+def test_npz_of_other_names(write):
+    arrays = {f"{s}.image": np.zeros((3, 6, 6, 3), np.uint8) for s in ("train", "val")}
+    with pytest.raises(InputError, match=r"train.image, val.image belong to no split; name them"):
+        load(write(arrays))
 
 
 def test_tokens_for_images_and_images_for_tokens(write):
@@ -235,12 +281,44 @@ def test_imagefolder_for_tokens(tmp_path):
         load(f"imagefolder:{folder}", TOKENS)
 
 
-@pytest.mark.parametrize("shape", [(1, 6, 6), (3, 7, 7), (6, 6, 3)])
-def test_imagefolder_for_other_images(tmp_path, shape):
+@pytest.mark.parametrize(
+    ("shape", "change", "says"),
+    [
+        ((1, 6, 6), {}, r"has mean \(0.5, 0.4, 0.3\) and std .*, but its input has 1 channels"),
+        ((3, 7, 7), {}, "crops to 6 pixels, but its input is 7 x 7"),
+        ((6, 6, 3), {}, "but its input has 6 channels; give a number for each"),
+        ((2, 6, 6), {"mean": (0.5,) * 2, "std": (1,) * 2}, r"\(2, 6, 6\), not one float32 image"),
+        (
+            (3, 6, 6),
+            {"layout": "NHWC"},
+            "asks for RGB images as NHWC; images are prepared as NCHW",
+        ),
+        ((3, 6, 6), {"colour": "BGR"}, "asks for BGR images"),
+        ((3, 6, 6), {"std": (1.0, 0.0, 1.0)}, "give finite numbers, and no std of 0"),
+        ((3, 6, 6), {"mean": (np.nan, 0.0, 1.0)}, "give finite numbers"),
+    ],
+)
+def test_images_for_other_inputs(shape, change, says, write, tmp_path):
     folder = image_folder(tmp_path / "images")
-    other = replace(IMAGES, inputs=(TensorSpec(name="image", shape=shape),))
-    with pytest.raises(InputError, match=r"not one RGB image \(3, 6, 6\)"):
+    other = replace(
+        IMAGES,
+        inputs=(TensorSpec(name="image", shape=shape),),
+        preprocessing=replace(PREPROCESSING, **change),
+    )
+    with pytest.raises(InputError, match=says):
         load(f"imagefolder:{folder}", other)
+    if "float32" not in says and "crops" not in says:
+        with pytest.raises(InputError, match=says):
+            load(write(image_arrays()), other)
+
+
+def test_npz_of_images_that_are_not_rgb_and_not_square(write):
+    spec = image_spec(1, 6, 9)
+    arrays = {f"{s}.image": np.full((3, 6, 9, 1), 255, np.uint8) for s in ("search", "report")}
+    arrays |= {f"{s}.target": np.arange(3) for s in ("search", "report")}
+    fed, _ = next(load(write(arrays), spec).search.batches(2))
+    assert fed["image"].shape == (2, 1, 6, 9)
+    assert fed["image"].min() == 1
 
 
 def test_tilde_is_the_home_folder(tmp_path, monkeypatch):
@@ -276,6 +354,66 @@ def test_function():
     )
     assert isinstance(task, Task)
     assert len(task.search) == 250
+
+
+class TestFunction:
+    """Data that a function makes are held to the same."""
+
+    @pytest.fixture
+    def check(self, monkeypatch):
+        def run(metric=TOP1, spec=TWO, preprocess=None, **changes):
+            splits = {}
+            for split in ("calibration", "search", "report"):
+                given = {
+                    "left": np.ones((4, 2), np.float32),
+                    "right": np.ones((4, 3), np.float32),
+                    "target": np.zeros(4, np.int64),
+                }
+                given |= changes if split == "report" else {}
+                given = {name: array for name, array in given.items() if array is not None}
+                splits[split] = Samples(given, given.pop("target"), preprocess or {})
+            module = SimpleNamespace(make=lambda _: Task(spec="my:make", metric=metric, **splits))
+            monkeypatch.setitem(sys.modules, "my_data", module)
+            return load("my_data:make", spec)
+
+        return run
+
+    def test_that_fits(self, check):
+        assert len(check().report) == 4
+        kind = replace(TOP1, name="error", per_sample=lambda outputs, targets: targets)
+        assert len(check(kind, target=np.linspace(0, 1, 4)).report) == 4
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"left": np.float32([[0, 0], [0, np.nan]] * 2)}, r"left of sample 1 \(and 1 more\)"),
+            ({"left": np.ones((5, 2), np.float32)}, "arrays of different lengths"),
+            ({"left": np.ones((4, 3), np.float32)}, r"left is of shape \(3,\), but"),
+            ({"left": np.ones((4, 2))}, "report: left is fed as float64, not float32"),
+            ({"left": None}, "report: its inputs are right, and the network's left, right"),
+            (
+                {"target": np.array([0, 1, -1, 0])},
+                "report: target -1, but classes count from 0: sa",
+            ),
+            ({"target": np.array([0, 1, np.nan, 0])}, "target is float64, not whole numbers"),
+            ({"target": np.zeros((4, 2), np.int64)}, r"target has shape \(4, 2\)"),
+        ],
+    )
+    def test_that_does_not_fit(self, check, changes, says):
+        with pytest.raises(InputError, match=says):
+            check(**changes)
+
+    def test_targets_of_other_metrics(self, check):
+        kind = replace(TOP1, name="error", per_sample=lambda outputs, targets: targets)
+        with pytest.raises(InputError, match="report: target of sample 2 holds NaN"):
+            check(kind, target=np.array([0, 1, np.nan, 0]))
+
+    def test_a_preprocess_that_fails(self, check):
+        def fail(array):
+            raise KeyError("mean")
+
+        with pytest.raises(InputError, match="its preprocess raised KeyError: 'mean'"):
+            check(preprocess={"left": fail})
 
 
 def test_function_that_returns_something_else(tmp_path, monkeypatch):

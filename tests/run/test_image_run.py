@@ -105,7 +105,7 @@ class TestRun:
         self, split, folder, device, tmp_path, monkeypatch
     ):
         """Nothing fits into memory, and one image vanishes with the second round."""
-        monkeypatch.setattr("hwsearch.accuracy.crops.SHARE_OF_MEMORY", 0.0)
+        monkeypatch.setattr("hwsearch.accuracy.image_cache.SHARE_OF_MEMORY", 0.0)
         drawn = getattr(load_task(f"imagefolder:{folder}", spec_for(8), ""), split)
         image = Path(drawn.paths[-1])
         content = image.read_bytes()
@@ -127,11 +127,18 @@ class TestRun:
         assert resumed.finished
         assert set(resumed.trials["state"]) == {"done"}
 
+    def test_a_renamed_class_folder_leaves_nothing_behind(self, folder, device, tmp_path):
+        (folder / "bee").rename(folder / "beee")
+        with pytest.raises(InputError, match=r"'beee' \(did you mean 'bee'\?\)"):
+            search(folder, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
     def test_warnings_of_the_data_are_told_and_kept(self, folder, device, tmp_path):
         for path in (folder / "cat").iterdir():
             path.unlink()
         (folder / "cat").rmdir()
-        (folder / "bee").rename(folder / "wasp")
+        (folder / "ant").rename(folder / "one")
+        (folder / "bee").rename(folder / "two")
         watcher = parts.Watcher()
         run = search(folder, tmp_path / "run", watcher, budget=2)
         (warning,) = [note for note in watcher.notes if "mean nothing" in note]

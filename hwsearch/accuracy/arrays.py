@@ -1,0 +1,169 @@
+"""Checks of samples that are arrays: their names, lengths, shapes, types and values."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.accuracy.decoding import image_preprocess, image_preprocessing
+from hwsearch.accuracy.task import TOP1, Preprocess, Samples, Task
+from hwsearch.errors import InputError
+from hwsearch.supernets.base import InputSpec, TensorSpec
+
+_ROWS = 4096  # looked at together: a mask of all of a large array would take memory
+
+
+def samples_of(what: str, arrays: Mapping[str, NDArray[Any]], spec: InputSpec) -> Samples:
+    """Return the samples of one split, with class indices as targets.
+
+    Args:
+        what: What messages begin with.
+        arrays: Input name -> (n, ...) array as the network takes it, or (n, height, width,
+            channels) uint8 images; ``target`` -> (n,) class indices.
+        spec: What the network takes.
+
+    Raises:
+        InputError: An array is missing, or does not fit the network or the others, or a sample
+            holds NaN, an infinite number or a number out of range.
+    """
+    names = [tensor.name for tensor in spec.inputs]
+    lacking = [name for name in (*names, "target") if name not in arrays]
+    if lacking:
+        raise InputError(
+            f"{what}: no array {', '.join(lacking)}; it has {', '.join(arrays) or 'none'}"
+        )
+    check_classes(what, arrays["target"], len(spec.classes))
+    inputs = {name: arrays[name] for name in names}
+    _check_lengths(what, {**inputs, "target": arrays["target"]})
+    preprocess: dict[str, Preprocess] = {}
+    for tensor in spec.inputs:
+        array, expected = inputs[tensor.name], tensor.shape
+        if array.dtype == np.uint8 and spec.preprocessing is not None:
+            preprocess[tensor.name] = image_preprocess(image_preprocessing(spec))
+            expected = (*tensor.shape[1:], tensor.shape[0])
+        elif array.dtype.name != tensor.dtype:
+            raise InputError(f"{what}: {tensor.name} is {array.dtype}, not {tensor.dtype}")
+        if array.shape[1:] != expected:
+            raise InputError(
+                f"{what}: {tensor.name} holds samples of shape {array.shape[1:]}, not {expected}"
+            )
+    _check_values(what, inputs, spec.inputs)
+    return Samples(inputs, arrays["target"].astype(np.int64), preprocess)
+
+
+def check_task(task: Task, spec: InputSpec) -> None:
+    """Check the arrays of a task that a function has made.
+
+    Raises:
+        InputError: As for `samples_of`, with targets of any type where the metric is not top1.
+    """
+    for split in ("calibration", "search", "report"):
+        samples = getattr(task, split)
+        if not isinstance(samples, Samples):
+            continue
+        what = f"data {task.spec!r}, split {split}"
+        targets = np.asarray(samples.targets)
+        _check_lengths(what, {**samples.inputs, "target": targets})
+        if task.metric.per_sample is TOP1.per_sample and split != "calibration":
+            check_classes(what, targets, len(spec.classes))
+        _check_values(what, samples.inputs, spec.inputs)
+        _check_finite(what, "target", targets)
+        if len(samples):
+            _check_fed(what, samples, spec)
+
+
+def _check_fed(what: str, samples: Samples, spec: InputSpec) -> None:
+    """Refuse samples of which the network cannot be fed the first one."""
+    try:
+        fed, _ = next(samples.batches(1, spec))
+    except InputError:
+        raise
+    except Exception as error:
+        # A stranger's function prepares them.
+        raise InputError(
+            f"{what}: its preprocess raised {type(error).__name__}: {error}"
+        ) from error
+    names = [tensor.name for tensor in spec.inputs]
+    if sorted(fed) != sorted(names):
+        raise InputError(
+            f"{what}: its inputs are {', '.join(fed)}, and the network's {', '.join(names)}"
+        )
+    for tensor in spec.inputs:
+        if fed[tensor.name].dtype.name != tensor.dtype:
+            raise InputError(
+                f"{what}: {tensor.name} is fed as {fed[tensor.name].dtype}, not {tensor.dtype}"
+            )
+
+
+def check_classes(what: str, targets: NDArray[Any], classes: int) -> None:
+    """Refuse targets that are no class indices.
+
+    Args:
+        what: What messages begin with.
+        targets: An array.
+        classes: How many there are; 0 if unknown.
+
+    Raises:
+        InputError: It is not (n,) integers from 0 up to ``classes``; the first other one is named.
+    """
+    if targets.ndim != 1:
+        raise InputError(f"{what}: target has shape {targets.shape}, not (n,)")
+    if targets.dtype.kind not in "biu":
+        raise InputError(f"{what}: target is {targets.dtype}, not whole numbers")
+    rows = np.flatnonzero((targets < 0) | ((targets >= classes) if classes else False))
+    if len(rows):
+        allowed = f"there are {classes} classes, 0 to {classes - 1}" if classes else "classes"
+        raise InputError(
+            f"{what}: target {targets[rows[0]]}, but {allowed}"
+            f"{'' if classes else ' count from 0'}: sample {rows[0]}{_more(rows)}"
+        )
+
+
+def _check_lengths(what: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"{what}: arrays of different lengths: {lengths}")
+
+
+def _check_values(
+    what: str, inputs: Mapping[str, NDArray[Any]], tensors: tuple[TensorSpec, ...]
+) -> None:
+    for name, array in inputs.items():
+        _check_finite(what, name, array)
+        high = next((tensor.high for tensor in tensors if tensor.name == name), None)
+        if high is not None and array.dtype.kind in "iu":
+            rows = _rows(array, partial(_outside, high))
+            if len(rows):
+                raise InputError(
+                    f"{what}: {name} of sample {rows[0]}{_more(rows)} holds numbers that are not "
+                    f"from 0 to {high - 1}"
+                )
+
+
+def _check_finite(what: str, name: str, array: NDArray[Any]) -> None:
+    rows = _rows(array, lambda part: ~np.isfinite(part)) if array.dtype.kind in "fc" else []
+    if len(rows):
+        raise InputError(
+            f"{what}: {name} of sample {rows[0]}{_more(rows)} holds NaN or infinite numbers; "
+            "repair these samples or leave them out"
+        )
+
+
+def _outside(high: int, part: NDArray[Any]) -> NDArray[np.bool_]:
+    outside: NDArray[np.bool_] = (part < 0) | (part >= high)
+    return outside
+
+
+def _rows(array: NDArray[Any], bad: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> list[int]:
+    """Return the samples that have a bad number."""
+    found: list[int] = []
+    for start in range(0, len(array), _ROWS):
+        part = bad(array[start : start + _ROWS])
+        found += (start + np.flatnonzero(part.reshape(len(part), -1).any(axis=1))).tolist()
+    return found
+
+
+def _more(rows: "NDArray[Any] | list[int]") -> str:
+    return f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
