@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from hwsearch.evaluation.evaluator import Values
+from hwsearch.run.cluster.connection import ENVIRONMENT, SEAT, connect, task
+from hwsearch.run.cluster.jobs import Findings, Work
+from hwsearch.run.cluster.scheduler import Crew
 from hwsearch.run.progress import Silent
-from hwsearch.run.workers.crew import Crew
-from hwsearch.run.workers.ray_cluster import ENVIRONMENT, SEAT, connect, task
-from hwsearch.run.workers.work import Findings, Work
 from hwsearch.space import Architecture, Choice, SearchSpace
 
 HEADER = "| | took s | ideal s | share of ideal | ms per evaluation beside sleep | done again |"
@@ -70,7 +70,7 @@ def evaluate(
     cluster: Any, archs: Sequence[Architecture], seconds: float, kill_at: int | None = None
 ) -> tuple[float, float | None, int]:
     """Evaluate as a search does; return seconds, when a node was killed, and what was lost."""
-    from hwsearch.run.workers.ray_executor import RayExecutor
+    from hwsearch.run.cluster.ray_queue import RayExecutor
 
     notes = Notes()
     crew = Crew(RayExecutor("none", seconds, notes, sleep), Desk(), notes)

@@ -29,7 +29,7 @@ def worker(
     It becomes a node of a Ray cluster and does one thing at a time. Whoever reaches a cluster's
     ports can run any code on its nodes: use it in a network that you trust.
     """
-    from hwsearch.run.workers.node import run_node
+    from hwsearch.run.cluster.start_node import run_node
 
     def ready(at: str) -> None:
         tasks = f"evaluates, and measures {', '.join(device)}" if device else "evaluates"

@@ -10,6 +10,8 @@ from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
 from hwsearch.run.checksums import forget_sums
+from hwsearch.run.cluster.given import Workers, check_workers
+from hwsearch.run.cluster.workers import device_of
 from hwsearch.run.config import REPORT, TRIALS, RunConfig, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,
@@ -43,8 +45,6 @@ from hwsearch.run.setup import (
     prepare,
 )
 from hwsearch.run.warm_start import read_warm_start, restore, started_from
-from hwsearch.run.workers.given import Workers, check_workers
-from hwsearch.run.workers.hire import device_of
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore

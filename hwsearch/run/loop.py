@@ -8,8 +8,8 @@ from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Values
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
+from hwsearch.run.cluster.scheduler import Crew
 from hwsearch.run.progress import Progress
-from hwsearch.run.workers.crew import Crew
 from hwsearch.space import Architectures
 from hwsearch.trials import Store, Trial, TrialState
 

@@ -7,6 +7,8 @@ from typing import Any
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.run.cluster.given import Workers
+from hwsearch.run.cluster.workers import hire
 from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
 from hwsearch.run.loop import run_search
@@ -16,8 +18,6 @@ from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import Setup
 from hwsearch.run.summarize import summarize_search
 from hwsearch.run.warm_start import measure_known, with_evidence
-from hwsearch.run.workers.given import Workers
-from hwsearch.run.workers.hire import hire
 from hwsearch.trials import Store
 from hwsearch.trials_sqlite import SqliteStore
 
@@ -31,7 +31,7 @@ def search_and_finish(
         folder: Of the run.
         setup: Its parts; the device is closed at the end.
         progress: Told of phases and steps.
-        workers: Who evaluates; see `hwsearch.run.workers.hire`.
+        workers: Who evaluates; see `hwsearch.run.cluster.workers`.
 
     Returns:
         The rows of the front, or of the candidates, and the search's summary.

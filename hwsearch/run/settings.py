@@ -13,8 +13,8 @@ import tomli_w
 
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import decoded, write_atomic
+from hwsearch.run.cluster.given import check_workers
 from hwsearch.run.config import FILE, OBSOLETE, RunConfig, parsed_toml
-from hwsearch.run.workers.given import check_workers
 
 SETTINGS: Final = "hwsearch.toml"
 TABLE, RECORDED = "search", "recorded"

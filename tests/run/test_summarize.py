@@ -15,12 +15,12 @@ from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.initial_design import graded_sample
 from hwsearch.optimizer.stopping import Stopping
+from hwsearch.run.cluster.executor import InProcess
+from hwsearch.run.cluster.scheduler import Crew
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.summarize import replayed, summarize_search
-from hwsearch.run.workers.crew import Crew
-from hwsearch.run.workers.executor import InProcess
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore, TrialState
 

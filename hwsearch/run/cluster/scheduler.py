@@ -6,9 +6,9 @@ from typing import Protocol
 
 from hwsearch.errors import EvaluationError, HwsearchError
 from hwsearch.evaluation.evaluator import Values
+from hwsearch.run.cluster.executor import Executor
+from hwsearch.run.cluster.jobs import Findings, Work
 from hwsearch.run.progress import Progress, Silent
-from hwsearch.run.workers.executor import Executor
-from hwsearch.run.workers.work import Findings, Work
 from hwsearch.space import Architecture
 
 TRIES = 2  # a worker lost under the same architecture twice is no accident of the worker's
@@ -16,7 +16,7 @@ _AHEAD = 1  # waits at the workers, so that none is idle while the next is propo
 
 
 class Desk(Protocol):
-    """Knows what is still to be done, and keeps what was; see `hwsearch.run.workers.desk`."""
+    """Knows what is still to be done, and keeps what was; see `hwsearch.run.cluster.job_source`."""
 
     def step(self, arch: Architecture) -> Work | None:
         """Return the next piece of work on an architecture; None where nothing is missing."""

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from tests.run.workers.worker_parts import Folder
+from tests.run.cluster.cluster_parts import Folder
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 WITHOUT_RAY = "Ray is not installed: pip install 'hwsearch[ray]'"
@@ -28,7 +28,7 @@ def folder(tmp_path):
 @pytest.fixture(scope="session")
 def cluster():
     """Cluster of nodes that ``add(devices)`` joins, as `hwsearch worker` would."""
-    from hwsearch.run.workers.ray_cluster import ENVIRONMENT, SEAT, device_resource
+    from hwsearch.run.cluster.connection import ENVIRONMENT, SEAT, device_resource
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():

@@ -6,9 +6,9 @@ import pytest
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
+from hwsearch.run.cluster.jobs import Findings, Work
+from hwsearch.run.cluster.scheduler import Crew
 from hwsearch.run.loop import run_search
-from hwsearch.run.workers.crew import Crew
-from hwsearch.run.workers.work import Findings, Work
 from hwsearch.trials import MemoryStore, TrialState
 from tests.run.search_parts import Watcher
 from tests.run.test_search_loop import QUANTITIES, SPACE, Bench, DyingStore, Killed

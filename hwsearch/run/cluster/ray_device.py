@@ -10,21 +10,21 @@ import ray
 from hwsearch.devices import Device, MeasureSettings
 from hwsearch.devices.frames import Header
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.run.workers import ray_node
-from hwsearch.run.workers.crew import TRIES
-from hwsearch.run.workers.elsewhere import Elsewhere, Latencies, runner
-from hwsearch.run.workers.ray_cluster import (
+from hwsearch.run.cluster import ray_node
+from hwsearch.run.cluster.connection import (
     connect,
     declared_devices,
     declared_spec,
     lost,
     task,
 )
-from hwsearch.run.workers.workplace import check_reply
+from hwsearch.run.cluster.remote_device import Elsewhere, Latencies, runner
+from hwsearch.run.cluster.scheduler import TRIES
+from hwsearch.run.cluster.worker_context import check_reply
 
 
 def device_on_node(spec: str) -> Device:
-    """Return the device of the nodes that declare it; see `hwsearch.run.workers.elsewhere`.
+    """Return the device of the nodes that declare it; see `hwsearch.run.cluster.remote_device`.
 
     Raises:
         InputError: There is no cluster, no node declares the device, it cannot be used there, or

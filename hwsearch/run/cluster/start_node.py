@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from hwsearch.devices import load_device
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.run.workers.ray_cluster import ENVIRONMENT, SEAT, device_resource, split_address
+from hwsearch.run.cluster.connection import ENVIRONMENT, SEAT, device_resource, split_address
 
 PORT = 6379
 _STARTED = "Ray runtime started"

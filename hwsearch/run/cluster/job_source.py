@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hwsearch.errors import HwsearchError
 from hwsearch.evaluation.evaluator import Evaluator, Values
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.run.workers.work import Findings, Known, Work
+from hwsearch.run.cluster.jobs import Findings, Known, Work
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement
 

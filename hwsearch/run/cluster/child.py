@@ -5,7 +5,7 @@ from typing import NoReturn
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.devices.worker import Answer, serve
 from hwsearch.errors import HwsearchError
-from hwsearch.run.workers.workplace import Workplace, stopped
+from hwsearch.run.cluster.worker_context import Workplace, stopped
 
 
 def _begin(settings: Header) -> tuple[Header, Answer]:

@@ -5,8 +5,8 @@ from collections import deque
 import pytest
 
 from hwsearch.errors import EvaluationError, HwsearchError
-from hwsearch.run.workers.crew import Crew
-from hwsearch.run.workers.work import Findings, Work
+from hwsearch.run.cluster.jobs import Findings, Work
+from hwsearch.run.cluster.scheduler import Crew
 from hwsearch.space import Choice, SearchSpace
 from tests.run.search_parts import Watcher
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from hwsearch.devices.frames import read_frame, write_frame
-from hwsearch.run.workers.work import (
+from hwsearch.run.cluster.jobs import (
     Findings,
     Known,
     Work,

@@ -14,8 +14,8 @@ import tests.run.search_parts as parts
 from hwsearch.accuracy.task import TOP1
 from hwsearch.run.config import RunConfig
 
-NET = "tests.run.workers.worker_parts:network"
-TASK = "tests.run.workers.worker_parts:task"
+NET = "tests.run.cluster.cluster_parts:network"
+TASK = "tests.run.cluster.cluster_parts:task"
 
 
 class Folder:

@@ -8,15 +8,15 @@ import pytest
 import hwsearch
 from hwsearch.errors import DataError, InputError
 from hwsearch.files import sha256_of
+from hwsearch.run.cluster.jobs import Work, read_findings, write_work
+from hwsearch.run.cluster.ray_node import do, measure, parcel_of
+from hwsearch.run.cluster.remote_device import runner
+from hwsearch.run.cluster.worker_context import Workplace, check_reply, settings_of
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
-from hwsearch.run.workers.elsewhere import runner
-from hwsearch.run.workers.ray_node import do, measure, parcel_of
-from hwsearch.run.workers.work import Work, read_findings, write_work
-from hwsearch.run.workers.workplace import Workplace, check_reply, settings_of
 from hwsearch.supernets.checkpoints import bundled_file
-from tests.run.workers.test_work import sent
-from tests.run.workers.worker_parts import config, settings
+from tests.run.cluster.cluster_parts import config, settings
+from tests.run.cluster.test_work import sent
 
 WEIGHTS = bundled_file("cifar10-resnet", "weights.safetensors")
 
@@ -56,7 +56,7 @@ def test_a_search_through_messages_is_the_search_itself(folder, tmp_path, monkey
     given = settings(folder, tactic="random", batch=1, budget=14)
     net = given.pop("supernet")
     alone = hwsearch.search(net, **given, out=tmp_path / "alone")
-    monkeypatch.setattr("hwsearch.run.workers.hire._executor", lambda *args: Here(args[1]))
+    monkeypatch.setattr("hwsearch.run.cluster.workers._executor", lambda *args: Here(args[1]))
     through = hwsearch.search(net, **given, out=tmp_path / "through", workers=2)
     assert through.trials.equals(alone.trials)
     assert everything(through) == everything(alone)

@@ -11,11 +11,11 @@ from hwsearch.devices.worker_process import Child
 from hwsearch.errors import DeviceError, HwsearchError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.machine import thread_limit
+from hwsearch.run.cluster.jobs import Findings, Work, read_findings, write_work
+from hwsearch.run.cluster.worker_context import check_reply, settings_of
 from hwsearch.run.setup import Setup
-from hwsearch.run.workers.work import Findings, Work, read_findings, write_work
-from hwsearch.run.workers.workplace import check_reply, settings_of
 
-_MAIN = "hwsearch.run.workers.child"
+_MAIN = "hwsearch.run.cluster.child"
 _WHO = "a worker process"
 _START_S = 600.0  # a supernet, and the list of an image folder, may have to be read
 

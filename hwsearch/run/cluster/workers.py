@@ -4,12 +4,12 @@ from hwsearch.devices import Device
 from hwsearch.devices.base import split_name
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.kit.device import DEVICE
+from hwsearch.run.cluster.executor import Executor, InProcess
+from hwsearch.run.cluster.given import RAY, Workers
+from hwsearch.run.cluster.job_source import SearchDesk
+from hwsearch.run.cluster.scheduler import Crew
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
-from hwsearch.run.workers.crew import Crew
-from hwsearch.run.workers.desk import SearchDesk
-from hwsearch.run.workers.executor import Executor, InProcess
-from hwsearch.run.workers.given import RAY, Workers
 
 
 def device_of(workers: Workers, spec: str) -> Device | None:
@@ -23,7 +23,7 @@ def device_of(workers: Workers, spec: str) -> Device | None:
     """
     if workers != RAY or split_name(spec)[0] == DEVICE.name:
         return None
-    from hwsearch.run.workers.ray_device import device_on_node
+    from hwsearch.run.cluster.ray_device import device_on_node
 
     return device_on_node(spec)
 
@@ -50,10 +50,10 @@ def hire(
 
 def _executor(workers: Workers, setup: Setup, progress: Progress) -> Executor:
     if isinstance(workers, int):
-        from hwsearch.run.workers.pool import Pool
+        from hwsearch.run.cluster.pool import Pool
 
         return Pool(setup, workers)
-    from hwsearch.run.workers.ray_executor import RayExecutor
-    from hwsearch.run.workers.ray_node import parcel_of
+    from hwsearch.run.cluster.ray_node import parcel_of
+    from hwsearch.run.cluster.ray_queue import RayExecutor
 
     return RayExecutor(setup.device.spec, parcel_of(setup), progress)

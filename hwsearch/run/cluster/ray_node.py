@@ -15,9 +15,9 @@ from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.errors import HwsearchError
+from hwsearch.run.cluster.remote_device import Latencies
+from hwsearch.run.cluster.worker_context import Workplace, device_like, settings_of, stopped
 from hwsearch.run.setup import Setup
-from hwsearch.run.workers.elsewhere import Latencies
-from hwsearch.run.workers.workplace import Workplace, device_like, settings_of, stopped
 from hwsearch.supernets.base import is_random
 from hwsearch.supernets.imported import imported_names, load_imported
 
@@ -31,7 +31,7 @@ class Parcel:
 
     Attributes:
         name: Of the search; another one has another.
-        settings: See `hwsearch.run.workers.workplace.settings_of`.
+        settings: See `hwsearch.run.cluster.worker_context.settings_of`.
         weights: The bytes of a checkpoint file; None where the nodes have the weights.
         suffix: Of that file.
     """

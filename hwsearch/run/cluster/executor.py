@@ -6,7 +6,7 @@ from typing import Protocol
 
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import Values
-from hwsearch.run.workers.work import Findings, Work
+from hwsearch.run.cluster.jobs import Findings, Work
 from hwsearch.space import Architecture
 
 Measure = Callable[[Sequence[Architecture]], Mapping[str, Values | EvaluationError]]

@@ -8,12 +8,12 @@ import pytest
 
 import hwsearch
 from hwsearch.errors import EvaluationError, InputError
+from hwsearch.run.cluster.workers import device_of, hire
 from hwsearch.run.setup import prepare
-from hwsearch.run.workers.hire import device_of, hire
 from hwsearch.trials import MemoryStore
+from tests.run.cluster.cluster_parts import config, settings
+from tests.run.cluster.conftest import RAY, is_alive
 from tests.run.search_parts import Watcher
-from tests.run.workers.conftest import RAY, is_alive
-from tests.run.workers.worker_parts import config, settings
 
 QUANTITIES = {"top1", "latency"}
 # Each process takes seconds to load its libraries; how losses are dealt with is in test_crew.py.

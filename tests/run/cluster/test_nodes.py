@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 import hwsearch
 from hwsearch.cli import app
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.run.workers import node
-from hwsearch.run.workers.given import check_workers
-from hwsearch.run.workers.hire import device_of
-from hwsearch.run.workers.ray_cluster import SEAT
+from hwsearch.run.cluster import start_node as node
+from hwsearch.run.cluster.connection import SEAT
+from hwsearch.run.cluster.given import check_workers
+from hwsearch.run.cluster.workers import device_of
+from tests.run.cluster.cluster_parts import settings
+from tests.run.cluster.conftest import HAS_RAY, WITHOUT_RAY
 from tests.run.search_parts import Watcher
-from tests.run.workers.conftest import HAS_RAY, WITHOUT_RAY
-from tests.run.workers.worker_parts import settings
 
 
 def on_ray(tests):
@@ -59,7 +59,7 @@ def test_bad_workers_are_one_line_and_leave_nothing(command, tmp_path, monkeypat
 
 def test_without_ray_the_line_that_installs_it_is_said(monkeypatch):
     for module in ("given", "node"):
-        monkeypatch.setattr(f"hwsearch.run.workers.{module}.find_spec", lambda name: None)
+        monkeypatch.setattr(f"hwsearch.run.cluster.{module}.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'hwsearch\[ray\]'"):
         check_workers("ray")
     result = invoke("worker")

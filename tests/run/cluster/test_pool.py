@@ -2,7 +2,7 @@
 
 import threading
 
-from hwsearch.run.workers.pool import _Room
+from hwsearch.run.cluster.pool import _Room
 
 
 class Guest(threading.Thread):

@@ -15,10 +15,10 @@ from hwsearch.devices.frames import Arrays, Header
 from hwsearch.errors import DataError, EvaluationError, HwsearchError, InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.machine import thread_limit
+from hwsearch.run.cluster.jobs import Findings, Known, read_known, write_findings
+from hwsearch.run.cluster.remote_device import Elsewhere, Latencies, differences, runner
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare
-from hwsearch.run.workers.elsewhere import Elsewhere, Latencies, differences, runner
-from hwsearch.run.workers.work import Findings, Known, read_known, write_findings
 from hwsearch.space import Architecture
 from hwsearch.trials import MemoryStore
 
@@ -91,11 +91,11 @@ class Workplace:
         """Do a piece of work.
 
         Args:
-            header: As `hwsearch.run.workers.work.write_work` makes it.
+            header: As `hwsearch.run.cluster.jobs.write_work` makes it.
             arrays: The same.
 
         Returns:
-            What `hwsearch.run.workers.work.write_findings` makes of the findings; or a field
+            What `hwsearch.run.cluster.jobs.write_findings` makes of the findings; or a field
             ``stop`` with the kind of error and its text, where the search cannot go on.
         """
         archs = self._setup.net.space.architectures(header["archs"])

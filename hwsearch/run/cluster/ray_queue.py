@@ -7,17 +7,17 @@ import ray
 
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.run.progress import Progress
-from hwsearch.run.workers import ray_node
-from hwsearch.run.workers.ray_cluster import (
+from hwsearch.run.cluster import ray_node
+from hwsearch.run.cluster.connection import (
     connect,
     declared_devices,
     lost,
     seats,
     task,
 )
-from hwsearch.run.workers.work import Findings, Work, read_findings, write_work
-from hwsearch.run.workers.workplace import check_reply
+from hwsearch.run.cluster.jobs import Findings, Work, read_findings, write_work
+from hwsearch.run.cluster.worker_context import check_reply
+from hwsearch.run.progress import Progress
 
 Do = Callable[[Any, Header, Arrays], tuple[Header, Arrays]]
 _PATIENCE_S = 10.0
