@@ -1,12 +1,12 @@
-"""Measure scheduling on a Ray cluster of four nodes on this machine.
+"""Measure scheduling on a Ray cluster of several nodes on this machine.
 
     python tools/bench_workers.py [--tasks 160] [--nodes 4] [--seconds 2] [--out FILE]
 
 Evaluations only sleep, so this measures scheduling and nothing else: the share of the throughput
 of nodes that lose no time between two evaluations. Once nothing happens, and once a node is killed
 (SIGKILL) when half of the evaluations are done; the ideal then is without that node from that
-moment on, and does again what it was at. The crew, the executor, what a task takes of a node and
-how soon a lost one is noticed are those of a search.
+moment on, and repeats its job. Scheduler, queue, the resources of a job and the health checks are
+those of a search.
 """
 
 import argparse
@@ -18,37 +18,37 @@ from pathlib import Path
 from typing import Any
 
 from hwsearch.evaluation.evaluator import Values
-from hwsearch.run.cluster.connection import ENVIRONMENT, SEAT, connect, task
-from hwsearch.run.cluster.jobs import Findings, Work
-from hwsearch.run.cluster.scheduler import Crew
+from hwsearch.run.cluster.connection import ENVIRONMENT, NODE, connect, remote
+from hwsearch.run.cluster.jobs import Job, JobResult, SearchJobs
+from hwsearch.run.cluster.scheduler import JobScheduler
 from hwsearch.run.progress import Silent
 from hwsearch.space import Architecture, Choice, SearchSpace
 
-HEADER = "| | took s | ideal s | share of ideal | ms per evaluation beside sleep | done again |"
+HEADER = "| | took s | ideal s | share of ideal | ms per evaluation beside sleep |"
 
 
-def sleep(seconds: float, header: Any, arrays: Any) -> tuple[dict[str, Any], list[Any]]:
-    """Stand in for an evaluation."""
-    del header, arrays
+def sleep(seconds: float, *job: Any) -> JobResult:
+    """Stand in for a job."""
+    del job
     time.sleep(seconds)
-    return {"measurements": [], "failed": {}}, []
+    return JobResult()
 
 
-class Desk:
-    """Every architecture needs one evaluation."""
+class SleepJobs(SearchJobs):
+    """Every architecture needs one job."""
 
     def __init__(self) -> None:
-        self.handed_out: set[str] = set()
+        self._submitted: set[str] = set()
 
-    def step(self, arch: Architecture) -> Work | None:
-        """Return the evaluation, once."""
-        if arch.key in self.handed_out:
+    def next_job(self, arch: Architecture) -> Job | None:
+        """Return the job, once."""
+        if arch.key in self._submitted:
             return None
-        self.handed_out.add(arch.key)
-        return Work(archs=(arch,), quantities=("sleep",))
+        self._submitted.add(arch.key)
+        return Job(arch=arch, quantity="sleep")
 
-    def keep(self, findings: Findings) -> None:
-        """Keep nothing."""
+    def store(self, result: JobResult) -> None:
+        """Store nothing."""
 
     def values(self, arch: Architecture) -> Values:
         """Return no values."""
@@ -56,24 +56,13 @@ class Desk:
         return {}
 
 
-class Notes(Silent):
-    """Counts what is done again."""
-
-    again = 0
-
-    def note(self, text: str) -> None:
-        """Count a note."""
-        self.again += "done again" in text
-
-
 def evaluate(
     cluster: Any, archs: Sequence[Architecture], seconds: float, kill_at: int | None = None
-) -> tuple[float, float | None, int]:
-    """Evaluate as a search does; return seconds, when a node was killed, and what was lost."""
-    from hwsearch.run.cluster.ray_queue import RayExecutor
+) -> tuple[float, float | None]:
+    """Evaluate as a search does; return seconds, and the second at which a node was killed."""
+    from hwsearch.run.cluster.ray_queue import RayQueue
 
-    notes = Notes()
-    crew = Crew(RayExecutor("none", seconds, notes, sleep), Desk(), notes)
+    scheduler = JobScheduler(RayQueue("none", seconds, Silent(), sleep), SleepJobs())
     victim = next(iter(cluster.worker_nodes))
     killed: list[float] = []
     begin = time.perf_counter()
@@ -82,20 +71,21 @@ def evaluate(
         cluster.remove_node(victim, allow_graceful=False)
         killed.append(time.perf_counter() - begin)
 
-    # In the middle of what the node is at.
-    killing = threading.Timer(seconds / 2, kill)
+    killing = threading.Timer(seconds / 2, kill)  # in the middle of a job
     waiting, n_open, done = list(archs), 0, 0
     while waiting or n_open:
-        while waiting and crew.has_room(n_open):
-            crew.start([waiting.pop()])
+        while waiting and n_open < scheduler.capacity:
+            scheduler.start([waiting.pop()])
             n_open += 1
-        finished = len(crew.finished())
-        n_open, before, done = n_open - finished, done, done + finished
+        results = scheduler.finished()
+        if failed := [each for each in results.values() if isinstance(each, Exception)]:
+            raise failed[0]
+        n_open, before, done = n_open - len(results), done, done + len(results)
         if kill_at is not None and before < kill_at <= done:
             killing.start()
     took = time.perf_counter() - begin
-    crew.close()
-    return took, killed[0] if killed else None, notes.again
+    scheduler.close()
+    return took, killed[0] if killed else None
 
 
 def ideal(n_tasks: int, n_nodes: int, seconds: float, killed_s: float | None) -> float:
@@ -117,10 +107,10 @@ def round_trip(n: int = 200) -> float:
     """Median milliseconds of tasks that do nothing, one after the other."""
     import ray
 
-    nothing, parcel, taken = task(sleep, "nothing"), ray.put(0.0), []
+    nothing, spec, taken = remote(sleep, "nothing"), ray.put(0.0), []
     for _ in range(n):
         begin = time.perf_counter()
-        ray.get(nothing.remote(parcel, {}, []))
+        ray.get(nothing.remote(spec))
         taken.append(time.perf_counter() - begin)
     return 1000 * sorted(taken)[n // 2]
 
@@ -138,9 +128,8 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    custom = {name: amount for name, amount in SEAT.items() if name != "CPU"}
     for _ in range(args.nodes):
-        cluster.add_node(num_cpus=SEAT["CPU"], resources=custom)
+        cluster.add_node(num_cpus=1, resources={NODE: 1.0})
     cluster.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = cluster.address
     connect()
@@ -149,18 +138,18 @@ def main() -> None:
         f"Ray {ray.__version__} nodes on one machine of {os.cpu_count()} CPUs",
         "",
         HEADER,
-        "| --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- |",
     ]
     space = SearchSpace([Choice("number", tuple(range(args.tasks + 4 * args.nodes)))])
     archs = list(space.architectures([{"number": n} for n in range(space.size)]))
     evaluate(cluster, archs[args.tasks :], 0.1)  # the nodes' processes start
     for name, kill_at in (("undisturbed", None), ("a node killed", args.tasks // 2)):
-        took, killed_s, again = evaluate(cluster, archs[: args.tasks], args.seconds, kill_at)
+        took, killed_s = evaluate(cluster, archs[: args.tasks], args.seconds, kill_at)
         best = ideal(args.tasks, args.nodes, args.seconds, killed_s)
         # Seconds of nodes that were there, over evaluations.
         there = args.nodes * took - (0.0 if killed_s is None else took - killed_s)
         beside = 1000 * (there / args.tasks - args.seconds)
-        row = (f"{took:.1f}", f"{best:.1f}", f"{best / took:.3f}", f"{beside:.0f}", str(again))
+        row = (f"{took:.1f}", f"{best:.1f}", f"{best / took:.3f}", f"{beside:.0f}")
         lines.append(f"| {name} | {' | '.join(row)} |")
     lines += ["", f"a task that does nothing, there and back: {round_trip():.1f} ms"]
     text = "\n".join(lines)

@@ -36,8 +36,8 @@ StopGain = Annotated[
 Workers = Annotated[
     str | None,
     typer.Option(
-        metavar="N|ray",
-        help="Evaluate in so many processes, or on the nodes of a Ray cluster; default: 1.",
+        metavar="ray",
+        help="Evaluate on the nodes of a Ray cluster; default: in this process.",
     ),
 ]
 
@@ -197,7 +197,7 @@ def resume(
             budget=budget,
             minutes=minutes,
             stop_gain=stop_gain,
-            workers=workers or 1,
+            workers=workers,
             progress=progress,
         )
     print_run(finished, as_json)

@@ -1,4 +1,4 @@
-"""The command of a machine that works for searches: worker."""
+"""The command ``worker``: this machine becomes a node of a Ray cluster."""
 
 from typing import Annotated
 
@@ -26,12 +26,13 @@ def worker(
 ) -> None:
     """Let this machine evaluate for searches with --workers ray, until Ctrl-C.
 
-    It becomes a node of a Ray cluster and does one thing at a time. Whoever reaches a cluster's
-    ports can run any code on its nodes: use it in a network that you trust.
+    It becomes a node of a Ray cluster and runs one job at a time; Ray's messages go to stderr.
+    Everyone who reaches a cluster's ports can run any code on its nodes: use it in a network that
+    you trust.
     """
     from hwsearch.run.cluster.start_node import run_node
 
-    def ready(at: str) -> None:
+    def announce(at: str) -> None:
         tasks = f"evaluates, and measures {', '.join(device)}" if device else "evaluates"
         lines = [f"worker   this machine {tasks}; Ctrl-C ends it"]
         if address is None:
@@ -41,4 +42,4 @@ def worker(
             ]
         say(*lines)
 
-    run_node(device or [], address, ready)
+    run_node(device or [], address, announce)

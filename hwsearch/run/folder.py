@@ -10,8 +10,7 @@ from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
 from hwsearch.run.checksums import forget_sums
-from hwsearch.run.cluster.given import Workers, check_workers
-from hwsearch.run.cluster.workers import device_of
+from hwsearch.run.cluster.workers import Workers, check_workers, cluster_device
 from hwsearch.run.config import REPORT, TRIALS, RunConfig, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,
@@ -74,7 +73,7 @@ def search(
     only: Sequence[str] | None = None,
     prior: str = "on",
     warm_start: str | Path | None = None,
-    workers: int | str = 1,
+    workers: str | int | None = None,
     progress: Progress | None = None,
 ) -> "Run":
     """Search a supernet for one device and export the confirmed front.
@@ -100,7 +99,7 @@ def search(
         prior: ``"off"`` does without the accuracy predictor that ships for the supernet.
         warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
             accuracies are predicted from; see `hwsearch.run.warm_start`.
-        workers: Evaluate in so many processes at a time, or ``"ray"`` on the nodes of a cluster;
+        workers: ``"ray"`` evaluates on the nodes of a Ray cluster instead of in this process;
             see docs/cluster.md. No setting of the run: it may be another when it is resumed.
         progress: Told of phases and steps.
 
@@ -131,7 +130,7 @@ def search(
     ).with_budget(budget)
     if out is not None:
         check_output(Path(out))
-    device_there = device_of(workers := check_workers(workers), config.device)
+    device_there = cluster_device(workers, config.device)
     setup = with_predictor(LATENCY_TABLE.offered(prepare(config, loaded, device_there)))
     known = read_warm_start(setup)
     if known is not None:
@@ -157,7 +156,7 @@ def resume(
     minutes: float | None = None,
     stop_gain: float | None = None,
     net: Supernet | None = None,
-    workers: int | str = 1,
+    workers: str | int | None = None,
     progress: Progress | None = None,
 ) -> "Run":
     """Go on with a run that was stopped, or give a finished one a larger budget.
@@ -168,14 +167,14 @@ def resume(
         minutes: New minutes in all, those spent on measuring before among them; likewise.
         stop_gain: Another one; likewise.
         net: For a supernet that cannot be loaded by its recorded name.
-        workers: Who evaluates, as for `search`; any, whoever did before.
+        workers: As for `search`; independent of the earlier processes'.
         progress: Told of phases and steps.
 
     Raises:
         InputError: The folder is no run, or the supernet, data or device are no longer the same.
     """
     run = Run(folder)
-    workers = check_workers(workers)
+    check_workers(workers)
     with locked(run.folder):
         limits = (budget, minutes, stop_gain)
         return _resumed(Run(folder), limits, net, workers, progress or Silent())
@@ -188,7 +187,7 @@ def _resumed(
     workers: Workers,
     progress: Progress,
 ) -> "Run":
-    device_there = device_of(workers, run.config.device)
+    device_there = cluster_device(workers, run.config.device)
     setup = prepare(run.config.with_limits(*limits), net, device_there)
     setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
     setup = PREDICTOR.resumed(setup, run.folder, run.recorded)

@@ -8,7 +8,7 @@ from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Values
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.run.cluster.scheduler import Crew
+from hwsearch.run.cluster.scheduler import Scheduler
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architectures
 from hwsearch.trials import Store, Trial, TrialState
@@ -17,7 +17,7 @@ from hwsearch.trials import Store, Trial, TrialState
 def run_search(
     optimizer: Optimizer,
     store: Store,
-    crew: Crew,
+    scheduler: Scheduler,
     stopping: Stopping,
     progress: Progress,
     batch: int | None = None,
@@ -33,22 +33,22 @@ def run_search(
     Args:
         optimizer: Fresh, of the same seed as ever.
         store: Receives every proposal before it is evaluated.
-        crew: Evaluates proposals that are not finished.
+        scheduler: Evaluates proposals that are not finished.
         stopping: When it ends. Its budget counts failed and reused architectures too, and its
             minutes what the store says that earlier processes spent on measuring.
         progress: Told of every finished trial, and of why the search ends before its budget.
         batch: Architectures proposed at a time, as the settings have it.
     """
-    began = time.monotonic() - _seconds_spent(store) / crew.size
+    began = time.monotonic() - _seconds_spent(store) / scheduler.n_workers
     budget = stopping.budget
     trials = store.trials()
     done = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
     progress.phase("search", budget, done=done)
-    rounds = _Rounds(optimizer, store, crew, progress)
+    rounds = _Rounds(optimizer, store, scheduler, progress)
     number, proposed, ended = rounds.replay(trials), len(trials), False
-    batch = crew.batch(optimizer.batch, batch)
+    batch = batch or scheduler.default_batch or optimizer.batch
     while True:
-        if not ended and proposed < budget and crew.has_room(rounds.n_open):
+        if not ended and proposed < budget and rounds.n_open < scheduler.capacity:
             reason = stopping.reason(optimizer, time.monotonic() - began)
             archs = optimizer.space.sample(0, 0)
             if not reason:
@@ -95,9 +95,11 @@ class _Round:
 class _Rounds:
     """The rounds that are open; each is told as a whole, once all of it is finished."""
 
-    def __init__(self, optimizer: Optimizer, store: Store, crew: Crew, progress: Progress) -> None:
+    def __init__(
+        self, optimizer: Optimizer, store: Store, scheduler: Scheduler, progress: Progress
+    ) -> None:
         self._optimizer, self._store = optimizer, store
-        self._crew, self._progress = crew, progress
+        self._scheduler, self._progress = scheduler, progress
         self._of: dict[str, _Round] = {}
         self._said: set[str] = set()
 
@@ -136,13 +138,13 @@ class _Rounds:
         waiting = {arch.key for arch in asked}
         begun = _Round(number=number, archs=archs, to_finish=set(open_), waiting=waiting)
         self._of |= dict.fromkeys(waiting, begun)
-        self._crew.start(asked)
+        self._scheduler.start(asked)
         if not waiting:
             self._tell(begun)
 
     def go_on(self) -> None:
         """Wait for results, and tell the optimiser of rounds that they complete."""
-        for key, result in self._crew.finished().items():
+        for key, result in self._scheduler.finished().items():
             begun = self._of.pop(key)
             begun.results[key] = result
             begun.waiting.remove(key)

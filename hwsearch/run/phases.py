@@ -7,8 +7,7 @@ from typing import Any
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.run.cluster.given import Workers
-from hwsearch.run.cluster.workers import hire
+from hwsearch.run.cluster.workers import Workers, make_scheduler
 from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
 from hwsearch.run.loop import run_search
@@ -23,7 +22,7 @@ from hwsearch.trials_sqlite import SqliteStore
 
 
 def search_and_finish(
-    folder: Path, setup: Setup, progress: Progress, workers: Workers = 1
+    folder: Path, setup: Setup, progress: Progress, workers: Workers = None
 ) -> tuple[list[dict[str, Any]], SearchSummary]:
     """Do whatever is still to be done for a run.
 
@@ -31,7 +30,7 @@ def search_and_finish(
         folder: Of the run.
         setup: Its parts; the device is closed at the end.
         progress: Told of phases and steps.
-        workers: Who evaluates; see `hwsearch.run.cluster.workers`.
+        workers: See `hwsearch.run.cluster.workers.check_workers`.
 
     Returns:
         The rows of the front, or of the candidates, and the search's summary.
@@ -44,10 +43,15 @@ def search_and_finish(
             for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
                 progress.note(text)
             measure_known(setup, evaluator, optimizer, progress)
-            crew = hire(workers, setup, evaluator, progress)
-            with closing(crew):
+            scheduler = make_scheduler(workers, setup, evaluator, progress)
+            with closing(scheduler):
                 run_search(
-                    optimizer, store, crew, setup.config.stopping, progress, setup.config.batch
+                    optimizer,
+                    store,
+                    scheduler,
+                    setup.config.stopping,
+                    progress,
+                    setup.config.batch,
                 )
             finisher = Finisher(setup, evaluator, folder / SUBNETS, progress)
             if LATENCY in setup.predicted:

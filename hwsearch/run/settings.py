@@ -13,7 +13,7 @@ import tomli_w
 
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import decoded, write_atomic
-from hwsearch.run.cluster.given import check_workers
+from hwsearch.run.cluster.workers import check_workers
 from hwsearch.run.config import FILE, OBSOLETE, RunConfig, parsed_toml
 
 SETTINGS: Final = "hwsearch.toml"
@@ -25,8 +25,7 @@ BESIDE: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "out": (str, "A folder that does not exist yet; runs/SUPERNET-DEVICE by default."),
     "workers": (
         int | str,
-        "How many processes of this machine evaluate at a time, 1 by default; or ray, for the "
-        "nodes of a Ray cluster.",
+        "ray evaluates on the nodes of a Ray cluster, by default this process does.",
     ),
 }
 # What a setting may look like that is not set by default.
@@ -37,7 +36,7 @@ EXAMPLES: Final[Mapping[str, object]] = {
     "batch": 4,
     "warm_start": "runs/first",
     "out": "runs/first",
-    "workers": 2,
+    "workers": "ray",
 }
 _HEADER = """\
 # The settings of a search. 'hwsearch search' in this folder reads them, and 'hwsearch search
@@ -109,7 +108,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         if name in settings and not isinstance(settings[name], type_):
             raise InputError(f"settings {str(path)!r}: {name} is {settings[name]!r}; give: {text}")
     try:
-        check_workers(settings.get("workers", 1))
+        check_workers(settings.get("workers"))
         RunConfig(**{name: v for name, v in settings.items() if name not in BESIDE})
     except InputError as error:
         raise InputError(f"settings {str(path)!r}: {error}") from error

@@ -10,8 +10,7 @@ from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.run.cluster.executor import InProcess
-from hwsearch.run.cluster.scheduler import Crew
+from hwsearch.run.cluster.scheduler import InProcess
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
 from hwsearch.space import Choice, SearchSpace
@@ -96,7 +95,7 @@ def search(store, tactic="random", budget=BUDGET, seed=0, progress=None, batch=4
     objectives = [Objective("top1", "max"), Objective("latency", "min")]
     optimizer = Optimizer(SPACE, objectives, seed=seed, tactic=tactic, batch=batch)
     bench = Bench(store)
-    run_search(optimizer, store, Crew(InProcess(bench)), stopping, progress or Silent())
+    run_search(optimizer, store, InProcess(bench), stopping, progress or Silent())
     return bench, optimizer
 
 

@@ -15,8 +15,7 @@ from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.initial_design import graded_sample
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.run.cluster.executor import InProcess
-from hwsearch.run.cluster.scheduler import Crew
+from hwsearch.run.cluster.scheduler import InProcess
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
 from hwsearch.run.search_summary import SearchSummary
@@ -100,8 +99,8 @@ def setup_of(tactic="hwsearch", objectives=("top1", "latency"), constraints=()):
 
 def searched(setup, budget=32):
     store, optimizer = MemoryStore(), setup.optimizer()
-    crew = Crew(InProcess(Bench(store)))
-    run_search(optimizer, store, crew, Stopping(budget=budget), Silent())
+    scheduler = InProcess(Bench(store))
+    run_search(optimizer, store, scheduler, Stopping(budget=budget), Silent())
     archs = optimizer.front()
     values = optimizer.history.values[optimizer.history.front]
     names = [objective.name for objective in setup.objectives]

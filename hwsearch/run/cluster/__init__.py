@@ -1,1 +1,1 @@
-"""Who evaluates for a search: this process, a pool of processes, or the nodes of a Ray cluster."""
+"""Evaluation of proposed architectures: in this process, or on the nodes of a Ray cluster."""

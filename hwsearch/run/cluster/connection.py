@@ -1,64 +1,57 @@
-"""A Ray cluster: what its nodes declare, how tasks take them, and why one was lost."""
+"""The connection to a Ray cluster, the resources of its nodes, and remote functions on them."""
 
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from hwsearch.devices import load_device
-from hwsearch.errors import HwsearchError, InputError
+import numpy as np
 
-# What `hwsearch worker` declares: work takes all of it, so that a node does one thing at a time.
+from hwsearch.devices import Device, MeasureSettings, load_device
+from hwsearch.errors import DataError, DeviceError, HwsearchError, InputError
+from hwsearch.run.cluster import worker_context
+from hwsearch.run.cluster.remote_device import DeviceInfo, Latencies, RemoteDevice
+
+# A node offers one of each, and every job takes both: a node runs one job at a time.
 NODE = "hwsearch"
-SEAT: Mapping[str, float] = {"CPU": 1.0, NODE: 1.0}
-# For whoever starts a node, and for whoever connects. A node that is gone is noticed after five
-# checks without an answer: a refused connection is one, a slow answer is not.
+NODE_RESOURCES: Mapping[str, float] = {"CPU": 1.0, NODE: 1.0}
+# For processes that start a node or connect. A lost node is noticed after 5 health checks.
 ENVIRONMENT: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_health_check_period_ms": "500",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a node's GPU is its device's, not a resource
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # jobs use a node's GPU without reserving it
 }
-_REACH_S = 10.0
-_log = logging.getLogger(__name__)
+RETRIES = 1  # of a job whose worker process or node is lost
+_TIMEOUT_S = 10.0
 
 
 def device_resource(spec: str) -> str:
-    """Return the name of the custom resource that declares a device."""
+    """Return the name of the Ray resource that declares a device."""
     return f"{NODE}:{spec}"
 
 
-def declared_spec(spec: str) -> str:
-    """Return how a device is written down by those that declare it; see `canonical_spec`."""
-    try:
-        device = load_device(spec)
-    except InputError:
-        return spec.strip()  # this machine need not be able to be it
-    device.close()
-    return device.spec
-
-
 def connect() -> bool:
-    """Connect to the cluster of ``$RAY_ADDRESS``, else of this machine; whether it was not yet.
+    """Connect to the cluster at ``$RAY_ADDRESS``, else on this machine.
+
+    Returns:
+        False where this process is connected already.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no cluster.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     import ray
-    from ray._private import worker
 
     if ray.is_initialized():
         return False
-    # It prints what happens to nodes whatever it is told about logging; what counts of that is
-    # among the search's own notes.
-    worker.print_to_stdstream = lambda data, **_: _log.info("\n".join(map(str, data["lines"])))
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address is not None:
-            _reach(address)
+            check_reachable(address)  # ray.init would try for minutes
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR, namespace=NODE)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
         where = "on this machine" if address is None else f"at RAY_ADDRESS={address}"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -68,86 +61,122 @@ def connect() -> bool:
     return True
 
 
-def _reach(address: str) -> None:
-    """Try whether anybody is there: Ray itself goes on trying for minutes.
+def check_reachable(address: str) -> None:
+    """Open and close a connection to ``HOST:PORT``.
 
     Raises:
-        OSError: Nobody is.
-        ValueError: It is no address.
-    """
-    socket.create_connection(split_address(address), timeout=_REACH_S).close()
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT``.
-
-    Raises:
-        ValueError: It is not of that form.
+        InputError: It is no address, or there is no answer.
     """
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 65536):
-        raise ValueError("that is not of the form HOST:PORT")
-    return host, int(port)
+        raise InputError(f"address {address!r} is not of the form HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=_TIMEOUT_S).close()
+    except OSError as error:
+        raise InputError(f"there is no answer from {address}: {error}") from error
 
 
-def seats() -> int:
-    """How many nodes have joined to work for hwsearch."""
+def n_nodes() -> int:
+    """Return how many nodes have joined by ``hwsearch worker``."""
     import ray
 
     return int(ray.cluster_resources().get(NODE, 0))
 
 
 def declared_devices() -> list[str]:
-    """The devices that nodes declare, sorted.
-
-    Raises:
-        InputError: Other work can be put beside measurements on a node that declares one.
-    """
+    """Return the devices that the nodes declare, sorted."""
     import ray
 
-    found = set()
-    for node in ray.nodes():
-        given = node["Resources"] if node["Alive"] else {}
-        specs = [name.removeprefix(f"{NODE}:") for name in given if name.startswith(f"{NODE}:")]
-        found.update(specs)
-        if specs and any(given.get(name) != amount for name, amount in SEAT.items()):
-            raise InputError(
-                f"node {node['NodeManagerAddress']} declares device {specs[0]!r} and offers "
-                f"{given.get('CPU', 0):g} CPUs and {given.get(NODE, 0):g} x {NODE!r} to other "
-                "work, which would disturb measurements; start it by 'hwsearch worker', which "
-                "declares one of each"
-            )
-    return sorted(found)
+    prefix = device_resource("")
+    names = sorted(ray.cluster_resources())
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
-def task(function: Any, name: str, spec: str | None = None) -> Any:
-    """Return a remote function that takes a whole node, one that declares a device if it is named.
-
-    It is not repeated by Ray: whether lost work is done again is for us to say.
-    """
+def remote(function: Callable[..., Any], name: str, device: str | None = None) -> Any:
+    """Return a Ray remote function that occupies a node, one with the device if it is given."""
     import ray
 
-    resources = {NODE: SEAT[NODE], **({device_resource(spec): 1.0} if spec else {})}
-    options = {"num_cpus": SEAT["CPU"], "resources": resources, "max_retries": 0, "name": name}
-    return ray.remote(**options)(function)
+    resources = {NODE: 1.0, **({device_resource(device): 1.0} if device else {})}
+    return ray.remote(num_cpus=1, resources=resources, max_retries=RETRIES, name=name)(function)
 
 
-def lost(error: Exception) -> str:
-    """Say why a task has no answer.
+def result_of(ref: Any) -> Any:
+    """Return the result of a remote function that has ended.
 
     Raises:
-        HwsearchError: It has one, an error that nobody foresaw.
+        InputError: The node lacks something, or differs from what the search has.
+        DataError: Samples cannot be read.
+        HwsearchError: The function failed otherwise.
+        DeviceError: Its worker process or node was lost twice.
     """
+    import ray
     from ray import exceptions
 
-    if isinstance(error, exceptions.RayTaskError):
-        cause = getattr(error, "cause", error)
-        raise HwsearchError(f"a node failed: {type(cause).__name__}: {cause}") from error
-    known: Sequence[tuple[type[Exception], str]] = (
-        (exceptions.NodeDiedError, "its node is gone"),
-        (exceptions.OutOfMemoryError, "memory ran out on its node"),
-        (exceptions.WorkerCrashedError, "its worker process died"),
-        (exceptions.ObjectLostError, "its node went away with the answer"),
-    )
-    text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return next((reason for kind, reason in known if isinstance(error, kind)), text)
+    try:
+        return ray.get(ref)
+    except exceptions.RayTaskError as error:
+        cause = error.cause
+        kinds = (kind for kind in (DataError, InputError) if isinstance(cause, kind))
+        text = str(cause)
+        if not isinstance(cause, HwsearchError):
+            text = f"{type(cause).__name__}: {cause}"
+        raise next(kinds, HwsearchError)(f"a node: {text}") from error
+    except exceptions.RayError as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise DeviceError(
+            f"its worker was lost {1 + RETRIES} times; the last time: {type(error).__name__}: "
+            f"{reason}"
+        ) from error
+
+
+def device_on_node(spec: str) -> Device:
+    """Return the device that nodes of the cluster declare.
+
+    Raises:
+        InputError: There is no cluster, no node declares the device, it cannot be used there, or
+            this machine cannot compute its outputs.
+    """
+    import ray
+
+    disconnect = ray.shutdown if connect() else None
+    try:
+        info = _declared(spec)
+
+        def measure(models: Mapping[str, Path], seed: int, settings: MeasureSettings) -> Latencies:
+            connect()
+            files = {name: np.fromfile(path, np.uint8) for name, path in models.items()}
+            measuring = remote(worker_context.measure_models, f"measure {spec}", info["spec"])
+            try:
+                latencies: Latencies = result_of(measuring.remote(info, files, seed, settings))
+            except DeviceError as error:
+                return dict.fromkeys(models, error)
+            return latencies
+
+        return RemoteDevice(info, measure, disconnect)
+    except BaseException:
+        if disconnect is not None:
+            disconnect()
+        raise
+
+
+def _declared(spec: str) -> DeviceInfo:
+    """Return a device that nodes declare, as described by one of them."""
+    import ray
+
+    try:
+        device = load_device(spec)
+    except InputError:
+        spec = spec.strip()  # this machine may lack the device
+    else:
+        spec = device.spec  # as nodes declare it, with default options
+        device.close()
+    devices = declared_devices()
+    if spec not in devices:
+        raise InputError(
+            f"no node of the Ray cluster declares device {spec!r} (declared: "
+            f"{', '.join(devices) or 'none'}); on the machine that is to measure, run "
+            f"'hwsearch worker --device {spec} --address {ray.get_runtime_context().gcs_address}'"
+        )
+    describe = remote(worker_context.describe_device, f"describe {spec}", spec)
+    info: DeviceInfo = result_of(describe.remote(spec))
+    return info

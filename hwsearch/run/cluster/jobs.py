@@ -1,115 +1,81 @@
-"""What a worker is asked and what it answers, as JSON headers and arrays: nothing is pickled."""
+"""Evaluation jobs: one quantity of one architecture, and the measurements that result."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from hwsearch.devices.frames import Arrays, Header
-from hwsearch.errors import EvaluationError
-from hwsearch.evaluation.evaluator import Values
+from hwsearch.errors import HwsearchError
+from hwsearch.evaluation.evaluator import Evaluator, Values
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.space import Architecture
 from hwsearch.trials import Measurement
 
-_FIELDS = tuple(each.name for each in fields(Measurement) if each.name != "samples")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What a worker has to know of the search besides its settings.
+class Job:
+    """One quantity of one architecture, to be measured by a worker process.
 
     Attributes:
-        measurements: Of the architectures that it works on.
-        pace: The highest pace of latencies believed so far, and how many there were; see
+        arch: The architecture.
+        quantity: ``"latency"`` or the metric's name.
+        pace: Highest pace of the accepted latencies, and their number; see
             `hwsearch.evaluation.outliers.Pace`.
     """
 
-    measurements: tuple[Measurement, ...] = ()
+    arch: Architecture
+    quantity: str
     pace: tuple[float, int] = (0.0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """Architectures, and what is to be found out about them.
-
-    Attributes:
-        archs: Distinct.
-        quantities: ``"latency"``, the metric's name, or both.
-        known: What whoever does it cannot look up.
-    """
-
-    archs: tuple[Architecture, ...]
-    quantities: tuple[str, ...]
-    known: Known = field(default_factory=Known)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
-    """What became of a piece of work.
-
-    Attributes:
-        measurements: What was measured, to be stored.
-        failed: Key -> why an architecture cannot be evaluated.
-        values: Key -> values or failure, where whoever did it has stored them already.
-        lost: Why whoever did it is gone; None where it is not.
-    """
+class JobResult:
+    """New measurements, or the reason why the architecture cannot be evaluated."""
 
     measurements: tuple[Measurement, ...] = ()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    values: Mapping[str, Values | EvaluationError] = field(default_factory=dict)
-    lost: str | None = None
+    failed: str | None = None
 
 
-def write_work(work: Work) -> tuple[Header, Arrays]:
-    """Turn work into a message."""
-    arrays: Arrays = []
-    header = {
-        "archs": [arch.mapping for arch in work.archs],
-        "quantities": list(work.quantities),
-        "measurements": _packed(work.known.measurements, arrays),
-        "pace": list(work.known.pace),
-    }
-    return header, arrays
+class SearchJobs:
+    """Splits evaluations into jobs, latency first, and stores their results.
 
+    Args:
+        evaluator: Of the search; its store receives all measurements.
+        quantities: Measured for every architecture.
+    """
 
-def read_known(header: Header, arrays: Arrays) -> Known:
-    """Return what a message of `write_work` says besides what is to be done."""
-    highest, known = header["pace"]
-    return Known(
-        measurements=_unpacked(header["measurements"], arrays),
-        pace=(highest, known),
-    )
+    def __init__(self, evaluator: Evaluator, quantities: Sequence[str]) -> None:
+        self._evaluator = evaluator
+        self._quantities = sorted(quantities, key=lambda quantity: quantity != LATENCY)
+        samples = evaluator.task.search
+        self._contexts = (evaluator.latency_context, evaluator.score_context(samples))
 
+    def next_job(self, arch: Architecture) -> Job | None:
+        """Return the next job of an architecture; None where no quantity is missing."""
+        known, pace = self.values(arch), self._evaluator.pace
+        missing = next((each for each in self._quantities if each not in known), None)
+        if missing is None:
+            return None
+        return Job(arch=arch, quantity=missing, pace=(pace.highest, pace.known))
 
-def write_findings(findings: Findings) -> tuple[Header, Arrays]:
-    """Turn measurements and failures into a message."""
-    arrays: Arrays = []
-    packed = _packed(findings.measurements, arrays)
-    return {"measurements": packed, "failed": dict(findings.failed)}, arrays
+    def store(self, result: JobResult) -> None:
+        """Store the measurements of a job.
 
+        Raises:
+            HwsearchError: A measurement was made in another context than that of this search.
+        """
+        for measurement in result.measurements:
+            if not measurement.context.startswith(self._contexts):
+                raise HwsearchError(
+                    f"a worker measured {measurement.quantity} of {measurement.key} in context "
+                    f"{measurement.context!r}, this search measures in "
+                    f"{' or '.join(map(repr, self._contexts))}; restart that worker with the "
+                    "same version of hwsearch, weights and data"
+                )
+        net, store = self._evaluator.net, self._evaluator.store
+        store.add_all(result.measurements)
+        for latency in (m for m in result.measurements if m.quantity == LATENCY):
+            archs = net.space.architectures([store.trial(latency.key).choices])
+            self._evaluator.pace.believe(latency.value, int(net.exact("macs", archs)[0]))
 
-def read_findings(header: Header, arrays: Arrays) -> Findings:
-    """Return what a message of `write_findings` says."""
-    measurements = _unpacked(header["measurements"], arrays)
-    return Findings(measurements=measurements, failed=header["failed"])
-
-
-def _packed(measurements: Sequence[Measurement], arrays: Arrays) -> list[dict[str, Any]]:
-    """Return measurements as JSON values; their samples are added to the arrays."""
-    packed = []
-    for measurement in measurements:
-        row = {name: getattr(measurement, name) for name in _FIELDS}
-        row["samples"] = None
-        if measurement.samples is not None:
-            row["samples"] = len(arrays)
-            arrays.append(measurement.samples)
-        packed.append(row)
-    return packed
-
-
-def _unpacked(packed: Sequence[Mapping[str, Any]], arrays: Arrays) -> tuple[Measurement, ...]:
-    found = []
-    for row in packed:
-        place = row["samples"]
-        samples = None if place is None else arrays[place]
-        found.append(Measurement(**{**row, "samples": samples}))
-    return tuple(found)
+    def values(self, arch: Architecture) -> Values:
+        """Return the known values of an architecture."""
+        return self._evaluator.known_values(arch, self._quantities)

@@ -1,8 +1,8 @@
-"""A device that times models on another machine than the one that runs them."""
+"""A device whose latencies are measured on another machine."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from numpy.typing import NDArray
 
@@ -12,39 +12,55 @@ from hwsearch.devices.protocol import Progress
 from hwsearch.errors import DeviceError, InputError
 
 Latencies = dict[str, Latency | DeviceError]
-Timing = Callable[[Mapping[str, Path], int, MeasureSettings], Latencies]
+Measure = Callable[[Mapping[str, Path], int, MeasureSettings], Latencies]
 
 
-class Elsewhere:
-    """What a device is on the machine that times, and outputs from here; see `Device`.
+class DeviceInfo(TypedDict):
+    """A device in plain values; see `Device`."""
+
+    spec: str
+    slug: str
+    precision: str
+    fingerprint: Fingerprint
+
+
+def device_info(device: Device) -> DeviceInfo:
+    """Return a device in plain values."""
+    return {
+        "spec": device.spec,
+        "slug": device.slug,
+        "precision": device.precision,
+        "fingerprint": device.fingerprint(),
+    }
+
+
+class RemoteDevice:
+    """Measures latencies remotely and computes outputs on this machine; see `Device`.
 
     Args:
-        here: Runs models; of the same precision.
-        spec: The device as written down.
-        slug: The same for file names.
-        fingerprint: What decides latencies there.
-        timing: Times models there, by name and file, seed and settings.
-        leave: Called when it is closed.
+        info: Of the device that measures.
+        measure: Measures models there: (name -> file, seed, settings) -> name -> latency.
+        disconnect: Called when the device is closed.
+
+    Raises:
+        InputError: This machine lacks the device's runtime.
     """
 
     def __init__(
-        self,
-        here: Device,
-        *,
-        spec: str,
-        slug: str,
-        fingerprint: Fingerprint,
-        timing: Timing,
-        leave: Callable[[], None] | None = None,
+        self, info: DeviceInfo, measure: Measure, disconnect: Callable[[], None] | None = None
     ) -> None:
-        self.spec, self.slug, self.precision = spec, slug, here.precision
-        self._here, self._fingerprint = here, fingerprint
-        self._timing, self._leave = timing, leave
-        if isinstance(here, Sharing):
-            self.run_together = here.run_together
+        self._local = output_device(info["spec"], info["precision"])
+        self.spec, self.slug, self.precision = info["spec"], info["slug"], self._local.precision
+        self._fingerprint, self._measure, self._disconnect = (
+            info["fingerprint"],
+            measure,
+            disconnect,
+        )
+        if isinstance(self._local, Sharing):
+            self.run_together = self._local.run_together
 
     def fingerprint(self) -> Fingerprint:
-        """What decides latencies there."""
+        """Return the fingerprint of the device that measures."""
         return dict(self._fingerprint)
 
     def measure(
@@ -53,29 +69,29 @@ class Elsewhere:
         *,
         seed: int,
         settings: MeasureSettings | None = None,
-        progress: Progress | None = None,  # noqa: ARG002 - nobody tells of rounds from afar
+        progress: Progress | None = None,  # noqa: ARG002 - rounds are not reported remotely
     ) -> Latencies:
-        """Time models there; see `Device.measure`."""
-        return self._timing(models, seed, settings or MeasureSettings())
+        """Measure models remotely; see `Device.measure`."""
+        return self._measure(models, seed, settings or MeasureSettings())
 
     def run(
         self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
     ) -> Iterator[list[NDArray[Any]]]:
-        """Run a model here; see `Device.run`."""
-        return self._here.run(model, batches)
+        """Run a model on this machine; see `Device.run`."""
+        return self._local.run(model, batches)
 
     def close(self) -> None:
-        """End what runs models here."""
-        self._here.close()
-        if self._leave is not None:
-            self._leave()
+        """Close the local device and the connection."""
+        self._local.close()
+        if self._disconnect is not None:
+            self._disconnect()
 
 
-def runner(spec: str, precision: str) -> Device:
-    """Return a device that gives the outputs of another one, on this machine.
+def output_device(spec: str, precision: str) -> Device:
+    """Return a device of this machine that computes the outputs of another machine's device.
 
-    It is the same device where this machine can be it; else, as with more threads than there are
-    processors here, one of the same runtime and precision, which alone decide the outputs.
+    It is the same device where this machine has it, otherwise (for example with more threads than
+    there are processors) one of the same runtime and precision, which determine the outputs.
 
     Raises:
         InputError: This machine lacks the runtime.
@@ -88,7 +104,22 @@ def runner(spec: str, precision: str) -> Device:
         return load_device(f"{name}:precision={precision}" if has_precision else name)
 
 
-def differences(was: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Say what of a fingerprint differs; empty where nothing does."""
-    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-    return "; ".join(f"{name} was {was.get(name)}, is {now.get(name)}" for name in names)
+def same_device(info: DeviceInfo) -> Device:
+    """Return the device of this machine after a check of its fingerprint.
+
+    Raises:
+        InputError: The fingerprint differs, so that latencies are not comparable.
+    """
+    device = load_device(info["spec"])
+    if different := differences(info["fingerprint"], device.fingerprint()):
+        raise InputError(
+            f"device {device.spec!r} has another fingerprint here, so that latencies are not "
+            f"comparable: {different}. Stop this worker, or start it without --device"
+        )
+    return device
+
+
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Return the fields in which two records differ, as text; empty where they are equal."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)

@@ -1,185 +1,164 @@
-"""The worker's side: everything that a search is made of, loaded once, and the work done on it."""
+"""Remote functions: what the worker processes of a cluster's nodes run."""
 
 import os
+import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import hwsearch
 from hwsearch.devices import Device, MeasureSettings, load_device
-from hwsearch.devices.base import Fingerprint
-from hwsearch.devices.frames import Arrays, Header
-from hwsearch.errors import DataError, EvaluationError, HwsearchError, InputError
+from hwsearch.devices.fingerprint import digest, usable_cpus
+from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.machine import thread_limit
-from hwsearch.run.cluster.jobs import Findings, Known, read_known, write_findings
-from hwsearch.run.cluster.remote_device import Elsewhere, Latencies, differences, runner
+from hwsearch.run.cluster.jobs import JobResult
+from hwsearch.run.cluster.remote_device import (
+    DeviceInfo,
+    Latencies,
+    RemoteDevice,
+    device_info,
+    differences,
+    same_device,
+)
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare
-from hwsearch.space import Architecture
+from hwsearch.space import Option
+from hwsearch.supernets.base import is_random
+from hwsearch.supernets.imported import imported_names, load_imported
 from hwsearch.trials import MemoryStore
 
-STOP = "stop"  # field of a reply that ends the search
+SearchSpec = Mapping[str, Any]
+"""What determines a search, as plain values and one array; see `search_spec`."""
+
+_contexts: dict[str, "WorkerContext"] = {}  # of one search at a time
+_devices: dict[str, Device] = {}
 
 
-def settings_of(setup: Setup, threads: int | None = None) -> Header:
-    """What a worker is told of a search, as JSON values.
+def search_spec(setup: Setup) -> SearchSpec:
+    """Return what a worker needs to load the parts of a search.
 
-    Args:
-        setup: The parts of the search.
-        threads: How many a worker computes with; None for all processors of its machine.
+    The bytes of a checkpoint file that the nodes may lack are part of it.
     """
-    device = setup.device
-    recorded = setup.recorded()
+    config = asdict(setup.config)
+    file: Path | None = None
+    if setup.config.checkpoint is not None and not is_random(setup.config.checkpoint):
+        file = Path(setup.config.checkpoint)
+    elif setup.config.supernet in imported_names():
+        config["supernet"], file, _ = load_imported(setup.config.supernet)
     return {
+        "id": uuid.uuid4().hex,
         "version": hwsearch.__version__,
-        "config": asdict(setup.config),
-        "device": {"spec": device.spec, "slug": device.slug, "precision": device.precision},
-        "fingerprint": device.fingerprint(),
-        "recorded": {name: recorded[name] for name in ("space", "weights", "data")},
+        "config": config,
+        "device": device_info(setup.device),
+        "recorded": _compared(setup),
         "folder": str(Path.cwd()),
-        "threads": threads,
+        "weights": np.fromfile(file, np.uint8) if file is not None and file.is_file() else None,
+        "suffix": "" if file is None else file.suffix,
     }
 
 
-class Workplace:
-    """Does the work of one search; everything that takes long to load is loaded when it is made.
+class WorkerContext:
+    """The supernet, device and task of a search, loaded once in a worker process.
 
     Args:
-        settings: As `settings_of` made them.
-        weights: A file that takes the place of the supernet's checkpoint.
+        spec: Of `search_spec`.
 
     Raises:
-        InputError: What the settings name is not here, or is not what it is where the search was
-            started.
+        InputError: The settings name something that this machine lacks, or that differs from
+            what the search has.
     """
 
-    def __init__(self, settings: Header, weights: Path | None = None) -> None:
-        if settings["version"] != hwsearch.__version__:
+    def __init__(self, spec: SearchSpec) -> None:
+        if spec["version"] != hwsearch.__version__:
             raise InputError(
-                f"it has hwsearch {hwsearch.__version__}, the search {settings['version']}; "
-                "install the same version on all machines"
+                f"it has hwsearch {hwsearch.__version__}, the search {spec['version']}; install "
+                "the same version on all machines"
             )
-        if (folder := Path(settings["folder"])).is_dir():
+        if (folder := Path(spec["folder"])).is_dir():
             os.chdir(folder)  # relative paths are those of the search
-        torch.set_num_threads(settings["threads"] or thread_limit())
-        given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in settings["config"].items()
-        }
-        if weights is not None:
-            given["checkpoint"] = str(weights)
-        config = RunConfig(**given)
-        self._fingerprint: Fingerprint = settings["fingerprint"]
-        device = settings["device"]
-        self._spec: str = device["spec"]
-        self._timed: Device | None = None
-        here = Elsewhere(
-            runner(self._spec, device["precision"]),
-            spec=self._spec,
-            slug=device["slug"],
-            fingerprint=self._fingerprint,
-            timing=self._time,
-        )
-        self._setup = prepare(config, device=here)
-        _check_same(settings["recorded"], self._setup.recorded())
+        torch.set_num_threads(len(usable_cpus()))
+        info: DeviceInfo = spec["device"]
+
+        def measure(models: Mapping[str, Path], seed: int, settings: MeasureSettings) -> Latencies:
+            return _device(info).measure(models, seed=seed, settings=settings)
+
+        config = dict(spec["config"])
+        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+            if spec["weights"] is not None:
+                file = Path(scratch) / f"weights{spec['suffix']}"
+                file.write_bytes(spec["weights"].tobytes())
+                config["checkpoint"] = str(file)
+            self._setup = prepare(RunConfig(**config), device=RemoteDevice(info, measure))
+        if different := differences(spec["recorded"], _compared(self._setup)):
+            raise InputError(
+                "its files differ from those of the search, so that scores are not comparable: "
+                f"{different}. Give this machine the same files and packages"
+            )
         self._evaluator = self._setup.evaluator(MemoryStore())
 
-    def do(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        """Do a piece of work.
-
-        Args:
-            header: As `hwsearch.run.cluster.jobs.write_work` makes it.
-            arrays: The same.
-
-        Returns:
-            What `hwsearch.run.cluster.jobs.write_findings` makes of the findings; or a field
-            ``stop`` with the kind of error and its text, where the search cannot go on.
-        """
-        archs = self._setup.net.space.architectures(header["archs"])
-        known = read_known(header, arrays)
-        try:
-            findings = self._findings(list(archs), header["quantities"], known)
-        except HwsearchError as error:
-            return stopped(error), []
-        return write_findings(findings)
-
-    def close(self) -> None:
-        """End what runs in the background."""
-        self._setup.device.close()
-        if self._timed is not None:
-            self._timed.close()
-
-    def _findings(
-        self, archs: list[Architecture], quantities: list[str], known: Known
-    ) -> Findings:
+    def run(
+        self, choices: Mapping[str, Option], quantity: str, pace: tuple[float, int]
+    ) -> JobResult:
+        """Measure one quantity of one architecture; see `hwsearch.run.cluster.jobs.Job`."""
+        (arch,) = self._setup.net.space.architectures([choices])
         evaluator, store = self._evaluator, MemoryStore()
         evaluator.store = store
-        evaluator.pace.highest, evaluator.pace.known = known.pace
-        store.propose(archs, 0, "work")
-        store.add_all(known.measurements)
-        before = {measurement.identity for measurement in known.measurements}
-        tiles = quantities == [LATENCY]
-        results = evaluator.search_values(archs, quantities, tiles=tiles)
-        return Findings(
-            measurements=tuple(m for m in store.measurements() if m.identity not in before),
-            failed={
-                key: str(result) or type(result).__name__
-                for key, result in results.items()
-                if isinstance(result, EvaluationError)
-            },
-        )
+        evaluator.pace.highest, evaluator.pace.known = pace
+        store.propose([arch], 0, "job")
+        tiles = quantity == LATENCY
+        result = evaluator.search_values([arch], [quantity], tiles=tiles)[arch.key]
+        failed = None
+        if isinstance(result, EvaluationError):
+            failed = str(result) or type(result).__name__
+        return JobResult(measurements=tuple(store.measurements()), failed=failed)
 
-    def _time(self, models: Mapping[str, Path], seed: int, settings: MeasureSettings) -> Latencies:
-        if self._timed is None:
-            self._timed = device_like(self._spec, self._fingerprint)
-        return self._timed.measure(models, seed=seed, settings=settings)
+    def close(self) -> None:
+        """End the processes of the device."""
+        self._setup.device.close()
 
 
-def _check_same(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    flat = [{"space": r["space"], "weights": r["weights"], **r["data"]} for r in (was, now)]
-    if different := differences(*flat):
-        raise InputError(
-            f"it has not what the search has, its scores would not compare: {different}. Give "
-            "this machine the same files and packages"
-        )
+def run_job(
+    spec: SearchSpec, choices: Mapping[str, Option], quantity: str, pace: tuple[float, int]
+) -> JobResult:
+    """Run a job in the context of its search; see `WorkerContext.run`."""
+    if spec["id"] not in _contexts:
+        for name in list(_contexts):
+            _contexts.pop(name).close()
+        _contexts[spec["id"]] = WorkerContext(spec)
+    return _contexts[spec["id"]].run(choices, quantity, pace)
 
 
-def device_like(spec: str, fingerprint: Fingerprint) -> Device:
-    """Return the device of this machine.
-
-    Raises:
-        InputError: Its latencies would not compare with those of the fingerprint's device.
-    """
-    device = load_device(spec)
-    if different := differences(fingerprint, device.fingerprint()):
-        raise InputError(
-            f"device {spec!r} is not the same here, its latencies would not compare: {different}. "
-            "End this worker, or start it without --device"
-        )
-    return device
+def describe_device(spec: str) -> DeviceInfo:
+    """Return a device of this node in plain values."""
+    return device_info(load_device(spec))
 
 
-def stopped(error: HwsearchError) -> Header:
-    """Return the reply that ends a search."""
-    return {STOP: [type(error).__name__, str(error)]}
+def measure_models(
+    info: DeviceInfo, models: Mapping[str, NDArray[np.uint8]], seed: int, settings: MeasureSettings
+) -> Latencies:
+    """Measure models, given as name -> bytes, on a device of this node; see `Device.measure`."""
+    with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+        files = {name: Path(scratch) / f"{i}.onnx" for i, name in enumerate(models)}
+        for name, path in files.items():
+            path.write_bytes(models[name].tobytes())
+        return _device(info).measure(files, seed=seed, settings=settings)
 
 
-def check_reply(header: Header, who: str) -> Header:
-    """Return a reply, or raise the error that ends the search.
+def _device(info: DeviceInfo) -> Device:
+    """Return a device of this node; its fingerprint is checked once per process."""
+    name = f"{info['spec']} {digest(info['fingerprint'])}"
+    if name not in _devices:
+        _devices[name] = same_device(info)
+    return _devices[name]
 
-    Args:
-        header: Of the reply.
-        who: Whose it is.
 
-    Raises:
-        InputError: The worker cannot do this search.
-        DataError: Samples cannot be read.
-    """
-    if STOP not in header:
-        return header
-    kind, text = header[STOP]
-    kinds: dict[str, type[HwsearchError]] = {"DataError": DataError, "InputError": InputError}
-    raise kinds.get(kind, HwsearchError)(f"{who}: {text}")
+def _compared(setup: Setup) -> dict[str, str]:
+    """Return what has to be the same on all machines: the space, the weights and the data."""
+    recorded = setup.recorded()
+    return {"space": recorded["space"], "weights": recorded["weights"], **recorded["data"]}

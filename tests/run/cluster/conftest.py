@@ -6,16 +6,14 @@ import pytest
 from tests.run.cluster.cluster_parts import Folder
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
-WITHOUT_RAY = "Ray is not installed: pip install 'hwsearch[ray]'"
-RAY = pytest.param(
-    "ray",
-    marks=[
-        pytest.mark.ray,
-        pytest.mark.timeout(300),
-        pytest.mark.skipif(not HAS_RAY, reason=WITHOUT_RAY),
-        pytest.mark.filterwarnings("default:::ray"),
-    ],
-)
+
+
+ON_RAY = [  # marks of tests that start a Ray cluster on this machine
+    pytest.mark.ray,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("default:::ray"),
+    pytest.mark.skipif(not HAS_RAY, reason="pip install 'hwsearch[ray]'"),
+]
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def folder(tmp_path):
 @pytest.fixture(scope="session")
 def cluster():
     """Cluster of nodes that ``add(devices)`` joins, as `hwsearch worker` would."""
-    from hwsearch.run.cluster.connection import ENVIRONMENT, SEAT, device_resource
+    from hwsearch.run.cluster.connection import ENVIRONMENT, NODE, device_resource
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
@@ -38,11 +36,9 @@ def cluster():
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         patch.setenv("RAY_ADDRESS", made.address)
 
-        def add(*specs, **seat):
-            given = {**SEAT, **seat}
-            cpus = given.pop("CPU")
-            custom = {**given, **{device_resource(spec): 1.0 for spec in specs}}
-            return made.add_node(num_cpus=cpus, resources=custom)
+        def add(*specs):
+            resources = {NODE: 1.0, **{device_resource(spec): 1.0 for spec in specs}}
+            return made.add_node(num_cpus=1, resources=resources)
 
         made.add = add
         yield made
@@ -53,19 +49,15 @@ def cluster():
 
 
 @pytest.fixture
-def workers(request, folder):
-    """Whoever evaluates; on a cluster, two nodes that declare the device of the folder."""
-    if request.param != "ray":
-        yield request.param
-        return
-    cluster = request.getfixturevalue("cluster")
-    nodes = [cluster.add(f"by-key:{folder.path}") for _ in range(2)]
+def nodes(cluster, folder):
+    """Two nodes; the first one declares the device of the folder."""
+    added = [cluster.add(f"by-key:{folder.path}"), cluster.add()]
     cluster.wait_for_nodes()
-    yield "ray"
+    yield added
     import ray
 
     ray.shutdown()
-    for node in nodes:
+    for node in added:
         if node in cluster.worker_nodes:
             cluster.remove_node(node)
 

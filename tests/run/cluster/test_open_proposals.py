@@ -6,63 +6,63 @@ import pytest
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.run.cluster.jobs import Findings, Work
-from hwsearch.run.cluster.scheduler import Crew
+from hwsearch.run.cluster.jobs import Job, JobResult
+from hwsearch.run.cluster.scheduler import JobScheduler
 from hwsearch.run.loop import run_search
 from hwsearch.trials import MemoryStore, TrialState
 from tests.run.search_parts import Watcher
 from tests.run.test_search_loop import QUANTITIES, SPACE, Bench, DyingStore, Killed
 
-BUDGET, SIZE = 20, 3
+BUDGET, N_WORKERS = 20, 3
 
 
-class Uneven:
-    """Workers of whom the first to begin is never the first to end."""
+class RandomOrder:
+    """A queue that ends its jobs in random order."""
 
-    whole = False
-    size = SIZE
+    n_workers = N_WORKERS
 
     def __init__(self, bench, seed):
         self.bench, self.rng = bench, np.random.default_rng(seed)
         self.open, self.most = [], 0
 
-    def submit(self, work):
-        self.open.append(work)
+    def submit(self, job):
+        self.open.append(job)
         self.most = max(self.most, len(self.open))
 
     def next(self):
-        work = self.open.pop(int(self.rng.integers(len(self.open))))
-        found = self.bench(work.archs)
-        failed = {k: str(v) for k, v in found.items() if isinstance(v, Exception)}
-        return work, Findings(failed=failed)
+        job = self.open.pop(int(self.rng.integers(len(self.open))))
+        value = self.bench([job.arch])[job.arch.key]
+        return job, JobResult(failed=str(value) if isinstance(value, Exception) else None)
 
     def close(self):
         self.open.clear()
 
 
-class Desk:
+class Jobs:
+    """One job for all quantities of an architecture."""
+
     def __init__(self, store):
-        self.store = store
+        self.store_ = store
 
-    def step(self, arch):
+    def next_job(self, arch):
         known = len(self.values(arch)) == len(QUANTITIES)
-        return None if known else Work(archs=(arch,), quantities=QUANTITIES)
+        return None if known else Job(arch=arch, quantity="all")
 
-    def keep(self, findings):
+    def store(self, result):
         pass
 
     def values(self, arch):
-        found = {q: self.store.find(arch.key, q, "bench", "search") for q in QUANTITIES}
+        found = {q: self.store_.find(arch.key, q, "bench", "search") for q in QUANTITIES}
         return {quantity: m.value for quantity, m in found.items() if m is not None}
 
 
 def search(store, tactic="hwsearch", seed=0, budget=BUDGET, progress=None):
     objectives = [Objective("top1", "max"), Objective("latency", "min")]
     optimizer = Optimizer(SPACE, objectives, seed=0, tactic=tactic)
-    executor = Uneven(Bench(store), seed)
-    crew = Crew(executor, Desk(store))
-    run_search(optimizer, store, crew, Stopping(budget=budget), progress or Watcher())
-    return optimizer, executor
+    queue = RandomOrder(Bench(store), seed)
+    scheduler = JobScheduler(queue, Jobs(store))
+    run_search(optimizer, store, scheduler, Stopping(budget=budget), progress or Watcher())
+    return optimizer, queue
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def unbroken():
 
 
 def test_as_many_are_open_as_there_are_workers_and_one_waits(unbroken):
-    store, optimizer, executor = unbroken
-    assert executor.most == SIZE + 1
+    store, optimizer, queue = unbroken
+    assert queue.most == N_WORKERS + 1
     assert len(store.trials()) == len(optimizer.history.told) == BUDGET
     assert [trial.round for trial in store.trials()] == list(range(BUDGET))
     assert all(trial.state.is_finished for trial in store.trials())

@@ -1,130 +1,131 @@
-"""Handing work out, and once more what was lost, with an executor that ends it in any order."""
+"""Schedulers, with a queue that ends the newest job first."""
 
 from collections import deque
 
 import pytest
 
 from hwsearch.errors import EvaluationError, HwsearchError
-from hwsearch.run.cluster.jobs import Findings, Work
-from hwsearch.run.cluster.scheduler import Crew
+from hwsearch.run.cluster.jobs import Job, JobResult
+from hwsearch.run.cluster.scheduler import InProcess, JobScheduler
 from hwsearch.space import Choice, SearchSpace
-from tests.run.search_parts import Watcher
 
 SPACE = SearchSpace([Choice("width", (1, 2, 3, 4))])
 ARCHS = [SPACE.architectures([{"width": width}])[0] for width in (1, 2, 3, 4)]
-STEPS = ("latency", "top1")
+QUANTITIES = ("latency", "top1")
 
 
-class Backwards:
-    """Ends the newest work first; some of it is lost, or fails."""
+class NewestFirst:
+    """A queue that ends the newest job first; architectures of ``failing`` widths fail."""
 
-    whole = False
+    def __init__(self, jobs, n_workers=2):
+        self.jobs, self.n_workers = jobs, n_workers
+        self.open, self.done, self.failing = deque(), [], set()
 
-    def __init__(self, desk, size=2):
-        self.desk, self.size = desk, size
-        self.open, self.done = deque(), []
-        self.lost, self.failing = [], set()
-
-    def submit(self, work):
-        self.open.append(work)
+    def submit(self, job):
+        self.open.append(job)
 
     def next(self):
-        work = self.open.pop()
-        (arch,), (quantity,) = work.archs, work.quantities
-        self.done.append((arch["width"], quantity))
-        if (arch["width"], quantity) in self.lost:
-            self.lost.remove((arch["width"], quantity))
-            return work, Findings(lost="scripted to be lost")
-        if arch["width"] in self.failing:
-            return work, Findings(failed={arch.key: "scripted to fail"})
-        self.desk.found.setdefault(arch.key, {})[quantity] = arch["width"]
-        return work, Findings()
+        job = self.open.pop()
+        width = job.arch["width"]
+        self.done.append((width, job.quantity))
+        if width in self.failing:
+            return job, JobResult(failed="scripted to fail")
+        self.jobs.known.setdefault(job.arch.key, {})[job.quantity] = width
+        return job, JobResult()
 
     def close(self):
         self.open.clear()
 
 
-class Desk:
+class Jobs:
     def __init__(self):
-        self.found = {}
+        self.known = {}
 
-    def step(self, arch):
-        known = self.found.get(arch.key, {})
-        missing = [each for each in STEPS if each not in known]
-        return Work(archs=(arch,), quantities=(missing[0],)) if missing else None
+    def next_job(self, arch):
+        known = self.known.get(arch.key, {})
+        missing = [each for each in QUANTITIES if each not in known]
+        return Job(arch=arch, quantity=missing[0]) if missing else None
 
-    def keep(self, findings):
+    def store(self, result):
         pass
 
     def values(self, arch):
-        return self.found[arch.key]
+        return self.known[arch.key]
 
 
 @pytest.fixture
-def desk():
-    return Desk()
+def jobs():
+    return Jobs()
 
 
 @pytest.fixture
-def executor(desk):
-    return Backwards(desk)
+def queue(jobs):
+    return NewestFirst(jobs)
 
 
-def evaluate(executor, desk, watcher=None):
-    crew = Crew(executor, desk, watcher)
-    crew.start(ARCHS)
+def evaluate(queue, jobs):
+    scheduler = JobScheduler(queue, jobs)
+    scheduler.start(ARCHS)
     results = {}
     while len(results) < len(ARCHS):
-        results |= crew.finished()
-    assert not executor.open
+        results |= scheduler.finished()
+    assert not queue.open
     return {arch["width"]: results[arch.key] for arch in ARCHS}
 
 
-def test_latency_comes_first_and_every_step_is_done_once(executor, desk):
-    found = evaluate(executor, desk)
-    assert found == {w: {"latency": w, "top1": w} for w in (1, 2, 3, 4)}
-    assert sorted(executor.done) == [(w, step) for w in (1, 2, 3, 4) for step in STEPS]
+def test_each_quantity_is_measured_once_latency_first(queue, jobs):
+    assert evaluate(queue, jobs) == {w: {"latency": w, "top1": w} for w in (1, 2, 3, 4)}
+    assert sorted(queue.done) == [(w, each) for w in (1, 2, 3, 4) for each in QUANTITIES]
     for width in (1, 2, 3, 4):
-        assert executor.done.index((width, "latency")) < executor.done.index((width, "top1"))
+        assert queue.done.index((width, "latency")) < queue.done.index((width, "top1"))
 
 
-def test_what_fails_goes_no_further(executor, desk):
-    executor.failing = {2}
-    found = evaluate(executor, desk)
-    assert str(found[2]) == "scripted to fail"
+def test_known_values_need_no_job(queue, jobs):
+    jobs.known = {arch.key: {"latency": 7, "top1": 8} for arch in ARCHS}
+    assert evaluate(queue, jobs) == {w: {"latency": 7, "top1": 8} for w in (1, 2, 3, 4)}
+    assert queue.done == []
+
+
+def test_a_failed_job_ends_the_evaluation_of_its_architecture_only(queue, jobs):
+    queue.failing = {2}
+    found = evaluate(queue, jobs)
     assert isinstance(found[2], EvaluationError)
-    assert (2, "top1") not in executor.done
+    assert str(found.pop(2)) == "scripted to fail"
+    assert found == {w: {"latency": w, "top1": w} for w in (1, 3, 4)}
+    assert (2, "top1") not in queue.done
 
 
-def test_lost_work_is_done_again_once(executor, desk):
-    executor.lost = [(3, "top1")]
-    watcher = Watcher()
-    assert evaluate(executor, desk, watcher)[3] == {"latency": 3, "top1": 3}
-    assert executor.done.count((3, "top1")) == 2
-    (note,) = watcher.notes
-    assert note.endswith("which is done again: scripted to be lost")
-
-
-def test_what_loses_two_workers_fails_alone(executor, desk):
-    executor.lost = [(3, "latency")] * 2
-    found = evaluate(executor, desk)
-    assert str(found.pop(3)) == "its worker was lost 2 times; the last time: scripted to be lost"
-    assert found == {w: {"latency": w, "top1": w} for w in (1, 2, 4)}
-    assert executor.done.count((3, "latency")) == 2
-
-
-def test_a_worker_that_gives_something_else_is_not_asked_for_ever(executor, desk):
-    desk.found = {arch.key: {} for arch in ARCHS}
-    executor.desk = Desk()  # nothing of it arrives
-    crew = Crew(executor, desk)
-    crew.start(ARCHS[:1])
+def test_a_result_without_its_quantity_is_not_asked_for_again(queue, jobs):
+    queue.jobs = Jobs()  # results are lost
+    scheduler = JobScheduler(queue, jobs)
+    scheduler.start(ARCHS[:1])
     with pytest.raises(HwsearchError, match="one version of hwsearch"):
-        crew.finished()
+        scheduler.finished()
 
 
-def test_one_proposal_waits_while_all_are_busy(executor, desk):
-    crew = Crew(executor, desk)
-    assert [crew.has_room(n) for n in (0, 1, 2, 3)] == [True, True, True, False]
-    executor.size = 0  # all nodes are gone, and one may come back
-    assert [crew.has_room(n) for n in (0, 1)] == [True, False]
-    assert (crew.batch(4, None), crew.batch(4, 3)) == (1, 3)
+@pytest.mark.parametrize(
+    ("n_workers", "expected"),
+    [(0, (1, 1)), (1, (1, 1)), (2, (2, 3)), (5, (5, 6))],  # without nodes, one may join
+)
+def test_one_proposal_waits_while_several_workers_are_busy(queue, jobs, n_workers, expected):
+    queue.n_workers = n_workers
+    scheduler = JobScheduler(queue, jobs)
+    assert (scheduler.n_workers, scheduler.capacity) == expected
+
+
+def test_in_process_batches_are_evaluated_whole_and_in_order():
+    asked = []
+
+    def measure(archs):
+        asked.append(list(archs))
+        return {arch.key: {"top1": arch["width"]} for arch in archs}
+
+    scheduler = InProcess(measure)
+    scheduler.start(ARCHS[:3])
+    scheduler.start([])
+    scheduler.start(ARCHS[3:])
+    assert asked == []
+    assert list(scheduler.finished()) == [arch.key for arch in ARCHS[:3]]
+    assert scheduler.finished() == {ARCHS[3].key: {"top1": 4}}
+    assert asked == [ARCHS[:3], ARCHS[3:]]
+    assert (scheduler.n_workers, scheduler.capacity) == (1, 1)

@@ -1,50 +1,68 @@
-"""The worker's side, in this process: through messages a search is the same to the last bit."""
+"""The functions that run on nodes, called in this process with pickled arguments and results."""
 
+import pickle
 from collections import deque
 
 import numpy as np
 import pytest
+import torch
 
 import hwsearch
-from hwsearch.errors import DataError, InputError
+from hwsearch.devices import MeasureSettings
+from hwsearch.errors import HwsearchError, InputError
 from hwsearch.files import sha256_of
-from hwsearch.run.cluster.jobs import Work, read_findings, write_work
-from hwsearch.run.cluster.ray_node import do, measure, parcel_of
-from hwsearch.run.cluster.remote_device import runner
-from hwsearch.run.cluster.worker_context import Workplace, check_reply, settings_of
+from hwsearch.run.cluster import worker_context, workers
+from hwsearch.run.cluster.jobs import JobResult, SearchJobs
+from hwsearch.run.cluster.remote_device import device_info, output_device
+from hwsearch.run.cluster.scheduler import JobScheduler
+from hwsearch.run.cluster.worker_context import WorkerContext, measure_models, run_job, search_spec
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
 from hwsearch.supernets.checkpoints import bundled_file
+from hwsearch.trials import Measurement
 from tests.run.cluster.cluster_parts import config, settings
-from tests.run.cluster.test_work import sent
 
 WEIGHTS = bundled_file("cifar10-resnet", "weights.safetensors")
 
 
-class Here:
-    """Work through messages, one piece after the other."""
+@pytest.fixture(autouse=True)
+def _contexts_of_this_test(monkeypatch):
+    monkeypatch.setattr(worker_context, "_contexts", {})
+    monkeypatch.setattr(worker_context, "_devices", {})
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
-    whole, size = False, 1
+
+def sent(value):
+    """Return a value as it arrives in another process."""
+    return pickle.loads(pickle.dumps(value))
+
+
+class LocalQueue:
+    """Runs the jobs of a search in this process, oldest first."""
+
+    n_workers = 1
 
     def __init__(self, setup):
-        self.place, self.waiting = Workplace(settings_of(setup, threads=1)), deque()
+        self.spec, self.waiting = sent(search_spec(setup)), deque()
 
-    def submit(self, work):
-        self.waiting.append(work)
+    def submit(self, job):
+        self.waiting.append(job)
 
     def next(self):
-        work = self.waiting.popleft()
-        header, arrays = self.place.do(*sent(write_work(work)))
-        return work, read_findings(*sent((check_reply(header, "here"), arrays)))
+        job = self.waiting.popleft()
+        arguments = sent((dict(job.arch.mapping), job.quantity, job.pace))
+        return job, sent(run_job(self.spec, *arguments))
 
     def close(self):
-        self.place.close()
+        self.waiting.clear()
 
 
-def everything(run, without_tiles=("weights",)):
+def everything(run):
     found = {}
     for m in run.measurements():
-        details = {k: v for k, v in m.details.items() if k not in without_tiles}
+        details = {k: v for k, v in m.details.items() if k != "weights"}
         samples = None if m.samples is None else m.samples.tobytes()
         found[m.identity] = (m.value, m.low, m.high, m.count, samples, details)
     return found
@@ -52,14 +70,19 @@ def everything(run, without_tiles=("weights",)):
 
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("quick_infer")
-def test_a_search_through_messages_is_the_search_itself(folder, tmp_path, monkeypatch):
-    given = settings(folder, tactic="random", batch=1, budget=14)
+def test_a_search_by_jobs_is_the_same_to_the_last_bit(folder, tmp_path, monkeypatch):
+    given = settings(folder, tactic="random", batch=1, budget=10)
     net = given.pop("supernet")
     alone = hwsearch.search(net, **given, out=tmp_path / "alone")
-    monkeypatch.setattr("hwsearch.run.cluster.workers._executor", lambda *args: Here(args[1]))
-    through = hwsearch.search(net, **given, out=tmp_path / "through", workers=2)
+
+    def by_jobs(_, setup, evaluator, *rest):
+        return JobScheduler(LocalQueue(setup), SearchJobs(evaluator, setup.measured))
+
+    monkeypatch.setattr("hwsearch.run.phases.make_scheduler", by_jobs)
+    through = hwsearch.search(net, **given, out=tmp_path / "through")
+    assert set(through.trials["state"]) == {"done", "failed"}
     assert through.trials.equals(alone.trials)
-    assert everything(through) == everything(alone)
+    assert everything(through).items() <= everything(alone).items()  # a failing one stops earlier
     assert through.front.equals(alone.front)
     latencies = [m for m in through.measurements() if m.identity[1::2] == ("latency", "search")]
     assert {m.details["weights"] for m in latencies} == {"a repeated tile in the same graph"}
@@ -72,87 +95,117 @@ def made(folder):
     setup.device.close()
 
 
+def run_largest(spec, setup):
+    arch = setup.net.space.largest()[0]
+    return run_job(spec, arch.mapping, "latency", (0.0, 0))
+
+
+def test_a_process_loads_a_search_once_and_one_search_at_a_time(made, folder):
+    first, second = search_spec(made), search_spec(made)
+    for spec in (first, first, second):
+        (measured,) = run_largest(spec, made).measurements
+        assert measured.quantity == "latency"
+    assert list(worker_context._contexts) == [second["id"]]
+    assert len(folder.loaded) == 3  # here, and once for each search
+
+
 class TestRefuses:
     def test_another_version(self, made):
         with pytest.raises(InputError, match=r"it has hwsearch .*, the search 0\.0\.0; install"):
-            Workplace({**settings_of(made), "version": "0.0.0"})
+            WorkerContext({**search_spec(made), "version": "0.0.0"})
 
     def test_other_weights(self, made, folder):
-        given = settings_of(made)
+        spec = search_spec(made)
         folder.exchange()
-        with pytest.raises(InputError, match="would not compare: weights was"):
-            Workplace(given)
+        with pytest.raises(InputError, match="scores are not comparable: weights was"):
+            WorkerContext(spec)
 
-    def test_to_measure_on_a_device_that_is_another_one(self, made):
-        given = settings_of(made)
-        given["fingerprint"] = {**given["fingerprint"], "cpu": "another"}
-        place = Workplace(given)
-        work = Work(archs=(made.net.space.smallest()[0],), quantities=("latency",))
-        header, _ = place.do(*write_work(work))
-        with pytest.raises(InputError, match=r"a node: device .* cpu was another, is scripted"):
-            check_reply(header, "a node")
+    def test_to_measure_on_another_device(self, made):
+        spec = {**search_spec(made), "device": device_info(made.device)}
+        spec["device"]["fingerprint"] = {**spec["device"]["fingerprint"], "cpu": "another"}
+        with pytest.raises(InputError, match=r"another fingerprint here.*cpu was another, is"):
+            run_largest(spec, made)
 
-    def test_the_kind_of_an_error_arrives(self):
-        with pytest.raises(DataError, match="a node: no such image"):
-            check_reply({"stop": ["DataError", "no such image"]}, "a node")
-        assert check_reply({"failed": {}}, "a node") == {"failed": {}}
+    def test_measurements_of_another_context(self, made, folder):
+        store = hwsearch.trials.MemoryStore()
+        jobs = SearchJobs(made.evaluator(store), made.measured)
+        arch = made.net.space.smallest()[0]
+        store.propose([arch], 0, "test")
+        strange = Measurement(
+            key=arch.key,
+            quantity="top1",
+            context="weights=others",
+            purpose="search",
+            value=50.0,
+            count=1,
+            cost_s=0.0,
+        )
+        with pytest.raises(HwsearchError, match=r"top1 of .* in context 'weights=others'"):
+            jobs.store(JobResult(measurements=(strange,)))
+        assert store.measurements() == []
 
 
 def test_outputs_come_from_the_same_runtime_where_a_machine_has_too_few_processors():
-    device = runner("ort-cpu:threads=100000,precision=int8", "int8")
+    device = output_device("ort-cpu:threads=100000,precision=int8", "int8")
     assert (device.spec, device.precision) == ("ort-cpu:threads=1,precision=int8", "int8")
     with pytest.raises(InputError, match="unknown device"):
-        runner("no-such", "fp32")
+        output_device("no-such", "fp32")
 
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="the bundled weights are not there")
-class TestParcel:
+class TestWeights:
     def setup_of(self, **given):
         return prepare(RunConfig(device="scripted", data="bundled", **given))
 
-    def check(self, parcel, setup):
-        """A node makes the search of it, and works."""
-        arch = setup.net.space.smallest()[0]
-        work = Work(archs=(arch,), quantities=("latency",))
-        findings = read_findings(*do(parcel, *write_work(work)))
-        assert [m.quantity for m in findings.measurements] == ["latency"]
-
-    def test_weights_that_nodes_cannot_have_travel(self, tmp_path):
+    def test_of_a_checkpoint_travel(self, tmp_path):
         file = tmp_path / "mine.safetensors"
         file.write_bytes(WEIGHTS.read_bytes())
         setup = self.setup_of(checkpoint=str(file))
-        parcel = parcel_of(setup)
-        assert parcel.weights.tobytes() == WEIGHTS.read_bytes()
+        spec = search_spec(setup)
+        assert spec["weights"].tobytes() == WEIGHTS.read_bytes()
         file.unlink()
-        self.check(parcel, setup)
+        assert len(run_largest(spec, setup).measurements) == 1
 
-    def test_so_do_imported_ones(self, tmp_path, monkeypatch):
+    def test_imported_by_name_travel(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HWSEARCH_HOME", str(tmp_path / "here"))
         hwsearch.import_checkpoint(WEIGHTS, "mine")
         setup = self.setup_of(supernet="mine")
-        parcel = parcel_of(setup)
+        spec = search_spec(setup)
         monkeypatch.setenv("HWSEARCH_HOME", str(tmp_path / "a node"))
-        self.check(parcel, setup)
+        assert len(run_largest(spec, setup).measurements) == 1
 
-    def test_those_that_ship_do_not(self):
-        assert parcel_of(self.setup_of()).weights is None
-        assert parcel_of(self.setup_of(checkpoint="random:3")).weights is None
+    def test_that_ship_do_not_travel(self):
+        assert search_spec(self.setup_of())["weights"] is None
+        assert search_spec(self.setup_of(checkpoint="random:3"))["weights"] is None
 
 
-def test_a_node_measures_files_that_came_as_bytes(made, folder, tmp_path):
+def test_a_node_measures_models_that_come_as_bytes(made, tmp_path):
     arch = made.net.space.largest()[0]
-    evaluator = made.evaluator(None)
-    path = evaluator.write_model(arch, tmp_path)
-    digest = sha256_of(path)
-    fingerprint = made.device.fingerprint()
+    path = made.evaluator(None).write_model(arch, tmp_path)
+    before, info = sha256_of(path), device_info(made.device)
     content = {arch.key: np.fromfile(path, np.uint8)}
-    reply, found = measure(f"by-key:{folder.path}", fingerprint, content, 0, None)
-    assert (reply, list(found)) == ({}, [arch.key])
-    assert (
-        found[arch.key].latency_ms
-        == made.device.measure({arch.key: path}, seed=0)[arch.key].latency_ms
-    )
-    assert sha256_of(path) == digest
-    reply, _ = measure(f"by-key:{folder.path}", {"cpu": "another"}, content, 0, None)
-    with pytest.raises(InputError, match="is not the same here"):
-        check_reply(reply, "a node")
+    found = measure_models(info, content, 0, MeasureSettings())
+    expected = made.device.measure({arch.key: path}, seed=0)
+    assert {k: v.latency_ms for k, v in found.items()} == {arch.key: expected[arch.key].latency_ms}
+    assert sha256_of(path) == before
+    with pytest.raises(InputError, match="another fingerprint here"):
+        measure_models({**info, "fingerprint": {"cpu": "another"}}, content, 0, MeasureSettings())
+
+
+class TestOption:
+    def test_is_ray_or_nothing(self, monkeypatch):
+        monkeypatch.setattr(workers, "find_spec", lambda name: True)
+        assert workers.check_workers("ray")
+        assert not any(workers.check_workers(given) for given in (None, 1, "1"))
+        assert workers.cluster_device(None, "no such device") is None
+        assert workers.cluster_device("ray", "kit:table.json") is None
+
+    @pytest.mark.parametrize("given", [0, 2, -2, "2", "two", 1.5, True, "", "Ray"])
+    def test_other_values_are_refused_with_what_to_do(self, given):
+        with pytest.raises(InputError, match=r"run 'hwsearch worker' on each node and give .*ray"):
+            workers.check_workers(given)
+
+    def test_needs_ray(self, monkeypatch):
+        monkeypatch.setattr(workers, "find_spec", lambda name: None)
+        with pytest.raises(InputError, match=r"pip install 'hwsearch\[ray\]'"):
+            workers.check_workers("ray")
