@@ -100,7 +100,10 @@ class TestWhatIsRead:
             ("[search]\ncheckpoint = 4", ["checkpoint is 4; give a file or random:SEED"]),
             ("[search]\nwarm_start = []", ["warm_start is (); give a run or a CSV file"]),
             ("[search]\nout = 4", ["out is 4; give: A folder"]),
-            ("[search]\nworkers = 0", ["workers 0 are not usable; give a whole number"]),
+            (
+                "[search]\nworkers = 0",
+                ["workers 0 are not usable: a search evaluates in its own process"],
+            ),
             ("[search]\ntactic = 'hwserch'", ["'hwserch'", "Did you mean 'hwsearch'?"]),
             ("[search]\nprior = 'maybe'", ["'maybe'", "on, off"]),
             ("budget = 7", ["'budget' where a table [search] belongs"]),

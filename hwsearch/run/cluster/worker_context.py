@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 import hwsearch
 from hwsearch.devices import Device, MeasureSettings, load_device
-from hwsearch.devices.fingerprint import digest, usable_cpus
+from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.machine import usable_cpus
 from hwsearch.run.cluster.jobs import JobResult
 from hwsearch.run.cluster.remote_device import (
     DeviceInfo,
