@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from hwsearch.cli import app
-from hwsearch.kit.target import main as kit_main
+from hwsearch.kit.main import main as kit_main
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("hwsearch", "python", "pip", "pytest", "ruff", "mypy", "mkdocs")

@@ -18,9 +18,9 @@ from hwsearch.devices import Device
 from hwsearch.errors import DataError, EvaluationError
 from hwsearch.evaluation.conversion import Conversion
 from hwsearch.files import is_of_disk
-from hwsearch.kit.tile import tiled
 from hwsearch.models.artifact import Exported
 from hwsearch.models.model import to_onnx
+from hwsearch.models.repeated_weights import tiled
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
 
@@ -150,8 +150,8 @@ class Builder:
     def model_to_time(self, arch: Architecture) -> onnx.ModelProto:
         """Return a model that takes the time of the built one, without its statistics.
 
-        Weights do not decide how long a graph takes; see `hwsearch.kit.tile`. An int8 file gets
-        its ranges from the calibration samples all the same.
+        Weights do not decide how long a graph takes; see `hwsearch.models.repeated_weights`. An
+        int8 file gets its ranges from the calibration samples all the same.
 
         Raises:
             EvaluationError: The subnet cannot be built, exported or converted.

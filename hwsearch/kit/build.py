@@ -19,7 +19,7 @@ from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import InputError
 from hwsearch.files import staged_file
 from hwsearch.kit.manifest import NAME, TABLE, KitModel, Manifest
-from hwsearch.kit.tile import tiled
+from hwsearch.models.repeated_weights import tiled
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.base import Supernet
 
@@ -27,12 +27,15 @@ from hwsearch.supernets.base import Supernet
 SHIPPED = (
     *("__init__", "errors", "files", "machine", "data", "blocks", "choices", "tables"),
     *("prediction/base", "prediction/block_times"),
-    *("kit/__init__", "kit/manifest", "kit/archive", "kit/results", "kit/measured"),
-    *("kit/line", "kit/target"),
+    *("kit/__init__", "kit/manifest", "kit/archive", "kit/results_file", "kit/measurement"),
+    *("kit/progress_line", "kit/main"),
 )
 SHIPPED_FOLDER = "devices"
 # What is there under another name: where the kit runs no onnx reads models.
-STAND_INS = {"__main__.py": "kit/start.py", "hwsearch/devices/model_check.py": "kit/stated.py"}
+STAND_INS = {
+    "__main__.py": "kit/entry_point.py",
+    "hwsearch/devices/model_check.py": "kit/no_model_check.py",
+}
 EMPTY = "hwsearch/prediction/__init__.py"  # the package's own needs scipy
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9

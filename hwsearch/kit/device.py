@@ -12,7 +12,7 @@ from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.kit.manifest import PRECISION, TABLE
-from hwsearch.kit.results import check_complete, read_results
+from hwsearch.kit.results_file import check_complete, read_results
 
 
 class KitDevice:

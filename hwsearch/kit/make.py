@@ -9,7 +9,7 @@ from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import InputError
 from hwsearch.kit.build import build_kit
 from hwsearch.kit.manifest import Manifest
-from hwsearch.kit.predict import FEWEST
+from hwsearch.kit.table_latency import FEWEST
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import RANDOM, Supernet

@@ -19,7 +19,7 @@ from hwsearch.evaluation.conversion import check_conversion
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.kit.device import KitDevice
-from hwsearch.kit.predict import TableLatency
+from hwsearch.kit.table_latency import TableLatency
 from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
 from hwsearch.optimizer import Optimizer
 from hwsearch.run.config import FILE, RunConfig, software_versions

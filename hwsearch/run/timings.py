@@ -9,7 +9,7 @@ from hwsearch.evaluation.evaluator import TILE
 from hwsearch.evaluation.measurements import latency_measurement, ratio_measurement
 from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.manifest import CONFIRM, Manifest
-from hwsearch.kit.results import KitFacts, check_complete, check_of_kit, read_results
+from hwsearch.kit.results_file import KitFacts, check_complete, check_of_kit, read_results
 from hwsearch.tables import LatencyTable
 from hwsearch.trials import Measurement, Store
 

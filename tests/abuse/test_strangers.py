@@ -16,7 +16,7 @@ import hwsearch
 from hwsearch.accuracy.sources import load_task
 from hwsearch.kit.archive import read_manifest, unpacked
 from hwsearch.kit.manifest import KitModel
-from hwsearch.kit.results import read_results
+from hwsearch.kit.results_file import read_results
 from hwsearch.models.artifact import read_card
 from hwsearch.models.external import stray_data
 from hwsearch.prediction.folder import read_folder

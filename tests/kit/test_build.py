@@ -59,7 +59,7 @@ def test_what_the_kit_and_its_devices_import_is_in_it_or_on_the_device(real_kit)
         for name, text in inside.items()
     }
     devices = [value.partition(":")[0] for value in read_manifest(real_kit).devices.values()]
-    waiting, seen = ["hwsearch.kit.target", "hwsearch.devices.worker", *devices], set()
+    waiting, seen = ["hwsearch.kit.main", "hwsearch.devices.worker", *devices], set()
     while waiting:
         module = waiting.pop()
         assert module in trees

@@ -14,10 +14,10 @@ import tests.run.search_parts as parts
 from hwsearch.cli import app
 from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError, InfeasibleError, InputError
-from hwsearch.kit import target
+from hwsearch.kit import main as kit_main
 from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.device import KitDevice
-from hwsearch.kit.results import KitFacts, read_results, sealed
+from hwsearch.kit.results_file import KitFacts, read_results, sealed
 from hwsearch.run.folder import Run
 from hwsearch.trials import TrialState
 from tests.kit import kit_parts
@@ -39,7 +39,7 @@ def _quick():
 
 def measured(kit, out, device="scripted"):
     arguments = ["--out", str(out), *(["--device", device] if device else [])]
-    assert target.main(arguments, kit) == 0
+    assert kit_main.main(arguments, kit) == 0
     return out
 
 
@@ -119,7 +119,7 @@ class TestCandidates:
     ):
         monkeypatch.setattr(FakeDevice, "fingerprint", lambda self: {"cpu": "another"})
         out = tmp_path / "timings.json"
-        assert target.main(["--out", str(out)], folder / "kit.pyz") == 2
+        assert kit_main.main(["--out", str(out)], folder / "kit.pyz") == 2
         assert "this is not the machine that the table is from" in capsys.readouterr().err
         assert not out.exists()
 

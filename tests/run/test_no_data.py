@@ -206,9 +206,9 @@ class TestElsewhere:
         monkeypatch.setattr("hwsearch.kit.build.device_entries", lambda: kit_parts.SCRIPTED)
 
     def measured(self, kit, out, device=()):
-        from hwsearch.kit import target
+        from hwsearch.kit import main as kit_main
 
-        assert target.main(["--out", str(out), *device], kit) == 0
+        assert kit_main.main(["--out", str(out), *device], kit) == 0
         return out
 
     def test_timings_leave_candidates_by_their_accuracy(self, tmp_path):

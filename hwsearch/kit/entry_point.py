@@ -24,6 +24,6 @@ def lacking() -> str:
 if __name__ == "__main__":
     if lacking():
         sys.exit(f"error: {lacking()}")
-    from hwsearch.kit.target import main
+    from hwsearch.kit.main import main
 
     sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import hwsearch
-from hwsearch.kit.tile import tiled
+from hwsearch.models.repeated_weights import tiled
 from hwsearch.supernets.zoo import load_family
 
 FAMILIES = ["cifar10-resnet", "ofa-mbv3-w1.0", "ofa-resnet50"]

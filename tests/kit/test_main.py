@@ -5,9 +5,9 @@ import json
 import pytest
 
 from hwsearch.devices.fake_device import FakeDevice
-from hwsearch.kit import target
+from hwsearch.kit import main as kit_main
 from hwsearch.kit.archive import read_manifest
-from hwsearch.kit.results import read_results
+from hwsearch.kit.results_file import read_results
 from hwsearch.tables import LatencyTable
 from tests.kit import bare, kit_parts
 
@@ -15,7 +15,7 @@ DEVICE = ["--device", "scripted"]
 
 
 def measure(kit, out, *more):
-    return target.main([*DEVICE, "--out", str(out), *more], kit)
+    return kit_main.main([*DEVICE, "--out", str(out), *more], kit)
 
 
 def test_it_measures_where_there_is_only_numpy_and_onnxruntime(real_kit, python, tmp_path):
@@ -63,7 +63,7 @@ def test_a_stop_loses_one_group_at_most_and_the_same_command_goes_on(
         return scripted(self, models, **settings)
 
     monkeypatch.setattr(FakeDevice, "measure", interrupted)
-    assert measure(scripted_kit, out) == target.INTERRUPTED
+    assert measure(scripted_kit, out) == kit_main.INTERRUPTED
     said = capsys.readouterr().err
     assert f"5 of 12 models are kept in {out}" in said
     assert f"go on by: python {scripted_kit} --device scripted --out {out}" in said
@@ -113,7 +113,7 @@ def test_a_model_that_fails_is_named_and_the_others_count(
 def test_a_device_that_it_does_not_have_is_refused(
     arguments, said, scripted_kit, tmp_path, capsys
 ):
-    assert target.main([*arguments, "--out", str(tmp_path / "t")], scripted_kit) == 2
+    assert kit_main.main([*arguments, "--out", str(tmp_path / "t")], scripted_kit) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1

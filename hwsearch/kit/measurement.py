@@ -11,7 +11,7 @@ from hwsearch.devices.base import Device, Latency, Profile
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.kit.manifest import KitModel, Manifest
-from hwsearch.kit.results import (
+from hwsearch.kit.results_file import (
     KitFacts,
     check_of_kit,
     latency_record,

@@ -15,9 +15,9 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import HwsearchError, InputError, unknown
 from hwsearch.kit.archive import read_manifest, unpacked
-from hwsearch.kit.line import Line
 from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE, KitModel, Manifest
-from hwsearch.kit.measured import Measured
+from hwsearch.kit.measurement import Measured
+from hwsearch.kit.progress_line import Line
 
 # Candidates are compared with each other, so that as many as fit are timed together.
 TOGETHER = {TABLE: 5, CONFIRM: 16}
