@@ -7,13 +7,15 @@ Reads `../shared/bench` beside the repository, as `bench_search.py` does.
 """
 
 import argparse
-import sys
 import time
+from pathlib import Path
 
-from bench_search import BENCH, Yardstick, load_module, mobilenet_space
+import numpy as np
+from search_problems import RECORDED, Recorded
 
-from hwsearch.objectives import Objective
-from hwsearch.optimizer import Optimizer, tactic_names
+import hwsearch
+from hwsearch.errors import InfeasibleError
+from hwsearch.optimizer import tactic_names
 
 CHECKPOINTS = (25, 50, 100, 250)
 
@@ -27,43 +29,39 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, default=100)
     parser.add_argument("--limit", type=float, default=250.0, help="millions of MACs")
+    parser.add_argument("--recorded", type=Path, default=RECORDED, help="folder of the results")
     args = parser.parse_args()
-    if not (BENCH / "run_dynast.py").is_file():
-        sys.exit(f"{BENCH} holds no run_dynast.py: this benchmark needs the recorded results")
-    yardstick = Yardstick(load_module(BENCH / "run_dynast.py"))
+    problem = Recorded(args.recorded)
     reached = [n for n in CHECKPOINTS if n <= args.budget]
     print(
         f"best top-1 within {args.limit:g} M MACs after {', '.join(map(str, reached))} "
-        "evaluations, share of them within it, the engine's own time for each"
+        "evaluations, share of them within it, time for each"
     )
     for tactic in args.tactic:
         for seed in range(args.seeds):
-            line = _line(yardstick, tactic, seed, reached, args.limit)
+            line = _line(problem, tactic, seed, reached, args.limit)
             print(f"  {tactic:10s} seed {seed}   {line}", flush=True)
 
 
-def _line(yardstick: Yardstick, tactic: str, seed: int, reached: list[int], limit: float) -> str:
-    objectives = [Objective("top1", "max"), Objective("macs", "min", exact=yardstick.macs)]
-    optimizer = Optimizer(
-        mobilenet_space(),
-        objectives,
-        seed=seed,
-        tactic=tactic,
-        constraints=[f"macs <= {limit}"],
-    )
-    best, own_s = [], 0.0
-    history = optimizer.history
-    for checkpoint in reached:
-        while len(history.told) < checkpoint:
-            started = time.perf_counter()
-            archs = optimizer.ask(min(optimizer.batch, checkpoint - len(history.told)))
-            own_s += time.perf_counter() - started
-            values = [{"top1": top1} for top1 in yardstick.top1(archs)]
-            optimizer.tell(archs, values)
-        inside = history.feasible(history.values)
-        best.append(f"{history.values[inside, 0].max():.2f}" if inside.any() else "   - ")
-    share = history.feasible(history.values).mean()
-    return f"{' / '.join(best)}   {share:.0%}   {own_s / len(history.told) * 1e3:.0f} ms"
+def _line(problem: Recorded, tactic: str, seed: int, reached: list[int], limit: float) -> str:
+    started = time.perf_counter()
+    try:
+        trials = hwsearch.optimize(
+            problem.space,
+            problem.evaluate,
+            problem.objectives,
+            budget=reached[-1],
+            seed=seed,
+            tactic=tactic,
+            constraints=[f"macs <= {limit * 1e6}"],
+        ).trials
+    except InfeasibleError as error:
+        return str(error)
+    own_s = time.perf_counter() - started
+    inside = trials["feasible"].to_numpy(bool)
+    top1 = np.where(inside, trials["top1"], -np.inf)
+    best = [f"{top1[:n].max():.2f}" if inside[:n].any() else "   - " for n in reached]
+    return f"{' / '.join(best)}   {inside.mean():.0%}   {own_s / len(trials) * 1e3:.0f} ms"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time a report: writing it, its size, and how long a browser takes to open it.
 
-Run: PYTHONPATH=. python tools/bench_report.py (a run of 5,000 made-up trials; the targets are
+Run: python tools/bench_report.py (a run of 5,000 made-up trials; the targets are
 8 MB, and 2 s until the front is drawn), or with folders of runs. Needs the extra `browser`.
 """
 
@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import clone  # noqa: F401  # before `tests`
 from playwright.sync_api import sync_playwright
 
 from hwsearch import Run

@@ -1,7 +1,7 @@
-"""Print how much hypervolume a search has after N evaluations, on recorded results and elsewhere.
+"""Print how much hypervolume a search has after N evaluations, and what each costs beside them.
 
-Reads `../shared/bench` beside the repository where it lies: an accuracy surrogate fitted on
-published evaluations of OFA-MobileNetV3 subnets, and the closed form of their MACs.
+Searches go through `hwsearch.optimize`, as a user's do. The recorded problem needs
+`../shared/bench` beside the repository, or another folder with its files.
 
     python tools/bench_search.py                                  the default tactic, five seeds
     python tools/bench_search.py --tactic hwsearch linas random   others beside it
@@ -13,102 +13,25 @@ The interpreter after --peer needs the packages that the docstring of run_dynast
 """
 
 import argparse
-import importlib.util
 import json
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
-from search_problems import problems
+import pandas as pd
+from search_problems import RECORDED, Recorded, problems
 
 import hwsearch
-from hwsearch.objectives import FloatArray, Objective, hypervolume
-from hwsearch.optimizer import Optimizer, tactic_names
-from hwsearch.space import Architectures, Choice, SearchSpace
+from hwsearch.objectives import FloatArray, hypervolume
+from hwsearch.optimizer import Result, tactic_names
+from hwsearch.space import Architectures
 
-BENCH = Path(__file__).resolve().parents[2] / "shared" / "bench"
-DEPTHS, KERNELS, EXPANSIONS = (2, 3, 4), (3, 5, 7), (3, 4, 6)
-N_STAGES, N_BLOCKS = 5, 4
 REFERENCE = {"top1": 70.0, "macs": 600.0}
 CHECKPOINTS = (25, 50, 100, 250)
 GOAL = 3000  # what LINAS has after 250
-
-
-def mobilenet_space() -> SearchSpace:
-    """Build OFA-MobileNetV3's 45 choices, about 2.2e19 architectures."""
-    choices = []
-    for stage in range(N_STAGES):
-        depth = f"stage{stage + 1}.depth"
-        choices.append(Choice(depth, DEPTHS))
-        for block in range(N_BLOCKS):
-            deep = tuple(d for d in DEPTHS if d > block)
-            active = (depth, deep) if len(deep) < len(DEPTHS) else None
-            name = f"stage{stage + 1}.block{block + 1}"
-            choices.append(Choice(f"{name}.kernel", KERNELS, active))
-            choices.append(Choice(f"{name}.expansion", EXPANSIONS, active))
-    return SearchSpace(choices)
-
-
-class Yardstick:
-    """Accuracy and MACs of many architectures at once, the same as one by one there."""
-
-    def __init__(self, recorded: ModuleType) -> None:
-        self._surrogate = recorded.CsvSurrogate()
-        self._macs_of = recorded.mbv3_macs_params
-        self._blocks = self._block_macs()
-        self._base = self._cost() - self._blocks[:, 0, 0].sum()
-
-    def top1(self, archs: Architectures) -> FloatArray:
-        """Top-1 in percent."""
-        depth, kernel, expansion, active = _genes(archs)
-        columns = []
-        for block in range(N_STAGES * N_BLOCKS):
-            for genes in (kernel, expansion):
-                columns += [active[:, block] & (genes[:, block] == i) for i in range(3)]
-        columns += [depth[:, stage] == i for stage in range(N_STAGES) for i in range(3)]
-        features = np.array(columns, dtype=float).T
-        surrogate = self._surrogate
-        top1: FloatArray = surrogate.m.predict(features) * surrogate.sd + surrogate.mu
-        return top1
-
-    def macs(self, archs: Architectures) -> FloatArray:
-        """Multiply-accumulates in millions: a constant and one addend per block."""
-        _, kernel, expansion, active = _genes(archs)
-        place = np.arange(N_STAGES * N_BLOCKS)
-        addends = self._blocks[place, kernel, expansion]
-        macs: FloatArray = self._base + np.where(active, addends, 0.0).sum(axis=1)
-        return macs
-
-    def _block_macs(self) -> FloatArray:
-        """MACs by (block, kernel, expansion), from differences between whole networks.
-
-        The smallest form of a block that no depth drops is part of the constant.
-        """
-        table = np.empty((N_STAGES * N_BLOCKS, 3, 3))
-        for block in range(len(table)):
-            stage, depth = divmod(block, N_BLOCKS)
-            droppable = depth >= DEPTHS[0]
-            with_it, without = (self._cost(stage=stage, depth=d) for d in (depth + 1, depth))
-            for kernel, expansion in np.ndindex(3, 3):
-                changed = self._cost(block=block, genes=(KERNELS[kernel], EXPANSIONS[expansion]))
-                added = changed - self._cost()
-                table[block, kernel, expansion] = added + droppable * (with_it - without)
-        return table
-
-    def _cost(
-        self, *, stage: int = 0, depth: int = 4, block: int = 0, genes: tuple[int, int] = (3, 3)
-    ) -> float:
-        """MACs of the smallest blocks at full depth, but for one stage's depth and one block."""
-        kernels, expansions = [KERNELS[0]] * 20, [EXPANSIONS[0]] * 20
-        kernels[block], expansions[block] = genes
-        depths = [DEPTHS[-1]] * N_STAGES
-        depths[stage] = depth
-        return float(self._macs_of({"ks": kernels, "e": expansions, "d": depths})[0]) / 1e6
 
 
 def main() -> None:
@@ -119,29 +42,29 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=250)
     parser.add_argument("--only", choices=("recorded", "others", "bundled"))
     parser.add_argument("--peer", type=Path, help="interpreter that has DyNAS-T")
+    parser.add_argument("--recorded", type=Path, default=RECORDED, help="folder of the results")
     args = parser.parse_args()
     if args.only in (None, "recorded"):
-        recorded(args.tactic, range(args.seeds), args.budget, args.peer)
+        recorded(args.tactic, range(args.seeds), args.budget, args.recorded, args.peer)
     if args.only in (None, "others"):
         others(args.tactic, range(args.seeds))
     if args.only == "bundled":
         bundled(args.tactic, range(args.seeds))
 
 
-def recorded(tactics: Sequence[str], seeds: Sequence[int], budget: int, peer: Path | None) -> None:
+def recorded(
+    tactics: Sequence[str], seeds: Sequence[int], budget: int, folder: Path, peer: Path | None
+) -> None:
     """Search the recorded space, by our tactics and by DyNAS-T's LINAS."""
-    script = BENCH / "run_dynast.py"
-    if not script.is_file():
-        print(f"{BENCH} holds no run_dynast.py: nothing is measured on recorded results")
-        return
-    yardstick = Yardstick(load_module(script))
+    problem = Recorded(folder)
     reached = [n for n in CHECKPOINTS if n <= budget]
     print(
         f"hypervolume to {REFERENCE} after {', '.join(map(str, reached))} evaluations; to {GOAL}"
     )
     for tactic in tactics:
-        _print_seeds(tactic, [_search(yardstick, tactic, seed, budget) for seed in seeds], reached)
+        _print_seeds(tactic, [_search(problem, tactic, seed, budget) for seed in seeds], reached)
     if peer is not None:
+        script = folder / "run_dynast.py"
         traces = [_peer_search(peer, script, seed, budget) for seed in seeds]
         _print_seeds("DyNAS-T LINAS", traces, reached)
 
@@ -165,21 +88,24 @@ def _figures(row: Sequence[float]) -> str:
     return f"{texts}   {GOAL} after {first:.0f}   {own_ms:.1f} ms an evaluation"
 
 
-def _search(yardstick: Yardstick, tactic: str, seed: int, budget: int) -> tuple[FloatArray, float]:
+def _search(problem: Recorded, tactic: str, seed: int, budget: int) -> tuple[FloatArray, float]:
     """Hypervolumes after 1, 2, ... evaluations, and the search's own ms for each of them."""
-    objectives = [Objective("top1", "max"), Objective("macs", "min", exact=yardstick.macs)]
-    optimizer = Optimizer(mobilenet_space(), objectives, seed=seed, tactic=tactic)
-    own_s, n_told = 0.0, 0
-    while n_told < budget:
+    evaluation_s = 0.0
+
+    def evaluate(archs: Architectures) -> list[dict[str, float]]:
+        nonlocal evaluation_s
         started = time.perf_counter()
-        archs = optimizer.ask(min(optimizer.batch, budget - n_told))
-        own_s += time.perf_counter() - started
-        values = [{"top1": top1} for top1 in yardstick.top1(archs)]
-        started = time.perf_counter()
-        optimizer.tell(archs, values)
-        own_s += time.perf_counter() - started
-        n_told += len(archs)
-    return _volumes(optimizer.history.values), own_s / budget * 1e3
+        values = problem.evaluate(archs)
+        evaluation_s += time.perf_counter() - started
+        return values
+
+    started = time.perf_counter()
+    result = hwsearch.optimize(
+        problem.space, evaluate, problem.objectives, budget=budget, seed=seed, tactic=tactic
+    )
+    own_s = time.perf_counter() - started - evaluation_s
+    values = result.trials[["top1", "macs"]].to_numpy(float) * [1.0, 1e-6]
+    return _volumes(values), own_s / budget * 1e3
 
 
 def _volumes(values: FloatArray) -> FloatArray:
@@ -208,15 +134,25 @@ def others(tactics: Sequence[str], seeds: Sequence[int], budget: int = 60) -> No
         for tactic in tactics:
             shares = []
             for seed in seeds:
-                optimizer = Optimizer(problem.space, problem.objectives, seed=seed, tactic=tactic)
-                names = [objective.name for objective in problem.objectives]
-                while left := min(budget, problem.space.size) - len(optimizer.history.told):
-                    archs = optimizer.ask(min(4, left))
-                    rows = problem.values(archs).tolist()
-                    optimizer.tell(archs, [dict(zip(names, r, strict=True)) for r in rows])
-                shares.append(problem.share_closed(optimizer.history.told, seed))
+                result = hwsearch.optimize(
+                    problem.space,
+                    problem.evaluate,
+                    problem.objectives,
+                    budget=budget,
+                    seed=seed,
+                    tactic=tactic,
+                    batch=4,
+                )
+                found = problem.space.architectures(_mappings(result, problem.space.names))
+                shares.append(problem.share_closed(found, seed))
             listed = ", ".join(f"{share:.2f}" for share in shares)
             print(f"  {problem.name:28s} {tactic:9s} {listed}   median {np.median(shares):.2f}")
+
+
+def _mappings(result: Result, names: Sequence[str]) -> list[dict[str, object]]:
+    """Choices of every trial, without the inactive ones."""
+    rows = result.trials[list(names)].astype(object).to_dict("records")
+    return [{name: value for name, value in row.items() if pd.notna(value)} for row in rows]
 
 
 def bundled(tactics: Sequence[str], seeds: Sequence[int], budget: int = 60) -> None:
@@ -243,25 +179,6 @@ def bundled(tactics: Sequence[str], seeds: Sequence[int], budget: int = 60) -> N
             ]
             texts = " / ".join(f"{volume:.0f}" for volume in volumes)
             print(f"  {tactic:9s} seed {seed}   {texts}   front {n_front}", flush=True)
-
-
-def _genes(archs: Architectures) -> tuple[Any, Any, Any, Any]:
-    """Option positions: depths (n, 5), kernels, expansions and whether active (n, 20)."""
-    per_stage = archs.indices.reshape(len(archs), N_STAGES, 1 + 2 * N_BLOCKS)
-    active = archs.active.reshape(per_stage.shape)[:, :, 1::2].reshape(len(archs), -1)
-    kernel = per_stage[:, :, 1::2].reshape(len(archs), -1)
-    expansion = per_stage[:, :, 2::2].reshape(len(archs), -1)
-    return per_stage[:, :, 0], kernel, expansion, active
-
-
-def load_module(path: Path) -> ModuleType:
-    """Import a Python file from where it lies."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

@@ -1,25 +1,32 @@
-"""Print how many architectures a second every surrogate predicts, encoding included.
+"""Print how fast every surrogate predicts, and which one cross-validation chooses on what problem.
 
     python tools/bench_surrogates.py [--rows 200] [--archs 1000000] [--threads 2]
+    python tools/bench_surrogates.py --choices 60 120 250
 
-The space is that of OFA-MobileNetV3 (45 choices, 110 columns); the values that surrogates are
-fitted to are made up, saturating and with interactions. Targets on 2 cores: a million a second for
-additive and linear ones, a hundred thousand for the others.
+Speed: architectures a second, encoding included, in the space of ofa-mbv3-w1.0; the values that
+surrogates are fitted to are made up, saturating and with interactions. Targets on 2 cores: a
+million a second for additive and linear ones, a hundred thousand for the others. Choices: those of
+the surrogate "auto" after so many random evaluations, with Kendall's tau and the mean log
+likelihood of all surrogates, on the recorded problem (where its files are) and the other ones.
 """
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
-from bench_search import mobilenet_space
+from search_problems import RECORDED, Recorded, problems
 from threadpoolctl import threadpool_limits
 
+import hwsearch
 from hwsearch.errors import InputError
+from hwsearch.objectives import FloatArray
 from hwsearch.prediction import Predictor
 from hwsearch.prediction.registry import NAMES
-from hwsearch.prediction.selection import select_surrogate
 from hwsearch.prediction.steps import encode_steps
-from hwsearch.space import Architectures
+from hwsearch.space import Architectures, SearchSpace
 
 FAST = ("additive", "linear")
 SLOW_SHARE = 10  # others predict so many times fewer architectures
@@ -35,19 +42,59 @@ def made_up(archs: Architectures) -> np.ndarray:
 
 
 def main() -> None:
-    """Fit and time every surrogate."""
+    """Print speeds, or choices."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--archs", type=int, default=1_000_000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--choices", type=int, nargs="+", help="numbers of random evaluations")
+    parser.add_argument("--recorded", type=Path, default=RECORDED, help="folder of the results")
     args = parser.parse_args()
-    space = mobilenet_space()
-    seen, asked = space.sample_distinct(args.rows, 0), space.sample(args.archs, 1)
+    if args.choices:
+        print_choices(args.choices, args.recorded)
+    else:
+        print_speeds(args.rows, args.archs, args.threads)
+
+
+def print_choices(numbers: Sequence[int], folder: Path) -> None:
+    """Print the surrogate chosen for every measured objective, and the scores of all."""
+    targets: list[tuple[str, SearchSpace, Callable[[Architectures], FloatArray]]] = []
+    if folder.is_dir():
+        recorded = Recorded(folder)
+        targets.append(("recorded top1", recorded.space, recorded.top1))
+    for problem in problems():
+        for column, objective in enumerate(problem.objectives):
+            if objective.exact is None:
+                name = f"{problem.name}, {objective.name}"
+                targets.append((name, problem.space, partial(_column, problem.values, column)))
+    for name, space, values in targets:
+        for n in numbers:
+            archs = space.sample_distinct(n, 0)
+            selection = Predictor(space, "auto").fit(archs, values(archs)).selection
+            assert selection is not None
+            scores = ", ".join(
+                f"{each.name} {each.tau:.2f} {each.log_likelihood:.2f}"
+                for each in selection.scores
+            )
+            print(f"  {name:38s} {len(archs):4d} {selection.name:17s} {scores}", flush=True)
+
+
+def _column(
+    values: Callable[[Architectures], FloatArray], column: int, archs: Architectures
+) -> FloatArray:
+    chosen: FloatArray = values(archs)[:, column]
+    return chosen
+
+
+def print_speeds(n_rows: int, n_archs: int, n_threads: int) -> None:
+    """Fit and time every surrogate."""
+    space = hwsearch.load_supernet("ofa-mbv3-w1.0", checkpoint="random:0").space
+    seen, asked = space.sample_distinct(n_rows, 0), space.sample(n_archs, 1)
     values = made_up(seen)
-    print(f"fitted to {args.rows} architectures, {args.threads} threads")
-    with threadpool_limits(args.threads):
+    print(f"fitted to {n_rows} architectures, {n_threads} threads")
+    with threadpool_limits(n_threads):
         for name in NAMES:
-            archs = asked if name in FAST else asked[: args.archs // SLOW_SHARE]
+            archs = asked if name in FAST else asked[: n_archs // SLOW_SHARE]
             started = time.perf_counter()
             try:
                 predictor = Predictor(space, name).fit(seen, values)
@@ -60,12 +107,12 @@ def main() -> None:
                 f"  {name:17s} mean {rates[0]:11,.0f}/s   with deviation {rates[1]:11,.0f}/s"
                 f"   fit {fit_s * 1e3:6.0f} ms"
             )
-    with threadpool_limits(1):  # as `Predictor.fit` does
-        for n in (16, 32, 64, 128, 256, 512):
-            rows = encode_steps(space.sample_distinct(n, 0))
-            started = time.perf_counter()
-            select_surrogate(rows, made_up(space.sample_distinct(n, 0)), space)
-            print(f"  selection at {n:3d} rows {(time.perf_counter() - started) * 1e3:6.0f} ms")
+    for n in (16, 32, 64, 128, 256, 512):
+        archs = space.sample_distinct(n, 0)
+        values = made_up(archs)
+        started = time.perf_counter()
+        Predictor(space, "auto").fit(archs, values)
+        print(f"  choice and fit at {n:3d} rows {(time.perf_counter() - started) * 1e3:6.0f} ms")
 
 
 def _rate(archs: Architectures, predict: object) -> float:

@@ -1,6 +1,6 @@
 """Export random architectures of every built-in family, and compare each with PyTorch.
 
-    python -m tools.check_agreement --n 1000 [--supernet ofa-resnet50 ...] [--keep agreement.jsonl]
+    python tools/check_agreement.py --n 1000 [--supernet ofa-resnet50 ...] [--keep agreement.jsonl]
 
 A subnet passes where its ONNX model is well-formed, counts the MACs and parameters that its
 architecture promises, and answers a seeded probe as PyTorch does, within the tolerance of every

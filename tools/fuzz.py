@@ -1,6 +1,6 @@
 """Try many examples of everything that may be given to hwsearch: `tests.abuse.properties`.
 
-Run: python -m tools.fuzz --examples 2000 (--only table --only card for some of them). Prints a
+Run: python tools/fuzz.py --examples 2000 (--only table --only card for some of them). Prints a
 line for each kind: how many examples were tried, how many of them were taken and how many refused
 by a clear error. Anything else that comes out is shown, and fails.
 """
@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HWSEARCH_HOME"] = tempfile.mkdtemp(prefix="hwsearch-fuzz-home-")
 os.environ["HWSEARCH_CACHE"] = tempfile.mkdtemp(prefix="hwsearch-fuzz-cache-")
 
+import clone  # noqa: F401  # before `tests`
 from hypothesis import seed
 
 from tests.abuse.properties import PROPERTIES, attempts

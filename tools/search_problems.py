@@ -1,17 +1,78 @@
-"""Problems that a search is measured by besides the recorded one: other spaces, known fronts."""
+"""Problems that searches are measured on: recorded results, other spaces, known fronts."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
+import hwsearch
 from hwsearch.objectives import FloatArray, Objective, hypervolume, to_losses
 from hwsearch.optimizer.nsga2 import nsga2
 from hwsearch.space import Architectures, Choice, SearchSpace
 
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "bench"
 LISTED = 200_000  # a space up to this size is evaluated as a whole
 Values = Callable[[Architectures], FloatArray]
+
+
+class Recorded:
+    """Top-1 and MACs of ofa-mbv3-w1.0, the way a user has them.
+
+    Top-1 is that of a regression, fitted to published ImageNet evaluations of its subnets; MACs
+    are those of ``net.exact``.
+
+    Args:
+        folder: Holds ``run_dynast.py`` and the table that it reads.
+    """
+
+    def __init__(self, folder: Path = RECORDED) -> None:
+        script = folder / "run_dynast.py"
+        if not script.is_file():
+            raise SystemExit(f"{folder} holds no run_dynast.py: the recorded results are needed")
+        self.net = hwsearch.load_supernet("ofa-mbv3-w1.0", checkpoint="random:0")
+        self.space = self.net.space
+        self.objectives = (
+            Objective("top1", "max"),
+            Objective("macs", "min", exact=lambda archs: self.net.exact("macs", archs)),
+        )
+        self._regression = load_module(script).CsvSurrogate()
+        self._columns = [
+            (self.space.names.index(f"stage{stage}.block{block}.{what}"), option)
+            for stage in range(1, 6)
+            for block in range(1, 5)
+            for what in ("kernel", "expand")
+            for option in range(3)
+        ] + [
+            (self.space.names.index(f"stage{stage}.depth"), option)
+            for stage in range(1, 6)
+            for option in range(3)
+        ]
+
+    def top1(self, archs: Architectures) -> FloatArray:
+        """Top-1 in percent, ``(n,)``."""
+        choice, option = np.array(self._columns).T
+        chosen = np.where(archs.active, archs.indices, -1)[:, choice] == option
+        regression = self._regression
+        top1: FloatArray = regression.m.predict(chosen * 1.0) * regression.sd + regression.mu
+        return top1
+
+    def evaluate(self, archs: Architectures) -> list[dict[str, float]]:
+        """What `hwsearch.optimize` asks for."""
+        return [{"top1": float(top1)} for top1 in self.top1(archs)]
+
+
+def load_module(path: Path) -> ModuleType:
+    """Import a Python file from where it lies."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)
@@ -54,6 +115,11 @@ class Problem:
             generations=300,
         )
         return hypervolume(self.losses(found), self.reference)
+
+    def evaluate(self, archs: Architectures) -> list[dict[str, float]]:
+        """What `hwsearch.optimize` asks for."""
+        names = [objective.name for objective in self.objectives]
+        return [dict(zip(names, row, strict=True)) for row in self.values(archs).tolist()]
 
     def volume(self, archs: Architectures) -> float:
         """Hypervolume of some architectures."""

@@ -1,12 +1,13 @@
 """Take pictures of a report, to be looked at: two widths, light and dark, every tab.
 
-Run: PYTHONPATH=. python tools/shoot_report.py runs/first/report.html --to pictures
+Run: python tools/shoot_report.py runs/first/report.html --to pictures
 Needs the extra `browser`.
 """
 
 import argparse
 from pathlib import Path
 
+import clone  # noqa: F401  # before `tests`
 from playwright.sync_api import sync_playwright
 
 from tests.report.browser import launched

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 
 class Surrogate(Protocol):
@@ -43,17 +44,44 @@ class Surrogate(Protocol):
         """
         ...
 
+    def cross_validate(
+        self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Predict every value, as it was measured, from the rows of the other folds.
 
-class Refittable(Surrogate, Protocol):
-    """A surrogate that can be fitted again to similar rows for next to nothing."""
+        Transforms and variances may come from all rows, so that a fold costs little.
 
-    def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Return a new model of other rows, with the scale and the variances of this one.
+        Args:
+            rows: ``(n, n_features)``.
+            values: ``(n,)``.
+            noise: ``(n,)``, known standard deviations of the values.
+            fold: ``(n,)``, the number of every row's fold.
 
-        Raises:
-            InputError: As for `fit`, or there was none.
+        Returns:
+            Mean and standard deviation, noise included, each ``(n,)``.
         """
         ...
+
+
+class Refittable(Protocol):
+    """A model that is fitted to similar rows at little cost."""
+
+    def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Surrogate:  # noqa: N803
+        """Return a new model of other rows, with the transform and the variances of this one."""
+        ...
+
+
+def refit_folds(
+    fitted: Refittable, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Implement `Surrogate.cross_validate` by a refit of a fitted model for every fold."""
+    mean, deviation = np.empty(len(values)), np.empty(len(values))
+    for number in np.unique(fold):
+        out = fold == number
+        model = fitted.refit(rows[~out], values[~out], noise[~out])
+        mean[out], true_deviation = model.predict(rows[out])
+        deviation[out] = np.hypot(true_deviation, noise[out])
+    return mean, deviation
 
 
 class Parametric(Surrogate, Protocol):

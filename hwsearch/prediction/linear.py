@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import (
     FloatArray,
+    IntArray,
     check_features,
     check_noise,
     check_rows,
+    refit_folds,
     take_array,
 )
 from hwsearch.prediction.bayesian_regression import (
@@ -133,6 +135,12 @@ class LinearModel:
     def mean_from_sums(self, sums: FloatArray) -> FloatArray:
         """Return means (n,) from the first of the sums: (n,)."""
         return self.scale_.backward(sums, np.zeros(len(sums)))[0]
+
+    def cross_validate(
+        self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Predict rows that were left out; see `Surrogate.cross_validate`."""
+        return refit_folds(copy(self).fit(rows, values, noise), rows, values, noise, fold)
 
     def widen(self, factor: float) -> None:
         """Multiply all deviations by a factor above 0, until the next fit."""

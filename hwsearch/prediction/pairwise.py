@@ -1,6 +1,7 @@
 """A linear model with a gain for every pair of columns besides, for hundreds of rows and more."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Final, Self
 
 import numpy as np
@@ -10,9 +11,11 @@ from scipy.linalg import cho_factor, cho_solve
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import (
     FloatArray,
+    IntArray,
     check_features,
     check_noise,
     check_rows,
+    refit_folds,
     take_array,
 )
 from hwsearch.prediction.bayesian_regression import Prior, evenly, most_likely
@@ -77,6 +80,12 @@ class PairwiseModel:
         centred = rows - self.center_
         mean = sums[:, 0] + np.einsum("ij,ij->i", centred @ self.pairs_, centred)
         return self.linear_.scale_.backward(mean, self.linear_.scale_deviation(sums))
+
+    def cross_validate(
+        self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Predict rows that were left out; see `Surrogate.cross_validate`."""
+        return refit_folds(copy(self).fit(rows, values, noise), rows, values, noise, fold)
 
     def widen(self, factor: float) -> None:
         """Multiply all deviations by a factor above 0, until the next fit."""

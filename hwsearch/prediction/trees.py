@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import (
     FloatArray,
+    IntArray,
     check_features,
     check_noise,
     check_rows,
@@ -21,7 +22,7 @@ _SETTINGS: Final = {
     "objective": "reg:squarederror",
     "base_score": 0.0,
     "max_depth": 4,
-    "eta": 0.1,
+    "eta": 0.2,
     "subsample": 0.8,
     "colsample_bynode": 0.5,
     "lambda": 1.0,
@@ -31,7 +32,7 @@ _SETTINGS: Final = {
     "nthread": 1,
     "verbosity": 0,
 }
-_ROUNDS: Final = 200
+_ROUNDS: Final = 100
 _FOLDS: Final = 4
 
 
@@ -48,30 +49,30 @@ class TreeModel:
         known = check_noise(noise, len(values))
         self.mean_ = float(values.mean())
         self.spread_ = float(values.std()) or 0.01 * (abs(self.mean_) or 1.0)
-        targets = (values - self.mean_) / self.spread_
+        targets, noises = (values - self.mean_) / self.spread_, known / self.spread_
         off = np.ones(len(values))
         if len(values) > _FOLDS:
-            fold = np.arange(len(values)) % _FOLDS
-            for held in range(_FOLDS):
-                seen = fold != held
-                trees = _train(rows[seen], targets[seen], known[seen] / self.spread_)
-                off[~seen] = targets[~seen] - _predict(trees, rows[~seen])
-        variance = float((off**2).mean()) - float((known**2).mean()) / self.spread_**2
+            off = targets - _left_out(rows, targets, noises, np.arange(len(values)) % _FOLDS)
+        variance = float((off**2).mean() - (noises**2).mean())
         self.deviation_ = self.spread_ * float(np.sqrt(max(variance, 1e-6)))
         self.n_features_ = rows.shape[1]
-        self._trees = _train(rows, targets, known / self.spread_)
+        self._trees = _train(rows, targets, noises)
         return self
 
-    def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Return a new model of other rows, with the deviation of this one."""
-        rows, values = check_rows(X, y)
-        known = check_noise(noise, len(values))
-        other = type(self)()
-        other.mean_, other.spread_ = self.mean_, self.spread_
-        other.deviation_, other.n_features_ = self.deviation_, self.n_features_
-        targets = (values - self.mean_) / self.spread_
-        other._trees = _train(rows, targets, known / self.spread_)
-        return other
+    def cross_validate(
+        self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Predict rows that were left out; see `Surrogate.cross_validate`.
+
+        The deviation of a fold is the root mean squared error on the other folds.
+        """
+        spread = float(values.std()) or 1.0
+        center = float(values.mean())
+        mean = center + spread * _left_out(rows, (values - center) / spread, noise / spread, fold)
+        squares = np.maximum((values - mean) ** 2, (1e-3 * spread) ** 2)
+        n, total = np.bincount(fold), np.bincount(fold, squares)
+        others = (total.sum() - total) / np.maximum(n.sum() - n, 1)
+        return mean, np.sqrt(others)[fold]
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation; see `Surrogate.predict`."""
@@ -143,6 +144,17 @@ def _train(rows: FloatArray, targets: FloatArray, noise: FloatArray) -> Any:
     # A precise row counts once; one whose noise is as large as the spread of all counts half.
     data = xgboost.DMatrix(rows, targets, weight=1.0 / (1.0 + noise**2))
     return xgboost.train(_SETTINGS, data, _ROUNDS)
+
+
+def _left_out(
+    rows: FloatArray, targets: FloatArray, noise: FloatArray, fold: IntArray
+) -> FloatArray:
+    """Predict every target by trees that were trained on the other folds."""
+    mean = np.empty(len(targets))
+    for number in np.unique(fold):
+        out = fold == number
+        mean[out] = _predict(_train(rows[~out], targets[~out], noise[~out]), rows[out])
+    return mean
 
 
 def _predict(trees: Any, rows: FloatArray) -> FloatArray:

@@ -1,7 +1,7 @@
 """What may be given to hwsearch, well-formed or not: each is taken or refused by a clear error.
 
 A property is a strategy and a function that uses what it draws. `HwsearchError` is a refusal,
-anything else that comes out is a bug. ``python -m tools.fuzz`` tries many examples of each.
+anything else that comes out is a bug. ``python tools/fuzz.py`` tries many examples of each.
 """
 
 import contextlib

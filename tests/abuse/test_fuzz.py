@@ -1,4 +1,4 @@
-"""A few examples of every property; ``python -m tools.fuzz`` tries thousands."""
+"""A few examples of every property; ``python tools/fuzz.py`` tries thousands."""
 
 import pytest
 

@@ -1,11 +1,11 @@
-"""Random architectures of every built-in family's miniature; `tools.check_agreement` does more."""
+"""Random architectures of every family's miniature; `tools/check_agreement.py` tries more."""
 
 import pytest
+from check_agreement import FAMILIES, agreements, passed
 
 from hwsearch.devices import load_device
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family
-from tools.check_agreement import FAMILIES, agreements, passed
 
 N = 10  # fifty in all
 
@@ -28,6 +28,6 @@ def test_random_architectures_agree(name, device):
 
 def test_one_that_does_not_agree_is_seen(device, monkeypatch):
     net = Supernet("cifar10-resnet", load_family("cifar10-resnet").tiny(), "random:0")
-    monkeypatch.setattr("tools.check_agreement.torch_outputs", lambda *given: [])
+    monkeypatch.setattr("check_agreement.torch_outputs", lambda *given: [])
     (line,) = agreements(net, net.space.smallest(), device)
     assert not passed(line)

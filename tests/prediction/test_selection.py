@@ -5,9 +5,9 @@ from scipy.stats import norm
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
 from hwsearch.prediction.registry import NAMES, make_surrogate
-from hwsearch.prediction.selection import FEW, held_out, score, select_surrogate
+from hwsearch.prediction.selection import FEW, score, select_surrogate
 from hwsearch.prediction.steps import encode_steps
-from tests.optimizer.problems import elastic_space, operator_space
+from tests.optimizer.problems import elastic_space, flat_space, operator_space
 
 ELASTIC, OPERATORS = elastic_space(3), operator_space(8)
 
@@ -53,7 +53,7 @@ def test_interactions_are_recognised():
 
 
 def test_options_without_order_need_no_steps():
-    found = selected(OPERATORS, unordered, 64)
+    found = selected(OPERATORS, unordered, 64, names=FEW)
     assert [each.name for each in found.scores] == list(FEW)
     assert all(each.tau > 0.9 for each in found.scores)
 
@@ -81,9 +81,25 @@ def test_is_the_same_each_time():
     assert first == again
 
 
-def test_more_rows_than_are_looked_at_make_no_difference_to_the_cost():
-    many = selected(ELASTIC, interacting, 2000)
-    assert [each.name for each in many.scores] == [*FEW, "pairwise"]
+@pytest.mark.parametrize(("n", "more"), [(59, []), (60, ["trees"]), (300, ["pairwise", "trees"])])
+def test_more_surrogates_take_part_from_more_rows_on(n, more, monkeypatch):
+    pytest.importorskip("xgboost")
+    found = selected(ELASTIC, interacting, n)
+    assert [each.name for each in found.scores] == [*FEW, *more]
+    monkeypatch.setattr("hwsearch.prediction.selection.find_spec", lambda name: None)
+    without = selected(ELASTIC, interacting, n)
+    assert [each.name for each in without.scores] == [*FEW, *more[:-1]]
+
+
+def test_trees_are_chosen_where_nothing_adds_up():
+    """A parity of choices: every one alone says nothing."""
+    pytest.importorskip("xgboost")
+    space = flat_space(3, 6)
+
+    def parity(archs):
+        return (archs.indices // 3).sum(axis=1) % 2 + 0.01 * archs.indices[:, 0]
+
+    assert selected(space, parity, 200).name == "trees"
 
 
 def test_a_score_says_how_far_off_predictions_are():
@@ -99,9 +115,11 @@ def test_a_gaussian_process_is_held_out_in_closed_form():
     """As if the rows had been left out, with scale and variances kept."""
     archs = ELASTIC.sample_distinct(30, 0)
     rows, values, noise = encode_steps(archs), additive(archs, 0.1), np.linspace(0.0, 0.5, 30)
-    model = make_surrogate("gaussian-process", ELASTIC).fit(rows, values, noise)
     fold = np.arange(30) % 3
-    mean, deviation = held_out(model, rows, values, noise, fold)
+    mean, deviation = make_surrogate("gaussian-process", ELASTIC).cross_validate(
+        rows, values, noise, fold
+    )
+    model = make_surrogate("gaussian-process", ELASTIC).fit(rows, values, noise)
     process, scale = model.process_, model.scale_
     kernel = process.factor_ @ process.factor_.T
     targets = (scale.forward(values) - process.mean_) / process.scale_
@@ -114,6 +132,20 @@ def test_a_gaussian_process_is_held_out_in_closed_form():
     )
     assert mean[out] == pytest.approx(expected[0])
     assert deviation[out] == pytest.approx(expected[1])
+
+
+def test_trees_have_not_seen_the_rows_that_they_predict():
+    pytest.importorskip("xgboost")
+    archs = ELASTIC.sample_distinct(80, 0)
+    rows, values, fold = encode_steps(archs), additive(archs, 0.1), np.arange(80) % 5
+    swapped = values.copy()
+    swapped[fold == 1] = np.roll(values[fold == 1], 1)  # with the same mean and spread
+    model = make_surrogate("trees", ELASTIC)
+    before, deviation = model.cross_validate(rows, values, np.zeros(80), fold)
+    after, _ = model.cross_validate(rows, swapped, np.zeros(80), fold)
+    assert after[fold == 1] == pytest.approx(before[fold == 1])
+    assert np.abs(after - before)[fold != 1].max() > 0.1 * values.std()
+    assert deviation[0] == pytest.approx(np.sqrt(np.mean((values - before)[fold != 0] ** 2)))
 
 
 class TestPredictor:
