@@ -1,5 +1,6 @@
 """Scores with their intervals, from per-sample outcomes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,10 @@ def score_outcomes(outcomes: NDArray[Any], metric: Metric) -> Score:
 
 
 def sample_outcomes(
-    outputs: list[NDArray[Any]], targets: NDArray[Any], metric: Metric
+    outputs: Sequence[NDArray[Any]],
+    targets: NDArray[Any],
+    metric: Metric,
+    declared: Sequence[str],
 ) -> NDArray[Any]:
     """Return the outcome of every sample of a batch.
 
@@ -45,6 +49,7 @@ def sample_outcomes(
         outputs: Of the model, (n, ...) each.
         targets: (n,) array.
         metric: Gives each sample's outcome.
+        declared: Names of the outputs, in order.
 
     Returns:
         (n,) unscaled outcomes.
@@ -52,10 +57,11 @@ def sample_outcomes(
     Raises:
         EvaluationError: The metric fails, or outputs or outcomes are not finite.
     """
-    if not all(np.isfinite(output).all() for output in outputs):
+    scored = metric.scored(outputs, declared)
+    if not all(np.isfinite(output).all() for output in scored):
         raise EvaluationError("the model's outputs hold NaN or infinite numbers")
     try:
-        outcomes = np.asarray(metric.per_sample(outputs, targets))
+        outcomes = np.asarray(metric.per_sample(scored, targets))
     except Exception as error:
         # A metric is a stranger's code: whatever it raises is this trial's failure.
         raise EvaluationError(

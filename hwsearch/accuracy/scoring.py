@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -129,7 +129,7 @@ class Scorer:
         samples: SplitSamples,
         spec: InputSpec,
     ) -> dict[Architecture, Outcomes | EvaluationError]:
-        tallies = {arch: _Tally() for arch in models}
+        tallies = {arch: _Tally(self._metric, spec.outputs) for arch in models}
         waiting: deque[NDArray[Any]] = deque()
         begin = time.perf_counter()
         named = {arch.key: model for arch, model in models.items()}
@@ -137,19 +137,19 @@ class Scorer:
             targets, took = waiting.popleft(), time.perf_counter() - begin
             for arch, tally in tallies.items():
                 tally.cost_s += took * answers.shares.get(arch.key, 0.0)
-                tally.add(answers.outputs[arch.key], targets, self._metric)
+                tally.add(answers.outputs[arch.key], targets)
             begin = time.perf_counter()
         return {arch: tally.result() for arch, tally in tallies.items()}
 
     def _alone(
         self, arch: Architecture, model: Path, samples: SplitSamples
     ) -> Outcomes | EvaluationError:
-        tally, begin = _Tally(), time.perf_counter()
+        spec = self._net.input_spec(arch)
+        tally, begin = _Tally(self._metric, spec.outputs), time.perf_counter()
         waiting: deque[NDArray[Any]] = deque()
         try:
-            batches = _fed(samples, self._net.input_spec(arch), waiting)
-            for outputs in self._device.run(model, batches):
-                tally.add(outputs, waiting.popleft(), self._metric)
+            for outputs in self._device.run(model, _fed(samples, spec, waiting)):
+                tally.add(outputs, waiting.popleft())
                 if tally.error is not None:
                     return tally.error
         except EvaluationError as error:
@@ -161,20 +161,20 @@ class Scorer:
 class _Tally:
     """Outcomes of one subnet so far, or why it has none."""
 
-    def __init__(self) -> None:
+    def __init__(self, metric: Metric, declared: Sequence[str]) -> None:
+        self._metric, self._declared = metric, declared
         self.parts: list[NDArray[Any]] = []
         self.cost_s = 0.0
         self.error: EvaluationError | None = None
 
-    def add(
-        self, outputs: list[NDArray[Any]] | DeviceError, targets: NDArray[Any], metric: Metric
-    ) -> None:
+    def add(self, outputs: list[NDArray[Any]] | DeviceError, targets: NDArray[Any]) -> None:
         """Add the outcomes of a batch."""
         if isinstance(outputs, DeviceError):
             self.error = outputs
         if self.error is None and not isinstance(outputs, DeviceError):
             try:
-                self.parts.append(sample_outcomes(outputs, targets, metric))
+                found = sample_outcomes(outputs, targets, self._metric, self._declared)
+                self.parts.append(found)
             except EvaluationError as error:
                 self.error = error
 

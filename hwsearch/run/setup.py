@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.images import read_images
+from hwsearch.accuracy.output_check import check_outputs
 from hwsearch.accuracy.sources import load_task
 from hwsearch.accuracy.task import NO_DATA, Samples, Task
 from hwsearch.devices import load_device
@@ -172,6 +173,7 @@ def prepare(config: RunConfig, net: Supernet | None = None, device: Device | Non
     task = load_task(config.data, spec, net.family)
     check_names(net, task)
     check_shapes(net, task)
+    check_outputs(net, task)
     if net.recalibrate and task.scores and task.calibration is None:
         raise InputError(
             f"data {config.data!r} has no calibration samples, and the batch statistics of "

@@ -1,0 +1,73 @@
+"""Check before a search that the metric can score what the network returns."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hwsearch.accuracy.images import ImageSamples
+from hwsearch.accuracy.score import sample_outcomes
+from hwsearch.accuracy.task import TOP1, SplitSamples, Task
+from hwsearch.errors import EvaluationError, InputError
+from hwsearch.models.probe import probe_inputs
+from hwsearch.supernets.base import InputSpec, Supernet
+from hwsearch.supernets.outputs import declared_outputs
+
+SAMPLES = 2
+
+
+def check_outputs(net: Supernet, task: Task) -> None:
+    """Score two samples with the smallest subnet, as it is before recalibration.
+
+    A subnet that cannot be built or run is left to its trial, which then fails by itself.
+
+    Raises:
+        InputError: The network does not return the outputs that its input spec declares, does not
+            declare the one that is scored, or the metric cannot score it.
+    """
+    if not task.scores:
+        return
+    arch = net.space.smallest()[0]
+    spec = net.input_spec(arch)
+    inputs, targets = _few(task.search, spec)
+    try:
+        with torch.no_grad():
+            result = net.subnet(arch)(*(torch.from_numpy(each) for each in inputs.values()))
+    except Exception:  # noqa: BLE001 - a family is a stranger's code; its trial says what it is
+        return
+    try:
+        # Before recalibration they may well overflow.
+        declared = declared_outputs(result, spec.outputs).values()
+        outputs = [np.nan_to_num(each.numpy()) for each in declared]
+        _check_width(task, spec, task.metric.scored(outputs, spec.outputs))
+        sample_outcomes(outputs, targets, task.metric, spec.outputs)
+    except (InputError, EvaluationError) as error:
+        raise InputError(f"supernet {net.name!r} and data {task.spec!r}: {error}") from error
+
+
+def _few(samples: SplitSamples, spec: InputSpec) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+    """Return inputs and targets of two samples; for files, random images."""
+    if isinstance(samples, ImageSamples):
+        return probe_inputs(spec.inputs), samples.targets[:SAMPLES]
+    fed, targets = next(samples.batches(SAMPLES, spec))
+    return {tensor.name: fed[tensor.name] for tensor in spec.inputs}, targets
+
+
+def _check_width(task: Task, spec: InputSpec, scored: list[NDArray[Any]]) -> None:
+    """Refuse class scores that are not one for each class."""
+    if task.metric.per_sample is not TOP1.per_sample:
+        return
+    (scores,) = scored
+    name = spec.outputs[spec.position(task.metric.output or "") or 0]
+    n, classes = len(scores), len(spec.classes)
+    if scores.ndim != 2 or (classes and scores.shape[1] != classes):
+        raise InputError(
+            f"output {name!r} has shape {scores.shape} for {n} samples, and {task.metric.name} "
+            f"needs ({n}, {classes or 'classes'}): a score for each class"
+        )
+    highest = max((int(s.targets.max()) for s in (task.search, task.report)), default=0)
+    if highest >= scores.shape[1]:
+        raise InputError(
+            f"output {name!r} scores {scores.shape[1]} classes, but the data has class {highest}"
+        )

@@ -1,0 +1,49 @@
+"""Outputs of a network by the names that its input spec declares."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from hwsearch.errors import InputError
+
+
+def declared_outputs(result: Any, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return what ``forward`` returned, by name and in the declared order.
+
+    A mapping and a named tuple are read by name, and may hold more than is declared; a tensor, a
+    tuple and a list by position, and hold as many as are declared.
+
+    Args:
+        result: A tensor, or tensors in a mapping, a named tuple, a tuple or a list.
+        names: Declared names.
+
+    Raises:
+        InputError: A declared output is missing, is no tensor, or others are returned by position.
+    """
+    fields = getattr(result, "_fields", None)
+    if fields is not None and set(names) <= set(fields):
+        result = dict(zip(fields, result, strict=True))
+    if isinstance(result, Mapping):
+        lacking = [name for name in names if name not in result]
+        if lacking:
+            raise InputError(
+                f"forward returns {', '.join(map(str, result))}, but input_spec names the outputs "
+                f"{', '.join(names)}; make the names agree"
+            )
+        found = {name: result[name] for name in names}
+    else:
+        listed = list(result) if isinstance(result, (tuple, list)) else [result]
+        if len(listed) != len(names):
+            raise InputError(
+                f"forward returns {len(listed)} outputs, but input_spec names {len(names)}: "
+                f"{', '.join(names)}; name all of them in order, or return a dict"
+            )
+        found = dict(zip(names, listed, strict=True))
+    for name, value in found.items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"output {name!r} of forward is a {type(value).__name__}, not a tensor; return "
+                "tensors only, in a dict or in the order of input_spec.outputs"
+            )
+    return found
