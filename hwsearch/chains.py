@@ -1,13 +1,15 @@
-"""Every block spec of a search space, and which choices decide where it stands.
+"""The block index of a search space: every block spec, and the choices that decide each block.
 
-A family says only what the chain of one architecture is. Which choices decide a block is found by
-trying: where two architectures agree in all choices that are known to decide it and yet have
-another block there, the choices between the two are changed one after another until it changes.
-Then the combinations of these choices are all there is to a block, however large the space.
+A family gives the chain of one architecture only. The choices that decide a block are found by
+trying: where two architectures agree in all choices known to decide a block and still differ in
+it, the choices between the two are changed one after another until the block changes. All
+combinations of the deciding choices are then tried, so that one table for each block covers the
+space, however large it is.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +20,14 @@ from hwsearch.space import Architecture, Architectures, SearchSpace
 
 BlocksOf: TypeAlias = Callable[[Architecture], Sequence[Block] | None]
 IntArray: TypeAlias = NDArray[np.int64]
+Number = TypeVar("Number", np.int64, np.float64)
 
 MAX_COMBINATIONS = 100_000
 ABSENT = -1
 UNSEEN = -2
-_CALM = 150  # architectures in a row that teach nothing new
-_CHECKED = 50
+_QUIET = 150  # architectures in a row that reveal no further deciding choice
+_CHECKED = 100
+_ROWS = 8192  # at a time, so that columns stay in the processor's cache
 
 
 class ChainIndex:
@@ -32,12 +36,13 @@ class ChainIndex:
     Args:
         space: The search space.
         blocks: Gives an architecture's chain of blocks.
-        seed: Draws the architectures that are tried.
+        seed: Of the architectures that are tried.
 
     Attributes:
         space: The search space.
         specs: Every block spec that an architecture can have, each once.
-        macs: (n_specs,) multiply-accumulates of each.
+        macs: (n_specs,) multiply-accumulates of each, for one sample.
+        params: (n_specs,) learned numbers of each.
         examples: (n_specs) architectures that have them.
         places: Names of blocks, one for each column of `numbers`.
         deciding: Positions of the choices that decide each place, ascending.
@@ -46,7 +51,7 @@ class ChainIndex:
 
     Raises:
         InputError: An architecture is no chain of blocks, a block is decided by too many choices,
-            or a chain repeats a name.
+            a chain repeats a name, or blocks of equal specs differ in their costs.
     """
 
     def __init__(self, space: SearchSpace, blocks: BlocksOf, seed: int = 0) -> None:
@@ -60,7 +65,7 @@ class ChainIndex:
             settled = trial.try_combinations(rng) and trial.check(rng)
         self.space = space
         self.specs: list[BlockSpec] = list(trial.numbers)
-        self.macs: IntArray = np.array(trial.macs, dtype=np.int64)
+        self.macs, self.params = np.array(trial.costs, dtype=np.int64).T
         self.examples = space.from_indices(np.stack(trial.examples))
         self.places = list(trial.places)
         self.deciding = [tuple(sorted(place.columns)) for place in trial.places.values()]
@@ -99,6 +104,34 @@ class ChainIndex:
         np.add.at(counts, (np.arange(len(archs))[:, np.newaxis], numbers), 1.0)
         return counts[:, :ABSENT]
 
+    def sums(self, archs: Architectures, values: NDArray[Number]) -> NDArray[Number]:
+        """Return the sum of a quantity over the blocks of every architecture.
+
+        Args:
+            archs: n architectures.
+            values: (n_specs,) the quantity of each spec, 0 or more, such as ``macs``.
+
+        Returns:
+            (n,) sums, of the type of ``values``.
+
+        Raises:
+            InputError: They are of another space, or have a block that is not known.
+        """
+        self.space.check_own(archs)
+        # The number of an absent block adds nothing; that of an unknown one makes a sum negative.
+        unknown = -1 - len(self.places) * values.max(initial=0)
+        padded = np.concatenate([values, [unknown, 0]]).astype(values.dtype)
+        tables = [padded[table] for table in self.tables]
+        sums = np.zeros(len(archs), values.dtype)
+        for start in range(0, len(archs), _ROWS):
+            columns = np.ascontiguousarray(archs.indices[start : start + _ROWS].T)
+            part = sums[start : start + _ROWS]
+            for where, table in zip(self.deciding, tables, strict=True):
+                part += table[tuple(columns[column] for column in where)]
+        if (sums < 0).any():
+            self.numbers(archs[sums < 0])  # raises, and names the block
+        return sums
+
 
 def with_conditions(space: SearchSpace, columns: Sequence[int]) -> tuple[int, ...]:
     """Return positions of choices and of all that their being active depends on, ascending."""
@@ -113,10 +146,10 @@ def with_conditions(space: SearchSpace, columns: Sequence[int]) -> tuple[int, ..
 
 
 class _Place:
-    """What is known of the block of one name.
+    """The block of one name: the choices found to decide it, and the specs seen there.
 
     Attributes:
-        columns: Positions of the choices that decide it, as far as they are known.
+        columns: Positions of the deciding choices found so far.
         seen: Options of these choices -> number of the spec there, and a row that has it.
     """
 
@@ -128,7 +161,7 @@ class _Place:
         return row[self.columns].tobytes()
 
     def dense(self, space: SearchSpace) -> IntArray:
-        """Numbers by the options of the sorted columns."""
+        """Return the numbers by the options of the sorted columns."""
         columns = sorted(self.columns)
         table = np.full([len(space.choices[column].options) for column in columns], UNSEEN)
         for number, row in self.seen.values():
@@ -136,46 +169,70 @@ class _Place:
         return table
 
 
+@dataclass(slots=True)
+class _Untried:
+    """Combinations of a place's deciding choices that no architecture has been tried with.
+
+    Attributes:
+        columns: Positions of the deciding choices and of those that they depend on.
+        rows: (n, number of choices) a row of indices for each combination; choices besides these
+            are at their first option.
+    """
+
+    columns: list[int]
+    rows: IntArray
+
+    def drop(self, row: IntArray) -> None:
+        """Take out the combination that an architecture has."""
+        same = (self.rows[:, self.columns] == row[self.columns]).all(axis=1)
+        self.rows = self.rows[~same]
+
+
 class _Trial:
-    """Architectures tried so far, and what they say of every place."""
+    """The architectures tried so far and the blocks that they have.
+
+    Attributes:
+        numbers: Every spec seen -> its number.
+        costs: (MACs, parameters) of every spec, by number.
+        examples: A row of indices that has the spec, by number.
+        places: What is known of the block of every name.
+    """
 
     def __init__(self, space: SearchSpace, blocks: BlocksOf) -> None:
         self._space, self._blocks = space, blocks
         self.numbers: dict[BlockSpec, int] = {}
-        self.macs: list[int] = []
+        self.costs: list[tuple[int, int]] = []
         self.examples: list[IntArray] = []
         self.places: dict[str, _Place] = {}
         self._rows: dict[bytes, tuple[IntArray, dict[str, int]]] = {}
 
     def settle(self, rng: np.random.Generator) -> None:
-        """Try random architectures and neighbours of theirs until they teach nothing new."""
-        calm = 0
-        while calm < _CALM:
+        """Try random architectures and their neighbours until no deciding choice is found."""
+        quiet = 0
+        while quiet < _QUIET:
             base = self._space.sample(1, rng)
             for arch in (base, self._space.mutate(base, rng)):
-                calm = 0 if self.learn(arch.indices[0]) else calm + 1
+                quiet = 0 if self.learn(arch.indices[0]) else quiet + 1
 
     def check(self, rng: np.random.Generator) -> bool:
-        """Whether random architectures are as expected, with no new spec among them."""
-        return not any(self.learn(row) for row in self._space.sample(_CHECKED, rng).indices)
+        """Return whether random architectures reveal no deciding choice and no new spec."""
+        before = len(self.numbers)
+        found = [self.learn(row) for row in self._space.sample(_CHECKED, rng).indices]
+        return not any(found) and len(self.numbers) == before
 
     def try_combinations(self, rng: np.random.Generator) -> bool:
-        """Try every combination of what decides each place; False once a new choice does."""
-        waiting = {name: self._combinations(name) for name in list(self.places)}
-        while True:
-            for name, (columns, rows) in waiting.items():
-                place = self.places[name]
-                new = np.array([place.key(row) not in place.seen for row in rows], dtype=bool)
-                waiting[name] = columns, rows[new]
-            waiting = {name: left for name, left in waiting.items() if len(left[1])}
-            if not waiting:
-                return True
-            if self.learn(self._joined(waiting, rng), only_choices=True):
+        """Try every combination of each place's deciding choices; False once one more decides."""
+        waiting = {name: self._untried(name) for name in self.places}
+        while waiting := {name: left for name, left in waiting.items() if len(left.rows)}:
+            row = self._joined(list(waiting.values()), rng)
+            if self.learn(row):
                 return False
+            for left in waiting.values():
+                left.drop(row)
+        return True
 
-    def learn(self, row: IntArray, *, only_choices: bool = False) -> bool:
-        """Note an architecture; whether a new deciding choice, or else a new block, was found."""
-        before = len(self.numbers)
+    def learn(self, row: IntArray) -> bool:
+        """Note the blocks of an architecture; return whether a new deciding choice was found."""
         chain = self._chain(row)
         for name in chain:
             if name not in self.places:
@@ -185,10 +242,10 @@ class _Trial:
         found = False
         for name in list(self.places):
             found |= self._note(name, row, chain.get(name, ABSENT))
-        return found or (not only_choices and len(self.numbers) > before)
+        return found
 
     def _note(self, name: str, row: IntArray, number: int) -> bool:
-        """Note what stands at a place; whether another choice had to be blamed for it."""
+        """Note the spec at a place; return whether another choice turned out to decide it."""
         place = self.places[name]
         known, other = place.seen.setdefault(place.key(row), (number, row))
         if known == number:
@@ -199,7 +256,7 @@ class _Trial:
         return True
 
     def _blame(self, name: str, a: IntArray, b: IntArray) -> None:
-        """Find a choice that alone changes a place between two architectures."""
+        """Find by bisection a choice that alone changes a place between two architectures."""
         place = self.places[name]
         before = self._chain(a).get(name, ABSENT)
         low, high = 0, len(a)
@@ -216,7 +273,7 @@ class _Trial:
             self._note(name, row, blocks.get(name, ABSENT))
 
     def _chain(self, row: IntArray) -> dict[str, int]:
-        """Name -> number of the spec, for every block of an architecture."""
+        """Return the number of the spec of every block of an architecture, by name."""
         key = row.tobytes()
         if key not in self._rows:
             arch = self._space.from_indices(row[np.newaxis])[0]
@@ -230,46 +287,53 @@ class _Trial:
             for block in blocks:
                 if block.name in chain:
                     raise InputError(f"subnet {arch.key} has two blocks named {block.name!r}")
-                if block.spec not in self.numbers:
-                    self.numbers[block.spec] = len(self.macs)
-                    self.macs.append(block.macs)
-                    self.examples.append(row)
-                chain[block.name] = self.numbers[block.spec]
+                chain[block.name] = self._number(block, row)
             self._rows[key] = row, chain
         return self._rows[key][1]
+
+    def _number(self, block: Block, row: IntArray) -> int:
+        """Return the number of a block's spec, a new one where it was not seen before."""
+        number, costs = self.numbers.get(block.spec), (block.macs, block.params)
+        if number is None:
+            number = self.numbers[block.spec] = len(self.costs)
+            self.costs.append(costs)
+            self.examples.append(row)
+        elif self.costs[number] != costs:
+            raise InputError(
+                f"block {block.name!r} costs {costs[0]:,} MACs and {costs[1]:,} parameters, and "
+                f"another block of equal spec {self.costs[number][0]:,} and "
+                f"{self.costs[number][1]:,}: {block.spec}; put what differs into the "
+                "hyperparameters"
+            )
+        return number
 
     def _canonical(self, row: IntArray) -> IntArray:
         canonical: IntArray = self._space.from_indices(row[np.newaxis]).indices[0]
         return canonical
 
-    def _combinations(self, name: str) -> tuple[list[int], IntArray]:
-        """Columns that decide a place and those they depend on, and rows with every combination.
-
-        Choices besides these are at their first option in the rows.
-        """
-        choices = self._space.choices
-        ordered = list(with_conditions(self._space, self.places[name].columns))
-        if not ordered:
-            return [], np.zeros((1, len(choices)), np.int64)
-        part = SearchSpace(choices[column] for column in ordered)
+    def _untried(self, name: str) -> _Untried:
+        """Return the combinations that decide a place and that no architecture had yet."""
+        place, choices = self.places[name], self._space.choices
+        columns = list(with_conditions(self._space, place.columns))
+        if not columns:
+            return _Untried([], np.zeros((0, len(choices)), np.int64))
+        part = SearchSpace(choices[column] for column in columns)
         if part.size > MAX_COMBINATIONS:
             raise InputError(
-                f"block {name!r} is decided by {len(ordered)} choices "
+                f"block {name!r} is decided by {len(columns)} choices "
                 f"({', '.join(part.names[:3])}, ...) with {part.size:.3g} combinations, more than "
                 f"{MAX_COMBINATIONS:,}; restrict the space by 'freeze' or 'only' rules"
             )
         rows = np.zeros((part.size, len(choices)), np.int64)
-        rows[:, ordered] = part.enumerate(part.size).indices
-        return ordered, rows
+        rows[:, columns] = part.enumerate(part.size).indices
+        new = np.array([place.key(row) not in place.seen for row in rows], dtype=bool)
+        return _Untried(columns, rows[new])
 
-    def _joined(
-        self, waiting: dict[str, tuple[list[int], IntArray]], rng: np.random.Generator
-    ) -> IntArray:
-        """One architecture with an untried combination at as many places as agree."""
+    def _joined(self, waiting: Sequence[_Untried], rng: np.random.Generator) -> IntArray:
+        """Return one architecture with an untried combination at as many places as agree."""
         taken = np.full(len(self._space.choices), ABSENT)
-        names = list(waiting)
-        for number in rng.permutation(len(names)):
-            columns, rows = waiting[names[number]]
+        for number in rng.permutation(len(waiting)):
+            columns, rows = waiting[number].columns, waiting[number].rows
             asked = taken[columns]
             agrees = (rows[:, columns] == asked) | (asked == ABSENT)
             fitting = np.flatnonzero(agrees.all(axis=1))

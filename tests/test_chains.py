@@ -108,3 +108,30 @@ def test_counts_add_up_to_the_chain(index):
     archs = SPACE.sample(50, 1)
     macs = [sum(b.macs for b in blocks(arch)) for arch in archs]
     assert np.array_equal(index.counts(archs) @ index.macs, macs)
+
+
+def test_sums_are_those_of_the_chain(index):
+    archs = SPACE.enumerate(10_000)
+    for quantity in ("macs", "params"):
+        expected = [sum(getattr(b, quantity) for b in blocks(arch)) for arch in archs]
+        found = index.sums(archs, getattr(index, quantity))
+        assert found.dtype == np.int64
+        assert found.tolist() == expected
+    latencies = np.arange(len(index.specs)) / 7
+    assert np.allclose(index.sums(archs, latencies), index.counts(archs) @ latencies)
+    assert index.sums(archs[:0], index.macs).shape == (0,)
+
+
+def test_a_block_that_was_not_found_by_trying_is_named(index):
+    found = ChainIndex(SPACE, blocks)
+    found.tables[0] = np.full_like(found.tables[0], chains.UNSEEN)
+    with pytest.raises(InputError, match=r"block 'stem' of .* is decided by other choices"):
+        found.sums(SPACE.sample(3, 0), found.macs)
+
+
+def test_equal_specs_of_other_costs_are_refused():
+    def stated(arch):
+        return [block("stem", "conv", 8, 4, macs=100 * arch["width"], size=3)]
+
+    with pytest.raises(InputError, match="another block of equal spec"):
+        ChainIndex(SPACE, stated)

@@ -1,7 +1,7 @@
 """A subnet's ONNX graph, put together from graphs of its blocks that are traced once and kept."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -96,14 +96,20 @@ _kept: WeakKeyDictionary[Network, dict[Any, BlockGraph]] = WeakKeyDictionary()
 
 
 def assemble(
-    network: Network, blocks: list[Block] | None, subnet: nn.Module, spec: InputSpec, opset: int
+    network: Network,
+    blocks: list[Block] | None,
+    tensors: Mapping[str, Tensor],
+    module_of: Callable[[str], nn.Module],
+    spec: InputSpec,
+    opset: int,
 ) -> tuple[onnx.ModelProto, int]:
     """Join the graphs of the blocks, filled with the subnet's tensors.
 
     Args:
         network: What the graphs are kept for.
         blocks: The chain that the subnet is, or None.
-        subnet: Where numbers come from.
+        tensors: Parameters and buffers of the subnet by name.
+        module_of: Gives the module of a block by its name; asked for blocks not traced yet.
         spec: Names of input and output.
         opset: Version of the operators.
 
@@ -123,7 +129,6 @@ def assemble(
         kept = _kept.setdefault(network, {})
     except TypeError:  # a network that cannot be a key has its blocks traced every time
         kept = {}
-    state = dict(_tensors(subnet, ""))
     model = onnx.ModelProto(
         ir_version=_ir_version(opset), opset_import=[helper.make_opsetid("", opset)]
     )
@@ -133,9 +138,9 @@ def assemble(
     last, saved = spec.inputs[0].name, 0
     for block in blocks:
         is_last = block is blocks[-1]
-        block_graph = _block_graph(kept, block, subnet, is_last=is_last)
+        block_graph = _block_graph(kept, block, module_of, is_last=is_last)
         link = _link(block_graph, block.name, last, spec.outputs[0] if is_last else None)
-        _append(model.graph, block, block_graph, link, state)
+        _append(model.graph, block, block_graph, link, tensors)
         last = link.output
         saved += block_graph.saved
         if is_last:  # its graph is of just this input size, so that its output's shape holds
@@ -145,7 +150,7 @@ def assemble(
     return model, saved
 
 
-def _tensors(module: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def tensors_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter and buffer by its full name, five times as fast as torch's walk."""
     for held in (module._parameters, module._buffers):
         for name, tensor in held.items():
@@ -153,11 +158,15 @@ def _tensors(module: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
                 yield prefix + name, tensor
     for name, child in module._modules.items():
         if child is not None:
-            yield from _tensors(child, f"{prefix}{name}.")
+            yield from tensors_of(child, f"{prefix}{name}.")
 
 
 def _block_graph(
-    kept: dict[Any, BlockGraph], block: Block, subnet: nn.Module, *, is_last: bool
+    kept: dict[Any, BlockGraph],
+    block: Block,
+    module_of: Callable[[str], nn.Module],
+    *,
+    is_last: bool,
 ) -> BlockGraph:
     """Find or trace the graph of a block; one that may depend on the image's size is its own."""
     spec = block.spec
@@ -166,7 +175,7 @@ def _block_graph(
     for key in (spec,) if is_last else (sizeless, spec):
         if key in kept:
             return kept[key]
-    made = _trace_block(block, subnet.get_submodule(block.name))
+    made = _trace_block(block, module_of(block.name))
     any_size = all(node.op_type in SIZELESS for node in made.graph)
     kept[sizeless if any_size and not is_last else spec] = made
     return made

@@ -1,14 +1,14 @@
 """A subnet's ONNX model in float32: its graph, batch norm folded, metadata written."""
 
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import onnx
 import onnx_ir as ir
 from onnx.helper import set_model_props
 from torch import nn
 
-from hwsearch.models.assemble import NotAChainError, assemble
+from hwsearch.models.assemble import NotAChainError, assemble, tensors_of
 from hwsearch.models.fold import drop_identities, fold_batch_norms, norms_of
 from hwsearch.models.trace import OPSET, trace
 from hwsearch.space import Architecture
@@ -43,8 +43,7 @@ def to_onnx(
         norms that no convolution feeds alone stay; ``hwsearch.unfolded_norms`` counts them.
     """
     spec = net.input_spec(arch)
-    network = subnet if subnet is not None else net.subnet(arch)
-    model, saved, made = _graph(net, arch, network, spec)
+    model, saved, made = _graph(net, arch, subnet, spec)
     n_norms = 0
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
         whole = ir.from_proto(model)
@@ -76,14 +75,29 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _graph(
-    net: Supernet, arch: Architecture, subnet: nn.Module, spec: InputSpec
+    net: Supernet, arch: Architecture, subnet: nn.Module | None, spec: InputSpec
 ) -> tuple[onnx.ModelProto, int, str]:
-    """Assemble the graph from blocks, or trace it; say by how much it shrank, and which it was."""
+    """Assemble the graph from blocks, or trace it; say by how much it shrank, and which it was.
+
+    The module of the subnet is built only where it has to be traced.
+    """
+
+    @cache
+    def network() -> nn.Module:
+        return net.subnet(arch) if subnet is None else subnet.eval()
+
+    tensors = net.tensors(arch) if subnet is None else None
     try:
-        chain = net.blocks(arch)
-        model, saved = assemble(net.network, chain, subnet.eval(), spec, OPSET)
+        model, saved = assemble(
+            net.network,
+            net.blocks(arch),
+            tensors if tensors is not None else dict(tensors_of(network())),
+            lambda name: network().get_submodule(name),
+            spec,
+            OPSET,
+        )
     except NotAChainError as reason:
-        traced = ir.from_proto(trace(subnet, spec))
+        traced = ir.from_proto(trace(network(), spec))
         drop_identities(traced.graph)
         return ir.to_proto(traced), 0, f"traced as a whole: {reason}"
     return model, saved, "assembled from blocks"

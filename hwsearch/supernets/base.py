@@ -1,18 +1,18 @@
 """What a supernet family owes, and what the engine adds to it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from hwsearch.blocks import Block
 from hwsearch.errors import EvaluationError, HwsearchError, InputError, unknown
 from hwsearch.restriction import one_or_several, restricted
 from hwsearch.space import Architecture, Architectures, SearchSpace
-from hwsearch.supernets.costs import module_costs
+from hwsearch.supernets.costs import ExactCosts, module_costs
 
 RANDOM = "random:"
 EXACT = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
@@ -108,7 +108,8 @@ class Network(Protocol):
     ``recalibrate`` lists the module types whose batch statistics must be estimated anew for
     every subnet; it is empty where there are none. ``digest`` identifies weights: equal digests
     mean equal weights. An attribute ``defaults`` may map choices to options that a search leaves
-    them at unless a rule mentions them.
+    them at unless a rule mentions them. A method ``tensors(arch)`` may return the parameters and
+    buffers of a subnet by name, so that its ONNX model is made without building the subnet.
     """
 
     space: SearchSpace
@@ -182,7 +183,7 @@ class Supernet:
         self.card = network.card
         self.digest = network.digest
         self.recalibrate = network.recalibrate
-        self._costs: dict[str, tuple[int, int]] = {}
+        self._costs = ExactCosts(self._blocks, self._count)
 
     def __repr__(self) -> str:
         return f"Supernet({self.name!r}, {self.space.size:.3g} architectures)"
@@ -234,6 +235,16 @@ class Supernet:
         """
         return self.network.subnet(self._own(arch)).eval()
 
+    def tensors(self, arch: Architecture) -> Mapping[str, Tensor] | None:
+        """Return the parameters and buffers of a subnet, or None where only the subnet has them.
+
+        They may share memory with those of the supernet.
+        """
+        given: Callable[[Architecture], Mapping[str, Tensor]] | None = getattr(
+            self.network, "tensors", None
+        )
+        return None if given is None else given(self._own(arch))
+
     def input_spec(self, arch: Architecture) -> InputSpec:
         """Return names, shapes and preprocessing of that subnet's inputs."""
         return self.network.input_spec(self._own(arch))
@@ -258,40 +269,46 @@ class Supernet:
         """
         if quantity not in EXACT:
             raise unknown("exact quantity", quantity, EXACT)
-        costs = np.array([self._cost(arch) for arch in archs], dtype=np.int64).reshape(-1, 2)
+        self._check_own(archs.space, lambda: archs[0].key if len(archs) else "of an empty batch")
         if quantity == "macs":
-            return costs[:, 0]
-        return costs[:, 1] * (4 if quantity == "bytes" else 1)
+            return self._costs.macs(archs)
+        return self._costs.params(archs) * (4 if quantity == "bytes" else 1)
 
-    def _cost(self, arch: Architecture) -> tuple[int, int]:
-        if arch.key not in self._costs:
-            try:
-                self._costs[arch.key] = self._count(arch)
-            except HwsearchError:
-                raise
-            except Exception as error:
-                # A family is a stranger's code, and may fail for some architectures.
-                raise EvaluationError(
-                    f"the costs of {arch.key} cannot be computed: {type(error).__name__}: {error}"
-                ) from error
-        return self._costs[arch.key]
+    def _blocks(self, arch: Architecture) -> list[Block] | None:
+        return self.network.blocks(self._full(arch))
 
     def _count(self, arch: Architecture) -> tuple[int, int]:
-        blocks = self.blocks(arch)
-        if blocks is None:
-            return module_costs(self.subnet(arch), self.input_spec(arch).inputs)
-        return sum(b.macs for b in blocks), sum(b.params for b in blocks)
+        try:
+            blocks = self._blocks(arch)
+            if blocks is None:
+                full = self._full(arch)
+                inputs = self.network.input_spec(full).inputs
+                return module_costs(self.network.subnet(full).eval(), inputs)
+            return sum(b.macs for b in blocks), sum(b.params for b in blocks)
+        except HwsearchError:
+            raise
+        except Exception as error:
+            # A family is a stranger's code, and may fail for some architectures.
+            raise EvaluationError(
+                f"the costs of {arch.key} cannot be computed: {type(error).__name__}: {error}"
+            ) from error
 
     def _own(self, arch: Architecture) -> Architecture:
         """Return an architecture as one of the full space, which the family knows."""
-        if arch.space is self.full_space:
-            return arch
-        if arch.space is not self.space and arch.space not in (self.space, self.full_space):
+        self._check_own(arch.space, lambda: arch.key)
+        return self._full(arch)
+
+    def _check_own(self, space: SearchSpace, key: Callable[[], str]) -> None:
+        if space is not self.full_space and space not in (self.space, self.full_space):
             raise InputError(
-                f"architecture {arch.key} belongs to another search space than {self.name!r}; "
+                f"architecture {key()} belongs to another search space than {self.name!r}; "
                 "build it with net.space.architectures(...)"
             )
-        return Architecture(self.full_space, arch.mapping)
+
+    def _full(self, arch: Architecture) -> Architecture:
+        return (
+            arch if arch.space is self.full_space else Architecture(self.full_space, arch.mapping)
+        )
 
 
 def is_random(checkpoint: str | None) -> bool:

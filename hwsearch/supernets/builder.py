@@ -26,12 +26,12 @@ from hwsearch.supernets.checkpoints import (
     bundled_card,
     bundled_file,
     fit_state,
-    leading_weights,
+    leading_weight,
     match_state,
     read_state,
     seed_of,
 )
-from hwsearch.supernets.costs import parameter_digest
+from hwsearch.supernets.costs import counted_macs, parameter_digest
 from hwsearch.supernets.pieces import ConvNormAct, Piece, Shape, hyperparameters
 
 Chain = Iterable[tuple[str, Piece]]
@@ -134,11 +134,21 @@ class Design:
 
 @dataclass(frozen=True, slots=True)
 class PieceFacts:
-    """What a piece costs on inputs of one shape, and the shape it gives."""
+    """A piece on inputs of one shape.
 
+    Attributes:
+        spec: Its block spec.
+        macs: Multiply-accumulates for one sample.
+        params: Numbers of its learned parameters.
+        output: Shape of what it returns.
+        tensors: Name, shape and type of its parameters and buffers.
+    """
+
+    spec: BlockSpec
     macs: int
     params: int
     output: Shape
+    tensors: tuple[tuple[str, Shape, torch.dtype], ...]
 
 
 @lru_cache(maxsize=_KEPT)
@@ -151,16 +161,15 @@ def template(piece: Piece, shape: Shape) -> nn.Module:
 @lru_cache(maxsize=_KEPT)
 def piece_facts(piece: Piece, shape: Shape) -> PieceFacts:
     """Count a piece by passing one sample of a shape through it, without numbers."""
-    # Imported late: it pulls in half of torch's tracing machinery.
-    from torch.utils.flop_counter import FlopCounterMode
-
     module = template(piece, shape)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        output = module(torch.zeros((1, *shape), device="meta"))
+    macs, output = counted_macs(module, [torch.zeros((1, *shape), device="meta")])
+    state = module.state_dict().items()
     return PieceFacts(
-        macs=counter.get_total_flops() // 2,
+        spec=BlockSpec(kind=piece.kind, hyperparameters=hyperparameters(piece), input_shape=shape),
+        macs=macs,
         params=sum(parameter.numel() for parameter in module.parameters()),
         output=tuple(output.shape[1:]),
+        tensors=tuple((name, tuple(each.shape), each.dtype) for name, each in state),
     )
 
 
@@ -204,8 +213,16 @@ class ChainNetwork:
 
     def subnet(self, arch: Architecture) -> nn.Module:
         """Return the standalone network with copies of the weights that it inherits."""
-        empty = self.design.module(arch, template)
-        return _filled(empty, leading_weights(self.state, empty)).eval()
+        tensors = {name: tensor.clone() for name, tensor in self.tensors(arch).items()}
+        return _filled(self.design.module(arch, template), tensors).eval()
+
+    def tensors(self, arch: Architecture) -> dict[str, Tensor]:
+        """Return the parameters and buffers of a subnet by name; they may share memory."""
+        return {
+            f"{block}.{name}": leading_weight(self.state, f"{block}.{name}", shape, dtype)
+            for block, piece, input_shape in self.design.links(arch)
+            for name, shape, dtype in piece_facts(piece, input_shape).tensors
+        }
 
     def input_spec(self, arch: Architecture) -> InputSpec:
         """Return what goes into that architecture's subnet."""
@@ -216,10 +233,7 @@ class ChainNetwork:
         chain = []
         for name, piece, shape in self.design.links(arch):
             facts = piece_facts(piece, shape)
-            spec = BlockSpec(
-                kind=piece.kind, hyperparameters=hyperparameters(piece), input_shape=shape
-            )
-            chain.append(Block(name=name, spec=spec, macs=facts.macs, params=facts.params))
+            chain.append(Block(name=name, spec=facts.spec, macs=facts.macs, params=facts.params))
         return chain
 
 

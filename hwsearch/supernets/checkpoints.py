@@ -215,7 +215,22 @@ def match_state(
 
 
 def leading_weights(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Cut every tensor of a subnet out of the full ones, as copies.
+    """Cut every tensor of a subnet out of the full ones, as copies; see `leading_weight`.
+
+    Args:
+        state: Name -> tensor of the full weights.
+        network: The subnet; only the names and shapes of its tensors are read.
+    """
+    return {
+        name: leading_weight(state, name, tensor.shape, tensor.dtype).clone()
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def leading_weight(
+    state: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> Tensor:
+    """Cut one tensor of a subnet out of the full weights, without copying where it is a part.
 
     Of every axis the leading entries are taken, of a smaller kernel the centre; where the state
     holds matrices beside it (``conv.7to5_matrix`` for ``conv.weight``), each smaller kernel is
@@ -223,23 +238,13 @@ def leading_weights(state: Mapping[str, Tensor], network: nn.Module) -> dict[str
     section 3.3). Batch statistics that the state does not hold are those of an untrained norm:
     mean 0, variance 1.
     """
-    return {
-        name: _cut(state, name, tensor.shape) if name in state else _untrained(name, tensor)
-        for name, tensor in network.state_dict().items()
-    }
-
-
-def _untrained(name: str, buffer: Tensor) -> Tensor:
-    fill = 1 if name.endswith("running_var") else 0
-    return torch.full(buffer.shape, fill, dtype=buffer.dtype, device="cpu")
-
-
-def _cut(state: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
-    full = state[name]
+    full = state.get(name)
+    if full is None:
+        return torch.full(shape, 1 if name.endswith("running_var") else 0, dtype=dtype)
     if len(shape) == 4 and full.shape[2:] != shape[2:]:
         leading = full[: shape[0], : shape[1]]
         return _shrink_kernel(state, name.removesuffix("weight"), leading, shape[3])
-    return full[tuple(slice(size) for size in shape)].clone()
+    return full[tuple(slice(size) for size in shape)]
 
 
 def _shrink_kernel(state: Mapping[str, Tensor], prefix: str, kernel: Tensor, side: int) -> Tensor:
@@ -249,7 +254,7 @@ def _shrink_kernel(state: Mapping[str, Tensor], prefix: str, kernel: Tensor, sid
         if matrix is not None:
             centre = _centre(kernel, smaller).flatten(2)
             kernel = functional.linear(centre, matrix).reshape(*kernel.shape[:2], smaller, smaller)
-    return _centre(kernel, side).clone()
+    return _centre(kernel, side)
 
 
 def _centre(kernel: Tensor, side: int) -> Tensor:

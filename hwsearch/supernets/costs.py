@@ -1,13 +1,94 @@
-"""MACs and parameters of a PyTorch module, counted by running it once on one sample."""
+"""Exact MACs and parameters: counted on a module, or summed over the blocks of architectures."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hwsearch.chains import BlocksOf, ChainIndex
+from hwsearch.errors import InputError
+from hwsearch.restriction import widened
+from hwsearch.space import Architecture, Architectures, SearchSpace
 
 if TYPE_CHECKING:
     from hwsearch.supernets.base import TensorSpec
+
+logger = logging.getLogger(__name__)
+# Finding the block index takes as long as asking for the blocks of about this many architectures.
+_WORTH_AN_INDEX = 200
+
+
+class ExactCosts:
+    """MACs and parameters of architectures.
+
+    Where the network is a chain of blocks, they are looked up in the block index of the
+    architectures' space, which is made once enough of them were asked for. Otherwise each
+    architecture is counted once, and remembered by its key.
+
+    Args:
+        blocks: Gives an architecture's chain of blocks, or None.
+        count: Gives the MACs and the parameters of one architecture.
+    """
+
+    def __init__(self, blocks: BlocksOf, count: Callable[[Architecture], tuple[int, int]]) -> None:
+        self._blocks, self._count = blocks, count
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._indexes: list[ChainIndex] = []
+        self._without_index: set[SearchSpace] = set()
+
+    def macs(self, archs: Architectures) -> NDArray[np.int64]:
+        """Return the multiply-accumulates of n architectures for one sample: (n,)."""
+        return self._summed(archs, 0)
+
+    def params(self, archs: Architectures) -> NDArray[np.int64]:
+        """Return the numbers of learned parameters of n architectures: (n,)."""
+        return self._summed(archs, 1)
+
+    def _summed(self, archs: Architectures, which: int) -> NDArray[np.int64]:
+        index = self._index_for(archs)
+        if index is not None:
+            own = archs if archs.space == index.space else widened(archs, index.space)
+            try:
+                return index.sums(own, (index.macs, index.params)[which])
+            except InputError as error:
+                self._indexes.remove(index)
+                self._give_up(archs.space, error)
+        for arch, key in zip(archs, archs.ids, strict=True):
+            if key not in self._counted:
+                self._counted[key] = self._count(arch)
+        return np.array([self._counted[key][which] for key in archs.ids], dtype=np.int64)
+
+    def _index_for(self, archs: Architectures) -> ChainIndex | None:
+        """Return the index of a space that holds them; None for a few, or where there is none."""
+        space = archs.space
+        found = next((each for each in self._indexes if _holds(each.space, space)), None)
+        few = len(archs) + len(self._counted) < _WORTH_AN_INDEX
+        if found is not None or few or space in self._without_index:
+            return found
+        try:
+            self._indexes.append(ChainIndex(space, self._blocks))
+        except Exception as error:  # noqa: BLE001 - a family is a stranger's code
+            # Counting one by one says which architecture it is that fails.
+            self._give_up(space, error)
+            return None
+        return self._indexes[-1]
+
+    def _give_up(self, space: SearchSpace, reason: Exception) -> None:
+        logger.info("no block index: architectures are counted one by one, because %s", reason)
+        self._without_index.add(space)
+
+
+def _holds(space: SearchSpace, part: SearchSpace) -> bool:
+    """Return whether a space has every choice and option of another of the same supernet."""
+    if space == part:
+        return True
+    options = {choice.name: choice.options for choice in space.choices}
+    return all(set(c.options) <= set(options.get(c.name, ())) for c in part.choices)
 
 
 def module_costs(module: nn.Module, inputs: Iterable["TensorSpec"]) -> tuple[int, int]:
@@ -23,23 +104,51 @@ def module_costs(module: nn.Module, inputs: Iterable["TensorSpec"]) -> tuple[int
     Returns:
         (MACs, parameters).
     """
+    sample = [torch.zeros((1, *spec.shape), dtype=getattr(torch, spec.dtype)) for spec in inputs]
+    macs, _ = counted_macs(module, sample)
+    return macs, sum(p.numel() for p in module.parameters())
+
+
+def counted_macs(module: nn.Module, sample: Sequence[Tensor]) -> tuple[int, Any]:
+    """Run a module on a sample; return the MACs of that run and what the module returned.
+
+    Args:
+        module: A network in eval mode, on device meta to count without computing.
+        sample: Its inputs, on the same device.
+    """
     # Imported late: it pulls in half of torch's tracing machinery.
     from torch.utils.flop_counter import FlopCounterMode
 
-    sample = [torch.zeros((1, *spec.shape), dtype=getattr(torch, spec.dtype)) for spec in inputs]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*sample)
-    return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())
+    free = _ShapesOfFreeLayers()  # type: ignore[no-untyped-call]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, free:
+        output = module(*sample)
+    return counter.get_total_flops() // 2, output
 
 
-def conv2d_macs(weight_shape: tuple[int, ...], out_height: int, out_width: int) -> int:
-    """MACs of a 2-D convolution: (out, in / groups, kh, kw) weights at every output pixel."""
-    out, per_group, height, width = weight_shape
-    return out * per_group * height * width * out_height * out_width
+class _ShapesOfFreeLayers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """On device meta, answers norms and activations itself: torch takes milliseconds for each."""
+
+    _ACTIVATIONS = frozenset(
+        getattr(torch.ops.aten, name).default
+        for name in ("relu", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "silu", "gelu")
+    )
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        is_norm = func is torch.ops.aten.native_batch_norm.default
+        if (is_norm or func in self._ACTIVATIONS) and args[0].is_meta:
+            alike = torch.empty_like(args[0])
+            return (alike, args[0].new_empty(0), args[0].new_empty(0)) if is_norm else alike
+        return func(*args, **(kwargs or {}))
 
 
-def parameter_digest(state: dict[str, torch.Tensor]) -> str:
-    """SHA-256 over names, shapes and bytes of a state dict, independent of its order."""
+def parameter_digest(state: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of names, shapes and bytes of a state dict, independent of its order."""
     import hashlib
 
     digest = hashlib.sha256()

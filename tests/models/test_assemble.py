@@ -21,7 +21,7 @@ from hwsearch.models.model import read_metadata
 from hwsearch.models.probe import disagreement, probe_inputs
 from hwsearch.models.trace import trace
 from hwsearch.supernets.base import Supernet
-from hwsearch.supernets.zoo import load_family, supernet_names
+from hwsearch.supernets.zoo import OWED, load_family, supernet_names
 from hwsearch.verify.subnet import verify_export
 from tests.models.conftest import write_artifact
 
@@ -228,3 +228,34 @@ def test_pre_activation_norm_stays_and_the_file_says_so(pre_activated, device, t
 
 def test_folded_norms_are_none_that_stay(exported_of):
     assert read_metadata(exported_of("test-images")[1].model)["unfolded_norms"] == "0"
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_module_makes_no_difference_to_the_bytes(name):
+    net = tiny(name)
+    archs = [*net.full_space.sample(2, seed=4), net.space.smallest()[0], net.space.largest()[0]]
+    for arch in archs:
+        without = to_onnx(net, arch).SerializeToString(deterministic=True)
+        given = to_onnx(net, arch, net.subnet(arch)).SerializeToString(deterministic=True)
+        assert without == given
+
+
+def test_no_module_is_built_once_the_blocks_are_known(monkeypatch):
+    net = tiny("ofa-mbv3-w1.0")
+    archs = list(net.space.sample(3, seed=5))
+    expected = [to_onnx(net, arch) for arch in archs]
+    monkeypatch.setattr(type(net.network), "subnet", None)
+    assert [to_onnx(net, arch) for arch in archs] == expected
+
+
+def test_a_family_that_gives_no_tensors_is_exported_through_its_module():
+    class Owed:
+        def __init__(self, network):
+            for name in (*OWED, "defaults"):
+                setattr(self, name, getattr(network, name))
+
+    net = tiny("ofa-mbv3-w1.0")
+    arch = net.space.sample(1, seed=6)[0]
+    plain = Supernet(net.name, Owed(net.network), net.checkpoint)
+    assert plain.tensors(arch) is None
+    assert to_onnx(plain, arch) == to_onnx(net, arch)

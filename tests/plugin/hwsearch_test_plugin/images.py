@@ -1,5 +1,6 @@
 """A convolutional supernet: inverted residual blocks, elastic depth, width and expansion."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -10,7 +11,7 @@ from hwsearch.blocks import Block, BlockSpec
 from hwsearch.space import Architecture, Choice, SearchSpace
 from hwsearch.supernets.base import Card, ImagePreprocessing, InputSpec, TensorSpec
 from hwsearch.supernets.checkpoints import leading_weights
-from hwsearch.supernets.costs import conv2d_macs, parameter_digest
+from hwsearch.supernets.costs import parameter_digest
 from hwsearch_test_plugin.weights import card, load_state, seeded_state
 
 NAME = "test-images"
@@ -146,7 +147,7 @@ def _block(name, kind, hyperparameters, shape, weights, side) -> Block:
         spec=BlockSpec(
             kind=kind, hyperparameters=tuple(hyperparameters.items()), input_shape=shape
         ),
-        macs=sum(conv2d_macs(weight, side, side) for weight in weights),
+        macs=sum(math.prod(weight) * side**2 for weight in weights),
         params=sum(out * i * h * w + 2 * out for out, i, h, w in weights),
     )
 
