@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.images import ImageSamples
-from hwsearch.accuracy.score import sample_outcomes
+from hwsearch.accuracy.intervals import sample_outcomes
 from hwsearch.accuracy.task import TOP1, SplitSamples, Task
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.models.probe import probe_inputs

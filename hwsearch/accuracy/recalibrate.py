@@ -8,14 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwsearch.accuracy.adapting import (
+from hwsearch.accuracy.memory import freed_memory_kept
+from hwsearch.accuracy.sync_batch_norm import (
     Moments,
     in_parts,
     part_threads,
     run_adapting,
     set_statistics,
 )
-from hwsearch.accuracy.memory import freed_memory_kept
 
 
 def recalibrate(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.alike import alike
-from hwsearch.accuracy.score import sample_outcomes
+from hwsearch.accuracy.intervals import sample_outcomes
 from hwsearch.accuracy.task import Metric, SplitSamples
 from hwsearch.devices import Device
 from hwsearch.devices.base import Sharing

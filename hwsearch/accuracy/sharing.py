@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hwsearch.accuracy.adapting import (
+from hwsearch.accuracy.memory import freed_memory_kept
+from hwsearch.accuracy.recalibrate import norms_of, tensors_of
+from hwsearch.accuracy.sync_batch_norm import (
     Moments,
     Part,
     in_parts,
@@ -20,8 +22,6 @@ from hwsearch.accuracy.adapting import (
     run_adapting,
     set_statistics,
 )
-from hwsearch.accuracy.memory import freed_memory_kept
-from hwsearch.accuracy.recalibrate import norms_of, tensors_of
 from hwsearch.blocks import Block
 from hwsearch.errors import EvaluationError
 from hwsearch.machine import available_memory_bytes

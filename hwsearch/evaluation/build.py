@@ -9,9 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from hwsearch.accuracy.known_statistics import KnownStatistics
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.sharing import Chained, Recalibrated, chain_of, recalibrate_together
+from hwsearch.accuracy.statistics_cache import KnownStatistics
 from hwsearch.accuracy.task import Task
 from hwsearch.blocks import Block
 from hwsearch.devices import Device

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.score import score_outcomes
+from hwsearch.accuracy.intervals import score_outcomes
 from hwsearch.accuracy.task import Metric
 from hwsearch.devices import Latency
 from hwsearch.trials import Measurement, Purpose

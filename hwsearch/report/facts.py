@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hwsearch.accuracy.score import paired_difference
+from hwsearch.accuracy.intervals import paired_difference
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Constraint, FloatArray, Objective

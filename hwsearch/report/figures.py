@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.accuracy.score import Z95
+from hwsearch.accuracy.intervals import Z95
 from hwsearch.objectives import Objective
 from hwsearch.prediction.bayesian_regression import evenly
 from hwsearch.report.facts import Facts

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.score import Z95
+from hwsearch.accuracy.intervals import Z95
 from hwsearch.devices.intervals import N_DRAWS, median_draws
 from hwsearch.objectives import BoolArray, Constraint, FloatArray, Objective, satisfied, to_losses
 from hwsearch.trials import Measurement

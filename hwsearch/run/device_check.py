@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.score import mean_interval
+from hwsearch.accuracy.intervals import mean_interval
 from hwsearch.devices import Device, Latency, MeasureSettings, load_device
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.models.model import to_onnx

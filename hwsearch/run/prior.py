@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.score import Z95
+from hwsearch.accuracy.intervals import Z95
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor

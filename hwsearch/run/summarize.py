@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.accuracy.score import Z95, paired_difference
+from hwsearch.accuracy.intervals import Z95, paired_difference
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy.moments import sums_of
+from hwsearch.accuracy.channel_statistics import sums_of
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.errors import EvaluationError
 

@@ -8,7 +8,7 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.accuracy.moments import sums_of
+from hwsearch.accuracy.channel_statistics import sums_of
 from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from hwsearch.accuracy.score import paired_difference
+from hwsearch.accuracy.intervals import paired_difference
 from hwsearch.accuracy.task import TOP1
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.objectives import Objective, hypervolume, to_losses

@@ -5,8 +5,8 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.accuracy.known_statistics import KnownStatistics
 from hwsearch.accuracy.scoring import Scorer
+from hwsearch.accuracy.statistics_cache import KnownStatistics
 from hwsearch.evaluation import build as building
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.supernets.zoo import load_supernet

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwsearch.accuracy.moments import Sums, joined, sums_of
+from hwsearch.accuracy.channel_statistics import Sums, joined, sums_of
 from hwsearch.errors import EvaluationError
 from hwsearch.machine import thread_limit
 

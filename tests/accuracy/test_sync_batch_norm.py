@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy import adapting
-from hwsearch.accuracy.adapting import PART, Moments, in_parts, part_threads
-from hwsearch.accuracy.moments import joined, sums_of
+from hwsearch.accuracy import sync_batch_norm
+from hwsearch.accuracy.channel_statistics import joined, sums_of
+from hwsearch.accuracy.sync_batch_norm import PART, Moments, in_parts, part_threads
 
 N = 2 * PART + 3
 
@@ -30,7 +30,7 @@ def network(seed=0):
 
 def run_adapting(module, parts, moments):
     with part_threads() as pool:
-        return adapting.run_adapting(module, parts, moments, pool)
+        return sync_batch_norm.run_adapting(module, parts, moments, pool)
 
 
 def adapted(module, *inputs):
@@ -53,7 +53,7 @@ def test_the_output_is_that_of_batch_norm_in_training(n):
 def test_the_number_of_cpus_changes_no_bit(monkeypatch):
     found = []
     for n_cpus in (1, 2, 7):
-        monkeypatch.setattr(adapting, "thread_limit", lambda n=n_cpus: n)
+        monkeypatch.setattr(sync_batch_norm, "thread_limit", lambda n=n_cpus: n)
         output, statistics = adapted(network(), values())
         found.append([output, *(each for pair in statistics for each in pair)])
     for one, other in zip(found[0] * 2, found[1] + found[2], strict=True):
@@ -61,7 +61,7 @@ def test_the_number_of_cpus_changes_no_bit(monkeypatch):
 
 
 def test_no_more_parts_run_than_there_are_cpus(monkeypatch):
-    monkeypatch.setattr(adapting, "thread_limit", lambda: 2)
+    monkeypatch.setattr(sync_batch_norm, "thread_limit", lambda: 2)
     lock, running, most = threading.Lock(), 0, 0
 
     class Counts(nn.Module):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hwsearch.accuracy.score import (
+from hwsearch.accuracy.intervals import (
     mean_interval,
     paired_difference,
     sample_outcomes,

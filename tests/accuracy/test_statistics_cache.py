@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy.known_statistics import KnownStatistics
+from hwsearch.accuracy.statistics_cache import KnownStatistics
 from hwsearch.space import Choice, SearchSpace
 
 NORMS = (nn.BatchNorm2d,)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from hwsearch.accuracy.adapting import set_statistics
 from hwsearch.accuracy.recalibrate import norms_of
+from hwsearch.accuracy.sync_batch_norm import set_statistics
 from hwsearch.machine import available_memory_bytes
 from hwsearch.space import Architecture
 
