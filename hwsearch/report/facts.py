@@ -205,10 +205,9 @@ def _computed(
 
 
 def _loaded(run: "Run") -> "Setup":
-    from hwsearch.run.prior import PREDICTOR
+    from hwsearch.run.value_sources.registry import with_recorded_predictor
 
-    setup = run.setup()
-    return setup if setup.task.scores else PREDICTOR.resumed(setup, run.folder, run.recorded)
+    return with_recorded_predictor(run.setup(), run.folder, run.recorded)
 
 
 def finished_rows(facts: Facts) -> list[int]:

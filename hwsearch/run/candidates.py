@@ -16,6 +16,7 @@ from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import CONFIRM, Manifest
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
+from hwsearch.run.value_sources.base import PREDICTOR
 from hwsearch.space import Architecture
 
 PREDICTED = "predicted"
@@ -72,8 +73,8 @@ def _basis(setup: Setup, quantity: str) -> dict[str, str]:
     device = setup.device
     if quantity == LATENCY and isinstance(device, KitDevice):
         return {"device": device.table.device, "table": device.content}
-    used = setup.chosen_by["predictor"]
-    return {"predictor": used["name"], "predictor_digest": used["digest"]}
+    used = setup.source(PREDICTOR)
+    return {"predictor": str(used["name"]), "predictor_digest": str(used["digest"])}
 
 
 def write_second_kit(

@@ -8,11 +8,11 @@ from hwsearch.run.finish import Finisher
 from hwsearch.run.folder import Run
 from hwsearch.run.lock import locked
 from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
-from hwsearch.run.prior import PREDICTOR
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.setup import check_same, prepare
 from hwsearch.run.summarize import replayed, summarize_search
 from hwsearch.run.timings import read_timings
+from hwsearch.run.value_sources.registry import with_recorded_predictor
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials_sqlite import SqliteStore
 
@@ -51,9 +51,7 @@ def _confirmed(run: Run, timings: Path, net: Supernet | None, progress: Progress
     from hwsearch.report.write import write_page
 
     read = read_timings(run.folder / KIT, timings)
-    setup = prepare(run.config, net)
-    if not setup.task.scores:
-        setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
+    setup = with_recorded_predictor(prepare(run.config, net), run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     forget_sums(run.folder)

@@ -1,6 +1,7 @@
 """A run: its folder, and the search that fills it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ from hwsearch.run.exported import (
 )
 from hwsearch.run.front import select_keys
 from hwsearch.run.front_probability import chances
-from hwsearch.run.latency_table import LATENCY_TABLE
 from hwsearch.run.lock import locked, network_risk
 from hwsearch.run.outcome import (
     CANDIDATES,
@@ -33,7 +33,6 @@ from hwsearch.run.outcome import (
     write_outcome,
 )
 from hwsearch.run.phases import search_and_finish
-from hwsearch.run.prior import PREDICTOR, with_predictor
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import (
@@ -43,7 +42,7 @@ from hwsearch.run.setup import (
     check_same,
     prepare,
 )
-from hwsearch.run.warm_start import read_warm_start, restore, started_from
+from hwsearch.run.value_sources.registry import with_recorded_sources, with_sources
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore
@@ -98,7 +97,7 @@ def search(
         only: Choices left some options, such as ``"resolution in 160,192,224"``.
         prior: ``"off"`` does without the accuracy predictor that ships for the supernet.
         warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
-            accuracies are predicted from; see `hwsearch.run.warm_start`.
+            accuracies are predicted from.
         workers: ``"ray"`` evaluates on the nodes of a Ray cluster instead of in this process;
             see docs/cluster.md. No setting of the run: it may be another when it is resumed.
         progress: Told of phases and steps.
@@ -131,10 +130,10 @@ def search(
     if out is not None:
         check_output(Path(out))
     device_there = cluster_device(workers, config.device)
-    setup = with_predictor(LATENCY_TABLE.offered(prepare(config, loaded, device_there)))
-    known = read_warm_start(setup)
-    if known is not None:
-        setup = started_from(setup, known, budget)
+    setup = with_sources(prepare(config, loaded, device_there))
+    if budget is None:
+        n_reused = sum(source.n_reused for source in setup.sources)
+        setup = replace(setup, config=config.with_budget(n_reused or None))
     folder = Path(out) if out is not None else _default_folder(setup)
     check_output(folder)
     progress = progress or Silent()
@@ -144,8 +143,8 @@ def search(
         check_output(folder)
         # First of all: a folder with this file can be gone on with, whatever else it lacks.
         write_config(folder, setup.config, setup.recorded())
-        if known is not None:
-            known.keep(folder)
+        for source in setup.sources:
+            source.copy_to(folder)
         return Run(folder)._carry_on(setup, progress, workers)
 
 
@@ -189,15 +188,13 @@ def _resumed(
 ) -> "Run":
     device_there = cluster_device(workers, run.config.device)
     setup = prepare(run.config.with_limits(*limits), net, device_there)
-    setup = LATENCY_TABLE.resumed(setup, run.folder, run.recorded)
-    setup = PREDICTOR.resumed(setup, run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
         if not (run.folder / REPORT).is_file():
             run.report()  # it was stopped between its front and its report
         return run
-    restore(run.folder, setup, run.recorded)
+    setup = with_recorded_sources(setup, run.folder, run.recorded)
     # Opened once before anything is changed: a damaged store is refused here.
     SqliteStore(run.folder / TRIALS).close()
     if setup.config != run.config:

@@ -14,9 +14,9 @@ from hwsearch.report.search_picture import draw_search
 from hwsearch.run.checksums import write_sums
 from hwsearch.run.config import FILE as CONFIG
 from hwsearch.run.config import TRIALS
-from hwsearch.run.evidence import FILE as EVIDENCE
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import Setup
+from hwsearch.run.value_sources.base import EVIDENCE
 
 if TYPE_CHECKING:
     import pandas as pd

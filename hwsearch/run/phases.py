@@ -16,7 +16,7 @@ from hwsearch.run.progress import Progress
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import Setup
 from hwsearch.run.summarize import summarize_search
-from hwsearch.run.warm_start import measure_known, with_evidence
+from hwsearch.run.warm_start import measure_reused
 from hwsearch.trials import Store
 from hwsearch.trials_sqlite import SqliteStore
 
@@ -38,11 +38,10 @@ def search_and_finish(
     with SqliteStore(folder / TRIALS) as store:
         try:
             evaluator = setup.evaluator(store)
-            setup = with_evidence(setup, folder)
             optimizer = setup.optimizer()
             for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
                 progress.note(text)
-            measure_known(setup, evaluator, optimizer, progress)
+            measure_reused(setup, evaluator, optimizer, progress)
             scheduler = make_scheduler(workers, setup, evaluator, progress)
             with closing(scheduler):
                 run_search(

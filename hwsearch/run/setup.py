@@ -1,7 +1,7 @@
 """Turning settings into the parts of a run, with everything checked before anything is written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +26,7 @@ from hwsearch.optimizer import Optimizer
 from hwsearch.run.config import FILE, RunConfig, software_versions
 from hwsearch.run.lock import LOCK
 from hwsearch.run.progress import Progress
+from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import EXACT, Supernet
 from hwsearch.supernets.zoo import load_supernet
@@ -36,7 +37,6 @@ WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
 FORMER_COLUMN = "dropped"  # of trials, in tables that versions up to 0.1 wrote
-CHOSEN_BY = ("latency_table", "predictor")
 FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "probability")
 
 
@@ -58,10 +58,8 @@ class Setup:
     """The parts that one search is made of.
 
     Attributes:
-        chosen_by: ``latency_table`` -> name and digest of that file, and the like; see
-            `hwsearch.run.basis`.
-        warm_start: Where what is known came from, and how much; see `hwsearch.run.reuse`.
-        notes: What is worth knowing of how it chooses, one sentence each.
+        sources: Sources of values that the search has before it measures.
+        notes: Sentences for users on how the search chooses.
     """
 
     config: RunConfig
@@ -70,8 +68,7 @@ class Setup:
     task: Task
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
-    chosen_by: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    warm_start: Mapping[str, str | int] = field(default_factory=dict)
+    sources: tuple[ValueSource, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -90,13 +87,17 @@ class Setup:
         accuracy: tuple[str, ...] = ()
         if not self.task.scores:
             metric = self.task.metric.name
-            by = self.chosen_by.get("predictor", {}).get("name", "a predictor")
+            by = self.source(PREDICTOR).get("name", "a predictor")
             accuracy = (f"no images were read: every {metric} is predicted by {by}",)
         elif self.net.untrained:
             accuracy = (f"weights are {self.net.weights}: {MEANINGLESS}",)
         precision, names = self.device.precision, [o.name for o in self.objectives]
         sizes = (f"{WEIGHT_BYTES}, and the files are {precision}",) if "bytes" in names else ()
         return (*accuracy, *(sizes if precision != "fp32" else ()), *self.task.warnings)
+
+    def source(self, kind: str) -> Mapping[str, str | int]:
+        """Return what ``config.toml`` records of the source of a kind; empty without one."""
+        return next((source.recorded for source in self.sources if source.kind == kind), {})
 
     def objective(self, name: str) -> Objective:
         """Return the objective of a name that is one."""
@@ -148,8 +149,7 @@ class Setup:
                 {"name": o.name, "direction": o.direction, "unit": o.unit, "source": o.source}
                 for o in self.objectives
             ],
-            **{name: dict(self.chosen_by.get(name, {})) for name in CHOSEN_BY},
-            "warm_start": dict(self.warm_start),
+            **{kind: dict(self.source(kind)) for kind in KINDS},
             "versions": software_versions(),
             "warnings": list(self.warnings),
         }

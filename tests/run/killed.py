@@ -21,7 +21,7 @@ import hwsearch.optimizer.acquisition
 import hwsearch.optimizer.posterior
 import hwsearch.run.folder
 import tests.run.search_parts as parts
-from tests.run.known_parts import FIRST, uneven
+from tests.run.warm_start_parts import FIRST, uneven
 
 BUDGET = 16
 # Name -> where it dies: an owner's function, in its n-th call, before or after what it does.
@@ -42,7 +42,7 @@ MOMENTS = {
 WARM_MOMENTS = {
     "beginning": ("hwsearch.run.folder", "write_config", 1, "after"),
     "copying": ("hwsearch.trials_sqlite:SqliteStore", "propose", 1, "after"),
-    "copied": ("hwsearch.run.reuse:Reused", "keep", 1, "after"),
+    "copied": ("hwsearch.run.value_sources.base:ValueSource", "copy_to", 1, "after"),
     "timing": ("tests.run.search_parts:InProcess", "measure", 2, "after"),
     "timed": ("hwsearch.trials_sqlite:SqliteStore", "add_all", 3, "after"),
     "finishing": ("hwsearch.trials_sqlite:SqliteStore", "finish", 5, "after"),

@@ -15,7 +15,7 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.run.folder import Run
 from tests.kit import kit_parts
-from tests.run.known_parts import save_predictor, search, use, whole_rounds
+from tests.run.warm_start_parts import save_predictor, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 NAME = parts.network().card.name

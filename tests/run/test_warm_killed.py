@@ -9,7 +9,7 @@ import pytest
 import hwsearch
 import tests.run.search_parts as parts
 from tests.run.killed import WARM_MOMENTS, kill_searches
-from tests.run.known_parts import FIRST, search, uneven, use
+from tests.run.warm_start_parts import FIRST, search, uneven, use
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,15 @@ from hwsearch.choices import Choice
 from hwsearch.cli import app
 from hwsearch.errors import DeviceError, InfeasibleError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
+from hwsearch.run.config import RunConfig
 from hwsearch.run.folder import Run
-from hwsearch.run.reuse import first_difference
+from hwsearch.run.setup import prepare
+from hwsearch.run.value_sources.earlier_run import first_difference, read_earlier_run
 from hwsearch.space import SearchSpace
-from tests.run.known_parts import FIRST, files, search, uneven, use
+from tests.permissions import only_readable
+from tests.run.warm_start_parts import FIRST, files, search, uneven, use
 
+RENAMED = "tests.run.warm_start_parts:renamed"
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
 
@@ -164,6 +168,15 @@ def test_the_same_device_measures_nothing(first, monkeypatch, scored, tmp_path):
     pd.testing.assert_frame_equal(run.front, first.front)
 
 
+def test_a_run_that_may_only_be_read_serves_too(first, device):
+    setup = prepare(RunConfig(supernet=parts.NET, data=parts.TASK))
+    with only_readable(first.folder):
+        source = read_earlier_run(setup, first.folder)
+    assert source.archs.ids == first.trials["key"].tolist()
+    assert source.values.tolist() == first.trials["top1"].tolist()
+    assert len(source.measurements) > FIRST  # with those of the report samples
+
+
 def test_a_larger_budget_searches_on(first, device, scored, tmp_path):
     run, _ = search(tmp_path / "run", warm_start=first.folder, budget=FIRST + 4)
     trials = run.trials
@@ -247,7 +260,7 @@ class TestResumed:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("hwsearch.run.reuse.Reused.keep", stopping)
+            patch.setattr("hwsearch.run.value_sources.base.ValueSource.copy_to", stopping)
             with pytest.raises(KeyboardInterrupt):
                 search(tmp_path / "run", warm_start=copied)
         shutil.copytree(tmp_path / "run", tmp_path / "other")
@@ -331,7 +344,11 @@ class TestRefused:
 
     def test_another_metric(self, first, device, tmp_path):
         with pytest.raises(InputError, match="measured latency, top1, and no accuracy, which"):
-            search(tmp_path / "run", data="tests.run.known_parts:renamed", warm_start=first.folder)
+            search(
+                tmp_path / "run",
+                data=RENAMED,
+                warm_start=first.folder,
+            )
 
     def test_a_run_outside_of_what_is_searched(self, first, device, tmp_path):
         part, _ = search(tmp_path / "part", only=["stage1.width in 4"], budget=4)

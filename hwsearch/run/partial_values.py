@@ -1,4 +1,4 @@
-"""Architectures of which a search knows a part: which of them are worth measuring.
+"""Architectures with missing values: forecasts of these, and which of them to measure.
 
 What is missing, such as the latency on this device, is predicted as a multiple of a proxy, such as
 the latency on another one.
@@ -32,22 +32,23 @@ from hwsearch.space import Architectures
 
 Rows = NDArray[np.int64]
 
-_LEAST: Final = 4  # so many are measured before a multiple of a proxy is believed
-_HOPE: Final = 1.0  # deviations by which what is missing may come out better than predicted
-_LEAST_GAIN: Final = 1e-3  # of the hypervolume
+_FEWEST: Final = 4  # measured values before a multiple of a proxy is predicted
+_OPTIMISM: Final = 1.0  # deviations by which a missing value may be better than predicted
+_LEAST_GAIN: Final = 1e-3  # share of the hypervolume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Known:
-    """What is known of n architectures, and what their missing values may be a multiple of.
+class PartialValues:
+    """Values of n architectures, some of them missing.
 
     Attributes:
         archs: n distinct architectures.
-        objectives: What is traded.
-        constraints: What has to hold.
-        values: ``(n, n_objectives)`` in the objectives' units; NaN is missing. It is written to
-            as values become known.
-        proxies: Column -> ``(n,)``, for columns with missing values where there is a proxy.
+        objectives: Objectives of the search.
+        constraints: Constraints on objectives.
+        values: ``(n, n_objectives)`` in the objectives' units; NaN is missing. Measured values
+            are written into it.
+        proxies: Column -> ``(n,)`` numbers that missing values may be a multiple of, for columns
+            that have such numbers.
     """
 
     archs: Architectures
@@ -58,74 +59,70 @@ class Known:
 
     @property
     def complete(self) -> BoolArray:
-        """``(n,)``: of which nothing is missing."""
+        """``(n,)``: architectures without a missing value."""
         known: BoolArray = np.all(~np.isnan(self.values), axis=1)
         return known
 
     def forecast(self) -> tuple[FloatArray, FloatArray]:
-        """Fill in what is missing.
+        """Predict the missing values.
 
         Returns:
-            Values and deviations, ``(n, n_objectives)`` each. Deviations are 0 where a value is
-            known; both are NaN where it cannot be predicted: there is no proxy, or too little
-            was measured to know what it is a multiple of.
+            Values and standard deviations, ``(n, n_objectives)`` each. Deviations are 0 where a
+            value is known; both are NaN where it cannot be predicted: there is no proxy, or fewer
+            than four values of the objective are known.
         """
         values, deviations = self.values.copy(), np.zeros_like(self.values)
         for column in np.flatnonzero(np.isnan(values).any(axis=0)).tolist():
             missing = np.isnan(values[:, column])
             deviations[missing, column] = np.nan
-            if column not in self.proxies or (~missing).sum() < _LEAST:
+            if column not in self.proxies or (~missing).sum() < _FEWEST:
                 continue
             proxy = self.proxies[column]
             try:
                 model = RatioModel(self.archs.space)
                 model.fit(self.archs[~missing], values[~missing, column], proxy[~missing])
                 found = model.predict(self.archs[missing], proxy[missing])
-            except InputError:  # it is of no sign that a multiple could have
+            except InputError:  # a value or a proxy is not positive
                 continue
             values[missing, column], deviations[missing, column] = found
         return values, deviations
 
     def fill(self, row: int, found: Mapping[str, float]) -> None:
-        """Write what was measured of a row."""
+        """Write the measured values of a row, by the names of objectives."""
         for column, objective in enumerate(self.objectives):
             if objective.name in found:
                 self.values[row, column] = found[objective.name]
 
     def told(self, rows: Rows) -> list[dict[str, float | Estimate]]:
-        """Return rows as an optimiser takes them: what is missing as an estimate.
+        """Return rows as `Optimizer.tell` takes them: forecasts as estimates.
 
-        Rows of which something cannot be predicted either must not be among them.
+        Every value of these rows must be known or predicted.
         """
         values, deviations = self.forecast()
+        names = [objective.name for objective in self.objectives]
         return [
-            {
-                objective.name: known_as(value, deviation)
-                for objective, value, deviation in zip(
-                    self.objectives, values[row].tolist(), deviations[row].tolist(), strict=True
-                )
-            }
+            dict(zip(names, map(known_as, values[row], deviations[row]), strict=True))
             for row in rows
         ]
 
     def worth_measuring(self, left: BoolArray, n: int) -> Rows:
         """Return up to n rows that may belong to the front, the most promising first.
 
-        Those of which something cannot be predicted yet are taken by their proxies alone, spread
-        along the front of these; what has no proxy either is always worth it. The others are
-        worth it if they belong to the front, and add a thousandth to its hypervolume, when they
-        come out a deviation better than predicted.
+        Rows with a value that cannot be predicted yet are taken by their proxies alone, spread
+        along the front of the proxies; rows without a proxy are always taken. The others are
+        taken if they belong to the front, and add a thousandth to its hypervolume, when their
+        missing values are one standard deviation better than predicted.
 
         Args:
-            left: ``(n_archs,)``: which are not complete, and may be measured.
-            n: How many.
+            left: ``(n_archs,)``: rows that are not complete, and may be measured.
+            n: Number of rows at most.
         """
         values, deviations = self.forecast()
         unclear = np.flatnonzero(left & np.isnan(values).any(axis=1))
         if len(unclear):
             return self._spread(unclear, n)
         signs = to_losses(np.ones((1, len(self.objectives))), self.objectives)
-        hopeful = values - _HOPE * deviations * signs
+        hopeful = values - _OPTIMISM * deviations * signs
         alive = np.flatnonzero(left | self.complete)
         tables = (self._by_name(values[alive]), self._by_name(hopeful[alive]))
         rows = alive[contender_rows(*tables, self.objectives, self.constraints)]
@@ -140,7 +137,7 @@ class Known:
         return rows[order][enough][:n]
 
     def _spread(self, rows: Rows, n: int) -> Rows:
-        """Rows of the front by proxies, evenly spaced along the first objective."""
+        """Return rows of the front by proxies, evenly spaced along the first objective."""
         values = self.values[rows]
         for column in np.flatnonzero(np.isnan(values).any(axis=0)).tolist():
             if column not in self.proxies:

@@ -12,9 +12,9 @@ import tests.run.search_parts as parts
 from hwsearch.errors import InputError
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.run.config import RunConfig
-from hwsearch.run.evidence import read_evidence
 from hwsearch.run.setup import prepare
-from tests.run.known_parts import files, search, use, whole_rounds
+from hwsearch.run.value_sources.csv_file import read_csv
+from tests.run.warm_start_parts import files, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
@@ -54,19 +54,20 @@ def rows_of(space, n=30, **more):
 class TestRead:
     def test_architectures_and_values(self, setup, space, tmp_path):
         rows = rows_of(space)
-        evidence = read_evidence(write(tmp_path / "known.csv", rows), setup)
+        evidence = read_csv(setup, write(tmp_path / "known.csv", rows))
         assert evidence.archs == space.sample_distinct(30, 0)
         assert evidence.values.tolist() == [row["top1"] for row in rows]
-        assert evidence.left_out == 0
+        assert "outside" not in evidence.note
+        assert evidence.interval(evidence.archs)[0] == pytest.approx(evidence.values, abs=1.0)
 
     def test_the_table_of_a_run_as_pandas_writes_it(self, setup, tmp_path):
         """Choices that are inactive in places come as 2.0, and rows are numbered."""
         run, _ = search(tmp_path / "first", budget=8)
         run.trials.to_csv(tmp_path / "trials.csv")
-        evidence = read_evidence(tmp_path / "trials.csv", setup)
+        evidence = read_csv(setup, tmp_path / "trials.csv")
         assert evidence.archs.ids == run.trials["key"].tolist()
         assert evidence.values.tolist() == run.trials["top1"].tolist()
-        front = read_evidence(run.folder / "front.csv", setup)
+        front = read_csv(setup, run.folder / "front.csv")
         assert front.archs.ids == run.front["key"].tolist()
 
     def test_rows_of_one_architecture_are_averaged_and_empty_ones_left_out(
@@ -74,13 +75,13 @@ class TestRead:
     ):
         one, two, *_ = rows_of(space)
         rows = [one, two, {**one, "top1": one["top1"] + 1}, {**two, "top1": ""}]
-        evidence = read_evidence(write(tmp_path / "known.csv", rows), setup)
+        evidence = read_csv(setup, write(tmp_path / "known.csv", rows))
         assert evidence.values.tolist() == [one["top1"] + 0.5, two["top1"]]
 
     def test_its_own_copy_says_the_same(self, setup, space, tmp_path):
-        evidence = read_evidence(write(tmp_path / "known.csv", rows_of(space)), setup)
-        evidence.keep(tmp_path)
-        again = read_evidence(tmp_path / "evidence.csv", setup)
+        evidence = read_csv(setup, write(tmp_path / "known.csv", rows_of(space)))
+        evidence.copy_to(tmp_path)
+        again = read_csv(setup, tmp_path / "evidence.csv")
         assert again.archs == evidence.archs
         assert np.array_equal(again.values, evidence.values)
         assert again.recorded["digest"] == evidence.recorded["digest"]
@@ -88,12 +89,13 @@ class TestRead:
     def test_what_lies_outside_of_the_search_is_left_out(self, device, space, tmp_path):
         config = RunConfig(supernet=parts.NET, data=parts.TASK, only=("stage1.width in 4",))
         rows = rows_of(space)
-        evidence = read_evidence(write(tmp_path / "known.csv", rows), prepare(config))
+        evidence = read_csv(prepare(config), write(tmp_path / "known.csv", rows))
         assert len(evidence.archs) == sum(row["stage1.width"] == 4 for row in rows)
-        assert evidence.left_out == len(rows) - len(evidence.archs)
+        n = len(rows) - len(evidence.archs)
+        assert f"({n} more lie outside of what is searched)" in evidence.note
         wide = [row for row in rows if row["stage1.width"] == 8]
         with pytest.raises(InputError, match="none of them in the part of the space"):
-            read_evidence(write(tmp_path / "wide.csv", wide), prepare(config))
+            read_csv(prepare(config), write(tmp_path / "wide.csv", wide))
 
     @pytest.mark.parametrize(
         ("change", "text"),
@@ -116,12 +118,12 @@ class TestRead:
         first, *rest = rows_of(space)
         path = write(tmp_path / "known.csv", [{**first, **change}, *rest])
         with pytest.raises(InputError, match=text):
-            read_evidence(path, setup)
+            read_csv(setup, path)
 
     def test_another_metric_is_refused(self, setup, space, tmp_path):
         rows = [{"accuracy": row.pop("top1"), **row} for row in rows_of(space)]
         with pytest.raises(InputError, match=r"has no column 'top1', which .*accuracy"):
-            read_evidence(write(tmp_path / "known.csv", rows), setup)
+            read_csv(setup, write(tmp_path / "known.csv", rows))
 
     @pytest.mark.parametrize(
         ("content", "text"), [(b"", "holds no rows"), (b"a,b\n", "no rows"), (b"\xff\n1", "read")]
@@ -129,7 +131,7 @@ class TestRead:
     def test_what_is_no_table_is_refused(self, content, text, setup, tmp_path):
         (tmp_path / "known.csv").write_bytes(content)
         with pytest.raises(InputError, match=text):
-            read_evidence(tmp_path / "known.csv", setup)
+            read_csv(setup, tmp_path / "known.csv")
 
 
 class TestSearch:
@@ -177,7 +179,7 @@ class TestSearch:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("hwsearch.run.evidence.Evidence.keep", stopping)
+            patch.setattr("hwsearch.run.value_sources.base.ValueSource.copy_to", stopping)
             with pytest.raises(KeyboardInterrupt):
                 search(tmp_path / "run", warm_start=known, budget=4)
         shutil.copytree(tmp_path / "run", tmp_path / "other")

@@ -9,10 +9,10 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
-from hwsearch.run.basis import digest_of
 from hwsearch.run.setup import Setup
+from hwsearch.run.value_sources.installed import digest_of
 from hwsearch.space import Choice, SearchSpace
-from tests.run.known_parts import save_predictor, search, use, whole_rounds
+from tests.run.warm_start_parts import save_predictor, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 NAME = parts.network().card.name

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwsearch.objectives import Constraint, Estimate, Objective, hypervolume, is_non_dominated
-from hwsearch.run.known import Known
+from hwsearch.run.partial_values import PartialValues
 from hwsearch.space import Choice, SearchSpace
 
 SPACE = SearchSpace([Choice(f"width{i}", (1, 2, 3, 4)) for i in range(4)])
@@ -12,7 +12,7 @@ OBJECTIVES = (Objective("top1", "max"), Objective("latency", "min"))
 N = 60
 
 
-def known(constraints=(), proxies=True, seed=0):
+def partial(constraints=(), proxies=True, seed=0):
     """Accuracies of a known table, and latencies of another device as a proxy."""
     archs = SPACE.sample_distinct(N, seed)
     sizes = archs.indices.sum(axis=1) + 4.0
@@ -21,7 +21,7 @@ def known(constraints=(), proxies=True, seed=0):
     there = sizes * np.exp(0.02 * rng.standard_normal(N))
     here = 0.5 * there * (1 + 0.03 * archs.indices[:, 0])
     values = np.column_stack([top1, np.full(N, np.nan)])
-    table = Known(
+    table = PartialValues(
         archs=archs,
         objectives=OBJECTIVES,
         constraints=tuple(Constraint.parse(c) for c in constraints),
@@ -47,7 +47,7 @@ def measured(table, truth, batch=4):
 
 
 def test_few_are_measured_and_reach_what_all_of_them_do():
-    table, truth = known()
+    table, truth = partial()
     rows = measured(table, truth)
     losses = truth * [-1, 1]
     front = np.flatnonzero(is_non_dominated(losses))
@@ -57,7 +57,7 @@ def test_few_are_measured_and_reach_what_all_of_them_do():
 
 
 def test_at_first_the_front_by_proxies_is_spread():
-    table, truth = known()
+    table, truth = partial()
     rows = table.worth_measuring(np.ones(N, bool), 3)
     proxied = np.column_stack([-truth[:, 0], table.proxies[1]])
     front = np.flatnonzero(is_non_dominated(proxied))
@@ -66,7 +66,7 @@ def test_at_first_the_front_by_proxies_is_spread():
 
 
 def test_what_is_missing_is_a_multiple_of_the_proxy_with_a_deviation():
-    table, truth = known()
+    table, truth = partial()
     assert np.isnan(table.forecast()[0][:, 1]).all()
     for row in range(8):
         table.fill(row, {"latency": truth[row, 1]})
@@ -78,15 +78,15 @@ def test_what_is_missing_is_a_multiple_of_the_proxy_with_a_deviation():
 
 
 def test_without_a_proxy_all_are_worth_it():
-    table, truth = known(proxies=False)
+    table, truth = partial(proxies=False)
     assert len(measured(table, truth)) == N
 
 
 def test_constraints_keep_the_effort_where_they_hold():
-    free, truth = known()
+    free, truth = partial()
     rows = measured(free, truth)
     bound = float(np.quantile(truth[:, 1], 0.2))
-    tight, truth = known([f"latency <= {bound}"])
+    tight, truth = partial([f"latency <= {bound}"])
     fewer = measured(tight, truth)
     assert len(fewer) < len(rows)
     inside = np.where(truth[:, 1:] <= bound, truth * [-1, 1], np.nan)
@@ -95,7 +95,7 @@ def test_constraints_keep_the_effort_where_they_hold():
 
 def test_what_failed_dominates_nothing():
     """The best by far cannot be built here."""
-    table, truth = known()
+    table, truth = partial()
     for row in range(1, 9):
         table.fill(row, {"latency": truth[row, 1]})
     table.values[0, 0], table.proxies[1][0] = 99.0, 0.1
@@ -108,10 +108,10 @@ def test_what_failed_dominates_nothing():
 
 
 def test_values_are_told_as_they_are_and_what_is_missing_as_an_estimate():
-    table, truth = known()
+    table, truth = partial()
     for row in range(6):
         table.fill(row, {"latency": truth[row, 1]})
-    full, partial = table.told(np.array([0, 7]))
-    assert full == {"top1": truth[0, 0], "latency": truth[0, 1]}
-    assert partial["top1"] == truth[7, 0]
-    assert isinstance(partial["latency"], Estimate)
+    whole, part = table.told(np.array([0, 7]))
+    assert whole == {"top1": truth[0, 0], "latency": truth[0, 1]}
+    assert part["top1"] == truth[7, 0]
+    assert isinstance(part["latency"], Estimate)

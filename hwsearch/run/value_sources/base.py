@@ -1,0 +1,116 @@
+"""The interface of value sources: values with standard deviations, identified by a digest."""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+
+from hwsearch.accuracy.intervals import Z95
+from hwsearch.evaluation.evaluator import REUSED
+from hwsearch.files import write_atomic
+from hwsearch.objectives import FloatArray
+from hwsearch.run.config import TRIALS
+from hwsearch.space import Architecture, Architectures, SearchSpace
+from hwsearch.trials import Measurement
+from hwsearch.trials_sqlite import SqliteStore
+
+LATENCY_TABLE: Final = "latency_table"
+PREDICTOR: Final = "predictor"
+WARM_START: Final = "warm_start"
+KINDS: Final = (LATENCY_TABLE, PREDICTOR, WARM_START)
+EVIDENCE: Final = "evidence.csv"  # the copy of a CSV in a run's folder
+_STAGED = ".reused"
+
+
+class ValueModel(Protocol):
+    """Predicts a quantity of any architecture of a search space."""
+
+    def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
+        """Return the values of n architectures and their standard deviations, (n,) each."""
+        ...
+
+    def predict_mean(self, archs: Architectures) -> FloatArray:
+        """Return the values alone, (n,), which is faster."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ValueSource:
+    """Values of one quantity that a search has before it measures anything.
+
+    A source with a ``model`` shapes predictions and enters no front. A source whose values
+    ``hold`` was measured in the context of the run: its architectures become trials of the run,
+    and its measurements are not done again.
+
+    Attributes:
+        kind: Table of ``config.toml`` that records the source, one of `KINDS`.
+        quantity: Name of the quantity, such as ``latency``.
+        recorded: Content of that table. ``digest`` is 16 hex digits of the source's content.
+        note: One sentence for users.
+        model: Predicts the quantity; None where the source knows too little for that.
+        archs: n architectures that the source lists; None for a source that is a model alone.
+        values: (n,) their values of the quantity, NaN where the source has none.
+        holds: Whether measurements of the source are measurements of the run.
+        measurements: These measurements, of the architectures that are listed.
+        files: File name -> text that the run's folder keeps as its copy of the source.
+    """
+
+    kind: str
+    quantity: str
+    recorded: Mapping[str, str | int]
+    note: str
+    model: ValueModel | None = None
+    archs: Architectures | None = None
+    values: FloatArray = field(default_factory=lambda: np.empty(0))
+    holds: bool = False
+    measurements: tuple[Measurement, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, archs: Architectures) -> FloatArray:
+        """Predict the quantity of n architectures: (n,)."""
+        assert self.model is not None
+        return self.model.predict_mean(archs)
+
+    def interval(self, archs: Architectures) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Predict n values with their 95% intervals: value, low end and high end, (n,) each."""
+        assert self.model is not None
+        mean, deviation = self.model.predict(archs)
+        return mean, mean - Z95 * deviation, mean + Z95 * deviation
+
+    @property
+    def n_reused(self) -> int:
+        """Number of values that are not measured again."""
+        return int((~np.isnan(self.values)).sum()) if self.holds else 0
+
+    def copy_to(self, folder: Path) -> None:
+        """Write what a resumed run reads in place of the source, all of it or nothing."""
+        for name, text in self.files.items():
+            write_atomic(folder / name, text)
+        if self.holds and self.archs is not None:
+            staged = folder / _STAGED
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir()
+            with SqliteStore(staged / TRIALS) as store:
+                store.propose(self.archs, round=0, origin=REUSED)
+                store.add_all(self.measurements)
+            os.replace(staged / TRIALS, folder / TRIALS)
+            staged.rmdir()
+
+
+def part_of(space: SearchSpace, archs: Iterable[Architecture]) -> Architectures:
+    """Return the architectures of the full space that lie in a part of it."""
+    choices = {choice.name: choice.options for choice in space.choices}
+    return space.architectures(
+        arch.mapping
+        for arch in archs
+        if all(option in choices.get(name, ()) for name, option in arch.mapping.items())
+    )
+
+
+def left_out(n: int) -> str:
+    """Return what a note says of n architectures outside of the space that is searched."""
+    return f" ({n} more lie outside of what is searched)" if n else ""

@@ -1,0 +1,161 @@
+"""An earlier run as a value source: its measurements that hold here are not done again.
+
+A measurement holds where its context is that of the search: an accuracy needs the same weights,
+calibration, samples and precision, a latency the same device.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsearch.accuracy.task import NO_DATA
+from hwsearch.errors import InputError
+from hwsearch.evaluation.evaluator import REUSED
+from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.files import digest_of_text
+from hwsearch.run.config import TRIALS, read_config
+from hwsearch.run.outcome import CANDIDATES
+from hwsearch.run.setup import Setup
+from hwsearch.run.value_sources.base import WARM_START, ValueSource, left_out, part_of
+from hwsearch.space import SearchSpace
+from hwsearch.trials import Measurement, MemoryStore
+from hwsearch.trials_sqlite import SqliteStore
+
+_Contexts = Mapping[tuple[str, str], str]  # quantity and purpose -> context of this search
+
+
+def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
+    """Read what an earlier run measured; its folder may be one that can only be read.
+
+    A search without data has measured no accuracy: its candidates are what is reused of it.
+
+    Raises:
+        InputError: The folder is no run, or one of another space (the text names the first
+            difference), or its accuracies have another context, or it has no architecture in the
+            space that is searched.
+    """
+    config, recorded = read_config(folder)
+    where, metric = f"warm start {str(folder)!r}", setup.task.metric.name
+    if not (folder / TRIALS).is_file():
+        raise InputError(f"{where} has no {TRIALS}: nothing was evaluated there; leave it out")
+    _check_space(where, recorded, setup.net.full_space)
+    with SqliteStore.snapshot(folder / TRIALS) as store:
+        trials, measured = store.trials(), store.measurements()
+    try:
+        full = setup.net.full_space.architectures([trial.choices for trial in trials])
+    except InputError as error:
+        raise InputError(f"{where} is of another search space: {error}") from error
+    contexts = _contexts(setup)
+    holding = [m for m in measured if contexts.get((m.quantity, m.purpose)) == m.context]
+    values = {m.key: m.value for m in holding if (m.quantity, m.purpose) == (metric, "search")}
+    if config.data != NO_DATA:
+        _check_measured(where, folder, measured, metric, contexts[metric, "search"])
+    known = _candidates(where, folder) if config.data == NO_DATA else set(values)
+    archs = part_of(setup.net.space, (arch for arch in full if arch.key in known))
+    if not len(archs):
+        raise InputError(
+            f"{where} knows {len(known)} architectures, none of them in the part of the space "
+            "that is searched; change --freeze and --only, or leave it out"
+        )
+    reused = set(archs.ids)
+    there = {m.key: m for m in measured if (m.quantity, m.purpose) == (LATENCY, "search")}
+    kept = [_with_origin(m, folder, there.get(m.key)) for m in holding if m.key in reused]
+    lines = [f"{m.identity} {m.value!r}" for m in kept]
+    digest = digest_of_text("\n".join([*archs.ids, *lines]))
+    n = len(reused & set(values))
+    what = f"accuracies of {n}" if n else f"candidates without data, of {len(archs)}"
+    return ValueSource(
+        kind=WARM_START,
+        quantity=metric,
+        recorded={"path": str(folder), "digest": digest, REUSED: len(archs)},
+        note=f"{what} architectures reused from {folder}{left_out(len(known) - len(archs))}",
+        archs=archs,
+        values=np.array([values.get(key, np.nan) for key in archs.ids]),
+        holds=True,
+        measurements=tuple(kept),
+    )
+
+
+def first_difference(there: SearchSpace, here: SearchSpace) -> str:
+    """Say where two spaces first differ; empty where they have the same architectures."""
+    own = {choice.name: choice for choice in here.choices}
+    for choice in there.choices:
+        mine = own.get(choice.name)
+        if mine is None:
+            return f"it has a choice {choice.name!r}, which is none here"
+        if repr(mine.options) != repr(choice.options):
+            theirs, ours = (", ".join(map(repr, each.options)) for each in (choice, mine))
+            return f"choice {choice.name!r} has the options {theirs} there, and {ours} here"
+        if mine.active != choice.active:
+            return (
+                f"choice {choice.name!r} is active there: {choice.condition}, and here: "
+                f"{mine.condition}"
+            )
+    missing = [name for name in here.names if name not in there.names]
+    return f"it has no choice {missing[0]!r}" if missing else ""
+
+
+def _check_space(where: str, recorded: Mapping[str, Any], here: SearchSpace) -> None:
+    text = recorded.get("full_space")
+    difference = first_difference(SearchSpace.from_json(str(text)), here) if text else ""
+    if difference:
+        raise InputError(
+            f"{where} is of another search space: {difference}. Give a run of the same supernet"
+        )
+
+
+def _contexts(setup: Setup) -> _Contexts:
+    here, task = setup.evaluator(MemoryStore()), setup.task
+    return {
+        (task.metric.name, "search"): here.score_context(task.search),
+        (task.metric.name, "report"): here.score_context(task.report),
+        (LATENCY, "search"): here.latency_context,
+    }
+
+
+def _check_measured(
+    where: str, folder: Path, measured: Sequence[Measurement], metric: str, context: str
+) -> None:
+    """Refuse a run without accuracies of the context of this search."""
+    searched = [m for m in measured if m.purpose == "search"]
+    scores = [m for m in searched if m.quantity == metric]
+    if not scores:
+        quantities = ", ".join(dict.fromkeys(m.quantity for m in searched)) or "nothing"
+        raise InputError(
+            f"{where} measured {quantities}, and no {metric}, which this search needs; give a "
+            f"run that has {metric} among its objectives"
+        )
+    if not any(m.context == context for m in scores):
+        words = zip_longest(scores[-1].context.split(), context.split(), fillvalue="nothing")
+        changes = ", ".join(f"{was} there is {now} here" for was, now in words if was != now)
+        raise InputError(
+            f"{where} measured {metric} in another context, so that its numbers do not compare: "
+            f"{changes}. As evidence, which chooses and is no number of the front, give its "
+            f"table: hwsearch.Run({str(folder)!r}).trials.to_csv('known.csv'), then "
+            "--warm-start known.csv"
+        )
+
+
+def _with_origin(m: Measurement, folder: Path, latency: Measurement | None) -> Measurement:
+    """Record in a measurement where it comes from, and the latency of its architecture there."""
+    origin: dict[str, Any] = {"run": str(folder)}
+    if latency is not None:
+        origin |= {"latency_ms": latency.value, "device": latency.details.get("device", "")}
+    return replace(m, details={**m.details, REUSED: origin})
+
+
+def _candidates(where: str, folder: Path) -> set[str]:
+    """Return the keys that a search without data ended with."""
+    import pandas as pd
+
+    path = folder / CANDIDATES
+    if not path.is_file():
+        raise InputError(
+            f"{where} is not finished, and a search without data is reused for its candidates; "
+            f"finish it by 'hwsearch resume {folder}'"
+        )
+    return set(pd.read_csv(path, dtype={"key": str})["key"])

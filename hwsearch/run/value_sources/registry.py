@@ -1,0 +1,185 @@
+"""The kinds of value sources: chosen for a new run, and found again for a resumed one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from hwsearch.accuracy.task import NO_DATA
+from hwsearch.errors import InputError
+from hwsearch.evaluation.evaluator import REUSED
+from hwsearch.run.config import TRIALS
+from hwsearch.run.setup import Setup
+from hwsearch.run.value_sources.base import (
+    EVIDENCE,
+    LATENCY_TABLE,
+    PREDICTOR,
+    WARM_START,
+    ValueSource,
+)
+from hwsearch.run.value_sources.csv_file import read_csv
+from hwsearch.run.value_sources.earlier_run import read_earlier_run
+from hwsearch.run.value_sources.installed import (
+    digest_of,
+    find_predictors,
+    find_tables,
+    read_predictor,
+    read_table,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceKind:
+    """A kind of file or folder that is found by the names of supernet, device and quantity.
+
+    Attributes:
+        name: As in `ValueSource.kind`.
+        title: As users call it.
+        find: Returns the files or folders that could serve a search, the preferred one first.
+        read: Returns the source in one of them; raises `InputError` where it cannot be used.
+        without: How a search does that cannot use it.
+    """
+
+    name: str
+    title: str
+    find: Callable[[Setup], Sequence[Path]]
+    read: Callable[[Setup, Path], ValueSource]
+    without: str
+
+
+INSTALLED: Final = (
+    SourceKind(
+        name=LATENCY_TABLE,
+        title="latency table",
+        find=find_tables,
+        read=read_table,
+        without="latency is predicted from measured values alone",
+    ),
+    SourceKind(
+        name=PREDICTOR,
+        title="accuracy predictor",
+        find=find_predictors,
+        read=read_predictor,
+        without="accuracy is predicted from measured values alone",
+    ),
+)
+
+
+def with_sources(setup: Setup) -> Setup:
+    """Give a new search its sources: what is found for it, and the warm start of its settings.
+
+    A table or predictor that cannot be used is left out, and the notes say why.
+
+    Raises:
+        InputError: The warm start cannot serve this search (see `read_earlier_run` and
+            `read_csv`), or there are no data and no predictor that can be used.
+    """
+    for kind in INSTALLED:
+        needed = kind.name == PREDICTOR and not setup.task.scores
+        paths = kind.find(setup)
+        if needed and not paths:
+            raise InputError(
+                f"data {NO_DATA!r} needs a predictor of {setup.task.metric.name} for "
+                f"{setup.net.family!r}, and there is none; fit one to a CSV of evaluated "
+                "architectures by tools/fit_predictor.py, or give images by --data "
+                "imagefolder:PATH"
+            )
+        try:
+            setup = _using(setup, kind.read(setup, paths[0])) if paths else setup
+        except InputError as error:
+            if needed:
+                raise
+            setup = replace(setup, notes=(*setup.notes, f"{kind.without}: {error}"))
+    return setup if setup.config.warm_start is None else _using(setup, _read_warm_start(setup))
+
+
+def with_recorded_sources(setup: Setup, folder: Path, recorded: Mapping[str, Any]) -> Setup:
+    """Give a resumed search the sources that it began with.
+
+    A warm start is read from the copy in the run's folder, which is made where the run was
+    stopped before it had one.
+
+    Args:
+        setup: Parts of the run.
+        folder: Folder of the run.
+        recorded: What its settings resolved to when it began.
+
+    Raises:
+        InputError: A source that is needed is gone or was changed.
+    """
+    for kind in INSTALLED:
+        setup = _found_again(kind, setup, folder, recorded)
+    used = recorded.get(WARM_START)
+    if not used:
+        return setup
+    if (folder / (TRIALS if REUSED in used else EVIDENCE)).is_file():
+        # The measurements of an earlier run are in the store of this one.
+        return setup if REUSED in used else _using(setup, read_csv(setup, folder / EVIDENCE))
+    early = f"run {str(folder)!r} was stopped before it had copied warm start {used['path']!r}"
+    try:
+        source = _read_warm_start(setup)
+    except InputError as error:
+        raise InputError(f"{early}, which cannot be read any more: {error}") from error
+    if source.recorded != used:
+        raise InputError(f"{early}, which was changed since; start a new run")
+    source.copy_to(folder)
+    return _using(setup, source)
+
+
+def with_recorded_predictor(setup: Setup, folder: Path, recorded: Mapping[str, Any]) -> Setup:
+    """Let a run without data predict its metric by the predictor that it began with.
+
+    Raises:
+        InputError: The predictor is gone or was changed.
+    """
+    (kind,) = (each for each in INSTALLED if each.name == PREDICTOR)
+    return setup if setup.task.scores else _found_again(kind, setup, folder, recorded)
+
+
+def _found_again(
+    kind: SourceKind, setup: Setup, folder: Path, recorded: Mapping[str, Any]
+) -> Setup:
+    used = recorded.get(kind.name)
+    if not used:
+        return setup
+    for path in kind.find(setup):
+        if digest_of(path) == used["digest"]:
+            return _using(setup, kind.read(setup, path))
+    raise InputError(
+        f"run {str(folder)!r} chooses by {kind.title} {used['name']} (digest {used['digest']}), "
+        f"which is gone or was changed, so that it would no longer propose the same. Put that "
+        f"{kind.title.split()[-1]} back, or start a new run"
+    )
+
+
+def _read_warm_start(setup: Setup) -> ValueSource:
+    given = str(setup.config.warm_start)
+    if setup.config.data == NO_DATA:
+        raise InputError(
+            f"warm start {given!r} serves no search without data: it measures no accuracy. Give "
+            "--data, or leave it out"
+        )
+    path = Path(given)
+    if path.is_dir():
+        return read_earlier_run(setup, path)
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        raise InputError(
+            f"warm start {given!r} is no run and no CSV file; give the folder of a run, or "
+            "FILE.csv with a column for every choice and one for the metric"
+        )
+    return read_csv(setup, path)
+
+
+def _using(setup: Setup, source: ValueSource) -> Setup:
+    """Return a setup that predicts by a source, records it, and notes it."""
+    metric = setup.task.metric.name
+    changed = setup
+    if source.model is not None and source.quantity in [o.name for o in setup.objectives]:
+        objective = setup.objective(source.quantity)
+        if source.quantity == metric and not setup.task.scores:
+            objective = replace(objective, exact=source, predicted=True)
+        else:
+            objective = replace(objective, approximation=source)
+        changed = setup.with_objective(objective)
+    sources, notes = (*setup.sources, source), (*setup.notes, source.note)
+    return replace(changed, sources=sources, notes=notes)
