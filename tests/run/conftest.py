@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-import hwsearch
 import tests.run.search_parts as parts
 
 
@@ -14,13 +13,22 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn(request):
+    """Pictures and pages are placeholders: drawing them takes longer than a short search.
+
+    A module whose tests look at them says so by ``DRAWN = True``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "DRAWN", False):
+            parts.leave_undrawn(patch)
+        yield
+
+
 @pytest.fixture
 def device(monkeypatch):
     """Answers for every device that is asked for, and starts no process."""
-    device = parts.InProcess()
-    monkeypatch.setattr("hwsearch.run.setup.load_device", lambda spec: device)
-    monkeypatch.setattr("hwsearch.devices.load_device", lambda spec: device)
-    return device
+    return parts.use(monkeypatch, parts.InProcess())
 
 
 @pytest.fixture
@@ -30,10 +38,13 @@ def quick_infer(monkeypatch):
         monkeypatch.setattr(f"{module}.run_infer", lambda folder: "scripted\n")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def unbroken(tmp_path_factory):
-    """A run of `SHORT` settings that nothing disturbs; its confirmation repeats the search."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwsearch.run.setup.load_device", lambda spec: parts.InProcess())
-        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
-        return hwsearch.search(**parts.SHORT, out=tmp_path_factory.mktemp("unbroken") / "run")
+    """A run of `SHORT` settings; its confirmation repeats the search. Only copies are changed."""
+    return parts.finished_search(tmp_path_factory.mktemp("short") / "run", **parts.SHORT)
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory):
+    """A run of `FIRST` trials, that others start from. Only copies are changed."""
+    return parts.finished_search(tmp_path_factory.mktemp("first") / "run", budget=parts.FIRST)

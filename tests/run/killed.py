@@ -23,7 +23,7 @@ import hwsearch.run.folder
 import tests.run.search_parts as parts
 from tests.run.warm_start_parts import FIRST, uneven
 
-BUDGET = 16
+BUDGET = FIRST
 # Name -> where it dies: an owner's function, in its n-th call, before or after what it does.
 MOMENTS = {
     "beginning": ("hwsearch.run.folder", "write_config", 1, "after"),

@@ -6,7 +6,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
+import torch
 
+import hwsearch
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.task import TOP1, Samples, Task
 from hwsearch.devices.fake_device import FakeDevice, latency_by_size
@@ -17,6 +20,7 @@ from hwsearch.supernets.cifar10_resnet import FAMILY
 NET, TASK = "tests.run.search_parts:network", "tests.run.search_parts:task"
 SETTINGS = {"net": NET, "device": "scripted", "data": TASK, "budget": 12}
 SHORT = {**SETTINGS, "budget": 8}
+FIRST = 16  # trials of the run that others start from
 SIZES = {"calibration": 32, "search": 160, "report": 80}
 
 
@@ -73,6 +77,43 @@ class Watcher:
 
     def note(self, text):
         self.notes.append(text)
+
+
+def finished_search(out, device=None, **settings):
+    """A run that nothing disturbs, for fixtures: not drawn, its `infer.py` not run."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, device or InProcess())
+        leave_undrawn(patch)
+        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
+        torch.set_num_threads(1)  # the same sums in every process that takes part in a test
+        try:
+            return hwsearch.search(**{**SETTINGS, **settings}, out=out)
+        finally:
+            torch.set_num_threads(before)
+
+
+def use(patch, device):
+    """Let every search measure on a device."""
+    patch.setattr("hwsearch.run.setup.load_device", lambda spec: device)
+    patch.setattr("hwsearch.devices.load_device", lambda spec: device)
+    return device
+
+
+def leave_undrawn(patch):
+    """Let searches write placeholders for pictures and the page."""
+
+    def page(run, setup=None):
+        (run.folder / "report.html").write_text("not drawn\n")
+        (run.folder / "architectures.png").write_bytes(b"not drawn\n")
+
+    patch.setattr("hwsearch.report.write.write_page", page)
+    for name in ("draw_front", "draw_search"):
+        patch.setattr(f"hwsearch.run.outcome.{name}", _placeholder)
+
+
+def _placeholder(path, *_):
+    path.write_bytes(b"not drawn\n")
 
 
 def network(checkpoint=None):

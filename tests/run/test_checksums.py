@@ -9,23 +9,18 @@ import pytest
 from typer.testing import CliRunner
 
 import hwsearch
-import tests.run.search_parts as parts
 from hwsearch.cli import app
 from hwsearch.run.checksums import SUMS, damaged_files
 from hwsearch.run.folder import Run
 
 pytestmark = pytest.mark.usefixtures("quick_infer", "device")
-DRAWN = (".png", ".html")
+REDRAWN = (".png", ".html")
 FLIPS = 40
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwsearch.run.setup.load_device", lambda spec: parts.InProcess())
-        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
-        settings = {**parts.SETTINGS, "budget": 6}
-        return hwsearch.search(**settings, out=tmp_path_factory.mktemp("runs") / "run")
+def finished(unbroken):
+    return unbroken
 
 
 @pytest.fixture
@@ -34,7 +29,7 @@ def copied(finished, tmp_path):
 
 
 def files(folder):
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in DRAWN)
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in REDRAWN)
 
 
 def flip(path, bit):

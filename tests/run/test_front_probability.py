@@ -45,10 +45,7 @@ def search(folder, **settings):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwsearch.run.setup.load_device", lambda spec: Noisy())
-        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
-        return search(tmp_path_factory.mktemp("runs") / "run")
+    return parts.finished_search(tmp_path_factory.mktemp("runs") / "run", Noisy(), budget=20)
 
 
 @pytest.fixture

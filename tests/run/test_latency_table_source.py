@@ -8,7 +8,10 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.cli import app
 from hwsearch.errors import InputError
+from hwsearch.run.config import RunConfig
 from hwsearch.run.profile import make_table
+from hwsearch.run.setup import prepare
+from hwsearch.run.value_sources.registry import with_sources
 from hwsearch.tables import FOLDER, LatencyTable, content_digest, file_name
 from tests.run.profiled_device import MINIATURE, Profiled, latency_of
 
@@ -45,6 +48,11 @@ def search(out, **changes):
     return hwsearch.search(out=out, progress=watcher, **settings), watcher.notes
 
 
+def offered(**settings):
+    """The parts of a new search, with its sources."""
+    return with_sources(prepare(RunConfig(supernet=parts.NET, data=parts.TASK, **settings)))
+
+
 def recorded(run):
     return tomllib.loads((run.folder / "config.toml").read_text())["recorded"]["latency_table"]
 
@@ -69,32 +77,32 @@ def test_a_search_chooses_by_the_table_and_measures(made, path, device, tmp_path
     )
 
 
-def test_without_a_table_nothing_is_said_or_recorded(path, device, tmp_path):
-    run, notes = search(tmp_path / "run")
-    assert not any("predicted" in note for note in notes)
-    assert recorded(run) == {}
+def test_without_a_table_nothing_is_said_or_recorded(path, device):
+    setup = offered()
+    assert setup.notes == ()
+    assert setup.recorded()["latency_table"] == {}
 
 
-def test_a_search_without_latency_needs_none(made, device, tmp_path):
-    run, _ = search(tmp_path / "run", objectives=["top1", "macs"])
-    assert recorded(run) == {}
+def test_a_search_without_latency_needs_none(made, device):
+    assert offered(objectives=("top1", "macs")).sources == ()
 
 
-def test_a_table_of_another_machine_is_only_a_start(path, device, tmp_path):
+def test_a_table_of_another_machine_is_only_a_start(path, device):
     maker = Profiled()
     maker.fingerprint = lambda: {**device.fingerprint(), "cpu": "a faster one"}
     make_table(MINIATURE, maker, path)
-    _, notes = search(tmp_path / "run")
-    assert any("measured elsewhere (cpu was a faster one, is scripted)" in note for note in notes)
+    (note,) = offered().notes
+    assert "measured elsewhere (cpu was a faster one, is scripted)" in note
 
 
-def test_a_table_that_lacks_specs_is_left_out_with_the_command(path, device, tmp_path):
+def test_a_table_that_lacks_specs_is_left_out_with_the_command(path, device):
     make_table(MINIATURE.restrict(only=["stage2.width in 8"]), Profiled(), path)
-    run, notes = search(tmp_path / "run")
-    (note,) = [each for each in notes if each.startswith("latency is predicted from measured")]
+    setup = offered()
+    (note,) = setup.notes
+    assert note.startswith("latency is predicted from measured")
     assert "block specs" in note
     assert "complete it by 'hwsearch profile" in note
-    assert recorded(run) == {}
+    assert setup.recorded()["latency_table"] == {}
 
 
 @pytest.mark.parametrize(
@@ -107,18 +115,18 @@ def test_a_table_that_lacks_specs_is_left_out_with_the_command(path, device, tmp
         ({"overhead_ms": -1}, "'overhead_ms' is -1"),
     ],
 )
-def test_a_table_of_something_else_is_left_out(damage, said, made, path, device, tmp_path):
+def test_a_table_of_something_else_is_left_out(damage, said, made, path, device):
     record = {**json.loads(path.read_text()), **damage}
     path.write_text(json.dumps({**record, "sha256": content_digest(record)}))
-    run, notes = search(tmp_path / "run")
-    assert any(said in note for note in notes)
-    assert recorded(run) == {}
+    setup = offered()
+    assert any(said in note for note in setup.notes)
+    assert setup.recorded()["latency_table"] == {}
 
 
 def test_a_resumed_search_proposes_what_the_unbroken_one_does(made, device, tmp_path):
-    whole, _ = search(tmp_path / "whole", budget=20)
+    whole, _ = search(tmp_path / "whole", budget=16)
     search(tmp_path / "broken", budget=12)
-    resumed = hwsearch.resume(tmp_path / "broken", budget=20)
+    resumed = hwsearch.resume(tmp_path / "broken", budget=16)
     assert resumed.trials["key"].tolist() == whole.trials["key"].tolist()
 
 

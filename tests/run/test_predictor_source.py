@@ -9,8 +9,10 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
-from hwsearch.run.setup import Setup
+from hwsearch.run.config import RunConfig
+from hwsearch.run.setup import Setup, prepare
 from hwsearch.run.value_sources.installed import digest_of
+from hwsearch.run.value_sources.registry import with_sources
 from hwsearch.space import Choice, SearchSpace
 from tests.run.warm_start_parts import save_predictor, search, use, whole_rounds
 
@@ -19,16 +21,12 @@ NAME = parts.network().card.name
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
+def fitted(first, tmp_path_factory):
     """A predictor of the miniature, and the digest of the weights that it was fitted to."""
-    folder = tmp_path_factory.mktemp("fitted")
-    with pytest.MonkeyPatch.context() as patch:
-        use(patch, parts.InProcess())
-        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
-        run, _ = search(folder / "run", budget=20, tactic="random")
-    weights = run.recorded["weights"][:16]
-    save_predictor(folder / "top1", run, {"weights": weights, "checkpoint": "the first"})
-    return folder / "top1"
+    path = tmp_path_factory.mktemp("fitted") / "top1"
+    weights = first.recorded["weights"][:16]
+    save_predictor(path, first, {"weights": weights, "checkpoint": "the first"})
+    return path
 
 
 @pytest.fixture
@@ -45,6 +43,15 @@ def device(monkeypatch):
 
 def recorded(run):
     return tomllib.loads((run.folder / "config.toml").read_text())["recorded"]["predictor"]
+
+
+def offered(**settings):
+    """The parts of a new search, with its sources."""
+    return with_sources(prepare(RunConfig(supernet=parts.NET, data=parts.TASK, **settings)))
+
+
+def approximated_in(setup):
+    return [o.name for o in setup.objectives if o.approximation is not None]
 
 
 def approximated(monkeypatch):
@@ -70,13 +77,12 @@ def test_is_used_by_default_and_all_is_measured(path, device, monkeypatch, tmp_p
     assert len([m for m in run.measurements() if m.quantity == "top1"]) >= 12
 
 
-def test_can_be_done_without(path, device, monkeypatch, tmp_path):
-    names = approximated(monkeypatch)
-    run, notes = search(tmp_path / "run", budget=4, prior="off")
-    assert names == []
-    assert recorded(run) == {}
-    assert not any("predicted" in note for note in notes)
-    assert tomllib.loads((run.folder / "config.toml").read_text())["search"]["prior"] == "off"
+def test_can_be_done_without(path, device):
+    setup = offered(prior="off")
+    assert approximated_in(setup) == []
+    assert setup.recorded()["predictor"] == {}
+    assert not any("predicted" in note for note in setup.notes)
+    assert setup.config.prior == "off"
 
 
 def test_an_unknown_prior_is_refused(device, tmp_path):
@@ -86,32 +92,44 @@ def test_an_unknown_prior_is_refused(device, tmp_path):
         search(tmp_path / "run", prior="of")
 
 
-def test_serves_no_search_without_the_metric(path, device, monkeypatch, tmp_path):
-    run, _ = search(tmp_path / "run", budget=4, objectives=["latency", "macs"])
-    assert recorded(run) == {}
+def test_serves_no_search_without_the_metric(path, device):
+    assert offered(objectives=("latency", "macs")).sources == ()
 
 
-def test_other_weights_are_said(path, device, monkeypatch, tmp_path):
-    names = approximated(monkeypatch)
-    _, notes = search(tmp_path / "run", budget=4, checkpoint="1")
-    assert names == ["top1"]
-    (note,) = [note for note in notes if "to choose, and then measured" in note]
+def test_other_weights_are_said(path, device):
+    setup = offered(checkpoint="1")
+    assert approximated_in(setup) == ["top1"]
+    (note,) = setup.notes
+    assert "to choose, and then measured" in note
     assert "it was fitted to the first, and the weights here are" in note
 
 
-def test_serves_a_part_of_its_space(path, device, tmp_path):
-    run, _ = search(tmp_path / "run", budget=4, freeze=["stage1.depth=max"])
-    assert recorded(run)["digest"] == digest_of(path)
+def test_predicts_values_with_their_deviations(path, device):
+    setup = offered()
+    (source,) = setup.sources
+    archs = setup.net.space.sample(5, 0)
+    mean, deviation = source.model.predict(archs)
+    value, low, high = source.interval(archs)
+    assert (source(archs) == mean).all()
+    assert (value == mean).all()
+    assert (deviation > 0).all()
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=1e-3)
 
 
-def test_one_of_another_space_is_left_out_and_said(path, device, tmp_path):
+def test_serves_a_part_of_its_space(path, device):
+    setup = offered(freeze=("stage1.depth=max",))
+    assert setup.recorded()["predictor"]["digest"] == digest_of(path)
+
+
+def test_one_of_another_space_is_left_out_and_said(path, device):
     space = SearchSpace([Choice("width", (1, 2))])
     archs = space.enumerate(2)
     Predictor(space, "linear").fit(archs, [1.0, 2.0]).save(path)
-    run, notes = search(tmp_path / "run", budget=4)
-    (note,) = [note for note in notes if note.startswith("accuracy is predicted from measured")]
+    setup = offered()
+    (note,) = setup.notes
+    assert note.startswith("accuracy is predicted from measured")
     assert "of another search space" in note
-    assert recorded(run) == {}
+    assert setup.recorded()["predictor"] == {}
 
 
 class TestResumed:

@@ -6,15 +6,15 @@ import hwsearch
 from hwsearch.run.config import read_config
 from tests.run import search_parts as parts
 
+pytestmark = pytest.mark.usefixtures("quick_infer", "device")
 SETTINGS = {**parts.SETTINGS, "objectives": ["top1", "macs"], "budget": 24}
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
     watcher = parts.Watcher()
-    run = hwsearch.search(
-        **SETTINGS, stop_gain=200, out=tmp_path_factory.mktemp("runs") / "run", progress=watcher
-    )
+    out = tmp_path_factory.mktemp("runs") / "run"
+    run = parts.finished_search(out, **SETTINGS, stop_gain=200, progress=watcher)
     return run, watcher
 
 

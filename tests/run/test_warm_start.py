@@ -27,15 +27,6 @@ RENAMED = "tests.run.warm_start_parts:renamed"
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory):
-    """A run on the first device."""
-    with pytest.MonkeyPatch.context() as patch:
-        use(patch, parts.InProcess())
-        patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
-        return search(tmp_path_factory.mktemp("first") / "run", budget=FIRST)[0]
-
-
 @pytest.fixture
 def device(monkeypatch):
     """The second device."""
@@ -273,9 +264,8 @@ class TestResumed:
         with pytest.raises(InputError, match=r"before it had copied warm start .* changed since"):
             hwsearch.resume(tmp_path / "other")
 
-    def test_config_says_what_it_started_from(self, first, device, tmp_path):
-        run, _ = search(tmp_path / "run", warm_start=first.folder)
-        content = tomllib.loads((run.folder / "config.toml").read_text())
+    def test_config_says_what_it_started_from(self, whole, first):
+        content = tomllib.loads((whole[0].folder / "config.toml").read_text())
         assert content["search"]["warm_start"] == str(first.folder)
         known = content["recorded"]["warm_start"]
         assert (known["path"], known["reused"]) == (str(first.folder), FIRST)
@@ -397,9 +387,8 @@ class TestFirstDifference:
         assert first_difference(SearchSpace(there), self.HERE).startswith(text)
 
 
-def test_a_front_goes_on_from_its_own_run_folder(first, device, tmp_path):
+def test_a_front_goes_on_from_its_own_run_folder(whole, first):
     """What a warm start reads is only read: the run can be shown and resumed as before."""
-    search(tmp_path / "run", warm_start=first.folder)
     assert len(Run(first.folder).front)
 
 

@@ -6,20 +6,14 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.accuracy.task import TOP1
 from hwsearch.prediction import Predictor
+from tests.run.search_parts import FIRST, use
 
-FIRST = 16  # trials of the run that others start from
+__all__ = ["FIRST", "use"]
 
 
 def uneven(name, path):
     """Latencies of another device: half of the first one's, more or less."""
     return (0.05 + path.stat().st_size / 2e5) * (1 + int(name[:4], 16) % 7 / 70)
-
-
-def use(patch, device):
-    """Let every search measure on a device."""
-    patch.setattr("hwsearch.run.setup.load_device", lambda spec: device)
-    patch.setattr("hwsearch.devices.load_device", lambda spec: device)
-    return device
 
 
 def search(out, **settings):
