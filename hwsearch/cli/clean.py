@@ -10,7 +10,7 @@ import hwsearch
 from hwsearch.cli.app import AsJson, answer, app, reporting
 from hwsearch.cli.completion import complete_run
 from hwsearch.cli.output import out, say
-from hwsearch.run.disk_usage import Leftover, disk_use, remove, runs_below
+from hwsearch.run.disk_usage import Leftover, disk_usage_of, remove_leftovers, runs_below
 from hwsearch.terminal import size_text
 
 
@@ -35,9 +35,9 @@ def clean(
     Fronts, subnets, measurements and what a stopped run goes on with stay, always.
     """
     given = [hwsearch.Run(run).folder for run in runs or ()]
-    places = disk_use(given if runs else runs_below(Path()))
+    places = disk_usage_of(given if runs else runs_below(Path()))
     leftovers = [leftover for place in places for leftover in place.leftovers]
-    gone = remove(places) if yes else []
+    gone = remove_leftovers(places) if yes else []
     if as_json:
         rows = [
             {

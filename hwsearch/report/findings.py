@@ -12,7 +12,7 @@ from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Constraint, satisfied, to_losses
 from hwsearch.report.facts import Facts, paired_scores, stated
 from hwsearch.run.front import knee
-from hwsearch.run.front_probability import chances
+from hwsearch.run.front_probability import constraint_probabilities
 from hwsearch.run.search_summary import Comparison
 from hwsearch.trials import Measurement
 
@@ -80,7 +80,9 @@ def picks(facts: Facts) -> list[Pick]:
 
 def _chances(facts: Facts, constraint: Constraint) -> list[float] | None:
     try:
-        found = chances(constraint, facts.members, facts.measurements, facts.run.config.seed)
+        found = constraint_probabilities(
+            constraint, facts.members, facts.measurements, facts.run.config.seed
+        )
     except InputError:
         return None  # a quantity without intervals, or a store of the first version
     return [float(each) for each in found]

@@ -1,9 +1,8 @@
-"""What values could have been: scores on other images, latencies in other rounds.
+"""Bootstrap draws of scores and latencies, and how often an architecture is on the front of them.
 
-The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993): what was observed
-stands for what could have been, so that resampling it shows how far a value may be from the truth.
-A draw resamples images, or rounds, for all architectures at once: what is hard for all of them, or
-slows all of them, moves all of them together, and their differences are surer than their values.
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993. A draw resamples the images, or
+the rounds, for all architectures together: an image that is hard for all of them, or a round that
+slows all of them, shifts all values alike, so that differences vary less than values.
 """
 
 import math
@@ -18,18 +17,18 @@ from hwsearch.devices.intervals import N_DRAWS, median_draws
 from hwsearch.objectives import BoolArray, Constraint, FloatArray, Objective, satisfied, to_losses
 from hwsearch.trials import Measurement
 
-_IMAGES, _ROUNDS, _INTERVALS = 1, 2, 3  # what the seed is joined with: each draws for itself
-_AT_ONCE: Final = 100  # draws; counts for every image of all 2000 would fill memory
+_IMAGES, _ROUNDS, _INTERVALS = 1, 2, 3  # joined with the seed: independent random streams
+_CHUNK: Final = 100  # draws at a time; image counts of all 2000 would fill the memory
 
 
 def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
-    """Draw the scores of architectures anew, on images resampled for all of them together.
+    """Draw scores on resampled images.
 
-    Images on which all of them fare alike are interchangeable: how often each kind comes is drawn,
-    and not every image.
+    Images with the same outcomes for all architectures are interchangeable, so that the count of
+    each kind is drawn instead of every image.
 
     Args:
-        scores: n measurements on the same samples, with the outcome of each one.
+        scores: n measurements on the same samples, with an outcome per sample.
         seed: The same seed resamples the same images.
 
     Returns:
@@ -39,8 +38,8 @@ def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
     kinds, counts = np.unique(outcomes, axis=1, return_counts=True)
     n_images, rng = outcomes.shape[1], np.random.default_rng((seed, _IMAGES))
     parts = [
-        rng.multinomial(n_images, counts / n_images, size=_AT_ONCE) @ kinds.T
-        for _ in range(N_DRAWS // _AT_ONCE)
+        rng.multinomial(n_images, counts / n_images, size=_CHUNK) @ kinds.T
+        for _ in range(N_DRAWS // _CHUNK)
     ]
     means = outcomes.mean(axis=1)
     scales = np.array([score.value for score in scores]) / np.where(means == 0.0, 1.0, means)
@@ -51,15 +50,15 @@ def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
 def latency_draws(
     latencies: Sequence[Measurement], ratios: Mapping[str, Measurement], seed: int
 ) -> FloatArray:
-    """Draw latencies anew, on rounds resampled for all of those that were timed together.
+    """Draw latencies on rounds resampled for all models of a timing job together.
 
-    Rounds come in blocks, as for a latency's own interval. The anchor's baseline, which turns
-    ratios into milliseconds, is drawn from its interval and is one for all. Where no ratios are
-    kept (stores of the first version), each is drawn from its interval, independently.
+    Rounds are resampled in blocks, as for the interval of a latency. The baseline of the anchor,
+    which turns ratios into milliseconds, is drawn from its interval, once for all latencies. A
+    latency without ratios (stores of the first version) is drawn from its own interval.
 
     Args:
-        latencies: n measurements, confirmed.
-        ratios: Key -> the ratio to the anchor in every round; see `ratio_measurement`.
+        latencies: n measurements with purpose ``confirm``.
+        ratios: Key -> measurement with the ratio to the anchor in every round.
         seed: The same seed resamples the same rounds.
 
     Returns:
@@ -72,9 +71,9 @@ def latency_draws(
         if latency.key not in ratios:
             jobs[0.0, place] = [place]
             continue
-        # The anchor's median time is that of one job, and of no other.
-        told = latency.details["anchor_ms"], latency.details["rounds"]
-        jobs.setdefault(told, []).append(place)
+        # The median time of the anchor identifies a job.
+        job = latency.details["anchor_ms"], latency.details["rounds"]
+        jobs.setdefault(job, []).append(place)
     for _, places in sorted(jobs.items()):
         members = [latencies[place] for place in places]
         draws[:, places] = _job_draws(members, ratios, rng)
@@ -88,27 +87,27 @@ def latency_draws(
 
 
 def interval_draws(value: float, low: float, high: float, seed: int) -> FloatArray:
-    """Draw a positive value ``(2000,)`` from its 95% interval, as a normal one in logarithms."""
+    """Draw a positive value ``(2000,)`` from its 95% interval, log-normally."""
     rng = np.random.default_rng((seed, _INTERVALS))
     draws: FloatArray = value * np.exp(_log_deviation(low, high) * rng.standard_normal(N_DRAWS))
     return draws
 
 
-def membership(
+def front_membership(
     draws: Mapping[str, FloatArray],
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
 ) -> FloatArray:
-    """How often each of n architectures is on the front of all of them, ``(n,)`` from 0 to 1.
+    """Return the share of draws in which each of n architectures is on the front, ``(n,)``.
 
-    The bootstrap's confidence in a region, here the one where nothing dominates the architecture
-    (Efron and Tibshirani, The Problem of Regions, Annals of Statistics, 1998): what is nearly as
-    good as another is on the front in about half of the draws, and what is equal in all of them.
+    Source: Efron and Tibshirani, The Problem of Regions, Annals of Statistics, 1998. Of two
+    nearly equal architectures each is on the front in about half of the draws; of two equal ones
+    both are in all draws.
 
     Args:
         draws: Name -> ``(n_draws, n)`` values of every objective; ``(1, n)`` where it is exact.
-        objectives: What is traded.
-        constraints: What has to hold, on objectives.
+        objectives: Objectives of the front.
+        constraints: Constraints on objectives.
     """
     shape = np.broadcast_shapes(*(array.shape for array in draws.values()))
     flat = {name: np.broadcast_to(array, shape).ravel() for name, array in draws.items()}
@@ -122,7 +121,7 @@ def membership(
 
 
 def _undominated(losses: FloatArray, allowed: BoolArray, place: int) -> BoolArray:
-    """In which draws ``(n_draws,)`` one is allowed, and no other that is allowed dominates it."""
+    """Return the draws ``(n_draws,)`` in which a feasible architecture is not dominated."""
     ahead = losses - losses[:, place : place + 1]
     dominates = (ahead <= 0).all(axis=2) & (ahead < 0).any(axis=2) & allowed
     on_front: BoolArray = allowed[:, place] & ~dominates.any(axis=1)
@@ -132,7 +131,7 @@ def _undominated(losses: FloatArray, allowed: BoolArray, place: int) -> BoolArra
 def _job_draws(
     members: Sequence[Measurement], ratios: Mapping[str, Measurement], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draws ``(2000, len(members))`` in ms of what was timed in one job, baseline aside."""
+    """Draw the latencies of one job, ``(2000, len(members))`` in ms, without the baseline."""
     values = np.array([member.value for member in members])
     if members[0].key not in ratios:
         (details,) = (member.details for member in members)

@@ -1,7 +1,4 @@
-"""``SHA256SUMS`` of a finished run: what its files were when it ended, for ``verify`` to compare.
-
-It has the format of ``sha256sum``, so that ``sha256sum -c SHA256SUMS`` compares them too.
-"""
+"""SHA-256 checksums of the files of a finished run, in the format of ``sha256sum``."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -9,50 +6,50 @@ from pathlib import Path
 
 from hwsearch.files import sha256_of, write_atomic
 
-SUMS = "SHA256SUMS"
+CHECKSUMS = "SHA256SUMS"
 
 
-def write_sums(folder: Path, names: Iterable[str], last: Mapping[str, str]) -> None:
-    """List files of a run.
+def write_checksums(folder: Path, names: Iterable[str], last: Mapping[str, str]) -> None:
+    """Write ``SHA256SUMS`` of a run.
 
     Args:
-        folder: Of the run.
-        names: Of files and of folders that are listed with all that they hold, if they are there.
-        last: Name -> text of what is still to be written, because it says that the run is over.
+        folder: Folder of the run.
+        names: Files, and folders that are listed with their content; absent ones are left out.
+        last: Name -> text of files that are written after this one.
     """
     found = [each for name in names for each in (folder / name, *(folder / name).rglob("*"))]
     files = (path for path in found if path.is_file())
     sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
     sums |= {name: hashlib.sha256(text.encode()).hexdigest() for name, text in last.items()}
     lines = (f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    write_atomic(folder / SUMS, "".join(lines))
+    write_atomic(folder / CHECKSUMS, "".join(lines))
 
 
-def forget_sums(folder: Path) -> None:
-    """Take the list away before anything in it changes."""
-    (folder / SUMS).unlink(missing_ok=True)
+def remove_checksums(folder: Path) -> None:
+    """Remove the list, before a listed file changes."""
+    (folder / CHECKSUMS).unlink(missing_ok=True)
 
 
 def damaged_files(folder: Path) -> dict[str, str]:
-    """Compare the files of a run with its list.
+    """Compare the files of a run with their checksums.
 
     Returns:
-        Name -> what is wrong with it, for every file that is not as it was; empty for a run that
-        has no list.
+        Name -> what is wrong, for every file that is missing or changed; empty for a run without
+        checksums.
     """
-    path = folder / SUMS
+    path = folder / CHECKSUMS
     if not path.is_file():
         return {}
     found: dict[str, str] = {}
-    # Not by splitlines, which takes a damaged line break for one.
+    # str.splitlines would also split at bytes that damage can turn into other line breaks.
     for line in path.read_bytes().decode("utf-8", "replace").removesuffix("\n").split("\n"):
         digest, _, name = line.partition("  ")
         if not name or not _lies_inside(folder, name):
-            found[SUMS] = f"it is damaged: {line!r:.120} names no file of the run"
+            found[CHECKSUMS] = f"it is damaged: {line!r:.120} names no file of the run"
         elif not (folder / name).is_file():
             found[name] = "it is missing"
         elif sha256_of(folder / name) != digest:
-            found[name] = f"it is not the file that {SUMS} describes"
+            found[name] = f"it is not the file that {CHECKSUMS} describes"
     return found
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hwsearch.run.checksums import forget_sums
+from hwsearch.run.checksums import remove_checksums
 from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
 from hwsearch.run.folder import Run
@@ -10,7 +10,7 @@ from hwsearch.run.lock import locked
 from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.setup import check_same, prepare
-from hwsearch.run.summarize import replayed, summarize_search
+from hwsearch.run.summarize import replay_optimizer, summarize_search
 from hwsearch.run.timings import read_timings
 from hwsearch.run.value_sources.registry import with_recorded_predictor
 from hwsearch.supernets.base import Supernet
@@ -54,14 +54,14 @@ def _confirmed(run: Run, timings: Path, net: Supernet | None, progress: Progress
     setup = with_recorded_predictor(prepare(run.config, net), run.folder, run.recorded)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
-    forget_sums(run.folder)
+    remove_checksums(run.folder)
     with SqliteStore(run.folder / TRIALS) as store:
         try:
             finisher = Finisher(setup, setup.evaluator(store), run.folder / SUBNETS, progress)
             for key, reason in read.failed.items():
                 progress.note(f"{key} leaves the candidates: {reason}")
             rows = finisher.confirm(read.remember(store), read.manifest)
-            summary = summarize_search(replayed(setup, store), store, setup, rows)
+            summary = summarize_search(replay_optimizer(setup, store), store, setup, rows)
         finally:
             setup.device.close()
     write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title, summary)

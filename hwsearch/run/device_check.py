@@ -1,4 +1,4 @@
-"""Whether a device's latencies can be trusted: one model under two names has to be one latency."""
+"""Check of a device: latencies of one model under two names must agree."""
 
 import os
 import subprocess
@@ -27,11 +27,11 @@ _BURN = "import os\nwhile os.getppid() == {parent}:\n    for _ in range(10**6): 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Agreement:
-    """How well the latencies of pairs agree that are one model under two names.
+    """Agreement of the two latencies of pairs, each one model under two names.
 
     Attributes:
-        differences: (n_pairs,) relative differences of the two ratios, signed.
-        reached: How many pairs were both measured as precisely as was asked.
+        differences: (n_pairs,) relative differences of the two ratios to the anchor, signed.
+        reached: Number of pairs of which both reached the requested precision.
     """
 
     differences: NDArray[np.float64]
@@ -39,17 +39,17 @@ class Agreement:
 
     @property
     def pairs(self) -> int:
-        """How many pairs were measured."""
+        """Number of measured pairs."""
         return len(self.differences)
 
     @property
     def agreed(self) -> int:
-        """How many pairs differ by no more than 1%."""
+        """Number of pairs that differ by at most 1%."""
         return int((np.abs(self.differences) <= TOLERANCE).sum())
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the share that agrees."""
+        """Wilson's 95% interval of the share of pairs that agree."""
         _, low, high = mean_interval(np.abs(self.differences) <= TOLERANCE)
         return low, high
 
@@ -57,12 +57,12 @@ class Agreement:
 def check_device(
     spec: str | Device, *, pairs: int = 20, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, Agreement]:
-    """Measure subnets of the bundled supernet against themselves, calm and beside a busy core.
+    """Time pairs of equal subnets of the bundled supernet, without and with a busy core.
 
     Args:
-        spec: The device, or how it is written down.
-        pairs: How many pairs in each condition, at least 1.
-        seed: Draws the orders of turns.
+        spec: The device, or its specification.
+        pairs: Number of pairs in each condition, at least 1.
+        seed: Seed of the order of turns.
         progress: Told of every pair.
 
     Returns:
@@ -100,16 +100,16 @@ def check_agreement(
     progress: Progress | None = None,
     phase: str = "check",
 ) -> Agreement:
-    """Measure each model under two names, in as many jobs as make the wanted number of pairs.
+    """Time each model under two names, in as many jobs as are needed for all pairs.
 
     Args:
-        device: Where to measure.
+        device: Device that measures.
         models: ONNX files; all pairs of a job take turns in it.
-        pairs: How many pairs in all.
-        seed: Draws the orders of turns; every job has another one.
-        settings: How precisely.
+        pairs: Number of pairs in all.
+        seed: Seed of the order of turns, different in every job.
+        settings: Precision of the measurement.
         progress: Told of every pair.
-        phase: What it calls them.
+        phase: Name of the phase in the progress.
 
     Raises:
         DeviceError: The device does not run one of the models.
@@ -134,7 +134,7 @@ def check_agreement(
 
 @contextmanager
 def busy_core() -> Iterator[None]:
-    """Keep one core busy with other work, until the block or this process ends."""
+    """Keep one core busy until the block or this process ends."""
     burn = _BURN.format(parent=os.getpid())
     with subprocess.Popen([sys.executable, "-S", "-c", burn]) as burner:
         try:

@@ -1,4 +1,4 @@
-"""What hwsearch keeps on the disk, and what of it nobody needs."""
+"""Disk usage of runs, caches and imports, and the leftovers of killed processes in it."""
 
 import os
 import re
@@ -33,12 +33,12 @@ _SCRATCH = re.compile(r"hwsearch-(?:kit-|profile-)?[a-z0-9_]{8}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """A file or folder that nothing needs.
+    """A file or folder that can be removed.
 
     Attributes:
-        path: Where it lies.
+        path: Its path.
         size: Bytes in it.
-        why: Why nothing needs it.
+        why: Reason why it is not needed.
     """
 
     path: Path
@@ -47,14 +47,14 @@ class Leftover:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A folder in which hwsearch keeps something.
+class DiskUsage:
+    """Disk usage of one folder.
 
     Attributes:
-        kind: What it keeps there.
+        kind: Content of the folder.
         path: The folder; it need not exist.
-        size: Bytes of what hwsearch keeps in it, leftovers among them.
-        leftovers: What of it can go.
+        size: Bytes in it that are of hwsearch, leftovers included.
+        leftovers: Parts of it that can be removed.
     """
 
     kind: Kind
@@ -69,18 +69,17 @@ def runs_below(folder: Path) -> list[Path]:
     return sorted(each for each in inner if os.path.isfile(each / FILE))
 
 
-def disk_use(runs: Sequence[Path]) -> list[Place]:
-    """Say what runs, the cache, imported checkpoints and dead processes take on the disk.
+def disk_usage_of(runs: Sequence[Path]) -> list[DiskUsage]:
+    """Measure the disk usage of runs, the cache, imported checkpoints and scratch folders.
 
-    What a run or its front rests on is never a leftover: neither its store, settings, subnets and
-    pictures, nor the anchor's baselines in the cache, without which the milliseconds of a resumed
-    run would not compare with those it has.
+    Files of a run are never leftovers, and neither are the baselines of the anchor in the cache:
+    without them the milliseconds of a resumed run would not compare with those that it has.
 
     Args:
         runs: Folders of runs.
 
     Returns:
-        One for each run, then the cache, the user's own data, and scratch.
+        One entry for each run, then cache, user data and scratch.
     """
     cache, home, scratch = cache_folder(), user_data(), Path(tempfile.gettempdir())
     found = [_place("run", run, _left_in_run(run)) for run in runs]
@@ -88,14 +87,14 @@ def disk_use(runs: Sequence[Path]) -> list[Place]:
     found.append(_place("imported", home, _left_in_home(home)))
     dead = tuple(_old(_matching(scratch, _SCRATCH), SCRATCH))
     size = sum(leftover.size for leftover in dead)
-    return [*found, Place(kind="scratch", path=scratch, size=size, leftovers=dead)]
+    return [*found, DiskUsage(kind="scratch", path=scratch, size=size, leftovers=dead)]
 
 
-def remove(places: Iterable[Place]) -> list[Leftover]:
-    """Remove the leftovers of places, but for those of runs that another process writes.
+def remove(places: Iterable[DiskUsage]) -> list[Leftover]:
+    """Remove leftovers, except in runs that another process writes.
 
     Returns:
-        What was removed.
+        The removed ones.
     """
     gone: list[Leftover] = []
     for place in (each for each in places if each.leftovers):
@@ -110,15 +109,15 @@ def remove(places: Iterable[Place]) -> list[Leftover]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes in a file, or in all files below a folder; links are not followed."""
+    """Return the bytes in a file, or in all files below a folder; links are not followed."""
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size if os.path.lexists(path) else 0
     files = (Path(above) / name for above, _, names in os.walk(path) for name in names)
     return sum(file.lstat().st_size for file in files if os.path.lexists(file))
 
 
-def _place(kind: Kind, path: Path, leftovers: Iterable[Leftover]) -> Place:
-    return Place(kind=kind, path=path, size=size_of(path), leftovers=tuple(leftovers))
+def _place(kind: Kind, path: Path, leftovers: Iterable[Leftover]) -> DiskUsage:
+    return DiskUsage(kind=kind, path=path, size=size_of(path), leftovers=tuple(leftovers))
 
 
 def _left_in_run(run: Path) -> Iterator[Leftover]:
@@ -140,7 +139,7 @@ def _left_in_home(home: Path) -> Iterator[Leftover]:
 
 
 def _old(paths: Iterable[Path], why: str) -> Iterator[Leftover]:
-    """Of what is the user's own, what nobody has written to for long enough to be sure."""
+    """Return the leftovers among files of this user: those not written to for long enough."""
     for path in paths:
         below = (Path(above) / name for above, _, names in os.walk(path) for name in names)
         written = [each.lstat() for each in (path, *below) if os.path.lexists(each)]

@@ -10,7 +10,7 @@ from hwsearch.errors import DataError, DeviceLostError, HwsearchError, InputErro
 from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
 from hwsearch.restriction import one_or_several
-from hwsearch.run.checksums import forget_sums
+from hwsearch.run.checksums import remove_checksums
 from hwsearch.run.cluster.workers import Workers, check_workers, cluster_device
 from hwsearch.run.config import REPORT, TRIALS, RunConfig, read_config, write_config
 from hwsearch.run.exported import (
@@ -21,7 +21,7 @@ from hwsearch.run.exported import (
     with_images,
 )
 from hwsearch.run.front import select_keys
-from hwsearch.run.front_probability import chances
+from hwsearch.run.front_probability import constraint_probabilities
 from hwsearch.run.lock import locked, network_risk
 from hwsearch.run.outcome import (
     CANDIDATES,
@@ -331,7 +331,7 @@ class Run:
 
         ``"latency <= 12 @ 95%"`` takes one: the best by the first objective of those whose true
         latency is 12 ms at most with a probability of 95%; see
-        `hwsearch.run.front_probability.chances`.
+        `hwsearch.run.front_probability.constraint_probabilities`.
 
         Raises:
             InputError: Nothing is selected.
@@ -341,7 +341,9 @@ class Run:
             members,
             self.objectives,
             select,
-            lambda bound: chances(bound, members, self.measurements(), self.config.seed),
+            lambda bound: constraint_probabilities(
+                bound, members, self.measurements(), self.config.seed
+            ),
         )
 
     def export(self, select: str = "all", to: str | Path | None = None) -> list[Path]:
@@ -445,7 +447,7 @@ class Run:
         if risk := network_risk(self.folder):
             progress.note(risk)
         try:
-            forget_sums(self.folder)
+            remove_checksums(self.folder)
             rows, summary = search_and_finish(self.folder, setup, progress, workers)
             trials = self.trials_to_draw(setup)
             write_outcome(self.folder, rows, trials, setup, self.title, summary)

@@ -1,4 +1,4 @@
-"""How sure a front is: who belongs there, and who keeps a bound."""
+"""Probabilities that an architecture is on the front, and that it satisfies a constraint."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, RATIO
 from hwsearch.objectives import Constraint, FloatArray, satisfied
-from hwsearch.run.bootstrap import interval_draws, latency_draws, membership, score_draws
+from hwsearch.run.bootstrap import front_membership, interval_draws, latency_draws, score_draws
 from hwsearch.run.setup import Setup
 from hwsearch.supernets.base import EXACT
 from hwsearch.trials import Measurement
@@ -26,17 +26,17 @@ def front_probabilities(
     values: Mapping[str, FloatArray],
     confirmed: Mapping[str, Measurement | None],
 ) -> dict[str, float]:
-    """The probability of contenders to be on the front of all contenders, given their true values.
+    """Return the probability of each contender to be on the front of the true values.
 
-    It is about those that were timed together. They were chosen by the same images, so that the
-    best of many look a little better, and surer, than they are.
+    The front is that of the contenders, which were timed together. They were selected by the same
+    images, so that the probabilities of the best are slightly too high.
 
     Args:
-        setup: Of the run.
-        evaluator: Knows what was measured.
-        keys: The n contenders.
+        setup: Parts of the run.
+        evaluator: Holds the store of the run.
+        keys: Keys of the n contenders.
         values: Name -> ``(n,)`` values of the objectives.
-        confirmed: Key -> the confirmed latency; None where latency is no objective.
+        confirmed: Key -> confirmed latency; None where latency is no objective.
     """
     store, seed, samples = evaluator.store, setup.config.seed, setup.task.search
     draws = {}
@@ -53,26 +53,29 @@ def front_probabilities(
             context = evaluator.score_context(samples)
             scores = [store.find(key, name, context, "search") for key in keys]
             draws[name] = score_draws([score for score in scores if score is not None], seed)
-    rates = membership(draws, setup.objectives, setup.constraints)
+    rates = front_membership(draws, setup.objectives, setup.constraints)
     return {key: float(rate) for key, rate in zip(keys, rates, strict=True)}
 
 
-def chances(
+def constraint_probabilities(
     constraint: Constraint, members: "pd.DataFrame", measured: Sequence[Measurement], seed: int
 ) -> FloatArray:
-    """The probability that the true value of each of n members keeps a bound, ``(n,)``.
+    """Return the probability that the true value of each of n members satisfies a constraint.
 
-    The share of the draws behind `front_probabilities` that do, one-sided. A predicted value is
-    drawn from its interval; one that is computed keeps a bound for certain or not at all.
+    It is the share of the bootstrap draws of `front_probabilities` that do, one-sided. A predicted
+    value is drawn from its interval; an exact one has probability 0 or 1.
 
     Args:
-        constraint: On a column of the members.
-        members: As `Run.members`.
-        measured: Every measurement of the run.
-        seed: Of the run.
+        constraint: Constraint on a column of the members.
+        members: Table of n members, as `Run.members`.
+        measured: All measurements of the run.
+        seed: Seed of the run.
+
+    Returns:
+        ``(n,)`` from 0 to 1.
 
     Raises:
-        InputError: The column holds what has no interval.
+        InputError: Values of the column have no interval.
     """
     name, keys = constraint.objective, [str(key) for key in members["key"]]
     exact = {*EXACT, *members.columns[members.columns.get_loc("subnet") + 1 :]}
@@ -105,7 +108,7 @@ def chances(
 
 
 def _timed_together(members: "pd.DataFrame", measured: Sequence[Measurement]) -> list[Measurement]:
-    """Confirmed latencies of the job, or of the kit, that the members' are from."""
+    """Return the confirmed latencies of the timing job whose values the members have."""
     contexts: dict[str, list[Measurement]] = {}
     for each in measured:
         if (each.quantity, each.purpose) == (LATENCY, "confirm"):

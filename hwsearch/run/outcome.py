@@ -11,7 +11,7 @@ from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
 from hwsearch.kit.manifest import KEY
 from hwsearch.report.picture import draw_front
 from hwsearch.report.search_picture import draw_search
-from hwsearch.run.checksums import write_sums
+from hwsearch.run.checksums import write_checksums
 from hwsearch.run.config import FILE as CONFIG
 from hwsearch.run.config import TRIALS
 from hwsearch.run.search_summary import SearchSummary
@@ -103,7 +103,7 @@ def write_outcome(
     draw_front(folder / PICTURE, trials, members, setup.objectives, title)
     draw_search(folder / SEARCH_PICTURE, summary, members, setup.objectives, title)
     write_atomic(folder / SUMMARY, summary.to_json())
-    write_sums(folder, LISTED, {name: table})
+    write_checksums(folder, LISTED, {name: table})
     # Last, because a run with this file is finished.
     write_atomic(folder / name, table)
     (folder / other).unlink(missing_ok=True)

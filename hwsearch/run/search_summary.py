@@ -1,4 +1,4 @@
-"""What a search was worth: how it went, how good its predictions were, and whether it paid."""
+"""Summary of a search: progress, quality of predictions, comparisons; as ``search.json``."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,22 +8,22 @@ from hwsearch.errors import InputError
 from hwsearch.files import parsed_json
 from hwsearch.optimizer.stopping import AHEAD
 
-HORIZON: Final = AHEAD  # evaluations that more is expected of
+HORIZON: Final = AHEAD  # further evaluations whose gain is predicted
 Point = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionQuality:
-    """How predictions of one objective have fared, up to one round.
+    """Agreement of predictions of one objective with measurements, up to one round.
 
     Attributes:
-        objective: Its name.
-        evaluated: Trials up to the end of that round.
-        n: How many predictions the two figures are of: the last 16.
+        objective: Name of the objective.
+        evaluated: Number of trials up to the end of the round.
+        n: Number of predictions behind the two figures, the last 16 at most.
         tau: Kendall's rank correlation of predicted and measured values (tau-b); None of fewer
-            than four, or of values that are all alike.
-        covered: Share of the measured values inside their predicted 95% intervals, which take in
-            the noise of measuring.
+            than four values, or of equal ones.
+        covered: Share of measured values inside their predicted 95% intervals, with the noise of
+            the measurement added.
     """
 
     objective: str
@@ -35,15 +35,15 @@ class PredictionQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One member of the front beside the largest subnet.
+    """A member of the front compared with the largest subnet.
 
     Attributes:
-        member: ``"knee"``, or the ``"best"`` by the first objective.
-        key: Of the member.
-        cost: What is saved: the latency, else the first objective that is minimised.
-        times: By what factor the largest subnet's is that of the member.
-        points: The member's score less that of the largest, on the same search images; None where
-            either was not scored.
+        member: ``"knee"``, or ``"best"`` by the first objective.
+        key: Key of the member.
+        cost: Name of the compared cost: latency, else the first objective that is minimised.
+        times: Cost of the largest subnet divided by that of the member.
+        points: Score of the member minus that of the largest subnet, on the same search images;
+            None where either was not scored.
         low: Low end of the 95% interval of that difference, paired over images.
         high: High end.
     """
@@ -59,34 +59,34 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSummary:
-    """What a search was worth. Hypervolumes are of values as the search measured them.
+    """Summary of a search. Hypervolumes are of values that the search measured.
 
     Attributes:
         objectives: Name -> unit, in order.
-        predicted: Names of objectives that are predicted throughout.
+        predicted: Names of objectives that are predicted and never measured.
         metric: Name of the score that `Comparison` compares.
-        evaluated: Trials that are finished, failed ones among them.
-        failed: How many of them failed.
-        reused: How many of them an earlier run had scored; they come first.
-        members: How many of them the front holds.
-        reference: The point that hypervolumes are measured from, by objective.
+        evaluated: Number of finished trials, failed ones included.
+        failed: Number of failed trials.
+        reused: Number of trials that an earlier run had scored; they come first.
+        members: Number of members of the front.
+        reference: Reference point of the hypervolumes, by objective.
         hypervolumes: ``(evaluated,)``: after each trial, in order.
         gain: Hypervolume that the next 50 evaluations are expected to add, by the surrogates;
-            None without any.
-        fits: Of every round with predictions and every measured objective.
+            None without surrogates.
+        fits: One for every round with predictions and every measured objective.
         random: Median hypervolume of random sets of as many architectures as were measured, by
-            the final surrogates' predictions; None without any.
-        uniform: Values of the near-balanced architectures of a first sample, every choice scaled
-            about alike, as far as they were measured; ordered by the last objective. Empty where
-            they are fewer than three, as by tactics that begin otherwise.
-        uniform_hypervolume: Of these; None where there are none.
-        uniform_at_knee: The first of two objectives that uniform scaling has where its second
-            equals the knee's, interpolated between neighbours; None beyond them, and for other
-            numbers of objectives.
+            the final surrogates' predictions; None without surrogates.
+        uniform: Measured values of uniformly scaled architectures (all choices at about the same
+            fraction of their options), ordered by the last objective. Empty where fewer than
+            three were measured, as by tactics without a graded initial design.
+        uniform_hypervolume: Hypervolume of ``uniform``; None where it is empty.
+        uniform_at_knee: First of two objectives of uniform scaling where its second equals that
+            of the knee, interpolated; None outside of the measured range, and for other numbers
+            of objectives.
         knee: Values of the knee of the front.
         largest: Values of the largest architecture; None where it was not measured.
-        versus: The knee, and the best member where that is another, beside it; without a member
-            that is the largest itself.
+        versus: Comparisons of the knee and the best member with the largest subnet, without a
+            member that is the largest subnet.
     """
 
     objectives: dict[str, str]
@@ -110,11 +110,11 @@ class SearchSummary:
 
     @property
     def share(self) -> float:
-        """Share of the budget that ended on the front."""
+        """Share of the evaluated architectures that are on the front."""
         return self.members / self.evaluated
 
     def to_json(self) -> str:
-        """Return it as text; floats come back exactly."""
+        """Return the summary as JSON; floats are read back exactly."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Computing the summary of a search from what its store holds; nothing is evaluated."""
+"""Computation of a search summary from the store of the run; nothing is evaluated."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from hwsearch.run.search_summary import (
 from hwsearch.run.setup import Setup
 from hwsearch.trials import Measurement, Store, Trial, TrialState
 
-_RECENT: Final = 16  # predictions that a round's figures are of: those of one batch say little
+_RECENT: Final = 16  # predictions per figure: those of one batch are too few
 _LEAST_RANKED: Final = 4
 _RANDOM_SETS: Final = 15
-_RANDOM: Final = 4  # what the seed is joined with
+_RANDOM: Final = 4  # joined with the seed: an independent random stream
 
 Found = dict[str, dict[str, Measurement]]
 Rows = Sequence[Mapping[str, Any]]
@@ -37,14 +37,14 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
-    """One search, as far as it was measured in full.
+    """A search and its completely measured trials.
 
     Attributes:
-        setup: Of the run.
-        optimizer: Told all that was found.
-        trials: Those that are finished, in order.
-        values: ``(len(trials), n_objectives)``, NaN where a trial failed or was given up.
-        found: Key -> quantity -> what the search measured.
+        setup: Parts of the run.
+        optimizer: Optimiser that was told all values.
+        trials: Finished trials, in order.
+        values: ``(len(trials), n_objectives)``, NaN where a trial failed.
+        found: Key -> quantity -> measurement with purpose ``search``.
     """
 
     setup: Setup
@@ -58,13 +58,13 @@ class _Search:
         return dict(zip(names, map(float, row), strict=True))
 
     def of_keys(self, keys: Sequence[str]) -> FloatArray:
-        """Rows of the values of those keys that were measured, in the order of the keys."""
+        """Return the values of the keys that were measured, in the order of the keys."""
         place = {trial.key: row for row, trial in enumerate(self.trials)}
         rows = self.values[[place[key] for key in keys if key in place]]
         return rows[~np.isnan(rows).any(axis=1)]
 
     def hypervolume(self, values: FloatArray) -> float:
-        """Of the feasible rows, from the search's own reference."""
+        """Return the hypervolume of the feasible rows, from the reference of the search."""
         history = self.optimizer.history
         if history.reference is None:
             return 0.0
@@ -78,10 +78,10 @@ def summarize_search(
     """Compute the summary of a search.
 
     Args:
-        optimizer: Told all that the search found; see `replayed`.
-        store: Of the run.
-        setup: Of the run.
-        rows: One per member, as in the table of the front.
+        optimizer: Optimiser that was told all values; see `replay_optimizer`.
+        store: Store of the run.
+        setup: Parts of the run.
+        rows: One row per member of the front, as in its table.
     """
     import pandas as pd
 
@@ -120,8 +120,8 @@ def summarize_search(
     )
 
 
-def replayed(setup: Setup, store: Store) -> Optimizer:
-    """Return the optimiser of a run, told again what the store holds, round by round."""
+def replay_optimizer(setup: Setup, store: Store) -> Optimizer:
+    """Return the optimiser of a run after it was told the values in the store, by rounds."""
     optimizer, found = setup.optimizer(), search_found(store)
     for _, members in groupby(store.trials(), key=lambda trial: trial.round):
         trials = [trial for trial in members if trial.state.is_finished]
@@ -137,7 +137,7 @@ def replayed(setup: Setup, store: Store) -> Optimizer:
 
 
 def search_found(store: Store) -> Found:
-    """What a search measured, by key and quantity."""
+    """Return the measurements with purpose ``search``, by key and quantity."""
     found: Found = {}
     for each in store.measurements(purpose="search"):
         found.setdefault(each.key, {})[each.quantity] = each
@@ -145,7 +145,7 @@ def search_found(store: Store) -> Found:
 
 
 def _fits(search: _Search) -> Iterator[PredictionQuality]:
-    """Compare what was predicted with what was measured, after every round that adds to it."""
+    """Compare predictions with measurements, after every round with new predictions."""
     for objective in search.setup.measured:
         predicted: list[tuple[float, float]] = []
         measured: list[float] = []
@@ -191,7 +191,7 @@ def _fit(
 
 
 def _noise(measured: Measurement) -> float:
-    """Standard error of a latency; a score on the search's own images has none."""
+    """Return the standard error of a latency, 0 for a score on the search images."""
     details = measured.details
     if "ratio_low" not in details:
         return 0.0
@@ -200,9 +200,9 @@ def _noise(measured: Measurement) -> float:
 
 
 def _uniform(search: _Search) -> FloatArray:
-    """Values of the near-balanced architectures of a first sample that were measured.
+    """Return values of uniformly scaled architectures, ordered by the last objective.
 
-    In the order of the last objective; none where they are too few to make a curve.
+    They are empty where too few were measured for a curve.
     """
     graded = graded_sample(search.optimizer.space, N_FIRST, search.setup.config.seed)
     values = search.of_keys(graded.ids)
@@ -210,7 +210,7 @@ def _uniform(search: _Search) -> FloatArray:
 
 
 def _random(search: _Search) -> float | None:
-    """Median hypervolume of random sets, as predicted: failures and noise are left out."""
+    """Return the median predicted hypervolume of random sets, without failures and noise."""
     n_measured = int((~np.isnan(search.values).any(axis=1)).sum())
     if n_measured < MIN_SUCCESSES:
         return None
@@ -227,7 +227,7 @@ def _random(search: _Search) -> float | None:
 
 
 def _interpolated(search: _Search, uniform: FloatArray, middle: Point) -> float | None:
-    """What the first objective is on the front of uniform scaling at the knee's second."""
+    """Interpolate the first objective of uniform scaling where the second is that of the knee."""
     objectives = search.optimizer.objectives
     if len(objectives) != 2 or not len(uniform):
         return None
@@ -240,7 +240,7 @@ def _interpolated(search: _Search, uniform: FloatArray, middle: Point) -> float 
 
 
 def _versus(search: _Search, members: Mapping[str, Point]) -> Iterator[Comparison]:
-    """Put the knee and the best member beside the largest subnet, as far as they are another."""
+    """Compare the knee and the best member with the largest subnet."""
     import pandas as pd
 
     objectives = search.optimizer.objectives

@@ -8,7 +8,7 @@ import pytest
 from hwsearch.devices import Latency
 from hwsearch.evaluation.measurements import latency_measurement, ratio_measurement
 from hwsearch.objectives import Constraint, Objective
-from hwsearch.run.bootstrap import interval_draws, latency_draws, membership, score_draws
+from hwsearch.run.bootstrap import front_membership, interval_draws, latency_draws, score_draws
 from hwsearch.trials import Measurement
 
 TOP1, LATENCY = Objective("top1", "max", unit="%"), Objective("latency", "min", unit="ms")
@@ -176,7 +176,7 @@ def test_draws_of_an_interval_are_inside_it_19_times_of_20():
 class TestMembership:
     def test_of_what_nothing_comes_near_is_certain(self):
         draws = {"top1": np.array([[80.0, 70.0, 60.0]]), "latency": np.array([[2.0, 1.0, 1.5]])}
-        assert membership(draws, BOTH, []).tolist() == [1.0, 1.0, 0.0]
+        assert front_membership(draws, BOTH, []).tolist() == [1.0, 1.0, 0.0]
 
     def test_equals_share_what_they_have(self):
         """With the same outcomes, and times as noisy: each is dominated in half of the draws."""
@@ -187,7 +187,7 @@ class TestMembership:
             "top1": score_draws([scored("a", outcomes), scored("b", outcomes)], 0),
             "latency": drawn(latencies),
         }
-        rates = membership(draws, BOTH, [])
+        rates = front_membership(draws, BOTH, [])
         assert rates.sum() == pytest.approx(1.0, abs=0.03)  # both, where the medians are the same
         assert rates[0] == pytest.approx(0.5, abs=0.05)
 
@@ -197,7 +197,7 @@ class TestMembership:
             "top1": score_draws([scored("a", outcomes), scored("b", outcomes)], 0),
             "latency": drawn({"a": timed(rounds), "b": timed(rounds)}),
         }
-        assert membership(draws, BOTH, []).tolist() == [1.0, 1.0]
+        assert front_membership(draws, BOTH, []).tolist() == [1.0, 1.0]
 
     def test_what_breaks_a_bound_is_out_and_pushes_nobody_out(self):
         draws = {
@@ -205,16 +205,16 @@ class TestMembership:
             "latency": np.array([[0.9, 1.0], [1.1, 1.0]]),
         }
         bound = [Constraint.parse("latency <= 1")]
-        assert membership(draws, BOTH, bound).tolist() == [0.5, 0.5]
+        assert front_membership(draws, BOTH, bound).tolist() == [0.5, 0.5]
 
     def test_what_breaks_a_bound_dominates_nobody(self):
         draws = {"top1": np.array([[90.0, 80.0]]), "latency": np.array([[1.0, 2.0]])}
         bound = [Constraint.parse("top1 <= 85")]
-        assert membership(draws, BOTH, bound).tolist() == [0.0, 1.0]
+        assert front_membership(draws, BOTH, bound).tolist() == [0.0, 1.0]
 
     def test_exact_objectives_do_not_vary(self):
         draws = {"top1": np.array([[80.0, 70.0], [70.0, 80.0]]), "macs": np.array([[2e6, 1e6]])}
-        assert membership(draws, (TOP1, MACS), []).tolist() == [0.5, 1.0]
+        assert front_membership(draws, (TOP1, MACS), []).tolist() == [0.5, 1.0]
 
     def test_is_what_the_front_of_every_draw_says(self):
         from hwsearch.objectives import is_non_dominated
@@ -224,7 +224,7 @@ class TestMembership:
         counted = [
             is_non_dominated(np.column_stack([-a, b])) for a, b in zip(top1, latency, strict=True)
         ]
-        rates = membership({"top1": top1, "latency": latency}, BOTH, [])
+        rates = front_membership({"top1": top1, "latency": latency}, BOTH, [])
         assert rates.tolist() == np.mean(counted, axis=0).tolist()
 
 
@@ -239,11 +239,13 @@ def repeated(rng, true_top1, true_ratio, n_images=800):
         "top1": score_draws([scored(str(i), outcomes[:, i]) for i in range(n)], 0),
         "latency": drawn({str(i): timed(rounds[:, i]) for i in range(n)}),
     }
-    rates = membership(draws, BOTH, [])
+    rates = front_membership(draws, BOTH, [])
     top1, ratio = outcomes.mean(axis=0), np.median(rounds, axis=0)
     everything = np.ones((1, 1))
-    measured = membership({"top1": top1 * everything, "latency": ratio * everything}, BOTH, [])
-    truly = membership({"top1": true_top1[None], "latency": true_ratio[None]}, BOTH, [])
+    measured = front_membership(
+        {"top1": top1 * everything, "latency": ratio * everything}, BOTH, []
+    )
+    truly = front_membership({"top1": true_top1[None], "latency": true_ratio[None]}, BOTH, [])
     return rates, measured > 0, truly > 0
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import hwsearch
 from hwsearch.cli import app
-from hwsearch.run.checksums import SUMS, damaged_files
+from hwsearch.run.checksums import CHECKSUMS, damaged_files
 from hwsearch.run.folder import Run
 
 pytestmark = pytest.mark.usefixtures("quick_infer", "device")
@@ -44,16 +44,18 @@ def verify(folder):
 
 
 def test_it_lists_all_that_is_not_drawn(finished):
-    listed = {line.split("  ")[1] for line in (finished.folder / SUMS).read_text().splitlines()}
+    listed = {
+        line.split("  ")[1] for line in (finished.folder / CHECKSUMS).read_text().splitlines()
+    }
     names = {p.relative_to(finished.folder).as_posix() for p in files(finished.folder)}
-    assert listed == names - {SUMS}
+    assert listed == names - {CHECKSUMS}
     for name in ("trials.sqlite", "config.toml", "front.csv", "search.json"):
         assert name in listed
 
 
 def test_other_tools_read_it(finished):
     done = subprocess.run(
-        ["sha256sum", "-c", SUMS], cwd=finished.folder, capture_output=True, check=False
+        ["sha256sum", "-c", CHECKSUMS], cwd=finished.folder, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout
 
@@ -75,7 +77,7 @@ def test_every_flipped_bit_is_found(copied):
             flip(path, int(bit))
             found = damaged_files(copied)
             assert found, f"bit {bit} of {name}"
-            assert name in found or name == SUMS
+            assert name in found or name == CHECKSUMS
             path.write_bytes(content)
     assert damaged_files(copied) == {}
 
@@ -86,7 +88,7 @@ def test_verify_says_which_file_it_is(copied, finished):
         flip(path, 4 * len(content))
         code, found = verify(copied)
         assert code in (1, 2)
-        if code == 1 and name != SUMS:
+        if code == 1 and name != CHECKSUMS:
             key = path.parent.name if name.startswith("subnets/") else name
             assert found[key] is not None, name
             assert {k for k, why in found.items() if why} == {key}
@@ -101,20 +103,20 @@ def test_a_missing_file_is_found(copied):
 
 def test_a_list_that_names_files_elsewhere_is_damaged_and_they_are_not_read(copied, tmp_path):
     (tmp_path / "secret").write_text("secret")
-    with (copied / SUMS).open("a") as file:
+    with (copied / CHECKSUMS).open("a") as file:
         file.write(f"{'0' * 64}  ../secret\n")
-    assert damaged_files(copied)[SUMS].startswith("it is damaged: ")
+    assert damaged_files(copied)[CHECKSUMS].startswith("it is damaged: ")
     assert "../secret" not in damaged_files(copied)
 
 
 def test_a_run_of_an_earlier_version_has_none(copied):
-    (copied / SUMS).unlink()
+    (copied / CHECKSUMS).unlink()
     code, found = verify(copied)
     assert (code, set(found.values())) == (0, {None})
 
 
 def test_a_run_that_goes_on_has_a_new_one(copied):
-    before = (copied / SUMS).read_text()
+    before = (copied / CHECKSUMS).read_text()
     hwsearch.resume(copied, budget=8)
-    assert (copied / SUMS).read_text() != before
+    assert (copied / CHECKSUMS).read_text() != before
     assert damaged_files(copied) == {}

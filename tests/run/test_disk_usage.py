@@ -10,7 +10,7 @@ import pytest
 
 from hwsearch.files import staged_folder, write_atomic
 from hwsearch.run import leftovers
-from hwsearch.run.disk_usage import disk_use, remove, runs_below, size_of
+from hwsearch.run.disk_usage import disk_usage_of, remove_leftovers, runs_below, size_of
 from hwsearch.run.lock import locked
 
 KEY = "0123456789abcdef"
@@ -85,7 +85,7 @@ def stage(final):
 
 class TestWhatCanGo:
     def test_of_a_disk_without_leftovers_nothing(self, disk):
-        assert [place.leftovers for place in disk_use([disk / "runs/a"])] == [()] * 4
+        assert [place.leftovers for place in disk_usage_of([disk / "runs/a"])] == [()] * 4
 
     def test_what_a_killed_process_was_writing(self, disk, monkeypatch):
         run = disk / "runs" / "a"
@@ -94,18 +94,18 @@ class TestWhatCanGo:
         killed_while(stage, monkeypatch, run / "subnets" / "fedcba9876543210")
         killed_while(stage, monkeypatch, disk / "home/supernets/mine")
         age(disk, hours=2)
-        places = disk_use([run])
+        places = disk_usage_of([run])
         assert [len(place.leftovers) for place in places] == [4, 0, 1, 0]
-        gone = remove(places)
+        gone = remove_leftovers(places)
         assert {each.path.name[0] for each in gone} == {"."}
         assert files(disk) == kept(disk)
 
     def test_engines_and_halves_in_the_cache(self, disk):
         write(disk / "cache/engines/tensorrt-0/a.engine", 500)
         age(write(disk / "cache/baselines/tmpabcd1234.part"), hours=2)
-        (place,) = (each for each in disk_use([]) if each.kind == "cache")
+        (place,) = (each for each in disk_usage_of([]) if each.kind == "cache")
         assert place.size == 500 + 10 + 10 * len(CACHE_KEPT)
-        assert sum(each.size for each in remove([place])) == 510
+        assert sum(each.size for each in remove_leftovers([place])) == 510
         assert files(disk) == kept(disk)
 
     def test_scratch_of_a_process_that_died_a_day_ago(self, disk):
@@ -114,7 +114,7 @@ class TestWhatCanGo:
         other = write(disk / "scratch" / "hwsearch-notes" / "mine.txt")
         age(disk / "scratch", hours=25)
         fresh = write(disk / "scratch" / "hwsearch-zzzz9999" / "model.onnx")
-        remove(disk_use([]))
+        remove_leftovers(disk_usage_of([]))
         assert files(disk) == {*kept(disk), *(str(p.relative_to(disk)) for p in (other, fresh))}
 
 
@@ -125,21 +125,21 @@ class TestWhatStays:
         folder = age(run / "subnets", hours=9) / f".{KEY}.abcd1234"
         age(write(folder / "model.onnx"), hours=9)
         write(folder / "card.json")
-        assert not disk_use([run])[0].leftovers
+        assert not disk_usage_of([run])[0].leftovers
         age(folder, hours=2)
-        assert [each.path for each in disk_use([run])[0].leftovers] == [folder]
+        assert [each.path for each in disk_usage_of([run])[0].leftovers] == [folder]
         age(path, hours=2)
-        assert len(disk_use([run])[0].leftovers) == 2
+        assert len(disk_usage_of([run])[0].leftovers) == 2
 
     def test_a_run_that_another_process_writes(self, disk):
         run = disk / "runs" / "a"
         path = age(write(run / ".front.csv.abcd1234"), hours=2)
         write(disk / "cache/engines/tensorrt-0/a.engine")
-        places = disk_use([run])
+        places = disk_usage_of([run])
         with locked(run):
-            assert [each.why for each in remove(places)] == [leftovers.ENGINE]
+            assert [each.why for each in remove_leftovers(places)] == [leftovers.ENGINE]
             assert path.is_file()
-        assert remove(disk_use([run]))
+        assert remove_leftovers(disk_usage_of([run]))
         assert not path.exists()
 
     def test_what_a_link_points_to(self, disk):
@@ -147,9 +147,9 @@ class TestWhatStays:
         link = disk / "runs/a/.front.csv.abcd1234"
         link.symlink_to(target.parent)
         age(link, hours=2)
-        (leftover,) = disk_use([disk / "runs/a"])[0].leftovers
+        (leftover,) = disk_usage_of([disk / "runs/a"])[0].leftovers
         assert leftover.size < 1000
-        remove(disk_use([disk / "runs/a"]))
+        remove_leftovers(disk_usage_of([disk / "runs/a"]))
         assert target.is_file()
         assert not link.is_symlink()
 
@@ -157,7 +157,7 @@ class TestWhatStays:
     def test_what_is_somebody_elses(self, disk, monkeypatch):
         age(write(disk / "runs/a/.front.csv.abcd1234"), hours=2)
         monkeypatch.setattr(os, "getuid", lambda: -1)
-        assert not disk_use([disk / "runs/a"])[0].leftovers
+        assert not disk_usage_of([disk / "runs/a"])[0].leftovers
 
 
 def test_runs_are_found_one_folder_down(disk):

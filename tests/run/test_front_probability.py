@@ -14,8 +14,8 @@ from hwsearch.devices import Latency
 from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY, RATIO
 from hwsearch.run.folder import Run
-from hwsearch.run.front_probability import chances
-from hwsearch.run.summarize import replayed, summarize_search
+from hwsearch.run.front_probability import constraint_probabilities
+from hwsearch.run.summarize import replay_optimizer, summarize_search
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore
 from tests.run.test_bootstrap import noisy
@@ -62,7 +62,7 @@ def of(run, text, members=None):
     """Probabilities to keep a bound, by key."""
     members = run.members if members is None else members
     constraint = hwsearch.objectives.Constraint.parse(text)
-    found = chances(constraint, members, run.measurements(), run.config.seed)
+    found = constraint_probabilities(constraint, members, run.measurements(), run.config.seed)
     return dict(zip(members["key"], found, strict=True))
 
 
@@ -160,9 +160,9 @@ class TestChances:
         ]
         bound = hwsearch.objectives.Constraint.parse("latency <= 0.5")
         seed = finished.config.seed
-        expected = chances(bound, finished.members, measured, seed)
+        expected = constraint_probabilities(bound, finished.members, measured, seed)
         assert 0 < expected.sum() < len(expected)
-        found = chances(bound, finished.members, [*measured, *later], seed)
+        found = constraint_probabilities(bound, finished.members, [*measured, *later], seed)
         assert found.tolist() == expected.tolist()
 
 
@@ -205,7 +205,10 @@ class TestAccount:
         setup = finished.setup()
         rows = finished.front.to_dict("records")
         with SqliteStore(finished.folder / "trials.sqlite") as store:
-            assert summarize_search(replayed(setup, store), store, setup, rows) == finished.summary
+            assert (
+                summarize_search(replay_optimizer(setup, store), store, setup, rows)
+                == finished.summary
+            )
         assert not device.timed
         assert not device.is_open
 

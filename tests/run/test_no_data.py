@@ -19,6 +19,7 @@ from tests.run.warm_start_parts import save_predictor, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 NAME = parts.network().card.name
+DRAWN = True
 
 
 @pytest.fixture(scope="module", autouse=True)

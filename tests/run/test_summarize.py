@@ -19,7 +19,7 @@ from hwsearch.run.cluster.scheduler import InProcess
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
 from hwsearch.run.search_summary import SearchSummary
-from hwsearch.run.summarize import replayed, summarize_search
+from hwsearch.run.summarize import replay_optimizer, summarize_search
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.trials import Measurement, MemoryStore, TrialState
 
@@ -134,7 +134,7 @@ def test_counts(found):
 
 def test_is_recomputed_from_the_store_alone(found):
     setup, _, store, rows, summary = found
-    assert summarize_search(replayed(setup, store), store, setup, rows) == summary
+    assert summarize_search(replay_optimizer(setup, store), store, setup, rows) == summary
 
 
 def test_json_gives_it_back(found):
