@@ -1,8 +1,8 @@
 """Bootstrap draws of scores and latencies, and how often an architecture is on the front of them.
 
-Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993. A draw resamples the images, or
-the rounds, for all architectures together: an image that is hard for all of them, or a round that
-slows all of them, shifts all values alike, so that differences vary less than values.
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993. A draw resamples the
+images, or the rounds, for all architectures together: an image that is hard for all of them, or a
+round that slows all of them, shifts all values alike, so that differences vary less than values.
 """
 
 import math

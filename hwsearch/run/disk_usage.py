@@ -90,7 +90,7 @@ def disk_usage_of(runs: Sequence[Path]) -> list[DiskUsage]:
     return [*found, DiskUsage(kind="scratch", path=scratch, size=size, leftovers=dead)]
 
 
-def remove(places: Iterable[DiskUsage]) -> list[Leftover]:
+def remove_leftovers(places: Iterable[DiskUsage]) -> list[Leftover]:
     """Remove leftovers, except in runs that another process writes.
 
     Returns:

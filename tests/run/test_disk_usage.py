@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwsearch.files import staged_folder, write_atomic
-from hwsearch.run import leftovers
+from hwsearch.run import disk_usage
 from hwsearch.run.disk_usage import disk_usage_of, remove_leftovers, runs_below, size_of
 from hwsearch.run.lock import locked
 
@@ -137,7 +137,7 @@ class TestWhatStays:
         write(disk / "cache/engines/tensorrt-0/a.engine")
         places = disk_usage_of([run])
         with locked(run):
-            assert [each.why for each in remove_leftovers(places)] == [leftovers.ENGINE]
+            assert [each.why for each in remove_leftovers(places)] == [disk_usage.ENGINE]
             assert path.is_file()
         assert remove_leftovers(disk_usage_of([run]))
         assert not path.exists()
