@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from hwsearch.accuracy.alike import alike
 from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.imagefolder import SIZES
-from hwsearch.accuracy.memory import freed_memory_kept
+from hwsearch.accuracy.recalibrate import freed_memory_kept
 from hwsearch.accuracy.scoring import Scorer
 from hwsearch.accuracy.sharing import Chained, Recalibrated, chain_of, recalibrate_together
 from hwsearch.accuracy.sources import IMAGES_CALIBRATION_BATCH

@@ -1,6 +1,8 @@
-"""Batch statistics of a subnet, estimated from calibration samples."""
+"""Recalibration: batch statistics of a subnet, estimated from calibration samples."""
 
+import ctypes
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -8,14 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwsearch.accuracy.memory import freed_memory_kept
+from hwsearch.accuracy.channel_statistics import BatchAverage, set_statistics
 from hwsearch.accuracy.sync_batch_norm import (
-    Moments,
-    in_parts,
-    part_threads,
-    run_adapting,
-    set_statistics,
+    micro_batch_threads,
+    micro_batches,
+    run_synchronised,
 )
+
+# Of mallopt(3): free memory at the end of the heap that is given back, and the size from which
+# memory is asked for apart from the heap, to be given back as soon as it is freed.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_ALL = 2**31 - 1
+# Where glibc's own adjustment ends, which is off once either has been set.
+_TRIM, _MMAP = 64 << 20, 32 << 20
 
 
 def recalibrate(
@@ -41,14 +48,14 @@ def recalibrate(
         EvaluationError: There were no batches, or a statistic is not finite.
     """
     subnet.eval()
-    moments = {norm: Moments() for norm in norms_of(subnet, norms)}
-    if not moments:
+    averages = {norm: BatchAverage() for norm in norms_of(subnet, norms)}
+    if not averages:
         return subnet
-    with freed_memory_kept(), part_threads() as pool:
+    with freed_memory_kept(), micro_batch_threads() as pool:
         for batch in batches:
-            run_adapting(subnet, in_parts(tensors_of(batch)), moments, pool)
-    for norm, moment in moments.items():
-        set_statistics(norm, *moment.statistics())
+            run_synchronised(subnet, micro_batches(tensors_of(batch)), averages, pool)
+    for norm, average in averages.items():
+        set_statistics(norm, *average.statistics())
     return subnet
 
 
@@ -58,8 +65,30 @@ def norms_of(module: nn.Module, norms: tuple[type[nn.Module], ...]) -> list[nn.M
 
 
 def tensors_of(batch: Mapping[str, NDArray[Any]]) -> list[Tensor]:
-    """Return a batch as what ``forward`` takes, images channels-last."""
+    """Return the arguments of ``forward`` for a batch, images channels-last."""
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in batch.values()]
     return [
         each.to(memory_format=torch.channels_last) if each.ndim == 4 else each for each in tensors
     ]
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Let glibc keep freed memory until the end; elsewhere this does nothing.
+
+    Every layer of a large batch takes hundreds of megabytes. Given back and taken anew each time,
+    they come from the system page by page, which took more than half of the time of a
+    recalibration.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_TRIM_THRESHOLD, _ALL)
+        libc.mallopt(_MMAP_THRESHOLD, _ALL)
+    try:
+        yield
+    finally:
+        with suppress(OSError, AttributeError, TypeError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_TRIM_THRESHOLD, _TRIM)
+            libc.mallopt(_MMAP_THRESHOLD, _MMAP)
+            libc.malloc_trim(0)

@@ -12,21 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hwsearch.accuracy.memory import freed_memory_kept
-from hwsearch.accuracy.recalibrate import norms_of, tensors_of
+from hwsearch.accuracy.channel_statistics import BatchAverage, set_statistics
+from hwsearch.accuracy.recalibrate import freed_memory_kept, norms_of, tensors_of
 from hwsearch.accuracy.sync_batch_norm import (
-    Moments,
-    Part,
-    in_parts,
-    part_threads,
-    run_adapting,
-    set_statistics,
+    MicroBatch,
+    micro_batch_threads,
+    micro_batches,
+    run_synchronised,
 )
 from hwsearch.blocks import Block
 from hwsearch.errors import EvaluationError
 from hwsearch.machine import available_memory_bytes
 
-Source = Callable[[], list[Part]]
+Source = Callable[[], list[MicroBatch]]
 SHARE_OF_MEMORY = 0.125
 
 
@@ -59,7 +57,7 @@ class _Node:
     Attributes:
         block: Its place and costs.
         modules: The block's module in each subnet; the first one is run.
-        moments: Of the norms of that one.
+        averages: Of the norms of that one.
         children: What follows, by what it is.
         seconds: That running it took.
         error: Why it cannot be run.
@@ -67,7 +65,7 @@ class _Node:
 
     block: Block
     modules: list[nn.Module]
-    moments: dict[nn.Module, Moments]
+    averages: dict[nn.Module, BatchAverage]
     children: "dict[str, _Node]" = field(default_factory=dict)
     seconds: float = 0.0
     error: Exception | None = None
@@ -117,7 +115,7 @@ def recalibrate_together(
     roots: dict[str, _Node] = {}
     paths = [list(_path(roots, chain, norms)) for chain in chains]
     limit = int(SHARE_OF_MEMORY * available_memory_bytes()) if budget is None else budget
-    with freed_memory_kept(), part_threads() as pool:
+    with freed_memory_kept(), micro_batch_threads() as pool:
         for batch in batches:
             for root in roots.values():
                 _walk(root, partial(_first, batch), limit, pool)
@@ -126,8 +124,8 @@ def recalibrate_together(
     return [_result(path) for path in paths]
 
 
-def _first(batch: dict[str, NDArray[Any]]) -> list[Part]:
-    return in_parts(tensors_of(batch)[:1])
+def _first(batch: dict[str, NDArray[Any]]) -> list[MicroBatch]:
+    return micro_batches(tensors_of(batch)[:1])
 
 
 def _path(
@@ -138,7 +136,9 @@ def _path(
         module = chain.subnet.get_submodule(block.name)
         key = _identity(block, module, norms)
         if key not in nodes:
-            nodes[key] = _Node(block, [], {norm: Moments() for norm in norms_of(module, norms)})
+            nodes[key] = _Node(
+                block, [], {norm: BatchAverage() for norm in norms_of(module, norms)}
+            )
         node = nodes[key]
         node.modules.append(module)
         yield node
@@ -163,7 +163,7 @@ def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
         node: The first one.
         source: Gives its input, as often as it is asked for.
         spare: Bytes of activations that may still be kept.
-        pool: See `part_threads`.
+        pool: See `micro_batch_threads`.
     """
     values = _run(node, source, pool)
     while values is not None and len(node.children) == 1:
@@ -184,14 +184,14 @@ def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
         _walk(child, again, spare, pool)
 
 
-def _once(values: list[Part], otherwise: Source | None = None) -> Source:
+def _once(values: list[MicroBatch], otherwise: Source | None = None) -> Source:
     """Give values the first time, without holding them any longer, then what comes otherwise."""
     held = [values]
     del values
     return lambda: held.pop() if held or otherwise is None else otherwise()
 
 
-def _kept(values: list[Part], otherwise: Source) -> Source:
+def _kept(values: list[MicroBatch], otherwise: Source) -> Source:
     """Give values as long as nobody has written into them, then what comes otherwise."""
     versions = [each._version for (each,) in values]
     return lambda: values if [each._version for (each,) in values] == versions else otherwise()
@@ -200,11 +200,11 @@ def _kept(values: list[Part], otherwise: Source) -> Source:
 def _rerun(node: _Node, source: Source, pool: Executor) -> Source:
     """Return a function that gives a node's output by running it once more, unrecorded."""
 
-    def run() -> list[Part]:
+    def run() -> list[MicroBatch]:
         values = source()
         begin = time.perf_counter()
-        moments = {norm: Moments() for norm in node.moments}
-        output = _through(node, values, moments, pool)
+        averages = {norm: BatchAverage() for norm in node.averages}
+        output = _through(node, values, averages, pool)
         node.seconds += time.perf_counter() - begin
         return output
 
@@ -212,19 +212,19 @@ def _rerun(node: _Node, source: Source, pool: Executor) -> Source:
 
 
 def _through(
-    node: _Node, values: list[Part], moments: dict[nn.Module, Moments], pool: Executor
-) -> list[Part]:
-    return [(output,) for output in run_adapting(node.modules[0], values, moments, pool)]
+    node: _Node, values: list[MicroBatch], averages: dict[nn.Module, BatchAverage], pool: Executor
+) -> list[MicroBatch]:
+    return [(output,) for output in run_synchronised(node.modules[0], values, averages, pool)]
 
 
-def _run(node: _Node, source: Source, pool: Executor) -> list[Part] | None:
+def _run(node: _Node, source: Source, pool: Executor) -> list[MicroBatch] | None:
     """Return a node's output, or None where it has failed."""
     if node.error is not None:
         return None
     try:
         values = source()
         begin = time.perf_counter()
-        output = _through(node, values, node.moments, pool)
+        output = _through(node, values, node.averages, pool)
     except Exception as error:  # noqa: BLE001 - a family is a stranger's code
         node.error = error
         return None
@@ -241,7 +241,7 @@ def _nodes(nodes: dict[str, _Node]) -> Iterator[_Node]:
 def _finish(node: _Node, norms: tuple[type[nn.Module], ...]) -> None:
     """Set the statistics in every subnet that has the node."""
     try:
-        found = [moments.statistics() for moments in node.moments.values()]
+        found = [averages.statistics() for averages in node.averages.values()]
     except EvaluationError as error:
         node.error = node.error or error
         return

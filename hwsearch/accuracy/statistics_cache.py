@@ -1,12 +1,12 @@
-"""Batch statistics of subnets that were recalibrated before, for as long as memory allows."""
+"""Cache of the batch statistics of recalibrated subnets, within a budget of memory."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from hwsearch.accuracy.channel_statistics import set_statistics
 from hwsearch.accuracy.recalibrate import norms_of
-from hwsearch.accuracy.sync_batch_norm import set_statistics
 from hwsearch.machine import available_memory_bytes
 from hwsearch.space import Architecture
 
@@ -15,13 +15,12 @@ SHARE_OF_MEMORY = 0.05
 Statistics = Sequence[tuple[Tensor, Tensor]]
 
 
-class KnownStatistics:
-    """Mean and variance of every norm of subnets; a subnet is built anew to be shipped.
+class StatisticsCache:
+    """Mean and variance of every norm of a subnet, by architecture, least recently used out first.
 
     Args:
         norms: Types of the modules that have statistics.
-        budget: Bytes; None takes a twentieth of the memory that is available now. What was used
-            longest ago gives way.
+        budget: Bytes; None takes a twentieth of the memory that is available now.
     """
 
     def __init__(self, norms: tuple[type[nn.Module], ...], budget: int | None = None) -> None:
@@ -33,7 +32,7 @@ class KnownStatistics:
         self._kept: OrderedDict[Architecture, Statistics] = OrderedDict()
 
     def keep(self, arch: Architecture, subnet: nn.Module) -> None:
-        """Remember what a subnet was recalibrated to."""
+        """Store the statistics of a recalibrated subnet."""
         self._forget(arch)
         kept = [
             (norm.running_mean.clone(), norm.running_var.clone())  # type: ignore[operator]
@@ -45,10 +44,10 @@ class KnownStatistics:
             self._forget(next(iter(self._kept)))
 
     def restore(self, arch: Architecture, subnet: nn.Module) -> bool:
-        """Give an architecture's subnet its statistics, in place and in eval mode.
+        """Set the statistics of an architecture's subnet, in place and in eval mode.
 
         Returns:
-            Whether they are known.
+            Whether they were stored.
         """
         known = self._kept.get(arch)
         if known is None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.sharing import Chained, Recalibrated, chain_of, recalibrate_together
-from hwsearch.accuracy.statistics_cache import KnownStatistics
+from hwsearch.accuracy.statistics_cache import StatisticsCache
 from hwsearch.accuracy.task import Task
 from hwsearch.blocks import Block
 from hwsearch.devices import Device
@@ -70,7 +70,7 @@ class Builder:
         self.calibration_digest: str | None = None
         if self._calibration is not None:
             self.calibration_digest = self._calibration.digest
-        self._known = KnownStatistics(net.recalibrate)
+        self._known = StatisticsCache(net.recalibrate)
         self._precision = device.precision
         self._convert = Conversion(net, device, task)
         self.context = self._convert.context

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy.channel_statistics import sums_of
+from hwsearch.accuracy.channel_statistics import channel_sums
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.errors import EvaluationError
 
@@ -74,7 +74,7 @@ def test_equal_to_a_direct_computation(network, batches):
 def test_many_values_lose_no_precision(layout):
     """Half a million values per channel, summed up one by one in single precision, would."""
     values = np.random.default_rng(0).standard_normal((60, 4, 96, 96), np.float32) * 1.5 + 0.7
-    sums = sums_of(torch.from_numpy(values).contiguous(memory_format=layout))
+    sums = channel_sums(torch.from_numpy(values).contiguous(memory_format=layout))
     exact = values.astype(np.float64)
     np.testing.assert_allclose(sums.mean, exact.mean(axis=(0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(sums.var, exact.var(axis=(0, 2, 3)), rtol=1e-6)

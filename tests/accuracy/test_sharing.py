@@ -217,13 +217,13 @@ def test_kept_activations_stay_within_the_budget(monkeypatch):
     ]
     outputs, most = [], {}
 
-    def run_adapting(module, parts, moments, pool, real=sharing.run_adapting):
+    def run_synchronised(module, parts, moments, pool, real=sharing.run_synchronised):
         (output,) = real(module, parts, moments, pool)
         outputs.append(weakref.ref(output))
         alive.append(sum(each() is not None for each in outputs))
         return [output]
 
-    monkeypatch.setattr(sharing, "run_adapting", run_adapting)
+    monkeypatch.setattr(sharing, "run_synchronised", run_synchronised)
     for budget in (0, 1, 2):
         alive = []
         recalibrate_together(chains, NORMS, iter(given()), budget * one)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy.statistics_cache import KnownStatistics
+from hwsearch.accuracy.statistics_cache import StatisticsCache
 from hwsearch.space import Choice, SearchSpace
 
 NORMS = (nn.BatchNorm2d,)
@@ -20,7 +20,7 @@ def subnet(mean=0.0, *, eval_mode=True):
 
 
 def test_they_come_back_as_they_were():
-    known, first = KnownStatistics(NORMS), subnet(3.0)
+    known, first = StatisticsCache(NORMS), subnet(3.0)
     known.keep(ARCHS[0], first)
     first[1].running_mean.fill_(7)
     fresh = subnet(eval_mode=False)
@@ -31,7 +31,7 @@ def test_they_come_back_as_they_were():
 
 
 def test_what_is_not_known_is_left_alone():
-    known, fresh = KnownStatistics(NORMS), subnet(5.0)
+    known, fresh = StatisticsCache(NORMS), subnet(5.0)
     known.keep(ARCHS[0], subnet(3.0))
     assert not known.restore(ARCHS[1], fresh)
     assert torch.equal(fresh[1].running_mean, torch.full((4,), 5.0))
@@ -39,7 +39,7 @@ def test_what_is_not_known_is_left_alone():
 
 @pytest.mark.parametrize(("budget", "left"), [(0, []), (ONE, [3]), (3 * ONE, [0, 2, 3])])
 def test_what_was_used_longest_ago_gives_way(budget, left):
-    known = KnownStatistics(NORMS, budget)
+    known = StatisticsCache(NORMS, budget)
     for number in range(3):
         known.keep(ARCHS[number], subnet(number))
     known.restore(ARCHS[0], subnet())
@@ -48,7 +48,7 @@ def test_what_was_used_longest_ago_gives_way(budget, left):
 
 
 def test_keeping_again_takes_no_more_room():
-    known = KnownStatistics(NORMS, 2 * ONE)
+    known = StatisticsCache(NORMS, 2 * ONE)
     known.keep(ARCHS[0], subnet(0))
     for number in range(5):
         known.keep(ARCHS[1], subnet(number))

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from hwsearch.accuracy import sync_batch_norm
-from hwsearch.accuracy.channel_statistics import joined, sums_of
-from hwsearch.accuracy.sync_batch_norm import PART, Moments, in_parts, part_threads
+from hwsearch.accuracy.channel_statistics import BatchAverage, channel_sums, merged
+from hwsearch.accuracy.sync_batch_norm import MICRO_BATCH, micro_batch_threads, micro_batches
 
-N = 2 * PART + 3
+N = 2 * MICRO_BATCH + 3
 
 
 def values(n=N, seed=0):
@@ -28,20 +28,20 @@ def network(seed=0):
         ).eval()  # fmt: skip
 
 
-def run_adapting(module, parts, moments):
-    with part_threads() as pool:
-        return sync_batch_norm.run_adapting(module, parts, moments, pool)
+def run_synchronised(module, parts, moments):
+    with micro_batch_threads() as pool:
+        return sync_batch_norm.run_synchronised(module, parts, moments, pool)
 
 
 def adapted(module, *inputs):
-    moments = {m: Moments() for m in module.modules() if isinstance(m, nn.BatchNorm2d)}
-    output = run_adapting(module, in_parts(inputs), moments)
+    moments = {m: BatchAverage() for m in module.modules() if isinstance(m, nn.BatchNorm2d)}
+    output = run_synchronised(module, micro_batches(inputs), moments)
     return torch.cat(output), [
         moment.statistics() for moment in moments.values() if moment.samples
     ]
 
 
-@pytest.mark.parametrize("n", [1, PART, N])
+@pytest.mark.parametrize("n", [1, MICRO_BATCH, N])
 def test_the_output_is_that_of_batch_norm_in_training(n):
     module, whole = network(), network().train()
     output, _ = adapted(module, values(n))
@@ -76,15 +76,15 @@ def test_no_more_parts_run_than_there_are_cpus(monkeypatch):
             return x
 
     module = nn.Sequential(Counts(), nn.BatchNorm2d(4), Counts()).eval()
-    adapted(module, values(6 * PART))
+    adapted(module, values(6 * MICRO_BATCH))
     assert 1 <= most <= 2
 
 
 def test_a_norm_that_is_passed_twice_adds_up_both():
     norm = nn.BatchNorm2d(4)
     module = nn.Sequential(norm, nn.ReLU(), norm).eval()
-    moments = {norm: Moments()}
-    output = torch.cat(run_adapting(module, in_parts([values()]), moments))
+    moments = {norm: BatchAverage()}
+    output = torch.cat(run_synchronised(module, micro_batches([values()]), moments))
     assert moments[norm].samples == 2 * N
     first = torch.nn.functional.batch_norm(values(), None, None, training=True)
     second = torch.nn.functional.batch_norm(torch.relu(first), None, None, training=True)
@@ -103,13 +103,13 @@ def test_parts_that_take_other_ways_meet_where_they_can():
             return self.both(self.large(x) if x.mean() > 0 else x)
 
     given = values()
-    given[:PART] -= 200
+    given[:MICRO_BATCH] -= 200
     module = Forked().eval()
-    moments = {module.large: Moments(), module.both: Moments()}
-    run_adapting(module, in_parts([given]), moments)
-    assert (moments[module.large].samples, moments[module.both].samples) == (N - PART, N)
+    moments = {module.large: BatchAverage(), module.both: BatchAverage()}
+    run_synchronised(module, micro_batches([given]), moments)
+    assert (moments[module.large].samples, moments[module.both].samples) == (N - MICRO_BATCH, N)
     mean, _ = moments[module.large].statistics()
-    torch.testing.assert_close(mean, given[PART:].double().mean((0, 2, 3)))
+    torch.testing.assert_close(mean, given[MICRO_BATCH:].double().mean((0, 2, 3)))
 
 
 def test_what_one_part_fails_by_is_raised_and_ends_the_others():
@@ -120,7 +120,7 @@ def test_what_one_part_fails_by_is_raised_and_ends_the_others():
             return x
 
     given = values()
-    given[PART + 1] = -1000
+    given[MICRO_BATCH + 1] = -1000
     module = nn.Sequential(Dislikes(), nn.BatchNorm2d(4)).eval()
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError, match="no such layer"):
@@ -149,20 +149,20 @@ def test_outputs_come_in_parts():
         def forward(self, x, y):
             return x, y
 
-    output = run_adapting(Pair().eval(), in_parts([values(), values(seed=1)]), {})
-    assert [len(x) for x, _ in output] == [PART, PART, 3]
+    output = run_synchronised(Pair().eval(), micro_batches([values(), values(seed=1)]), {})
+    assert [len(x) for x, _ in output] == [MICRO_BATCH, MICRO_BATCH, 3]
     assert torch.equal(torch.cat([y for _, y in output]), values(seed=1))
 
 
 def test_parts_of_large_inputs_have_fewer_samples():
-    parts = in_parts([torch.zeros(40, 3, 224, 224)])
-    assert [len(x) for (x,) in parts] == [PART // 2, PART // 2, 40 - PART]
+    parts = micro_batches([torch.zeros(40, 3, 224, 224)])
+    assert [len(x) for (x,) in parts] == [MICRO_BATCH // 2, MICRO_BATCH // 2, 40 - MICRO_BATCH]
 
 
 def test_sums_of_parts_are_those_of_the_whole():
     """Far from 0, where the mean square less the squared mean would be of no use."""
     x = values() + 1e3
-    whole = joined([sums_of(part) for part in x.split(5)])
+    whole = merged([channel_sums(part) for part in x.split(5)])
     exact = x.double()
     assert (whole.samples, whole.count) == (N, N * 36)
     torch.testing.assert_close(whole.mean, exact.mean((0, 2, 3)), rtol=1e-7, atol=0)

@@ -8,7 +8,7 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.accuracy.channel_statistics import sums_of
+from hwsearch.accuracy.channel_statistics import channel_sums
 from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
@@ -47,7 +47,7 @@ def test_every_resolution_is_evaluated_on_its_own_crops(evaluator):
         assert fed["image"].shape[2:] == (arch["resolution"],) * 2
         subnet = evaluator.build(arch).subnet
         with torch.no_grad():
-            sums = sums_of(subnet[0](torch.from_numpy(fed["image"])))
+            sums = channel_sums(subnet[0](torch.from_numpy(fed["image"])))
         np.testing.assert_allclose(subnet[1].running_mean, sums.mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(subnet[1].running_var, sums.var, rtol=1e-5, atol=1e-6)
 

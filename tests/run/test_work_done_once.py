@@ -6,7 +6,7 @@ import torch
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.accuracy.scoring import Scorer
-from hwsearch.accuracy.statistics_cache import KnownStatistics
+from hwsearch.accuracy.statistics_cache import StatisticsCache
 from hwsearch.evaluation import build as building
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.supernets.zoo import load_supernet
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.usefixtures("quick_infer")
 
 
 def test_no_subnet_of_a_run_is_recalibrated_twice(device, tmp_path, monkeypatch):
-    recalibrated, keep = [], KnownStatistics.keep
+    recalibrated, keep = [], StatisticsCache.keep
 
     def watched(self, arch, subnet):
         recalibrated.append(arch.key)
         keep(self, arch, subnet)
 
-    monkeypatch.setattr(KnownStatistics, "keep", watched)
+    monkeypatch.setattr(StatisticsCache, "keep", watched)
     run = hwsearch.search(**{**parts.SETTINGS, "budget": 8}, out=tmp_path / "run")
     assert len(run.front) > 1
     assert recalibrated.pop(0), "the one by which the run's length is estimated"
