@@ -36,23 +36,23 @@ class Objective:
         name: A word, such as ``top1``: a letter, then letters, digits, ``_``, ``.``, ``@``, ``-``.
         direction: ``"max"`` or ``"min"``.
         exact: Computes the objective, ``Architectures`` of length n to an array ``(n,)``; an
-            objective without it has to be measured.
+            objective without it is measured or predicted.
         unit: How reports print it, such as ``ms``.
-        predicted: What ``exact`` computes is a prediction of a number that cannot be measured
-            here; it chooses, and enters no front.
+        prediction: Predicts, as ``exact`` computes, an objective that cannot be measured here;
+            predicted values choose, and enter no front.
         approximation: Roughly computes a positive objective that is measured all the same, as
             ``exact`` does; a search predicts by learned multiples of it while that fits.
 
     Raises:
-        InputError: The name is no such word, the direction neither of the two, or nothing
-            computes what is said to be predicted.
+        InputError: The name is no such word, the direction neither of the two, or the objective
+            both exact and predicted.
     """
 
     name: str
     direction: Literal["max", "min"]
     exact: "Callable[[Architectures], ArrayLike] | None" = None
     unit: str = field(default="", kw_only=True)
-    predicted: bool = field(default=False, kw_only=True)
+    prediction: "Callable[[Architectures], ArrayLike] | None" = field(default=None, kw_only=True)
     approximation: "Callable[[Architectures], ArrayLike] | None" = field(
         default=None, kw_only=True
     )
@@ -65,15 +65,20 @@ class Objective:
             )
         if self.direction not in ("max", "min"):
             raise unknown(f"direction of objective {self.name}", self.direction, ("max", "min"))
-        if self.predicted and self.exact is None:
-            raise InputError(f"objective {self.name!r} is predicted, but nothing computes it")
+        if self.exact is not None and self.prediction is not None:
+            raise InputError(f"objective {self.name!r} is exact, so that nothing may predict it")
 
     @property
     def source(self) -> Literal["exact", "measured", "predicted"]:
-        """``"measured"`` when nothing computes it, else whether what does so is exact."""
-        if self.exact is None:
-            return "measured"
-        return "predicted" if self.predicted else "exact"
+        """How its values are obtained."""
+        if self.exact is not None:
+            return "exact"
+        return "measured" if self.prediction is None else "predicted"
+
+    @property
+    def computed(self) -> "Callable[[Architectures], ArrayLike] | None":
+        """The function that gives its values, exact or predicted; None where it is measured."""
+        return self.prediction if self.exact is None else self.exact
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,10 @@ def test_an_objective_says_where_its_number_comes_from():
 
 
 def test_a_prediction_is_computed_and_says_what_it_is():
-    latency = Objective("latency", "min", exact=len, predicted=True)
-    assert latency.source == "predicted"
-    with pytest.raises(InputError, match="'latency' is predicted, but nothing computes it"):
-        Objective("latency", "min", predicted=True)
+    latency = Objective("latency", "min", prediction=len)
+    assert (latency.source, latency.exact, latency.computed) == ("predicted", None, len)
+    with pytest.raises(InputError, match="'latency' is exact, so that nothing may predict it"):
+        Objective("latency", "min", exact=len, prediction=len)
 
 
 @pytest.mark.parametrize("name", ["", "top 1", "1top", "a<b", "a,b", 3])

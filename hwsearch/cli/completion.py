@@ -23,6 +23,11 @@ def complete_tactic(incomplete: str) -> list[str]:
     return _starting(incomplete, _registered("tactics"))
 
 
+def complete_objective(incomplete: str) -> list[str]:
+    """Names of registered quantities."""
+    return _starting(incomplete, _registered("quantities"))
+
+
 def complete_device(incomplete: str) -> list[str]:
     """Names of devices; after ``NAME:``, the options of that one that are not given yet."""
     name, colon, given = incomplete.partition(":")

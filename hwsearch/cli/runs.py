@@ -11,6 +11,7 @@ from hwsearch.accuracy.task import NO_DATA
 from hwsearch.cli.app import AsJson, RunFolder, answer, app, reporting, showing
 from hwsearch.cli.completion import (
     complete_device,
+    complete_objective,
     complete_run,
     complete_supernet,
     complete_tactic,
@@ -19,6 +20,7 @@ from hwsearch.cli.output import out, say
 from hwsearch.cli.settings import ConfigFile, chosen_settings
 from hwsearch.errors import InputError, VerificationError
 from hwsearch.optimizer import tactic_names
+from hwsearch.quantities import quantity_names
 from hwsearch.run.config import REPORT, RunConfig
 from hwsearch.run.disk_usage import size_of
 from hwsearch.terminal import front_table, size_text, summary_lines
@@ -87,7 +89,11 @@ def search(
     ] = None,
     objective: Annotated[
         list[str] | None,
-        typer.Option(help="Repeat it; default: the data's metric and latency. Also macs, params."),
+        typer.Option(
+            help="Repeat it; default: the data's metric and latency. "
+            f"Known: {', '.join(quantity_names())}.",
+            autocompletion=complete_objective,
+        ),
     ] = None,
     constraint: Annotated[
         list[str] | None, typer.Option(help="Repeat it; for example 'latency <= 12'.")

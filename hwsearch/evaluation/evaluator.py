@@ -26,6 +26,7 @@ from hwsearch.evaluation.measurements import (
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.files import write_atomic
 from hwsearch.models.artifact import Exported
+from hwsearch.quantities import source_of
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
@@ -91,10 +92,13 @@ class Evaluator:
 
     def remembered(self, key: str, quantity: str) -> Measurement | None:
         """Return what the search knows of an architecture, if it does."""
-        context = self.latency_context
-        if quantity != LATENCY:
-            context = self.score_context(self.task.search)
-        return self.store.find(key, quantity, context, "search")
+        return self.store.find(key, quantity, self.search_context(quantity), "search")
+
+    def search_context(self, quantity: str) -> str:
+        """Return what decides the search's value of a quantity besides the architecture."""
+        if source_of(quantity) == "device":
+            return self.latency_context
+        return self.score_context(self.task.search)
 
     def build(self, arch: Architecture) -> Exported:
         """Return the recalibrated subnet and its ONNX model, of the device's precision.

@@ -18,6 +18,7 @@ from hwsearch.models.model import read_metadata
 from hwsearch.models.precision import precision_of
 from hwsearch.models.probe import TOLERANCES, probe_inputs, torch_outputs
 from hwsearch.models.trace import OPSET
+from hwsearch.quantities import exact_quantities
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
@@ -159,9 +160,9 @@ def _identity(net: Supernet, arch: Architecture) -> dict[str, Any]:
     }
 
 
-def _exact(net: Supernet, arch: Architecture) -> dict[str, int]:
+def _exact(net: Supernet, arch: Architecture) -> dict[str, int | float]:
     one = arch.space.architectures([arch])
-    return {name: int(net.exact(name, one)[0]) for name in ("macs", "params", "bytes")}
+    return {name: net.exact(name, one)[0].item() for name in exact_quantities()}
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class _Solver:
         """What computes an objective, exactly or roughly; None where it has to be learnt."""
         objective, trust = self._history.objectives[column], self._history.trusts.get(column)
         if trust is None or trust.given_up:
-            return objective.exact
+            return objective.computed
         return objective.approximation
 
     def _model(self, column: int) -> Additive:
@@ -153,7 +153,7 @@ class _Solver:
         if fitted is None:
             noise = history.deviations[known, column]
             return of_values(archs, values, noise, self._programme)
-        if history.objectives[column].exact is not None:
+        if history.objectives[column].computed is not None:
             return fitted
         rough = fitted.constant + self._programme.terms(archs) @ fitted.weights
         ratio = float(np.median(values / rough))

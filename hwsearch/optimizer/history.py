@@ -58,7 +58,7 @@ class History:
         self.trusts = {
             column: Trust(objective)
             for column, objective in enumerate(self.objectives)
-            if objective.approximation is not None and objective.exact is None
+            if objective.approximation is not None and objective.computed is None
         }
         self.asked = space.sample(0, 0)
         self.told = space.sample(0, 0)
@@ -69,7 +69,7 @@ class History:
 
     def foresee(self, archs: Architectures, mean: FloatArray, deviation: FloatArray) -> None:
         """Note what is predicted ``(n, n_objectives)`` of a batch where it is measured."""
-        columns = [j for j, objective in enumerate(self.objectives) if objective.exact is None]
+        columns = [j for j, objective in enumerate(self.objectives) if objective.computed is None]
         self.foreseen = {
             key: {self.objectives[j].name: (float(m[j]), float(d[j])) for j in columns}
             for key, m, d in zip(archs.ids, mean, deviation, strict=True)
@@ -117,9 +117,9 @@ class History:
         """
         values = np.full((len(archs), len(self.objectives)), np.nan)
         for column, objective in enumerate(self.objectives):
-            if objective.exact is None or not len(archs):
+            if objective.computed is None or not len(archs):
                 continue
-            found = np.asarray(objective.exact(archs), dtype=np.float64)
+            found = np.asarray(objective.computed(archs), dtype=np.float64)
             if found.shape != (len(archs),) or not np.isfinite(found).all():
                 raise InputError(
                     f"exact objective {objective.name!r} gave an array of shape {found.shape} "
@@ -224,7 +224,7 @@ class History:
             return None
         row = {}
         for column, objective in enumerate(self.objectives):
-            if objective.exact is not None:
+            if objective.computed is not None:
                 continue
             if objective.name not in entry:
                 raise InputError(

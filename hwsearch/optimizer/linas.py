@@ -51,7 +51,7 @@ def _inner_search(history: History, rng: np.random.Generator) -> Architectures:
     predictors = {
         column: _fitted(rows, history.values[known, column])
         for column, objective in enumerate(history.objectives)
-        if objective.exact is None
+        if objective.computed is None
     }
 
     def evaluate(archs: Architectures) -> tuple[FloatArray, FloatArray | None]:

@@ -51,7 +51,7 @@ class Posterior:
                 history.deviations[succeeded, column],
             )
             for column, objective in enumerate(history.objectives)
-            if objective.exact is None
+            if objective.computed is None
         }
         self._success: GaussianProcess | None = None
         if not succeeded.all():

@@ -92,7 +92,7 @@ def first_sample(history: History, seed: int) -> Architectures:
     """
     from hwsearch.optimizer.initial_design import graded_sample
 
-    measured = [column for column, o in enumerate(history.objectives) if o.exact is None]
+    measured = [column for column, o in enumerate(history.objectives) if o.computed is None]
     n = BATCH if list(history.trusts) == measured else N_FIRST
     return graded_sample(history.space, N_FIRST, seed)[:n].unique(history.asked)
 

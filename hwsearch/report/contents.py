@@ -9,6 +9,7 @@ import numpy as np
 
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
+from hwsearch.quantities import comparative_of, exact_quantities, unit_of
 from hwsearch.report.facts import Facts, stated
 from hwsearch.report.findings import by_cost, keeps
 from hwsearch.report.front_figure import front_figure
@@ -24,7 +25,6 @@ from hwsearch.report.sections import (
 )
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.stages import place_of
-from hwsearch.supernets.base import EXACT
 
 _SPREAD: Final = ("p90_ms", "p99_ms", "rounds")  # of a latency, besides its interval
 
@@ -46,6 +46,7 @@ def run_contents(facts: Facts) -> dict[str, Any]:
                 "direction": o.direction,
                 "source": facts.sources[o.name],
                 "predicted": o.name in facts.predicted,
+                "comparative": comparative_of(o.name),
             }
             for o in facts.objectives
         ],
@@ -176,15 +177,16 @@ def _numbers(facts: Facts, row: dict[str, Any]) -> Iterator[list[Any]]:
     units = {o.name: o.unit for o in facts.objectives}
     metric = facts.metric
     names = [o.name for o in facts.objectives]
-    names += [name for name in EXACT if name not in names]
+    exact = exact_quantities()
+    names += [name for name in exact if name not in names]
     for name in names:
         if name not in row:
             continue
         value, low, high = stated(row, name)
-        how = "predicted" if f"{name}_source" in row else "exact" if name in EXACT else "measured"
+        how = "predicted" if f"{name}_source" in row else "exact" if name in exact else "measured"
         if how == "measured" and name == metric:
             how = "measured on search images"
-        yield [name, *plain([value, low, high]), units.get(name, ""), how]
+        yield [name, *plain([value, low, high]), units.get(name) or unit_of(name), how]
         if f"{name}_report" in row:
             yield [
                 name,

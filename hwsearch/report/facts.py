@@ -10,8 +10,8 @@ import numpy as np
 
 from hwsearch.accuracy.intervals import paired_difference
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Constraint, FloatArray, Objective
+from hwsearch.quantities import main_cost, source_of
 from hwsearch.restriction import restricted
 from hwsearch.run.config import TRIALS
 from hwsearch.run.front import front_rows
@@ -71,15 +71,18 @@ class Facts:
 
     @property
     def across(self) -> Objective | None:
-        """What plots show from left to right: latency, or else the second objective."""
+        """The objective on the horizontal axis: what the device measures, or the second one."""
         others = self.objectives[1:]
-        return next((o for o in others if o.name == LATENCY), others[0] if others else None)
+        if not others:
+            return None
+        name = main_cost([o.name for o in others])
+        return next(o for o in others if o.name == name)
 
     @property
     def metric(self) -> str | None:
         """Name of the score, where accuracies were measured or predicted."""
-        known = [o.name for o in self.objectives if self.sources[o.name] != "exact"]
-        return next((name for name in known if name != LATENCY), None)
+        known = (o.name for o in self.objectives if self.sources[o.name] != "exact")
+        return next((name for name in known if source_of(name) == "task"), None)
 
     @property
     def predicted(self) -> frozenset[str]:
@@ -200,7 +203,7 @@ def _computed(
     except (HwsearchError, ImportError, OSError) as error:
         missing = " and ".join(wanted)
         return {}, (f"{missing} of the trials is computed, which is not possible here: {error}",)
-    found = {o.name: np.asarray(o.exact(archs), np.float64) for o in objectives if o.exact}
+    found = {o.name: np.asarray(o.computed(archs), np.float64) for o in objectives if o.computed}
     return found, ()
 
 

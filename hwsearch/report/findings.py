@@ -10,6 +10,7 @@ from scipy.stats import kendalltau
 from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import Constraint, satisfied, to_losses
+from hwsearch.quantities import main_cost, superlative_of
 from hwsearch.report.facts import Facts, paired_scores, stated
 from hwsearch.run.front import knee
 from hwsearch.run.front_probability import constraint_probabilities
@@ -66,7 +67,7 @@ def picks(facts: Facts) -> list[Pick]:
             wishes.append((text, keys[row], sure[row]))
     near = losses[:, 0] <= losses[:, 0].min() + _NEAR_BEST
     for column, objective in enumerate(objectives[1:], start=1):
-        least = "fastest" if objective.name == LATENCY else f"best {objective.name}"
+        least = superlative_of(objective.name)
         if facts.up.unit == "%":
             among = np.flatnonzero(near)
             row = int(among[np.argmin(losses[among, column])])
@@ -98,7 +99,7 @@ def beside_largest(facts: Facts, key: str) -> Comparison | None:
     costs = [o.name for o in facts.objectives if o.direction == "min"]
     if known is not None or key == largest or not costs:
         return known
-    cost = LATENCY if LATENCY in costs else costs[0]
+    cost = main_cost(costs)
     assert facts.members is not None
     rows = facts.members.set_index("key")[cost]
     own = rows.get(largest, summary.largest[cost])

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from hwsearch.quantities import exact_quantities
 from hwsearch.report.facts import stated
 from hwsearch.stages import one_line
-from hwsearch.supernets.base import EXACT
 
 if TYPE_CHECKING:
     from hwsearch.run.folder import Run
@@ -31,7 +31,7 @@ def front_html(front: "pd.DataFrame") -> str:
     """Lay out the members: numbers with their intervals, predicted ones marked, architectures."""
     columns = list(front.columns)
     measured = [name for name in columns if f"{name}_low" in columns]
-    exact = [name for name in EXACT if name in columns]
+    exact = [name for name in exact_quantities() if name in columns]
     choices = columns[columns.index("subnet") + 1 :]
     head = ["key", *measured, *exact, *(["on front"] if "probability" in columns else [])]
     rows = ["".join(f"<th{_LEFT}>{escape(name)}</th>" for name in [*head, "architecture"])]

@@ -48,8 +48,8 @@ class RunConfig:
         device: Where latency is measured, such as ``ort-cpu:threads=1``.
         data: What subnets are scored by: ``bundled``, ``none`` (accuracy is predicted),
             ``cifar10:FOLDER``, ``imagefolder:FOLDER``, ``npz:FILE`` or ``MODULE:FUNCTION``.
-        objectives: Out of the data's metric, ``latency``, ``macs``, ``params`` and ``bytes``;
-            with none named, the metric and ``latency``.
+        objectives: Out of the data's metric, ``latency`` and the computed quantities, such as
+            ``macs`` and ``peak_memory``; with none named, the metric and ``latency``.
         constraints: On objectives, such as ``latency <= 12``.
         budget: How many architectures are evaluated, reused ones among them.
         minutes: After how many the search proposes nothing more; where it is not set, never.

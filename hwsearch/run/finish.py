@@ -142,8 +142,8 @@ class Finisher:
         values: Values = {}
         batch = self.setup.net.space.architectures(archs)
         for objective in self.setup.objectives:
-            if objective.exact is not None:
-                values[objective.name] = np.asarray(objective.exact(batch), np.float64)
+            if objective.computed is not None:
+                values[objective.name] = np.asarray(objective.computed(batch), np.float64)
             else:
                 values[objective.name] = np.array(
                     [_value(measured[key], objective.name) for key in keys]

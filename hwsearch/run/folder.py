@@ -469,8 +469,8 @@ class Run:
         with SqliteStore(self.folder / TRIALS) as store:
             archs = setup.net.space.architectures([trial.choices for trial in store.trials()])
         for objective in setup.objectives:
-            if objective.exact is not None:
-                trials[objective.name] = objective.exact(archs)
+            if objective.computed is not None:
+                trials[objective.name] = objective.computed(archs)
         return trials
 
 

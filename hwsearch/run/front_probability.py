@@ -10,9 +10,9 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, RATIO
 from hwsearch.objectives import Constraint, FloatArray, satisfied
+from hwsearch.quantities import exact_quantities
 from hwsearch.run.bootstrap import front_membership, interval_draws, latency_draws, score_draws
 from hwsearch.run.setup import Setup
-from hwsearch.supernets.base import EXACT
 from hwsearch.trials import Measurement
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def front_probabilities(
             ratios = {m.key: store.find(m.key, RATIO, m.context, "confirm") for m in timed}
             kept = {key: ratio for key, ratio in ratios.items() if ratio is not None}
             draws[name] = latency_draws(timed, kept, seed)
-        elif objective.exact is not None:
+        elif objective.computed is not None:
             draws[name] = values[name][np.newaxis]
         else:
             context = evaluator.score_context(samples)
@@ -78,7 +78,7 @@ def constraint_probabilities(
         InputError: Values of the column have no interval.
     """
     name, keys = constraint.objective, [str(key) for key in members["key"]]
-    exact = {*EXACT, *members.columns[members.columns.get_loc("subnet") + 1 :]}
+    exact = {*exact_quantities(), *members.columns[members.columns.get_loc("subnet") + 1 :]}
     quantity, purpose = (
         (name.removesuffix("_report"), "report") if name.endswith("_report") else (name, "search")
     )
@@ -100,7 +100,7 @@ def constraint_probabilities(
         known = [column.removesuffix("_low") for column in members if column.endswith("_low")]
         raise InputError(
             f"{name} has no interval, so that nothing is known of how surely '{constraint}' "
-            f"holds; it is known of {', '.join([*known, *EXACT])} and of the choices"
+            f"holds; it is known of {', '.join([*known, *exact_quantities()])} and of the choices"
         )
     kept = satisfied({name: draws.ravel()}, [constraint]).reshape(draws.shape)
     shares: FloatArray = kept.mean(axis=0)

@@ -23,17 +23,17 @@ from hwsearch.kit.device import KitDevice
 from hwsearch.kit.table_latency import TableLatency
 from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
 from hwsearch.optimizer import Optimizer
+from hwsearch.quantities import exact_quantities, search_quantities
 from hwsearch.run.config import FILE, RunConfig, software_versions
 from hwsearch.run.lock import LOCK
 from hwsearch.run.progress import Progress
 from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource
 from hwsearch.space import Architectures
-from hwsearch.supernets.base import EXACT, Supernet
+from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trials import Store
 
 MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend on weights"
-WEIGHT_BYTES = "bytes are those of the weights in float32"
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
 FORMER_COLUMN = "dropped"  # of trials, in tables that versions up to 0.1 wrote
@@ -74,12 +74,13 @@ class Setup:
     @property
     def predicted(self) -> dict[str, Predicting]:
         """Objective -> what predicts it, where it cannot be measured here."""
-        return {o.name: o.exact for o in self.objectives if isinstance(o.exact, Predicting)}
+        found = ((o.name, o.prediction) for o in self.objectives)
+        return {name: each for name, each in found if isinstance(each, Predicting)}
 
     @property
     def measured(self) -> list[str]:
         """Names of the objectives that need measuring, in order."""
-        return [objective.name for objective in self.objectives if objective.exact is None]
+        return [objective.name for objective in self.objectives if objective.computed is None]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -91,9 +92,14 @@ class Setup:
             accuracy = (f"no images were read: every {metric} is predicted by {by}",)
         elif self.net.untrained:
             accuracy = (f"weights are {self.net.weights}: {MEANINGLESS}",)
-        precision, names = self.device.precision, [o.name for o in self.objectives]
-        sizes = (f"{WEIGHT_BYTES}, and the files are {precision}",) if "bytes" in names else ()
-        return (*accuracy, *(sizes if precision != "fp32" else ()), *self.task.warnings)
+        precision, quantities = self.device.precision, exact_quantities()
+        names = [o.name for o in self.objectives if o.name in quantities]
+        sizes = [
+            f"{name} are those of the float32 model, and the files are {precision}"
+            for name in names
+            if quantities[name].of_float32 and precision != "fp32"
+        ]
+        return (*accuracy, *sizes, *self.task.warnings)
 
     def source(self, kind: str) -> Mapping[str, str | int]:
         """Return what ``config.toml`` records of the source of a kind; empty without one."""
@@ -187,7 +193,7 @@ def prepare(config: RunConfig, net: Supernet | None = None, device: Device | Non
             f"({', '.join(names)}); add objective {task.metric.name}, or give data"
         )
     objectives = check_objectives(make_objective(name, net, task, device) for name in names)
-    if all(objective.exact is not None for objective in objectives):
+    if all(objective.computed is not None for objective in objectives):
         measurable = [name for name in (task.metric.name, LATENCY) if name not in names]
         raise InputError(
             f"objectives {', '.join(names)} are all computed, so there is nothing to measure; "
@@ -209,7 +215,7 @@ def _constraints(
     names = [objective.name for objective in objectives]
     for constraint in (Constraint.parse(text) for text in config.constraints):
         name = constraint.objective
-        if name not in names and name in (task.metric.name, LATENCY, *EXACT):
+        if name not in names and name in search_quantities(task.metric):
             raise InputError(
                 f"constraint '{constraint}' is on {name}, which is no objective of this search "
                 f"({', '.join(names)}); add objective {name}"
@@ -224,17 +230,16 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
         InputError: Nothing supplies an objective of that name, or the device is known by a table
             that is not of this supernet.
     """
-    if name == task.metric.name:
-        direction = task.metric.direction
-        return Objective(name, direction, unit=task.metric.unit)  # type: ignore[arg-type]
-    if name == LATENCY and isinstance(device, KitDevice):
-        latency = TableLatency(net, device.table)
-        return Objective(name, "min", exact=latency, unit="ms", predicted=True)
-    if name == LATENCY:
-        return Objective(name, "min", unit="ms")
-    if name in EXACT:
-        return Objective(name, "min", exact=partial(net.exact, name), unit=EXACT[name])
-    raise unknown("objective", name, [task.metric.name, LATENCY, *EXACT])
+    if name not in (known := search_quantities(task.metric)):
+        raise unknown("objective", name, known)
+    quantity, exact, prediction = known[name], None, None
+    if quantity.exact is not None:
+        exact = partial(net.exact, name)
+    elif quantity.measured_by == "device" and isinstance(device, KitDevice):
+        prediction = TableLatency(net, device.table)
+    return Objective(
+        name, quantity.direction, exact=exact, prediction=prediction, unit=quantity.unit
+    )
 
 
 def check_names(net: Supernet, task: Task) -> None:
@@ -245,7 +250,7 @@ def check_names(net: Supernet, task: Task) -> None:
     """
     quantities = (task.metric.name, f"{task.metric.name}_report", LATENCY)
     stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high", "_source"))
-    taken = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *EXACT, *stated}
+    taken = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *exact_quantities(), *stated}
     for choice in net.full_space.choices:
         if choice.name in taken:
             raise InputError(

@@ -9,12 +9,12 @@ import numpy as np
 
 from hwsearch.accuracy.intervals import Z95, paired_difference
 from hwsearch.evaluation.evaluator import REUSED
-from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_FIRST
 from hwsearch.optimizer.initial_design import graded_sample
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
+from hwsearch.quantities import main_cost
 from hwsearch.run.front import knee
 from hwsearch.run.search_summary import (
     HORIZON,
@@ -249,7 +249,7 @@ def _versus(search: _Search, members: Mapping[str, Point]) -> Iterator[Compariso
     largest = search.of_keys([key])
     if not len(largest) or not costs:
         return
-    cost = LATENCY if LATENCY in costs else costs[0]
+    cost = main_cost(costs)
     table = pd.DataFrame([{"key": key, **values} for key, values in members.items()])
     first = to_losses(table[[objectives[0].name]].to_numpy(float), objectives[:1])[:, 0]
     best = str(table["key"].iloc[int(np.argmin(first))])

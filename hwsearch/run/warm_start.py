@@ -82,8 +82,8 @@ def _partial_values(setup: Setup, evaluator: Evaluator, trials: Sequence[Trial])
     values = np.full((len(archs), len(setup.objectives)), np.nan)
     proxies: dict[int, FloatArray] = {}
     for column, objective in enumerate(setup.objectives):
-        if objective.exact is not None:
-            values[:, column] = objective.exact(archs)
+        if objective.computed is not None:
+            values[:, column] = objective.computed(archs)
             continue
         for row, key in enumerate(archs.ids):
             if (found := evaluator.remembered(key, objective.name)) is not None:

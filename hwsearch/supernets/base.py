@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsearch.blocks import Block
-from hwsearch.errors import EvaluationError, HwsearchError, InputError, unknown
+from hwsearch.errors import EvaluationError, HwsearchError, InputError
+from hwsearch.quantities import exact_quantity
 from hwsearch.restriction import one_or_several, restricted
 from hwsearch.space import Architecture, Architectures, SearchSpace
 from hwsearch.supernets.costs import ExactCosts, module_costs
 
 RANDOM = "random:"
-EXACT = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,26 +253,33 @@ class Supernet:
         """Return the subnet as a chain of blocks, or None where it is none."""
         return self.network.blocks(self._own(arch))
 
-    def exact(self, quantity: str, archs: Architectures) -> NDArray[np.int64]:
-        """Compute a cost of every architecture, for one sample.
+    def exact(self, quantity: str, archs: Architectures) -> NDArray[Any]:
+        """Compute a quantity of every architecture, for one sample.
 
         Args:
-            quantity: ``"macs"``, ``"params"`` or ``"bytes"`` (of the weights in float32).
-            archs: (n,) architectures.
+            quantity: A computed one of the registry (`hwsearch.quantities`), such as ``"macs"``,
+                ``"params"``, ``"bytes"``, ``"peak_memory"`` or ``"weight_traffic"``.
+            archs: n architectures.
 
         Returns:
-            (n,) integers.
+            (n,) numbers, integers for all of these.
 
         Raises:
-            InputError: The quantity is not one of these.
-            EvaluationError: The family cannot build one of them.
+            InputError: No such quantity is registered.
+            EvaluationError: The family cannot build one of the architectures.
         """
-        if quantity not in EXACT:
-            raise unknown("exact quantity", quantity, EXACT)
+        found = exact_quantity(quantity)
+        assert found.exact is not None
         self._check_own(archs.space, lambda: archs[0].key if len(archs) else "of an empty batch")
-        if quantity == "macs":
-            return self._costs.macs(archs)
-        return self._costs.params(archs) * (4 if quantity == "bytes" else 1)
+        return np.asarray(found.exact(self, archs))
+
+    def count_macs(self, archs: Architectures) -> NDArray[np.int64]:
+        """Return the multiply-accumulates of n architectures for one sample: (n,)."""
+        return self._costs.macs(archs)
+
+    def count_params(self, archs: Architectures) -> NDArray[np.int64]:
+        """Return the numbers of learned parameters of n architectures: (n,)."""
+        return self._costs.params(archs)
 
     def _blocks(self, arch: Architecture) -> list[Block] | None:
         return self.network.blocks(self._full(arch))

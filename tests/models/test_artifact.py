@@ -21,6 +21,7 @@ from hwsearch.models.artifact import (
     write_files,
 )
 from hwsearch.models.probe import probe_inputs, torch_outputs
+from hwsearch.quantities import exact_quantities
 from hwsearch.supernets.base import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
 
@@ -105,7 +106,7 @@ def test_artifact_is_complete(name, exported_of, written):
     assert card["files"] == {f: sha256_of(folder / f) for f in (MODEL, WEIGHTS, INFER)}
     assert list(card["measurements"]) == [card["files"][MODEL]]
     batch = net.space.architectures([exported.arch])
-    assert card["exact"] == {q: int(net.exact(q, batch)[0]) for q in ("macs", "params", "bytes")}
+    assert card["exact"] == {q: int(net.exact(q, batch)[0]) for q in exact_quantities()}
     spec = net.input_spec(exported.arch)
     assert card["input"] == json.loads(json.dumps(spec.to_dict()))
 

@@ -169,7 +169,7 @@ def test_bytes_are_said_to_be_those_of_float32(precision, device):
     device.precision = precision
     settings = {name: parts.SETTINGS[name] for name in ("device", "data")}
     config = RunConfig(supernet=parts.NET, objectives=("top1", "bytes"), **settings)
-    expected = "bytes are those of the weights in float32, and the files are int8"
+    expected = "bytes are those of the float32 model, and the files are int8"
     assert prepare(config).warnings == ((expected,) if precision == "int8" else ())
 
 

@@ -93,7 +93,7 @@ class TestFinishedRun:
             "top1_report", "top1_report_low", "top1_report_high",
             "latency", "latency_low", "latency_high",
             "p90_ms", "p99_ms", "rounds", "probability",
-            "macs", "params", "bytes",
+            "macs", "params", "bytes", "peak_memory", "weight_traffic",
             "weights", "subnet",
             *names,
         ]  # fmt: skip

@@ -79,7 +79,8 @@ function picksPanel(run) {
   const head = ["wish", ...run.objectives.map((o) => o.name + (o.unit ? " (" + o.unit + ")" : ""))];
   if (versus) {
     const cost = run.picks.find((pick) => pick.versus).versus.cost;
-    head.push(cost === "latency" ? "faster than the largest" : "less " + cost + " than the largest", first.name + " against the largest");
+    const objective = run.objectives.find((o) => o.name === cost);
+    head.push(objective.comparative + " than the largest", first.name + " against the largest");
   }
   head.push("key");
   return el("section", { class: "panel" }, el("h2", {}, "Which one should I ship?"),

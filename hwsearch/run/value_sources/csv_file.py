@@ -22,6 +22,7 @@ from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import Scaled
 from hwsearch.prediction.predictor import Predictor
 from hwsearch.prediction.threads import one_blas_thread
+from hwsearch.quantities import exact_quantities
 from hwsearch.run.setup import FORMER_COLUMN, FRONT_COLUMNS, TRIAL_COLUMNS, Setup
 from hwsearch.run.value_sources.base import (
     EVIDENCE,
@@ -32,7 +33,6 @@ from hwsearch.run.value_sources.base import (
     part_of,
 )
 from hwsearch.space import Architecture, Architectures, SearchSpace
-from hwsearch.supernets.base import EXACT
 
 _HOW: Final = (
     "it needs a column for every choice and one for the metric, as 'Run.trials' writes them"
@@ -132,7 +132,7 @@ def _check_columns(where: str, columns: list[str], space: SearchSpace, metric: s
         *space.names,
         *TRIAL_COLUMNS,
         *FRONT_COLUMNS,
-        *EXACT,
+        *exact_quantities(),
         FORMER_COLUMN,
     }
     for column in columns:

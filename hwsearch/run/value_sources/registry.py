@@ -177,7 +177,7 @@ def _using(setup: Setup, source: ValueSource) -> Setup:
     if source.model is not None and source.quantity in [o.name for o in setup.objectives]:
         objective = setup.objective(source.quantity)
         if source.quantity == metric and not setup.task.scores:
-            objective = replace(objective, exact=source, predicted=True)
+            objective = replace(objective, prediction=source)
         else:
             objective = replace(objective, approximation=source)
         changed = setup.with_objective(objective)

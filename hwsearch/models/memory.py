@@ -1,0 +1,250 @@
+"""Peak memory of the activations and weight traffic of architectures, from their ONNX graphs.
+
+Activations are the inputs, the outputs and all values between nodes. A value is live from the
+node that writes it to the last node that reads it; the inputs of a model are live from the start,
+its outputs to the end. Nodes run in the order of the file, and none writes over its input. Views
+(`VIEWS`) share the memory of their input. Weights are not activations: neither initialisers nor
+the outputs of ``Constant`` nodes count for the peak.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from hwsearch.chains import ChainIndex
+from hwsearch.errors import EvaluationError, HwsearchError
+from hwsearch.models.model import to_onnx
+from hwsearch.quantities import Quantity
+from hwsearch.space import Architecture, Architectures
+from hwsearch.supernets.base import Network, Supernet
+
+VIEWS: Final = frozenset(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
+_PEAK, _TRAFFIC = 0, 1
+_SMALL_BYTES = 1024  # shapes follow from the numbers of tensors up to this size
+_WORTH_AN_INDEX = 200  # architectures; below that a block index takes longer than it saves
+IntArray = NDArray[np.int64]
+
+
+def peak_memory(model: onnx.ModelProto, batch: int = 1) -> int:
+    """Return the largest number of bytes of activations that are live at one node.
+
+    Args:
+        model: A model whose inputs have a batch as their first dimension.
+        batch: Samples in a batch.
+
+    Raises:
+        EvaluationError: The shape or the type of an activation cannot be inferred.
+    """
+    return max(live_bytes(model, batch), default=0)
+
+
+def weight_traffic(model: onnx.ModelProto) -> int:
+    """Return the bytes of the weights that one inference reads: each initialiser that is used."""
+    used = {name for node in model.graph.node for name in _reads(node)}
+    return sum(_tensor_bytes(t) for t in model.graph.initializer if t.name in used)
+
+
+def live_bytes(model: onnx.ModelProto, batch: int = 1) -> list[int]:
+    """Return the bytes of the activations that are live at each node, in the nodes' order.
+
+    Raises:
+        EvaluationError: The shape or the type of an activation cannot be inferred.
+    """
+    graph, sizes = model.graph, _activation_bytes(model, batch)
+    weights = {tensor.name for tensor in graph.initializer}
+    weights |= {name for n in graph.node if n.op_type == "Constant" for name in n.output}
+    owner = {each.name: each.name for each in graph.input if each.name not in weights}
+    first, last = dict.fromkeys(owner, 0), dict[str, int]()
+    for at, node in enumerate(graph.node):
+        for name in _reads(node):
+            if name in owner:
+                last[owner[name]] = at
+        for name in node.output:
+            if not name or name in weights:
+                continue
+            is_view = node.op_type in VIEWS and node.input[0] in owner
+            owner[name] = owner[node.input[0]] if is_view else name
+            first.setdefault(owner[name], at)
+            last[owner[name]] = max(at, last.get(owner[name], at))
+    for value in graph.output:
+        if value.name in owner:
+            last[owner[value.name]] = len(graph.node) - 1
+    change = [0] * (len(graph.node) + 1)
+    for name, begin in first.items():
+        if name in last:  # an input that no node reads takes no memory
+            change[begin] += _known_bytes(name, sizes)
+            change[last[name] + 1] -= sizes[name]
+    return list(accumulate(change[:-1]))
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, those that its subgraphs capture among them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _reads(inner)
+
+
+def _known_bytes(name: str, sizes: dict[str, int]) -> int:
+    if name not in sizes:
+        raise EvaluationError(
+            f"the memory of {name!r} is not known: its shape or type cannot be inferred"
+        )
+    return sizes[name]
+
+
+def _activation_bytes(model: onnx.ModelProto, batch: int) -> dict[str, int]:
+    """Return name -> bytes of every value whose shape follows from those of the inputs.
+
+    Weights take part by their shapes alone: copying them would take most of the time.
+    """
+    graph = onnx.GraphProto(node=model.graph.node, name=model.graph.name)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for given, into in ((model.graph.input, graph.input), (model.graph.output, graph.output)):
+        for value in given:
+            into.add().CopyFrom(value)
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name not in weights and len(dims):
+            dims[0].dim_value = batch
+    for value in graph.output:  # follows from the inputs
+        value.type.tensor_type.ClearField("shape")
+    for tensor in model.graph.initializer:
+        if _tensor_bytes(tensor) <= _SMALL_BYTES:
+            graph.initializer.append(tensor)
+        elif tensor.name not in {value.name for value in graph.input}:
+            shape = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(shape)
+    stripped = onnx.ModelProto(ir_version=max(model.ir_version, 4), graph=graph)
+    stripped.opset_import.extend(model.opset_import)
+    inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True).graph
+    sizes = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        kind = value.type.tensor_type
+        known = kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim)
+        if known and kind.elem_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+            width = helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
+            sizes[value.name] = width * math.prod(dim.dim_value for dim in kind.shape.dim)
+    return sizes
+
+
+def _tensor_bytes(tensor: onnx.TensorProto) -> int:
+    width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(math.prod(tensor.dims)) * int(width)
+
+
+class _Footprints:
+    """Peak memory and weight traffic of the architectures of one network, remembered.
+
+    Where the network is a chain of blocks, the peak is the largest of its blocks' and the traffic
+    is their sum, so that only one model for each block has to be built.
+    """
+
+    def __init__(self) -> None:
+        self.of_keys: dict[str, tuple[int, int]] = {}
+        self.of_specs: dict[object, tuple[int, int]] | None = {}  # None: no chain of such blocks
+        self.indexes: dict[str, ChainIndex] = {}
+
+    def values(self, net: Supernet, archs: Architectures) -> IntArray:
+        """Return the bytes of n architectures: (n, 2), peak memory and weight traffic."""
+        if self.of_specs is not None and len(archs) + len(self.of_keys) >= _WORTH_AN_INDEX:
+            found = self._by_blocks(net, archs)
+            if found is not None:
+                return found
+        for arch in archs:
+            if arch.key not in self.of_keys:
+                self.of_keys[arch.key] = self._built(net, arch)
+        return np.array([self.of_keys[key] for key in archs.ids], np.int64).reshape(-1, 2)
+
+    def _by_blocks(self, net: Supernet, archs: Architectures) -> IntArray | None:
+        try:
+            if archs.space.digest not in self.indexes:
+                self.indexes[archs.space.digest] = ChainIndex(archs.space, net.blocks)
+            index = self.indexes[archs.space.digest]
+        except HwsearchError:
+            self.of_specs = None
+            return None
+        numbers = index.numbers(archs)
+        table = np.zeros((len(index.specs) + 1, 2), np.int64)  # the last row is an absent block
+        for number in np.unique(numbers[numbers >= 0]):
+            spec = index.specs[number]
+            if self.of_specs is not None and spec not in self.of_specs:
+                self._built(net, index.examples[int(number)])
+            if self.of_specs is None:
+                return None
+            table[number] = self.of_specs[spec]
+        peaks = table[numbers, _PEAK].max(axis=1)
+        return np.column_stack([peaks, table[numbers, _TRAFFIC].sum(axis=1)])
+
+    def _built(self, net: Supernet, arch: Architecture) -> tuple[int, int]:
+        """Build the model of an architecture; keep what its blocks take."""
+        model, blocks = to_onnx(net, arch), net.blocks(arch)
+        live = live_bytes(model)
+        whole = max(live, default=0), weight_traffic(model)
+        if self.of_specs is None:
+            return whole
+        of_blocks = _of_blocks(model, live, [block.name for block in blocks or ()])
+        if (max((p for p, _ in of_blocks), default=-1), sum(t for _, t in of_blocks)) != whole:
+            self.of_specs = None
+            return whole
+        for block, found in zip(blocks or (), of_blocks, strict=True):
+            if self.of_specs is not None and self.of_specs.setdefault(block.spec, found) != found:
+                self.of_specs = None
+        return whole
+
+
+def _of_blocks(
+    model: onnx.ModelProto, live: Sequence[int], names: Sequence[str]
+) -> list[tuple[int, int]]:
+    """Return peak memory and weight traffic of the nodes of each block, by the nodes' names.
+
+    A node whose name does not begin with that of a block counts for none.
+    """
+    sizes = {tensor.name: _tensor_bytes(tensor) for tensor in model.graph.initializer}
+    peaks, reads = dict.fromkeys(names, 0), {name: set[str]() for name in names}
+    for node, amount in zip(model.graph.node, live, strict=True):
+        name = node.name.partition("/")[0]
+        if name in peaks:
+            peaks[name] = max(peaks[name], amount)
+            reads[name] |= sizes.keys() & set(_reads(node))
+    return [(peaks[name], sum(sizes[each] for each in reads[name])) for name in names]
+
+
+_kept: WeakKeyDictionary[Network, _Footprints] = WeakKeyDictionary()
+
+
+def _footprints(net: Supernet, archs: Architectures) -> IntArray:
+    try:
+        kept = _kept.setdefault(net.network, _Footprints())
+    except TypeError:  # a network that cannot be a key
+        kept = _Footprints()
+    return kept.values(net, archs)
+
+
+PEAK_MEMORY: Final = Quantity(
+    name="peak_memory",
+    title="peak memory",
+    summary="Bytes of the activations that are live at once, at most, for one sample in float32; "
+    "weights are not among them.",
+    unit="bytes",
+    direction="min",
+    exact=lambda net, archs: _footprints(net, archs)[:, _PEAK],
+    of_float32=True,
+)
+WEIGHT_TRAFFIC: Final = Quantity(
+    name="weight_traffic",
+    title="weight traffic",
+    summary="Bytes of the weights that one inference reads in float32, batch norm folded.",
+    unit="bytes",
+    direction="min",
+    exact=lambda net, archs: _footprints(net, archs)[:, _TRAFFIC],
+    of_float32=True,
+)

@@ -1,0 +1,212 @@
+"""The registry of quantities: unit, direction and source of every number of an architecture."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from numpy.typing import ArrayLike
+
+from hwsearch import plugins
+from hwsearch.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from hwsearch.accuracy.task import Metric
+    from hwsearch.space import Architectures
+    from hwsearch.supernets.base import Supernet
+
+GROUP: Final = "hwsearch.quantities"
+Source = Literal["exact", "device", "task"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A named number of an architecture.
+
+    Attributes:
+        name: The word for it in settings, tables and files, such as ``peak_memory``.
+        title: The words for it in text, such as ``peak memory``.
+        summary: One sentence: what is counted or measured.
+        unit: Of its values, such as ``ms``.
+        direction: ``"min"`` or ``"max"``: which values are better.
+        exact: Computes it: a supernet and n of its architectures -> (n,) finite numbers. None for
+            what is measured.
+        measured_by: ``"device"`` or ``"task"``; None for what is computed.
+        predicted_by: What stands in where it cannot be measured; empty where nothing does.
+        context: What decides a value besides the architecture.
+        of_float32: Whether it is a number of the float32 model, whatever precision is shipped.
+        comparative: Words for a lower value, such as ``faster``; empty for ``less NAME``.
+        superlative: Words for the best value, such as ``fastest``; empty for ``best NAME``.
+
+    Raises:
+        InputError: It is both computed and measured, or neither.
+    """
+
+    name: str
+    title: str
+    summary: str
+    unit: str
+    direction: Literal["max", "min"]
+    exact: "Callable[[Supernet, Architectures], ArrayLike] | None" = None
+    measured_by: Literal["device", "task"] | None = None
+    predicted_by: str = ""
+    context: str = "the supernet"
+    of_float32: bool = False
+    comparative: str = ""
+    superlative: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.exact is None) == (self.measured_by is None):
+            raise InputError(
+                f"quantity {self.name!r} needs either a function that computes it or the name of "
+                "what measures it, and not both"
+            )
+
+    @property
+    def source(self) -> Source:
+        """How it is obtained: ``exact``, or by what it is measured."""
+        return self.measured_by or "exact"
+
+
+def quantity_names() -> list[str]:
+    """Return the names of all registered quantities, sorted; nothing is imported."""
+    return plugins.names(GROUP)
+
+
+@cache
+def load_quantity(name: str) -> Quantity:
+    """Return the registered quantity of a name.
+
+    Raises:
+        InputError: It is not registered, cannot be imported, or is registered by another name.
+    """
+    found: Any = plugins.load(GROUP, name, "quantity")
+    if not isinstance(found, Quantity) or found.name != name:
+        raise InputError(f"quantity {name!r} is registered, but what is there is {found!r:.80}")
+    return found
+
+
+@cache
+def exact_quantities() -> dict[str, Quantity]:
+    """Return name -> quantity of all that are computed, MACs, parameters and bytes first.
+
+    Raises:
+        InputError: None are registered: what is installed is older than the code.
+    """
+    if not quantity_names():
+        raise InputError(
+            f"no quantity is registered in the entry-point group {GROUP!r}: the installation is "
+            "older than the code; install hwsearch again (in a clone: pip install -e .)"
+        )
+    found = [each for each in map(load_quantity, quantity_names()) if each.exact is not None]
+    order = [quantity.name for quantity in (MACS, PARAMS, BYTES)]
+    found.sort(key=lambda each: order.index(each.name) if each.name in order else len(order))
+    return {each.name: each for each in found}
+
+
+def exact_quantity(name: str) -> Quantity:
+    """Return the computed quantity of a name.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name not in (known := exact_quantities()):
+        raise unknown("exact quantity", name, known)
+    return known[name]
+
+
+def of_metric(metric: "Metric") -> Quantity:
+    """Return the quantity that a task's metric is."""
+    known = TOP1 if metric.name == TOP1.name else None
+    return replace(
+        TOP1,
+        name=metric.name,
+        title=known.title if known else metric.name,
+        summary=known.summary if known else "The data's own metric.",
+        unit=metric.unit,
+        direction=metric.direction,  # type: ignore[arg-type]  # checked by the objective
+    )
+
+
+def search_quantities(metric: "Metric") -> dict[str, Quantity]:
+    """Return name -> quantity of all that a search on a task can have as objectives."""
+    registered = [each for each in map(load_quantity, quantity_names()) if each.source != "task"]
+    exact = [*exact_quantities().values()]
+    measured = [each for each in registered if each.exact is None]
+    return {each.name: each for each in (of_metric(metric), *measured, *exact)}
+
+
+def source_of(name: str) -> Source:
+    """Return how the quantity of a name is obtained; a name that is not registered is a metric."""
+    return load_quantity(name).source if name in quantity_names() else "task"
+
+
+def unit_of(name: str, default: str = "") -> str:
+    """Return the unit of the quantity of a name; the default where it is not registered."""
+    return load_quantity(name).unit if name in quantity_names() else default
+
+
+def superlative_of(name: str) -> str:
+    """Return the words for the best value of a quantity, such as ``fastest``."""
+    registered = load_quantity(name).superlative if name in quantity_names() else ""
+    return registered or f"best {name}"
+
+
+def comparative_of(name: str) -> str:
+    """Return the words for a lower value of a quantity, such as ``faster`` or ``less macs``."""
+    registered = load_quantity(name).comparative if name in quantity_names() else ""
+    return registered or f"less {name}"
+
+
+def main_cost(names: Sequence[str]) -> str:
+    """Return the first name of a quantity that the device measures, or else the first of all."""
+    return next((name for name in names if source_of(name) == "device"), names[0])
+
+
+LATENCY: Final = Quantity(
+    name="latency",
+    title="latency",
+    summary="Undisturbed time of one inference on the device, the median over rounds.",
+    unit="ms",
+    direction="min",
+    measured_by="device",
+    predicted_by="a latency table",
+    context="the device with its settings and fingerprint, batch, input shape, precision",
+    comparative="faster",
+    superlative="fastest",
+)
+TOP1: Final = Quantity(
+    name="top1",
+    title="top-1",
+    summary="Share of samples whose highest score is that of the label.",
+    unit="%",
+    direction="max",
+    measured_by="task",
+    predicted_by="a fitted predictor",
+    context="weights, calibration samples, search samples, precision of the file",
+)
+MACS: Final = Quantity(
+    name="macs",
+    title="MACs",
+    summary="Multiply-accumulates of convolutions and matrix products for one sample.",
+    unit="MACs",
+    direction="min",
+    exact=lambda net, archs: net.count_macs(archs),
+)
+PARAMS: Final = Quantity(
+    name="params",
+    title="parameters",
+    summary="Learned numbers, batch statistics not among them.",
+    unit="parameters",
+    direction="min",
+    exact=lambda net, archs: net.count_params(archs),
+)
+BYTES: Final = Quantity(
+    name="bytes",
+    title="bytes",
+    summary="Bytes of the weights in float32.",
+    unit="bytes",
+    direction="min",
+    exact=lambda net, archs: 4 * net.count_params(archs),
+    of_float32=True,
+)
