@@ -19,6 +19,15 @@ def _plugin_in_processes():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _one_blas_thread():
+    """Matrices of tests are small: threads cost more than they bring, several times with xdist."""
+    from hwsearch.prediction.threads import one_blas_thread
+
+    with one_blas_thread():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _cache_of_tests(tmp_path_factory):
     """Baselines of tests stay out of the user's cache, and imports out of the user's data."""
     with pytest.MonkeyPatch.context() as patch:
