@@ -71,7 +71,11 @@ def search(
         ),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Weights: a file or random:SEED; else what ships.")
+        str | None,
+        typer.Option(
+            help="Weights: a file (FILE#ema or FILE#raw where it has both) or random:SEED; "
+            "else what ships."
+        ),
     ] = None,
     device: Annotated[
         str | None,

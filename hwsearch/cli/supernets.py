@@ -34,7 +34,11 @@ def supernets(as_json: AsJson = False) -> None:
 @reporting
 def import_(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A state dict: .safetensors, or a torch file of tensors only.")
+        Path,
+        typer.Argument(
+            help="Weights: safetensors, a torch file of tensors only, or an index of shards; "
+            "FILE#ema or FILE#raw where it has both."
+        ),
     ],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name to load it by.")],
     supernet: Annotated[

@@ -20,15 +20,14 @@ from hwsearch.blocks import Block, BlockSpec
 from hwsearch.errors import InputError
 from hwsearch.space import Architecture, Choice, Option, SearchSpace
 from hwsearch.supernets.base import Card, InputSpec
+from hwsearch.supernets.checkpoint_files import read_state, read_weights
 from hwsearch.supernets.checkpoints import (
     StateFit,
-    StateMismatchError,
     bundled_card,
     bundled_file,
     fit_state,
     leading_weight,
     match_state,
-    read_state,
     seed_of,
 )
 from hwsearch.supernets.costs import counted_macs, parameter_digest
@@ -271,8 +270,9 @@ class ChainFamily:
             card = self.card(f"seeded random weights ({checkpoint})")
             return ChainNetwork(self.design, self.design.random_state(seed), card)
         if checkpoint is not None:
-            path = Path(checkpoint)
-            return ChainNetwork(self.design, self._read(path), self.card(f"file {path.name}"))
+            weights = read_weights(checkpoint)
+            state = self._matched(weights.state, checkpoint)
+            return ChainNetwork(self.design, state, self.card(f"file {weights.source}"))
         shipped = bundled_file(self.name, "weights.safetensors")
         if not shipped.is_file():
             raise InputError(
@@ -280,7 +280,8 @@ class ChainFamily:
                 "random:0 for seeded random weights (latency, MACs and export do not depend on "
                 "weights; accuracies mean nothing then)"
             )
-        return ChainNetwork(self.design, self._read(shipped), bundled_card(self.name))
+        state = self._matched(read_state(shipped), shipped)
+        return ChainNetwork(self.design, state, bundled_card(self.name))
 
     def tiny(self, seed: int = 0) -> ChainNetwork:
         """Return a seeded miniature of the same structure."""
@@ -290,19 +291,10 @@ class ChainFamily:
 
     def fit(self, state: Mapping[str, Tensor]) -> StateFit:
         """Compare the keys and shapes of a state dict with what this family expects."""
-        return fit_state(self._renamed(state), self.design.shapes())
+        return fit_state(state, self.design.shapes(), self.rename)[0]
 
-    def _read(self, path: Path) -> dict[str, Tensor]:
-        published = read_state(path)
-        try:
-            return match_state(self._renamed(published), self.design.shapes(), path, self.name)
-        except StateMismatchError as error:
-            error.state = published  # other families have names of their own for it
-            raise
-
-    def _renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        named = ((self.rename(key), tensor) for key, tensor in state.items())
-        return {key: tensor for key, tensor in named if key is not None}
+    def _matched(self, state: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+        return match_state(state, self.design.shapes(), path, self.name, self.rename)
 
     def card(self, source: str) -> Card:
         """Return the card of weights from some source."""

@@ -1,24 +1,33 @@
-"""Weights: read safely, matched key by key, and cut to the size of a subnet."""
+"""Weights of a supernet: matched key by key, and cut to the size of a subnet."""
 
 import json
-import pickle
-import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hwsearch.errors import InputError
 from hwsearch.supernets.base import Card
+from hwsearch.supernets.checkpoint_files import read_state
+
+__all__ = [
+    "StateFit",
+    "StateMismatchError",
+    "bundled_card",
+    "bundled_file",
+    "fit_state",
+    "leading_weight",
+    "leading_weights",
+    "match_state",
+    "read_state",
+    "seed_of",
+]
+Renamer: TypeAlias = Callable[[str], str | None]
 
 
 def bundled_file(supernet: str, name: str) -> Path:
@@ -49,82 +58,9 @@ def seed_of(checkpoint: str | None) -> int | None:
     return int(seed)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from ``.safetensors`` or from a torch file that holds tensors only.
-
-    A torch file may hold the state dict itself or keep it under the key ``"state_dict"``.
-
-    Raises:
-        InputError: The file is absent, truncated, or holds anything but tensors.
-    """
-    if not path.is_file():
-        raise InputError(f"checkpoint {str(path)!r} does not exist")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"checkpoint {str(path)!r} is truncated or not a safetensors file: {error}"
-            ) from error
-    return _tensors_only(path, _load_torch(path))
-
-
-def _load_torch(path: Path) -> Any:
-    try:
-        _check_unpacked(path)
-        with warnings.catch_warnings():
-            # It also warns of the pickle protocol of a file that it goes on to refuse.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # What torch says around this invites to run the file all the same.
-        found = re.search(r"(GLOBAL \S+|Unsupported operand \d+)", str(error))
-        reason = f" ({found[1]})" if found else ""
-        raise InputError(
-            f"checkpoint {str(path)!r} was refused, and nothing in it was run: it is damaged or "
-            f"holds more than tensors{reason}. Save its state_dict alone, or convert it to "
-            "safetensors where you trust it."
-        ) from error
-    except Exception as error:
-        # Torch's reader stumbles over a damaged file in many ways, IndexError among them.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"checkpoint {str(path)!r} is truncated or no torch checkpoint: {reason}"
-        ) from error
-
-
-def _check_unpacked(path: Path) -> None:
-    """Refuse an archive whose members are compressed: torch packs none, and they could be bombs.
-
-    Raises:
-        ValueError: One is.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        packed = next((m for m in archive.infolist() if m.file_size > m.compress_size), None)
-    if packed is not None:
-        raise ValueError(f"its member {packed.filename!r:.80} is compressed, as torch writes none")
-
-
-def _tensors_only(path: Path, loaded: Any) -> dict[str, Tensor]:
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
-    if not isinstance(state, Mapping) or not state:
-        raise InputError(
-            f"checkpoint {str(path)!r} holds no state dict, but {type(state).__name__}"
-        )
-    odd = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
-    if odd is not None:
-        raise InputError(
-            f"checkpoint {str(path)!r}: {odd!r} is {type(state[odd]).__name__}, not a tensor; "
-            "a state dict maps parameter names to tensors"
-        )
-    return dict(state)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateFit:
-    """How a state dict compares with what a supernet expects.
+    """Comparison of a state dict with what a supernet expects.
 
     Attributes:
         missing: Expected keys that are not there.
@@ -167,8 +103,46 @@ class StateMismatchError(InputError):
         self.state = state
 
 
-def fit_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> StateFit:
-    """Compare keys and shapes; counters of batch norms (``num_batches_tracked``) do not matter."""
+def fit_state(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], rename: Renamer = str
+) -> tuple[StateFit, dict[str, Tensor]]:
+    """Compare keys and shapes; counters of batch norms (``num_batches_tracked``) do not matter.
+
+    Prefixes that wrappers put before all names, such as ``module.`` of DataParallel or
+    ``_orig_mod.`` of ``torch.compile``, are taken off where the names fit without them.
+
+    Args:
+        state: As read from a file.
+        expected: Tensors of the right names and shapes; their numbers are not looked at.
+        rename: Maps a key of the file to ours; None for one that is not needed.
+
+    Returns:
+        The comparison, and the state dict under our names.
+    """
+    fits: list[tuple[StateFit, dict[str, Tensor]]] = []
+    for unwrapped in _unwrapped(state, len(expected) // 2):
+        named = ((rename(key), tensor) for key, tensor in unwrapped.items())
+        ours = {key: tensor for key, tensor in named if key is not None}
+        fits.append((_fit(ours, expected), ours))
+        if fits[-1][0].exact:
+            return fits[-1]
+    return max(fits, key=lambda each: each[0].share)
+
+
+def _unwrapped(state: Mapping[str, Tensor], least: int) -> Iterator[Mapping[str, Tensor]]:
+    """Yield a state dict, and those of its parts below a first name with so many tensors."""
+    yield state
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        first, dot, rest = key.partition(".")
+        if dot:
+            parts.setdefault(first, {})[rest] = tensor
+    for part in parts.values():
+        if len(part) >= max(least, 1):
+            yield from _unwrapped(part, least)
+
+
+def _fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> StateFit:
     return StateFit(
         missing=tuple(key for key in expected if key not in state),
         surplus=tuple(
@@ -184,28 +158,33 @@ def fit_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> St
 
 
 def match_state(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, supernet: str
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    path: str | Path,
+    supernet: str,
+    rename: Renamer = str,
 ) -> dict[str, Tensor]:
     """Return the expected entries of a state dict, in float32 and in the expected order.
 
     Args:
-        state: As read from a file, under our names.
+        state: As read from a file.
         expected: Tensors of the right names and shapes; their numbers are not looked at.
         path: For messages.
         supernet: For messages.
+        rename: Maps a key of the file to ours; None for one that is not needed.
 
     Raises:
         StateMismatchError: Keys are missing or unexpected, or a shape differs.
         InputError: A number is not finite.
     """
-    fit = fit_state(state, expected)
+    fit, ours = fit_state(state, expected, rename)
     if not fit.exact:
         raise StateMismatchError(
             f"checkpoint {str(path)!r} is not of supernet {supernet!r}: {fit}. "
             "Give the checkpoint of this supernet, or the supernet of this checkpoint.",
             state,
         )
-    matched = {key: state[key].detach().to(torch.float32).contiguous() for key in expected}
+    matched = {key: ours[key].detach().to(torch.float32).contiguous() for key in expected}
     broken = next((key for key in expected if not torch.isfinite(matched[key]).all()), None)
     if broken is not None:
         raise InputError(

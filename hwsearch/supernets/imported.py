@@ -18,6 +18,7 @@ from hwsearch.files import (
     write_atomic,
 )
 from hwsearch.supernets.base import Card
+from hwsearch.supernets.checkpoint_files import read_weights, split_checkpoint
 
 SCHEMA = 1
 WEIGHTS, CARD = "weights.safetensors", "card.json"
@@ -136,7 +137,9 @@ def import_checkpoint(path: str | Path, name: str, family: str | None = None) ->
     It is loaded by ``hwsearch.load_supernet(name)`` from then on; the file is not needed again.
 
     Args:
-        path: A state dict: a safetensors file, or a torch file that holds tensors only.
+        path: A safetensors file, a torch file that holds tensors only, or the index of shards;
+            ``FILE#NAME`` takes the weights under one of its keys, ``FILE#ema`` and ``FILE#raw``
+            those averaged over training and the others.
         name: For the supernet with these weights.
         family: A registered family; None recognises it by the checkpoint's keys and shapes.
 
@@ -148,27 +151,27 @@ def import_checkpoint(path: str | Path, name: str, family: str | None = None) ->
             no family, or not of the one given; nothing has been written.
     """
     from hwsearch.supernets import zoo
-    from hwsearch.supernets.checkpoints import read_state
 
     _check_name(name)
-    path = Path(path)
+    weights = read_weights(path)
     if family is None:
-        family = zoo.recognise(read_state(path))
+        family = zoo.recognise(weights.state)
     zoo.load_family(family)  # refuses what is not registered, such as MODULE:FUNCTION
-    if not path.is_file():
-        raise InputError(f"checkpoint {str(path)!r} does not exist")
     # Absolute, because a family reads "random:0" as a seed.
-    network = zoo.load_supernet(family, str(path.absolute())).network
+    file = split_checkpoint(path)[0].absolute()
+    network = zoo.load_supernet(family, str(file.with_name(weights.source))).network
     state = getattr(network, "state", None)
     if not isinstance(state, dict):
         raise InputError(
             f"supernet {family!r} shows no weights (it has no dict 'state'), so that they cannot "
             f"be imported; give --supernet {family} --checkpoint {path} instead"
         )
-    return _write(path, name, family, state, network.card)
+    return _write(file, weights.source, name, family, state, network.card)
 
 
-def _write(path: Path, name: str, family: str, state: dict[str, Any], card: Card) -> Imported:
+def _write(
+    file: Path, source: str, name: str, family: str, state: dict[str, Any], card: Card
+) -> Imported:
     import safetensors.torch
 
     final = _shelf() / name
@@ -180,8 +183,8 @@ def _write(path: Path, name: str, family: str, state: dict[str, Any], card: Card
             name=name,
             family=family,
             description=card.description,
-            source=path.name,
-            source_sha256=sha256_of(path),
+            source=source,
+            source_sha256=sha256_of(file),
             weights_sha256=sha256_of(folder / WEIGHTS),
             tensors=len(state),
             parameters=sum(t.numel() for key, t in state.items() if not key.endswith(STATISTICS)),

@@ -1,13 +1,16 @@
 """Weights come in safely, or not at all."""
 
+import json
 import pickle
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import hwsearch
 from hwsearch import load_supernet
 from hwsearch.errors import InputError
+from hwsearch.supernets.checkpoint_files import read_state
 from hwsearch.supernets.zoo import load_family
 
 NAME = "test-images"
@@ -180,3 +183,176 @@ def test_numbers_too_large_for_float32(state, tmp_path):
     torch.save(broken, tmp_path / "large.pt")
     with pytest.raises(InputError, match=r"'head\.bias' holds NaN or infinite"):
         load_supernet(NAME, str(tmp_path / "large.pt"))
+
+
+def doubled(state):
+    return {key: 2 * tensor for key, tensor in state.items()}
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "model.module._orig_mod."],
+)
+@pytest.mark.parametrize("name", [NAME, "ofa-mbv3-w1.0"])
+def test_prefixes_of_wrappers_are_taken_off(prefix, name, tmp_path):
+    state = load_family(name).load("random:5").state
+    torch.save(prefixed(state, prefix), tmp_path / "wrapped.pth")
+    assert (
+        load_supernet(name, str(tmp_path / "wrapped.pth")).digest
+        == load_supernet(name, "random:5").digest
+    )
+
+
+def test_what_lies_beside_a_wrapped_network_does_not_matter(state, digest, tmp_path):
+    beside = {"n_averaged": torch.tensor(7), "loss.weight": torch.ones(3)}
+    torch.save(beside | prefixed(state, "module."), tmp_path / "swa.pth")
+    assert load_supernet(NAME, str(tmp_path / "swa.pth")).digest == digest
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"model": s, "epoch": 3, "best": 0.7},
+        lambda s: {"net": prefixed(s, "module."), "acc": torch.tensor(0.5)},
+        lambda s: {"checkpoint": {"model_state_dict": s}},
+        lambda s: {"ema": s},
+        lambda s: {"model": s, "optimizer": {"state": {"a": dict(s)}}},
+        lambda s: {"model": s, "optimizer": {"exp_avg": s, "exp_avg_sq": s}},
+        lambda s: {"state_dict": s, "lr_schedulers": {"a": {"x": torch.ones(1)}}},
+    ],
+)
+def test_weights_below_a_key(wrap, state, digest, tmp_path, caplog):
+    torch.save(wrap(state), tmp_path / "nested.pt")
+    assert load_supernet(NAME, str(tmp_path / "nested.pt")).digest == digest
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+BESIDE = {
+    "timm": (lambda a, b: {"state_dict": a, "state_dict_ema": b, "epoch": 3}, "state_dict_ema"),
+    "nested": (lambda a, b: {"model": a, "ema": {"decay": 0.9, "shadow": b}}, "ema.shadow"),
+    "torchvision": (lambda a, b: {"model": a, "model_ema": prefixed(b, "module.")}, "model_ema"),
+    "flat": (lambda a, b: prefixed(a, "model.") | prefixed(b, "model_ema."), "model_ema"),
+    "wrapped": (lambda a, b: prefixed(a, "m.model.") | prefixed(b, "m.model_ema."), "model_ema"),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_of_averaged_and_raw_weights_one_is_taken_and_named(kind, state, tmp_path, caplog):
+    wrap, averaged = BESIDE[kind]
+    path = tmp_path / "both.pt"
+    torch.save(wrap(state, doubled(state)), path)
+    raw, ema = (load_supernet(NAME, f"{path}#{which}") for which in ("raw", "ema"))
+    assert not caplog.records
+    assert torch.equal(raw.network.state["head.bias"], state["head.bias"])
+    assert torch.equal(ema.network.state["head.bias"], 2 * state["head.bias"])
+    assert load_supernet(NAME, f"{path}#{averaged}").digest == ema.digest
+    assert load_supernet(NAME, str(path)).digest == ema.digest
+    assert f"{averaged!r} is taken (write both.pt#NAME for another)" in caplog.text
+
+
+def test_the_weights_taken_are_on_the_card(tmp_path, monkeypatch):
+    monkeypatch.setenv("HWSEARCH_HOME", str(tmp_path / "home"))
+    state = load_family("cifar10-resnet").load("random:1").state
+    path = tmp_path / "both.pt"
+    torch.save({"model": state, "model_ema": doubled(state)}, path)
+    assert "both.pt#model_ema" in load_supernet("cifar10-resnet", str(path)).card.source
+    assert "both.pt#model," in hwsearch.import_checkpoint(f"{path}#raw", "raw").card().source
+    raw, ema = load_supernet("raw"), hwsearch.import_checkpoint(path, "averaged")
+    assert ema.source == "both.pt#model_ema"
+    assert torch.equal(raw.network.state["head.bias"], state["head.bias"])
+    assert torch.equal(
+        load_supernet("averaged").network.state["head.bias"], 2 * state["head.bias"]
+    )
+
+
+def test_weights_that_are_not_there_and_weights_that_are_not_named(state, tmp_path):
+    path = tmp_path / "two.pt"
+    torch.save({"student": state, "teacher": state}, path)
+    with pytest.raises(InputError, match=r"2 sets of weights: student, teacher.*two\.pt#student"):
+        load_supernet(NAME, str(path))
+    load_supernet(NAME, f"{path}#teacher")
+    for missing in ("ema", "techer"):
+        with pytest.raises(InputError, match=f"{missing}.*student.*teacher"):
+            load_supernet(NAME, f"{path}#{missing}")
+
+
+def test_a_file_name_may_hold_a_hash(state, digest, tmp_path):
+    torch.save(state, tmp_path / "run#3.pt")
+    assert load_supernet(NAME, str(tmp_path / "run#3.pt")).digest == digest
+
+
+def test_a_layer_that_is_called_like_an_average_is_a_layer(tmp_path):
+    state = {"ema.weight": torch.ones(2), "conv.weight": torch.ones(3), "conv.bias": torch.ones(1)}
+    state["fc.weight"] = torch.ones(1)
+    torch.save(state, tmp_path / "layers.pt")
+    assert set(read_state(tmp_path / "layers.pt")) == set(state)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("safetensors", "weights.bin"), ("pt", "w.safetensors")]
+)
+def test_the_format_is_recognised_by_content(kind, name, state, digest, tmp_path):
+    SAVERS[kind](state, tmp_path / name)
+    assert load_supernet(NAME, str(tmp_path / name)).digest == digest
+
+
+def sharded(state, folder, kind="safetensors", **changed):
+    """Write shards and their index, and return its path."""
+    names = sorted(state)
+    parts = [names[::2], names[1::2]]
+    files = [f"model-0000{i}-of-00002.{kind}" for i in (1, 2)]
+    for file, part in zip(files, parts, strict=True):
+        SAVERS["safetensors" if kind == "safetensors" else "pt"](
+            {name: state[name] for name in part}, folder / file
+        )
+    weight_map = {n: f for f, part in zip(files, parts, strict=True) for n in part} | changed
+    index = folder / f"model.{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return index
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_shards(kind, state, digest, tmp_path):
+    index = sharded(state, tmp_path, kind)
+    assert load_supernet(NAME, str(index)).digest == digest
+    shard = tmp_path / f"model-00002-of-00002.{kind}"
+    shard.unlink()
+    with pytest.raises(InputError, match=f"needs shard '{shard.name}', which is not beside it"):
+        load_supernet(NAME, str(index))
+
+
+def test_shards_may_be_links_as_in_a_cache(state, digest, tmp_path):
+    (tmp_path / "snapshot").mkdir()
+    index = sharded(state, tmp_path / "snapshot")
+    for shard in index.parent.glob("*.safetensors"):
+        shard.rename(tmp_path / shard.name)
+        shard.symlink_to(tmp_path / shard.name)
+    assert load_supernet(NAME, str(index)).digest == digest
+
+
+@pytest.mark.parametrize(
+    "shard", ["../weights.safetensors", "/etc/passwd", "..", "", "a\\b", "C:x", 3, None, ["x"]]
+)
+def test_shards_elsewhere_are_not_read(shard, state, tmp_path):
+    (tmp_path / "model").mkdir()
+    save_file(state, tmp_path / "weights.safetensors")
+    index = sharded(state, tmp_path / "model", **{"head.bias": shard})
+    with pytest.raises(InputError, match=r"no file in its folder|no index of shards"):
+        load_supernet(NAME, str(index))
+
+
+def test_indexes_that_are_none(state, tmp_path):
+    index = sharded(state, tmp_path, **{"more.weight": "model-00001-of-00002.safetensors"})
+    with pytest.raises(InputError, match=r"lacks tensor 'more\.weight'"):
+        load_supernet(NAME, str(index))
+    index = sharded(state, tmp_path, **{"head.bias": "model.safetensors.index.json"})
+    with pytest.raises(InputError, match=r"00001|index\.json. was refused"):
+        load_supernet(NAME, str(index))
+    for text in ('{"weight_map": 3}', '{"a": 1}', "{", "[]"):
+        index.write_text(text)
+        with pytest.raises(InputError, match=r"model\.safetensors\.index\.json"):
+            load_supernet(NAME, str(index))

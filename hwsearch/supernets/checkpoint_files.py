@@ -1,0 +1,268 @@
+"""Checkpoint files: formats by content, shards, nested weights, EMA beside raw weights."""
+
+import logging
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hwsearch.errors import InputError, unknown
+from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
+
+logger = logging.getLogger(__name__)
+EMA, RAW = "ema", "raw"
+_MOST_LEVELS = 4
+# A word of a name that says that weights are a moving average over training.
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|shadow)([._]|$)", re.IGNORECASE)
+# Tensors below names that begin like this are the state of training, not weights.
+_TRAINING = ("optim", "sched", "lr_sched", "scaler", "grad_scaler", "amp", "callbacks", "rng")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Weights read from a checkpoint.
+
+    Attributes:
+        state: Name -> tensor.
+        source: Name of the file, and after ``#`` which of its weights these are, where it has
+            several.
+    """
+
+    state: dict[str, Tensor]
+    source: str
+
+
+def read_state(checkpoint: str | Path) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint by name; see `read_weights`."""
+    return read_weights(checkpoint).state
+
+
+def read_weights(checkpoint: str | Path) -> Weights:
+    """Read the weights in a checkpoint.
+
+    Args:
+        checkpoint: A safetensors file or a torch file of tensors, whatever its name, or the index
+            ``*.index.json`` of one that is split into shards. Weights may lie under a key such as
+            ``state_dict`` or ``model``. ``FILE#NAME`` takes those under that key, ``FILE#ema``
+            the average over training (EMA) and ``FILE#raw`` the others; without it the average is
+            taken where there is one, and a warning says so.
+
+    Raises:
+        InputError: The file is absent, truncated, holds code or no weights, holds several weights
+            of which none can be preferred, or lacks those that are asked for.
+    """
+    path, wanted = split_checkpoint(checkpoint)
+    if not path.is_file():
+        raise InputError(f"checkpoint {str(path)!r} does not exist")
+    found = _candidates(path, _read(path))
+    name = _chosen(path, list(found), wanted)
+    several = len(found) > 1
+    if several and wanted is None:
+        logger.warning(
+            "checkpoint %r holds %s; %r is taken (write %s#NAME for another)",
+            str(path), " and ".join(map(repr, found)), name, path.name,
+        )  # fmt: skip
+    return Weights(state=found[name], source=f"{path.name}#{name}" if several else path.name)
+
+
+def split_checkpoint(checkpoint: str | Path) -> tuple[Path, str | None]:
+    """Return the file of ``FILE`` or ``FILE#NAME``, and which of its weights are asked for."""
+    path = Path(checkpoint)
+    file, hash_, name = str(checkpoint).rpartition("#")
+    if not hash_ or path.exists() or "/" in name:
+        return path, None
+    return Path(file), name
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        is_json = file.read(1) == b"{" and not _is_safetensors(path)
+    return _read_shards(path) if is_json else _read_tensors(path)
+
+
+def _read_tensors(path: Path) -> Any:
+    if not _is_safetensors(path):
+        return _load_torch(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"checkpoint {str(path)!r} is truncated or not a safetensors file: {error}"
+        ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as safetensors does: with a header's size, then its JSON."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    begins = head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size
+    is_torch = head[:1] == b"\x80" or head[:2] == b"PK"
+    return begins or (path.suffix == ".safetensors" and not is_torch)
+
+
+def _read_shards(path: Path) -> dict[str, Tensor]:
+    """Read the shards that an index names: files in its own folder.
+
+    Raises:
+        InputError: It is no index, a shard is missing or lies elsewhere, or a tensor is missing.
+    """
+    what = f"checkpoint {str(path)!r}"
+    try:
+        content = parsed_json(read_bounded(path, MAX_BYTES))
+        shard_of = dict(content["weight_map"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{what} is JSON, but no index of shards ('weight_map' maps tensors to files); give "
+            "the file with the weights"
+        ) from error
+    state: dict[str, Tensor] = {}
+    stray = [shard for shard in shard_of.values() if not _is_beside(shard)]
+    if stray:
+        raise InputError(f"{what} names shard {stray[0]!r}, which is no file in its folder")
+    for shard in dict.fromkeys(shard_of.values()):
+        file = path.parent / shard
+        if not file.is_file():
+            n_shards = len(set(shard_of.values()))
+            raise InputError(
+                f"{what} needs shard {shard!r}, which is not beside it; fetch all {n_shards} "
+                "shards into its folder"
+            )
+        tensors = _read_tensors(file)
+        for name in (name for name, each in shard_of.items() if each == shard):
+            tensor = tensors.get(name) if isinstance(tensors, Mapping) else None
+            if not isinstance(tensor, Tensor):
+                raise InputError(f"{what}: shard {shard!r} lacks tensor {name!r}, see its index")
+            state[name] = tensor
+    return state
+
+
+def _is_beside(shard: object) -> bool:
+    """Return whether a text is the name of a file in the same folder, on every system."""
+    kinds = (PurePosixPath, PureWindowsPath)
+    return (
+        isinstance(shard, str)
+        and shard not in ("", "..")
+        and all(kind(shard).name == shard for kind in kinds)
+    )
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        _check_unpacked(path)
+        with warnings.catch_warnings():
+            # It also warns of the pickle protocol of a file that it goes on to refuse.
+            warnings.simplefilter("ignore")
+            with path.open("rb") as file:  # by its name torch could take it for another format
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # What torch says around this invites to run the file all the same.
+        found = re.search(r"(GLOBAL \S+|Unsupported operand \d+)", str(error))
+        reason = f" ({found[1]})" if found else ""
+        raise InputError(
+            f"checkpoint {str(path)!r} was refused, and nothing in it was run: it is damaged or "
+            f"holds more than tensors{reason}. Save its state_dict alone, or convert it to "
+            "safetensors where you trust it."
+        ) from error
+    except Exception as error:
+        # Torch's reader stumbles over a damaged file in many ways, IndexError among them.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"checkpoint {str(path)!r} is truncated or no torch checkpoint: {reason}"
+        ) from error
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse an archive whose members are compressed: torch packs none, and they could be bombs.
+
+    Raises:
+        ValueError: One is.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        packed = next((m for m in archive.infolist() if m.file_size > m.compress_size), None)
+    if packed is not None:
+        raise ValueError(f"its member {packed.filename!r:.80} is compressed, as torch writes none")
+
+
+def _candidates(path: Path, loaded: Any) -> dict[str, dict[str, Tensor]]:
+    """Return every set of weights in what a file holds, by the key that it lies under."""
+    if isinstance(loaded, Mapping) and loaded and _is_state(loaded):
+        return _averages_apart(dict(loaded))
+    found = dict(_nested(loaded)) if isinstance(loaded, Mapping) else {}
+    if len(found) == 1:
+        return _averages_apart(next(iter(found.values())))
+    if found:
+        return found
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
+    if not isinstance(state, Mapping) or not state:
+        raise InputError(
+            f"checkpoint {str(path)!r} holds no state dict, but {type(state).__name__}"
+        )
+    odd = next(key for key, value in state.items() if not isinstance(value, Tensor))
+    raise InputError(
+        f"checkpoint {str(path)!r}: {odd!r} is {type(state[odd]).__name__}, not a tensor; "
+        "a state dict maps parameter names to tensors"
+    )
+
+
+def _is_state(value: Mapping[Any, Any]) -> bool:
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+def _nested(content: Mapping[Any, Any], at: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield name and content of all state dicts below a mapping, but for those of training."""
+    for key, value in content.items():
+        name = f"{at}{key}"
+        if not isinstance(value, Mapping) or not value or str(key).startswith(_TRAINING):
+            continue
+        if _is_state(value):
+            yield name, dict(value)
+        elif name.count(".") < _MOST_LEVELS:
+            yield from _nested(value, f"{name}.")
+
+
+def _averages_apart(state: dict[str, Tensor], at: str = "") -> dict[str, dict[str, Tensor]]:
+    """Part a flat state dict that holds an average beside the raw weights, by first names."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        groups.setdefault(key.removeprefix(at).partition(".")[0], {})[key] = tensor
+    if len(groups) == 1 and len(state) > 1 and at.count(".") < _MOST_LEVELS:
+        return _averages_apart(state, f"{at}{next(iter(groups))}.")
+    averages = {name: group for name, group in groups.items() if _AVERAGED.search(name)}
+    raw = {
+        k: v for name, group in groups.items() if name not in averages for k, v in group.items()
+    }
+    # A counter such as ``n_averaged``, or a layer of such a name, is no second set of weights.
+    averages = {name: group for name, group in averages.items() if 2 * len(group) >= len(raw)}
+    return {RAW: raw, **averages} if raw and averages else {RAW: state}
+
+
+def _chosen(path: Path, names: list[str], wanted: str | None) -> str:
+    averaged = [name for name in names if _AVERAGED.search(name)]
+    others = [name for name in names if name not in averaged]
+    if wanted in names:
+        return wanted
+    if wanted is None:
+        fitting = averaged or others
+    elif wanted in (EMA, RAW):
+        fitting = averaged if wanted == EMA else others
+    else:
+        fitting = []
+    if not fitting:
+        raise unknown(f"weights in checkpoint {str(path)!r}:", str(wanted), names)
+    if len(fitting) > 1:
+        raise InputError(
+            f"checkpoint {str(path)!r} holds {len(fitting)} sets of weights: "
+            f"{', '.join(fitting)}. Name one of them: {path.name}#{fitting[0]}"
+        )
+    return fitting[0]
