@@ -25,11 +25,19 @@ from scipy.optimize import nnls
 import hwsearch
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import Device
+from hwsearch.kit.measurement import measure_missing
 from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.prediction.subnet_design import choose_subnets
-from hwsearch.run.profile import Accuracy, load_for_latency, make_table, shuffled
-from hwsearch.run.profile_notes import Notes
-from hwsearch.run.profile_steps import measure_subnets
+from hwsearch.run.profile import (
+    GROUP_SIZE,
+    SETTINGS,
+    Deviation,
+    built_models,
+    load_for_latency,
+    make_table,
+    open_results,
+    shuffled,
+)
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import Supernet
 from hwsearch.tables import LatencyTable, file_name, find_table
@@ -77,15 +85,20 @@ class Bench:
 
     def measured(self, device: Device, archs: Architectures, what: str) -> Measured:
         """Measure subnets in jobs of their own, or read what was measured before."""
-        identity = {"device": device.spec, "fingerprint": device.fingerprint()}
-        name = f"{self.net.family}@{device.slug}.{what}"
-        notes = Notes(self.work / name, identity)
-        self.progress.phase(what, len(archs), done=sum(key in notes for key in archs.ids))
-        measure_subnets(
-            self.net, device, archs, notes, purpose="validate", seed=100, progress=self.progress
+        path = self.work / f"{self.net.family}@{device.slug}.{what}"
+        results = open_results(self.net, self.index.specs, archs, device, path)
+        self.progress.phase(what, len(archs), done=len(archs) - len(results.missing()))
+        measure_missing(
+            results,
+            built_models(self.net, results, self.progress),
+            SETTINGS,
+            self.progress,
+            group_size=GROUP_SIZE,
+            profiled=(),
+            seed=100,
         )
-        known = np.array([key in notes for key in archs.ids])
-        found = [notes[key].subnet.latency_ms for key in archs[known].ids]
+        known = np.array([key in results.latencies for key in archs.ids])
+        found = [results.latencies[key]["latency_ms"] for key in archs[known].ids]
         return Measured(archs[known], np.array(found))
 
     def macs(self, archs: Architectures) -> np.ndarray:
@@ -111,7 +124,7 @@ def by_macs(bench: Bench, seen: Measured, archs: Architectures) -> np.ndarray:
 
 def line(what: str, predicted: np.ndarray, unseen: Measured, covered: float | None = None) -> None:
     """Print how far predictions are off."""
-    found = Accuracy.of(predicted.tolist(), unseen.latencies_ms.tolist())
+    found = Deviation.of(predicted.tolist(), unseen.latencies_ms.tolist())
     sure = "" if covered is None else f"   95% intervals hold {covered:.0%}"
     print(
         f"  {what:34s} {found.mape:6.2%}  {found.within_5:6.1%}  {found.within_10:6.1%}"

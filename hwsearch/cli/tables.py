@@ -44,7 +44,7 @@ def profile(
     """Measure every block of a supernet on a device: a latency table."""
     from hwsearch.data import user_data
     from hwsearch.devices import load_device
-    from hwsearch.run.profile import accuracy, load_for_latency, make_table
+    from hwsearch.run.profile import deviation, load_for_latency, make_table
     from hwsearch.tables import FOLDER, file_name
 
     chosen = load_device(device)
@@ -57,7 +57,7 @@ def profile(
         raise KeyboardInterrupt("go on with: the same command") from stop
     finally:
         chosen.close()
-    found = accuracy(table, net)
+    found = deviation(table, net)
     if as_json:
         answer({"table": str(path), "specs": len(table.blocks), **table.facts})
         return

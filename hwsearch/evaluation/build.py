@@ -20,7 +20,7 @@ from hwsearch.evaluation.conversion import Conversion
 from hwsearch.files import is_of_disk
 from hwsearch.models.artifact import Exported
 from hwsearch.models.model import to_onnx
-from hwsearch.models.repeated_weights import tiled
+from hwsearch.models.repeated_weights import with_repeated_weights
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
 
@@ -160,10 +160,10 @@ class Builder:
         if self._precision == "int8":
             (built,) = self.build([arch])
             return raised(built).exported.model
-        return raised(_attempt(self._tiled, arch))
+        return raised(_attempt(self._with_repeated_weights, arch))
 
-    def _tiled(self, arch: Architecture) -> onnx.ModelProto:
-        return self._convert(arch, tiled(to_onnx(self._net, arch)))
+    def _with_repeated_weights(self, arch: Architecture) -> onnx.ModelProto:
+        return self._convert(arch, with_repeated_weights(to_onnx(self._net, arch)))
 
     @property
     def _n_calibration(self) -> int:

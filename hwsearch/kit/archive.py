@@ -1,4 +1,4 @@
-"""Reading a kit: the manifest, and its models, each checked before it is used."""
+"""Reading the manifest and the models of a kit; each is checked before it is used."""
 
 import hashlib
 import zipfile
@@ -11,7 +11,7 @@ from typing import IO
 
 from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES
-from hwsearch.kit.manifest import NAME, KitModel, Manifest
+from hwsearch.kit.manifest import NAME, KitModel, Manifest, SubnetEntry
 
 _CHUNK = 2**20
 # What zipfile raises for damage, of compressions and encryption that it does not know too.
@@ -19,7 +19,7 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, Ru
 
 
 def read_manifest(kit: Path) -> Manifest:
-    """Read what a kit holds.
+    """Return the manifest of a kit.
 
     Raises:
         InputError: There is no such file, it is no kit, or its manifest is damaged.
@@ -45,16 +45,17 @@ def _manifest_in(archive: zipfile.ZipFile) -> bytes:
 
 
 @contextmanager
-def unpacked(kit: Path, models: Sequence[KitModel]) -> Iterator[dict[str, Path]]:
-    """Yield key -> file of some models in a temporary folder, each what the manifest says it is.
+def unpacked(kit: Path, models: Sequence[SubnetEntry]) -> Iterator[dict[str, Path]]:
+    """Yield key -> file of some models, unpacked into a temporary folder.
 
     Raises:
-        InputError: One is missing or another file than the manifest says.
+        InputError: One is missing or is not the file in the manifest.
     """
     with TemporaryDirectory(prefix="hwsearch-kit-") as folder:
         paths = {}
         with zipfile.ZipFile(kit) as archive:
             for model in models:
+                assert isinstance(model, KitModel)
                 paths[model.key] = Path(folder) / f"{model.key}.onnx"
                 try:
                     with archive.open(model.member) as packed, paths[model.key].open("wb") as file:
@@ -67,7 +68,7 @@ def unpacked(kit: Path, models: Sequence[KitModel]) -> Iterator[dict[str, Path]]
 
 
 def _copy(packed: IO[bytes], file: IO[bytes], model: KitModel) -> None:
-    """Write one byte more than promised at most: a few bytes of a zip can unpack to anything."""
+    """Copy a model; at most one byte more than its size is unpacked, against zip bombs."""
     found, left = hashlib.sha256(), model.n_bytes
     while chunk := packed.read(min(_CHUNK, left + 1)):
         left -= len(chunk)

@@ -1,8 +1,8 @@
-"""Making a kit: a Python archive with models, and with the engine's own measuring code."""
+"""Writing a kit: a Python archive with models, and with the engine's own measuring code."""
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -18,12 +18,12 @@ from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes, anchor_digest
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import InputError
 from hwsearch.files import staged_file
-from hwsearch.kit.manifest import NAME, TABLE, KitModel, Manifest
-from hwsearch.models.repeated_weights import tiled
-from hwsearch.space import Architecture, Architectures
+from hwsearch.kit.manifest import NAME, KitModel, Manifest
+from hwsearch.models.repeated_weights import with_repeated_weights
+from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
-# What runs on the device, as it is here: there is one measuring protocol.
+# The modules that a kit runs, unchanged: there is one measuring protocol.
 SHIPPED = (
     *("__init__", "errors", "files", "machine", "data", "blocks", "choices", "tables"),
     *("prediction/base", "prediction/block_times"),
@@ -31,62 +31,29 @@ SHIPPED = (
     *("kit/progress_line", "kit/main"),
 )
 SHIPPED_FOLDER = "devices"
-# What is there under another name: where the kit runs no onnx reads models.
-STAND_INS = {
+# Modules that are under another name in a kit.
+REPLACED = {
     "__main__.py": "kit/entry_point.py",
     "hwsearch/devices/model_check.py": "kit/no_model_check.py",
 }
-EMPTY = "hwsearch/prediction/__init__.py"  # the package's own needs scipy
+EMPTY = "hwsearch/prediction/__init__.py"  # that of the package needs scipy
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A model that a kit shall measure.
+class KitSubnet:
+    """A subnet that a kit is to measure.
 
     Attributes:
         arch: Its architecture.
-        model: Its graph; the weights stay at home.
+        model: Its graph; the weights do not get into the kit.
         shipped: SHA-256 of the run's own model file, for a kit that confirms; else empty.
     """
 
     arch: Architecture
     model: onnx.ModelProto
     shipped: str = ""
-
-
-def build_kit(
-    net: Supernet,
-    archs: Architectures,
-    out: Path,
-    settings: MeasureSettings,
-    built: Callable[[int], None] | None = None,
-) -> Manifest:
-    """Make a kit from which a search can predict latencies.
-
-    Args:
-        net: The supernet.
-        archs: The subnets that it measures.
-        out: The file, such as ``kit.pyz``.
-        settings: How precisely they are measured.
-        built: Told of every model that is written, by its number from 1.
-
-    Returns:
-        What the kit holds.
-
-    Raises:
-        InputError: There are no subnets, or the file cannot be written.
-    """
-    from hwsearch.models.model import to_onnx
-
-    def subjects() -> Iterator[Subject]:
-        for number, arch in enumerate(archs, start=1):
-            yield Subject(arch=arch, model=to_onnx(net, arch))
-            if built is not None:
-                built(number)
-
-    return write_kit(net, subjects(), out, empty_manifest(net, TABLE, settings))
 
 
 def empty_manifest(net: Supernet, purpose: str, settings: MeasureSettings) -> Manifest:
@@ -111,19 +78,19 @@ def device_entries() -> dict[str, str]:
     return {point.name: point.value for point in points if point.value.startswith(ours)}
 
 
-def write_kit(net: Supernet, subjects: Iterable[Subject], out: Path, empty: Manifest) -> Manifest:
+def write_kit(net: Supernet, subnets: Iterable[KitSubnet], out: Path, empty: Manifest) -> Manifest:
     """Write a kit, all of it or nothing.
 
     Equal models and code give the same bytes.
 
     Args:
         net: The supernet.
-        subjects: The models, taken one at a time.
+        subnets: Consumed one at a time.
         out: The file.
-        empty: Everything that the manifest says besides models and specs.
+        empty: The manifest without models and specs.
 
     Returns:
-        The whole manifest.
+        The complete manifest.
 
     Raises:
         InputError: There is no model, or the file cannot be written.
@@ -137,8 +104,8 @@ def write_kit(net: Supernet, subjects: Iterable[Subject], out: Path, empty: Mani
                 for path, content in _code():
                     _store(archive, path, content)
                 _store(archive, f"hwsearch/devices/{ANCHOR_FILE}", anchor_bytes())
-                for subject in subjects:
-                    model, content = _packed(net, subject, specs)
+                for subnet in subnets:
+                    model, content = _packed(net, subnet, specs)
                     models.append(model)
                     _store(archive, model.member, content)
                 manifest = replace(empty, specs=tuple(specs), models=tuple(models))
@@ -151,31 +118,31 @@ def write_kit(net: Supernet, subjects: Iterable[Subject], out: Path, empty: Mani
 
 
 def _packed(
-    net: Supernet, subject: Subject, specs: dict[BlockSpec, int]
+    net: Supernet, subnet: KitSubnet, specs: dict[BlockSpec, int]
 ) -> tuple[KitModel, bytes]:
-    content = tiled(subject.model).SerializeToString(deterministic=True)
-    chain = net.blocks(subject.arch) or ()
+    content = with_repeated_weights(subnet.model).SerializeToString(deterministic=True)
+    chain = net.blocks(subnet.arch) or ()
     model = KitModel(
-        key=subject.arch.key,
-        architecture=subject.arch.mapping,
+        key=subnet.arch.key,
+        architecture=subnet.arch.mapping,
         sha256=hashlib.sha256(content).hexdigest(),
         n_bytes=len(content),
         blocks={block.name: specs.setdefault(block.spec, len(specs)) for block in chain},
-        shipped=subject.shipped,
+        shipped=subnet.shipped,
     )
     return model, content
 
 
 def _code() -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of everything that Python needs of us on the device."""
+    """Yield name and content of every module in a kit."""
     package = files(hwsearch.__name__)
-    for target, source in STAND_INS.items():
-        yield target, _source(package, source)
+    for name, source in REPLACED.items():
+        yield name, _source(package, source)
     yield EMPTY, b""
     inside = (f.name for f in (package / SHIPPED_FOLDER).iterdir() if f.name.endswith(".py"))
     named = [f"{each}.py" for each in SHIPPED]
     for name in (*named, *sorted(f"{SHIPPED_FOLDER}/{each}" for each in inside)):
-        if f"hwsearch/{name}" not in STAND_INS:
+        if f"hwsearch/{name}" not in REPLACED:
             yield f"hwsearch/{name}", _source(package, name)
 
 

@@ -1,4 +1,4 @@
-"""``kit:FILE``: a machine that is elsewhere, known by what a kit measured on it."""
+"""``kit:FILE``: the device of another machine, given by the latency table of a kit."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,63 +11,64 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.kit.manifest import PRECISION, TABLE
+from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE
 from hwsearch.kit.results_file import check_complete, read_results
 
 
 class KitDevice:
-    """Runs models here and measures none; see `hwsearch.devices.base.Device`.
+    """Computes outputs on this machine and measures nothing; see `hwsearch.devices.base.Device`.
 
-    A search predicts its latencies from the table, and ends with candidates.
+    A search predicts latencies from the table, and ends with candidates.
 
     Args:
-        path: The table that a kit wrote.
+        path: The results file of a kit.
 
     Attributes:
-        table: What was measured, with the device that it was measured on.
+        table: The latency table in it.
         content: Digest of the file.
 
     Raises:
-        InputError: The file is none of a kit, was changed, is not complete, or holds the timings
-            of a run's candidates.
+        InputError: The file is no complete table of a kit, or was changed.
     """
 
     def __init__(self, path: str) -> None:
         self.table, facts = read_results(Path(path))
-        if facts.purpose != TABLE:
+        if facts.purpose == CONFIRM:
             raise InputError(
                 f"{path!r} holds the timings of a run's candidates; give them to "
                 f"'hwsearch confirm RUN {path}'"
+            )
+        if facts.purpose != TABLE:
+            raise InputError(
+                f"{path!r} is an unfinished latency table of 'hwsearch profile'; give the table "
+                "of a kit"
             )
         check_complete(facts, Path(path))
         self.spec = f"{DEVICE.name}:{path}"
         self.slug = f"{DEVICE.name}-{self.table.slug}"
         self.precision = PRECISION
         self.content = facts.content
-        self._answers: Any = None
+        self._local: Any = None
 
     @property
     def measured_on(self) -> tuple[str, str]:
-        """The device that was measured, as written down, and the digest of its fingerprint."""
+        """Return the measured device as written down, and the digest of its fingerprint."""
         return self.table.device, digest(self.table.fingerprint)
 
     def fingerprint(self) -> Fingerprint:
-        """What decides latencies there, and the table that says so."""
+        """Return the fingerprint of the measured device, and the digest of the table."""
         return {**self.table.fingerprint, "device": self.table.device, "table": self.content}
 
     def measure(
         self,
-        models: Mapping[str, Path],  # noqa: ARG002 - it measures none
+        models: Mapping[str, Path],
         *,
-        seed: int,  # noqa: ARG002
-        settings: MeasureSettings | None = None,  # noqa: ARG002
-        progress: Progress | None = None,  # noqa: ARG002
+        seed: int,
+        settings: MeasureSettings | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Latency | DeviceError]:
-        """Refuse.
-
-        Raises:
-            DeviceError: Always: the machine is elsewhere.
-        """
+        """Raise DeviceError: the measured device is on another machine."""
+        del models, seed, settings, progress
         raise DeviceError(
             f"{self.spec} stands for {self.table.device} on another machine, where a model can "
             "only be measured by a kit; 'hwsearch search' makes one for its candidates"
@@ -77,14 +78,14 @@ class KitDevice:
         self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
     ) -> Iterator[list[NDArray[Any]]]:
         """Run a model on this machine; see `hwsearch.devices.base.Device.run`."""
-        if self._answers is None:
-            self._answers = ORT_CPU.create()
-        yield from self._answers.run(model, batches)
+        if self._local is None:
+            self._local = ORT_CPU.create()
+        yield from self._local.run(model, batches)
 
     def close(self) -> None:
-        """End the process that runs models."""
-        if self._answers is not None:
-            self._answers.close()
+        """Close the local device."""
+        if self._local is not None:
+            self._local.close()
 
 
 DEVICE = DeviceFactory(

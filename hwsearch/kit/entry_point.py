@@ -1,4 +1,4 @@
-"""What runs first in a kit, as its ``__main__``: it says what the machine lacks, then measures."""
+"""The ``__main__`` of a kit: it checks what Python has, then measures."""
 
 import sys
 from importlib.util import find_spec
@@ -6,10 +6,10 @@ from importlib.util import find_spec
 OLDEST = (3, 10)
 
 
-def lacking() -> str:
-    """Say in one line what this machine lacks; nothing where it lacks nothing.
+def unmet_requirement() -> str:
+    """Return the requirement that this Python lacks, in one line; empty if there is none.
 
-    Which runtime is needed depends on the device, and is the device's to say.
+    The runtime depends on the device, which checks it.
     """
     if sys.version_info < OLDEST:
         return (
@@ -22,8 +22,8 @@ def lacking() -> str:
 
 
 if __name__ == "__main__":
-    if lacking():
-        sys.exit(f"error: {lacking()}")
+    if unmet_requirement():
+        sys.exit(f"error: {unmet_requirement()}")
     from hwsearch.kit.main import main
 
     sys.exit(main(sys.argv[1:]))

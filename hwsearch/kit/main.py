@@ -1,39 +1,37 @@
-"""What a kit does where it is run: measure its models on a device, group by group."""
+"""The command line of a kit: it measures the kit's models on a device of this machine."""
 
 import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import cast
 
 from hwsearch.devices.anchor import anchor_digest
-from hwsearch.devices.base import Device, DeviceFactory, Latency, Profiling, split_spec
+from hwsearch.devices.base import Device, DeviceFactory, split_spec
 from hwsearch.devices.base import parse_options as checked_options
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import HwsearchError, InputError, unknown
 from hwsearch.kit.archive import read_manifest, unpacked
-from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE, KitModel, Manifest
-from hwsearch.kit.measurement import Measured
-from hwsearch.kit.progress_line import Line
+from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE, Manifest
+from hwsearch.kit.measurement import Results, measure_missing
+from hwsearch.kit.progress_line import ProgressLine
 
-# Candidates are compared with each other, so that as many as fit are timed together.
-TOGETHER = {TABLE: 5, CONFIRM: 16}
+# Candidates are compared with each other, so that many are measured together.
+GROUP_SIZES = {TABLE: 5, CONFIRM: 16}
 OUTPUTS = {TABLE: "table.json", CONFIRM: "timings.json"}
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str], kit: Path | None = None) -> int:
-    """Measure what a kit holds, or what is left of it.
+    """Measure the models of a kit that have no result; return the exit code.
 
     Args:
         arguments: Of the command line.
-        kit: The kit; by default the file that is being run.
-
-    Returns:
-        The exit code.
+        kit: The kit; by default the running file.
     """
     file = kit or Path(sys.argv[0])
     try:
@@ -53,7 +51,7 @@ def main(arguments: Sequence[str], kit: Path | None = None) -> int:
 
 
 def load_device(spec: str, manifest: Manifest) -> Device:
-    """Make a device that the kit can measure on.
+    """Return a device that the kit can measure on.
 
     Raises:
         InputError: The kit has no such device, an option is wrong, or it cannot be used here.
@@ -117,47 +115,31 @@ def _measure(kit: Path, manifest: Manifest, spec: str, out: Path) -> None:
             "run this kit where the table was measured, or measure a new table"
         )
     command = shlex.join(["python", str(kit), "--device", device.spec, "--out", str(out)])
-    measured = Measured(manifest, device, command, out)
-    size = TOGETHER[manifest.purpose]
+    results = Results(manifest, device, out, command)
+    total, keys = len(manifest.models), {model.key for model in manifest.models}
+    progress = ProgressLine()
+    progress.phase("measure", total, done=total - len(results.missing()))
     try:
-        while missing := measured.missing():
-            _measure_group(kit, measured, device, missing[:size])
+        measure_missing(
+            results,
+            partial(unpacked, kit),
+            MeasureSettings(**manifest.settings),
+            progress,
+            group_size=GROUP_SIZES[manifest.purpose],
+            profiled=keys if manifest.purpose == TABLE else (),
+        )
     except KeyboardInterrupt:
-        done = len(manifest.models) - len(measured.missing())
         raise KeyboardInterrupt(
-            f"{done} of {len(manifest.models)} models are kept in {out}, go on by: {command}"
+            f"{total - len(results.missing())} of {total} models are kept in {out}, go on by: "
+            f"{command}"
         ) from None
     finally:
         device.close()
-    measured.save()
-    print(f"{len(measured.latencies)} latencies are in {out}")
-    for key, reason in measured.failed.items():
+    results.save()
+    print(f"{len(results.latencies)} latencies are in {out}")
+    for key, reason in results.failed.items():
         print(f"{key} has none: {reason}")
     print(_next_step(manifest, out))
-
-
-def _measure_group(
-    kit: Path, measured: Measured, device: Device, models: Sequence[KitModel]
-) -> None:
-    manifest = measured.manifest
-    total = len(manifest.models)
-    line = Line(total, total - len(measured.missing()), len(models))
-    with unpacked(kit, models) as paths:
-        seed = manifest.models.index(models[0])
-        results = device.measure(
-            paths,
-            seed=seed,
-            settings=MeasureSettings(**manifest.settings),
-            progress=line.rounds,
-        )
-        timed = {key: paths[key] for key, got in results.items() if isinstance(got, Latency)}
-        profiles = {}
-        if manifest.purpose == TABLE and isinstance(device, Profiling) and timed:
-            line.profiling()
-            profiles = device.profile(timed)
-    measured.add(results, profiles)
-    measured.save()
-    line.done(len(measured.failed))
 
 
 def _next_step(manifest: Manifest, out: Path) -> str:

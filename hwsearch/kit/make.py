@@ -1,15 +1,16 @@
-"""From a supernet's name to its kit: which subnets it measures."""
+"""`make_kit`: the kit of a supernet, with the subnets from which latency is predicted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from hwsearch.chains import ChainIndex
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import InputError
-from hwsearch.kit.build import build_kit
-from hwsearch.kit.manifest import Manifest
+from hwsearch.kit.build import KitSubnet, empty_manifest, write_kit
+from hwsearch.kit.manifest import TABLE, Manifest
 from hwsearch.kit.table_latency import FEWEST
+from hwsearch.models.model import to_onnx
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import RANDOM, Supernet
@@ -35,32 +36,41 @@ def make_kit(
         freeze: Choices left one option; see `Supernet.restrict`.
         only: Choices left some options.
         settings: How precisely it measures; the default asks for ±1.5%.
-        built: Told of every model that is written, by its number from 1.
+        built: Called with the number of every written model, from 1.
 
     Returns:
-        What the kit holds.
+        The manifest of the kit.
 
     Raises:
         InputError: Something given cannot be used; nothing has been written.
     """
-    loaded = _without_weights(net) if isinstance(net, str) else net
-    part = loaded.restrict(freeze, only)
+    if isinstance(net, str):
+        net = load_supernet(net, f"{RANDOM}0" if net in supernet_names() else None)
+    part = net.restrict(freeze, only)
     archs = choose(part, subnets)
-    return build_kit(part, archs, Path(out), settings or MeasureSettings(), built)
+
+    def kit_subnets() -> Iterator[KitSubnet]:
+        for number, arch in enumerate(archs, start=1):
+            yield KitSubnet(arch=arch, model=to_onnx(part, arch))
+            if built is not None:
+                built(number)
+
+    empty = empty_manifest(part, TABLE, settings or MeasureSettings())
+    return write_kit(part, kit_subnets(), Path(out), empty)
 
 
 def choose(net: Supernet, n: int) -> Architectures:
-    """Choose the subnets that say most about the latency of all others.
+    """Return subnets from which the latency of all others is predicted best.
 
-    A part of them holds every block spec, twice where they are enough; the others are spread
-    evenly over the size.
+    A part of them holds every block spec, twice if n allows; the others are spread evenly over
+    the size.
 
     Raises:
-        InputError: There are fewer, or nothing can be predicted from so few.
+        InputError: The space has fewer than n, or n is too small for a prediction.
     """
     if not FEWEST <= n <= net.space.size:
         raise InputError(
-            f"subnets {n} is not from {FEWEST}, below which nothing can be predicted, to the "
+            f"subnets {n} is not from {FEWEST}, the fewest to predict from, to the "
             f"{net.space.size:.3g} architectures of {net.name}"
         )
     space = net.space
@@ -75,7 +85,3 @@ def choose(net: Supernet, n: int) -> Architectures:
         return covering
     spread = choose_subnets(space, left, partial(net.exact, "macs"), seed=0, exclude=covering)
     return Architectures.concatenate([covering, spread])
-
-
-def _without_weights(name: str) -> Supernet:
-    return load_supernet(name, f"{RANDOM}0" if name in supernet_names() else None)

@@ -1,10 +1,10 @@
-"""What a kit holds, as the JSON file in it says; read on both sides, so it needs nothing."""
+"""The manifest of a kit: the subnets to measure, as JSON; it needs the standard library only."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from hwsearch.blocks import BlockSpec
@@ -16,35 +16,46 @@ SCHEMA = 1
 NAME = "kit.json"
 MAX_MODEL_BYTES = 2**31  # of a protobuf message, which an ONNX file is
 PRECISION = "fp32"  # of all models of kits
-TABLE, CONFIRM = "table", "confirm"
+TABLE, CONFIRM, PROFILE = "table", "confirm", "profile"
 KEY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KitModel:
-    """One model of a kit.
+class SubnetEntry:
+    """A subnet to be measured.
 
     Attributes:
-        key: Of its architecture; it names the file.
+        key: Of its architecture.
         architecture: Its active choices.
-        sha256: Of the file, hex.
-        n_bytes: Size of the file.
-        blocks: Name of every block of the chain -> number of its spec in the manifest; empty
-            where the subnet is no chain.
-        shipped: SHA-256 of the run's own model file, for a kit that confirms; else empty.
+        blocks: Name of every block of the chain -> number of its spec in the plan; empty where
+            the subnet is no chain.
     """
 
     key: str
     architecture: Mapping[str, Any]
+    blocks: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KitModel(SubnetEntry):
+    """A subnet whose model is in a kit.
+
+    Attributes:
+        sha256: Of the model file, hex.
+        n_bytes: Size of the model file.
+        shipped: SHA-256 of the run's own model file, for a kit that confirms; else empty.
+
+    Raises:
+        InputError: The key or the size is not usable: both come from a file.
+    """
+
     sha256: str
     n_bytes: int
-    blocks: Mapping[str, int]
     shipped: str = ""
 
     def __post_init__(self) -> None:
-        # The key becomes a file name on a stranger's machine, and a file may say anything.
         key, size = (getattr(self, name) for name in ("key", "n_bytes"))
-        if not isinstance(key, str) or not KEY.fullmatch(key):
+        if not isinstance(key, str) or not KEY.fullmatch(key):  # it becomes a file name
             raise InputError(f"a model of the kit is named {key!r:.80}, which is no key")
         if not isinstance(size, int) or not 0 < size <= MAX_MODEL_BYTES:
             raise InputError(
@@ -53,64 +64,81 @@ class KitModel:
 
     @property
     def member(self) -> str:
-        """Its name in the kit."""
+        """Return the name of the model file in the kit."""
         return f"models/{self.key}.onnx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """Everything that a kit measures, and for what.
+class Plan:
+    """The subnets to measure for one supernet.
 
     Attributes:
-        purpose: `TABLE` for what a search predicts from, `CONFIRM` for the candidates of one.
+        purpose: `TABLE` for a search by prediction, `CONFIRM` for the candidates of a search,
+            `PROFILE` for a latency table that is made on this machine.
         supernet: Name on the supernet's card.
         space: Digest of its full search space.
-        anchor: SHA-256 of the anchor model.
-        devices: Name -> ``module:attribute`` of every device that the kit can measure on.
-        specs: Block specs, which models refer to by number.
-        models: In the order in which they are measured.
-        settings: How precisely, as `hwsearch.devices.protocol.MeasureSettings` has it.
+        specs: Block specs; subnets refer to them by number.
+        models: The subnets in the order of measurement.
         run: Digest of the run that candidates belong to; else empty.
-        device: The device that candidates are to be measured on, as written down; else empty.
-        fingerprint: Digest of that device's fingerprint; else empty.
-        version: Of hwsearch.
     """
 
     purpose: str
     supernet: str
     space: str
+    specs: tuple[BlockSpec, ...]
+    models: tuple[SubnetEntry, ...]
+    run: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Return what results must have in common to be continued."""
+        return f"{self.purpose} {self.supernet} {self.space}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest(Plan):
+    """The content of a kit.
+
+    Attributes:
+        anchor: SHA-256 of the anchor model.
+        devices: Name -> ``module:attribute`` of every device that the kit can measure on.
+        models: The subnets with their models.
+        settings: Fields of `hwsearch.devices.MeasureSettings`.
+        device: The device on which candidates are to be measured; else empty.
+        fingerprint: Digest of that device's fingerprint; else empty.
+        version: Of hwsearch.
+    """
+
     anchor: str
     devices: Mapping[str, str]
-    specs: tuple[BlockSpec, ...]
     models: tuple[KitModel, ...]
     settings: Mapping[str, Any]
-    run: str = ""
     device: str = ""
     fingerprint: str = ""
     version: str = ""
 
     @property
     def digest(self) -> str:
-        """What names this kit: equal for kits that measure the same, whoever made them."""
+        """Return the identity of a kit: equal for kits with the same models and settings."""
         record = self._record()
         del record["version"]
         text = json.dumps(record, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """Write it as text."""
+        """Return the manifest as JSON."""
         return json.dumps({"format": FORMAT, "schema": SCHEMA, **self._record()}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> "Manifest":
-        """Read what `to_json` wrote.
+        """Return the manifest in a JSON text.
 
         Args:
-            text: JSON.
-            where: What is read, for messages.
+            text: Of `to_json`.
+            where: Names the file in messages.
 
         Raises:
-            InputError: It is no manifest, or one of another schema.
+            InputError: It is no manifest, or has another schema.
         """
         try:
             record = parsed_json(text)
@@ -134,7 +162,7 @@ class Manifest:
             raise InputError(f"{where} is damaged: {_NAMED}{error}") from error
 
     def _record(self) -> dict[str, Any]:
-        record = {name: getattr(self, name) for name in self.__slots__}
+        record = {field.name: getattr(self, field.name) for field in fields(self)}
         specs = [{**asdict(s), "hyperparameters": dict(s.hyperparameters)} for s in self.specs]
         return {**record, "specs": specs, "models": [asdict(model) for model in self.models]}
 

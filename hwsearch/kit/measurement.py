@@ -1,76 +1,85 @@
-"""What a kit has measured so far, and the file that keeps it."""
+"""Measuring the subnets of a plan group by group, with resumption, and their latency table."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwsearch.devices.base import Device, Latency, Profile
+from hwsearch.blocks import BlockSpec
+from hwsearch.devices.base import Device, Latency, Profile, Profiling
 from hwsearch.devices.fingerprint import digest
+from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.kit.manifest import KitModel, Manifest
-from hwsearch.kit.results_file import (
-    KitFacts,
-    check_of_kit,
-    latency_record,
-    read_results,
-    sealed,
+from hwsearch.kit.manifest import Plan, SubnetEntry
+from hwsearch.kit.results_file import KitFacts, latency_record, read_results, sealed
+from hwsearch.prediction.block_times import (
+    BlockTimes,
+    Observed,
+    from_profiles,
+    from_subnets,
+    split_nodes,
 )
-from hwsearch.prediction.block_times import BlockTimes, Observed, from_profiles, split_nodes
 from hwsearch.tables import LatencyTable, SubnetLatency
 
+if TYPE_CHECKING:
+    from hwsearch.run.progress import Progress
 
-class Measured:
-    """The results of a kit on one device, written after every group of models.
+Models = Callable[[Sequence[SubnetEntry]], AbstractContextManager[Mapping[str, Path]]]
+_NUMBERS = ("latency_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high")
+
+
+class Results:
+    """The results of a plan on one device; see `hwsearch.kit.results_file` for their file.
 
     Args:
-        manifest: Of the kit.
-        device: Measures.
-        command: What goes on after a stop.
-        path: The file; what an earlier start left there is taken over.
+        plan: The subnets.
+        device: Measures them.
+        path: The results file; the results that it has are continued.
+        command: Continues the measurement after a stop.
 
     Attributes:
-        manifest: Of the kit.
         latencies: Key -> the latency as a record.
         profiles: Key -> the profile as a record.
-        failed: Key -> why that model has no latency.
+        failed: Key -> why that subnet has no latency.
 
     Raises:
-        InputError: The file is no such file, was changed, or is of another kit or device.
+        InputError: The file is no results file, was changed, or has another plan or device.
     """
 
-    def __init__(self, manifest: Manifest, device: Device, command: str, path: Path) -> None:
-        self.manifest, self._device, self._command, self._path = manifest, device, command, path
+    def __init__(self, plan: Plan, device: Device, path: Path, command: str) -> None:
+        self.plan, self.device, self.path, self._command = plan, device, path, command
         self._fingerprint = device.fingerprint()
         self.latencies: dict[str, dict[str, Any]] = {}
         self.profiles: dict[str, dict[str, Any]] = {}
         self.failed: dict[str, str] = {}
         if path.exists():
-            self._take_over()
+            self._load()
 
-    def missing(self) -> list[KitModel]:
-        """Models that are still to be measured, in order."""
+    def missing(self) -> list[SubnetEntry]:
+        """Return the subnets that are not measured yet, in order."""
         known = self.latencies.keys() | self.failed.keys()
-        return [model for model in self.manifest.models if model.key not in known]
+        return [subnet for subnet in self.plan.models if subnet.key not in known]
 
     def add(
         self,
-        results: Mapping[str, Latency | DeviceError],
+        group: Sequence[SubnetEntry],
+        latencies: Mapping[str, Latency | DeviceError],
         profiles: Mapping[str, Profile | DeviceError],
     ) -> None:
-        """Take in what a group gave."""
-        for key, result in results.items():
-            if isinstance(result, Latency):
-                self.latencies[key] = latency_record(result)
+        """Add the results of a group, and write the file."""
+        for subnet in group:
+            latency, profile = latencies.get(subnet.key), profiles.get(subnet.key)
+            if isinstance(latency, Latency):
+                self.latencies[subnet.key] = latency_record(latency)
             else:
-                self.failed[key] = str(result)
-        blocks = {model.key: model.blocks for model in self.manifest.models}
-        for key, profile in profiles.items():
-            if isinstance(profile, Profile) and blocks[key]:
-                spent_ms, nodes = split_nodes(profile.nodes_ms, blocks[key])
-                self.profiles[key] = {"blocks_ms": spent_ms, "nodes": nodes}
+                self.failed.setdefault(subnet.key, str(latency or "it was not measured"))
+            if isinstance(profile, Profile) and subnet.blocks:
+                blocks_ms, nodes = split_nodes(profile.nodes_ms, subnet.blocks)
+                self.profiles[subnet.key] = {"blocks_ms": blocks_ms, "nodes": nodes}
+        self.save()
 
     def save(self) -> None:
         """Write the file, all of it or nothing.
@@ -79,70 +88,136 @@ class Measured:
             InputError: It cannot be written.
         """
         facts = KitFacts(
-            digest=self.manifest.digest,
-            purpose=self.manifest.purpose,
-            run=self.manifest.run,
+            digest=self.plan.digest,
+            purpose=self.plan.purpose,
+            run=self.plan.run,
             command=self._command,
-            total=len(self.manifest.models),
-            missing=[model.key for model in self.missing()],
+            total=len(self.plan.models),
+            missing=[subnet.key for subnet in self.missing()],
             failed=self.failed,
             latencies=self.latencies,
             profiles=self.profiles,
         )
         try:
-            sealed(self._table(), facts).save(self._path)
+            sealed(self.table(), facts).save(self.path)
         except OSError as error:
             raise InputError(
-                f"cannot write {str(self._path)!r}: {error}; give another --out"
+                f"cannot write {str(self.path)!r}: {error}; give another --out"
             ) from error
 
-    def _table(self) -> LatencyTable:
-        measured = [m for m in self.manifest.models if m.key in self.latencies]
-        times = self._block_times() if not self.missing() and self.profiles else None
-        baselines = [self.latencies[model.key]["baseline_ms"] for model in measured]
+    def table(
+        self, validating: Container[str] = (), macs: Mapping[BlockSpec, int] | None = None
+    ) -> LatencyTable:
+        """Return the latency table, with block latencies once no subnet is missing.
+
+        Args:
+            validating: Keys of subnets that block latencies are not derived from.
+            macs: Multiply-accumulates of all specs, to derive the latencies of blocks that
+                were not profiled.
+        """
+        measured = [subnet for subnet in self.plan.models if subnet.key in self.latencies]
+        deriving = [subnet for subnet in measured if subnet.key not in validating]
+        times = None if self.missing() else self._block_times(deriving, macs)
+        baselines = [self.latencies[subnet.key]["baseline_ms"] for subnet in measured]
         return LatencyTable(
-            supernet=self.manifest.supernet,
-            space=self.manifest.space,
-            device=self._device.spec,
-            slug=self._device.slug,
+            supernet=self.plan.supernet,
+            space=self.plan.space,
+            device=self.device.spec,
+            slug=self.device.slug,
             fingerprint=self._fingerprint,
-            created=time.strftime("%Y-%m-%d"),
+            created=time.strftime("%Y-%m-%d", time.gmtime()),
             baseline_ms=float(np.median(baselines)) if baselines else 1.0,
             overhead_ms=times.overhead_ms if times else 0.0,
             blocks=times.blocks if times else {},
-            subnets=tuple(self._subnet(model) for model in measured),
-        )
-
-    def _block_times(self) -> BlockTimes:
-        specs = self.manifest.specs
-        return from_profiles(
-            [
-                Observed(
-                    chain=[(name, specs[number]) for name, number in model.blocks.items()],
-                    latency_ms=self.latencies[model.key]["latency_ms"],
-                    **self.profiles[model.key],
+            subnets=tuple(
+                SubnetLatency(
+                    architecture=subnet.architecture,
+                    purpose="validate" if subnet.key in validating else "cover",
+                    **{name: self.latencies[subnet.key][name] for name in _NUMBERS},
                 )
-                for model in self.manifest.models
-                if model.key in self.profiles
-            ]
+                for subnet in measured
+            ),
+            facts={"method": times.method} if times else {},
         )
 
-    def _subnet(self, model: KitModel) -> SubnetLatency:
-        names = ("latency_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high")
-        known = self.latencies[model.key]
-        return SubnetLatency(
-            architecture=model.architecture, **{name: known[name] for name in names}
-        )
+    def _block_times(
+        self, subnets: Sequence[SubnetEntry], macs: Mapping[BlockSpec, int] | None
+    ) -> BlockTimes | None:
+        observed = [
+            Observed(
+                chain=[(name, self.plan.specs[number]) for name, number in subnet.blocks.items()],
+                latency_ms=self.latencies[subnet.key]["latency_ms"],
+                **self.profiles.get(subnet.key, {}),
+            )
+            for subnet in subnets
+            if subnet.blocks
+        ]
+        profiled = [each for each in observed if each.blocks_ms is not None]
+        covered = {spec for each in profiled for _, spec in each.chain}
+        complete = covered.issuperset(spec for each in observed for _, spec in each.chain)
+        if profiled and (complete or macs is None):
+            return from_profiles(profiled)
+        return from_subnets(observed, macs) if observed and macs is not None else None
 
-    def _take_over(self) -> None:
-        table, facts = read_results(self._path)
-        check_of_kit(facts, self.manifest, repr(str(self._path)))
-        before, now = digest(table.fingerprint), digest(self._fingerprint)
-        if (table.device, before) != (self._device.spec, now):
+    def _load(self) -> None:
+        where = repr(str(self.path))
+        table, facts = read_results(self.path)
+        if facts.digest != self.plan.digest:
             raise InputError(
-                f"{str(self._path)!r} holds latencies of {table.device} (fingerprint {before}), "
-                f"and this is {self._device.spec} ({now}): they would not compare; "
-                "give another --out"
+                f"{where} was measured by another kit or for another supernet (its digest is "
+                f"{facts.digest}, this one's {self.plan.digest}); give another --out"
+            )
+        before, now = digest(table.fingerprint), digest(self._fingerprint)
+        if (table.device, before) != (self.device.spec, now):
+            raise InputError(
+                f"{where} holds latencies of {table.device} (fingerprint {before}), and this is "
+                f"{self.device.spec} ({now}): they are not comparable; give another --out"
             )
         self.latencies, self.profiles = facts.latencies, facts.profiles
         self.failed = facts.failed
+
+
+def measure_missing(
+    results: Results,
+    models: Models,
+    settings: MeasureSettings,
+    progress: "Progress",
+    *,
+    group_size: int,
+    profiled: Container[str],
+    seed: int = 0,
+) -> None:
+    """Measure the subnets without a result, a group at a time; each group is saved.
+
+    Args:
+        results: Receives the measurements.
+        models: Context manager that makes the model files of a group: subnets -> key -> file.
+        settings: Of the measurement.
+        progress: Receives rounds, failures and finished subnets.
+        group_size: Number of models measured together.
+        profiled: Keys of the subnets that are profiled too, where the device can.
+        seed: Decides the order in which the models of a group take turns.
+    """
+    device, order = results.device, [subnet.key for subnet in results.plan.models]
+
+    def show(n_rounds: int, half_width: float) -> None:
+        precise = {} if half_width != half_width else {"precision": f"±{half_width:.1%}"}
+        progress.state(rounds=n_rounds, **precise)
+
+    while group := results.missing()[:group_size]:
+        latencies: Mapping[str, Latency | DeviceError] = {}
+        profiles: Mapping[str, Profile | DeviceError] = {}
+        with models(group) as paths:
+            if paths:
+                first = seed + order.index(group[0].key)
+                latencies = device.measure(paths, seed=first, settings=settings, progress=show)
+            measured = {k: p for k, p in paths.items() if isinstance(latencies[k], Latency)}
+            to_profile = {key: path for key, path in measured.items() if key in profiled}
+            if to_profile and isinstance(device, Profiling):
+                profiles = device.profile(to_profile)
+        results.add(group, latencies, profiles)
+        for what, errors in (("measured", latencies), ("profiled", profiles)):
+            for key, error in errors.items():
+                if isinstance(error, DeviceError):
+                    progress.note(f"{key} cannot be {what}: {error}")
+        progress.advance(len(group))

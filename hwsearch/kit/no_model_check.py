@@ -1,7 +1,6 @@
-"""What a kit has in place of `hwsearch.devices.model_check`, which reads models with onnx.
+"""Replacement of `hwsearch.devices.model_check` in a kit, where onnx is not installed.
 
-All models of a kit are of one precision, their files are checked before they are used, and the
-device is checked once.
+The models of a kit have one precision, and the device's precision is checked once.
 """
 
 from collections.abc import Mapping
@@ -10,19 +9,15 @@ from pathlib import Path
 from hwsearch.errors import DeviceError
 
 
-def wrong_precision(
-    model: Path,  # noqa: ARG001
-    device: str,  # noqa: ARG001
-    precision: str,  # noqa: ARG001
-) -> DeviceError | None:
-    """Refuse no model of a kit."""
+def wrong_precision(model: Path, device: str, precision: str) -> DeviceError | None:
+    """Return no error."""
+    del model, device, precision
     return None
 
 
 def wrong_precisions(
-    models: Mapping[str, Path],  # noqa: ARG001
-    device: str,  # noqa: ARG001
-    precision: str,  # noqa: ARG001
+    models: Mapping[str, Path], device: str, precision: str
 ) -> dict[str, DeviceError]:
-    """Refuse no model of a kit."""
+    """Return no errors."""
+    del models, device, precision
     return {}

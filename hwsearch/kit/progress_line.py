@@ -6,43 +6,36 @@ import time
 _BAR = 24
 
 
-class Line:
-    """Tells how far a kit has come.
+class ProgressLine:
+    """Prints the progress of a kit; see `hwsearch.run.progress.Progress`."""
 
-    Args:
-        total: How many models it has.
-        done: How many are measured already.
-        size: How many are being measured together.
-    """
-
-    def __init__(self, total: int, done: int, size: int) -> None:
-        self._total, self._done, self._size = total, done, size
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """Begin with ``done`` of ``total`` models measured."""
+        del name
+        self._total, self._done, self._before = total, done, done
         self._began = time.monotonic()
-        self._live = sys.stdout.isatty()
 
-    def rounds(self, n_rounds: int, half_width: float) -> None:
-        """Show how many rounds a group has had, and how precise it is by now."""
-        precise = "" if half_width != half_width else f", ±{half_width:.1%}"
-        self._show(f"{n_rounds} rounds{precise}")
+    def advance(self, steps: int = 1) -> None:
+        """Print how many models are measured, and the time that the others will take."""
+        self._done += steps
+        elapsed = time.monotonic() - self._began
+        left_s = (self._total - self._done) * elapsed / (self._done - self._before)
+        minutes = max(1, round(left_s / 60))
+        text = f"about {minutes} min left" if self._done < self._total else "complete"
+        self._show(text, end="\n")
 
-    def profiling(self) -> None:
-        """Show that a group is being profiled."""
-        self._show("profiling")
+    def state(self, **figures: float | int | str) -> None:
+        """Print the figures of the group that is being measured."""
+        self._show(", ".join(f"{name} {value}" for name, value in figures.items()), end="")
 
-    def done(self, failed: int) -> None:
-        """Show that a group is measured, and how long the others will take."""
-        done = self._done + self._size
-        left = (self._total - done) / self._size * (time.monotonic() - self._began)
-        text = f"{failed} failed, " if failed else ""
-        text += f"about {max(1, round(left / 60))} min left" if done < self._total else "complete"
-        self._done = done
-        self._show(text, whole=True)
+    def note(self, text: str) -> None:
+        """Print nothing: the kit lists failures at the end."""
 
-    def _show(self, text: str, *, whole: bool = False) -> None:
+    def _show(self, text: str, end: str) -> None:
         filled = round(_BAR * self._done / self._total)
         line = f"{self._done} of {self._total}  {text}"
-        if self._live:
+        if sys.stdout.isatty():
             bar = "#" * filled + "." * (_BAR - filled)
-            print(f"\r[{bar}] {line:<48}", end="\n" if whole else "", flush=True)
-        elif whole:
+            print(f"\r[{bar}] {line:<48}", end=end, flush=True)
+        elif end:
             print(line, flush=True)

@@ -1,4 +1,4 @@
-"""What a kit measured: a latency table that says of which kit it is, and how far it came."""
+"""The results file: a latency table with all measurements and the progress of their plan."""
 
 import json
 import math
@@ -27,20 +27,20 @@ _WANTED: dict[str, type] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KitFacts:
-    """What a table says of the kit that made it.
+    """The measurements in a results file, and the plan that they belong to.
 
     Attributes:
-        digest: Of the kit's manifest.
-        purpose: Of the kit.
-        run: The run that it confirms; else empty.
-        command: What goes on with it where it stopped.
-        total: How many models the kit has.
-        missing: Keys of those that are still to be measured.
+        digest: Of the plan.
+        purpose: Of the plan.
+        run: Digest of the run whose candidates were measured; else empty.
+        command: The command that continues the measurement.
+        total: Number of models in the plan.
+        missing: Keys of the models that are not measured yet.
         failed: Key -> why that model has no latency.
         latencies: Key -> its `Latency` as plain numbers.
         profiles: Key -> ``blocks_ms`` and ``nodes`` by the block's name; see `Observed` of
             `hwsearch.prediction.block_times`.
-        content: Digest of all that the file says.
+        content: Digest of the file's content.
     """
 
     digest: str
@@ -55,7 +55,7 @@ class KitFacts:
     content: str = ""
 
     def latency(self, key: str, where: str) -> Latency:
-        """Return what was measured of one model, without the times of its single runs.
+        """Return the latency of one model, without the times of its single runs.
 
         Raises:
             InputError: A number is missing, zero, negative or not finite.
@@ -64,7 +64,7 @@ class KitFacts:
 
 
 def sealed(table: LatencyTable, facts: KitFacts) -> LatencyTable:
-    """Return the table with what is known of its kit, and a digest over all of it."""
+    """Return the table with the facts of its measurement, and a digest of its content."""
     record = {field.name: getattr(facts, field.name) for field in fields(facts)}
     whole = replace(table, facts={**table.facts, FACTS: {**record, "content": ""}})
     record["content"] = _digest(json.loads(whole.to_json()))
@@ -72,10 +72,10 @@ def sealed(table: LatencyTable, facts: KitFacts) -> LatencyTable:
 
 
 def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
-    """Read a file that a kit wrote, be it complete or not.
+    """Return the table and the facts in a results file, complete or not.
 
     Raises:
-        InputError: There is none, it is no such file, or it was changed after it was written.
+        InputError: There is no file, it is no results file, or it was changed.
     """
     where = repr(str(path))
     try:
@@ -104,10 +104,10 @@ def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
 
 
 def check_complete(facts: KitFacts, path: Path) -> None:
-    """Refuse results of a kit that stopped half-way.
+    """Refuse results of an unfinished measurement.
 
     Raises:
-        InputError: Some are missing; the text says how many and which command goes on.
+        InputError: Some are missing, or all failed.
     """
     if facts.missing:
         raise InputError(
@@ -120,11 +120,7 @@ def check_complete(facts: KitFacts, path: Path) -> None:
 
 
 def check_of_kit(facts: KitFacts, manifest: Manifest, where: str) -> None:
-    """Refuse results of another kit.
-
-    Raises:
-        InputError: They are.
-    """
+    """Raise InputError for results of another kit."""
     if facts.digest != manifest.digest:
         raise InputError(
             f"{where} was measured by another kit (its digest is {facts.digest}, this kit's "
@@ -133,7 +129,7 @@ def check_of_kit(facts: KitFacts, manifest: Manifest, where: str) -> None:
 
 
 def latency_record(latency: Latency) -> dict[str, Any]:
-    """Return a latency as plain values; times of single runs are left out."""
+    """Return a latency as JSON values, without the times of single runs."""
     plain = {f.name: getattr(latency, f.name) for f in fields(latency) if f.name not in _ARRAYS}
     counted = None if latency.counted is None else latency.counted.tolist()
     lists = {"warnings": list(latency.warnings), "ratios": latency.ratios.tolist()}
@@ -167,7 +163,7 @@ def _counted(given: object, n_rounds: int, where: str) -> NDArray[np.bool_] | No
 
 
 def _check_number(name: str, number: object, where: str) -> None:
-    """Refuse what is no time; spreads and shares may be 0."""
+    """Refuse a number that is no time; spreads and shares may be 0."""
     if isinstance(number, bool) or not isinstance(number, int | float):
         return
     zero_is_fine = name in ("cv", "waited", "cost_s")

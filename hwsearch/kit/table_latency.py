@@ -1,4 +1,4 @@
-"""Latencies on a machine that is elsewhere, predicted from what a kit measured there."""
+"""Latency on another machine's device, predicted from the latency table of a kit."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ class TableLatency:
 
     Args:
         net: The supernet.
-        table: What was measured.
+        table: Of the kit.
 
     Attributes:
         table: The same.
@@ -39,10 +39,12 @@ class TableLatency:
         mappings = [subnet.architecture for subnet in table.subnets]
         try:
             archs = net.space.architectures(mappings)
-        except InputError:  # a part of the space is searched, and the kit knows another
+        except InputError:  # the search and the kit cover different parts of the space
             archs = net.full_space.architectures(mappings)
         self._space = archs.space
-        self._predictor = LatencyPredictor(archs.space, *_known(net, archs.space, table))
+        self._predictor = LatencyPredictor(
+            archs.space, *_chain_and_tables(net, archs.space, table)
+        )
         self._predictor.fit(archs, [subnet.latency_ms for subnet in table.subnets])
 
     def __call__(self, archs: Architectures) -> NDArray[np.float64]:
@@ -58,10 +60,10 @@ class TableLatency:
         return archs if archs.space is self._space else widened(archs, self._space)
 
 
-def _known(
+def _chain_and_tables(
     net: Supernet, space: SearchSpace, table: LatencyTable
 ) -> tuple[ChainIndex | None, tuple[LatencyTable, ...]]:
-    """Return the blocks of the space, where it is one of chains, and the table if it has all."""
+    """Return the index of a space of chains, and the table if it has all block specs."""
     if net.blocks(net.space.smallest()[0]) is None:
         return None, ()
     index = ChainIndex(space, net.network.blocks)

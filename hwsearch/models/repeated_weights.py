@@ -1,8 +1,8 @@
-"""Models of which only the time matters: their weights are one small random tile over and over.
+"""Models for timing only: their weights are one short random pattern, repeated.
 
-A runtime takes the same time for any weights, as long as numbers stay ordinary: infinities, NaN
-and denormal numbers do not. Weights are therefore scaled by their fan-in, so that the signal does
-not grow from layer to layer, and biases give every layer a signal of its own.
+A runtime takes the same time for any weights as long as no activation is infinite, NaN or
+denormal. Weights are therefore scaled by their fan-in, so that activations do not grow from layer
+to layer, and biases give every layer a nonzero input.
 """
 
 import math
@@ -29,14 +29,14 @@ _LEARNED = {
     "Add": (0, 1),
     **dict.fromkeys(_NORMS, (1, 2, 3, 4)),
 }
-_LEAST = 8  # fewer numbers may be a constant, such as the sides of an image
+_LEAST = 8  # a smaller tensor may be a constant, such as an image size
 _KEPT = ("architecture", "key", "precision")
 
 
-def tiled(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model of the same graph whose weights compress to almost nothing.
+def with_repeated_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with the same graph whose weights compress to almost nothing.
 
-    Its metadata say that the weights are a tile, and no longer where weights came from.
+    Its metadata name the repeated weights instead of the origin of the weights.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -47,15 +47,15 @@ def tiled(model: onnx.ModelProto) -> onnx.ModelProto:
         if name in tensors and name not in done:
             done.add(name)
             _fill(tensors[name], node, position)
-    stated = {p.key: p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
-    kept = {key: stated[key] for key in (f"{PREFIX}{name}" for name in _KEPT) if key in stated}
+    metadata = {p.key: p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
+    kept = {key: metadata[key] for key in (f"{PREFIX}{name}" for name in _KEPT) if key in metadata}
     del result.metadata_props[:]
     helper.set_model_props(result, {**kept, f"{PREFIX}weights": "a repeated random tile"})
     return result
 
 
 def _uses(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, int]]:
-    """Yield every place where a node takes what networks learn."""
+    """Yield every input of a node that is learned: node and position."""
     for node in graph.node:
         for position in _LEARNED.get(node.op_type, ()):
             if position < len(node.input):
@@ -70,7 +70,7 @@ def _fill(tensor: onnx.TensorProto, node: onnx.NodeProto, position: int) -> None
     if node.op_type in _NORMS and position in (1, 4):
         values = np.ones(size)  # scales and variances
     else:
-        values = np.resize(_tile() * _scale(node, shape), size)
+        values = np.resize(_pattern() * _scale(node, shape), size)
     filled = numpy_helper.from_array(values.astype(dtype).reshape(shape), tensor.name)
     tensor.CopyFrom(filled)
 
@@ -87,11 +87,11 @@ def _scale(node: onnx.NodeProto, shape: tuple[int, ...]) -> float:
         fan_in = shape[0] * math.prod(shape[2:])
     else:
         fan_in = math.prod(shape[1:])
-    # Signals take on the tile's period, and the repetitions in a wider fan-in add up in phase.
+    # Activations take on the pattern's period; repetitions in a wider fan-in add up in phase.
     return math.sqrt(min(fan_in, _LENGTH)) / fan_in
 
 
-def _tile() -> NDArray[np.float64]:
+def _pattern() -> NDArray[np.float64]:
     values = np.random.default_rng(0).standard_normal(_LENGTH)
     values -= values.mean()
     return np.asarray(values / np.sqrt(np.mean(values**2)))

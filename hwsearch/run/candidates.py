@@ -11,7 +11,7 @@ from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import digest_of_text
-from hwsearch.kit.build import Subject, empty_manifest, write_kit
+from hwsearch.kit.build import KitSubnet, empty_manifest, write_kit
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import CONFIRM, Manifest
 from hwsearch.run.progress import Progress
@@ -99,7 +99,7 @@ def write_second_kit(
     assert isinstance(device, KitDevice)
     measured_on, fingerprint = device.measured_on
 
-    def subjects() -> Iterator[Subject]:
+    def subjects() -> Iterator[KitSubnet]:
         for arch in archs:
             try:
                 model = evaluator.model_of(arch)
@@ -108,7 +108,7 @@ def write_second_kit(
             else:
                 content = model.SerializeToString(deterministic=True)
                 shipped = hashlib.sha256(content).hexdigest()
-                yield Subject(arch=arch, model=model, shipped=shipped)
+                yield KitSubnet(arch=arch, model=model, shipped=shipped)
             progress.advance()
 
     empty = replace(

@@ -1,54 +1,51 @@
-"""Filling a latency table: few subnets that hold every block spec, measured and profiled.
+"""Making a latency table: a few subnets that hold every block spec are measured and profiled.
 
-Blocks are measured in context, inside whole subnets; `hwsearch.prediction.block_times` says how
-their latencies come out of that, and what was seen of it. Then the table is compared with subnets
-that it was not made from. Weights decide no latency, so they may be random.
+Blocks are measured inside whole subnets; `hwsearch.prediction.block_times` derives their
+latencies. The table is then compared with subnets that it was not made from. Latency does not
+depend on weights, so they may be random.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.chains import ChainIndex
-from hwsearch.devices import Device
+from hwsearch.devices import Device, MeasureSettings
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.prediction.block_times import (
-    BlockTimes,
-    Observed,
-    from_profiles,
-    from_subnets,
-)
+from hwsearch.kit.manifest import PROFILE, Plan, SubnetEntry
+from hwsearch.kit.measurement import Models, Results, measure_missing
+from hwsearch.models.model import to_onnx
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
-from hwsearch.run.profile_notes import Note, Notes, chosen_notes
-from hwsearch.run.profile_steps import SETTINGS, measure_subnets
 from hwsearch.run.progress import Progress, Silent
-from hwsearch.space import Architecture, Architectures
+from hwsearch.space import Architectures
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_supernet, supernet_names
-from hwsearch.tables import LatencyTable, Purpose, SubnetLatency
+from hwsearch.tables import LatencyTable
 
 REPEATS = 3
 VALIDATING = 20
+GROUP_SIZE = 8
+SETTINGS = MeasureSettings(seconds_per_model=2.0)
 _GRADED = 4
 _SECONDS_EACH = SETTINGS.seconds_per_model + 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
-    """How far a table is off on subnets that it was not made from.
+class Deviation:
+    """Deviation of predicted latencies from measured ones, relative to the measured ones.
 
     Attributes:
         n: Number of subnets.
-        mape: Mean absolute error relative to the latency.
-        within_5: Share of them that it is off by at most 5%.
+        mape: Mean absolute error.
+        within_5: Share of the subnets with an error of at most 5%.
         within_10: The same for 10%.
-        worst: Largest relative error.
+        worst: Largest error.
     """
 
     n: int
@@ -58,8 +55,8 @@ class Accuracy:
     worst: float
 
     @classmethod
-    def of(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> "Accuracy":
-        """Compare predictions with what was measured, at least one."""
+    def of(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> "Deviation":
+        """Return the deviation of n >= 1 predictions."""
         errors = np.abs(np.asarray(predicted_ms) / np.asarray(measured_ms) - 1.0)
         return cls(
             n=len(errors),
@@ -76,8 +73,21 @@ class Accuracy:
         )
 
 
+def deviation(table: LatencyTable, net: Supernet) -> Deviation | None:
+    """Return the deviation of a table from its validation subnets; None where it has none."""
+    checked = [subnet for subnet in table.subnets if subnet.purpose == "validate"]
+    archs = net.full_space.architectures([subnet.architecture for subnet in checked])
+    chains = [[block.spec for block in net.blocks(arch) or ()] for arch in archs]
+    pairs = [
+        (table.latency_ms(chain), subnet.latency_ms)
+        for chain, subnet in zip(chains, checked, strict=True)
+        if not table.missing(chain)
+    ]
+    return Deviation.of(*zip(*pairs, strict=True)) if pairs else None
+
+
 def load_for_latency(name: str, checkpoint: str | None) -> Supernet:
-    """Load a supernet whose weights do not matter: random ones where none ship with it.
+    """Return a supernet whose weights do not matter: random where none ship with it.
 
     Raises:
         InputError: As for `hwsearch.load_supernet`.
@@ -99,27 +109,27 @@ def make_table(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure what a table lacks of a supernet's block specs, and write it.
+    """Measure the block specs that a table lacks, and write the table.
 
-    Progress is kept in a file beside the table, and measuring goes on from there; at most the
-    subnets that were being measured are lost.
+    Results are kept in a file beside the table, from which a stopped measurement is continued; at
+    most the group of subnets that was being measured is lost.
 
     Args:
-        net: The supernet, restricted to the part that the table should cover.
-        device: Where latency counts.
-        path: Of the table. A table of the same device that is there already is completed.
-        subnets: How many subnets the blocks are measured in; by default so many that each spec
-            is in three.
+        net: The supernet, restricted to the part that the table is to cover.
+        device: Measures latency.
+        path: Of the table. An existing table of the same device is completed.
+        subnets: Number of subnets in which blocks are measured; by default as many as put each
+            spec into three.
         seed: Draws the subnets and the order of turns.
-        progress: Told of every measured subnet.
+        progress: Receives every measured group.
 
     Returns:
         The table, with every block spec of the space.
 
     Raises:
         InputError: The subnets are no chains of blocks or cannot hold all specs, the device
-            takes files of another precision, or the file there is of something else.
-        HwsearchError: Some block specs could not be measured; the others are in the table.
+            takes files of another precision, or an existing file is of something else.
+        HwsearchError: Some block specs could not be measured; the table has the others.
     """
     if device.precision != "fp32":
         raise InputError(
@@ -127,62 +137,148 @@ def make_table(
             "of fp32 ones; a search on it measures every subnet"
         )
     progress = progress or Silent()
-    before = _table_there(net, device, path)
+    before = _existing_table(net, device, path)
     index = ChainIndex(net.space, net.blocks, seed)
     lacking = index.specs if before is None else before.missing(index.specs)
     if before is not None and not lacking:
         progress.note(f"{path} has all {len(index.specs)} block specs already")
         return before
-    job = _Job(net=net, device=device, index=index, seed=seed)
-    cover = job.cover(lacking, subnets)
-    validating = job.validating(cover)
-    keys = [*cover.ids, *validating.ids]
-    notes = Notes(path.with_name(f"{path.name}.partial"), job.identity)
-    todo = [key for key in keys if key not in notes]
+    cover = covering(net, index, lacking, subnets, seed)
+    validating = choose_subnets(
+        net.space,
+        VALIDATING,
+        lambda archs: index.counts(archs) @ index.macs,
+        seed=seed + 1,
+        exclude=cover,
+    )
+    archs = Architectures.concatenate([cover, shuffled(validating, seed)])
+    partial = path.with_name(f"{path.name}.partial")
+    results = open_results(net, index.specs, archs, device, partial)
+    n_missing = len(results.missing())
     progress.note(
         f"{len(lacking)} block specs in {len(cover)} subnets, and {len(validating)} to compare "
-        f"with; at most about {max(1, round(len(todo) * _SECONDS_EACH / 60))} min"
+        f"with; at most about {max(1, round(n_missing * _SECONDS_EACH / 60))} min"
     )
-    progress.phase("profile", len(keys), done=len(keys) - len(todo))
-    purposes: tuple[tuple[Architectures, Purpose], ...]
-    purposes = ((cover, "cover"), (validating, "validate"))
-    for archs, purpose in purposes:
-        measure_subnets(net, device, archs, notes, purpose=purpose, seed=seed, progress=progress)
-    table = job.table(before, chosen_notes(notes, keys))
+    progress.phase("profile", len(archs), done=len(archs) - n_missing)
+    measure_missing(
+        results,
+        built_models(net, results, progress),
+        SETTINGS,
+        progress,
+        group_size=GROUP_SIZE,
+        profiled=set(cover.ids),
+        seed=seed,
+    )
+    macs = dict(zip(index.specs, index.macs.tolist(), strict=True))
+    table = results.table(set(validating.ids), macs)
+    if not table.blocks:
+        raise HwsearchError("no subnet could be measured, as the notes above say")
+    table = _completed(table, before, net)
     table.save(path)
-    unmeasured = table.missing(index.specs)
-    if unmeasured:
+    if unmeasured := table.missing(index.specs):
         raise HwsearchError(
             f"{len(unmeasured)} of {len(index.specs)} block specs could not be measured, as the "
             f"notes above say; {path} has the others, and the same command tries again"
         )
-    notes.remove()
+    partial.unlink(missing_ok=True)
     return table
 
 
-def shuffled(archs: Architectures, seed: int) -> Architectures:
-    """Return architectures in random order.
+def covering(
+    net: Supernet, index: ChainIndex, specs: Sequence[BlockSpec], n: int | None, seed: int
+) -> Architectures:
+    """Return the subnets in which block specs are measured, in random order.
 
-    Those of one size measured together would make the machine's mood at that time look like an
-    effect of size.
+    A few graded by size are among them: between subnets of one size, the overhead of a node cannot
+    be told from that of a run.
+
+    Raises:
+        InputError: n subnets cannot hold all specs.
     """
+    space = net.space
+    cover = covering_subnets(index, specs, repeats=REPEATS, seed=seed)
+    graded = space.sample_spread(_GRADED, seed)
+    cover = Architectures.concatenate([graded, cover]).unique()
+    if n is None:
+        return shuffled(cover, seed)
+    if n > len(cover):
+        more = space.sample_distinct(n - len(cover), seed, exclude=cover)
+        cover = Architectures.concatenate([cover, more])
+    columns = [index.specs.index(spec) for spec in specs]
+    held = np.cumsum(index.counts(cover)[:, columns], axis=0).all(axis=1)
+    enough = int(np.argmax(held)) + 1
+    if n < enough:
+        raise InputError(
+            f"{n} subnets cannot hold all {len(specs)} block specs; give --subnets {enough} "
+            f"or more, {len(cover)} by default, or restrict the space"
+        )
+    return shuffled(cover[:n], seed)
+
+
+def shuffled(archs: Architectures, seed: int) -> Architectures:
+    """Return architectures in random order: drift of the machine must not look like size."""
     return archs[np.random.default_rng(seed).permutation(len(archs))]
 
 
-def accuracy(table: LatencyTable, net: Supernet) -> Accuracy | None:
-    """Compare a table with the subnets that it was validated on; None where it has none."""
-    checked = [subnet for subnet in table.subnets if subnet.purpose == "validate"]
-    archs = net.full_space.architectures([subnet.architecture for subnet in checked])
-    chains = [[block.spec for block in net.blocks(arch) or ()] for arch in archs]
-    pairs = [
-        (table.latency_ms(chain), subnet.latency_ms)
-        for chain, subnet in zip(chains, checked, strict=True)
-        if not table.missing(chain)
+def open_results(
+    net: Supernet, specs: Sequence[BlockSpec], archs: Architectures, device: Device, path: Path
+) -> Results:
+    """Return the results of subnets on a device; failed measurements are tried again.
+
+    Raises:
+        InputError: The file at the path has other results, or is damaged.
+    """
+    numbers = {spec: number for number, spec in enumerate(specs)}
+    entries = [
+        SubnetEntry(
+            key=arch.key,
+            architecture=arch.mapping,
+            blocks={block.name: numbers[block.spec] for block in net.blocks(arch) or ()},
+        )
+        for arch in archs
     ]
-    return Accuracy.of(*zip(*pairs, strict=True)) if pairs else None
+    plan = Plan(
+        purpose=PROFILE,
+        supernet=net.family,
+        space=net.full_space.digest,
+        specs=tuple(specs),
+        models=tuple(entries),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        results = Results(plan, device, path, "hwsearch profile")
+    except InputError as error:
+        raise InputError(f"{error}; or delete {str(path)!r} to begin anew") from error
+    results.failed.clear()
+    return results
 
 
-def _table_there(net: Supernet, device: Device, path: Path) -> LatencyTable | None:
+def built_models(net: Supernet, results: Results, progress: Progress) -> Models:
+    """Return the context manager that exports the models of a group into a temporary folder.
+
+    The reason of a subnet that cannot be built is recorded in the results.
+    """
+
+    @contextmanager
+    def models(group: Sequence[SubnetEntry]) -> Iterator[dict[str, Path]]:
+        paths = {}
+        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+            for subnet in group:
+                (arch,) = net.full_space.architectures([subnet.architecture])
+                try:
+                    model = to_onnx(net, arch)
+                except Exception as error:  # noqa: BLE001 - a family is foreign code
+                    results.failed[subnet.key] = f"it cannot be built: {error}"
+                    progress.note(f"{subnet.key} cannot be built: {error}")
+                    continue
+                paths[subnet.key] = Path(scratch) / f"{subnet.key}.onnx"
+                paths[subnet.key].write_bytes(model.SerializeToString(deterministic=True))
+            yield paths
+
+    return models
+
+
+def _existing_table(net: Supernet, device: Device, path: Path) -> LatencyTable | None:
     if not path.exists():
         return None
     table = LatencyTable.load(path)
@@ -200,105 +296,15 @@ def _table_there(net: Supernet, device: Device, path: Path) -> LatencyTable | No
     return table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """What all steps of making a table share."""
-
-    net: Supernet
-    device: Device
-    index: ChainIndex
-    seed: int
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What measurements must agree in."""
-        return {
-            "supernet": self.net.family,
-            "space": self.net.full_space.digest,
-            "device": self.device.spec,
-            "fingerprint": self.device.fingerprint(),
-        }
-
-    def cover(self, specs: Sequence[BlockSpec], n: int | None) -> Architectures:
-        """Choose the subnets in which specs are measured.
-
-        A few graded by size are among them: between subnets of one size, what every node adds
-        cannot be told from what every run adds.
-        """
-        space = self.net.space
-        cover = covering_subnets(self.index, specs, repeats=REPEATS, seed=self.seed)
-        graded = space.sample_spread(_GRADED, self.seed)
-        cover = Architectures.concatenate([graded, cover]).unique()
-        if n is None:
-            return shuffled(cover, self.seed)
-        if n > len(cover):
-            more = space.sample_distinct(n - len(cover), self.seed, exclude=cover)
-            cover = Architectures.concatenate([cover, more])
-        place = [self.index.specs.index(spec) for spec in specs]
-        held = np.cumsum(self.index.counts(cover)[:, place], axis=0).all(axis=1)
-        enough = int(np.argmax(held)) + 1
-        if n < enough:
-            raise InputError(
-                f"{n} subnets cannot hold all {len(specs)} block specs; give --subnets {enough} "
-                f"or more, {len(cover)} by default, or restrict the space"
-            )
-        return shuffled(cover[:n], self.seed)
-
-    def validating(self, cover: Architectures) -> Architectures:
-        """Choose other subnets that the table is compared with."""
-        chosen = choose_subnets(
-            self.net.space,
-            VALIDATING,
-            lambda archs: self.index.counts(archs) @ self.index.macs,
-            seed=self.seed + 1,
-            exclude=cover,
+def _completed(table: LatencyTable, before: LatencyTable | None, net: Supernet) -> LatencyTable:
+    """Return the table with what was in it before, and its deviation."""
+    if before is not None:
+        table = replace(
+            table,
+            overhead_ms=before.overhead_ms,
+            blocks={**table.blocks, **before.blocks},
+            subnets=(*before.subnets, *table.subnets),
         )
-        return shuffled(chosen, self.seed)
-
-    def table(self, before: LatencyTable | None, notes: list[tuple[str, Note]]) -> LatencyTable:
-        """Make the table of what was measured, with what was there before."""
-        subnets = [note.subnet for _, note in notes]
-        times = self._block_times([note for _, note in notes if note.subnet.purpose == "cover"])
-        anchor = [subnet.latency_ms / subnet.ratio for subnet in subnets]
-        table = LatencyTable(
-            supernet=self.net.family,
-            space=self.net.full_space.digest,
-            device=self.device.spec,
-            slug=self.device.slug,
-            fingerprint=self.device.fingerprint(),
-            created=f"{datetime.now(UTC):%Y-%m-%d}",
-            baseline_ms=float(np.median(anchor)),
-            overhead_ms=times.overhead_ms if before is None else before.overhead_ms,
-            blocks={**times.blocks, **(before.blocks if before is not None else {})},
-            subnets=(*(before.subnets if before is not None else ()), *subnets),
-            facts={"method": times.method, "hwsearch": version("hwsearch")},
-        )
-        found = accuracy(table, self.net)
-        if found is None:
-            return table
-        figures = {name: getattr(found, name) for name in Accuracy.__slots__}
-        return replace(table, facts={**table.facts, "validated": figures})
-
-    def _block_times(self, notes: Sequence[Note]) -> BlockTimes:
-        if not notes:
-            raise HwsearchError(
-                "no subnet could be measured, as the notes above say; nothing was written"
-            )
-        macs = dict(zip(self.index.specs, self.index.macs.tolist(), strict=True))
-        observed = [
-            Observed(
-                chain=[(b.name, b.spec) for b in self.net.blocks(self._arch(note.subnet)) or ()],
-                latency_ms=note.subnet.latency_ms,
-                blocks_ms=note.blocks_ms,
-                nodes=note.nodes,
-            )
-            for note in notes
-        ]
-        profiled = [each for each in observed if each.blocks_ms is not None]
-        held = {spec for each in profiled for _, spec in each.chain}
-        if held and held.issuperset(spec for each in observed for _, spec in each.chain):
-            return from_profiles(profiled)
-        return from_subnets(observed, macs)
-
-    def _arch(self, subnet: SubnetLatency) -> Architecture:
-        return self.net.space.architectures(subnet.architecture)[0]
+    facts = {**table.facts, "hwsearch": version("hwsearch")}
+    found = deviation(table, net)
+    return replace(table, facts=facts if found is None else {**facts, "validated": asdict(found)})

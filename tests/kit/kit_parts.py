@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import tests.run.search_parts as parts
 from hwsearch.devices.protocol import MeasureSettings
-from hwsearch.kit.build import Subject, empty_manifest, write_kit
+from hwsearch.kit.build import KitSubnet, empty_manifest, write_kit
 from hwsearch.kit.manifest import NAME, TABLE
 from hwsearch.models.model import to_onnx
 from hwsearch.supernets.zoo import load_supernet
@@ -32,7 +32,7 @@ def scripted_kit(path, n=SUBNETS, **stated):
     net = supernet()
     archs = net.space.sample_spread(n, seed=0)
     empty = replace(empty_manifest(net, TABLE, QUICK), **{"devices": SCRIPTED, **stated})
-    subjects = [Subject(arch=arch, model=to_onnx(net, arch)) for arch in archs]
+    subjects = [KitSubnet(arch=arch, model=to_onnx(net, arch)) for arch in archs]
     return write_kit(net, subjects, path, empty)
 
 

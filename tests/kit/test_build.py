@@ -11,7 +11,7 @@ import tests.run.search_parts as parts
 from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes
 from hwsearch.errors import InputError
 from hwsearch.kit.archive import read_manifest
-from hwsearch.kit.build import EMPTY, STAND_INS
+from hwsearch.kit.build import EMPTY, REPLACED
 from tests.kit import kit_parts
 
 ALLOWED = {"numpy", "hwsearch"}  # a runtime is imported by a worker process alone
@@ -46,7 +46,7 @@ def test_the_measuring_code_is_the_engines_own(real_kit):
 
     for name, text in sources(real_kit).items():
         source = files("hwsearch").joinpath(*name.split("/")[1:])
-        if name not in (*STAND_INS, EMPTY):
+        if name not in (*REPLACED, EMPTY):
             assert text == source.read_text(encoding="utf-8")
     with zipfile.ZipFile(real_kit) as archive:
         assert archive.read(f"hwsearch/devices/{ANCHOR_FILE}") == anchor_bytes()

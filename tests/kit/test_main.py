@@ -135,7 +135,7 @@ def test_results_of_another_machine_are_left_alone(scripted_kit, tmp_path, monke
     assert measure(scripted_kit, out) == 0
     monkeypatch.setattr(FakeDevice, "fingerprint", lambda self: {"cpu": "another"})
     assert measure(scripted_kit, out) == 2
-    assert "they would not compare; give another --out" in capsys.readouterr().err
+    assert "they are not comparable; give another --out" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_result_is_left_alone(scripted_kit, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import hwsearch
-from hwsearch.models.repeated_weights import tiled
+from hwsearch.models.repeated_weights import with_repeated_weights
 from hwsearch.supernets.zoo import load_family
 
 FAMILIES = ["cifar10-resnet", "ofa-mbv3-w1.0", "ofa-resnet50"]
@@ -45,7 +45,7 @@ def inner_values(model):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_number_on_the_way_is_an_ordinary_one(name):
-    for values in inner_values(tiled(built(name))):
+    for values in inner_values(with_repeated_weights(built(name))):
         assert np.isfinite(values).all()
         sizes = np.abs(values[values != 0])
         assert sizes.size
@@ -56,7 +56,7 @@ def test_every_number_on_the_way_is_an_ordinary_one(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_graph_stays_and_the_numbers_go(name):
     model = built(name)
-    made = tiled(model)
+    made = with_repeated_weights(model)
     onnx.checker.check_model(made, full_check=True)
     assert [(n.op_type, n.name) for n in made.graph.node] == [
         (n.op_type, n.name) for n in model.graph.node
@@ -75,14 +75,14 @@ def test_the_graph_stays_and_the_numbers_go(name):
 
 def test_a_tiled_model_compresses_and_says_what_it_is():
     model = built("cifar10-resnet")
-    made = tiled(model)
+    made = with_repeated_weights(model)
     stated = {prop.key: prop.value for prop in made.metadata_props}
     assert stated["hwsearch.weights"] == "a repeated random tile"
     assert "hwsearch.checkpoint" not in stated
     large = helper.make_tensor("w", TensorProto.FLOAT, (256, 256, 3, 3), np.zeros(589824))
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     graph = helper.make_graph([node], "one", [], [], [large])
-    raw = tiled(helper.make_model(graph)).SerializeToString()
+    raw = with_repeated_weights(helper.make_model(graph)).SerializeToString()
     assert len(zlib.compress(raw, 9)) < len(raw) / 250
 
 
@@ -96,7 +96,9 @@ def test_norms_keep_their_variance_positive_and_constants_stay():
         helper.make_node("Resize", ["n", "", "sizes"], ["y"]),
     ]
     model = helper.make_model(helper.make_graph(nodes, "norm", [], [], [*tensors, sizes]))
-    found = {t.name: numpy_helper.to_array(t) for t in tiled(model).graph.initializer}
+    found = {
+        t.name: numpy_helper.to_array(t) for t in with_repeated_weights(model).graph.initializer
+    }
     assert found["variance"].tolist() == found["scale"].tolist() == [1.0] * channels
     assert np.abs(found["mean"]).max() < 1
     assert found["sizes"].tolist() == [1, 1, 2, 2]

@@ -28,7 +28,7 @@ import hwsearch.optimizer.posterior
 import hwsearch.run.folder
 import tests.run.search_parts as parts
 from hwsearch.report.write import write_report
-from hwsearch.run import profile, profile_steps
+from hwsearch.run import profile
 from hwsearch.run.checksums import damaged_files
 from hwsearch.run.profile import make_table
 from hwsearch.tables import LatencyTable
@@ -252,7 +252,7 @@ def kill_once(kind, subject, folder, lasts, rng):
 
 def main(root, kills, seed):
     torch.set_num_threads(1)
-    profile.VALIDATING, profile_steps._TOGETHER = 4, 4
+    profile.VALIDATING, profile.GROUP_SIZE = 4, 4
     hwsearch.run.finish.run_infer = lambda folder: "scripted\n"
     hwsearch.verify.subnet.run_infer = lambda folder: "scripted\n"
     rng = np.random.default_rng(seed)

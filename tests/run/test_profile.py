@@ -5,8 +5,7 @@ import pytest
 import tests.run.search_parts as parts
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.run import profile_steps
-from hwsearch.run.profile import accuracy, load_for_latency, make_table
+from hwsearch.run.profile import deviation, load_for_latency, make_table
 from hwsearch.tables import LatencyTable
 from tests.run.profiled_device import (
     ARCHS,
@@ -23,7 +22,7 @@ from tests.run.profiled_device import (
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch):
     monkeypatch.setattr("hwsearch.run.profile.VALIDATING", 4)
-    monkeypatch.setattr(profile_steps, "_TOGETHER", 4)
+    monkeypatch.setattr("hwsearch.run.profile.GROUP_SIZE", 4)
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_it_is_compared_with_subnets_that_it_was_not_made_from(path):
     purposes = [subnet.purpose for subnet in table.subnets]
     assert purposes.count("validate") == 4
     assert purposes.count("cover") == len(set(device.profiled))
-    found = accuracy(table, MINIATURE)
+    found = deviation(table, MINIATURE)
     assert found.n == 4
     assert found.mape < 0.02
     assert table.facts["validated"]["mape"] == found.mape
@@ -78,7 +77,7 @@ def test_without_profiles_whole_subnets_decide(make, path):
     table = make_table(MINIATURE, make(), path)
     assert table.facts["method"] == "least squares"
     assert set(table.blocks) == set(blocks_of(MINIATURE))
-    assert accuracy(table, MINIATURE).mape < 0.1
+    assert deviation(table, MINIATURE).mape < 0.1
 
 
 def test_a_stopped_profile_goes_on_where_it_was(path):
@@ -101,16 +100,16 @@ def test_measurements_of_another_device_are_not_gone_on_with(path):
         make_table(MINIATURE, Profiled(stop_after=4), path)
     other = Profiled()
     other.spec = "scripted:threads=2"
-    with pytest.raises(InputError, match=r"another device: 'scripted', not 'scripted:threads=2'"):
+    with pytest.raises(InputError, match=r"latencies of scripted .*is scripted:threads=2"):
         make_table(MINIATURE, other, path)
 
 
 @pytest.mark.parametrize("damage", ["", "no json", '{"format": 1}\n', "[]\n{}\n"])
-def test_damaged_notes_are_refused(damage, path):
+def test_a_damaged_results_file_is_refused(damage, path):
     partial = path.with_name(f"{path.name}.partial")
     partial.parent.mkdir()
     partial.write_text(damage)
-    with pytest.raises(InputError, match="delete it to begin anew"):
+    with pytest.raises(InputError, match=r"or delete .* to begin anew"):
         make_table(MINIATURE, Profiled(), path)
 
 
