@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hwsearch.accuracy.metric import Metric
     from hwsearch.accuracy.sources import load_task
-    from hwsearch.accuracy.task import Metric, Samples, Task
+    from hwsearch.accuracy.task import Samples, Task
     from hwsearch.architectures import Architecture, Architectures
     from hwsearch.choices import Choice
     from hwsearch.devices import load_device, measure
@@ -47,7 +48,7 @@ _HOMES = {
     "import_checkpoint": "supernets.imported",
     "load_task": "accuracy.sources",
     "Task": "accuracy.task",
-    "Metric": "accuracy.task",
+    "Metric": "accuracy.metric",
     "Samples": "accuracy.task",
     "to_onnx": "models.model",
     "load_device": "devices",

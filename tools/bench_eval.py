@@ -29,11 +29,12 @@ from safetensors.torch import load_file, save_file
 from hwsearch.accuracy.alike import alike
 from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.imagefolder import SIZES
+from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.recalibrate import freed_memory_kept
 from hwsearch.accuracy.scoring import Scorer
 from hwsearch.accuracy.sharing import Chained, Recalibrated, chain_of, recalibrate_together
 from hwsearch.accuracy.sources import IMAGES_CALIBRATION_BATCH
-from hwsearch.accuracy.task import TOP1, Batch
+from hwsearch.accuracy.task import Batch
 from hwsearch.devices import load_device
 from hwsearch.machine import thread_limit
 from hwsearch.models.model import to_onnx
@@ -135,7 +136,7 @@ def main() -> None:
 
             def ours(ready: Ready = ready) -> tuple[float, list[list[int]]]:
                 scorer, begin = Scorer(net, device, LABEL), time.perf_counter()
-                found = scorer.outcomes(ready.models, images)
+                found = scorer.score(ready.models, images)
                 took = time.perf_counter() - begin
                 return took, [found[arch].outcomes.tolist() for arch in ready.models]
 

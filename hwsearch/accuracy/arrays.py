@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.decoding import image_preprocess, image_preprocessing
-from hwsearch.accuracy.task import TOP1, Preprocess, Samples, Task
+from hwsearch.accuracy.metric import TOP1
+from hwsearch.accuracy.task import Preprocess, Samples, Task
 from hwsearch.errors import InputError
 from hwsearch.supernets.base import InputSpec, TensorSpec
 

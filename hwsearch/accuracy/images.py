@@ -94,11 +94,6 @@ class ImageSamples:
             yield {spec.inputs[0].name: normalise(crops)}, targets
             start += len(crops)
 
-    def take(self, rows: NDArray[np.int64]) -> "ImageSamples":
-        """Return the images of these rows, in this order; they share the cache."""
-        paths = [self.paths[row] for row in rows]
-        return ImageSamples(self.root, paths, self.targets[rows], self.spec, self.cache)
-
     def read(self, spec: InputSpec) -> Iterator[list[str]]:
         """Read, hash and decode every file once; keep the crops if they fit.
 

@@ -1,14 +1,12 @@
-"""Scores with their intervals, from per-sample outcomes."""
+"""Confidence intervals of the mean over samples."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.task import Metric
-from hwsearch.errors import EvaluationError
+from hwsearch.accuracy.metric import Metric
 
 Z95 = 1.959963984540054
 
@@ -31,50 +29,10 @@ class Score:
 
 
 def score_outcomes(outcomes: NDArray[Any], metric: Metric) -> Score:
-    """Return the score that (n,) unscaled outcomes make, n from 1 up."""
+    """Return the score of a subnet with these (n,) unscaled outcomes, n from 1 up."""
     value, low, high = mean_interval(outcomes)
     scaled = sorted((low * metric.scale, high * metric.scale))
     return Score(value=value * metric.scale, low=scaled[0], high=scaled[1], outcomes=outcomes)
-
-
-def sample_outcomes(
-    outputs: Sequence[NDArray[Any]],
-    targets: NDArray[Any],
-    metric: Metric,
-    declared: Sequence[str],
-) -> NDArray[Any]:
-    """Return the outcome of every sample of a batch.
-
-    Args:
-        outputs: Of the model, (n, ...) each.
-        targets: (n,) array.
-        metric: Gives each sample's outcome.
-        declared: Names of the outputs, in order.
-
-    Returns:
-        (n,) unscaled outcomes.
-
-    Raises:
-        EvaluationError: The metric fails, or outputs or outcomes are not finite.
-    """
-    scored = metric.scored(outputs, declared)
-    if not all(np.isfinite(output).all() for output in scored):
-        raise EvaluationError("the model's outputs hold NaN or infinite numbers")
-    try:
-        outcomes = np.asarray(metric.per_sample(scored, targets))
-    except Exception as error:
-        # A metric is a stranger's code: whatever it raises is this trial's failure.
-        raise EvaluationError(
-            f"metric {metric.name!r} raised {type(error).__name__}: {error}"
-        ) from error
-    if outcomes.shape != (len(targets),):
-        raise EvaluationError(
-            f"metric {metric.name!r} gave an array of shape {outcomes.shape} for "
-            f"{len(targets)} samples; it must give one outcome for each"
-        )
-    if not np.isfinite(outcomes.astype(np.float64)).all():
-        raise EvaluationError(f"metric {metric.name!r} gave NaN or infinite outcomes")
-    return outcomes
 
 
 def mean_interval(outcomes: NDArray[Any]) -> tuple[float, float, float]:
@@ -98,8 +56,8 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """Return the mean of ``a - b`` over the same samples, and its 95% interval.
 
-    Pairing leaves out what both find hard: the interval is much narrower than the two scores'
-    own would suggest.
+    Pairing cancels the difficulty of the samples: the interval is much narrower than those of
+    the two scores suggest.
 
     Args:
         a: (n,) outcomes of one subnet.

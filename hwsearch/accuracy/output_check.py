@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.images import ImageSamples
-from hwsearch.accuracy.intervals import sample_outcomes
-from hwsearch.accuracy.task import TOP1, SplitSamples, Task
+from hwsearch.accuracy.metric import TOP1
+from hwsearch.accuracy.task import SplitSamples, Task
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.models.probe import probe_inputs
 from hwsearch.supernets.base import InputSpec, Supernet
@@ -41,7 +41,7 @@ def check_outputs(net: Supernet, task: Task) -> None:
         declared = declared_outputs(result, spec.outputs).values()
         outputs = [np.nan_to_num(each.numpy()) for each in declared]
         _check_width(task, spec, task.metric.scored(outputs, spec.outputs))
-        sample_outcomes(outputs, targets, task.metric, spec.outputs)
+        task.metric.outcomes(outputs, targets, spec.outputs)
     except (InputError, EvaluationError) as error:
         raise InputError(f"supernet {net.name!r} and data {task.spec!r}: {error}") from error
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.alike import alike
-from hwsearch.accuracy.intervals import sample_outcomes
-from hwsearch.accuracy.task import Metric, SplitSamples
+from hwsearch.accuracy.metric import Metric
+from hwsearch.accuracy.task import SplitSamples
 from hwsearch.devices import Device
 from hwsearch.devices.base import Sharing
 from hwsearch.errors import DeviceError, EvaluationError
@@ -25,7 +25,7 @@ SCORE_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcomes:
+class Scored:
     """How one subnet did on some samples.
 
     Attributes:
@@ -53,11 +53,11 @@ class Scorer:
     def __init__(self, net: Supernet, device: Device, metric: Metric) -> None:
         self._net, self._device, self._metric = net, device, metric
 
-    def outcomes(
+    def score(
         self,
         models: Mapping[Architecture, Path],
         samples: SplitSamples,
-    ) -> dict[Architecture, Outcomes | EvaluationError]:
+    ) -> dict[Architecture, Scored | EvaluationError]:
         """Score models on samples: a whole split, or a part of one.
 
         A sample's outcome does not depend on which others are scored with it, nor on which other
@@ -77,7 +77,7 @@ class Scorer:
         """
         if not len(samples):
             raise EvaluationError("there are no samples to score")
-        found: dict[Architecture, Outcomes | EvaluationError] = {}
+        found: dict[Architecture, Scored | EvaluationError] = {}
         for group in alike(self._net, models):
             given = {arch: models[arch] for arch in group}
             if isinstance(self._device, Sharing):
@@ -109,12 +109,12 @@ class Scorer:
 
     def _together(
         self, device: Sharing, models: Mapping[Architecture, Path], samples: SplitSamples
-    ) -> dict[Architecture, Outcomes | EvaluationError]:
+    ) -> dict[Architecture, Scored | EvaluationError]:
         """Score those that take the same inputs at once; one by one if the runtime breaks down."""
         by_spec: dict[InputSpec, dict[Architecture, Path]] = {}
         for arch, model in models.items():
             by_spec.setdefault(self._net.input_spec(arch), {})[arch] = model
-        found: dict[Architecture, Outcomes | EvaluationError] = {}
+        found: dict[Architecture, Scored | EvaluationError] = {}
         for spec, given in by_spec.items():
             try:
                 found |= self._shared(device, given, samples, spec)
@@ -128,7 +128,7 @@ class Scorer:
         models: Mapping[Architecture, Path],
         samples: SplitSamples,
         spec: InputSpec,
-    ) -> dict[Architecture, Outcomes | EvaluationError]:
+    ) -> dict[Architecture, Scored | EvaluationError]:
         tallies = {arch: _Tally(self._metric, spec.outputs) for arch in models}
         waiting: deque[NDArray[Any]] = deque()
         begin = time.perf_counter()
@@ -143,7 +143,7 @@ class Scorer:
 
     def _alone(
         self, arch: Architecture, model: Path, samples: SplitSamples
-    ) -> Outcomes | EvaluationError:
+    ) -> Scored | EvaluationError:
         spec = self._net.input_spec(arch)
         tally, begin = _Tally(self._metric, spec.outputs), time.perf_counter()
         waiting: deque[NDArray[Any]] = deque()
@@ -173,15 +173,15 @@ class _Tally:
             self.error = outputs
         if self.error is None and not isinstance(outputs, DeviceError):
             try:
-                found = sample_outcomes(outputs, targets, self._metric, self._declared)
+                found = self._metric.outcomes(outputs, targets, self._declared)
                 self.parts.append(found)
             except EvaluationError as error:
                 self.error = error
 
-    def result(self) -> Outcomes | EvaluationError:
+    def result(self) -> Scored | EvaluationError:
         if self.error is not None:
             return self.error
-        return Outcomes(outcomes=np.concatenate(self.parts), cost_s=self.cost_s)
+        return Scored(outcomes=np.concatenate(self.parts), cost_s=self.cost_s)
 
 
 def _fed(

@@ -17,8 +17,9 @@ from hwsearch.accuracy.decoding import crop_size
 from hwsearch.accuracy.image_cache import DecodedImageCache
 from hwsearch.accuracy.imagefolder import read_imagefolder
 from hwsearch.accuracy.images import ImageSamples
+from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.splits import SPLITS, SplitSizes
-from hwsearch.accuracy.task import NO_DATA, TOP1, Samples, Task
+from hwsearch.accuracy.task import NO_DATA, Samples, Task
 from hwsearch.errors import DataError, InputError, unknown
 from hwsearch.files import plain_arrays, unpacked_size
 from hwsearch.machine import available_memory_bytes

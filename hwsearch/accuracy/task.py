@@ -1,7 +1,7 @@
-"""A task: samples in three splits and a per-sample metric; the engine knows no more of data."""
+"""A task: samples in three splits, and the metric that they are scored by."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.errors import DataError, EvaluationError, InputError
+from hwsearch.accuracy.metric import Metric
+from hwsearch.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from hwsearch.supernets.base import InputSpec
@@ -19,66 +20,6 @@ NO_DATA = "none"  # how a task without samples is written down
 
 Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
 Preprocess = Callable[[NDArray[Any]], NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """A number for each sample, computed from the outputs and the target.
-
-    Attributes:
-        name: The objective it supplies, such as ``"top1"``.
-        per_sample: Maps (outputs, targets (n,)) to (n,) numbers.
-        direction: ``"max"`` or ``"min"``.
-        unit: Of the scaled mean.
-        scale: The reported value is the mean over samples times this.
-        output: Name of the output that ``per_sample`` gets as its only one, where a network
-            declares several; None for all of them, in the declared order.
-    """
-
-    name: str
-    per_sample: Callable[[list[NDArray[Any]], NDArray[Any]], NDArray[Any]]
-    direction: str = "max"
-    unit: str = ""
-    scale: float = 1.0
-    output: str | None = None
-
-    def scored(
-        self, outputs: Sequence[NDArray[Any]], declared: Sequence[str]
-    ) -> list[NDArray[Any]]:
-        """Return the outputs that ``per_sample`` gets.
-
-        Args:
-            outputs: Of a network, in the declared order.
-            declared: Their names.
-
-        Raises:
-            EvaluationError: There are more or fewer than declared, or none of the name.
-        """
-        if len(outputs) != len(declared):
-            raise EvaluationError(
-                f"the model has {len(outputs)} outputs, but {len(declared)} are declared: "
-                f"{', '.join(declared)}"
-            )
-        if self.output is None or len(declared) == 1:
-            return list(outputs)
-        if self.output not in declared:
-            raise EvaluationError(
-                f"metric {self.name!r} scores the output {self.output!r}, and declared are "
-                f"{', '.join(declared)}; name the one that holds the scores {self.output!r} in "
-                "input_spec, or give the metric output=NAME"
-            )
-        return [outputs[declared.index(self.output)]]
-
-
-def _correct(outputs: list[NDArray[Any]], targets: NDArray[Any]) -> NDArray[Any]:
-    (scores,) = outputs
-    if scores.ndim != 2:
-        raise ValueError(f"class scores are (n, classes), not {scores.shape}")
-    correct: NDArray[Any] = scores.argmax(axis=1) == targets
-    return correct
-
-
-TOP1 = Metric(name="top1", per_sample=_correct, unit="%", scale=100.0, output="logits")
 
 
 class SplitSamples(Protocol):
@@ -144,11 +85,6 @@ class Samples:
                 _check_shapes(fed, spec)
             yield fed, self.targets[part]
 
-    def take(self, rows: NDArray[np.int64]) -> "Samples":
-        """Return the samples of these rows, in this order."""
-        inputs = {name: array[rows] for name, array in self.inputs.items()}
-        return Samples(inputs, self.targets[rows], self.preprocess)
-
     @cached_property
     def digest(self) -> str:
         """SHA-256 of inputs and targets, 16 digits."""
@@ -172,7 +108,7 @@ def _check_shapes(fed: Mapping[str, NDArray[Any]], spec: "InputSpec") -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What subnets are scored by.
+    """The data and the metric of a search.
 
     Attributes:
         spec: As the user wrote it, such as ``"imagefolder:/data/val"``.
@@ -182,7 +118,7 @@ class Task:
         search: What a search selects by.
         report: What selects nothing; disjoint from the others.
         calibration_batch: How many calibration samples share their batch statistics.
-        warnings: What whoever reads the scores has to know, one sentence each.
+        warnings: Doubts about the scores, one sentence each.
     """
 
     spec: str

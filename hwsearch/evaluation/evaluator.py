@@ -11,7 +11,7 @@ from typing import TypeVar
 import onnx
 
 from hwsearch.accuracy.alike import alike
-from hwsearch.accuracy.scoring import Outcomes, Scorer
+from hwsearch.accuracy.scoring import Scored, Scorer
 from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
@@ -149,13 +149,13 @@ class Evaluator:
 
     def outcomes(
         self, models: Mapping[Architecture, Path], samples: SplitSamples
-    ) -> dict[Architecture, Outcomes | EvaluationError]:
-        """Score models, and remember nothing; see `hwsearch.accuracy.scoring.Scorer.outcomes`.
+    ) -> dict[Architecture, Scored | EvaluationError]:
+        """Score models, and remember nothing; see `hwsearch.accuracy.scoring.Scorer.score`.
 
         Raises:
             DeviceLostError: The device no longer runs what it ran before.
         """
-        found = self._scorer.outcomes(models, samples)
+        found = self._scorer.score(models, samples)
         self.check_device(found.values())
         return found
 
@@ -190,7 +190,7 @@ class Evaluator:
         arch: Architecture,
         samples: SplitSamples,
         purpose: Purpose,
-        outcomes: Outcomes,
+        outcomes: Scored,
         build_s: float = 0.0,
     ) -> Measurement:
         """Add the score that outcomes on all samples make to the store."""

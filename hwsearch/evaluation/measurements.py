@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.intervals import score_outcomes
-from hwsearch.accuracy.task import Metric
+from hwsearch.accuracy.metric import Metric
 from hwsearch.devices import Latency
 from hwsearch.trials import Measurement, Purpose
 

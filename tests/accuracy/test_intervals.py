@@ -5,10 +5,10 @@ from scipy import stats
 from hwsearch.accuracy.intervals import (
     mean_interval,
     paired_difference,
-    sample_outcomes,
     score_outcomes,
 )
-from hwsearch.accuracy.task import TOP1, Metric, Samples, Task
+from hwsearch.accuracy.metric import TOP1, Metric
+from hwsearch.accuracy.task import Samples, Task
 from hwsearch.errors import EvaluationError, InputError
 
 
@@ -76,7 +76,7 @@ def test_no_difference():
 
 def test_top1():
     outputs = [np.asarray([[1, 2], [3, 0], [0, 5], [0, -1]], np.float32)]
-    outcomes = sample_outcomes(outputs, np.array([1, 1, 1, 0]), TOP1, ("scores",))
+    outcomes = TOP1.outcomes(outputs, np.array([1, 1, 1, 0]), ("scores",))
     np.testing.assert_array_equal(outcomes, [True, False, True, True])
     score = score_outcomes(outcomes, TOP1)
     assert score.outcomes is outcomes
@@ -88,13 +88,13 @@ def test_top1():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_outputs_that_are_no_numbers(bad):
     with pytest.raises(EvaluationError, match="outputs hold NaN or infinite"):
-        sample_outcomes([np.array([[1, 2], [1, bad]])], np.array([0, 0]), TOP1, ("scores",))
+        TOP1.outcomes([np.array([[1, 2], [1, bad]])], np.array([0, 0]), ("scores",))
 
 
 def test_outcomes_that_are_no_numbers():
     metric = Metric(name="ratio", per_sample=lambda outputs, targets: outputs[0][:, 0] * np.nan)
     with pytest.raises(EvaluationError, match="metric 'ratio' gave NaN"):
-        sample_outcomes([np.array([[1, 2]])], np.array([0]), metric, ("scores",))
+        metric.outcomes([np.array([[1, 2]])], np.array([0]), ("scores",))
 
 
 def test_metric_of_a_strangers():
@@ -105,7 +105,7 @@ def test_metric_of_a_strangers():
         scale=-2.0,
         per_sample=lambda outputs, targets: np.abs(outputs[0][:, 0] - targets),
     )
-    outcomes = sample_outcomes([np.array([[1.0], [2.0], [4.0]])], np.zeros(3), metric, ("scores",))
+    outcomes = metric.outcomes([np.array([[1.0], [2.0], [4.0]])], np.zeros(3), ("scores",))
     np.testing.assert_array_equal(outcomes, [1, 2, 4])
     score = score_outcomes(outcomes, metric)
     assert score.value == pytest.approx(-2 * 7 / 3)

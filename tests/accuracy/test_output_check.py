@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from hwsearch.accuracy.metric import TOP1, Metric
 from hwsearch.accuracy.output_check import check_outputs
 from hwsearch.accuracy.scoring import Scorer
-from hwsearch.accuracy.task import TOP1, Metric, Samples, Task
+from hwsearch.accuracy.task import Samples, Task
 from hwsearch.choices import Choice
 from hwsearch.devices import load_device
 from hwsearch.errors import EvaluationError, InputError
@@ -96,7 +97,7 @@ def test_declared_outputs_are_scored(form, shared, tmp_path):
     device = load_device("ort-cpu:threads=1")
     runner = device if shared else OneByOne(device)
     try:
-        found = Scorer(net, runner, TOP1).outcomes({arch: tmp_path / "model.onnx"}, task.search)
+        found = Scorer(net, runner, TOP1).score({arch: tmp_path / "model.onnx"}, task.search)
     finally:
         device.close()
     assert found[arch].outcomes.tolist() == [True, True, True]

@@ -8,8 +8,9 @@ import onnx
 import pytest
 
 from hwsearch.accuracy.alike import TOGETHER, alike
-from hwsearch.accuracy.scoring import SCORE_BATCH, Outcomes, Scorer
-from hwsearch.accuracy.task import TOP1, Samples
+from hwsearch.accuracy.metric import TOP1
+from hwsearch.accuracy.scoring import SCORE_BATCH, Scored, Scorer
+from hwsearch.accuracy.task import Samples
 from hwsearch.devices import load_device
 from hwsearch.errors import EvaluationError
 from hwsearch.models.model import to_onnx
@@ -69,21 +70,22 @@ def samples(net, arch, n=200):
 
 def test_outcomes_are_those_of_each_alone(net, models, device):
     data = samples(net, next(iter(models)))
-    together = Scorer(net, device, LABEL).outcomes(models, data)
-    one_by_one = Scorer(net, OneByOne(device), LABEL).outcomes(models, data)
+    together = Scorer(net, device, LABEL).score(models, data)
+    one_by_one = Scorer(net, OneByOne(device), LABEL).score(models, data)
     assert list(together) == list(one_by_one) == list(models)
     for arch in models:
         np.testing.assert_array_equal(together[arch].outcomes, one_by_one[arch].outcomes)
         assert together[arch].cost_s > 0
-    (alone,) = Scorer(net, device, LABEL).outcomes({arch: models[arch]}, data).values()
+    (alone,) = Scorer(net, device, LABEL).score({arch: models[arch]}, data).values()
     np.testing.assert_array_equal(alone.outcomes, together[arch].outcomes)
 
 
 def test_a_part_of_the_samples_has_a_part_of_the_outcomes(net, models, device):
     data = samples(net, next(iter(models)))
-    whole = Scorer(net, device, LABEL).outcomes(models, data)
+    whole = Scorer(net, device, LABEL).score(models, data)
     rows = np.random.default_rng(1).permutation(200)[:70]
-    part = Scorer(net, device, LABEL).outcomes(models, data.take(rows))
+    some = Samples({"image": data.inputs["image"][rows]}, data.targets[rows], {})
+    part = Scorer(net, device, LABEL).score(models, some)
     for arch in models:
         np.testing.assert_array_equal(part[arch].outcomes, whole[arch].outcomes[rows])
 
@@ -96,10 +98,10 @@ def test_one_that_fails_takes_no_others_along(net, models, device, shares, tmp_p
     given = {**models, bad: tmp_path / "broken.onnx"}
     onnx.save(broken, given[bad])
     runner = device if shares else OneByOne(device)
-    found = Scorer(net, runner, TOP1).outcomes(given, samples(net, bad, 9))
+    found = Scorer(net, runner, TOP1).score(given, samples(net, bad, 9))
     assert "NoSuchOperator" in str(found[bad])
     assert isinstance(found[bad], EvaluationError)
-    assert all(isinstance(found[arch], Outcomes) for arch in others)
+    assert all(isinstance(found[arch], Scored) for arch in others)
 
 
 def test_outputs_that_are_no_numbers_are_that_subnets(net, models, device, tmp_path):
@@ -109,25 +111,25 @@ def test_outputs_that_are_no_numbers_are_that_subnets(net, models, device, tmp_p
     weight.raw_data = np.full(tuple(weight.dims), np.nan, np.float32).tobytes()
     given = {**models, bad: tmp_path / "broken.onnx"}
     onnx.save(broken, given[bad])
-    found = Scorer(net, device, TOP1).outcomes(given, samples(net, bad, 9))
+    found = Scorer(net, device, TOP1).score(given, samples(net, bad, 9))
     assert "NaN or infinite" in str(found[bad])
-    assert all(isinstance(found[arch], Outcomes) for arch in others)
+    assert all(isinstance(found[arch], Scored) for arch in others)
 
 
 def test_a_process_that_dies_is_started_again_and_they_are_scored_one_by_one(
     net, models, device, monkeypatch
 ):
     data = samples(net, next(iter(models)), 9)
-    before = Scorer(net, device, LABEL).outcomes(models, data)
+    before = Scorer(net, device, LABEL).score(models, data)
     device._runner._process.kill()
-    after = Scorer(net, device, LABEL).outcomes(models, data)
+    after = Scorer(net, device, LABEL).score(models, data)
     for arch in models:
         np.testing.assert_array_equal(after[arch].outcomes, before[arch].outcomes)
 
 
 def test_no_samples(net, models, device):
     with pytest.raises(EvaluationError, match="no samples"):
-        Scorer(net, device, TOP1).outcomes(models, samples(net, next(iter(models)), 0))
+        Scorer(net, device, TOP1).score(models, samples(net, next(iter(models)), 0))
 
 
 def test_several_resolutions_at_once(device, tmp_path):
@@ -146,7 +148,7 @@ def test_several_resolutions_at_once(device, tmp_path):
             shape = spec.inputs[0].shape
             yield {"image": np.ones((9, *shape), np.float32)}, self.targets
 
-    found = Scorer(net, device, LABEL).outcomes(models, Sized())
+    found = Scorer(net, device, LABEL).score(models, Sized())
     for arch, model in models.items():
         batch = {"image": np.ones((9, *net.input_spec(arch).inputs[0].shape), np.float32)}
         ((scores,),) = device.run(model, [batch])

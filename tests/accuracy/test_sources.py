@@ -10,7 +10,8 @@ from PIL import Image
 
 from hwsearch import load_task
 from hwsearch.accuracy.decoding import image_preprocess
-from hwsearch.accuracy.task import TOP1, Samples, Task
+from hwsearch.accuracy.metric import TOP1
+from hwsearch.accuracy.task import Samples, Task
 from hwsearch.errors import DataError, InputError
 from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
 from tests.accuracy.folders import image_spec

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hwsearch.accuracy.task import TOP1, Samples, Task
+from hwsearch.accuracy.metric import TOP1
+from hwsearch.accuracy.task import Samples, Task
 from hwsearch.choices import Choice
 from hwsearch.space import SearchSpace
 from hwsearch.supernets.base import Card

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import hwsearch
+from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.recalibrate import recalibrate
-from hwsearch.accuracy.task import TOP1, Samples, Task
+from hwsearch.accuracy.task import Samples, Task
 from hwsearch.devices.fake_device import FakeDevice, latency_by_size
 from hwsearch.models.probe import torch_outputs
 from hwsearch.run.finish import CONFIRM

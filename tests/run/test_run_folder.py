@@ -14,7 +14,7 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.accuracy.task import Metric
+from hwsearch.accuracy.metric import Metric
 from hwsearch.errors import EvaluationError, InfeasibleError, InputError, VerificationError
 from hwsearch.models.probe import disagreement
 from hwsearch.run.folder import Run

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from hwsearch.accuracy.intervals import paired_difference
-from hwsearch.accuracy.task import TOP1
+from hwsearch.accuracy.metric import TOP1
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.objectives import Objective, hypervolume, to_losses
 from hwsearch.optimizer import Optimizer

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.accuracy.task import TOP1
+from hwsearch.accuracy.metric import TOP1
 from hwsearch.prediction import Predictor
 from tests.run.search_parts import FIRST, use
 

@@ -3,8 +3,9 @@
 import numpy as np
 
 from hwsearch.accuracy.decoding import image_preprocess
+from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.recalibrate import recalibrate
-from hwsearch.accuracy.task import TOP1, Samples, Task
+from hwsearch.accuracy.task import Samples, Task
 from hwsearch.models.probe import torch_outputs
 from hwsearch_test_plugin import images, tokens
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from hwsearch_test_plugin.devices import alone
 
 import tests.run.search_parts as parts
-from hwsearch.accuracy.task import TOP1
+from hwsearch.accuracy.metric import TOP1
 from hwsearch.run.config import RunConfig
 
 NET = "tests.run.cluster.cluster_parts:network"

@@ -1,0 +1,103 @@
+"""Metric: a number for each sample, from the outputs of a network and the target."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.errors import EvaluationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """How a sample is scored; its number is called its outcome.
+
+    Attributes:
+        name: The objective it supplies, such as ``"top1"``.
+        per_sample: Maps (outputs, targets (n,)) to (n,) numbers.
+        direction: ``"max"`` or ``"min"``.
+        unit: Of the scaled mean.
+        scale: The reported value is the mean over samples times this.
+        output: Name of the output that ``per_sample`` gets as its only one, where a network
+            declares several; None for all of them, in the declared order.
+    """
+
+    name: str
+    per_sample: Callable[[list[NDArray[Any]], NDArray[Any]], NDArray[Any]]
+    direction: str = "max"
+    unit: str = ""
+    scale: float = 1.0
+    output: str | None = None
+
+    def scored(
+        self, outputs: Sequence[NDArray[Any]], declared: Sequence[str]
+    ) -> list[NDArray[Any]]:
+        """Return the outputs that ``per_sample`` gets.
+
+        Args:
+            outputs: Of a network, in the declared order.
+            declared: Their names.
+
+        Raises:
+            EvaluationError: There are more or fewer than declared, or none of the name.
+        """
+        if len(outputs) != len(declared):
+            raise EvaluationError(
+                f"the model has {len(outputs)} outputs, but {len(declared)} are declared: "
+                f"{', '.join(declared)}"
+            )
+        if self.output is None or len(declared) == 1:
+            return list(outputs)
+        if self.output not in declared:
+            raise EvaluationError(
+                f"metric {self.name!r} scores the output {self.output!r}, and declared are "
+                f"{', '.join(declared)}; name the one that holds the scores {self.output!r} in "
+                "input_spec, or give the metric output=NAME"
+            )
+        return [outputs[declared.index(self.output)]]
+
+    def outcomes(
+        self, outputs: Sequence[NDArray[Any]], targets: NDArray[Any], declared: Sequence[str]
+    ) -> NDArray[Any]:
+        """Return the (n,) unscaled outcomes of a batch.
+
+        Args:
+            outputs: Of the network, (n, ...) each, in the declared order.
+            targets: (n,) array.
+            declared: Names of the outputs.
+
+        Raises:
+            EvaluationError: ``per_sample`` fails, or the outputs that it gets or the outcomes are
+                not finite.
+        """
+        scored = self.scored(outputs, declared)
+        if not all(np.isfinite(output).all() for output in scored):
+            raise EvaluationError("the model's outputs hold NaN or infinite numbers")
+        try:
+            outcomes = np.asarray(self.per_sample(scored, targets))
+        except Exception as error:
+            # A metric is a stranger's code: whatever it raises is this trial's failure.
+            raise EvaluationError(
+                f"metric {self.name!r} raised {type(error).__name__}: {error}"
+            ) from error
+        if outcomes.shape != (len(targets),):
+            raise EvaluationError(
+                f"metric {self.name!r} gave an array of shape {outcomes.shape} for "
+                f"{len(targets)} samples; it must give one outcome for each"
+            )
+        if not np.isfinite(outcomes.astype(np.float64)).all():
+            raise EvaluationError(f"metric {self.name!r} gave NaN or infinite outcomes")
+        return outcomes
+
+
+def _correct(outputs: list[NDArray[Any]], targets: NDArray[Any]) -> NDArray[Any]:
+    (scores,) = outputs
+    if scores.ndim != 2:
+        raise ValueError(f"class scores are (n, classes), not {scores.shape}")
+    correct: NDArray[Any] = scores.argmax(axis=1) == targets
+    return correct
+
+
+TOP1 = Metric(name="top1", per_sample=_correct, unit="%", scale=100.0, output="logits")
