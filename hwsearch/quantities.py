@@ -68,9 +68,10 @@ class Quantity:
         return self.measured_by or "exact"
 
 
-def quantity_names() -> list[str]:
+@cache
+def quantity_names() -> tuple[str, ...]:
     """Return the names of all registered quantities, sorted; nothing is imported."""
-    return plugins.names(GROUP)
+    return tuple(plugins.names(GROUP))  # remembered: reading entry points takes milliseconds
 
 
 @cache

@@ -42,10 +42,10 @@ def stranger(monkeypatch):
         return found
 
     monkeypatch.setattr(plugins, "_registered", registered)
-    for cached in (load_quantity, exact_quantities):
+    for cached in (load_quantity, exact_quantities, quantity_names):
         cached.cache_clear()
     yield
-    for cached in (load_quantity, exact_quantities):
+    for cached in (load_quantity, exact_quantities, quantity_names):
         cached.cache_clear()
 
 
@@ -82,10 +82,12 @@ def test_a_metric_is_a_quantity():
 
 
 def test_none_registered_names_the_stale_installation(monkeypatch):
-    exact_quantities.cache_clear()
+    for cached in (exact_quantities, quantity_names):
+        cached.cache_clear()
     monkeypatch.setattr(plugins, "_registered", lambda group: {})
     with pytest.raises(InputError, match="installation is older than the code; install hwsearch"):
         exact_quantities()
+    quantity_names.cache_clear()
 
 
 def test_a_strangers_quantity_is_an_objective(stranger, device):

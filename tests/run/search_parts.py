@@ -80,11 +80,11 @@ class Watcher:
         self.notes.append(text)
 
 
-def finished_search(out, device=None, **settings):
+def finished_search(out, on=None, /, **settings):
     """A run that nothing disturbs, for fixtures: not drawn, its `infer.py` not run."""
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        use(patch, device or InProcess())
+        use(patch, on or InProcess())
         leave_undrawn(patch)
         patch.setattr("hwsearch.run.finish.run_infer", lambda folder: "scripted\n")
         torch.set_num_threads(1)  # the same sums in every process that takes part in a test

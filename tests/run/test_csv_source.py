@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ import pytest
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.errors import InputError
+from hwsearch.optimizer.approximations import Scaled
 from hwsearch.optimizer.history import N_FIRST
+from hwsearch.prediction import Predictor
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
 from hwsearch.run.value_sources.csv_file import read_csv
@@ -77,6 +80,23 @@ class TestRead:
         rows = [one, two, {**one, "top1": one["top1"] + 1}, {**two, "top1": ""}]
         evidence = read_csv(setup, write(tmp_path / "known.csv", rows))
         assert evidence.values.tolist() == [one["top1"] + 0.5, two["top1"]]
+
+    def test_its_model_is_a_multiple_of_what_is_known_where_it_can_be_one(
+        self, setup, space, tmp_path
+    ):
+        known = replace(
+            setup.objective("top1"), approximation=lambda archs: archs.indices.sum(axis=1) + 50.0
+        )
+        rows = rows_of(space)
+        losses = [{**row, "top1": -row["top1"]} for row in rows]
+        for given, kind in ((rows, Scaled), (losses, Predictor)):
+            path = write(tmp_path / "known.csv", given)
+            source = read_csv(setup.with_objective(known), path)
+            assert isinstance(source.model, kind)
+            assert source(source.archs) == pytest.approx(source.values, abs=1.0)
+        few = read_csv(setup, write(tmp_path / "few.csv", rows[:7]))
+        assert few.model is None
+        assert len(few.archs) == 7
 
     def test_its_own_copy_says_the_same(self, setup, space, tmp_path):
         evidence = read_csv(setup, write(tmp_path / "known.csv", rows_of(space)))

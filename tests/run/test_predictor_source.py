@@ -150,6 +150,7 @@ class TestResumed:
                 InputError, match=r"chooses by accuracy predictor .* gone or was changed.*start a"
             ):
                 hwsearch.resume(tmp_path / "run", budget=6)
+        assert hwsearch.resume(tmp_path / "run").finished  # it proposes nothing more
         shutil.copytree(kept, path)
         assert len(hwsearch.resume(tmp_path / "run", budget=6).trials) == 6
 
