@@ -11,7 +11,7 @@ from hwsearch import plugins
 from hwsearch.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from hwsearch.accuracy.task import Metric
+    from hwsearch.accuracy.metric import Metric
     from hwsearch.space import Architectures
     from hwsearch.supernets.base import Supernet
 

@@ -8,7 +8,7 @@ import pytest
 
 import tests.run.search_parts as parts
 from hwsearch import plugins, quantities
-from hwsearch.accuracy.task import TOP1, Metric
+from hwsearch.accuracy.metric import TOP1, Metric
 from hwsearch.errors import InputError
 from hwsearch.quantities import (
     LATENCY,

@@ -117,6 +117,6 @@ def test_a_run_of_an_earlier_version_has_none(copied):
 
 def test_a_run_that_goes_on_has_a_new_one(copied):
     before = (copied / CHECKSUMS).read_text()
-    hwsearch.resume(copied, budget=8)
+    hwsearch.resume(copied, budget=10)
     assert (copied / CHECKSUMS).read_text() != before
     assert damaged_files(copied) == {}
