@@ -19,7 +19,7 @@ import onnxruntime
 import hwsearch
 from hwsearch.devices.anchor import anchor_bytes
 from hwsearch.devices.ort_runtime import declared_inputs
-from hwsearch.devices.run_timer import timed_run, waited_by_schedstat
+from hwsearch.devices.run_timer import schedstat_reader, timed_run
 from hwsearch.devices.worker import synthetic_inputs
 
 N_MODELS = 5
@@ -40,7 +40,7 @@ def sessions() -> list[onnxruntime.InferenceSession]:
 def record(seconds: float) -> dict[str, np.ndarray]:
     """Return ``began_us``, ``run_us`` and ``waited_us``: (turns, models + 1) whole numbers."""
     loaded = [(session, synthetic_inputs(declared_inputs(session), 1)) for session in sessions()]
-    waited_ns = waited_by_schedstat()
+    waiting_ns = schedstat_reader()
     rows: list[list[tuple[int, int, int]]] = []
     start = time.perf_counter_ns()
     while (time.perf_counter_ns() - start) / 1e9 < seconds:
@@ -52,7 +52,7 @@ def record(seconds: float) -> dict[str, np.ndarray]:
             def run(session: onnxruntime.InferenceSession = session, feeds: dict = feeds) -> None:
                 session.run(None, feeds)
 
-            row.append((began, *timed_run(run, time.perf_counter_ns, waited_ns)))
+            row.append((began, *timed_run(run, time.perf_counter_ns, waiting_ns)))
         rows.append(row)
     table = np.array(rows, dtype=np.float64) / 1e3
     names = ("began_us", "run_us", "waited_us")

@@ -15,7 +15,7 @@ from hwsearch.accuracy.alike import alike
 from hwsearch.accuracy.metric import Metric
 from hwsearch.accuracy.task import SplitSamples
 from hwsearch.devices import Device
-from hwsearch.devices.base import Sharing
+from hwsearch.devices.base import SharedInference
 from hwsearch.errors import DeviceError, EvaluationError
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
@@ -40,9 +40,9 @@ class Scored:
 class Scorer:
     """Runs subnets over samples, those that begin alike together.
 
-    On a device that can (see `hwsearch.devices.base.Sharing`) the samples are read once for all
-    subnets of a group, and what their models have in common is run once; on others the subnets
-    take turns.
+    On a device that can (see `hwsearch.devices.base.SharedInference`) the samples are read once
+    for all subnets of a group, and what their models have in common is run once; on others the
+    subnets take turns.
 
     Args:
         net: The supernet that they belong to.
@@ -80,7 +80,7 @@ class Scorer:
         found: dict[Architecture, Scored | EvaluationError] = {}
         for group in alike(self._net, models):
             given = {arch: models[arch] for arch in group}
-            if isinstance(self._device, Sharing):
+            if isinstance(self._device, SharedInference):
                 found |= self._together(self._device, given, samples)
             else:
                 found |= {a: self._alone(a, model, samples) for a, model in given.items()}
@@ -102,13 +102,13 @@ class Scorer:
         return 0.0
 
     def _answer(self, arch: Architecture, model: Path, batch: Mapping[str, NDArray[Any]]) -> None:
-        if isinstance(self._device, Sharing):
-            list(self._device.run_together({arch.key: model}, [batch]))
+        if isinstance(self._device, SharedInference):
+            list(self._device.run_shared({arch.key: model}, [batch]))
         else:
             list(self._device.run(model, [batch]))
 
     def _together(
-        self, device: Sharing, models: Mapping[Architecture, Path], samples: SplitSamples
+        self, device: SharedInference, models: Mapping[Architecture, Path], samples: SplitSamples
     ) -> dict[Architecture, Scored | EvaluationError]:
         """Score those that take the same inputs at once; one by one if the runtime breaks down."""
         by_spec: dict[InputSpec, dict[Architecture, Path]] = {}
@@ -124,7 +124,7 @@ class Scorer:
 
     def _shared(
         self,
-        device: Sharing,
+        device: SharedInference,
         models: Mapping[Architecture, Path],
         samples: SplitSamples,
         spec: InputSpec,
@@ -133,7 +133,7 @@ class Scorer:
         waiting: deque[NDArray[Any]] = deque()
         begin = time.perf_counter()
         named = {arch.key: model for arch, model in models.items()}
-        for answers in device.run_together(named, _fed(samples, spec, waiting)):
+        for answers in device.run_shared(named, _fed(samples, spec, waiting)):
             targets, took = waiting.popleft(), time.perf_counter() - begin
             for arch, tally in tallies.items():
                 tally.cost_s += took * answers.shares.get(arch.key, 0.0)

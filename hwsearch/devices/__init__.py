@@ -1,21 +1,19 @@
-"""Latency of models, and their outputs, on devices."""
+"""Latencies and outputs of models on devices."""
 
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hwsearch.devices.base import (
-    Device,
+from hwsearch.devices.base import Device, Latency
+from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.devices.spec import (
     DeviceFactory,
     DeviceOption,
-    Latency,
-    compare,
     parse_options,
     split_name,
     split_spec,
 )
-from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ __all__ = [
     "load_factory",
     "device_names",
     "measure",
-    "compare",
     "Device",
     "DeviceFactory",
     "DeviceOption",
@@ -39,14 +36,14 @@ GROUP = "hwsearch.devices"
 
 
 def device_names() -> list[str]:
-    """Names of the registered devices, sorted; `DeviceFactory.available` says which work here."""
+    """Return the sorted names of the registered devices; see `DeviceFactory.available`."""
     from hwsearch import plugins
 
     return plugins.names(GROUP)
 
 
 def load_factory(name: str) -> DeviceFactory:
-    """What a device's entry point names: its options and whether it can be used here.
+    """Return the entry point of a device: its options and whether it can be used here.
 
     Raises:
         InputError: No such device is registered, or it cannot be imported.
@@ -57,14 +54,14 @@ def load_factory(name: str) -> DeviceFactory:
 
 
 def load_device(spec: "str | Device") -> Device:
-    """Make a device from how it is written down, such as ``ort-cpu:threads=1``.
+    """Create a device from its spec, such as ``ort-cpu:threads=1``.
 
     Args:
-        spec: A spec, or a device, which is returned as it is.
+        spec: A spec, or a device, which is returned unchanged.
 
     Raises:
-        InputError: The device, an option or a value is unknown (with the nearest match), or the
-            device cannot be used on this machine (with what is missing).
+        InputError: The device, an option or a value is unknown, or the device cannot be used on
+            this machine; the text has the nearest match or what is missing.
     """
     if not isinstance(spec, str):
         return spec
@@ -89,9 +86,9 @@ def measure(
 
     Args:
         models: ONNX files or models in memory; the same one may be given twice.
-        device: A device or how it is written down.
-        seed: Draws the order of turns.
-        settings: Precision and limits; the default asks for ±1.5%.
+        device: A device or its spec.
+        seed: Seed of the order of turns.
+        settings: Precision and time limits; the default requests ±1.5%.
 
     Returns:
         One row per model in the order given: ``model``, ``latency_ms`` (median), ``low`` and
@@ -99,8 +96,8 @@ def measure(
         ``ratio_low`` and ``ratio_high`` (to the anchor: compare by these), ``cv``, ``anchor_ms``,
         ``baseline_ms``, ``device_ms`` and ``end_to_end_ms`` (without and with the copies to and
         from the device, NaN where there are none), ``transfers`` (which of the two
-        ``latency_ms`` is, "excluded" or "included"), ``warnings`` and ``error`` (text, empty
-        where there is none). A model that failed has an error and NaN for every number.
+        ``latency_ms`` is, "excluded" or "included"), ``warnings`` and ``error`` (text or empty).
+        A failed model has an error and NaN for every number.
 
     Raises:
         InputError: There is no model, a file does not exist, or the device is unknown.

@@ -1,4 +1,4 @@
-"""The anchor: one small fixed model against which every other one is timed, and its baseline."""
+"""The anchor, a small fixed model that every model is timed against, and its baseline."""
 
 import hashlib
 import json
@@ -26,11 +26,11 @@ _SCHEMA = 1
 
 @cache
 def anchor_bytes() -> bytes:
-    """The anchor as an ONNX file: 3x3 convolutions of 64 channels at 24 pixels, batch 1, float32.
+    """Return the anchor as an ONNX file: 3x3 convolutions, 64 channels, 24 pixels, float32.
 
-    About 1 ms on one thread of a server, small enough to stay in its second-level cache. The same
-    bytes every time, everywhere: versions are fixed, and weights come from a bit stream that numpy
-    keeps stable. A kit carries them as a file beside this module, as it runs without onnx.
+    It takes about 1 ms on one thread of a server and fits into the second-level cache. The bytes
+    are the same everywhere: versions are fixed, and weights come from a bit stream that numpy
+    keeps stable. A kit has them as a file beside this module, as it has no onnx.
     """
     carried = files("hwsearch.devices") / ANCHOR_FILE
     return carried.read_bytes() if carried.is_file() else _built()
@@ -70,13 +70,13 @@ def _weight(name: str, shape: tuple[int, ...], bits: np.random.PCG64) -> "onnx.T
 
     raw = bits.random_raw(int(np.prod(shape)))
     uniform = (raw >> np.uint64(11)).astype(np.float64) / 2.0**53
-    scale = np.sqrt(6.0 / np.prod(shape[1:]))  # keeps the signal's size from layer to layer
+    scale = np.sqrt(6.0 / np.prod(shape[1:]))  # keeps the variance from layer to layer
     values = ((2 * uniform - 1) * scale).astype(np.float32)
     return numpy_helper.from_array(values.reshape(shape), name)
 
 
 def cache_folder() -> Path:
-    """Return the folder of what is measured or built once; it may not exist yet.
+    """Return the folder of baselines and engines; it may not exist yet.
 
     ``$HWSEARCH_CACHE``, else ``$XDG_CACHE_HOME/hwsearch``, else ``~/.cache/hwsearch``.
     """
@@ -88,14 +88,14 @@ def cache_folder() -> Path:
 
 
 class Baseline:
-    """The anchor's times on one device, kept in one JSON file per fingerprint.
+    """The anchor's times on one device, in one JSON file per fingerprint.
 
     Args:
-        slug: The device's slug.
-        fingerprint: The device's fingerprint.
+        slug: Slug of the device.
+        fingerprint: Its fingerprint.
 
     Attributes:
-        path: The file; deleting it has the baseline taken again.
+        path: The file; after its deletion the baseline is measured again.
     """
 
     def __init__(self, slug: str, fingerprint: Fingerprint) -> None:
@@ -103,21 +103,19 @@ class Baseline:
         self.path = cache_folder() / "baselines" / f"{slug}-{digest(fingerprint)}.json"
 
     def load(self) -> Floats | None:
-        """The median burst times in seconds; None when there are none for this anchor."""
+        """Return the median burst times in seconds; None without valid ones for this anchor."""
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             if kept["schema"] != _SCHEMA or kept["anchor"] != anchor_digest():
                 return None
             bursts_s = np.array(kept["bursts_s"], dtype=np.float64)
-        except FileNotFoundError:
-            return None
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # half a file or a stranger's: taken again and replaced
+            return None
         sound = bursts_s.ndim == 1 and bursts_s.size > 1 and bool(np.all(bursts_s > 0))
         return bursts_s if sound and bool(np.all(np.isfinite(bursts_s))) else None
 
     def save(self, bursts_s: Floats) -> None:
-        """Keep burst times, replacing the file as a whole.
+        """Write burst times in seconds.
 
         Raises:
             InputError: The cache folder cannot be written.
@@ -133,11 +131,11 @@ class Baseline:
             write_atomic(self.path, json.dumps(record, indent=1))
         except OSError as error:
             raise InputError(
-                f"cannot keep the anchor's baseline in {self.path}: {error}. "
+                f"cannot write the anchor's baseline to {self.path}: {error}. "
                 "Set HWSEARCH_CACHE to a folder that can be written."
             ) from error
 
 
 def anchor_digest() -> str:
-    """SHA-256 of the anchor's file, in hex."""
+    """Return the SHA-256 of the anchor's file, in hex."""
     return hashlib.sha256(anchor_bytes()).hexdigest()

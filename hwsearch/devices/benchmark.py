@@ -1,4 +1,4 @@
-"""One measuring job: models and the anchor in a worker process, started again when it is lost."""
+"""Benchmark of several models and the anchor in one worker process, restarted after a crash."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ from hwsearch.devices.anchor import Baseline, anchor_bytes
 from hwsearch.devices.base import Fingerprint, Latency
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.intervals import Floats, undisturbed
-from hwsearch.devices.latency_statistics import Origin, Subject, summarise
+from hwsearch.devices.latency_statistics import DeviceRecord, TimedModel, estimate_latencies
 from hwsearch.devices.protocol import (
     Clock,
     MeasureSettings,
@@ -36,19 +36,19 @@ _TRANSFERS = {ON_DEVICE: "excluded", END_TO_END: "included"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """Everything about a device that its measuring jobs share.
+class Benchmark:
+    """Settings that all benchmarks of a device share.
 
     Attributes:
-        device: The device as written down.
+        device: Spec of the device.
         slug: The same for file names.
-        fingerprint: What decides its latencies.
+        fingerprint: Everything that decides its latencies.
         start: Starts a worker process.
-        options: What the device's runtime is told when it loads a model.
-        batch: What a dynamic batch is fixed to.
-        objective: The way of running, of those that the runtime knows, whose time is the latency.
-        load_s: How much longer than an answer loading a model may take: engines are built then.
-        clock: Tells the time.
+        options: Options of the runtime for every model.
+        batch: Value of a dynamic batch.
+        objective: Timing mode whose time is the latency.
+        load_s: Additional time limit for loading a model, in which engines are built.
+        clock: Returns seconds.
     """
 
     device: str
@@ -69,11 +69,11 @@ class Job:
         settings: MeasureSettings,
         progress: Progress | None = None,
     ) -> Results:
-        """Measure models together; see `hwsearch.devices.base.Device.measure`.
+        """Time models against each other; see `hwsearch.devices.base.Device.measure`.
 
-        A refusal, crash or hang is put down to the model at work. After a crash or hang the job
-        starts again for the others, so that all latencies that come back are from one process. The
-        anchor gets a second try, as what kills a process may come from outside.
+        A refusal, crash or hang is attributed to the model that was running. After a crash or hang
+        the benchmark starts again with the others, so that all returned latencies are from one
+        process. The anchor gets a second try, as a process may be killed from outside.
 
         Raises:
             InputError: The cache folder for the baseline cannot be written.
@@ -88,8 +88,8 @@ class Job:
                 rounds = attempt.sample(np.random.default_rng(seed), progress)
             except DeviceError as error:
                 failed |= attempt.failed
-                if attempt.at_work is not None:
-                    failed[attempt.at_work] = error
+                if attempt.running is not None:
+                    failed[attempt.running] = error
                     continue
                 anchor_failures += 1
                 if anchor_failures == _ANCHOR_TRIES:
@@ -102,14 +102,14 @@ class Job:
             failed |= attempt.failed
             if rounds is None:
                 break
-            latencies = summarise(
+            latencies = estimate_latencies(
                 rounds,
-                attempt.subjects(len(rounds.times_s[0])),
-                Origin(
+                attempt.timed_models(len(rounds.times_s[0])),
+                DeviceRecord(
                     device=self.device,
                     fingerprint=digest(self.fingerprint),
                     baseline_s=attempt.baseline_s,
-                    baseline_at=str(attempt.baseline.path),
+                    baseline_path=str(attempt.baseline.path),
                     transfers=_TRANSFERS.get(self.objective),
                 ),
                 rng=np.random.default_rng([seed, 1]),
@@ -129,17 +129,17 @@ class Job:
         batch: int | None = None,
         timeout_s: float,
     ) -> str:
-        """Have a worker load a model, from a file or from its content.
+        """Load a model in a worker process.
 
         Args:
-            worker: Which one.
-            number: How the model is called from then on.
-            model: What is loaded.
-            batch: What a dynamic batch becomes; the device's without one.
-            timeout_s: For the answer.
+            worker: The worker process.
+            number: Number of the model in it.
+            model: An ONNX file or its content.
+            batch: Value of a dynamic batch; that of the device without one.
+            timeout_s: Time limit of the reply.
 
         Returns:
-            What the model is given in a timed run.
+            Names, types and shapes of the inputs of a timed run.
 
         Raises:
             DeviceError: The runtime refused it, or the worker is lost.
@@ -154,71 +154,75 @@ class Job:
 
 
 class _Attempt:
-    """One worker process of a job, from start to its end or loss.
+    """One worker process of a benchmark, from its start to its end or loss.
 
     Attributes:
-        at_work: The model that the worker is busy with, None for the anchor.
-        failed: Models that the runtime refused to load.
-        inputs: What each loaded model is given, by name, in the order of its index.
-        baseline: Where the anchor's baseline is kept.
-        baseline_s: The anchor's baseline bursts.
+        running: Model that the worker is executing, None for the anchor.
+        failed: Models that the runtime refused to load, and why.
+        inputs: Inputs of each loaded model by its name, in the order of its index.
+        baseline: File of the anchor's baseline.
+        baseline_s: Burst times of the anchor's baseline.
     """
 
-    def __init__(self, job: Job, models: Mapping[str, Path], settings: MeasureSettings) -> None:
-        self._job = job
+    def __init__(
+        self, benchmark: Benchmark, models: Mapping[str, Path], settings: MeasureSettings
+    ) -> None:
+        self._benchmark = benchmark
         self._models = models
         self._settings = settings
-        self.at_work: str | None = None
+        self.running: str | None = None
         self.failed: dict[str, DeviceError] = {}
         self.inputs: dict[str, str] = {}
-        self.baseline = Baseline(job.slug, job.fingerprint)
+        self.baseline = Baseline(benchmark.slug, benchmark.fingerprint)
         self.baseline_s = np.empty(0)
         self._waiting = "included"
         self._spent_s: dict[str | None, Floats] = {}
-        self._ways: dict[str | None, list[dict[str, float]]] = {}
+        self._modes: dict[str | None, list[dict[str, float]]] = {}
 
     def sample(self, rng: np.random.Generator, progress: Progress | None) -> Rounds | None:
-        """Load everything and measure; None when no model could be loaded.
+        """Load the models and time them; return None when none could be loaded.
 
         Raises:
             DeviceError: The worker was lost, or a model failed while it ran.
         """
-        with self._job.start() as worker:
+        with self._benchmark.start() as worker:
             self._waiting = worker.waiting
             hang_s = self._settings.hang_s
-            self._job.load(worker, _ANCHOR, anchor_bytes(), batch=1, timeout_s=hang_s)
+            self._benchmark.load(worker, _ANCHOR, anchor_bytes(), batch=1, timeout_s=hang_s)
             self.baseline_s = self._baseline(worker)
             for name, path in self._models.items():
                 self._load_model(worker, name, path)
-            self.at_work = None
+            self.running = None
             if not self.inputs:
                 return None
             return sample_rounds(
                 self._runner(worker, [*self.inputs, None]),
                 len(self.inputs),
-                clock=self._job.clock,
+                clock=self._benchmark.clock,
                 rng=rng,
                 settings=self._settings,
                 progress=progress,
             )
 
-    def subjects(self, n_rounds: int) -> list[Subject]:
-        """What is known of the loaded models after the rounds, in the order of their indices."""
+    def timed_models(self, n_rounds: int) -> list[TimedModel]:
+        """Return what was recorded of the loaded models besides their times, by index."""
         return [
-            Subject(
+            TimedModel(
                 inputs=text, waited=self._waited(name), relative=self._relative(name, n_rounds)
             )
             for name, text in self.inputs.items()
         ]
 
     def _relative(self, name: str, n_rounds: int) -> dict[str, float]:
-        bursts = self._ways[name][-n_rounds:]
+        bursts = self._modes[name][-n_rounds:]
         if len(bursts[0]) == 1:
             return {}
-        # Within a burst the machine's mood is in both ways, and cancels.
+        # Both modes of a burst are disturbed alike, which the ratio cancels.
         return {
-            way: float(np.median([burst[way] / burst[self._job.objective] for burst in bursts]))
-            for way in bursts[0]
+            mode: float(
+                np.median([burst[mode] / burst[self._benchmark.objective] for burst in bursts])
+            )
+            for mode in bursts[0]
         }
 
     def _waited(self, name: str) -> float | None:
@@ -228,10 +232,10 @@ class _Attempt:
         return float(waiting_s / (running_s + waiting_s))
 
     def _load_model(self, worker: Worker, name: str, path: Path) -> None:
-        self.at_work = name
+        self.running = name
         try:
             number, hang_s = len(self.inputs) + 1, self._settings.hang_s
-            text = self._job.load(worker, number, path, timeout_s=hang_s)
+            text = self._benchmark.load(worker, number, path, timeout_s=hang_s)
         except DeviceError as error:
             if worker.lost:
                 raise
@@ -243,7 +247,7 @@ class _Attempt:
         kept = self.baseline.load()
         if kept is not None:
             return kept
-        clock, rng = self._job.clock, np.random.default_rng(0)
+        clock, rng = self._benchmark.clock, np.random.default_rng(0)
         run = self._runner(worker, [None])
         (size,) = warm_up(run, 1, clock=clock, rng=rng, settings=self._settings)
         bursts: list[float] = []
@@ -254,25 +258,25 @@ class _Attempt:
         calm = taken[undisturbed(taken[:, None])[:, 0]]
         baseline_s = calm if len(calm) > 1 else taken
         self.baseline.save(baseline_s)
-        logger.info("took the anchor's baseline on this machine: %s", self.baseline.path)
+        logger.info("measured the anchor's baseline on this machine: %s", self.baseline.path)
         return baseline_s
 
     def _runner(self, worker: Worker, entries: list[str | None]) -> Run:
-        """Make the protocol's `run` for entries: names of loaded models, None for the anchor."""
+        """Return the protocol's `Run` for entries: names of loaded models, None for the anchor."""
         numbers = {name: number for number, name in enumerate(self.inputs, start=1)}
         slowest_s = dict.fromkeys(entries, 0.0)
 
         def run(index: int, n: int) -> Floats:
-            name = self.at_work = entries[index]
+            name = self.running = entries[index]
             number = _ANCHOR if name is None else numbers[name]
-            # Ten times its slowest run so far is still slow; more is no answer.
+            # More than ten times the slowest run so far counts as a hang.
             allowed_s = self._settings.hang_s + 10 * n * slowest_s[name]
             header = {"op": "time", "id": number, "n": n}
             reply, spent_s = worker.request(header, timeout_s=allowed_s)
-            ways = dict(zip(reply["ways"], spent_s, strict=True))
-            typical_s = {way: float(np.median(times[0])) for way, times in ways.items()}
-            self._ways.setdefault(name, []).append(typical_s)
-            times_s, waits_s = ways[self._job.objective]
+            modes = dict(zip(reply["modes"], spent_s, strict=True))
+            typical_s = {mode: float(np.median(times[0])) for mode, times in modes.items()}
+            self._modes.setdefault(name, []).append(typical_s)
+            times_s, waits_s = modes[self._benchmark.objective]
             all_s = np.sum([each.sum(axis=0) for each in spent_s], axis=0)
             slowest_s[name] = max(slowest_s[name], float(all_s.max()))
             spent = np.array([times_s.sum(), waits_s.sum()])

@@ -1,4 +1,4 @@
-"""The few calls to CUDA's runtime that running an engine needs, inside a worker process."""
+"""CUDA memory, copies and event timers for running engines, inside a worker process."""
 
 import ctypes
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def cuda(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of CUDA's runtime and return what it gives besides its error code.
+    """Call a function of CUDA's runtime and return its result without the error code.
 
     Raises:
         RuntimeError: The call failed; the text is CUDA's.
@@ -23,12 +23,12 @@ def cuda(function: Callable[..., Any], *args: Any) -> Any:
     return values[0] if values else None
 
 
-class Pair:
-    """An array in page-locked memory of the machine, and room for the same on the GPU.
+class PinnedArray:
+    """An array in page-locked host memory, and a buffer of the same size on the GPU.
 
     Attributes:
         host: The array, writable.
-        device: The address on the GPU.
+        device: Address of the buffer on the GPU.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -51,15 +51,15 @@ class Pair:
         cuda(cudart.cudaMemcpyAsync, self._address, self.device, self._n_bytes, kind, stream)
 
     def __del__(self) -> None:
-        # Without checks: at the end of the process CUDA may be gone before the array is.
+        # Unchecked: at the end of the process CUDA may be unloaded before the array is freed.
         if hasattr(self, "device"):
             cudart.cudaFree(self.device)
         if hasattr(self, "_address"):
             cudart.cudaFreeHost(self._address)
 
 
-class Stopwatch:
-    """Two events on a stream, and the GPU's own time between them."""
+class EventTimer:
+    """Time between two events on a stream, measured by the GPU."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -67,7 +67,7 @@ class Stopwatch:
         self._end = cuda(cudart.cudaEventCreate)
 
     def seconds(self, enqueue: Callable[[], object]) -> float:
-        """Time what a function puts on the stream."""
+        """Return the seconds that the work takes which a function enqueues."""
         cuda(cudart.cudaEventRecord, self._start, self._stream)
         enqueue()
         cuda(cudart.cudaEventRecord, self._end, self._stream)

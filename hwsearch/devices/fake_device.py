@@ -1,4 +1,4 @@
-"""A device without a clock: latencies come from a function, so that searches can be tested."""
+"""Device for tests: latencies come from a function instead of a clock."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,21 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.devices.base import DeviceFactory, Fingerprint, Latency, canonical_spec
+from hwsearch.devices.base import Batch, Fingerprint, Latency
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.model_check import wrong_precision
+from hwsearch.devices.model_check import refusal
 from hwsearch.devices.protocol import MeasureSettings, Progress
+from hwsearch.devices.spec import DeviceFactory
 from hwsearch.errors import DeviceError
 
 LatencyOf = Callable[[str, Path], float]
-"""``latency_of(name, path)`` in milliseconds; may raise `DeviceError` for a model that fails."""
+"""``latency_of(name, path)`` returns milliseconds, or raises `DeviceError` for a failing model."""
 
 _ROUNDS, _RUNS = 16, 3
 _SPREAD = 0.005
 
 
-def latency_by_size(name: str, path: Path) -> float:  # noqa: ARG001 - any LatencyOf takes both
-    """0.1 ms and another for each 100,000 bytes of the file.
+def latency_by_size(name: str, path: Path) -> float:  # noqa: ARG001 - the signature of LatencyOf
+    """Return 0.1 ms plus 1 ms per 100,000 bytes of the file.
 
     Raises:
         DeviceError: There is no such file, or it is empty.
@@ -34,15 +35,15 @@ def latency_by_size(name: str, path: Path) -> float:  # noqa: ARG001 - any Laten
 
 
 class FakeDevice:
-    """Answers with scripted latencies, the same every time; see `hwsearch.devices.base.Device`.
+    """Returns scripted latencies, the same every time; see `hwsearch.devices.base.Device`.
 
     Intervals are half a percent wide on either side, and the anchor takes 1 ms, so that ratios
-    and milliseconds are the same numbers. Outputs are real: ``ort-cpu`` computes them.
+    and milliseconds are equal. Outputs are computed by ``ort-cpu``.
 
     Args:
-        latency_of: The latency of a model, by name and file.
-        name: The device's name in specs.
-        precision: Of the files that it runs.
+        latency_of: Latency of a model by its name and file.
+        name: Name of the device in specs.
+        precision: Precision of the files that it takes.
     """
 
     def __init__(
@@ -54,35 +55,35 @@ class FakeDevice:
     ) -> None:
         self._latency_of = latency_of
         self.precision = precision
-        self.spec, self.slug = canonical_spec(name, (), {})
-        self._answers: Any = None
+        self.spec = self.slug = name
+        self._runner: Any = None
 
     def fingerprint(self) -> Fingerprint:
-        """Constant."""
+        """Return a constant fingerprint."""
         script = getattr(self._latency_of, "__qualname__", type(self._latency_of).__name__)
-        name = hashlib.sha256(script.encode()).hexdigest()[:12]
-        settings: Fingerprint = {
-            "script": name,
+        return {
+            "cpu": "scripted",
+            "runtime": "none",
+            "script": hashlib.sha256(script.encode()).hexdigest()[:12],
             "threads": 1,
             "batch": 1,
             "precision": self.precision,
         }
-        return {"cpu": "scripted", "runtime": "none", **settings}
 
     def measure(
         self,
         models: Mapping[str, Path],
         *,
-        seed: int,  # noqa: ARG002 - a scripted latency has no luck in it
+        seed: int,  # noqa: ARG002 - scripted latencies are not random
         settings: MeasureSettings | None = None,  # noqa: ARG002
         progress: Progress | None = None,
     ) -> dict[str, Latency | DeviceError]:
-        """Look latencies up; see `hwsearch.devices.base.Device.measure`."""
+        """Return the scripted latencies; see `hwsearch.devices.base.Device.measure`."""
         results: dict[str, Latency | DeviceError] = {}
         for name, path in models.items():
             try:
-                if wrong := wrong_precision(path, self.spec, self.precision):
-                    raise wrong
+                if error := refusal(path, self.spec, self.precision):
+                    raise error
                 results[name] = self._latency(float(self._latency_of(name, path)))
             except DeviceError as error:
                 results[name] = error
@@ -90,26 +91,22 @@ class FakeDevice:
             progress(_ROUNDS, _SPREAD)
         return results
 
-    def run(
-        self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
-    ) -> Iterator[list[NDArray[Any]]]:
-        """Run a model for real on ``ort-cpu``; see `hwsearch.devices.base.Device.run`."""
+    def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
+        """Run a model on ``ort-cpu``; see `hwsearch.devices.base.Device.run`."""
         from hwsearch.devices.ort_cpu import OrtCpu
 
-        if self._answers is None:
-            self._answers = OrtCpu(precision=self.precision)
-        yield from self._answers.run(model, batches)
+        if self._runner is None:
+            self._runner = OrtCpu(precision=self.precision)
+        yield from self._runner.run(model, batches)
 
     def close(self) -> None:
         """End the process that computes outputs."""
-        if self._answers is not None:
-            self._answers.close()
+        if self._runner is not None:
+            self._runner.close()
 
     def _latency(self, latency_ms: float) -> Latency:
         if not (np.isfinite(latency_ms) and latency_ms > 0):
-            raise DeviceError(
-                f"the script gives {latency_ms} ms; a latency is positive and finite"
-            )
+            raise DeviceError(f"the latency is {latency_ms} ms; it must be positive and finite")
         low, high = latency_ms * (1 - _SPREAD), latency_ms * (1 + _SPREAD)
         return Latency(
             device=self.spec,
@@ -138,20 +135,4 @@ class FakeDevice:
         )
 
 
-def fake_factory(
-    latency_of: LatencyOf = latency_by_size, *, name: str = "scripted"
-) -> DeviceFactory:
-    """Make an entry point's object for a scripted device.
-
-    Args:
-        latency_of: The latency of a model, by name and file.
-        name: The device's name in specs.
-    """
-    return DeviceFactory(
-        name=name,
-        create=lambda: FakeDevice(latency_of, name=name),
-        available=lambda: None,
-    )
-
-
-DEVICE = fake_factory()
+DEVICE = DeviceFactory(name="scripted", create=FakeDevice, available=lambda: None)

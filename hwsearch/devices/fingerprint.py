@@ -1,4 +1,4 @@
-"""What a processor is, as far as it decides a latency."""
+"""Fingerprint of the processor: everything about it that decides a latency."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from hwsearch.machine import quota_text, usable_cpus
 
 _CPUINFO = Path("/proc/cpuinfo")
 _SYSTEM = Path("/sys/devices/system/cpu")
-# What changes which kernels a runtime picks; the full list of flags is long and says no more.
+# Instructions by which runtimes choose their kernels.
 _INSTRUCTIONS = (
     *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni"),
     *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
@@ -38,14 +38,14 @@ def cpu_fingerprint() -> dict[str, str | int]:
 
 
 def governor(cpu: int) -> str:
-    """How the clock of a CPU is governed, "unknown" where the system does not say."""
+    """Return the frequency governor of a CPU, "unknown" where the system does not report it."""
     return _read(_SYSTEM / f"cpu{cpu}" / "cpufreq" / "scaling_governor").strip() or "unknown"
 
 
 def choose_cpus(n: int) -> list[int]:
-    """Choose CPUs for ``n`` threads: of different cores first, the system's favourite ones last.
+    """Choose CPUs for ``n`` threads, on different cores where possible.
 
-    Interrupts and housekeeping gather on the lowest CPUs, so the choice starts from the highest.
+    The highest numbers come first, as interrupts are mostly handled by the lowest CPUs.
     """
     first: list[int] = []
     second: list[int] = []
@@ -59,7 +59,7 @@ def choose_cpus(n: int) -> list[int]:
 
 
 def installed_version(packages: Sequence[str]) -> str:
-    """The first of some packages that is installed, with its version; "none" without any."""
+    """Return the first installed one of some packages with its version; "none" without any."""
     for package in packages:
         try:
             return f"{package} {metadata.version(package)}"
@@ -69,7 +69,7 @@ def installed_version(packages: Sequence[str]) -> str:
 
 
 def digest(fingerprint: Mapping[str, str | int]) -> str:
-    """Twelve hex digits that change when anything in a fingerprint does."""
+    """Return twelve hex digits of the SHA-256 of a fingerprint."""
     text = json.dumps(dict(fingerprint), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

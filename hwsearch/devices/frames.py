@@ -47,8 +47,12 @@ def write_frame(stream: BinaryIO, header: Header, arrays: Sequence[NDArray[Any]]
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> tuple[Header, Arrays]:
+def read_frame(stream: BinaryIO, *, skip: bool = False) -> tuple[Header, Arrays]:
     """Read one frame, waiting for it.
+
+    Args:
+        stream: An open binary stream.
+        skip: Whether bytes before the frame are skipped, such as text that was printed.
 
     Returns:
         The header and its arrays (writable, C order).
@@ -56,7 +60,10 @@ def read_frame(stream: BinaryIO) -> tuple[Header, Arrays]:
     Raises:
         FrameError: The stream ended, or holds something that is no frame.
     """
-    magic, length = _PREFIX.unpack(_exactly(stream, _PREFIX.size))
+    prefix = bytes(_exactly(stream, _PREFIX.size))
+    while skip and not prefix.startswith(_MAGIC):
+        prefix = prefix[1:] + bytes(_exactly(stream, 1))
+    magic, length = _PREFIX.unpack(prefix)
     if magic != _MAGIC:
         raise FrameError(f"expected a frame, found {magic!r}")
     header: Header = json.loads(_exactly(stream, length))

@@ -1,4 +1,4 @@
-"""Medians with intervals for values that come one after another on a machine that drifts."""
+"""Bootstrap intervals of medians of time series with drift."""
 
 import math
 from functools import cache
@@ -13,24 +13,25 @@ N_DRAWS = 2000
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# A neighbour on the same physical core or cache slows a model by more than this, and steals a
-# tenth to most of the rounds of a few seconds; what varies by itself varies by less.
+# Other work on the same physical core or cache slows a model by more than this, in a tenth to most
+# of the rounds of a few seconds; the variation of an undisturbed model is smaller.
 _DISTURBED = 0.10
 _CALM_QUANTILE = 0.20
 
 
 def undisturbed(times: Floats) -> Bools:
-    """Tell which times are near the calm ones of their column.
+    """Return which times are undisturbed by other work.
 
-    A shared machine has two speeds: its own, and a slower one while somebody else uses the same
-    physical core or cache, which slows some models more than others, so that it does not cancel
-    in a ratio. Which of the two a median falls into is luck.
+    Other work on the same physical core or cache slows some models more than others, so that it
+    does not cancel in a ratio. The times of a shared machine are therefore bimodal, and a median
+    over both modes depends on chance.
 
     Args:
         times: (n_rounds, n_columns), positive.
 
     Returns:
-        The same shape: at most 10% above the 20th percentile of the column.
+        (n_rounds, n_columns): whether a time is at most 10% above the 20th percentile of its
+        column.
     """
     calm = np.quantile(times, _CALM_QUANTILE, axis=0)
     near: Bools = times <= (1 + _DISTURBED) * calm
@@ -38,21 +39,20 @@ def undisturbed(times: Floats) -> Bools:
 
 
 def median_draws(values: Floats, rng: np.random.Generator) -> Floats:
-    """Bootstrap the medians of columns by resampling blocks of consecutive rows.
+    """Return bootstrapped medians of columns (circular block bootstrap; Politis and Romano 1992).
 
-    Neighbouring rounds share the machine's mood, so rows are drawn in blocks of about the cube
-    root of their number, around the end where needed (circular block bootstrap; Politis and
-    Romano 1992). With few blocks such draws lie too close together, so each is moved away from
-    the sample's median, in logarithms, by the ratio of Student's t to the normal quantile at one
-    degree of freedom less than there are blocks. All columns use the same blocks.
+    Neighbouring rounds are correlated, so rows are drawn in blocks of about the cube root of their
+    number. With few blocks such draws are too narrow, so each is moved away from the sample's
+    median, in logarithms, by the ratio of Student's t to the normal quantile at one degree of
+    freedom less than there are blocks. All columns use the same blocks.
 
     Args:
         values: (n_rounds, n_columns), positive; NaN where a row does not count for a column, but
-            for no whole column.
-        rng: Where the blocks come from.
+            not in a whole column.
+        rng: Random generator of the blocks.
 
     Returns:
-        (2000, n_columns) medians of what counts; of the whole column where nothing drawn does.
+        (2000, n_columns) medians of the counted rows; of the whole column where a draw has none.
     """
     n_rounds, n_columns = values.shape
     length = max(1, round(n_rounds ** (1 / 3)))
@@ -70,7 +70,7 @@ def median_draws(values: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _medians(values: Floats) -> Floats:
-    """Medians of rows, over what is not NaN; NaN where nothing is."""
+    """Return medians of rows without NaN; NaN for rows of NaN."""
     n_counted = (~np.isnan(values)).sum(axis=1)
     ordered, rows = np.sort(values, axis=1), np.arange(len(values))  # NaN comes last
     low = ordered[rows, np.maximum(n_counted - 1, 0) // 2]
@@ -79,7 +79,7 @@ def _medians(values: Floats) -> Floats:
 
 
 def percentile_interval(draws: Floats) -> tuple[Floats, Floats]:
-    """The central 95% of bootstrap draws, per column.
+    """Return the central 95% interval of bootstrap draws per column.
 
     Args:
         draws: (n_draws, n_columns).
@@ -94,11 +94,10 @@ def percentile_interval(draws: Floats) -> tuple[Floats, Floats]:
 
 @cache
 def student_quantile(probability: float, freedom: float) -> float:
-    """Quantile of Student's t distribution.
+    """Return a quantile of Student's t distribution, without scipy, which kits lack.
 
     With t = sqrt(freedom) * tan(angle) the density is cos(angle) to the power of freedom - 1, up
-    to a constant. Its integral from 0 is concave, so that Newton's steps from 0 rise to the
-    solution and never pass it. No scipy: the machines that a kit measures on have none.
+    to a constant. Its integral from 0 is concave, so that Newton's method converges from below.
 
     Args:
         probability: From 0.5 up, below 1.

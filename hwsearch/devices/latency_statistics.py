@@ -1,4 +1,4 @@
-"""From a job's rounds to latencies: figures, intervals and warnings."""
+"""Latency estimates from the rounds of a benchmark: medians, intervals and warnings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ WAITED_LIMIT = 0.10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where a job ran, for the record.
+class DeviceRecord:
+    """The device of a benchmark and the anchor's baseline on it.
 
     Attributes:
-        device: The device as written down.
+        device: Spec of the device.
         fingerprint: Digest of its fingerprint.
-        baseline_s: (n_bursts,) the anchor's median burst times when its baseline was taken.
-        baseline_at: Where the baseline is kept, for messages.
+        baseline_s: (n_bursts,) median burst times of the anchor's baseline.
+        baseline_path: File of the baseline, for messages.
         transfers: Whether copies to and from the device are "excluded" from times or "included";
             None where there are none.
     """
@@ -32,19 +32,19 @@ class Origin:
     device: str
     fingerprint: str
     baseline_s: Floats
-    baseline_at: str
+    baseline_path: str
     transfers: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What a job knows of one model besides its times.
+class TimedModel:
+    """What a benchmark records of one model besides its times.
 
     Attributes:
-        inputs: What it was given, as text.
-        waited: Share of its wall time that it waited for a CPU; None where nobody knows.
-        relative: Its time in each of the two ways that a device with a memory of its own has,
-            relative to the way that was asked for; empty for other devices.
+        inputs: Names, types and shapes of its inputs.
+        waited: Share of the wall time that it waited for a CPU; None where it is not recorded.
+        relative: Time in each of the two timing modes of a device with its own memory, relative
+            to the mode of the latency; empty for other devices.
     """
 
     inputs: str
@@ -52,24 +52,24 @@ class Subject:
     relative: Mapping[str, float] = field(default_factory=dict)
 
 
-def summarise(
+def estimate_latencies(
     rounds: Rounds,
-    subjects: Sequence[Subject],
-    origin: Origin,
+    models: Sequence[TimedModel],
+    device: DeviceRecord,
     *,
     rng: np.random.Generator,
     settings: MeasureSettings,
     cost_s: float,
 ) -> list[Latency]:
-    """Turn rounds into one latency per model.
+    """Estimate the latency of each model.
 
     Args:
-        rounds: What was measured.
-        subjects: The models, in the order of their times.
-        origin: Where it was measured, and the anchor's baseline there.
-        rng: Draws the bootstraps.
-        settings: What was wanted.
-        cost_s: Seconds per model that measuring took.
+        rounds: The measured times.
+        models: The models, in the order of their times.
+        device: The device and the anchor's baseline.
+        rng: Random generator of the bootstraps.
+        settings: Requested precision.
+        cost_s: Duration of the benchmark per model, seconds.
 
     Returns:
         Latencies in the order of the models.
@@ -77,25 +77,25 @@ def summarise(
     ratios, bursts = rounds.ratios(), rounds.bursts_s()
     counted = rounds.counted()
     middle, ratio_draws = rounds.medians(rng)
-    baseline_draws = median_draws(origin.baseline_s[:, None], rng)
+    baseline_draws = median_draws(device.baseline_s[:, None], rng)
     low, high = percentile_interval(ratio_draws)
     widths = (high - low) / 2 / middle
     low_s, high_s = percentile_interval(ratio_draws * baseline_draws)
     base_low, base_high = percentile_interval(baseline_draws)
-    baseline_ms = float(np.median(origin.baseline_s)) * 1e3
+    baseline_ms = float(np.median(device.baseline_s)) * 1e3
     anchor_ms = float(np.median(bursts[:, -1])) * 1e3
     latencies = []
-    for index, subject in enumerate(subjects):
-        times, told = rounds.times_s[index], subject.relative
+    for index, model in enumerate(models):
+        times, modes = rounds.times_s[index], model.relative
         latency_ms = float(middle[index]) * baseline_ms
         scaled_ms = times / bursts[:, -1:] * baseline_ms
         p90, p99 = np.percentile(scaled_ms, [90, 99])
         cv = float(np.std(ratios[:, index], ddof=1) / np.mean(ratios[:, index]))
         latencies.append(
             Latency(
-                device=origin.device,
-                fingerprint=origin.fingerprint,
-                inputs=subject.inputs,
+                device=device.device,
+                fingerprint=device.fingerprint,
+                inputs=model.inputs,
                 latency_ms=latency_ms,
                 low_ms=float(low_s[index]) * 1e3,
                 high_ms=float(high_s[index]) * 1e3,
@@ -107,24 +107,24 @@ def summarise(
                 rounds=len(ratios),
                 runs=times.size,
                 cv=cv,
-                waited=subject.waited,
+                waited=model.waited,
                 anchor_ms=anchor_ms,
                 baseline_ms=baseline_ms,
                 baseline_low_ms=float(base_low[0]) * 1e3,
                 baseline_high_ms=float(base_high[0]) * 1e3,
                 warnings=(
                     *_spread_warnings(cv, float(np.median(times)) * 1e3),
-                    *_waited_warnings(subject.waited),
+                    *_waited_warnings(model.waited),
                     *_width_warnings(rounds, len(ratios), float(widths[index]), settings),
-                    *_drift_warnings(anchor_ms, baseline_ms, origin.baseline_at),
+                    *_drift_warnings(anchor_ms, baseline_ms, device.baseline_path),
                 ),
                 ratios=ratios[:, index].copy(),
                 counted=counted[:, index].copy(),
                 times_ms=times * 1e3,
                 cost_s=cost_s,
-                device_ms=latency_ms * told[ON_DEVICE] if told else None,
-                end_to_end_ms=latency_ms * told[END_TO_END] if told else None,
-                transfers=origin.transfers if told else None,
+                device_ms=latency_ms * modes[ON_DEVICE] if modes else None,
+                end_to_end_ms=latency_ms * modes[END_TO_END] if modes else None,
+                transfers=device.transfers if modes else None,
             )
         )
     return latencies
@@ -166,7 +166,7 @@ def _width_warnings(
     ]
 
 
-def _drift_warnings(anchor_ms: float, baseline_ms: float, baseline_at: str) -> list[str]:
+def _drift_warnings(anchor_ms: float, baseline_ms: float, baseline_path: str) -> list[str]:
     drift = anchor_ms / baseline_ms - 1
     if abs(drift) <= DRIFT_LIMIT:
         return []
@@ -177,5 +177,5 @@ def _drift_warnings(anchor_ms: float, baseline_ms: float, baseline_at: str) -> l
         ]
     return [
         f"the anchor was {-drift:.0%} faster than its baseline, which was taken on a busier "
-        f"machine: delete {baseline_at} to have it taken again, as milliseconds are too high now"
+        f"machine: delete {baseline_path} to have it taken again, as milliseconds are too high now"
     ]

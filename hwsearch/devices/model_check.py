@@ -1,21 +1,48 @@
-"""Refusing models whose numbers are of another precision than the device runs."""
+"""Check of a model's file before a device takes it: precision, external data, NaN weights."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hwsearch.errors import DeviceError, InputError
 
+if TYPE_CHECKING:
+    import onnx
 
-def wrong_precision(model: Path, device: str, precision: str) -> DeviceError | None:
-    """Say why a device cannot take a model, None where it can.
 
-    A file that cannot be read is left to the runtime, which says why.
+def refusal(model: Path, device: str, precision: str) -> DeviceError | None:
+    """Return why a device cannot take a model, None where it can.
+
+    A file that cannot be read is left to the runtime, which returns the reason.
 
     Args:
         model: An ONNX file.
-        device: The device as written down.
-        precision: What it runs: one of `hwsearch.models.precision.PRECISIONS`.
+        device: Spec of the device.
+        precision: Its precision, one of `hwsearch.models.precision.PRECISIONS`.
     """
+    try:
+        found = model.stat()
+    except OSError:
+        return None
+    problem, own = _inspected(model, found.st_mtime_ns, found.st_size)
+    if problem is None and own not in ("", precision):
+        problem = (
+            f"is {own}, and {device} takes {precision}: give a {precision} file, or a device with "
+            f"precision={own}"
+        )
+    return None if problem is None else DeviceError(f"{model.name} {problem}")
+
+
+def refusals(models: Mapping[str, Path], device: str, precision: str) -> dict[str, DeviceError]:
+    """Return the models that a device cannot take, by name, and why; see `refusal`."""
+    found = {name: refusal(path, device, precision) for name, path in models.items()}
+    return {name: error for name, error in found.items() if error is not None}
+
+
+@lru_cache(maxsize=1024)
+def _inspected(model: Path, mtime_ns: int, size: int) -> tuple[str | None, str]:  # noqa: ARG001
+    """Parse a file once: what is wrong with it for every device, and its precision."""
     import onnx
 
     from hwsearch.models.external import stray_data
@@ -24,27 +51,33 @@ def wrong_precision(model: Path, device: str, precision: str) -> DeviceError | N
     try:
         read = onnx.load(model, load_external_data=False)
     except Exception:  # noqa: BLE001 - protobuf's own error class has no types
-        return None
+        return None, ""
     if (stray := stray_data(read, model.parent)) is not None:
-        return DeviceError(
-            f"{model.name} keeps numbers in {stray!r:.120}, outside of its folder; put them into "
-            "the model's file, or beside it"
-        )
+        return (
+            f"stores weights in {stray!r:.120}, outside of its folder; put them into the model's "
+            "file, or beside it"
+        ), ""
     try:
-        found = precision_of(read)
+        own = precision_of(read)
     except InputError as error:
-        return DeviceError(str(error))
-    if found == precision:
-        return None
-    return DeviceError(
-        f"{model.name} is {found}, and {device} takes {precision}: give a {precision} file, or "
-        f"a device with precision={found}"
-    )
+        return f"states no known precision: {error}", ""
+    if (name := _nan_weight(read)) is not None:
+        return f"has NaN in its weight {name!r}: train or convert it again", own
+    return None, own
 
 
-def wrong_precisions(
-    models: Mapping[str, Path], device: str, precision: str
-) -> dict[str, DeviceError]:
-    """The models that a device cannot take, by name, and why; see `wrong_precision`."""
-    found = {name: wrong_precision(path, device, precision) for name, path in models.items()}
-    return {name: error for name, error in found.items() if error is not None}
+def _nan_weight(model: "onnx.ModelProto") -> str | None:
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    for tensor in model.graph.initializer:
+        if tensor.data_type in floats and not tensor.data_location:
+            # A damaged tensor is left to the runtime.
+            try:
+                values = numpy_helper.to_array(tensor)
+            except (ValueError, TypeError):
+                continue
+            if np.isnan(values).any():
+                return str(tensor.name)
+    return None

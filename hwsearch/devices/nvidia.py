@@ -1,4 +1,4 @@
-"""NVIDIA GPUs as the driver and NVML see them; nothing here starts CUDA's runtime."""
+"""NVIDIA GPUs as reported by the driver and NVML, without CUDA's runtime."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ from typing import Any
 from hwsearch.devices.base import Fingerprint
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-_IDLE_OR_ASKED_FOR = 0x1 | 0x2 | 0x100  # idle, clocks set by the user, clocks of the display
+_IDLE_OR_SET = 0x1 | 0x2 | 0x100  # idle, clocks set by the user, clocks of the display
 _REASONS = {
     0x4: "its power limit",
     0x8: "its hardware slowing down",
@@ -21,12 +21,12 @@ _REASONS = {
     0x40: "heat",
     0x80: "the power supply",
 }
-_TOLD_BY_NVML = ("gpu", "driver", "gpu clock limit", "gpu power limit")
+_FROM_NVML = ("gpu", "driver", "gpu clock limit", "gpu power limit")
 CLOCK_SPREAD_LIMIT = 0.05
 
 
 def missing_gpu() -> str | None:
-    """Say why there is no usable NVIDIA GPU, None where there is one."""
+    """Return why there is no usable NVIDIA GPU, None where there is one."""
     try:
         driver = ctypes.CDLL(_DRIVER)
     except OSError:
@@ -50,56 +50,56 @@ def missing_gpu() -> str | None:
 
 
 def gpu_fingerprint(device_id: int) -> Fingerprint:
-    """Describe a GPU, its driver and its limits; "unknown" where NVML does not tell.
+    """Describe a GPU, its driver and its limits; "unknown" where NVML does not report them.
 
     Args:
-        device_id: As CUDA counts them, in the order of the bus.
+        device_id: Number of the GPU in CUDA's order, which is that of the bus.
     """
     with _handle(device_id) as (nvml, handle):
         if nvml is None:
-            return dict.fromkeys(_TOLD_BY_NVML, "unknown")
-        top_mhz = _told(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
-        limit_mw = _told(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+            return dict.fromkeys(_FROM_NVML, "unknown")
+        top_mhz = _asked(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
+        limit_mw = _asked(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
         return {
-            "gpu": _text(_told(nvml, nvml.nvmlDeviceGetName, handle)),
-            "driver": _text(_told(nvml, nvml.nvmlSystemGetDriverVersion)),
+            "gpu": _text(_asked(nvml, nvml.nvmlDeviceGetName, handle)),
+            "driver": _text(_asked(nvml, nvml.nvmlSystemGetDriverVersion)),
             "gpu clock limit": "unknown" if top_mhz is None else f"{top_mhz} MHz",
             "gpu power limit": "unknown" if limit_mw is None else f"{limit_mw / 1000:.0f} W",
         }
 
 
-class ClockWatch:
-    """Looks at a GPU's clock after every round, and says what disturbed it.
+class ClockMonitor:
+    """Reads a GPU's clock after every round, and warns of throttling and drift.
 
     Args:
-        device_id: As CUDA counts them.
+        device_id: Number of the GPU in CUDA's order.
     """
 
     def __init__(self, device_id: int) -> None:
         self._device_id = device_id
         self._reasons: Counter[str] = Counter()
         self._clocks_mhz: list[int] = []
-        self._looks = 0
+        self._readings = 0
 
-    def look(self) -> None:
-        """Note the clock and what holds it down."""
+    def read(self) -> None:
+        """Record the clock and the reasons of throttling."""
         with _handle(self._device_id) as (nvml, handle):
             if nvml is None:
                 return
-            self._looks += 1
-            bits = _told(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
-            clock_mhz = _told(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM)
-        held_down = bits & ~_IDLE_OR_ASKED_FOR
+            self._readings += 1
+            bits = _asked(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
+            clock_mhz = _asked(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM)
+        held_down = bits & ~_IDLE_OR_SET
         self._reasons.update({text for bit, text in _REASONS.items() if held_down & bit})
         if clock_mhz:
             self._clocks_mhz.append(clock_mhz)
 
     def warnings(self) -> tuple[str, ...]:
-        """What makes times doubtful, why, and what helps; one sentence each."""
+        """Return what makes times doubtful, why, and what helps; one sentence each."""
         found = []
         if self._reasons:
             reasons = ", ".join(sorted(self._reasons))
-            share = max(self._reasons.values()) / self._looks
+            share = max(self._reasons.values()) / self._readings
             found.append(
                 f"the GPU was slowed down in {share:.0%} of the rounds by {reasons}: cool it, or "
                 "hold its clock lower with 'nvidia-smi --lock-gpu-clocks=MHZ'"
@@ -116,7 +116,7 @@ class ClockWatch:
 
 @contextmanager
 def _handle(device_id: int) -> Iterator[tuple[Any, Any]]:
-    """NVML and its handle of a GPU; None twice where NVML is missing or does not know it."""
+    """Yield NVML and its handle of a GPU; None twice where NVML is missing or has none."""
     if find_spec("pynvml") is None:
         yield None, None
         return
@@ -148,7 +148,7 @@ def _find(nvml: Any, device_id: int) -> Any:
     return nvml.nvmlDeviceGetHandleByUUID(chosen.encode())
 
 
-def _told(nvml: Any, ask: Any, *args: Any) -> Any:
+def _asked(nvml: Any, ask: Any, *args: Any) -> Any:
     try:
         return ask(*args)
     except nvml.NVMLError:

@@ -1,68 +1,51 @@
-"""``openvino``: OpenVINO on this machine's processor, through its own interface."""
+"""``openvino``: OpenVINO's CPU plugin on this machine's processor."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from hwsearch.devices.base import (
+from hwsearch.devices.base import Fingerprint, Profile
+from hwsearch.devices.fingerprint import choose_cpus
+from hwsearch.devices.spec import (
+    BATCH,
     DeviceFactory,
     DeviceOption,
-    Fingerprint,
     OptionValue,
-    Profile,
-    canonical_spec,
+    parse_options,
+    precision_option,
 )
-from hwsearch.devices.fingerprint import choose_cpus
-from hwsearch.devices.worker_device import WorkerDevice
+from hwsearch.devices.worker_device import WorkerDevice, threads_option
 from hwsearch.errors import DeviceError
-from hwsearch.machine import thread_limit, usable_cpus
+from hwsearch.machine import thread_limit
 
 
 class OpenVino(WorkerDevice):
     """Times and runs models with OpenVINO's CPU plugin; see `hwsearch.devices.base.Device`.
 
     With ``hint="latency"`` a timed run is one request. With ``hint="throughput"`` it is as many
-    requests at once as OpenVINO recommends for these threads, and its time is divided by their
-    number: milliseconds per inference of a machine that is kept busy, not how long one waits for
-    an answer.
+    concurrent requests as OpenVINO recommends for these threads, and its time is divided by their
+    number: milliseconds per inference at full load, not the time until an answer.
 
     Args:
-        threads: Threads of a timed run, on as many CPUs where the system has affinity.
-        hint: What OpenVINO optimises for: latency or throughput.
-        batch: What a dynamic batch is fixed to when a model is timed.
-        precision: Of the files that it takes: fp32 or int8 (quantise and dequantise nodes).
+        options: Values of the declared options.
     """
 
-    def __init__(
-        self,
-        *,
-        threads: int = 1,
-        hint: str = "latency",
-        batch: int = 1,
-        precision: str = "fp32",
-    ) -> None:
-        values: dict[str, OptionValue] = {
-            "threads": threads,
-            "hint": hint,
-            "batch": batch,
-            "precision": precision,
-        }
-        spec, slug = canonical_spec(DEVICE.name, DEVICE.options, values)
+    def __init__(self, **options: OptionValue) -> None:
+        values = parse_options(DEVICE, options)
+        self._threads: int = values["threads"]
+        self._hint: str = values["hint"]
         super().__init__(
-            spec=spec,
-            slug=slug,
-            precision=precision,
-            batch=batch,
-            runtime="hwsearch.devices.openvino_runtime:RUNTIME",
-            timed={"threads": threads, "hint": hint},
+            DEVICE,
+            values,
+            "hwsearch.devices.openvino_runtime:RUNTIME",
+            timed={"threads": self._threads, "hint": self._hint},
             untimed={"threads": thread_limit(), "hint": "latency"},
-            cpus=choose_cpus(threads),
-            account=hint == "latency",  # else the runs are work of OpenVINO's own threads
+            cpus=choose_cpus(self._threads),
+            account=self._hint == "latency",  # concurrent requests run on OpenVINO's own threads
         )
-        self._threads, self._hint = threads, hint
 
     def describe(self, version: str) -> Fingerprint:
-        """Runtime, properties and threads."""
+        """Return runtime, properties and threads."""
         return {
             "runtime": f"openvino {version}",
             "plugin": "CPU",
@@ -78,7 +61,7 @@ class OpenVino(WorkerDevice):
 
         Single requests are profiled, as with ``hint="latency"``.
         """
-        return self._profiled(models, runs)
+        return self._profile(models, runs)
 
 
 def _missing() -> str | None:
@@ -92,25 +75,14 @@ DEVICE = DeviceFactory(
     create=OpenVino,
     available=_missing,
     options=(
-        DeviceOption(
-            name="threads",
-            default=1,
-            help="threads of a timed run",
-            high=len(usable_cpus()),
-            shown=True,
-        ),
+        threads_option(),
         DeviceOption(
             name="hint",
             default="latency",
             help="latency: one request; throughput: as many at once as OpenVINO recommends",
             allowed=("latency", "throughput"),
         ),
-        DeviceOption(name="batch", default=1, help="batch size of a timed run"),
-        DeviceOption(
-            name="precision",
-            default="fp32",
-            help="precision of the ONNX files: fp32 or int8",
-            allowed=("fp32", "int8"),
-        ),
+        BATCH,
+        precision_option("fp32", "int8"),
     ),
 )

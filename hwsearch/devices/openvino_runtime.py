@@ -1,7 +1,6 @@
-"""OpenVINO on the processor, inside a worker process."""
+"""Runtime of ``openvino``: OpenVINO's CPU plugin, inside a worker process."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from hwsearch.devices.runtime import RUN, Declared, Feeds, Once, Options
+from hwsearch.devices.runtime import RUN, Bound, Declared, Feeds, Options
 
 _UNCOUNTED = 5
 _CUT_S = 0.5e-6  # times are cut to whole microseconds: half of one is what is lost on average
@@ -19,9 +18,9 @@ class OpenVinoModel:
     """A compiled model; see `hwsearch.devices.runtime.LoadedModel`.
 
     Args:
-        compiled: What OpenVINO compiled.
-        declared: What the file declares, before its batch was fixed.
-        throughput: Whether a timed run is as many requests at once as OpenVINO recommends.
+        compiled: OpenVINO's CompiledModel.
+        declared: Declared inputs of the file, before its batch was fixed.
+        throughput: Whether a timed run is as many concurrent requests as OpenVINO recommends.
     """
 
     def __init__(self, compiled: Any, declared: list[Declared], *, throughput: bool) -> None:
@@ -37,17 +36,20 @@ class OpenVinoModel:
         answers = self._request.infer(dict(feeds))
         return [np.asarray(answers[output]) for output in self._compiled.outputs]
 
-    def bind(self, feeds: Feeds) -> Mapping[str, Once]:
-        """Make ready to run on these inputs."""
+    def bind(self, feeds: Feeds) -> Bound:
+        """Run once, and prepare for repeated runs on these inputs."""
+        _set_inputs(self._request, feeds)
+        self._request.infer()
+        names = [output.any_name for output in self._compiled.outputs]
+        outputs = {name: np.array(self._request.get_tensor(name).data) for name in names}
         if not self._throughput:
-            _give(self._request, feeds)
-            return {RUN: self._once}
+            return Bound({RUN: self._single}, outputs)
         n = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         requests = [self._compiled.create_infer_request() for _ in range(n)]
         for request in requests:
-            _give(request, feeds)
+            _set_inputs(request, feeds)
 
-        def together() -> float:
+        def concurrent() -> float:
             start = time.perf_counter()
             for request in requests:
                 request.start_async()
@@ -55,9 +57,9 @@ class OpenVinoModel:
                 request.wait()
             return (time.perf_counter() - start) / n
 
-        return {RUN: together}
+        return Bound({RUN: concurrent}, outputs)
 
-    def _once(self) -> None:
+    def _single(self) -> None:
         start = time.perf_counter()
         self._request.infer()
         self._took_s.append(time.perf_counter() - start)
@@ -65,17 +67,17 @@ class OpenVinoModel:
             self._before = self._averages_s()
 
     def profile(self) -> tuple[list[str], NDArray[np.float64]]:
-        """Read the profile, in which OpenVINO keeps averages over all runs so far.
+        """Return node names and seconds.
 
-        What the first runs took is subtracted, and each of the others is given the mean in
-        proportion to the time that it took as a whole.
+        OpenVINO keeps averages over all runs so far. The first runs are subtracted, and each of
+        the others gets the mean in proportion to its own total time.
         """
         after_s, took_s = self._averages_s(), np.array(self._took_s)
-        n_runs = len(took_s)
+        n_runs, n_before = len(took_s) + 1, _UNCOUNTED + 1  # the one of `bind` is in the averages
         # A node below a microsecond on average is listed as not executed.
         before_s = [self._before.get(name, 0.0) for name in after_s]
-        sums = n_runs * np.array([*after_s.values()]) - _UNCOUNTED * np.array(before_s)
-        mean_s = np.maximum(sums / (n_runs - _UNCOUNTED), 0.0) + _CUT_S
+        sums = n_runs * np.array([*after_s.values()]) - n_before * np.array(before_s)
+        mean_s = np.maximum(sums / (n_runs - n_before), 0.0) + _CUT_S
         return list(after_s), np.outer(took_s / took_s[_UNCOUNTED:].mean(), mean_s)
 
     def _averages_s(self) -> dict[str, float]:
@@ -99,7 +101,7 @@ class OpenVinoRuntime:
         self._core = openvino.Core()
 
     def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OpenVinoModel:
-        """Load a model, its batch fixed by reshaping.
+        """Load a model and fix its batch by reshaping.
 
         Raises:
             ValueError: OpenVINO refuses it; the text is its reason.
@@ -121,10 +123,10 @@ class OpenVinoRuntime:
 
 
 def properties(options: Options) -> dict[str, Any]:
-    """The properties with which a model is compiled.
+    """Return the properties with which a model is compiled.
 
-    Precision is float32 where the file's is: on a processor that knows bfloat16, OpenVINO would
-    choose that by itself. Pinning is left to the process, which is pinned as a whole.
+    Precision is float32 where the file's is: OpenVINO would choose bfloat16 on processors that
+    have it. The process is pinned as a whole, OpenVINO's threads are not.
     """
     return {
         "INFERENCE_NUM_THREADS": options["threads"],
@@ -135,7 +137,7 @@ def properties(options: Options) -> dict[str, Any]:
     }
 
 
-def _give(request: Any, feeds: Feeds) -> None:
+def _set_inputs(request: Any, feeds: Feeds) -> None:
     for name, array in feeds.items():
         request.set_tensor(name, openvino.Tensor(array.copy()))
 
@@ -159,7 +161,7 @@ def _fixed(item: Declared, batch: int) -> list[int]:
 
 
 def _reason(error: Exception) -> str:
-    """OpenVINO's reason is the last line, below the places in its source code."""
+    """Return the last line of an error of OpenVINO; places in its source code come before."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"OpenVINO: {lines[-1]}" if lines else "OpenVINO gives no reason"
 

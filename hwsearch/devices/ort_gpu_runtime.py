@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU, inside a worker process: inputs and outputs are bound there."""
+"""Runtime of ``ort-cuda`` and ``ort-tensorrt``: ONNX Runtime with I/O binding, in a worker."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Both are read when CUDA starts: GPUs in the order in which NVML has them, and float32 as such.
+# CUDA reads both at its start: GPUs in NVML's order, and no TF32.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from hwsearch.devices.ort_runtime import declared_inputs, session_settings
-from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Declared, Feeds, Once, Options
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Bound, Declared, Feeds, Options
 
 Providers = list[tuple[str, dict[str, str]]]
 _TENSORRT = "TensorrtExecutionProvider"
@@ -24,10 +24,10 @@ class OrtGpuModel:
     """A session on a GPU; see `hwsearch.devices.runtime.LoadedModel`.
 
     Args:
-        source: The path of an ONNX file, or its content.
-        providers: Providers and their options, the wanted one first.
-        memory: Kind and number of the memory in which inputs and outputs lie, such as "cuda", 0.
-        batch: What a first size that is not fixed becomes; None where batches vary.
+        source: Path of an ONNX file, or its content.
+        providers: Providers and their options, the requested one first.
+        memory: Kind and number of the memory of inputs and outputs, such as "cuda", 0.
+        batch: Value of a first size that is not fixed; None where batches vary.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class OrtGpuModel:
                 self._session = _session(self._source, with_shapes(self._providers, shapes))
         return list(self._session.run(self._outputs, dict(feeds)))
 
-    def bind(self, feeds: Feeds) -> Mapping[str, Once]:
-        """Copy the inputs to the GPU once, and let the outputs stay there."""
+    def bind(self, feeds: Feeds) -> Bound:
+        """Run once, with the inputs copied to the GPU and the outputs kept there."""
         session, where = self._session, self._memory
         given = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(array, *where)
@@ -73,6 +73,7 @@ class OrtGpuModel:
         for name, value in zip(self._outputs, binding.get_outputs(), strict=True):
             binding.bind_ortvalue_output(name, value)
         binding.synchronize_inputs()
+        first = dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
 
         def on_device() -> None:
             session.run_with_iobinding(binding)
@@ -86,19 +87,19 @@ class OrtGpuModel:
             binding.copy_outputs_to_cpu()
             binding.synchronize_outputs()
 
-        return {ON_DEVICE: on_device, END_TO_END: end_to_end}
+        return Bound({ON_DEVICE: on_device, END_TO_END: end_to_end}, first)
 
 
 class OrtGpuRuntime:
     """ONNX Runtime's providers for NVIDIA GPUs; see `hwsearch.devices.runtime.Runtime`.
 
-    Options: ``device_id``, and ``providers`` (pairs of a name and its options, the wanted first).
+    Options: ``device_id``, and ``providers`` (names with their options, the requested one first).
     """
 
     version: str = onnxruntime.__version__
 
     def __init__(self) -> None:
-        # CUDA and cuDNN may have come as packages, where the system's loader does not look.
+        # CUDA and cuDNN may be Python packages, which the system's loader does not search.
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
 
@@ -117,7 +118,7 @@ class OrtGpuRuntime:
 
 
 def with_own_engines(providers: Providers, source: str | bytes, batch: int | None) -> Providers:
-    """Give a model and batch a folder of their own, as two models may share a structure."""
+    """Give each model and batch its own engine folder, as two models may share a structure."""
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     own = f"{hashlib.sha256(content).hexdigest()[:16]}-batch-{batch or 'any'}"
     changed = []
@@ -132,7 +133,7 @@ def with_own_engines(providers: Providers, source: str | bytes, batch: int | Non
 
 
 def profile_shapes(declared: Sequence[Declared], feeds: Feeds) -> dict[str, str]:
-    """TensorRT's shapes for one sample up to the given batch, as ONNX Runtime writes them."""
+    """Return the shapes of TensorRT's profile from one sample to the given batch."""
     open_names = {
         item.name for item in declared if item.shape and not isinstance(item.shape[0], int)
     }

@@ -1,4 +1,4 @@
-"""Which build of ONNX Runtime is installed: several packages bring one import name."""
+"""Installed builds of ONNX Runtime: several packages have the same import name."""
 
 from importlib import metadata
 
@@ -11,7 +11,7 @@ ORT_PACKAGES = (
 
 
 def installed_builds() -> dict[str, str]:
-    """The installed packages that bring ``import onnxruntime``, and their versions."""
+    """Return the installed packages that contain ``onnxruntime``, and their versions."""
     found = {}
     for package in ORT_PACKAGES:
         try:
@@ -22,7 +22,7 @@ def installed_builds() -> dict[str, str]:
 
 
 def mixed_builds() -> str | None:
-    """Say what is wrong where more than one build is installed, and how to repair it."""
+    """Return the problem of several installed builds and its solution; None without one."""
     found = installed_builds()
     if len(found) < 2:
         return None
@@ -32,19 +32,19 @@ def mixed_builds() -> str | None:
     )
     return (
         f"{named} are both installed, and both are imported as onnxruntime: the files of the one "
-        "lie over those of the other, so that providers are missing and nobody can say which one "
+        "overwrite those of the other, so that providers are missing and it is unknown which one "
         f"runs. Keep one: pip uninstall -y {' '.join(found)} && pip install 'hwsearch[{extra}]' "
         f"brings {keep} back alone"
     )
 
 
 def missing_build(package: str, extra: str, why: str) -> str | None:
-    """Say what is missing where another build than a device needs is installed, or none.
+    """Return the problem where the build that a device needs is not installed, None where it is.
 
     Args:
-        package: The one that it needs.
-        extra: The extra of hwsearch that brings it.
-        why: What it is needed for.
+        package: Package of the build.
+        extra: Extra of hwsearch that installs it.
+        why: Reason for the need.
     """
     found = installed_builds()
     if package in found:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the processor, inside a worker process."""
+"""Runtime of ``ort-cpu``: ONNX Runtime's CPU provider, inside a worker process."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from hwsearch.devices.runtime import RUN, Declared, Feeds, Once, Options
+from hwsearch.devices.runtime import RUN, Bound, Declared, Feeds, Options
 
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 _CUT_S = 0.5e-6  # the profiler cuts to whole microseconds: half of one is what is lost on average
@@ -22,7 +22,7 @@ class OrtModel:
 
     Args:
         session: An InferenceSession.
-        profiled_in: The folder of its own in which it writes its profile.
+        profiled_in: The folder in which it writes its profile.
     """
 
     def __init__(
@@ -37,22 +37,22 @@ class OrtModel:
         """Return the outputs for any batch."""
         return list(self._session.run(self._outputs, dict(feeds)))
 
-    def bind(self, feeds: Feeds) -> Mapping[str, Once]:
-        """Make ready to run on these inputs."""
-        session, outputs, given = self._session, self._outputs, dict(feeds)
+    def bind(self, feeds: Feeds) -> Bound:
+        """Run once, and prepare for repeated runs on these inputs."""
+        session, names, given = self._session, self._outputs, dict(feeds)
 
         def once() -> None:
-            session.run(outputs, given)
+            session.run(names, given)
 
-        return {RUN: once}
+        return Bound({RUN: once}, dict(zip(names, session.run(names, given), strict=True)))
 
     def profile(self) -> tuple[list[str], NDArray[np.float64]]:
-        """End the profile and read it."""
+        """End the profile and return node names and seconds."""
         path = Path(self._session.end_profiling())
-        profile = read_profile(json.loads(path.read_text(encoding="utf-8")))
+        names, spent_s = read_profile(json.loads(path.read_text(encoding="utf-8")))
         if self._profiled_in is not None:
             self._profiled_in.cleanup()
-        return profile
+        return names, spent_s[1:]  # without the run of `bind`
 
 
 class OrtRuntime:
@@ -74,7 +74,7 @@ class OrtRuntime:
         settings = session_settings(options["threads"])
         cpus = _thread_cpus(options)
         if cpus:
-            # The runtime counts from 1. The first thread is the one that calls, and is ours.
+            # ONNX Runtime counts from 1; the calling thread is the first one.
             others = ";".join(str(cpu + 1) for cpu in cpus[1:])
             settings.add_session_config_entry("session.intra_op_thread_affinities", others)
         folder = None
@@ -92,9 +92,9 @@ class OrtRuntime:
 
 
 def _thread_cpus(options: Options) -> list[int]:
-    """One CPU for each of several threads; none where there is one, or no affinity.
+    """Return one CPU for each of several threads; none for one thread, or without affinity.
 
-    Left to the system, two threads now and then share one CPU for seconds, with the other idle.
+    The system sometimes schedules two threads on one CPU for seconds while another one is idle.
     """
     cpus, threads = options.get("cpus") or [], options["threads"]
     if threads < 2 or len(cpus) != threads or not hasattr(os, "sched_setaffinity"):
@@ -103,7 +103,7 @@ def _thread_cpus(options: Options) -> list[int]:
 
 
 def session_settings(threads: int) -> Any:
-    """Sequential execution with all graph optimisations, quiet."""
+    """Return settings for sequential execution with all graph optimisations, without logs."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
@@ -114,7 +114,7 @@ def session_settings(threads: int) -> Any:
 
 
 def declared_inputs(session: Any) -> list[Declared]:
-    """What a session's model declares."""
+    """Return the declared inputs of a session's model."""
     return [
         Declared(name=item.name, dtype=_numpy_name(item.type), shape=tuple(item.shape))
         for item in session.get_inputs()
@@ -129,14 +129,14 @@ def _numpy_name(kind: str) -> str:
 def read_profile(
     events: Sequence[Mapping[str, Any]],
 ) -> tuple[list[str], NDArray[np.float64]]:
-    """Read the kernel times out of an ONNX Runtime profile.
+    """Read the kernel times from an ONNX Runtime profile.
 
     Args:
-        events: The profile's records: whole runs are ``model_run``, and a kernel is the name of
-            its node and ``_kernel_time``; times are in whole microseconds.
+        events: Records of the profile: whole runs are ``model_run``, and a kernel is the name of
+            its node followed by ``_kernel_time``; times are in whole microseconds.
 
     Returns:
-        Names of the nodes, and (runs, nodes) seconds. A node in a loop counts with the sum.
+        Names of the nodes, and (runs, nodes) seconds, summed over the iterations of a loop.
     """
     runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
     kernels = [

@@ -1,4 +1,4 @@
-"""Running parts of several models on one batch, inside a worker process."""
+"""Execution of models with common prefixes as a tree of segments, inside a worker process."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,91 +13,92 @@ from hwsearch.devices.runtime import Feeds, LoadedModel
 Outputs = list[NDArray[Any]]
 
 
-class Walk:
-    """One batch on its way through parts, each behind the one that its input comes from.
+class SegmentTree:
+    """Loaded segments of models, each of which takes the output of its parent.
 
-    A batch goes through them in pieces, each by one thread, so that what a layer gives to the
-    next stays in the processor's cache.
+    A batch is split into chunks, each of which one thread takes through the whole tree, so that
+    activations stay in the processor's cache.
 
     Args:
-        parts: Loaded, each after the one before it.
-        before: For each part, which one's output is its input; None for the batch itself.
-        ends: For each part, whether its outputs are asked for.
+        segments: Each after its parent.
+        parents: Index of each segment's parent; None for the batch itself.
+        ends: For each segment, whether its outputs are returned.
     """
 
     def __init__(
         self,
-        parts: Sequence[LoadedModel],
-        before: Sequence[int | None],
+        segments: Sequence[LoadedModel],
+        parents: Sequence[int | None],
         ends: Sequence[bool],
     ) -> None:
-        self._parts, self._before, self._ends = parts, before, ends
-        self._followers = [before.count(number) for number in range(len(parts))]
+        self._segments, self._parents, self._ends = segments, parents, ends
+        self._n_children = [parents.count(index) for index in range(len(segments))]
 
     def run(
         self, feeds: Feeds, size: int, threads: int
     ) -> tuple[list[Outputs], list[float], dict[int, str]]:
-        """Run all parts on a batch.
+        """Run all segments on a batch.
 
         Args:
             feeds: The batch.
-            size: Samples in a piece.
-            threads: Pieces that are on their way at a time.
+            size: Samples in a chunk.
+            threads: Chunks that run concurrently.
 
         Returns:
-            Outputs of each part that is an end, none where it failed; seconds that each part took;
-            and why parts failed, by number. What is behind such a part has failed too.
+            Outputs of each segment that is an end, empty where it failed; seconds of each segment;
+            and the reasons of failures by index. The descendants of a failed segment fail too.
         """
         n = len(next(iter(feeds.values())))
-        pieces = [
+        chunks = [
             {name: array[at : at + size] for name, array in feeds.items()}
             for at in range(0, n, size)
         ]
         with ThreadPoolExecutor(threads) as pool:
-            done = list(pool.map(self._piece, pieces))
+            done = list(pool.map(self._run_chunk, chunks))
         errors: dict[int, str] = {}
         for _, _, failed in reversed(done):
             errors |= failed
         seconds = np.sum([took for _, took, _ in done], axis=0).tolist()
         outputs = [
             []
-            if number in errors
+            if index in errors
             else [
                 np.concatenate(each)
-                for each in zip(*(out[number] for out, *_ in done), strict=True)
+                for each in zip(*(out[index] for out, *_ in done), strict=True)
             ]
-            for number, is_end in enumerate(self._ends)
+            for index, is_end in enumerate(self._ends)
             if is_end
         ]
         return outputs, seconds, errors
 
-    def _piece(self, feeds: Feeds) -> tuple[dict[int, Outputs], list[float], dict[int, str]]:
-        """Run all parts on one piece; what no part needs any more is let go of."""
-        values: dict[int, Outputs] = {}
+    def _run_chunk(self, feeds: Feeds) -> tuple[dict[int, Outputs], list[float], dict[int, str]]:
+        """Run all segments on one chunk; activations are freed after their last use."""
+        activations: dict[int, Outputs] = {}
         found: dict[int, Outputs] = {}
         errors: dict[int, str] = {}
-        seconds, waiting = [0.0] * len(self._parts), list(self._followers)
-        for number, (part, before) in enumerate(zip(self._parts, self._before, strict=True)):
-            if before in errors:
-                errors[number] = errors[before]
+        seconds, n_waiting = [0.0] * len(self._segments), list(self._n_children)
+        for index, (segment, parent) in enumerate(zip(self._segments, self._parents, strict=True)):
+            if parent in errors:
+                errors[index] = errors[parent]
                 continue
-            begin = time.perf_counter()
+            start = time.perf_counter()
             try:
-                output = part.run(feeds if before is None else _given(part, values[before]))
-            except Exception as error:  # noqa: BLE001 - whatever the runtime raises is the answer
-                errors[number] = str(error)
+                given = feeds if parent is None else _inputs(segment, activations[parent])
+                outputs = segment.run(given)
+            except Exception as error:  # noqa: BLE001 - every error of the runtime is the reply
+                errors[index] = str(error)
             else:
-                if self._followers[number]:
-                    values[number] = output
-                if self._ends[number]:
-                    found[number] = output
-            seconds[number] = time.perf_counter() - begin
-            if before is not None:
-                waiting[before] -= 1
-                if not waiting[before]:
-                    values.pop(before)
+                if self._n_children[index]:
+                    activations[index] = outputs
+                if self._ends[index]:
+                    found[index] = outputs
+            seconds[index] = time.perf_counter() - start
+            if parent is not None:
+                n_waiting[parent] -= 1
+                if not n_waiting[parent]:
+                    activations.pop(parent)
         return found, seconds, errors
 
 
-def _given(part: LoadedModel, outputs: Outputs) -> Mapping[str, NDArray[Any]]:
-    return {part.inputs[0].name: outputs[0]}
+def _inputs(segment: LoadedModel, outputs: Outputs) -> Mapping[str, NDArray[Any]]:
+    return {segment.inputs[0].name: outputs[0]}

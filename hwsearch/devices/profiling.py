@@ -1,4 +1,4 @@
-"""Kernel times of models: where the time of a run goes, node by node."""
+"""Profiles of models: kernel times of single nodes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hwsearch.devices.base import Profile
-from hwsearch.devices.benchmark import Job
+from hwsearch.devices.benchmark import Benchmark
 from hwsearch.devices.intervals import Floats
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
@@ -17,62 +17,62 @@ _TIMEOUT_S = 60.0
 
 
 def profile_models(
-    job: Job, models: Mapping[str, Path], *, runs: int
+    benchmark: Benchmark, models: Mapping[str, Path], *, runs: int
 ) -> dict[str, Profile | DeviceError]:
-    """Profile models in turns, in one process of their own.
+    """Profile models in turns in one process of their own.
 
-    Each turn's first run is not counted, nor is the first turn. Of the counted runs those remain
-    that waited no longer for a CPU than the median one: kernel times include the waiting.
+    The first turn and the first run of each turn are not counted. Of the counted runs, those are
+    used that waited for a CPU at most as long as the median one, as kernel times include waiting.
 
     Args:
-        job: The device's; its runtime must be one that profiles.
+        benchmark: Settings of the device, whose runtime must support profiles.
         models: ONNX files by name.
         runs: Counted runs per model, at least 1.
 
     Returns:
-        For each name, in the order given, its profile or why there is none. As in measuring, a
-        model that is refused, crashes or hangs does not touch the others.
+        The profile of each model or why there is none, in the order given. A model that is
+        refused, crashes or hangs does not affect the others.
     """
-    job = replace(job, options={**job.options, "profile": True})
+    benchmark = replace(benchmark, options={**benchmark.options, "profile": True})
     done: dict[str, Profile | DeviceError] = {}
     while waiting := {name: path for name, path in models.items() if name not in done}:
-        attempt = _Attempt(job, runs)
+        attempt = _Attempt(benchmark, runs)
         try:
             done |= attempt.profile(waiting)
         except DeviceError as error:
-            lost = [attempt.at_work] if attempt.at_work is not None else list(waiting)
+            lost = [attempt.running] if attempt.running is not None else list(waiting)
             done |= dict.fromkeys(lost, error)
         done |= attempt.refused
     return {name: done[name] for name in models}
 
 
 class _Attempt:
-    """One worker process that profiles, from start to its end or loss.
+    """One worker process that profiles, from its start to its end or loss.
 
     Attributes:
-        at_work: The model that the worker is busy with; None before the first.
-        refused: Models that the runtime refused to load.
+        running: Model that the worker is executing; None before the first.
+        refused: Models that the runtime refused to load, and why.
     """
 
-    def __init__(self, job: Job, runs: int) -> None:
-        self._job = job
+    def __init__(self, benchmark: Benchmark, runs: int) -> None:
+        self._benchmark = benchmark
         self._turns = [_TURN] * (runs // _TURN) + ([runs % _TURN] if runs % _TURN else [])
-        self.at_work: str | None = None
+        self.running: str | None = None
         self.refused: dict[str, DeviceError] = {}
 
     def profile(self, models: Mapping[str, Path]) -> dict[str, Profile]:
-        """Load all, run them in turns, and read their profiles.
+        """Load models, run them in turns and read their profiles.
 
         Raises:
             DeviceError: The worker was lost, or a model failed while it ran.
         """
         rng = np.random.default_rng(0)
-        with self._job.start() as worker:
+        with self._benchmark.start() as worker:
             numbers = self._load(worker, models)
             spent_s: dict[str, list[Floats]] = {name: [] for name in numbers}
             for turn in (_TURN, *self._turns):
                 for name in rng.permutation(list(numbers)).tolist():
-                    self.at_work = name
+                    self.running = name
                     header = {"op": "profile", "id": numbers[name], "n": turn + 1}
                     spent_s[name] += worker.request(header, timeout_s=_TIMEOUT_S)[1]
             return {
@@ -83,9 +83,9 @@ class _Attempt:
     def _load(self, worker: Worker, models: Mapping[str, Path]) -> dict[str, int]:
         numbers = {}
         for number, (name, path) in enumerate(models.items()):
-            self.at_work = name
+            self.running = name
             try:
-                self._job.load(worker, number, path, timeout_s=_TIMEOUT_S)
+                self._benchmark.load(worker, number, path, timeout_s=_TIMEOUT_S)
             except DeviceError as error:
                 if worker.lost:
                     raise
@@ -95,8 +95,8 @@ class _Attempt:
         return numbers
 
     def _read(self, worker: Worker, name: str, number: int, spent_s: list[Floats]) -> Profile:
-        self.at_work = name
-        header = {"op": "profiled", "id": number}
+        self.running = name
+        header = {"op": "read profile", "id": number}
         reply, (nodes_s,) = worker.request(header, timeout_s=_TIMEOUT_S)
         took_s, waited_s = np.concatenate(spent_s, axis=1)
         counted = np.concatenate(
@@ -111,10 +111,9 @@ class _Attempt:
 
 
 def _middle_mean(values: Floats) -> Floats:
-    """Mean over the first axis of the middle half of values.
+    """Return the mean of the middle half of values along the first axis.
 
-    A kernel that was interrupted once takes many times as long, which a mean does not forget; a
-    median of whole microseconds is coarse.
+    It is robust against interrupted kernels, and finer than a median of whole microseconds.
     """
     ordered = np.sort(values, axis=0)
     outer = len(values) // 4

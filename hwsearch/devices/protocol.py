@@ -1,12 +1,11 @@
-"""The measuring protocol: what is run when, and when it is enough.
+"""Measuring protocol: interleaved schedule, warm-up and stopping rule.
 
-A shared machine is 40% slower in one minute than in the next, so a time means little by itself.
-Models and one fixed anchor model take turns in short bursts, in an order drawn anew each round,
-and what is kept of a round is each model's time relative to the anchor's in that same round. The
-machine's mood is in both and cancels, as far as it is the same for all: rounds in which a model or
-the anchor was disturbed count only where there are no others.
+The speed of a shared machine changes by up to 40% from one minute to the next. Therefore models
+and a fixed anchor model take turns in short bursts, in a random order for each round, and each
+time is divided by the anchor's time of the same round, which cancels what slows both alike. Rounds
+in which a model or the anchor was disturbed count only where there are no others.
 
-Nothing here knows a clock, a process or a runtime: `Run` executes and `Clock` tells the time.
+The protocol is independent of clock, process and runtime: `Run` executes, `Clock` returns seconds.
 """
 
 from collections.abc import Callable
@@ -24,12 +23,12 @@ from hwsearch.devices.intervals import (
 from hwsearch.errors import InputError
 
 Run = Callable[[int, int], Floats]
-"""``run(index, n)`` runs entry ``index`` ``n`` times and returns the ``n`` times in seconds."""
+"""``run(index, n)`` runs entry ``index`` ``n`` times and returns (n,) seconds."""
 Clock = Callable[[], float]
-"""Seconds since any fixed moment."""
+"""Returns seconds since a fixed moment."""
 Progress = Callable[[int, float], None]
-"""``progress(n_rounds, half_width)`` after each round; the widest relative half-width at the last
-look, NaN before the first."""
+"""``progress(n_rounds, half_width)`` after each round, with the largest relative half-width at the
+last check of the stopping rule, NaN before the first one."""
 
 MIN_ROUNDS = 5
 _MIN_RUNS, _MAX_RUNS = 3, 64
@@ -38,18 +37,18 @@ _STEADY_ROUNDS, _STEADY_CHANGE = 3, 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureSettings:
-    """How long and how precisely to measure.
+    """Precision and time limits of a benchmark.
 
     Attributes:
-        half_width: Wanted half-width of every model's 95% ratio interval, relative to the ratio.
-        seconds_per_model: Time limit of a job's rounds, for each model in it.
-        first_look: Rounds after which the stopping rule looks first; then at twice as many, and
-            so on, because looking after every round stops at lucky moments.
-        burst_s: About how long one model runs before the next one's turn.
-        warmup_floor_s: Shortest warm-up of a job.
-        warmup_ceiling_s: Longest warm-up of a job, steady or not.
-        hang_s: How much longer than its usual time a burst may take before the runtime counts
-            as hung.
+        half_width: Requested half-width of every model's 95% ratio interval, relative to the
+            ratio.
+        seconds_per_model: Time limit of the rounds, multiplied by the number of models.
+        first_look: Number of rounds at the first check of the stopping rule, which doubles for
+            each further check: checking after every round would stop at chance minima.
+        burst_s: Approximate duration of one model's turn.
+        warmup_floor_s: Shortest warm-up.
+        warmup_ceiling_s: Longest warm-up, steady or not.
+        hang_s: Time beyond the usual duration of a burst after which the runtime counts as hung.
 
     Raises:
         InputError: A value is out of its range.
@@ -79,30 +78,30 @@ class MeasureSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rounds:
-    """What a job's rounds gave.
+    """Times of all rounds of a benchmark.
 
     Attributes:
         times_s: One (n_rounds, n_runs) array per entry, seconds; the anchor's is the last.
-        wanted: Whether every interval became as narrow as was asked before time ran out.
+        wanted: Whether every interval reached the requested width within the time limit.
     """
 
     times_s: tuple[Floats, ...]
     wanted: bool
 
     def bursts_s(self) -> Floats:
-        """Median time of every burst: (n_rounds, n_entries) seconds, the anchor last."""
+        """Return median times of bursts: (n_rounds, n_entries) seconds, the anchor last."""
         return np.stack([np.median(times, axis=1) for times in self.times_s], axis=1)
 
     def ratios(self) -> Floats:
-        """Time relative to the anchor's in the same round: (n_rounds, n_models)."""
+        """Return times relative to the anchor's in the same round: (n_rounds, n_models)."""
         bursts = self.bursts_s()
         return np.asarray(bursts[:, :-1] / bursts[:, -1:], dtype=np.float64)
 
     def counted(self) -> Bools:
-        """Tell which rounds count for which model: (n_rounds, n_models).
+        """Return which rounds count for which model: (n_rounds, n_models).
 
-        Those in which neither the model nor the anchor was disturbed; all, where these are fewer
-        than five.
+        A round counts if neither the model nor the anchor was disturbed. Where fewer than five
+        count, all do.
         """
         calm = undisturbed(self.bursts_s())
         both: Bools = calm[:, :-1] & calm[:, -1:]
@@ -110,10 +109,10 @@ class Rounds:
         return both
 
     def medians(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Median ratios over the rounds that count, (n_models,), and their draws.
+        """Return the median ratios over the counted rounds and their bootstrap draws.
 
         Returns:
-            The medians, and (2000, n_models) bootstrapped ones.
+            Medians, (n_models,), and bootstrapped medians, (2000, n_models).
         """
         pairs = zip(self.ratios().T, self.counted().T, strict=True)
         columns = [ratios[counted] for ratios, counted in pairs]
@@ -130,18 +129,18 @@ def sample_rounds(
     settings: MeasureSettings,
     progress: Progress | None = None,
 ) -> Rounds:
-    """Warm up, then measure models against the anchor until it is enough.
+    """Warm up, then time models and the anchor in rounds until the stopping rule holds.
 
     Args:
         run: Executes; indices 0 to ``n_models - 1`` are the models, ``n_models`` is the anchor.
-        n_models: At least 1.
-        clock: Tells the time, for warm-up and time limit.
-        rng: Draws each round's order and the bootstrap's blocks.
-        settings: Widths and limits.
+        n_models: Number of models, at least 1.
+        clock: Returns the time, for warm-up and time limit.
+        rng: Random generator of the orders and the bootstrap.
+        settings: Precision and time limits.
         progress: Called after each round.
 
     Returns:
-        The rounds: at least five, else as many as the stopping rule or the time limit made.
+        At least five rounds.
     """
     sizes = warm_up(run, n_models + 1, clock=clock, rng=rng, settings=settings)
     deadline = clock() + settings.seconds_per_model * n_models
@@ -166,11 +165,11 @@ def warm_up(
     rng: np.random.Generator,
     settings: MeasureSettings,
 ) -> list[int]:
-    """Run all entries in turns until their times no longer move, and choose burst sizes.
+    """Run all entries in turns until their times are steady, and choose burst sizes.
 
     Steady means that the times of the last three rounds are within 2% of the three before, on
-    average over the entries. The floor and the ceiling are in seconds: caches, clocks and memory
-    pools warm up with time, not with a count of runs.
+    average over the entries. The limits are in seconds, as caches, clocks and memory pools warm up
+    with time and not with the number of runs.
 
     Returns:
         Runs per burst of each entry.
@@ -191,7 +190,7 @@ def warm_up(
 
 
 def half_widths(rounds: Rounds, rng: np.random.Generator) -> Floats:
-    """Half-width of each ratio's 95% interval, relative to the ratio: (n_models,) fractions."""
+    """Return the half-width of each ratio's 95% interval, relative to the ratio: (n_models,)."""
     middle, draws = rounds.medians(rng)
     low, high = percentile_interval(draws)
     return np.asarray((high - low) / 2 / middle, dtype=np.float64)
@@ -200,7 +199,7 @@ def half_widths(rounds: Rounds, rng: np.random.Generator) -> Floats:
 def _one_round(run: Run, sizes: list[int], rng: np.random.Generator) -> list[Floats]:
     bursts: dict[int, Floats] = {}
     for index in rng.permutation(len(sizes)).tolist():
-        # The first run finds the caches full of the previous entry's data: it is not counted.
+        # In the first run the caches hold the previous entry's data: it is not counted.
         bursts[index] = run(index, sizes[index] + 1)[1:]
     return [bursts[index] for index in range(len(sizes))]
 

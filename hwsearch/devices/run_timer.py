@@ -1,4 +1,4 @@
-"""Timing one run, with the waiting for a CPU told apart from the running."""
+"""Timing single runs, with the time spent waiting for a CPU subtracted."""
 
 import os
 from collections.abc import Callable
@@ -6,68 +6,66 @@ from collections.abc import Callable
 _GAP_NS = 20_000
 _TRIES = 3
 
-WaitedNs = Callable[[], int]
-"""How long this thread has been waiting so far for a CPU that other work had, nanoseconds."""
+WaitingNs = Callable[[], int]
+"""Returns for how long this thread has waited so far for a busy CPU, nanoseconds."""
 
 
-def waited_by_schedstat() -> WaitedNs | None:
-    """Read the Linux scheduler's account of the calling thread; None where there is none."""
+def schedstat_reader() -> WaitingNs | None:
+    """Return a reader of the Linux scheduler's wait time of the calling thread, None without."""
     try:
-        account = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
     except OSError:
         return None
 
-    def waited_ns() -> int:
-        return int(os.pread(account, 96, 0).split()[1])
+    def waiting_ns() -> int:
+        return int(os.pread(file, 96, 0).split()[1])
 
     try:
-        waited_ns()
+        waiting_ns()
     except (OSError, ValueError, IndexError):
         return None
-    return waited_ns
+    return waiting_ns
 
 
 def timed_run(
-    run: Callable[[], object], clock: Callable[[], int], waited_ns: WaitedNs | None
+    run: Callable[[], object], clock: Callable[[], int], waiting_ns: WaitingNs | None
 ) -> tuple[int, int]:
-    """Run once, and tell the waiting for a CPU from the rest of the time.
+    """Run once and return the running time and the waiting time.
 
-    On a busy machine a run of a few milliseconds is interrupted by another process's time slice
-    more often than not, and then any quantile of wall times measures the other process.
+    On a busy machine most runs of a few milliseconds are interrupted by a time slice of another
+    process, so that any quantile of wall times measures that process.
 
-    The clock and the account of waiting cannot be read at once. When this thread was interrupted
-    between the two, the waiting does not belong to the time, and the reading or the run is
-    repeated, a few times at most.
+    The clock and the wait time cannot be read at once. When the thread was interrupted between
+    the two, the reading or the run is repeated, a few times at most.
 
     Args:
-        run: What is timed.
-        clock: Nanoseconds.
-        waited_ns: The account of waiting, None where the system keeps none.
+        run: The function to time.
+        clock: Returns nanoseconds.
+        waiting_ns: Reads the wait time, None where the system does not record it.
 
     Returns:
         Nanoseconds without the waiting, and nanoseconds of waiting.
     """
-    if waited_ns is None:
+    if waiting_ns is None:
         start = clock()
         run()
         return clock() - start, 0
     wall, waiting = 0, 0
     for _ in range(_TRIES):
-        start, waited_before = _mark(clock, waited_ns)
+        start, waiting_before = _start(clock, waiting_ns)
         run()
         end = clock()
-        waited_after = waited_ns()
-        wall, waiting = end - start, waited_after - waited_before
+        wall, waiting = end - start, waiting_ns() - waiting_before
         if clock() - end < _GAP_NS and waiting < wall:
             return wall - waiting, waiting
     return (wall - waiting, waiting) if waiting < wall else (wall, 0)
 
 
-def _mark(clock: Callable[[], int], waited_ns: WaitedNs) -> tuple[int, int]:
-    waited = now = 0
+def _start(clock: Callable[[], int], waiting_ns: WaitingNs) -> tuple[int, int]:
+    waiting = now = 0
     for _ in range(_TRIES):
         before = clock()
-        waited, now = waited_ns(), clock()
+        waiting, now = waiting_ns(), clock()
         if now - before < _GAP_NS:
             break
-    return now, waited
+    return now, waiting

@@ -1,4 +1,4 @@
-"""What a worker process asks of a runtime; each device names one as ``module:attribute``."""
+"""Interface of runtimes as a worker process sees them; a device names one ``module:attribute``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Feeds = Mapping[str, NDArray[Any]]
+"""Input arrays by name."""
 Options = Mapping[str, Any]
-"""What a device tells its own runtime about loading a model; JSON-able."""
-Once = Callable[[], "float | None"]
-"""One run from start to end. It returns None, and the worker takes the wall time, or the seconds
-that the runtime itself measured."""
+"""What a device passes to its own runtime when a model is loaded; JSON-serialisable."""
+TimedRun = Callable[[], "float | None"]
+"""One whole run. It returns None, and the worker takes the wall time, or the seconds that the
+runtime itself measured."""
 
 RUN = "run"
-"""The way in which a runtime runs that knows only one."""
+"""The timing mode of a runtime that has only one."""
 ON_DEVICE, END_TO_END = "on the device", "end to end"
-"""The two ways of a runtime whose device has a memory of its own: inputs and outputs lie there, or
-are copied there and back."""
+"""The two timing modes of a runtime whose device has its own memory: inputs and outputs are in it,
+or are copied there and back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,27 @@ class Declared:
     """An input as a model declares it.
 
     Attributes:
-        name: As in the file.
+        name: Name in the file.
         dtype: numpy's name of its type; the runtime's own name where numpy has none.
-        shape: Sizes; the name of a size that is not fixed, None where it has no name.
+        shape: Sizes; for a size that is not fixed its name, or None where it has no name.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A model that is ready to run on fixed inputs.
+
+    Attributes:
+        modes: Timing modes by name: `RUN` where there is one, else `ON_DEVICE` and `END_TO_END`.
+        outputs: Outputs of a first run, by name.
+    """
+
+    modes: Mapping[str, TimedRun]
+    outputs: Feeds
 
 
 class LoadedModel(Protocol):
@@ -43,7 +57,7 @@ class LoadedModel(Protocol):
     returns the names of the executed nodes and a (runs, nodes) array of their seconds.
 
     Attributes:
-        inputs: What it declares.
+        inputs: Declared inputs.
     """
 
     inputs: Sequence[Declared]
@@ -51,20 +65,15 @@ class LoadedModel(Protocol):
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
         """Return the outputs for any batch."""
 
-    def bind(self, feeds: Feeds) -> Mapping[str, Once]:
-        """Make ready to run on these inputs again and again.
-
-        Returns:
-            The ways in which one run can be timed, by name: `RUN` where there is one, else
-            `ON_DEVICE` and `END_TO_END`.
-        """
+    def bind(self, feeds: Feeds) -> Bound:
+        """Run once, and prepare for repeated runs on these inputs."""
 
 
 class Runtime(Protocol):
-    """A library that runs models, as a worker process sees it.
+    """A library that runs models.
 
     Attributes:
-        version: The library's.
+        version: Version of the library.
     """
 
     version: str
@@ -73,17 +82,17 @@ class Runtime(Protocol):
         """Load a model.
 
         Args:
-            source: The path of an ONNX file, or its content.
-            batch: What a first size that is not fixed becomes; None where batches vary.
-            options: What the device asks for.
+            source: Path of an ONNX file, or its content.
+            batch: Value of a first size that is not fixed; None where batches vary.
+            options: Options of the device.
 
         Raises:
-            Exception: Of any kind, with the reason, when the runtime refuses the model.
+            Exception: Any, with the reason, when the runtime refuses the model.
         """
 
 
 def is_number(dtype: str) -> bool:
-    """Whether a declared type is one of numbers that numpy knows."""
+    """Whether numpy has a numeric or boolean type of this name."""
     try:
         return np.dtype(dtype).kind in "biuf"
     except TypeError:

@@ -1,55 +1,51 @@
-"""Running several models in one worker process, and what they begin with alike once."""
+"""Inference with several models in one worker process, common prefixes computed once."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from hwsearch.devices.base import Answers
+from hwsearch.devices.base import Batch, SharedOutputs
 from hwsearch.devices.frames import Arrays, Header
 from hwsearch.devices.runtime import Options
-from hwsearch.devices.worker_process import Asked, Worker
+from hwsearch.devices.worker_process import Request, Worker
 from hwsearch.errors import DeviceError
 from hwsearch.models.parts import Part, shared_parts
 
-# A piece of a batch: larger ones leave the cache, smaller ones pay for every call.
-PIECE_BYTES = 2 << 20
-MOST_SAMPLES = 32
-
-Outputs = dict[str, list[NDArray[Any]] | DeviceError]
+# Larger chunks leave the cache, smaller ones are dominated by the overhead of calls.
+CHUNK_BYTES = 2 << 20
+MAX_CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Walked:
-    """Models on one batch, whose answers are still to come.
+class PendingBatch:
+    """A batch that models run on.
 
     Attributes:
-        models: Their names.
-        parts: What they lead through.
-        ends: For each part, the models that end there.
-        asked: The request; None where no model is left to be run.
+        models: Names of the models.
+        segments: The segments that they consist of.
+        ends: For each segment, the models that end there.
+        request: The request; None where every model has failed.
     """
 
     models: Sequence[str]
-    parts: Sequence[Part]
+    segments: Sequence[Part]
     ends: Sequence[Sequence[str]]
-    asked: Asked | None
+    request: Request | None
 
 
-class Together:
-    """Models that are loaded side by side, to be run together.
+class SharedSession:
+    """Models that are loaded as a tree of segments, to run on the same batches.
 
     Args:
         worker: Runs them.
-        numbers: Gives names that no other model in it has.
-        options: What the runtime is told about each; it is to take one thread.
-        threads: Pieces of a batch that are run at a time.
-        timeout_s: How long an answer may take.
+        numbers: Yields numbers that no other model in the worker has.
+        options: Options of the runtime for each segment, which takes one thread.
+        threads: Chunks of a batch that run concurrently.
+        timeout_s: Time limit of a reply.
     """
 
     def __init__(
@@ -63,21 +59,21 @@ class Together:
         self._worker, self._numbers, self._options = worker, numbers, dict(options)
         self._threads, self._timeout_s = threads, timeout_s
         self._failed: dict[str, DeviceError] = {}
-        # Place among the parts -> the number that it is loaded by, and the part itself.
+        # Index of a segment -> its number in the worker, and the segment without its content.
         self._loaded: dict[int, tuple[int, Part]] = {}
         self._files: dict[str, tuple[str, int, int]] = {}
 
     def holds(self, models: Mapping[str, Path]) -> bool:
-        """Whether these very files are loaded, in a process that lives."""
+        """Whether exactly these files are loaded and the worker lives."""
         known = [self._files.get(name) == _identity(path) for name, path in models.items()]
         return all(known) and not self._worker.lost
 
     def load(self, models: Mapping[str, Path], refused: Mapping[str, DeviceError]) -> None:
-        """Load models, by distinct names; what the runtime refuses answers with the reason.
+        """Load models; those that the runtime refuses fail with the reason.
 
         Args:
-            models: ONNX files.
-            refused: Those of them that are not to be loaded, and why.
+            models: ONNX files by name.
+            refused: Models that are not loaded, and why.
 
         Raises:
             DeviceError: The runtime crashed or hung.
@@ -90,74 +86,74 @@ class Together:
                 read[name] = onnx.load(models[name])
             except Exception as error:  # noqa: BLE001 - protobuf's own error class has no types
                 self._failed[name] = DeviceError(f"{models[name].name} cannot be read: {error}")
-        for place, part in enumerate(shared_parts(read)):
-            if any(name in self._failed for name in part.models):
+        for index, segment in enumerate(shared_parts(read)):
+            if any(name in self._failed for name in segment.models):
                 continue
             number = next(self._numbers)
             load = {"op": "load", "id": number, "batch": None, "options": self._options}
             try:
-                self._ask(load, [np.frombuffer(part.content, np.uint8)])
+                self._request(load, [np.frombuffer(segment.content, np.uint8)])
             except DeviceError as error:
                 if self._worker.lost:
                     raise
-                self._failed |= dict.fromkeys(part.models, error)
+                self._failed |= dict.fromkeys(segment.models, error)
             else:
-                self._loaded[place] = number, replace(part, content=b"")
+                self._loaded[index] = number, replace(segment, content=b"")
 
     def unload(self) -> None:
-        """Let go of all of them."""
+        """Unload all models."""
         for number, _ in self._loaded.values():
             if not self._worker.lost:
-                self._ask({"op": "unload", "id": number})
+                self._request({"op": "unload", "id": number})
 
-    def ask(self, models: Collection[str], batch: Mapping[str, NDArray[Any]]) -> "Walked":
-        """Let some of the models run on a batch, once those before it are done."""
+    def submit(self, models: Collection[str], batch: Batch) -> PendingBatch:
+        """Queue a batch for some of the models."""
         wanted = set(models) - self._failed.keys()
-        walked = {
-            place: (number, part)
-            for place, (number, part) in self._loaded.items()
-            if wanted & set(part.models)
+        chosen = {
+            index: (number, segment)
+            for index, (number, segment) in self._loaded.items()
+            if wanted & set(segment.models)
         }
-        parts = [part for _, part in walked.values()]
-        ends = [[name for name in part.ends if name in wanted] for part in parts]
-        asked = None
-        if parts:
-            places = {place: at for at, place in enumerate(walked)}
+        segments = [segment for _, segment in chosen.values()]
+        ends = [[name for name in segment.ends if name in wanted] for segment in segments]
+        request = None
+        if segments:
+            position = {index: at for at, index in enumerate(chosen)}
             header = {
-                "op": "walk",
+                "op": "run shared",
                 "id": 0,
-                "parts": [number for number, _ in walked.values()],
-                "before": [None if p.before is None else places[p.before] for p in parts],
+                "segments": [number for number, _ in chosen.values()],
+                "parents": [None if s.before is None else position[s.before] for s in segments],
                 "ends": [bool(names) for names in ends],
                 "names": list(batch),
-                "size": _piece(batch),
+                "size": _chunk_size(batch),
                 "threads": self._threads,
             }
             arrays = list(batch.values())
-            asked = self._worker.send(header, arrays, timeout_s=self._timeout_s)
-        return Walked(tuple(models), parts, ends, asked)
+            request = self._worker.send(header, arrays, timeout_s=self._timeout_s)
+        return PendingBatch(tuple(models), segments, ends, request)
 
-    def answers(self, walked: "Walked") -> Answers:
-        """Wait for what models answer to a batch."""
-        outputs: Outputs = {}
-        seconds = [0.0] * len(walked.parts)
-        if walked.asked is not None:
-            reply, arrays = self._worker.receive(walked.asked, timeout_s=self._timeout_s)
+    def result(self, pending: PendingBatch) -> SharedOutputs:
+        """Wait for the outputs of a queued batch."""
+        outputs: dict[str, Arrays] = {}
+        seconds = [0.0] * len(pending.segments)
+        if pending.request is not None:
+            reply, arrays = self._worker.receive(pending.request, timeout_s=self._timeout_s)
             seconds = reply["seconds"]
-            for number, reason in reply["errors"]:
-                for name in walked.parts[number].models:
+            for index, reason in reply["errors"]:
+                for name in pending.segments[index].models:
                     self._failed.setdefault(name, DeviceError(reason))
-            ends = filter(None, walked.ends)
+            ends = filter(None, pending.ends)
             for names, n_outputs in zip(ends, reply["counts"], strict=True):
                 outputs |= dict.fromkeys(names, arrays[:n_outputs])
                 arrays = arrays[n_outputs:]
-        return Answers(
-            outputs={name: self._failed.get(name) or outputs[name] for name in walked.models},
-            shares=_shares(walked.models, walked.parts, seconds),
+        return SharedOutputs(
+            outputs={name: self._failed.get(name) or outputs[name] for name in pending.models},
+            shares=_shares(pending.models, pending.segments, seconds),
         )
 
-    def _ask(self, header: Header, arrays: Sequence[NDArray[Any]] = ()) -> tuple[Header, Arrays]:
-        return self._worker.request(header, arrays, timeout_s=self._timeout_s)
+    def _request(self, header: Header, arrays: Arrays | None = None) -> tuple[Header, Arrays]:
+        return self._worker.request(header, arrays or [], timeout_s=self._timeout_s)
 
 
 def _identity(path: Path) -> tuple[str, int, int]:
@@ -165,19 +161,19 @@ def _identity(path: Path) -> tuple[str, int, int]:
     return str(path.absolute()), found.st_mtime_ns, found.st_size
 
 
-def _piece(batch: Mapping[str, NDArray[Any]]) -> int:
+def _chunk_size(batch: Batch) -> int:
     samples = len(next(iter(batch.values())))
     bytes_each = sum(array.nbytes for array in batch.values()) / max(samples, 1)
-    return max(1, min(MOST_SAMPLES, int(PIECE_BYTES / max(bytes_each, 1))))
+    return max(1, min(MAX_CHUNK, int(CHUNK_BYTES / max(bytes_each, 1))))
 
 
 def _shares(
-    models: Collection[str], parts: Sequence[Part], seconds: Sequence[float]
+    models: Collection[str], segments: Sequence[Part], seconds: Sequence[float]
 ) -> dict[str, float]:
-    """Divide the time of every part among those that go through it."""
+    """Divide the time of each segment among its models; shares sum to 1."""
     spent = dict.fromkeys(models, 0.0)
-    for part, took in zip(parts, seconds, strict=True):
-        users = [name for name in part.models if name in spent]
+    for segment, took in zip(segments, seconds, strict=True):
+        users = [name for name in segment.models if name in spent]
         for name in users:
             spent[name] += took / len(users)
     total = sum(spent.values()) or 1.0

@@ -1,31 +1,32 @@
-"""``tensorrt``: TensorRT's own interface on an NVIDIA GPU, version 10 or 11."""
+"""``tensorrt``: TensorRT 10 or 11 on an NVIDIA GPU."""
 
 from importlib.util import find_spec
 from typing import Any
 
-from hwsearch.devices.base import DeviceFactory, Fingerprint
+from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.gpu_device import GpuDevice, gpu_options
 from hwsearch.devices.nvidia import missing_gpu
 from hwsearch.devices.runtime import Options
+from hwsearch.devices.spec import DeviceFactory
 
 
 class TensorRt(GpuDevice):
     """Times and runs models with TensorRT; see `GpuDevice`.
 
-    Networks are strongly typed, so that precision is the file's. The engine of a timed model lies
-    next to its ONNX file, or in the cache where that folder cannot be written; engines for other
-    runs, and the timings of kernels that make building fast, lie in the cache.
+    Networks are strongly typed, so that the precision is the file's. The engine of a timed model
+    is stored next to its ONNX file, or in the cache where that folder cannot be written; engines
+    of other runs and the timing cache are in the cache.
 
     Args:
-        values: A value for each declared option.
+        options: Values of the declared options.
     """
 
-    def __init__(self, **values: Any) -> None:
-        super().__init__(DEVICE, values, "hwsearch.devices.tensorrt_runtime:RUNTIME")
+    def __init__(self, **options: Any) -> None:
+        super().__init__(DEVICE, options, "hwsearch.devices.tensorrt_runtime:RUNTIME")
 
     def describe(self, version: str) -> Fingerprint:
-        """GPU, driver, runtime and builder settings."""
+        """Return GPU, driver, runtime and builder settings."""
         return {
             **super().describe(version),
             "runtime": f"tensorrt {version}",
@@ -33,7 +34,7 @@ class TensorRt(GpuDevice):
         }
 
     def options(self, *, timed: bool) -> Options:
-        """The GPU, and where engines are kept."""
+        """Return the GPU and the folder of engines."""
         kept = {"engines": str(self.engines()), "key": digest(self.fingerprint())}
         return {**super().options(timed=timed), **kept, "beside": timed}
 

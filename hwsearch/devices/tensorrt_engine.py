@@ -1,4 +1,4 @@
-"""Building TensorRT engines out of ONNX files, and keeping them, inside a worker process."""
+"""TensorRT engines: built from ONNX files and cached, inside a worker process."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ from hwsearch.files import write_atomic
 
 Loaded = TypeVar("Loaded")
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-"""Least and largest shape of each input whose first size is open."""
+"""Least and largest shape of each input whose first size is not fixed."""
 
 
 class Log(trt.ILogger):  # type: ignore[misc] # the library has no types
-    """Keeps TensorRT's error messages, which its functions do not raise."""
+    """Collects TensorRT's error messages, which its functions do not raise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,15 +27,15 @@ class Log(trt.ILogger):  # type: ignore[misc] # the library has no types
             self.errors.append(message.strip())
 
     def last(self) -> str:
-        """The last error, to go with what just failed."""
+        """Return the last error."""
         return self.errors[-1].splitlines()[0] if self.errors else "no reason given"
 
 
 class Parsed:
-    """An ONNX model as TensorRT reads it; strongly typed, so that precision is the file's.
+    """An ONNX model parsed by TensorRT; strongly typed, so that the precision is the file's.
 
     Args:
-        source: The path of an ONNX file, or its content.
+        source: Path of an ONNX file, or its content.
         log: Collects errors.
 
     Attributes:
@@ -50,7 +50,7 @@ class Parsed:
         self._log = log
         self._builder = trt.Builder(log)
         strongly = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-        # From 11 on networks are always strongly typed, and the flag says that it is old.
+        # From 11 on networks are always strongly typed, and the flag is deprecated.
         flags = 1 << int(strongly) if int(trt.__version__.split(".")[0]) < 11 else 0
         self.network = self._builder.create_network(flags)
         self.content = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -59,14 +59,14 @@ class Parsed:
         if not parser.parse(self.content, path):
             reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
             raise ValueError(f"TensorRT cannot take the model: {'; '.join(reasons) or log.last()}")
-        self._parser = parser  # it owns the weights that the network refers to
+        self._parser = parser  # it owns the weights of the network
 
     def build(self, shapes: Shapes, timings: Path) -> bytes:
-        """Build an engine, with the timings of kernels that earlier builds left.
+        """Build an engine with the cached kernel timings of earlier builds.
 
         Args:
-            shapes: Of the inputs that are not fixed; engines are best at the largest.
-            timings: A file, made or grown.
+            shapes: Shapes of the inputs that are not fixed; engines are optimised for the largest.
+            timings: File of the timing cache, written or extended.
 
         Raises:
             ValueError: TensorRT refuses; the text is its reason.
@@ -80,17 +80,17 @@ class Parsed:
             config.add_optimization_profile(profile)
         kept = timings.read_bytes() if timings.is_file() else b""
         cache = config.create_timing_cache(kept)
-        # One of another GPU or version is refused, and begun anew.
+        # A cache of another GPU or version is refused.
         if cache is None or not config.set_timing_cache(cache, False):
             config.set_timing_cache(config.create_timing_cache(b""), False)
         serialised = self._builder.build_serialized_network(self.network, config)
         if serialised is None:
             raise ValueError(f"TensorRT cannot build an engine: {self._log.last()}")
-        write_whole(timings, bytes(config.get_timing_cache().serialize()))
+        write_file(timings, bytes(config.get_timing_cache().serialize()))
         return bytes(serialised)
 
 
-def kept_engine(
+def cached_engine(
     load: Callable[[bytes], Loaded],
     build: Callable[[], bytes],
     content: bytes,
@@ -99,15 +99,15 @@ def kept_engine(
     key: str,
     folders: list[Path],
 ) -> Loaded:
-    """Load an engine from the first folder that has a sound one, else build it and keep it.
+    """Load an engine from the first folder that has a valid one, else build and store it.
 
     Args:
-        load: Makes an engine out of its bytes; raises ValueError where they are no good.
-        build: Makes the bytes.
-        content: The bytes of the model.
-        shapes: What the engine takes.
-        key: What else decides an engine: the digest of the device's fingerprint.
-        folders: Where it may be; it is kept in the first that can be written.
+        load: Deserialises an engine; raises ValueError where the bytes are damaged.
+        build: Returns a serialised engine.
+        content: Bytes of the model.
+        shapes: Shapes of the inputs that are not fixed.
+        key: Digest of the device's fingerprint.
+        folders: Folders to search; the engine is stored in the first writable one.
     """
     text = f"{key} {sorted((name, *each) for name, each in shapes.items())}".encode()
     name = f"{hashlib.sha256(text + content).hexdigest()[:16]}.engine"
@@ -116,16 +116,16 @@ def kept_engine(
             try:
                 return load((folder / name).read_bytes())
             except ValueError:
-                continue  # damaged: built again and replaced
+                continue
     engine = build()
     for folder in folders:
-        if write_whole(folder / name, engine):
+        if write_file(folder / name, engine):
             break
     return load(engine)
 
 
-def write_whole(path: Path, data: bytes) -> bool:
-    """Write a file at once; False where its folder cannot be written."""
+def write_file(path: Path, data: bytes) -> bool:
+    """Write a file atomically; return False where its folder cannot be written."""
     try:
         write_atomic(path, data)
     except OSError:

@@ -1,11 +1,10 @@
-"""TensorRT's own interface on an NVIDIA GPU, inside a worker process."""
+"""Runtime of ``tensorrt``: TensorRT 10 or 11, inside a worker process."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Read when CUDA starts: GPUs in the order in which NVML has them.
+# CUDA reads it at its start: GPUs in NVML's order.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 import numpy as np
@@ -13,9 +12,9 @@ import tensorrt as trt
 from cuda.bindings import runtime as cudart
 from numpy.typing import NDArray
 
-from hwsearch.devices.cuda_memory import Pair, Stopwatch, cuda
-from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Declared, Feeds, Once, Options
-from hwsearch.devices.tensorrt_engine import Log, Parsed, Shapes, kept_engine
+from hwsearch.devices.cuda_memory import EventTimer, PinnedArray, cuda
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Bound, Declared, Feeds, Options
+from hwsearch.devices.tensorrt_engine import Log, Parsed, Shapes, cached_engine
 
 LOG = Log()
 
@@ -25,8 +24,8 @@ class TensorRtModel:
 
     Args:
         parsed: The model.
-        folders: Where its engine may lie.
-        options: What the device asks for.
+        folders: Folders that its engine may be in.
+        options: Options of the device.
     """
 
     def __init__(self, parsed: Parsed, folders: list[Path], options: Options) -> None:
@@ -37,22 +36,23 @@ class TensorRtModel:
         self.inputs = [_declared(network.get_input(i)) for i in range(network.num_inputs)]
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
-        """Return the outputs for any batch up to the largest so far, else build anew."""
+        """Return the outputs for any batch; one larger than all before needs a new engine."""
         size = max((len(array) for array in feeds.values() if array.ndim), default=0)
         if self._running is None or size > self._largest:
             self._running, self._largest = self._execution(feeds, least=1), size
-        return self._running.answer(feeds)
+        return list(self._running.outputs(feeds).values())
 
-    def bind(self, feeds: Feeds) -> Mapping[str, Once]:
-        """Copy the inputs to the GPU, and let the outputs stay there."""
+    def bind(self, feeds: Feeds) -> Bound:
+        """Run once, with the inputs copied to the GPU and the outputs kept there."""
         execution = self._execution(feeds, least=None)
-        execution.answer(feeds)
-        return {ON_DEVICE: execution.on_device, END_TO_END: execution.end_to_end}
+        outputs = execution.outputs(feeds)
+        modes = {ON_DEVICE: execution.on_device, END_TO_END: execution.end_to_end}
+        return Bound(modes, outputs)
 
     def _execution(self, feeds: Feeds, least: int | None) -> "Execution":
         shapes = open_shapes(self.inputs, feeds, least)
         timings = Path(self._options["engines"]) / "kernels.timing"
-        return kept_engine(
+        return cached_engine(
             Execution,
             lambda: self._parsed.build(shapes, timings),
             self._parsed.content,
@@ -63,10 +63,10 @@ class TensorRtModel:
 
 
 class Execution:
-    """An engine with its memory, ready to run.
+    """An engine with its memory.
 
     Args:
-        serialised: The engine.
+        serialised: Bytes of the engine.
 
     Raises:
         ValueError: TensorRT refuses it.
@@ -84,51 +84,51 @@ class Execution:
         modes = {name: self._engine.get_tensor_mode(name) for name in names}
         self._inputs = [name for name in names if modes[name] == trt.TensorIOMode.INPUT]
         self._outputs = [name for name in names if modes[name] == trt.TensorIOMode.OUTPUT]
-        self._pairs: dict[str, Pair] = {}
+        self._arrays: dict[str, PinnedArray] = {}
         self._stream = cuda(cudart.cudaStreamCreate)
-        self._stopwatch = Stopwatch(self._stream)
+        self._timer = EventTimer(self._stream)
 
-    def answer(self, feeds: Feeds) -> list[NDArray[Any]]:
-        """Run on these inputs and return the outputs."""
+    def outputs(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """Run on these inputs and return the outputs by name."""
         for name in self._inputs:
             self._context.set_input_shape(name, tuple(feeds[name].shape))
         for name in (*self._inputs, *self._outputs):
-            self._give_room(name)
+            self._allocate(name)
         for name in self._inputs:
-            self._pairs[name].host[...] = feeds[name]
+            self._arrays[name].host[...] = feeds[name]
         self.end_to_end()
-        return [self._pairs[name].host.copy() for name in self._outputs]
+        return {name: self._arrays[name].host.copy() for name in self._outputs}
 
     def on_device(self) -> float:
-        """Run once and return the GPU's own seconds."""
-        return self._stopwatch.seconds(self._enqueue)
+        """Run once and return the seconds that the GPU measured."""
+        return self._timer.seconds(self._enqueue)
 
     def end_to_end(self) -> None:
-        """Copy to the GPU, run, copy back, and wait until all is there."""
+        """Copy to the GPU, run, copy back, and wait until the copies are complete."""
         for name in self._inputs:
-            self._pairs[name].to_device(self._stream)
+            self._arrays[name].to_device(self._stream)
         self._enqueue()
         for name in self._outputs:
-            self._pairs[name].to_host(self._stream)
+            self._arrays[name].to_host(self._stream)
         cuda(cudart.cudaStreamSynchronize, self._stream)
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(int(self._stream)):
             raise ValueError(f"TensorRT cannot run the engine: {LOG.last()}")
 
-    def _give_room(self, name: str) -> None:
+    def _allocate(self, name: str) -> None:
         shape = tuple(self._context.get_tensor_shape(name))
-        if name not in self._pairs or self._pairs[name].host.shape != shape:
+        if name not in self._arrays or self._arrays[name].host.shape != shape:
             dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
-            self._pairs[name] = Pair(shape, dtype)
-            self._context.set_tensor_address(name, self._pairs[name].device)
+            self._arrays[name] = PinnedArray(shape, dtype)
+            self._context.set_tensor_address(name, self._arrays[name].device)
 
 
 class TensorRtRuntime:
     """TensorRT 10 or 11; see `hwsearch.devices.runtime.Runtime`.
 
-    Options: ``device_id``, ``engines`` (the folder of the device's fingerprint), ``key`` (its
-    digest) and ``beside`` (whether an engine is to lie next to its ONNX file).
+    Options: ``device_id``, ``engines`` (folder of the device's fingerprint), ``key`` (its digest)
+    and ``beside`` (whether an engine is stored next to its ONNX file).
     """
 
     version: str = trt.__version__
@@ -137,7 +137,7 @@ class TensorRtRuntime:
         self,
         source: str | bytes,
         *,
-        batch: int | None,  # noqa: ARG002 - the engine is built for the inputs that come
+        batch: int | None,  # noqa: ARG002 - the engine is built for the inputs of a run
         options: Options,
     ) -> TensorRtModel:
         """Parse a model.
@@ -156,12 +156,12 @@ class TensorRtRuntime:
 
 
 def open_shapes(inputs: list[Declared], feeds: Feeds, least: int | None) -> Shapes:
-    """Least and largest shape of each input that is not fixed: one batch, or from one up to it.
+    """Return the least and the largest shape of each input that is not fixed.
 
     Args:
-        inputs: What the model declares.
+        inputs: Declared inputs.
         feeds: Inputs of the largest batch.
-        least: The least batch; None for the same as the largest.
+        least: The least batch; None for the largest one.
     """
     given = {item.name: tuple(feeds[item.name].shape) for item in inputs if None in item.shape}
     return {

@@ -1,4 +1,4 @@
-"""What all devices share whose runtime works in processes of its own."""
+"""Base class of devices whose runtime runs in worker processes."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -10,50 +10,47 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from hwsearch.devices.base import Answers, Fingerprint, Latency, Profile
-from hwsearch.devices.benchmark import Job
+from hwsearch.devices.base import Batch, Fingerprint, Latency, Profile, SharedOutputs
+from hwsearch.devices.benchmark import Benchmark
 from hwsearch.devices.fingerprint import cpu_fingerprint, governor
-from hwsearch.devices.model_check import wrong_precision, wrong_precisions
+from hwsearch.devices.model_check import refusal, refusals
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.runtime import RUN, Options
+from hwsearch.devices.spec import DeviceFactory, DeviceOption, canonical_spec
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from hwsearch.machine import cpu_quota, quota_text, throttled_periods, usable_cpus
 
 if TYPE_CHECKING:
-    from hwsearch.devices.shared_inference import Together, Walked
+    from hwsearch.devices.shared_inference import PendingBatch, SharedSession
 
 _RUN_TIMEOUT_S = 900.0
 
 
 class WorkerDevice(ABC):
-    """A device apart from what is its own; see `hwsearch.devices.base.Device`.
+    """A device without its runtime; see `hwsearch.devices.base.Device`.
 
-    A subclass says what it is through the constructor and gives `describe`.
+    A subclass names the runtime and its options, and implements `describe`.
 
     Args:
-        spec: The device as written down.
-        slug: The same for file names.
-        precision: Of the files that it takes.
-        batch: What a dynamic batch is fixed to when a model is timed.
+        factory: Entry point of the device.
+        values: A value for each declared option, ``precision`` and ``batch`` among them.
         runtime: ``module:attribute`` of its `hwsearch.devices.runtime.Runtime`.
-        timed: What the runtime is told about a model that is timed.
-        untimed: What it is told about a model that is only run.
-        cpus: The CPUs of timed runs, None for all.
-        account: Whether a run is the work of the thread that asks for it, so that its waiting for
-            a CPU can be taken out.
-        objective: The way of running whose time is the latency.
-        load_s: How much longer than an answer loading a model may take.
+        timed: Options of the runtime for a model that is timed.
+        untimed: Options of the runtime for a model that is only run.
+        cpus: CPUs of timed runs, None for all.
+        account: Whether the calling thread does the work of a run, so that its waiting for a CPU
+            can be subtracted.
+        objective: Timing mode whose time is the latency.
+        load_s: Additional time limit for loading a model.
     """
 
     def __init__(
         self,
-        *,
-        spec: str,
-        slug: str,
-        precision: str,
-        batch: int,
+        factory: DeviceFactory,
+        values: Mapping[str, Any],
         runtime: str,
+        *,
         timed: Options,
         untimed: Options,
         cpus: Sequence[int] | None,
@@ -61,25 +58,27 @@ class WorkerDevice(ABC):
         objective: str = RUN,
         load_s: float = 0.0,
     ) -> None:
-        self.spec, self.slug, self.precision = spec, slug, precision
-        self._batch, self._runtime, self._objective = batch, runtime, objective
+        self.spec, self.slug = canonical_spec(factory.name, factory.options, values)
+        self.precision: str = values["precision"]
+        self._batch: int = values["batch"]
+        self._runtime, self._objective = runtime, objective
         self._timed, self._untimed = timed, untimed
         self._cpus, self._account, self._load_s = cpus, account, load_s
         self._fingerprint: Fingerprint | None = None
         self._runner: Worker | None = None
         self._numbers = itertools.count()
-        self._together: Together | None = None
+        self._shared: SharedSession | None = None
 
     @abstractmethod
     def describe(self, version: str) -> Fingerprint:
-        """What decides a latency besides the processor, batch and precision.
+        """Return what decides a latency besides the processor, batch and precision.
 
         Args:
-            version: The runtime's, as the worker process found it.
+            version: Version of the runtime in the worker process.
         """
 
     def fingerprint(self) -> Fingerprint:
-        """Processor, system, runtime and settings."""
+        """Return processor, system, runtime and settings."""
         if self._fingerprint is None:
             with self._start() as worker:
                 affinity, version, waiting = worker.affinity, worker.version, worker.waiting
@@ -103,24 +102,24 @@ class WorkerDevice(ABC):
         progress: Progress | None = None,
     ) -> dict[str, Latency | DeviceError]:
         """Time models; see `hwsearch.devices.base.Device.measure`."""
-        wrong = wrong_precisions(models, self.spec, self.precision)
-        given = {name: path for name, path in models.items() if name not in wrong}
+        refused = refusals(models, self.spec, self.precision)
+        given = {name: path for name, path in models.items() if name not in refused}
         throttled_before = throttled_periods()
-        measured = self.job().measure(
+        measured = self.benchmark().measure(
             given, seed=seed, settings=settings or MeasureSettings(), progress=progress
         )
         n_throttled = throttled_periods() - throttled_before
         warnings = quota_warnings(self._timed.get("threads", 1), n_throttled)
-        results = {name: wrong[name] if name in wrong else measured[name] for name in models}
+        results = {name: refused[name] if name in refused else measured[name] for name in models}
         return with_warnings(results, warnings)
 
     def options(self, *, timed: bool) -> Options:
-        """What the runtime is told about a model that is timed, or only run."""
+        """Return the options of the runtime for a model that is timed, or only run."""
         return self._timed if timed else self._untimed
 
-    def job(self) -> Job:
-        """What its measuring jobs share; it times files of any precision."""
-        return Job(
+    def benchmark(self) -> Benchmark:
+        """Return the settings of its benchmarks; files of any precision can be timed with it."""
+        return Benchmark(
             device=self.spec,
             slug=self.slug,
             fingerprint=self.fingerprint(),
@@ -131,16 +130,14 @@ class WorkerDevice(ABC):
             load_s=self._load_s,
         )
 
-    def run(
-        self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
-    ) -> Iterator[list[NDArray[Any]]]:
+    def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
         """Run a model on all CPUs; see `hwsearch.devices.base.Device.run`.
 
-        One process serves all models, one after another or in turns; it is started again after a
-        crash or hang.
+        One worker process runs all models, in turns where needed; it is restarted after a crash or
+        hang.
         """
-        if wrong := wrong_precision(model, self.spec, self.precision):
-            raise wrong
+        if error := refusal(model, self.spec, self.precision):
+            raise error
         worker, number = self._running(), next(self._numbers)
         load = {"op": "load", "id": number, "path": str(model.absolute()), "batch": None}
         load["options"] = dict(self.options(timed=False))
@@ -154,59 +151,59 @@ class WorkerDevice(ABC):
                 worker.request({"op": "unload", "id": number}, timeout_s=_RUN_TIMEOUT_S)
 
     def close(self) -> None:
-        """End the process that runs models."""
-        self._together = None
+        """End the worker process that runs models."""
+        self._shared = None
         if self._runner is not None:
             self._runner.close()
             self._runner = None
 
-    def _run_together(
-        self,
-        models: Mapping[str, Path],
-        batches: Iterable[Mapping[str, NDArray[Any]]],
-        options: Options,
-        threads: int,
-    ) -> Iterator[Answers]:
-        from hwsearch.devices.shared_inference import Together
+    def _run_shared(
+        self, models: Mapping[str, Path], batches: Iterable[Batch], options: Options, threads: int
+    ) -> Iterator[SharedOutputs]:
+        from hwsearch.devices.shared_inference import SharedSession
 
-        together = self._together
-        if together is None or not together.holds(models):
-            self._forget()
-            together = Together(self._running(), self._numbers, options, threads, _RUN_TIMEOUT_S)
-            self._together = together
-            together.load(models, wrong_precisions(models, self.spec, self.precision))
-        # One batch is prepared and sent while the one before it is being worked on.
-        ahead: deque[Walked] = deque()
+        session = self._shared
+        if session is None or not session.holds(models):
+            if session is not None:
+                session.unload()
+            session = SharedSession(
+                self._running(), self._numbers, options, threads, _RUN_TIMEOUT_S
+            )
+            self._shared = session
+            session.load(models, refusals(models, self.spec, self.precision))
+        # The next batch is prepared and sent while the worker computes.
+        pending: deque[PendingBatch] = deque()
         for batch in batches:
-            ahead.append(together.ask(models, batch))
-            if len(ahead) > 1:
-                yield together.answers(ahead.popleft())
-        for walked in ahead:
-            yield together.answers(walked)
-
-    def _forget(self) -> None:
-        """Unload what was run together; it is kept for those who ask for it again."""
-        if self._together is not None:
-            self._together.unload()
-            self._together = None
+            pending.append(session.submit(models, batch))
+            if len(pending) > 1:
+                yield session.result(pending.popleft())
+        for each in pending:
+            yield session.result(each)
 
     def _running(self) -> Worker:
-        """Return the process that runs models, started where there is none."""
+        """Return the worker process that runs models, started where there is none."""
         if self._runner is None or self._runner.lost:
             self.close()
             self._runner = Worker(None, self._runtime, account=False)
         return self._runner
 
-    def _profiled(self, models: Mapping[str, Path], runs: int) -> dict[str, Profile | DeviceError]:
+    def _profile(self, models: Mapping[str, Path], runs: int) -> dict[str, Profile | DeviceError]:
         from hwsearch.devices.profiling import profile_models
 
-        wrong = wrong_precisions(models, self.spec, self.precision)
-        given = {name: path for name, path in models.items() if name not in wrong}
-        profiled = profile_models(self.job(), given, runs=runs)
-        return {name: wrong[name] if name in wrong else profiled[name] for name in models}
+        refused = refusals(models, self.spec, self.precision)
+        given = {name: path for name, path in models.items() if name not in refused}
+        profiled = profile_models(self.benchmark(), given, runs=runs)
+        return {name: refused[name] if name in refused else profiled[name] for name in models}
 
     def _start(self) -> Worker:
         return Worker(self._cpus, self._runtime, account=self._account)
+
+
+def threads_option() -> DeviceOption:
+    """Return the option for the threads of a timed run."""
+    n_cpus = len(usable_cpus())
+    text = "threads of a timed run"
+    return DeviceOption(name="threads", default=1, help=text, high=n_cpus, shown=True)
 
 
 def quota_warnings(threads: int, n_throttled: int) -> tuple[str, ...]:

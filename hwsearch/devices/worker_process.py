@@ -1,4 +1,4 @@
-"""The parent's side of a worker: start it, ask it, and say why it was lost."""
+"""Parent's side of a worker process: starts it, sends requests, and reports why it ended."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _START_S = 60.0
-# No file in the working directory may pose as a library: its entry, an empty text, leaves the
-# path. The child takes the same hwsearch as its parent, even where another one is installed.
+# The entry of the working directory, an empty text, is removed from the path, so that no file in
+# it shadows a library. The child imports the same hwsearch as its parent.
 _BOOT = (
     "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)]; "
     "import hwsearch; del sys.path[0]; "
@@ -43,28 +43,28 @@ _CAUSES = {
 
 
 @dataclass(eq=False, slots=True)
-class Asked:
-    """A request that is on its way.
+class Request:
+    """A request that was sent.
 
     Attributes:
-        answer: Header and arrays of the reply, once it is there.
+        reply: Header and arrays of the reply, None before it is received.
     """
 
-    answer: tuple[Header, Arrays] | None = None
+    reply: tuple[Header, Arrays] | None = None
 
 
 class Child:
-    """A child process that answers requests one at a time; usable as a context manager.
+    """A child process that executes requests one at a time; a context manager.
 
     Args:
-        main: The module of its ``main``, which ends in `hwsearch.devices.worker.serve`.
-        first: What the first frame tells it.
-        start_s: How long it may take to answer that.
+        main: Module of its ``main``, which ends in `hwsearch.devices.worker.serve`.
+        first: Header of the first request.
+        start_s: Time limit of its reply.
 
     Attributes:
-        lost: Why the process is gone, None while it lives. After that every request raises.
-        pid: The process id.
-        about: What it answered to the first frame.
+        lost: Why the process has ended, None while it lives; every request then raises.
+        pid: Process id.
+        about: Header of the first reply.
 
     Raises:
         DeviceError: The process does not start, or says why it cannot.
@@ -73,7 +73,8 @@ class Child:
     def __init__(self, main: str, first: Header, *, start_s: float = _START_S) -> None:
         self.lost: str | None = None
         self._expired: float | None = None
-        self._unanswered: deque[Asked] = deque()
+        self._connected = False  # text may be printed before the first reply
+        self._unanswered: deque[Request] = deque()
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         package = str(Path(__file__).resolve().parents[2])
         self._process = subprocess.Popen(
@@ -97,49 +98,56 @@ class Child:
         *,
         timeout_s: float | None,
     ) -> tuple[Header, Arrays]:
-        """Ask for one thing and wait for the answer; without a limit for as long as it takes.
+        """Send a request and wait for its reply.
+
+        Args:
+            header: Fields of the request.
+            arrays: Its arrays.
+            timeout_s: Time limit in seconds, None for no limit.
 
         Raises:
-            DeviceError: The worker refused (it can be asked further), or it crashed or did not
-                answer within ``timeout_s`` seconds (``lost`` says so, and it is gone).
+            DeviceError: The worker refused, or it crashed or exceeded the limit, after which
+                ``lost`` is set.
         """
         return self.receive(self.send(header, arrays, timeout_s=timeout_s), timeout_s=timeout_s)
 
     def send(
         self, header: Header, arrays: Sequence[NDArray[Any]] = (), *, timeout_s: float | None
-    ) -> Asked:
-        """Ask for one thing, which waits in the worker until it is done with those before it.
+    ) -> Request:
+        """Send a request, which the worker executes after those sent before.
 
         Raises:
-            DeviceError: The worker is gone.
+            DeviceError: The worker has ended.
         """
         with self._watched(timeout_s):
             write_frame(cast(BinaryIO, self._process.stdin), header, arrays)
-        asked = Asked()
-        self._unanswered.append(asked)
-        return asked
+        request = Request()
+        self._unanswered.append(request)
+        return request
 
-    def receive(self, asked: Asked, *, timeout_s: float | None) -> tuple[Header, Arrays]:
-        """Wait for an answer, and take in those to what was asked before.
+    def receive(self, request: Request, *, timeout_s: float | None) -> tuple[Header, Arrays]:
+        """Wait for the reply to a request; replies to earlier ones are stored.
 
         Raises:
             DeviceError: As for `request`.
         """
-        while asked.answer is None:
+        while request.reply is None:
             with self._watched(timeout_s):
-                answer = read_frame(cast(BinaryIO, self._process.stdout))
-            self._unanswered.popleft().answer = answer
-        reply, answers = asked.answer
-        if "error" in reply:
-            raise DeviceError(reply["error"])
-        return reply, answers
+                first = not self._connected
+                reply = read_frame(cast(BinaryIO, self._process.stdout), skip=first)
+            self._connected = True
+            self._unanswered.popleft().reply = reply
+        header, arrays = request.reply
+        if "error" in header:
+            raise DeviceError(header["error"])
+        return header, arrays
 
     def kill(self) -> None:
-        """End the process at once; a request that waits for it, in another thread, raises."""
+        """Kill the process; a request that another thread waits for raises."""
         self._process.kill()
 
     def close(self) -> None:
-        """End the process and free its pipes; harmless when repeated."""
+        """End the process and close its pipes; may be called again."""
         self.lost = self.lost or "the worker process was closed"
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -167,7 +175,7 @@ class Child:
 
     @contextmanager
     def _watched(self, timeout_s: float | None) -> Iterator[None]:
-        """Exchange frames with the process, which is lost where that fails or takes too long."""
+        """Exchange messages; on failure or timeout the process is killed and marked lost."""
         if self.lost:
             raise DeviceError(self.lost)
         watchdog = threading.Timer(timeout_s or 0.0, self._expire, [timeout_s])
@@ -182,7 +190,7 @@ class Child:
             logger.debug("lost worker %d: %s", self.pid, self.lost)
             raise DeviceError(self.lost) from None
         except BaseException:
-            # An interrupted exchange leaves half a frame behind: nothing can follow it.
+            # An interrupted exchange leaves an incomplete message in the pipe.
             self._process.kill()
             self.lost = "the exchange with the worker process was interrupted"
             raise
@@ -217,15 +225,14 @@ class Worker(Child):
     """A child process in which a runtime loads and runs models.
 
     Args:
-        cpus: The CPUs it keeps to, or None for all.
-        runtime: What runs models in it: the ``module:attribute`` of a
-            `hwsearch.devices.runtime.Runtime`.
-        account: Whether the system's account of waiting for a CPU tells something about a run:
-            it does where a run is work of the thread that asks for it.
+        cpus: CPUs that it is pinned to, None for all.
+        runtime: ``module:attribute`` of a `hwsearch.devices.runtime.Runtime`.
+        account: Whether time spent waiting for a CPU is subtracted, which is right where the
+            calling thread does the work of a run.
 
     Attributes:
-        affinity: The CPUs it is pinned to, such as "0,1", or "none".
-        version: The runtime's version.
+        affinity: CPUs that it is pinned to, such as "0,1", or "none".
+        version: Version of the runtime.
         waiting: Whether waiting for a CPU is "taken out" of times or "included" in them.
 
     Raises:

@@ -9,15 +9,13 @@ from pathlib import Path
 from hwsearch.errors import DeviceError
 
 
-def wrong_precision(model: Path, device: str, precision: str) -> DeviceError | None:
+def refusal(model: Path, device: str, precision: str) -> DeviceError | None:
     """Return no error."""
     del model, device, precision
     return None
 
 
-def wrong_precisions(
-    models: Mapping[str, Path], device: str, precision: str
-) -> dict[str, DeviceError]:
+def refusals(models: Mapping[str, Path], device: str, precision: str) -> dict[str, DeviceError]:
     """Return no errors."""
     del models, device, precision
     return {}

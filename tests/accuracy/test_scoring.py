@@ -108,7 +108,7 @@ def test_outputs_that_are_no_numbers_are_that_subnets(net, models, device, tmp_p
     bad, *others = models
     broken = onnx.load(models[bad])
     weight = next(t for t in broken.graph.initializer if len(t.dims) == 2)
-    weight.raw_data = np.full(tuple(weight.dims), np.nan, np.float32).tobytes()
+    weight.raw_data = np.full(tuple(weight.dims), np.inf, np.float32).tobytes()
     given = {**models, bad: tmp_path / "broken.onnx"}
     onnx.save(broken, given[bad])
     found = Scorer(net, device, TOP1).score(given, samples(net, bad, 9))

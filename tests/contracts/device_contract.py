@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hwsearch.devices import Latency, MeasureSettings, compare, load_device
+from hwsearch.devices import Latency, MeasureSettings, load_device
 from hwsearch.devices.base import Profile
 from hwsearch.errors import DeviceError
 from hwsearch.models.precision import PRECISIONS
@@ -48,8 +48,21 @@ class DeviceContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def results(cls, device, files):
-        return device.measure(files, seed=3, settings=QUICK)
+    def told(cls):
+        """Calls of progress while the results are measured."""
+        return []
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def all_results(cls, device, files, foreign, told):
+        models = {**files, **foreign}
+        progress = lambda *args: told.append(args)  # noqa: E731
+        return device.measure(models, seed=3, settings=QUICK, progress=progress)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def results(cls, all_results, files):
+        return {name: all_results[name] for name in files}
 
     def test_is_written_down_so_that_it_can_be_loaded_again(self, device):
         assert load_device(device) is device
@@ -66,12 +79,10 @@ class DeviceContract:
         assert device.precision in PRECISIONS
         assert device.fingerprint()["precision"] == device.precision
 
-    def test_files_of_another_precision_are_refused(self, device, foreign, good):
-        results = device.measure({**foreign, "own": good["first"]}, seed=0, settings=QUICK)
-        assert isinstance(results["own"], Latency)
+    def test_files_of_another_precision_are_refused(self, device, foreign, all_results):
         for precision, path in foreign.items():
-            assert f"is {precision}" in str(results[precision])
-            assert f"takes {device.precision}" in str(results[precision])
+            assert f"is {precision}" in str(all_results[precision])
+            assert f"takes {device.precision}" in str(all_results[precision])
             with pytest.raises(DeviceError, match=f"is {precision}"):
                 list(device.run(path, []))
 
@@ -100,8 +111,8 @@ class DeviceContract:
                 objective = told[["excluded", "included"].index(latency.transfers)]
                 assert objective == pytest.approx(latency.latency_ms)
 
-    def test_every_model_gets_an_answer_in_the_order_given(self, results, files):
-        assert list(results) == list(files)
+    def test_every_model_gets_an_answer_in_the_order_given(self, all_results, files, foreign):
+        assert list(all_results) == [*files, *foreign]
 
     def test_a_model_that_is_none_fails_alone_and_with_a_reason(self, results, good):
         failed = {name for name, result in results.items() if isinstance(result, DeviceError)}
@@ -136,16 +147,7 @@ class DeviceContract:
             assert latency.ratio == pytest.approx(float(np.median(latency.ratios[counted])))
             assert 0 < latency.undisturbed <= 1
 
-    def test_latencies_of_one_job_can_be_compared(self, results, good):
-        for name in good:
-            assert compare(results[name], results[name]) == 0
-        assert compare(results["first"], results["second"]) == -compare(
-            results["second"], results["first"]
-        )
-
-    def test_progress_is_told(self, device, good):
-        told = []
-        device.measure(good, seed=0, settings=QUICK, progress=lambda *args: told.append(args))
+    def test_progress_is_told(self, results, told):
         assert told
         assert all(rounds > 0 for rounds, _ in told)
 

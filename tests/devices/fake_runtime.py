@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Declared
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Bound, Declared
 
 NAME = "tests.devices.fake_runtime:RUNTIME"
 
@@ -23,10 +23,11 @@ class FakeModel:
         return [np.full((len(image), 4), self._size, np.float32)]
 
     def bind(self, feeds):
-        return {
+        modes = {
             ON_DEVICE: lambda: 1e-3 * self._size,
             END_TO_END: lambda: 1e-3 * self._size + 5e-4,
         }
+        return Bound(modes, {"scores": self.run(feeds)[0]})
 
 
 class FakeRuntime:

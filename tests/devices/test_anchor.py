@@ -1,14 +1,11 @@
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from hwsearch.devices import compare
 from hwsearch.devices.anchor import Baseline, anchor_bytes, cache_folder
-from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import InputError
 
 FINGERPRINT = {"cpu": "x", "threads": 1}
@@ -82,19 +79,3 @@ def test_a_cache_that_cannot_be_written_is_named(baseline, tmp_path, monkeypatch
 def test_the_cache_is_in_the_home_folder_by_default(monkeypatch):
     monkeypatch.delenv("HWSEARCH_CACHE")
     assert cache_folder().parts[-2:] == (".cache", "hwsearch")
-
-
-def test_only_intervals_that_do_not_overlap_are_told_apart(tmp_path):
-    device = FakeDevice(lambda name, path: {"a": 1.0, "b": 1.009, "c": 1.011}[name])
-    got = device.measure(dict.fromkeys("abc", tmp_path), seed=0)
-    assert compare(got["a"], got["b"]) == 0
-    assert compare(got["b"], got["c"]) == 0
-    assert compare(got["a"], got["c"]) == -1
-    assert compare(got["c"], got["a"]) == 1
-
-
-def test_latencies_of_two_devices_are_not_compared(tmp_path):
-    one = FakeDevice(lambda name, path: 1.0).measure({"a": tmp_path}, seed=0)["a"]
-    two = FakeDevice(name="other").measure({"a": Path(__file__)}, seed=0)
-    with pytest.raises(InputError, match="other"):
-        compare(one, two["a"])

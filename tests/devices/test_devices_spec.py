@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from hwsearch.devices import DeviceFactory, DeviceOption, device_names, load_device, load_factory
-from hwsearch.devices.base import canonical_spec, parse_options, split_spec
 from hwsearch.devices.fingerprint import choose_cpus, cpu_fingerprint, digest
+from hwsearch.devices.spec import canonical_spec, parse_options, split_spec
 from hwsearch.errors import InputError
 from hwsearch.machine import usable_cpus
 

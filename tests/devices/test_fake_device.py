@@ -40,8 +40,10 @@ def test_can_be_registered_by_another_package(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[hwsearch.devices]\nmine = elsewhere_device:DEVICE\n")
     (tmp_path / "elsewhere_device.py").write_text(
-        "from hwsearch.devices.fake_device import fake_factory\n"
-        "DEVICE = fake_factory(lambda name, path: 7.0, name='mine')\n"
+        "from hwsearch.devices import DeviceFactory\n"
+        "from hwsearch.devices.fake_device import FakeDevice\n"
+        "def create(): return FakeDevice(lambda name, path: 7.0, name='mine')\n"
+        "DEVICE = DeviceFactory(name='mine', create=create, available=lambda: None)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert "mine" in device_names()

@@ -7,10 +7,9 @@ import onnxruntime
 import pytest
 
 from hwsearch.devices import MeasureSettings, load_device, load_factory
-from hwsearch.devices.base import parse_options, split_spec
-from hwsearch.devices.nvidia import ClockWatch
-from hwsearch.devices.ort_cuda import cuda_provider
-from hwsearch.devices.ort_tensorrt import tensorrt_provider
+from hwsearch.devices.nvidia import ClockMonitor
+from hwsearch.devices.ort_gpu import cuda_provider, tensorrt_provider
+from hwsearch.devices.spec import parse_options, split_spec
 from hwsearch.errors import InputError
 from tests.contracts.device_contract import QUICK, DeviceContract
 from tests.devices import fake_runtime, tiny_models
@@ -166,8 +165,8 @@ def test_the_option_says_which_time_is_the_latency(fake, tmp_path, name, transfe
 
 def test_a_disturbed_clock_is_in_the_warnings(fake, tmp_path, monkeypatch):
     looks = []
-    monkeypatch.setattr(ClockWatch, "look", lambda watch: looks.append(watch))
-    monkeypatch.setattr(ClockWatch, "warnings", lambda watch: ("the clock moved",))
+    monkeypatch.setattr(ClockMonitor, "read", lambda watch: looks.append(watch))
+    monkeypatch.setattr(ClockMonitor, "warnings", lambda watch: ("the clock moved",))
     told = []
     latency = fake("ort-cuda").measure(
         {"m1": tiny_models.conv(tmp_path / "m1.onnx")},

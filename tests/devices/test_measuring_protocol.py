@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from hwsearch.devices.intervals import median_draws, percentile_interval
-from hwsearch.devices.latency_statistics import Origin, Subject, summarise
+from hwsearch.devices.latency_statistics import DeviceRecord, TimedModel, estimate_latencies
 from hwsearch.devices.protocol import MIN_ROUNDS, MeasureSettings, Rounds, sample_rounds, warm_up
 from hwsearch.errors import InputError
 from tests.devices.scripted_machine import ScriptedMachine
 
 ANCHOR_S = 1e-3
-ORIGIN = Origin(
-    device="d", fingerprint="f", baseline_s=np.full(50, ANCHOR_S), baseline_at="kept/here.json"
+DEVICE = DeviceRecord(
+    device="d", fingerprint="f", baseline_s=np.full(50, ANCHOR_S), baseline_path="kept/here.json"
 )
 CALM = {"noise": 0.002, "wander": 0.0, "spikes": 0.0}
 
@@ -21,11 +21,11 @@ def measured(machine, *, seed=0, baseline_s=None, waited=0.0, settings=None):
     rng = np.random.default_rng(seed)
     n = len(machine.true_s) - 1
     rounds = sample_rounds(machine.run, n, clock=machine.clock, rng=rng, settings=settings)
-    origin = ORIGIN
+    origin = DEVICE
     if baseline_s is not None:
-        origin = dataclasses.replace(ORIGIN, baseline_s=baseline_s)
-    subjects = [Subject(inputs="x", waited=waited)] * n
-    return summarise(rounds, subjects, origin, rng=rng, settings=settings, cost_s=1.0)
+        origin = dataclasses.replace(DEVICE, baseline_s=baseline_s)
+    models = [TimedModel(inputs="x", waited=waited)] * n
+    return estimate_latencies(rounds, models, origin, rng=rng, settings=settings, cost_s=1.0)
 
 
 def machine_of(ratios, seed=0, **mood):
@@ -34,7 +34,7 @@ def machine_of(ratios, seed=0, **mood):
 
 def test_intervals_cover_the_truth_and_rankings_are_right_on_a_restless_machine():
     ratios = [0.8, 0.85, 3.0]
-    replays = 200
+    replays = 60
     settings = MeasureSettings(half_width=0.02)
     covered = {"ratio": 0, "absolute": 0}
     right_orders, wrong_calls = 0, 0
@@ -173,8 +173,10 @@ def rounds_of(models_s, anchor_s, *, wanted=True):
 
 def summary_of(rounds, *, waited=0.0):
     rng = np.random.default_rng(0)
-    subjects = [Subject(inputs="x", waited=waited)]
-    (got,) = summarise(rounds, subjects, ORIGIN, rng=rng, settings=MeasureSettings(), cost_s=1.0)
+    models = [TimedModel(inputs="x", waited=waited)]
+    (got,) = estimate_latencies(
+        rounds, models, DEVICE, rng=rng, settings=MeasureSettings(), cost_s=1.0
+    )
     return got
 
 
@@ -206,10 +208,10 @@ def test_the_baselines_uncertainty_widens_only_the_absolute_interval():
     noisy = ANCHOR_S * np.exp(0.2 * np.random.default_rng(1).standard_normal(40))
     results = []
     for baseline_s in (np.full(40, np.median(noisy)), noisy):
-        origin = dataclasses.replace(ORIGIN, baseline_s=baseline_s)
-        (got,) = summarise(
+        origin = dataclasses.replace(DEVICE, baseline_s=baseline_s)
+        (got,) = estimate_latencies(
             rounds,
-            [Subject(inputs="x", waited=None)],
+            [TimedModel(inputs="x", waited=None)],
             origin,
             rng=np.random.default_rng(0),
             settings=MeasureSettings(),
@@ -251,9 +253,9 @@ def test_a_model_precise_enough_is_not_blamed_for_another_that_is_not():
     rng = np.random.default_rng(0)
     noisy = STEADY * np.exp(0.2 * rng.standard_normal(16))
     rounds = rounds_of([STEADY, noisy], STEADY, wanted=False)
-    subjects = [Subject(inputs="x", waited=None)] * 2
-    calm, doubtful = summarise(
-        rounds, subjects, ORIGIN, rng=rng, settings=MeasureSettings(), cost_s=1.0
+    models = [TimedModel(inputs="x", waited=None)] * 2
+    calm, doubtful = estimate_latencies(
+        rounds, models, DEVICE, rng=rng, settings=MeasureSettings(), cost_s=1.0
     )
     assert calm.warnings == ()
     assert any("time ran out" in warning for warning in doubtful.warnings)

@@ -117,8 +117,8 @@ def test_a_gpu_is_described_as_far_as_nvml_tells(nvml):
 def test_without_nvml_a_gpu_is_unknown_and_nothing_warns(monkeypatch):
     monkeypatch.setattr(nvidia, "find_spec", lambda name: None)
     assert set(nvidia.gpu_fingerprint(0).values()) == {"unknown"}
-    watch = nvidia.ClockWatch(0)
-    watch.look()
+    watch = nvidia.ClockMonitor(0)
+    watch.read()
     assert watch.warnings() == ()
 
 
@@ -134,9 +134,9 @@ def test_cudas_number_is_translated_to_nvmls(nvml, monkeypatch, visible, device_
 
 
 def watched(n):
-    watch = nvidia.ClockWatch(0)
+    watch = nvidia.ClockMonitor(0)
     for _ in range(n):
-        watch.look()
+        watch.read()
     return watch.warnings()
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from hwsearch.devices.ort_gpu import tensorrt_provider
 from hwsearch.devices.ort_gpu_runtime import (
     RUNTIME,
     OrtGpuModel,
@@ -11,7 +12,6 @@ from hwsearch.devices.ort_gpu_runtime import (
     with_own_engines,
     with_shapes,
 )
-from hwsearch.devices.ort_tensorrt import tensorrt_provider
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Declared
 from tests.devices import tiny_models
 
@@ -27,11 +27,12 @@ def load(path, batch):
     return OrtGpuModel(str(path), PROCESSOR, memory=("cpu", 0), batch=batch)
 
 
-def test_both_ways_run_the_bound_model(path):
+def test_both_modes_run_the_bound_model(path):
     model = load(path, 2)
-    ways = model.bind({"image": np.ones((2, 3, 8, 8), np.float32)})
-    assert list(ways) == [ON_DEVICE, END_TO_END]
-    for once in ways.values():
+    bound = model.bind({"image": np.ones((2, 3, 8, 8), np.float32)})
+    assert list(bound.modes) == [ON_DEVICE, END_TO_END]
+    assert [output.shape for output in bound.outputs.values()] == [(2, 4, 1, 1)]
+    for once in bound.modes.values():
         for _ in range(3):
             assert once() is None
 

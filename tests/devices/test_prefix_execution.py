@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hwsearch.devices.prefix_execution import Walk
+from hwsearch.devices.prefix_execution import SegmentTree
 from hwsearch.devices.runtime import Declared
 
 
@@ -26,9 +26,9 @@ BATCH = {"x": np.arange(7, dtype=np.float32)[:, None]}
 
 def test_outputs_are_put_together_in_order():
     parts = [Adds(1), Adds(10), Adds(100), Adds(1000)]
-    walk = Walk(parts, [None, 0, 0, 1], [True, False, True, True])
+    tree = SegmentTree(parts, [None, 0, 0, 1], [True, False, True, True])
     for threads in (1, 3):
-        outputs, seconds, errors = walk.run(BATCH, 3, threads)
+        outputs, seconds, errors = tree.run(BATCH, 3, threads)
         assert [len(each) for each in outputs] == [1, 1, 1]
         for (array,), added in zip(outputs, (1, 101, 1011), strict=True):
             np.testing.assert_array_equal(array, BATCH["x"] + added)
@@ -40,8 +40,8 @@ def test_outputs_are_put_together_in_order():
 
 def test_a_part_that_fails_takes_along_what_is_behind_it_only():
     parts = [Adds(0), Adds(1, dislikes=5), Adds(2), Adds(3)]
-    walk = Walk(parts, [None, 0, 1, 0], [False, False, True, True])
-    outputs, _, errors = walk.run(BATCH, 2, 1)
+    tree = SegmentTree(parts, [None, 0, 1, 0], [False, False, True, True])
+    outputs, _, errors = tree.run(BATCH, 2, 1)
     assert errors == {1: "5 is not liked", 2: "5 is not liked"}
     assert outputs[0] == []
     np.testing.assert_array_equal(outputs[1][0], BATCH["x"] + 3)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from hwsearch.devices import load_device
-from hwsearch.devices.base import Sharing
+from hwsearch.devices.base import SharedInference
 from hwsearch.errors import DeviceError
 from hwsearch.models.model import to_onnx
 from hwsearch.supernets.base import Supernet
@@ -18,7 +18,7 @@ from tests.devices import tiny_models
 @pytest.fixture(scope="module")
 def device():
     device = load_device("ort-cpu:threads=1")
-    assert isinstance(device, Sharing)
+    assert isinstance(device, SharedInference)
     yield device
     device.close()
 
@@ -44,7 +44,7 @@ def batches(sizes=(70, 5)):
 
 
 def test_answers_are_those_of_each_alone(device, models):
-    together = list(device.run_together(models, batches()))
+    together = list(device.run_shared(models, batches()))
     for name, path in models.items():
         alone = list(device.run(path, batches()))
         for answers, (expected,) in zip(together, alone, strict=True):
@@ -58,9 +58,9 @@ def test_answers_are_those_of_each_alone(device, models):
 
 
 def test_company_makes_no_difference(device, models):
-    (together,) = device.run_together(models, batches((70,)))
+    (together,) = device.run_shared(models, batches((70,)))
     for name, path in models.items():
-        (alone,) = device.run_together({name: path}, batches((70,)))
+        (alone,) = device.run_shared({name: path}, batches((70,)))
         np.testing.assert_array_equal(alone.outputs[name][0], together.outputs[name][0])
         assert alone.shares == {name: 1.0}
 
@@ -76,7 +76,7 @@ def test_one_that_is_refused_takes_no_others_along(device, models, tmp_path):
         "int8": tiny_models.conv(tmp_path / "int8.onnx", precision="int8", size=16),
         "garbage": garbage,
     }
-    for answers in device.run_together(given, batches()):
+    for answers in device.run_shared(given, batches()):
         assert "NoSuchOperator" in str(answers.outputs["broken"])
         assert "int8" in str(answers.outputs["int8"])
         assert "cannot be read" in str(answers.outputs["garbage"])
@@ -87,37 +87,37 @@ def test_one_that_is_refused_takes_no_others_along(device, models, tmp_path):
 
 
 def test_files_that_are_loaded_are_not_loaded_again(device, models, monkeypatch):
-    from hwsearch.devices.shared_inference import Together
+    from hwsearch.devices.shared_inference import SharedSession
 
-    loads, load = [], Together.load
+    loads, load = [], SharedSession.load
 
     def watching(self, given, refused):
         loads.append(set(given))
         return load(self, given, refused)
 
-    monkeypatch.setattr(Together, "load", watching)
+    monkeypatch.setattr(SharedSession, "load", watching)
     device.close()
     first, *rest = models
-    (whole,) = device.run_together(models, batches((9,)))
-    (some,) = device.run_together({name: models[name] for name in rest}, batches((9,)))
+    (whole,) = device.run_shared(models, batches((9,)))
+    (some,) = device.run_shared({name: models[name] for name in rest}, batches((9,)))
     assert loads == [set(models)]
     assert set(some.outputs) == set(some.shares) == set(rest)
     for name in rest:
         np.testing.assert_array_equal(some.outputs[name][0], whole.outputs[name][0])
     content = models[first].read_bytes()
     models[first].write_bytes(models[rest[0]].read_bytes())
-    (changed,) = device.run_together(models, batches((9,)))
+    (changed,) = device.run_shared(models, batches((9,)))
     models[first].write_bytes(content)
     assert len(loads) == 2
     np.testing.assert_array_equal(changed.outputs[first][0], whole.outputs[rest[0]][0])
 
 
 def test_a_new_process_loads_them_anew(device, models):
-    (before,) = device.run_together(models, batches((9,)))
+    (before,) = device.run_shared(models, batches((9,)))
     device._runner._process.kill()
     with pytest.raises(DeviceError, match="SIGKILL"):
-        list(device.run_together(models, batches((9,))))
-    (after,) = device.run_together(models, batches((9,)))
+        list(device.run_shared(models, batches((9,))))
+    (after,) = device.run_shared(models, batches((9,)))
     for name in models:
         np.testing.assert_array_equal(before.outputs[name][0], after.outputs[name][0])
 
@@ -125,17 +125,17 @@ def test_a_new_process_loads_them_anew(device, models):
 def test_batches_sent_ahead_do_not_get_mixed_up(device, models):
     """A batch is on its way while its forerunner's answers are used: others may come between."""
     given = batches((5, 6, 7, 8))
-    whole = list(device.run_together(models, given))
+    whole = list(device.run_shared(models, given))
     name, path = next(iter(models.items()))
-    answers = device.run_together(models, given)
+    answers = device.run_shared(models, given)
     seen = [next(answers), next(answers)]
     (between,) = device.run(path, [given[3]])
     np.testing.assert_allclose(between[0], whole[3].outputs[name][0], rtol=1e-5, atol=1e-6)
     seen += answers
     for one, other in zip(seen, whole, strict=True):
         np.testing.assert_array_equal(one.outputs[name][0], other.outputs[name][0])
-    assert next(device.run_together(models, given)).outputs, "the rest is never asked for"
-    (after,) = device.run_together(models, given[3:])
+    assert next(device.run_shared(models, given)).outputs, "the rest is never asked for"
+    (after,) = device.run_shared(models, given[3:])
     np.testing.assert_array_equal(after.outputs[name][0], whole[3].outputs[name][0])
 
 
@@ -147,10 +147,10 @@ def test_one_batch_is_sent_ahead_and_no_more(device, models):
             taken.append(len(taken))
             yield batch
 
-    counts = [len(taken) for _ in device.run_together(models, watched())]
+    counts = [len(taken) for _ in device.run_shared(models, watched())]
     assert counts == [2, 3, 4, 5, 5]
 
 
 def test_other_inputs_are_refused(device, models):
     with pytest.raises(DeviceError, match="no input 'picture'"):
-        list(device.run_together(models, [{"picture": batches((3,))[0]["image"]}]))
+        list(device.run_shared(models, [{"picture": batches((3,))[0]["image"]}]))

@@ -29,15 +29,6 @@ class TestTensorRtWithFakes(DeviceContract):
     @pytest.fixture(scope="class")
     @classmethod
     def device(cls):
-        device = TensorRt(**VALUES)
-        yield device
-        device.close()
-
-
-class TestTensorRtHalfWithFakes(DeviceContract):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def device(cls):
         device = TensorRt(**VALUES | {"precision": "fp16", "transfers": "included"})
         yield device
         device.close()
@@ -96,7 +87,7 @@ def test_an_engine_lies_in_the_cache_where_its_folder_cannot_be_written(tmp_path
     folders = [tmp_path / "not there", tmp_path]
     for _ in range(2):
         assert (
-            engine.kept_engine(bytes, build, b"model", {}, key="k", folders=folders) == b"engine"
+            engine.cached_engine(bytes, build, b"model", {}, key="k", folders=folders) == b"engine"
         )
     assert len(built) == len(engines(tmp_path)) == 1
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwsearch.devices.frames import FrameError, read_frame, write_frame
-from hwsearch.devices.run_timer import timed_run, waited_by_schedstat
+from hwsearch.devices.run_timer import schedstat_reader, timed_run
 from hwsearch.devices.runtime import Declared
 from hwsearch.devices.worker import synthetic_inputs
 from hwsearch.devices.worker_process import Worker
@@ -54,6 +54,17 @@ def test_frames_bring_header_and_arrays_back():
     assert read_frame(stream) == ({"second": True}, [])
 
 
+def test_text_before_a_frame_can_be_skipped():
+    stream = io.BytesIO()
+    write_frame(stream, {"op": "x"}, ARRAYS[:1])
+    noisy = io.BytesIO(b"hwshello hws\n" + stream.getvalue())
+    header, (array,) = read_frame(noisy, skip=True)
+    assert header == {"op": "x"}
+    np.testing.assert_array_equal(array, ARRAYS[0])
+    with pytest.raises(FrameError, match="ended"):
+        read_frame(io.BytesIO(b"nothing but text"), skip=True)
+
+
 def test_frames_refuse_objects_noise_and_ends():
     with pytest.raises(FrameError, match="object"):
         write_frame(io.BytesIO(), {}, [np.array(["a"], object)])
@@ -72,7 +83,7 @@ def test_a_worker_serves_and_survives_refusals(worker, tmp_path):
     load(worker, tiny_models.conv(tmp_path / "a.onnx"))
     reply, (spent_s,) = worker.request({"op": "time", "id": 1, "n": 5}, timeout_s=60)
     times_s, waits_s = spent_s
-    assert reply["ways"] == ["run"]
+    assert reply["modes"] == ["run"]
     assert times_s.shape == waits_s.shape == (5,)
     assert np.all(times_s > 0)
     assert np.all(waits_s >= 0)
@@ -88,6 +99,19 @@ def test_what_the_runtime_prints_does_not_reach_the_frames(tmp_path):
         patch.setenv("PYTHONPATH", str(tmp_path))
         with Worker(None, ORT) as worker:
             assert worker.version == "0.0"
+
+
+def test_what_is_printed_before_the_worker_runs_does_not_reach_the_frames(tmp_path):
+    """A stand-in for an environment whose interpreter prints at its start."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nprint('welcome', flush=True)\nos.write(1, b'hws')\nprint('later')\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        with Worker(None, ORT) as worker:
+            assert worker.version
+            with pytest.raises(DeviceError, match="NO_SUCHFILE"):
+                load(worker, tmp_path / "none.onnx")
 
 
 def test_a_worker_that_cannot_start_says_why(tmp_path):
@@ -109,9 +133,10 @@ def test_a_killed_worker_is_lost_with_the_reason(worker, name):
 
 
 def test_a_hanging_worker_is_killed(worker, tmp_path):
-    load(worker, tiny_models.endless(tmp_path / "e.onnx"))
+    load(worker, tiny_models.endless(tmp_path / "e.onnx"), batch=None)
+    run = {"op": "run", "id": 1, "names": ["start"]}
     with pytest.raises(DeviceError, match=r"no answer within 0\.5 s"):
-        worker.request({"op": "time", "id": 1, "n": 1}, timeout_s=0.5)
+        worker.request(run, [np.zeros(1, np.float32)], timeout_s=0.5)
     assert worker.lost
 
 
@@ -122,15 +147,17 @@ def test_ctrl_c_is_left_to_the_parent(worker):
 
 PARENT = """
 import sys, time
+import numpy as np
 from hwsearch.devices.worker_process import Worker
 worker = Worker(None, "hwsearch.devices.ort_runtime:RUNTIME")
 print(worker.pid, flush=True)
 if len(sys.argv) > 1:
-    header = {"op": "load", "id": 1, "path": sys.argv[1], "batch": 1}
+    header = {"op": "load", "id": 1, "path": sys.argv[1], "batch": None}
     header["options"] = {"threads": 1}
     worker.request(header, timeout_s=60)
     print("running", flush=True)
-    worker.request({"op": "time", "id": 1, "n": 1}, timeout_s=600)
+    run = {"op": "run", "id": 1, "names": ["start"]}
+    worker.request(run, [np.zeros(1, np.float32)], timeout_s=600)
 time.sleep(600)
 """
 
@@ -184,8 +211,8 @@ def test_inputs_come_from_what_the_model_declares():
 @pytest.mark.parametrize(
     ("declared", "reason"),
     [
-        (Declared("ids", "int64", ("N", "length")), "dimension 1 .length. is unknown"),
-        (Declared("ids", "int64", ("N", None)), "dimension 1 .unnamed. is unknown"),
+        (Declared("ids", "int64", ("N", "length")), "dimension 1 .length. is not fixed"),
+        (Declared("ids", "int64", ("N", None)), "dimension 1 .unnamed. is not fixed"),
         (Declared("x", "float32", (3, 4)), "fixed to 3"),
         (Declared("text", "string", ("N",)), "not a tensor of numbers"),
     ],
@@ -258,5 +285,5 @@ def test_without_an_account_times_are_wall_times():
 
 
 def test_the_systems_account_is_read_where_there_is_one():
-    waited_ns = waited_by_schedstat()
-    assert waited_ns is None or 0 <= waited_ns() <= waited_ns()
+    waiting_ns = schedstat_reader()
+    assert waiting_ns is None or 0 <= waiting_ns() <= waiting_ns()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsearch.devices import MeasureSettings, measure
+from hwsearch.devices import DeviceFactory, MeasureSettings, measure
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE
 from hwsearch.devices.worker_device import WorkerDevice
 from hwsearch.devices.worker_process import Worker
@@ -18,12 +18,11 @@ SETTINGS = MeasureSettings(first_look=5, warmup_floor_s=0.0)
 
 class Strange(WorkerDevice):
     def __init__(self, objective=ON_DEVICE):
+        name = f"strange-{objective.replace(' ', '-')}"
         super().__init__(
-            spec="strange",
-            slug=f"strange-{objective.replace(' ', '-')}",
-            precision="fp32",
-            batch=3,
-            runtime=fake_runtime.NAME,
+            DeviceFactory(name=name, create=Strange, available=lambda: None),
+            {"batch": 3, "precision": "fp32"},
+            fake_runtime.NAME,
             timed={"memory": "1 KiB"},
             untimed={"memory": "2 KiB"},
             cpus=None,

@@ -19,9 +19,11 @@ def write(path, nodes, inputs, outputs, weights=()):
     return path
 
 
-def conv(path: Path, *, channels=8, batch="batch", size=8, precision="fp32") -> Path:
+def conv(path: Path, *, channels=8, batch="batch", size=8, precision="fp32", nan=False) -> Path:
     rng = np.random.default_rng(channels)
     weight = rng.standard_normal((channels, 3, 3, 3)).astype(np.float32)
+    if nan:
+        weight[0, 0, 0, 0] = np.nan
     before, weights = _cast("image", "weight", weight, precision)
     return write(
         path,
@@ -59,6 +61,14 @@ def tokens(path: Path, *, length=5, vocabulary=3, precision="fp32") -> Path:
         [("scores", TensorProto.FLOAT, ["batch", 4])],
         weights,
     )
+
+
+def elementwise(path: Path, *operators, dtype=TensorProto.FLOAT, shape=("batch", 4)) -> Path:
+    """A model that applies operators one after another."""
+    names = ["x", *(f"y{i}" for i in range(1, len(operators))), "y"]
+    chain = zip(operators, names, names[1:], strict=False)
+    nodes = [helper.make_node(operator, [a], [b]) for operator, a, b in chain]
+    return write(path, nodes, [("x", dtype, shape)], [("y", dtype, shape)])
 
 
 def _cast(image, name, weight, precision):

@@ -3,10 +3,8 @@ import stat
 
 import pytest
 import torch
-from networks import IMAGE, export
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_count import Tied
 from torch import nn
 
 from hwsearch.errors import InputError
@@ -24,6 +22,8 @@ from hwsearch.models.probe import probe_inputs, torch_outputs
 from hwsearch.quantities import exact_quantities
 from hwsearch.supernets.base import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
+from tests.models.networks import IMAGE, export
+from tests.models.test_count import Tied
 
 
 def test_staged_folder_appears_whole(tmp_path):

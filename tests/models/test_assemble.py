@@ -8,8 +8,6 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from networks import IMAGE, One, promised
-from networks import with_statistics as random_statistics
 from torch import nn
 
 from hwsearch import to_onnx
@@ -24,6 +22,8 @@ from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import OWED, load_family, supernet_names
 from hwsearch.verify.subnet import verify_export
 from tests.models.conftest import write_artifact
+from tests.models.networks import IMAGE, One, promised
+from tests.models.networks import with_statistics as random_statistics
 
 CHAINS = [name for name in supernet_names() if load_family(name).tiny().blocks is not None]
 CHAINS = [name for name in CHAINS if name != "test-tokens"]

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from networks import promised
 from onnx import numpy_helper
 
 from hwsearch.devices.fake_device import FakeDevice
@@ -19,6 +18,7 @@ from hwsearch.models.precision import ENTRY
 from hwsearch.models.probe import probe_inputs
 from hwsearch.models.quantize import Quantization, quantize_int8, to_fp16
 from hwsearch.verify.subnet import probe_answers, verify_artifact, verify_export
+from tests.models.networks import promised
 
 NAMES = ("test-images", "test-tokens")
 PRECISIONS = ("int8", "fp16")

@@ -1,8 +1,6 @@
 import onnx
 import pytest
-from networks import IMAGE, export, promised
 from onnx import TensorProto, helper
-from test_to_onnx import Branching, Reused
 from torch import nn
 
 from hwsearch.errors import VerificationError
@@ -10,6 +8,8 @@ from hwsearch.models.count import count_macs, count_params
 from hwsearch.models.model import read_metadata
 from hwsearch.supernets.base import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
+from tests.models.networks import IMAGE, export, promised
+from tests.models.test_to_onnx import Branching, Reused
 
 
 def counted(exported):

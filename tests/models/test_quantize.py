@@ -10,7 +10,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from networks import IMAGE, export
 from onnx import numpy_helper
 from torch import nn
 
@@ -21,6 +20,7 @@ from hwsearch.models.precision import precision_of
 from hwsearch.models.probe import disagreement, probe_inputs
 from hwsearch.models.quantize import Quantization, quantization_for, quantize_int8, to_fp16
 from hwsearch.supernets.zoo import supernet_names
+from tests.models.networks import IMAGE, export
 
 U8 = Quantization(activations="uint8")
 U8_REDUCED = Quantization(activations="uint8", reduce_range=True)

@@ -5,7 +5,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import IMAGE, export
 from onnx import numpy_helper
 from torch import nn
 
@@ -14,6 +13,7 @@ from hwsearch.models.model import read_metadata
 from hwsearch.models.probe import probe_inputs, torch_outputs
 from hwsearch.supernets.base import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
+from tests.models.networks import IMAGE, export
 
 FAMILIES = pytest.mark.parametrize("name", supernet_names())
 FEATURES = InputSpec(inputs=(TensorSpec(name="x", shape=(3,)),))

@@ -362,7 +362,7 @@ class TestFailures:
             return subnet
 
         self.break_network(spoilt)
-        self.check(search(tmp_path / "run"), self.deep, "outputs hold NaN")
+        self.check(search(tmp_path / "run"), self.deep, "NaN in its weight")
 
     def test_a_metric_that_raises(self, tmp_path):
         metric = Metric(name="odd", per_sample=self.odd_metric)

@@ -7,8 +7,9 @@ from typing import Any, TypedDict
 from numpy.typing import NDArray
 
 from hwsearch.devices import Device, Latency, MeasureSettings, load_device, load_factory
-from hwsearch.devices.base import Fingerprint, Sharing, split_name
+from hwsearch.devices.base import Fingerprint, SharedInference
 from hwsearch.devices.protocol import Progress
+from hwsearch.devices.spec import split_name
 from hwsearch.errors import DeviceError, InputError
 
 Latencies = dict[str, Latency | DeviceError]
@@ -56,8 +57,8 @@ class RemoteDevice:
             measure,
             disconnect,
         )
-        if isinstance(self._local, Sharing):
-            self.run_together = self._local.run_together
+        if isinstance(self._local, SharedInference):
+            self.run_shared = self._local.run_shared
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the device that measures."""

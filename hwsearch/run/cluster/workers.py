@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 from hwsearch.devices import Device
-from hwsearch.devices.base import split_name
+from hwsearch.devices.spec import split_name
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.kit.device import DEVICE

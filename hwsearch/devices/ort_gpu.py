@@ -1,0 +1,135 @@
+"""``ort-cuda`` and ``ort-tensorrt``: ONNX Runtime's providers for NVIDIA GPUs."""
+
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hwsearch.devices.base import Fingerprint
+from hwsearch.devices.fingerprint import installed_version
+from hwsearch.devices.gpu_device import GpuDevice, gpu_options
+from hwsearch.devices.nvidia import missing_gpu
+from hwsearch.devices.ort_installation import installed_builds, missing_build, mixed_builds
+from hwsearch.devices.runtime import Options
+from hwsearch.devices.spec import DeviceFactory
+
+Provider = tuple[str, dict[str, str]]
+_CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+
+
+class OrtGpu(GpuDevice):
+    """Times and runs models with a provider of onnxruntime-gpu; see `GpuDevice`.
+
+    The precision is that of the file: TF32 is off, and the TensorRT provider changes no type. A
+    node that TensorRT does not support runs on the CUDA provider.
+
+    Args:
+        provider: The provider's name in ONNX Runtime.
+        options: Values of the declared options.
+    """
+
+    def __init__(self, provider: str, **options: Any) -> None:
+        factory = CUDA if provider == _CUDA else TENSORRT
+        super().__init__(factory, options, "hwsearch.devices.ort_gpu_runtime:RUNTIME")
+        self._provider = provider
+
+    def describe(self, version: str) -> Fingerprint:
+        """Return GPU, driver, runtime and provider options."""
+        runtime = {"runtime": f"onnxruntime-gpu {version}", "provider": self._provider}
+        described = {**super().describe(version), **runtime}
+        if self._provider == _CUDA:
+            settings = "exhaustive algorithm search, largest workspace"
+            return {**described, "provider options": settings}
+        packages = installed_version(_TENSORRT_PACKAGES)
+        return {**described, "tensorrt": packages, "provider options": "optimisation level 3"}
+
+    def options(self, *, timed: bool) -> Options:
+        """Return the GPU and the providers with their options."""
+        providers = [cuda_provider(self.device_id)]
+        if self._provider == _TENSORRT:
+            providers.insert(0, tensorrt_provider(self.device_id, self.engines()))
+        return {**super().options(timed=timed), "providers": providers}
+
+
+def cuda_provider(device_id: int) -> Provider:
+    """Return ONNX Runtime's CUDA provider and its options.
+
+    Args:
+        device_id: Number of the GPU in CUDA's order.
+    """
+    return (
+        _CUDA,
+        {
+            "device_id": str(device_id),
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "cudnn_conv_use_max_workspace": "1",
+            "do_copy_in_default_stream": "1",
+            "use_tf32": "0",
+        },
+    )
+
+
+def tensorrt_provider(device_id: int, engines: Path) -> Provider:
+    """Return ONNX Runtime's TensorRT provider and its options.
+
+    ONNX Runtime names an engine by the structure of its model, not by its weights; therefore the
+    runtime gives each file its own folder in ``engines``. Timings of kernels are shared.
+
+    Args:
+        device_id: Number of the GPU in CUDA's order.
+        engines: Folder of this device's fingerprint.
+    """
+    return (
+        _TENSORRT,
+        {
+            "device_id": str(device_id),
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(engines),
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": str(engines),
+            "trt_builder_optimization_level": "3",
+            "trt_fp16_enable": "False",
+            "trt_int8_enable": "False",
+        },
+    )
+
+
+def missing_provider(provider: str) -> str | None:
+    """Return what a provider of onnxruntime-gpu lacks on this machine, None where nothing.
+
+    Args:
+        provider: The provider's name in ONNX Runtime.
+    """
+    problems = [missing_gpu(), mixed_builds() or missing_build("onnxruntime-gpu", "gpu", provider)]
+    if found := "; ".join(problem for problem in problems if problem):
+        return found
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    if provider not in providers:
+        return (
+            f"this build of onnxruntime-gpu ({installed_builds()['onnxruntime-gpu']}) has no "
+            f"{provider}, only {', '.join(providers)}: pip install --force-reinstall "
+            "'hwsearch[gpu]'"
+        )
+    if provider == _TENSORRT and find_spec("tensorrt") is None:
+        return (
+            "the TensorRT libraries that onnxruntime-gpu loads are not installed: "
+            "pip install 'hwsearch[gpu,tensorrt]'"
+        )
+    return None
+
+
+def _factory(name: str, provider: str) -> DeviceFactory:
+    return DeviceFactory(
+        name=name,
+        create=partial(OrtGpu, provider),
+        available=lambda: missing_provider(provider),
+        options=gpu_options(("fp32", "fp16")),
+        untested=True,
+    )
+
+
+CUDA = _factory("ort-cuda", _CUDA)
+TENSORRT = _factory("ort-tensorrt", _TENSORRT)

@@ -1,0 +1,163 @@
+"""Device specs: ``NAME`` or ``NAME:OPTION=VALUE,...``, and the entry points that declare them.
+
+A device is registered in the entry-point group ``hwsearch.devices`` as a `DeviceFactory`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hwsearch.devices.base import Device
+from hwsearch.errors import InputError, unknown
+
+OptionValue = int | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceOption:
+    """An option of a device; its type is that of its default.
+
+    Attributes:
+        name: Name in a spec.
+        default: Value when it is not given.
+        help: One line for people.
+        allowed: All allowed values, where they can be listed.
+        low: Smallest value of an integer option.
+        high: Largest value of an integer option, None for no limit.
+        shown: Whether the spec includes it even when it has its default value.
+    """
+
+    name: str
+    default: OptionValue
+    help: str
+    allowed: tuple[OptionValue, ...] = ()
+    low: int = 1
+    high: int | None = None
+    shown: bool = False
+
+    def parse(self, text: OptionValue, device: str) -> OptionValue:
+        """Parse a value of this option.
+
+        Raises:
+            InputError: It is not allowed; the text says what is.
+        """
+        if self.allowed:
+            value = next((each for each in self.allowed if str(each) == str(text)), None)
+            if value is None:
+                raise unknown(f"value of option {self.name!r} of {device}", text, self.allowed)
+            return value
+        if isinstance(self.default, str):
+            return str(text)
+        number = int(text) if re.fullmatch(r"[+-]?\d+", str(text).strip()) else None
+        below = self.high is None or (number is not None and number <= self.high)
+        if number is None or number < self.low or not below:
+            limits = f"from {self.low}" + (f" to {self.high}" if self.high is not None else "")
+            raise InputError(
+                f"option {self.name!r} of {device} is a whole number {limits}, not {str(text)!r}"
+            )
+        return number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFactory:
+    """Entry point of a device.
+
+    Attributes:
+        name: Name in specs.
+        create: Makes the device from a value for every declared option.
+        available: Returns None where the device can be used, else what is missing and how to get
+            it.
+        options: Declared options, in the order of the canonical spec.
+        takes: Name of the text that follows the colon in place of options, such as that of a
+            file; ``create`` is given that text.
+        untested: Whether it has not been tested on the hardware yet, which users are told.
+    """
+
+    name: str
+    create: Callable[..., Device]
+    available: Callable[[], str | None]
+    options: tuple[DeviceOption, ...] = ()
+    takes: str = ""
+    untested: bool = False
+
+
+BATCH = DeviceOption(name="batch", default=1, help="batch size of a timed run")
+
+
+def precision_option(*precisions: str, shown: bool = False) -> DeviceOption:
+    """Return the option for the precision of files; the first one is the default."""
+    listed = " or ".join(precisions)
+    return DeviceOption(
+        name="precision",
+        default=precisions[0],
+        help=f"precision of the ONNX files: {listed}",
+        allowed=precisions,
+        shown=shown,
+    )
+
+
+def split_name(spec: str) -> tuple[str, str]:
+    """Split ``NAME:REST`` or ``NAME`` into the name and the rest.
+
+    Raises:
+        InputError: There is no name.
+    """
+    name, _, rest = (part.strip() for part in spec.partition(":"))
+    if not name:
+        raise InputError(f"device {spec!r} has no name; write for example ort-cpu:threads=1")
+    return name, rest
+
+
+def split_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Split ``NAME:OPTION=VALUE,...`` into its name and its options.
+
+    Raises:
+        InputError: The text is not of that form, or names an option twice.
+    """
+    name, rest = split_name(spec)
+    given: dict[str, str] = {}
+    for part in rest.split(",") if ":" in spec else ():
+        option, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (option and equals and value):
+            raise InputError(
+                f"device {spec!r}: {part!r} is not of the form OPTION=VALUE; "
+                "write for example ort-cpu:threads=2,batch=1"
+            )
+        if option in given:
+            raise InputError(f"device {spec!r} gives option {option!r} twice; give it once")
+        given[option] = value
+    return name, given
+
+
+def parse_options(factory: DeviceFactory, given: Mapping[str, OptionValue]) -> dict[str, Any]:
+    """Check options against the declared ones and fill in the defaults.
+
+    Raises:
+        InputError: An option or its value is unknown; the text lists the known ones.
+    """
+    declared = {option.name: option for option in factory.options}
+    for name in given:
+        if name not in declared:
+            raise unknown(f"option of {factory.name}", name, declared)
+    return {
+        name: option.parse(given[name], factory.name) if name in given else option.default
+        for name, option in declared.items()
+    }
+
+
+def canonical_spec(
+    name: str, declared: Sequence[DeviceOption], values: Mapping[str, OptionValue]
+) -> tuple[str, str]:
+    """Return the spec and the slug of a device; equal devices have equal ones.
+
+    Options at their default are left out unless declared as shown.
+    """
+    written = [
+        (option.name, values[option.name])
+        for option in declared
+        if option.shown or values[option.name] != option.default
+    ]
+    spec = name + (":" + ",".join(f"{key}={value}" for key, value in written) if written else "")
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([name, *(f"{k}{v}" for k, v in written)]))
+    return spec, slug
