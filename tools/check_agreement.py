@@ -39,7 +39,8 @@ def deviation(
     net: Supernet, arch: Architecture, device: Device, folder: Path
 ) -> tuple[float, str]:
     """Return how far a subnet's ONNX model is from PyTorch, and what else is wrong with it."""
-    subnet, inputs = net.subnet(arch), probe_inputs(net.input_spec(arch).inputs)
+    subnet, spec = net.subnet(arch), net.input_spec(arch)
+    inputs = probe_inputs(spec.inputs)
     model = hwsearch.to_onnx(net, arch, subnet)
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
@@ -55,7 +56,9 @@ def deviation(
         for name, value in counted.items()
         if value != (promised := int(net.exact(name, one)[0]))
     ]
-    return disagreement(list(outputs), torch_outputs(subnet, inputs)), "; ".join(wrong)
+    return disagreement(list(outputs), torch_outputs(subnet, inputs, spec.outputs)), "; ".join(
+        wrong
+    )
 
 
 def agreements(

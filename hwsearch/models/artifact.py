@@ -17,7 +17,7 @@ from hwsearch.models.infer import infer_script
 from hwsearch.models.model import read_metadata
 from hwsearch.models.precision import precision_of
 from hwsearch.models.probe import TOLERANCES, probe_inputs, torch_outputs
-from hwsearch.models.trace import OPSET
+from hwsearch.models.trace import opset_of
 from hwsearch.quantities import exact_quantities
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
@@ -86,12 +86,12 @@ def write_card(
     arch = exported.arch
     spec = net.input_spec(arch)
     if answers is None:
-        answers = torch_outputs(exported.subnet, probe_inputs(spec.inputs))
+        answers = torch_outputs(exported.subnet, probe_inputs(spec.inputs), spec.outputs)
     precision, stated = precision_of(exported.model), read_metadata(exported.model)
     card = {
         **_identity(net, arch),
         "input": spec.to_dict(),
-        "opset": OPSET,
+        "opset": opset_of(exported.model),
         "precision": precision,
         "conversion": {name: stated[name] for name in CONVERSION if name in stated},
         "graph": stated["graph"],

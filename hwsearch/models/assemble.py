@@ -15,6 +15,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from hwsearch.blocks import Block
+from hwsearch.errors import HwsearchError
 from hwsearch.models.fold import (
     bias_name_of,
     bypass_norm,
@@ -24,7 +25,7 @@ from hwsearch.models.fold import (
     folded_numbers,
     norms_of,
 )
-from hwsearch.models.trace import trace
+from hwsearch.models.trace import OPSET, opset_of, trace
 from hwsearch.supernets.base import InputSpec, Network, TensorSpec
 
 # Graphs of these operators alone are right for inputs of every height and width.
@@ -101,7 +102,6 @@ def assemble(
     tensors: Mapping[str, Tensor],
     module_of: Callable[[str], nn.Module],
     spec: InputSpec,
-    opset: int,
 ) -> tuple[onnx.ModelProto, int]:
     """Join the graphs of the blocks, filled with the subnet's tensors.
 
@@ -111,7 +111,6 @@ def assemble(
         tensors: Parameters and buffers of the subnet by name.
         module_of: Gives the module of a block by its name; asked for blocks not traced yet.
         spec: Names of input and output.
-        opset: Version of the operators.
 
     Returns:
         A model with a dynamic batch, in which norms are folded that follow a convolution of
@@ -130,7 +129,7 @@ def assemble(
     except TypeError:  # a network that cannot be a key has its blocks traced every time
         kept = {}
     model = onnx.ModelProto(
-        ir_version=_ir_version(opset), opset_import=[helper.make_opsetid("", opset)]
+        ir_version=_ir_version(), opset_import=[helper.make_opsetid("", OPSET)]
     )
     shape: list[str | int | None] = ["batch", *spec.inputs[0].shape]
     entry = helper.make_tensor_value_info(spec.inputs[0].name, onnx.TensorProto.FLOAT, shape)
@@ -186,7 +185,13 @@ def _trace_block(block: Block, module: nn.Module) -> BlockGraph:
         inputs=(TensorSpec(name="input", shape=block.spec.input_shape, dtype=block.spec.dtype),),
         outputs=("output",),
     )
-    graph = ir.from_proto(trace(module, spec)).graph
+    try:
+        traced = trace(module, spec)
+    except HwsearchError as error:
+        raise NotAChainError(f"block {block.name} cannot be traced alone: {error}") from error
+    if opset_of(traced) != OPSET:
+        raise NotAChainError(f"block {block.name} needs opset {opset_of(traced)}")
+    graph = ir.from_proto(traced).graph
     drop_identities(graph)
     names = {*dict(module.named_parameters()), *dict(module.named_buffers())}
     if any(_may_be_weights(constant) for constant in _constants(graph, names)):
@@ -347,6 +352,6 @@ def _folded(
 
 
 @cache
-def _ir_version(opset: int) -> int:
-    found: int = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+def _ir_version() -> int:
+    found: int = helper.find_min_ir_version_for([helper.make_opsetid("", OPSET)])
     return found

@@ -10,7 +10,7 @@ from torch import nn
 
 from hwsearch.models.assemble import NotAChainError, assemble, tensors_of
 from hwsearch.models.fold import drop_identities, fold_batch_norms, norms_of
-from hwsearch.models.trace import OPSET, trace
+from hwsearch.models.trace import trace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
 
@@ -94,7 +94,6 @@ def _graph(
             tensors if tensors is not None else dict(tensors_of(network())),
             lambda name: network().get_submodule(name),
             spec,
-            OPSET,
         )
     except NotAChainError as reason:
         traced = ir.from_proto(trace(network(), spec))

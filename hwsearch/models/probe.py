@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hwsearch.supernets.base import TensorSpec
+from hwsearch.supernets.outputs import declared_outputs
 
 BATCH = 2
 # Between float32 and PyTorch, and between two runtimes or processors. float16 is rounded in other
@@ -23,23 +24,38 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-1}
 TOLERANCE = TOLERANCES["fp32"]
 
 
-def probe_inputs(tensors: Sequence[TensorSpec], seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Draw two samples of every input: standard normal, or integers below the input's bound."""
+def probe_inputs(
+    tensors: Sequence[TensorSpec], seed: int = 0, samples: int = BATCH
+) -> dict[str, NDArray[Any]]:
+    """Draw samples of every input: standard normal, or integers below the input's bound."""
     rng = np.random.default_rng(seed)
-    return {tensor.name: _draw(tensor, rng) for tensor in tensors}
+    return {tensor.name: _draw(tensor, samples, rng) for tensor in tensors}
 
 
-def _draw(tensor: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
-    shape = (BATCH, *tensor.shape)
+def _draw(tensor: TensorSpec, samples: int, rng: np.random.Generator) -> NDArray[Any]:
+    shape = (samples, *tensor.shape)
     if np.issubdtype(np.dtype(tensor.dtype), np.integer):
         return rng.integers(0, tensor.high or 2, size=shape).astype(tensor.dtype)
     return rng.standard_normal(shape).astype(tensor.dtype)
 
 
-def torch_outputs(subnet: nn.Module, inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """Run a network in eval mode; inputs are passed in their order."""
+def torch_outputs(
+    subnet: nn.Module, inputs: dict[str, NDArray[Any]], names: Sequence[str] | None = None
+) -> list[NDArray[Any]]:
+    """Run a network in eval mode.
+
+    Args:
+        subnet: The network.
+        inputs: In the order in which ``forward`` takes them.
+        names: Names of the outputs to return; None returns those of a tensor, a tuple or a list.
+
+    Raises:
+        InputError: The network does not return outputs of these names.
+    """
     with torch.no_grad():
         outputs = subnet.eval()(*(torch.from_numpy(array) for array in inputs.values()))
+    if names is not None:
+        outputs = tuple(declared_outputs(outputs, names).values())
     listed = outputs if isinstance(outputs, (tuple, list)) else [outputs]
     return [output.numpy() for output in listed]
 

@@ -137,7 +137,7 @@ class Examined:
         network = self.subnet(case) if subnet is None else subnet
         shapes = ", ".join(str(tuple(array.shape)) for array in fed.values())
         with during(f"{case}: its subnet, on inputs of shape {shapes},"):
-            return torch_outputs(network, fed)
+            return torch_outputs(network, fed, self.spec(case).outputs)
 
     def model(self, case: Case) -> onnx.ModelProto:
         """Return the ONNX model of the shared subnet."""

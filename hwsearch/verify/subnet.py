@@ -75,15 +75,16 @@ def verify_export(
     else:
         ours = _run_original(device, exported.original, samples)
         shipped = _run(device, folder / MODEL, samples)
-    reference = torch_outputs(exported.subnet, samples)
+    stated_input = json.loads(read_metadata(exported.model)["input"])
+    reference = torch_outputs(exported.subnet, samples, stated_input["outputs"])
     difference = disagreement(ours, reference)
     _check_tolerance(difference, "real samples")
-    if reference[0].ndim == 2:
-        agreeing = int(labels_agree(ours[0], reference[0]).sum())
-        if agreeing < len(reference[0]):
+    for at in _class_scores(reference, stated_input):
+        agreeing = int(labels_agree(ours[at], reference[at]).sum())
+        if agreeing < len(reference[at]):
             raise VerificationError(
-                f"ONNX and PyTorch pick another label for {len(reference[0]) - agreeing} of "
-                f"{len(reference[0])} samples"
+                f"ONNX and PyTorch pick another label for {len(reference[at]) - agreeing} of "
+                f"{len(reference[at])} samples"
             )
     stated = {
         "samples": len(next(iter(samples.values()))),
@@ -91,7 +92,9 @@ def verify_export(
         "tolerance": TOLERANCE,
         "onnx": onnx.__version__,
     }
-    return stated if exported.original is None else stated | _compared(shipped, ours)
+    if exported.original is None:
+        return stated
+    return stated | _compared(shipped, ours, _class_scores(ours, stated_input))
 
 
 def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDArray[Any]]:
@@ -107,7 +110,7 @@ def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDAr
     stated = json.loads(read_metadata(exported.model)["input"])
     inputs = probe_inputs([_tensor_spec(tensor) for tensor in stated["inputs"]])
     if exported.original is None:
-        return torch_outputs(exported.subnet, inputs)
+        return torch_outputs(exported.subnet, inputs, stated["outputs"])
     return list(_run(device, folder / MODEL, inputs))
 
 
@@ -267,8 +270,22 @@ def _run_original(
             runner.close()
 
 
+def _class_scores(outputs: Sequence[NDArray[Any]], stated: Mapping[str, Any]) -> list[int]:
+    """Return the positions of the outputs that hold a score for each class.
+
+    Args:
+        outputs: (n, ...) each.
+        stated: The input spec as JSON; without classes, the only output may hold scores.
+    """
+    classes = len(stated["classes"])
+    fitting = [at for at, each in enumerate(outputs) if each.ndim == 2]
+    if classes:
+        return [at for at in fitting if outputs[at].shape[1] == classes]
+    return fitting if len(outputs) == 1 else []
+
+
 def _compared(
-    shipped: Sequence[NDArray[Any]], original: Sequence[NDArray[Any]]
+    shipped: Sequence[NDArray[Any]], original: Sequence[NDArray[Any]], scores: Sequence[int]
 ) -> dict[str, float]:
     """Say how far a converted model is from its original, on the same samples."""
     difference = disagreement(shipped, original)
@@ -278,9 +295,9 @@ def _compared(
             "does not"
         )
     stated = {"difference_to_fp32": difference}
-    if original[0].ndim == 2:
-        same = shipped[0].argmax(axis=1) == original[0].argmax(axis=1)
-        stated["labels_as_fp32"] = float(same.mean())
+    if scores:
+        same = [shipped[at].argmax(axis=1) == original[at].argmax(axis=1) for at in scores]
+        stated["labels_as_fp32"] = float(np.all(same, axis=0).mean())
     return stated
 
 
