@@ -1,88 +1,93 @@
-"""Architectures as rows of numbers for a regression model; inactive choices carry none.
+"""One-hot and thermometer encodings of architectures as 0/1 columns.
 
-Every encoding gives each choice a small table with one row per option. An inactive choice reads
-a row of zeros, so two assignments of one architecture cannot reach a model as different rows.
+The columns of an inactive choice are all zeros, so that two assignments of one architecture
+cannot reach a model as different rows.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-
-from hwsearch.errors import unknown
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hwsearch.architectures import Architectures
-    from hwsearch.choices import Choice
-
-KINDS = ("onehot", "ordinal")
+    from hwsearch.space import SearchSpace
 
 
-def features(choices: Sequence[Choice], kind: str) -> list[str]:
-    """Name the columns of an encoding, in order.
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """The choice and the option of every column of an encoding.
 
-    One column of an option is called ``name=option``, the step of an ordered choice ``name``, and
-    a condition ``parent is option or option``.
-
-    Raises:
-        InputError: The kind is neither ``"onehot"`` nor ``"ordinal"``.
+    Attributes:
+        choice: ``(n_columns,)``, position of the choice.
+        option: ``(n_columns,)``, position of the option.
+        ordered: ``(n_columns,)``, whether the column is 1 for all later options, too.
     """
-    return [name for names, _ in _tables(choices, kind) for name in names]
+
+    choice: NDArray[np.int64]
+    option: NDArray[np.int64]
+    ordered: NDArray[np.bool_]
 
 
-def encode(archs: Architectures, kind: str) -> npt.NDArray[np.float64]:
-    """Encode a batch, shape (n, number of features); every value lies in [0, 1], never NaN.
+def onehot(archs: Architectures) -> NDArray[np.float64]:
+    """Return one column per option of every choice: ``(len(archs), n_columns)``."""
+    return _encoded(archs, onehot_columns(archs.space))
 
-    Raises:
-        InputError: The kind is neither ``"onehot"`` nor ``"ordinal"``.
+
+def thermometer(archs: Architectures) -> NDArray[np.float64]:
+    """Return the thermometer encoding: ``(len(archs), n_columns)``.
+
+    An ordered choice has one column per option after the first, 1 where the option is that one or
+    a later one, so that every step up has a weight of its own; before them, where the choice has a
+    condition, one that says whether it is active. An unordered choice is one-hot.
     """
-    tables = [table for _, table in _tables(archs.space.choices, kind)]
-    encoded = np.empty((len(archs), sum(table.shape[1] for table in tables)))
-    column = 0
-    for position, table in enumerate(tables):
-        inactive = len(table) - 1
-        rows = np.where(archs.active[:, position], archs.indices[:, position], inactive)
-        encoded[:, column : column + table.shape[1]] = table[rows]
-        column += table.shape[1]
-    return encoded
+    return _encoded(archs, thermometer_columns(archs.space))
 
 
-def _tables(
-    choices: Sequence[Choice], kind: str
-) -> list[tuple[list[str], npt.NDArray[np.float64]]]:
-    """Names and values (options + 1, features) of every choice; the last row is zero."""
-    if kind == "onehot":
-        return [_onehot(choice) for choice in choices]
-    if kind != "ordinal":
-        raise unknown("encoding", kind, KINDS)
-    conditions: set[tuple[str, frozenset[object]]] = set()
-    tables = []
-    for choice in choices:
-        names, table = _ordinal(choice) if choice.ordered else _onehot(choice)
-        if choice.active is not None:
-            condition = (choice.active[0], frozenset(choice.active[1]))
-            if condition not in conditions:  # its siblings would only repeat the same column
-                names = [choice.condition, *names]
-                indicator = np.append(np.ones(len(choice.options)), 0.0)
-                table = np.column_stack([indicator, table])
-            conditions.add(condition)
-        tables.append((names, table))
-    return tables
-
-
-def _onehot(choice: Choice) -> tuple[list[str], npt.NDArray[np.float64]]:
-    n_options = len(choice.options)
-    return [f"{choice.name}={option!r}" for option in choice.options], np.eye(
-        n_options + 1, n_options
+@lru_cache(maxsize=32)
+def onehot_columns(space: SearchSpace) -> Columns:
+    """Return the columns of `onehot`."""
+    return _columns(
+        [
+            (position, option, False)
+            for position, choice in enumerate(space.choices)
+            for option in range(len(choice.options))
+        ]
     )
 
 
-def _ordinal(choice: Choice) -> tuple[list[str], npt.NDArray[np.float64]]:
-    n_options = len(choice.options)
-    if n_options == 1:
-        return [], np.zeros((2, 0))
-    return [choice.name], np.append(np.linspace(0.0, 1.0, n_options), 0.0)[:, np.newaxis]
+@lru_cache(maxsize=32)
+def thermometer_columns(space: SearchSpace) -> Columns:
+    """Return the columns of `thermometer`."""
+    return _columns(
+        [
+            (position, option, choice.ordered)
+            for position, choice in enumerate(space.choices)
+            for option in range(int(choice.ordered and choice.active is None), len(choice.options))
+        ]
+    )
+
+
+def column_counts(space: SearchSpace) -> list[int]:
+    """Return the number of columns of `thermometer` that every choice has."""
+    columns = thermometer_columns(space)
+    counts: list[int] = np.bincount(columns.choice, minlength=len(space.choices)).tolist()
+    return counts
+
+
+def _columns(rows: list[tuple[int, int, bool]]) -> Columns:
+    positions, options, ordered = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    return Columns(positions, options, ordered.astype(np.bool_))
+
+
+def _encoded(archs: Architectures, columns: Columns) -> NDArray[np.float64]:
+    chosen = np.where(archs.active, archs.indices, -1)[:, columns.choice]
+    if columns.ordered.any():
+        ones = np.where(columns.ordered, chosen >= columns.option, chosen == columns.option)
+    else:
+        ones = chosen == columns.option
+    return ones.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Search spaces: count, draw, vary and encode architectures, always canonical, many at a time."""
+"""Search spaces: count, draw and vary architectures, canonical and in batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hwsearch import encoding
 from hwsearch.architectures import Architecture, Architectures
 from hwsearch.choices import Choice, Forest, Option
 from hwsearch.errors import InputError, unknown
@@ -263,33 +262,6 @@ class SearchSpace:
         coin = rng.random(a.active.shape) < 0.5
         from_a = a.active & (coin | ~b.active)
         return self._canonical(np.where(from_a, a.indices, b.indices))
-
-    def encode(self, archs: Architectures, kind: str = "onehot") -> npt.NDArray[np.float64]:
-        """Encode architectures as rows of numbers; inactive choices contribute zeros only.
-
-        Args:
-            archs: n architectures of this space.
-            kind: ``"onehot"``: one column per option. ``"ordinal"``: one column per ordered
-                choice, rising from 0 (first option) to 1 (last option) in even steps, one-hot
-                columns for the others, and one 0/1 column per distinct condition, which tells
-                an inactive choice from one at its first option.
-
-        Returns:
-            (n, len(features(kind))) values in [0, 1], never NaN.
-
-        Raises:
-            InputError: The kind is unknown, or the architectures are of another space.
-        """
-        self.check_own(archs)
-        return encoding.encode(archs, kind)
-
-    def features(self, kind: str = "onehot") -> list[str]:
-        """Names of the columns that ``encode`` gives for this kind.
-
-        Raises:
-            InputError: The kind is unknown.
-        """
-        return encoding.features(self.choices, kind)
 
     def to_json(self) -> str:
         """Write the space as JSON; ``from_json`` gives an equal space back."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from hwsearch.encoding import column_counts, onehot, thermometer, thermometer_columns
 from hwsearch.errors import InputError
 from hwsearch.space import Architecture, Architectures, Choice, SearchSpace
 
@@ -309,7 +310,7 @@ class TestCanonicalForm:
             assert len(empty) == 0
             assert empty.ids == []
             assert len(empty.unique()) == 0
-            assert TINY.encode(empty).shape == (0, len(TINY.features()))
+            assert onehot(empty).shape == (0, 3 + 2 + 3 + 2)
             assert len(TINY.mutate(empty, np.random.default_rng(0))) == 0
 
 
@@ -475,7 +476,6 @@ class TestVariation:
         for refuse in (
             lambda: OFA.mutate(archs, rng),
             lambda: OFA.crossover(archs, archs, rng),
-            lambda: OFA.encode(archs),
             lambda: OFA.sample_distinct(3, rng, exclude=archs),
             lambda: OFA.sample(3, rng).unique(archs),
             lambda: Architectures.concatenate([OFA.smallest(), archs]),
@@ -489,9 +489,9 @@ class TestEncoding:
     @given(spaces())
     def test_onehot_can_be_read_back(self, space):
         archs = space.enumerate(space.size)
-        names = space.features("onehot")
-        encoded = space.encode(archs, "onehot")
-        assert encoded.shape == (len(archs), sum(len(c.options) for c in space.choices))
+        names = [f"{c.name}={option!r}" for c in space.choices for option in c.options]
+        encoded = onehot(archs)
+        assert encoded.shape == (len(archs), len(names))
         for arch, row in zip(archs, encoded, strict=True):
             ones = {name for name, value in zip(names, row, strict=True) if value == 1.0}
             assert ones == {f"{name}={option!r}" for name, option in arch.items()}
@@ -499,29 +499,19 @@ class TestEncoding:
 
     @checked_on_random_spaces
     @given(spaces())
-    def test_ordinal_can_be_read_back(self, space):
+    def test_thermometer_rows_are_distinct_and_count_steps(self, space):
         archs = space.enumerate(space.size)
-        names = space.features("ordinal")
-        encoded = space.encode(archs, "ordinal")
-        assert encoded.shape == (len(archs), len(names))
-        assert len(set(names)) == len(names)
+        encoded, columns = thermometer(archs), thermometer_columns(space)
+        assert encoded.shape == (len(archs), sum(column_counts(space)))
         assert len(np.unique(encoded, axis=0)) == len(archs)
-        columns = dict(zip(names, encoded.T, strict=True))
         for position, choice in enumerate(space.choices):
-            active, indices = archs.active[:, position], archs.indices[:, position]
-            if choice.active is not None:
-                parent, options = choice.active
-                conditions = [
-                    replace(choice, active=(parent, order)).condition
-                    for order in itertools.permutations(options)
-                ]
-                (condition,) = (name for name in conditions if name in columns)
-                assert (columns[condition] == active).all()
-            if choice.ordered and len(choice.options) > 1:
-                steps = indices / (len(choice.options) - 1)
-                np.testing.assert_allclose(columns[choice.name], steps * active)
+            own = columns.choice == position
+            assert own.sum() == column_counts(space)[position]
+            reached = archs.indices[:, position] + (choice.active is not None)
+            expected = reached if choice.ordered else 1
+            assert (encoded[:, own].sum(axis=1) == expected * archs.active[:, position]).all()
 
-    def test_ordinal_by_hand(self):
+    def test_thermometer_by_hand(self):
         archs = TINY.architectures(
             [
                 {"depth": 1, "act": "relu"},
@@ -529,33 +519,12 @@ class TestEncoding:
                 {"depth": 3, "width": 32, "kernel": 5, "act": "relu"},
             ]
         )
-        assert TINY.features("ordinal") == [
-            "depth",
-            "depth is 2 or 3",
-            "width",
-            "width is 32",
-            "kernel",
-            "act='relu'",
-            "act='swish'",
+        assert thermometer(archs).tolist() == [
+            [0, 0, 0, 0, 0, 0, 0, 1, 0],
+            [1, 0, 1, 0, 0, 0, 0, 0, 1],
+            [1, 1, 1, 1, 1, 1, 0, 1, 0],
         ]
-        np.testing.assert_array_equal(
-            TINY.encode(archs, "ordinal"),
-            [
-                [0.0, 0, 0, 0, 0.0, 1, 0],
-                [0.5, 1, 0, 0, 0.0, 0, 1],
-                [1.0, 1, 1, 1, 0.5, 1, 0],
-            ],
-        )
-
-    def test_siblings_share_the_column_of_their_condition(self):
-        assert sum(" is " in name for name in OFA.features("ordinal")) == 10
-        assert len(OFA.features("ordinal")) == 55
-        assert len(OFA.features("onehot")) == 135
-
-    def test_unknown_kind_is_refused(self):
-        for refuse in (TINY.features, lambda kind: TINY.encode(TINY.smallest(), kind)):
-            with pytest.raises(InputError, match=r"unknown encoding 'one-hot'; .* mean 'onehot'"):
-                refuse("one-hot")
+        assert thermometer_columns(TINY).ordered.tolist() == [True] * 7 + [False] * 2
 
 
 class TestJson:

@@ -21,11 +21,11 @@ from search_problems import RECORDED, Recorded, problems
 from threadpoolctl import threadpool_limits
 
 import hwsearch
+from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
 from hwsearch.objectives import FloatArray
 from hwsearch.prediction import Predictor
 from hwsearch.prediction.registry import NAMES
-from hwsearch.prediction.steps import encode_steps
 from hwsearch.space import Architectures, SearchSpace
 
 FAST = ("additive", "linear")
@@ -34,7 +34,7 @@ SLOW_SHARE = 10  # others predict so many times fewer architectures
 
 def made_up(archs: Architectures) -> np.ndarray:
     """(n,) values of steps that add up, pair by pair too, below a ceiling."""
-    rows = encode_steps(archs)
+    rows = thermometer(archs)
     gains = np.random.default_rng(0).exponential(1.0 / rows.shape[1], rows.shape[1])
     pairs = rows[:, ::2][:, : rows.shape[1] // 2] * rows[:, 1::2]
     values: np.ndarray = 78.0 - 8.0 * np.exp(-2.0 * rows @ gains - 0.2 * pairs.mean(axis=1))

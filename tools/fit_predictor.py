@@ -28,7 +28,7 @@ from sklearn.model_selection import GroupKFold, KFold
 import hwsearch
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
-from hwsearch.prediction.selection import Score, score
+from hwsearch.prediction.selection import SurrogateScore, score_predictions
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.supernets.base import Supernet
 
@@ -118,10 +118,10 @@ class Validated:
             deviation[self.runs == run] *= self.widening(self.runs != run)
         return replace(self, deviation=deviation)
 
-    def score(self, run: str | None = None) -> Score:
+    def score(self, run: str | None = None) -> SurrogateScore:
         """Compare one search's values with what was said of them, or those of all."""
         at = slice(None) if run is None else self.runs == run
-        return score(run or "all", self.values[at], self.mean[at], self.deviation[at])
+        return score_predictions(run or "all", self.values[at], self.mean[at], self.deviation[at])
 
 
 def validate(name: str, splits: Iterator[tuple[Evaluated, Evaluated]]) -> Validated:
@@ -134,7 +134,7 @@ def validate(name: str, splits: Iterator[tuple[Evaluated, Evaluated]]) -> Valida
     return Validated(runs=runs, values=values, mean=mean, deviation=deviation)
 
 
-def figures(scored: Score) -> dict[str, float]:
+def figures(scored: SurrogateScore) -> dict[str, float]:
     """What a card says of one score."""
     return {
         "kendall_tau": round(scored.tau, 3),

@@ -2,7 +2,7 @@
 
 What LANA (Molchanov et al., 2022) and Puzzle (Bercovich et al., 2024) do: a gain for each option,
 a cost for each option and for each combination of two that share a width, and an integer
-programme over them.
+program over them.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ import numpy as np
 
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.additive_objectives import (
-    Additive,
+    AdditiveObjective,
     Function,
+    fit_function,
+    fit_values,
     interacting_pairs,
-    of_function,
-    of_values,
 )
 from hwsearch.optimizer.history import History
-from hwsearch.optimizer.integer_program import Bound, Programme
+from hwsearch.optimizer.integer_program import Bound, IntegerProgram
 from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, by_chance, first_sample
 from hwsearch.space import Architectures
 
@@ -53,8 +53,8 @@ class _Solver:
         columns = range(len(history.objectives))
         functions = {c: f for c in columns if (f := self._function(c)) is not None}
         pairs = [pair for f in functions.values() for pair in interacting_pairs(f, history.space)]
-        self._programme = Programme(history.space, list(dict.fromkeys(pairs)))
-        self._fitted = {c: of_function(f, self._programme) for c, f in functions.items()}
+        self._program = IntegerProgram(history.space, list(dict.fromkeys(pairs)))
+        self._fitted = {c: fit_function(f, self._program) for c, f in functions.items()}
         self._models = [self._model(column) for column in columns]
         self._signs = [1.0 if o.direction == "min" else -1.0 for o in history.objectives]
         self._others = {
@@ -87,12 +87,12 @@ class _Solver:
         best = None
         for _ in range(_MAX_TIGHTENED):
             bounds = self._constraints(slack)
-            best = self._programme.minimise(weights, [*bounds, *levels], without)
+            best = self._program.minimise(weights, [*bounds, *levels], without)
             if best is None and levels:
-                best = self._programme.minimise(weights, bounds, without)
+                best = self._program.minimise(weights, bounds, without)
             if best is None:
                 toward = [bound.weights / (abs(bound.limit) or 1.0) for bound in bounds]
-                return self._programme.minimise(np.sum(toward, axis=0), [], without)
+                return self._program.minimise(np.sum(toward, axis=0), [], without)
             missed = self._missed(best)
             if not missed.any():
                 break
@@ -145,19 +145,19 @@ class _Solver:
             return objective.computed
         return objective.approximation
 
-    def _model(self, column: int) -> Additive:
+    def _model(self, column: int) -> AdditiveObjective:
         """A fitted function, as a multiple of it where it is rough, or what was learnt."""
         history, known = self._history, self._history.succeeded
         archs, values = history.told[known], history.values[known, column]
         fitted = self._fitted.get(column)
         if fitted is None:
             noise = history.deviations[known, column]
-            return of_values(archs, values, noise, self._programme)
+            return fit_values(archs, values, noise, self._program)
         if history.objectives[column].computed is not None:
             return fitted
-        rough = fitted.constant + self._programme.terms(archs) @ fitted.weights
+        rough = fitted.constant + self._program.variables(archs) @ fitted.weights
         ratio = float(np.median(values / rough))
-        return Additive(constant=ratio * fitted.constant, weights=ratio * fitted.weights)
+        return AdditiveObjective(constant=ratio * fitted.constant, weights=ratio * fitted.weights)
 
 
 TACTIC: Final = Tactic(propose=by_additive, approximates=True)

@@ -1,4 +1,4 @@
-"""Additive models of objectives over the terms of a programme: fitted to functions or values."""
+"""Additive models of objectives over the variables of an integer program."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 
+from hwsearch.encoding import column_counts, thermometer, thermometer_columns
 from hwsearch.objectives import FloatArray
-from hwsearch.optimizer.integer_program import Programme
+from hwsearch.optimizer.integer_program import IntegerProgram
 from hwsearch.prediction.additive import AdditiveModel
-from hwsearch.prediction.prior_covariance import kin_gains
-from hwsearch.prediction.steps import encode_steps, step_columns, step_widths
-from hwsearch.prediction.target_transform import Scale
+from hwsearch.prediction.prior_covariance import prior_covariances
+from hwsearch.prediction.target_transform import TargetTransform
 from hwsearch.space import Architectures, SearchSpace
 
 Function = Callable[[Architectures], ArrayLike]
@@ -25,34 +25,34 @@ _TINY: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Additive:
-    """An objective as ``constant + weights @ terms``, on a scale that rises with it.
+class AdditiveObjective:
+    """An objective as ``constant + weights @ variables``, on a transform that rises with it.
 
     Attributes:
-        constant: On the scale.
-        weights: ``(n_terms,)``.
-        root: ``(n_terms, k)``, of the weights' covariance; None where they are known.
-        scale: On which it adds up.
+        constant: Transformed.
+        weights: ``(n_variables,)``.
+        root: ``(n_variables, k)``, of the weights' posterior covariance; None where it is 0.
+        transform: On which effects add up.
     """
 
     constant: float
     weights: FloatArray
     root: FloatArray | None = None
-    scale: Scale = field(default_factory=Scale)
+    transform: TargetTransform = field(default_factory=TargetTransform)
 
     def sum_at(self, value: float) -> float:
-        """Return what ``weights @ terms`` is where the objective has a value.
+        """Return ``weights @ variables`` where the objective has a value.
 
-        A value that the scale does not reach counts as one just within it.
+        A value beyond the transform's limit counts as one just within it.
         """
-        side, limit = self.scale.side, self.scale.limit
+        side, limit = self.transform.side, self.transform.limit
         if side:
-            nearest = limit - side * _TINY * self.scale.span
+            nearest = limit - side * _TINY * self.transform.span
             value = min(value, nearest) if side > 0 else max(value, nearest)
-        return float(self.scale.forward(np.array([value]))[0]) - self.constant
+        return float(self.transform.forward(np.array([value]))[0]) - self.constant
 
     def draw(self, rng: np.random.Generator) -> FloatArray:
-        """Draw weights as likely as any, given what they were learnt from."""
+        """Draw weights from their posterior."""
         if self.root is None:
             return self.weights
         drawn: FloatArray = self.weights + self.root @ rng.standard_normal(self.root.shape[1])
@@ -60,11 +60,11 @@ class Additive:
 
 
 def interacting_pairs(function: Function, space: SearchSpace) -> list[tuple[int, int]]:
-    """Find the pairs of choices whose effects on a function do not add up, the strongest first.
+    """Return the pairs of choices whose effects on a function do not add up, strongest first.
 
-    Around a few architectures, each choice and each two choices take other options; what is left
-    of the second difference is their interaction. Choices of which one decides whether the other
-    is active need no pair: an inactive choice has no term.
+    The interaction of two choices is their second difference around a few architectures. Choices
+    of which one decides whether the other is active need no pair: an inactive choice has no
+    variable.
 
     Returns:
         Up to 64 pairs of positions, the smaller first.
@@ -85,7 +85,7 @@ def interacting_pairs(function: Function, space: SearchSpace) -> list[tuple[int,
 def _second_differences(
     function: Function, space: SearchSpace, base: np.ndarray
 ) -> tuple[FloatArray, FloatArray]:
-    """Sizes of the interactions, above the diagonal, and all values that were computed."""
+    """Return the sizes of the interactions, above the diagonal, and all computed values."""
     n_choices = len(base)
     ends = np.array([len(choice.options) - 1 for choice in space.choices])
     other = np.where(base > ends / 2, 0, ends)
@@ -104,43 +104,45 @@ def _second_differences(
     return strength, values
 
 
-def of_function(function: Function, programme: Programme) -> Additive:
+def fit_function(function: Function, program: IntegerProgram) -> AdditiveObjective:
     """Fit a function by least squares on random architectures; exact where it is additive."""
-    archs = programme.space.sample(2 * programme.n_terms, 0)
-    terms = programme.terms(archs)
+    archs = program.space.sample(2 * program.n_variables, 0)
+    variables = program.variables(archs)
     values = np.asarray(function(archs), dtype=np.float64)
-    centre, constant = terms.mean(axis=0), float(values.mean())
-    weights = np.linalg.lstsq(terms - centre, values - constant, rcond=None)[0]
-    return Additive(constant=constant - float(weights @ centre), weights=weights)
+    centre, constant = variables.mean(axis=0), float(values.mean())
+    weights = np.linalg.lstsq(variables - centre, values - constant, rcond=None)[0]
+    return AdditiveObjective(constant=constant - float(weights @ centre), weights=weights)
 
 
-def of_values(
-    archs: Architectures, values: FloatArray, noise: FloatArray, programme: Programme
-) -> Additive:
-    """Learn gains from told values; see `AdditiveModel`. Pairs have none.
+def fit_values(
+    archs: Architectures, values: FloatArray, noise: FloatArray, program: IntegerProgram
+) -> AdditiveObjective:
+    """Fit an `AdditiveModel` to told values; pairs have a weight of 0.
 
     Args:
         archs: n evaluated architectures, at least 1.
-        values: (n,) what was told of them.
-        noise: (n,) standard deviations of what is known in part.
-        programme: Whose terms it is in.
+        values: (n,) told values.
+        noise: (n,) their standard deviations, 0 where they are not estimates.
+        program: Defines the variables.
     """
-    model = AdditiveModel(kin_gains(programme.space), step_columns(programme.space))
-    model.fit(encode_steps(archs), values, noise)
-    columns = np.zeros((programme.n_terms, model.columns_.shape[1]))
-    columns[: programme.n_options] = _steps_of_options(programme.space) @ model.columns_[1:]
-    return Additive(
+    model = AdditiveModel(
+        prior_covariances(program.space), thermometer_columns(program.space).ordered
+    )
+    model.fit(thermometer(archs), values, noise)
+    columns = np.zeros((program.n_variables, model.columns_.shape[1]))
+    columns[: program.n_options] = _columns_of_options(program.space) @ model.columns_[1:]
+    return AdditiveObjective(
         constant=float(model.columns_[0, 0]),
         weights=columns[:, 0],
-        root=columns[:, 2:],  # the directions in which gains vary together
-        scale=model.scale_,
+        root=columns[:, 2:],  # principal directions of the posterior
+        transform=model.transform_,
     )
 
 
-def _steps_of_options(space: SearchSpace) -> FloatArray:
-    """What each option adds to the columns of `encode_steps`: ``(n_options, n_columns)``."""
+def _columns_of_options(space: SearchSpace) -> FloatArray:
+    """Return what each option adds to the columns of `thermometer`: ``(n_options, n_columns)``."""
     blocks = []
-    for choice, width in zip(space.choices, step_widths(space), strict=True):
+    for choice, width in zip(space.choices, column_counts(space), strict=True):
         n_options = len(choice.options)
         full = np.tri(n_options) if choice.ordered else np.eye(n_options)
         blocks.append(full[:, n_options - width :])

@@ -37,10 +37,10 @@ class Scaled:
         values: FloatArray,
         noise: FloatArray | None = None,
     ) -> None:
-        from hwsearch.prediction.log_ratio import RatioModel
+        from hwsearch.prediction.log_ratio import LogRatioModel
 
         self._approximation = approximation
-        self._ratio = RatioModel(archs.space).fit(archs, values, approximation(archs), noise)
+        self._ratio = LogRatioModel(archs.space).fit(archs, values, approximation(archs), noise)
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
         """Return medians and deviations of values to be measured, each (n,)."""

@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
+from hwsearch.encoding import thermometer
 from hwsearch.objectives import FloatArray
-from hwsearch.prediction.prior_covariance import kin_gains, kind_numbers
-from hwsearch.prediction.steps import encode_steps
+from hwsearch.prediction.prior_covariance import kind_indices, prior_covariances
 from hwsearch.space import Architectures, SearchSpace
 
 _TILT: Final = 0.15  # how far choices lean off the common level, as a share of their range
@@ -22,19 +22,19 @@ def graded_sample(space: SearchSpace, n: int, seed: int) -> Architectures:
     The smallest and the largest, and between them one at every level: of many that lean a little
     toward some kinds of choices and toward one end of the space, the one that is least certain
     given those before (sequential D-optimal design; Fedorov, Theory of optimal experiments, 1972)
-    under the prior `kin_gains`. All stay near the diagonal of uniform scaling, where good
+    under the prior `prior_covariances`. All stay near the diagonal of uniform scaling, where good
     architectures are. In the order of evaluation: smallest, largest, then whatever lies farthest
     from those before. Fewer where the space has no more.
     """
     n, rng = min(n, space.size), np.random.default_rng((seed, 0))
     chosen = Architectures.concatenate([space.smallest(), space.largest()]).unique()[:n]
-    prior = sum(np.exp(gains.log_factor) * gains.covariance for gains in kin_gains(space))
-    center = encode_steps(chosen).mean(axis=0)
+    prior = sum(np.exp(gains.log_factor) * gains.covariance for gains in prior_covariances(space))
+    center = thermometer(chosen).mean(axis=0)
     for level in np.linspace(0.0, 1.0, n)[1:-1]:
         pool = _leaning(space, float(level), rng).unique(chosen)
         if not len(pool):
             pool = space.sample_distinct(1, rng, exclude=chosen)
-        known, new = (encode_steps(archs) - center for archs in (chosen, pool))
+        known, new = (thermometer(archs) - center for archs in (chosen, pool))
         best = np.argmax(_variance(known, new, np.asarray(prior)))
         chosen = Architectures.concatenate([chosen, pool[[int(best)]]])
     return chosen[_ends_first(chosen)]
@@ -61,7 +61,7 @@ def _variance(known: FloatArray, new: FloatArray, prior: FloatArray) -> FloatArr
 
 def _leaning(space: SearchSpace, level: float, rng: np.random.Generator) -> Architectures:
     """Architectures whose ordered choices stand near one level; unordered ones stand anywhere."""
-    kinds = kind_numbers(space)
+    kinds = kind_indices(space)
     place = np.linspace(-1.0, 1.0, len(kinds))
     offsets, slopes = rng.standard_normal((2, _POOL, kinds.max() + 1))
     common = rng.standard_normal((_POOL, 1))

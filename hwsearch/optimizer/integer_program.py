@@ -1,4 +1,4 @@
-"""Integer programmes over a search space: the best architecture of an additive model, exactly."""
+"""Integer program over a search space: the exact optimum of an additive model, by HiGHS."""
 
 import ctypes
 import os
@@ -10,33 +10,34 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.encoding import onehot
 from hwsearch.objectives import FloatArray
 from hwsearch.space import Architectures, SearchSpace
 
 _OPTIONS: Final = {
-    "mip_rel_gap": 1e-4,  # what is that near to the optimum counts as it
-    "node_limit": 2000,  # bounds the effort without a clock, so that it is the same everywhere
+    "mip_rel_gap": 1e-4,
+    "node_limit": 2000,  # unlike a time limit, the same on every machine
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """``weights @ terms <= limit`` for the terms of an architecture."""
+    """The linear constraint ``weights @ variables <= limit``."""
 
     weights: FloatArray
     limit: float
 
 
-class Programme:
-    """Terms of architectures, and the search for those with the least sum of weighted terms.
+class IntegerProgram:
+    """0/1 variables of architectures, and the minimisation of a linear function of them.
 
-    The terms are 0/1 variables: one for each option of each choice (1 where the choice is active
-    and has it), then one for each combination of the options of the paired choices. Conditions
-    are linear: the options of a choice sum to 1 where it is active and to 0 where it is not.
+    There is a variable for each option of each choice (1 where the choice is active and has it),
+    then one for each combination of the options of paired choices. Conditions are linear: the
+    options of a choice sum to 1 where it is active and to 0 where it is not.
 
     Args:
         space: The search space.
-        pairs: Positions of choices whose combinations have terms of their own.
+        pairs: Positions of choices whose combinations have variables of their own.
     """
 
     def __init__(self, space: SearchSpace, pairs: Sequence[tuple[int, int]] = ()) -> None:
@@ -45,7 +46,7 @@ class Programme:
         self._widths = [len(choice.options) for choice in space.choices]
         self._starts = np.cumsum([0, *self._widths])
         self.n_options = int(self._starts[-1])
-        self.n_terms = self.n_options + sum(
+        self.n_variables = self.n_options + sum(
             self._widths[a] * self._widths[b] for a, b in self.pairs
         )
         self._rows: list[FloatArray] = []
@@ -58,26 +59,26 @@ class Programme:
             self._add_pair(a, b, first)
             first += self._widths[a] * self._widths[b]
 
-    def terms(self, archs: Architectures) -> FloatArray:
-        """The 0/1 terms of architectures, ``(n, n_terms)``."""
-        onehot = self.space.encode(archs, "onehot")
-        columns = [onehot]
+    def variables(self, archs: Architectures) -> FloatArray:
+        """Return the 0/1 variables of architectures, ``(n, n_variables)``."""
+        options = onehot(archs)
+        columns = [options]
         for a, b in self.pairs:
-            left, right = onehot[:, self._options(a)], onehot[:, self._options(b)]
+            left, right = options[:, self._options(a)], options[:, self._options(b)]
             columns.append((left[:, :, np.newaxis] * right[:, np.newaxis]).reshape(len(archs), -1))
         return np.concatenate(columns, axis=1)
 
     def minimise(
         self, weights: FloatArray, bounds: Sequence[Bound], without: Architectures
     ) -> Architectures | None:
-        """Find the architecture with the least ``weights @ terms`` within the bounds.
+        """Return the architecture with the least ``weights @ variables`` within the bounds.
 
-        By HiGHS, to a relative gap of 0.01%.
+        The relative gap is 0.01%.
 
         Args:
-            weights: ``(n_terms,)``.
-            bounds: What to keep.
-            without: Architectures that it must not be, each cut off by an inequality of its own.
+            weights: ``(n_variables,)``.
+            bounds: Linear constraints.
+            without: Architectures to exclude, by an inequality each.
 
         Returns:
             One architecture, or None where nothing is left within the bounds.
@@ -85,19 +86,19 @@ class Programme:
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
-        onehot = self.space.encode(without, "onehot")
-        cuts = np.zeros((len(without), self.n_terms))
-        cuts[:, : self.n_options] = onehot
+        excluded = onehot(without)
+        cuts = np.zeros((len(without), self.n_variables))
+        cuts[:, : self.n_options] = excluded
         units = [float(np.abs(bound.weights).max()) or 1.0 for bound in bounds]
         limits = [bound.limit / unit for bound, unit in zip(bounds, units, strict=True)]
         scaled = [bound.weights / unit for bound, unit in zip(bounds, units, strict=True)]
         rows = [*self._rows, *scaled, *cuts]
         low = [*self._low, *[-np.inf] * (len(bounds) + len(cuts))]
-        high = [*self._high, *limits, *(onehot.sum(axis=1) - 1.0)]
-        with _kept_off_stdout():
+        high = [*self._high, *limits, *(excluded.sum(axis=1) - 1.0)]
+        with _stdout_to_stderr():
             found = milp(
                 weights,
-                integrality=np.ones(self.n_terms),  # of pairs too: HiGHS is faster so
+                integrality=np.ones(self.n_variables),  # of pairs too: HiGHS is faster so
                 bounds=Bounds(0.0, 1.0),
                 constraints=LinearConstraint(csr_array(np.array(rows)), low, high),
                 options=_OPTIONS,
@@ -113,7 +114,7 @@ class Programme:
 
     def _add_condition(self, position: int) -> None:
         """Options sum to 1; or to the sum of the parent's options that activate the choice."""
-        row = np.zeros(self.n_terms)
+        row = np.zeros(self.n_variables)
         row[self._options(position)] = 1.0
         choice = self.space.choices[position]
         if choice.active is None:
@@ -126,10 +127,10 @@ class Programme:
         self._add(row, 0.0, 0.0)
 
     def _add_pair(self, a: int, b: int, first: int) -> None:
-        """A combination is there exactly where both of its options are.
+        """A combination is 1 exactly where both of its options are.
 
-        Where both choices are always active together, the combinations of an option sum to it:
-        that is the tightest form.
+        Where both choices are always active together, the combinations of an option sum to it,
+        which is the tightest form.
         """
         together = self.space.choices[a].active == self.space.choices[b].active
         places = first + np.arange(self._widths[a] * self._widths[b])
@@ -137,13 +138,13 @@ class Programme:
         lines = [*zip(self._options(a), grid, strict=True)]
         lines += zip(self._options(b), grid.T, strict=True)
         for option, combinations in lines:
-            row = np.zeros(self.n_terms)
+            row = np.zeros(self.n_variables)
             row[combinations], row[option] = 1.0, -1.0
             self._add(row, 0.0 if together else -np.inf, 0.0)
         if together:
             return
         for i, j in np.ndindex(grid.shape):
-            row = np.zeros(self.n_terms)
+            row = np.zeros(self.n_variables)
             row[[self._options(a)[i], self._options(b)[j]]] = 1.0
             row[grid[i, j]] = -1.0
             self._add(row, -np.inf, 1.0)
@@ -155,11 +156,8 @@ class Programme:
 
 
 @contextmanager
-def _kept_off_stdout() -> Iterator[None]:
-    """Send to stderr what HiGHS prints whatever it is told (SciPy 1.17): stdout may be JSON.
-
-    It prints from C, past `sys.stdout`.
-    """
+def _stdout_to_stderr() -> Iterator[None]:
+    """Redirect stdout to stderr: HiGHS prints from C even when told not to (SciPy 1.17)."""
     kept = os.dup(1)
     try:
         os.dup2(2, 1)

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from hwsearch.encoding import onehot
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.tactics import Tactic, by_chance
@@ -47,7 +48,7 @@ def _inner_search(history: History, rng: np.random.Generator) -> Architectures:
     from hwsearch.optimizer.nsga2 import nsga2
 
     space, known = history.space, history.succeeded
-    rows = space.encode(history.told[known], "onehot")
+    rows = onehot(history.told[known])
     predictors = {
         column: _fitted(rows, history.values[known, column])
         for column, objective in enumerate(history.objectives)
@@ -56,7 +57,7 @@ def _inner_search(history: History, rng: np.random.Generator) -> Architectures:
 
     def evaluate(archs: Architectures) -> tuple[FloatArray, FloatArray | None]:
         values = history.exact(archs)
-        encoded = space.encode(archs, "onehot")
+        encoded = onehot(archs)
         for column, predict in predictors.items():
             values[:, column] = predict(encoded)
         return history.judged(values)

@@ -6,15 +6,15 @@ from typing import Final
 
 import numpy as np
 
+from hwsearch.encoding import thermometer
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import Scaled
 from hwsearch.optimizer.history import History
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.predictor import Predictor
-from hwsearch.prediction.prior_covariance import kin_gains
+from hwsearch.prediction.prior_covariance import prior_covariances
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS
 from hwsearch.prediction.selection import LEAST_ROWS, Selection, select_surrogate
-from hwsearch.prediction.steps import encode_steps
 from hwsearch.space import Architectures
 
 _LEAST_CHANCE: Final = 0.05  # a region that only failed so far stays worth a try for a large gain
@@ -56,8 +56,8 @@ class Posterior:
         self._success: GaussianProcess | None = None
         if not succeeded.all():
             outcomes = succeeded.astype(np.float64)
-            self._success = GaussianProcess(kin_gains(history.space))
-            self._success.fit(encode_steps(history.told), outcomes)
+            self._success = GaussianProcess(prior_covariances(history.space))
+            self._success.fit(thermometer(history.told), outcomes)
 
     def _fitted(
         self, column: int, archs: Architectures, values: FloatArray, noise: FloatArray
@@ -88,7 +88,7 @@ class Posterior:
             mean[:, column], deviation[:, column] = predictor.predict(archs)
         success = np.ones(len(archs))
         if self._success is not None:
-            rate, _ = self._success.predict(encode_steps(archs))
+            rate, _ = self._success.predict(thermometer(archs))
             success = rate.clip(_LEAST_CHANCE, 1.0)
         return Forecast(mean=mean, deviation=deviation, success=success)
 
@@ -121,7 +121,7 @@ def selected(history: History, column: int) -> Selection | None:
         return None
     if (column, len(rows)) not in history.selections:
         history.selections[column, len(rows)] = select_surrogate(
-            encode_steps(history.told[rows]),
+            thermometer(history.told[rows]),
             history.values[rows, column],
             history.space,
             history.deviations[rows, column],

@@ -1,8 +1,8 @@
-"""Regression with uncertainty on encoded architectures; knows no network and no device."""
+"""Regression with uncertainty on encoded architectures, without networks and devices."""
 
 from hwsearch.prediction.base import Surrogate
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.predictor import Predictor
-from hwsearch.prediction.target_transform import SaturatingProcess
+from hwsearch.prediction.target_transform import TransformedGaussianProcess
 
-__all__ = ["GaussianProcess", "Predictor", "SaturatingProcess", "Surrogate"]
+__all__ = ["GaussianProcess", "Predictor", "TransformedGaussianProcess", "Surrogate"]

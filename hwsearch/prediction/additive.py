@@ -1,4 +1,4 @@
-"""A linear model in which no step up takes anything away."""
+"""Linear regression in which all steps up have weights of one sign."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,50 +9,49 @@ from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from hwsearch.prediction.base import BoolArray, FloatArray
-from hwsearch.prediction.linear import LinearModel, Weights
-from hwsearch.prediction.prior_covariance import GainPrior
+from hwsearch.prediction.linear import LinearModel, WeightDistribution
+from hwsearch.prediction.prior_covariance import PriorCovariance
 
 _JITTER: Final = 1e-9  # of the mean variance of a step, so that all of them vary
 
 
 class AdditiveModel(LinearModel):
-    """One gain of one sign for every step up of an ordered choice, free gains for other options.
+    """A `LinearModel` whose weights of steps up of ordered choices have one sign.
 
-    The scale and the prior of the gains are those of `LinearModel`. The gains are the
-    most likely ones of its posterior in which no step has the wrong sign, found by non-negative
-    least squares; whether values rise or fall with the steps is taken from the sum of the gains.
-    The deviation is the posterior's given that the steps without a gain have none (the normal
-    approximation at a constrained mode). Deterministic.
+    The weights of the steps are the most likely ones of the posterior without a wrong sign, by
+    non-negative least squares; the sign is that of their sum. The deviation is the posterior's
+    given that the weights at 0 are 0 (the normal approximation at a constrained mode).
+    Deterministic.
 
     Args:
-        gains: As for `LinearModel`.
-        steps: ``(n_features,)``, which columns count steps upward; none by default.
+        priors: As for `LinearModel`.
+        steps: ``(n_features,)``, which columns are steps up; none by default.
     """
 
     def __init__(
-        self, gains: Sequence[GainPrior] | None = None, steps: BoolArray | None = None
+        self, priors: Sequence[PriorCovariance] | None = None, steps: BoolArray | None = None
     ) -> None:
-        super().__init__(gains)
+        super().__init__(priors)
         self.steps = steps
 
-    def _columns(self, weights: Weights) -> FloatArray:
+    def _columns(self, weights: WeightDistribution) -> FloatArray:
         if self.steps is None or not self.steps.any():
             return super()._columns(weights)
         return super()._columns(_one_sign(weights, np.append(np.False_, self.steps)))
 
 
-def _one_sign(weights: Weights, steps: BoolArray) -> Weights:
-    """Return the weights given that no step has another sign than the sum of all."""
+def _one_sign(weights: WeightDistribution, steps: BoolArray) -> WeightDistribution:
+    """Return the weights given that no step has another sign than the sum of all steps."""
     covariance = weights.covariance[np.ix_(steps, steps)].copy()
     covariance[np.diag_indices_from(covariance)] += (
         _JITTER * np.trace(covariance) / len(covariance)
     )
     factor = cholesky(covariance, lower=True)
     whitening = solve_triangular(factor, np.eye(len(factor)), lower=True)
-    gains = weights.mean[steps]
-    sign = -1.0 if gains.sum() < 0 else 1.0
-    nearest = sign * nnls(whitening, whitening @ (sign * gains))[0]
-    moved = cho_solve((factor, True), nearest - gains)
+    of_steps = weights.mean[steps]
+    sign = -1.0 if of_steps.sum() < 0 else 1.0
+    nearest = sign * nnls(whitening, whitening @ (sign * of_steps))[0]
+    moved = cho_solve((factor, True), nearest - of_steps)
     mean = weights.mean + weights.covariance[:, steps] @ moved
     mean[steps] = nearest
     without = np.flatnonzero(steps)[nearest == 0.0]
@@ -60,7 +59,7 @@ def _one_sign(weights: Weights, steps: BoolArray) -> Weights:
 
 
 def _given(covariance: FloatArray, known: FloatArray) -> FloatArray:
-    """The covariance once some of the weights, by position, are known."""
+    """Return the covariance given that the weights at some positions are known."""
     if not len(known):
         return covariance
     theirs = covariance[np.ix_(known, known)].copy()

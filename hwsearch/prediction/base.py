@@ -1,4 +1,4 @@
-"""What a regression model has to offer, and the checks that all of them share."""
+"""Protocols of surrogates (regression models with uncertainty), and checks of their input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IntArray = NDArray[np.int64]
 
 
 class Surrogate(Protocol):
-    """A regression model that says how sure it is; a second `fit` forgets the first."""
+    """A regression model with uncertainty; a second `fit` forgets the first."""
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows.
@@ -85,7 +85,7 @@ def refit_folds(
 
 
 class Parametric(Surrogate, Protocol):
-    """A surrogate that is a set of arrays and keeps no row that it was fitted on."""
+    """A surrogate that consists of arrays and keeps no row that it was fitted on."""
 
     def widen(self, factor: float) -> None:
         """Multiply all deviations by a factor above 0, until the next fit."""
@@ -109,8 +109,14 @@ class Parametric(Surrogate, Protocol):
         ...
 
 
+def check_fitted(model: object, learnt: str) -> None:
+    """Raise InputError where a model lacks an attribute that `fit` sets."""
+    if not hasattr(model, learnt):
+        raise InputError("this model has not been fitted; call fit first")
+
+
 def check_features(features: ArrayLike, n_features: int) -> FloatArray:
-    """Return what is to be predicted as a float array (n, n_features), or raise InputError."""
+    """Return features as a float array (n, n_features), or raise InputError."""
     rows = np.asarray(features, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != n_features:
         raise InputError(
@@ -121,7 +127,7 @@ def check_features(features: ArrayLike, n_features: int) -> FloatArray:
 
 
 def take_array(state: Mapping[str, NDArray[Any]], name: str, n_axes: int) -> FloatArray:
-    """Return an array of a state as finite floats with so many axes, or raise InputError."""
+    """Return an array of a state as finite floats with n axes, or raise InputError."""
     if name not in state:
         raise InputError(f"{name!r} is missing among {', '.join(map(repr, state)) or 'nothing'}")
     array = state[name]

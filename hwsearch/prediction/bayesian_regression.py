@@ -1,4 +1,4 @@
-"""Bayesian linear regression whose features come in groups, each with a variance of its own."""
+"""Bayesian linear regression: posterior of the weights, variances by marginal likelihood."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,13 @@ MAX_LIKELIHOOD_ROWS: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prior:
-    """What is known of a linear model before its rows.
+class VariancePrior:
+    """Log-normal prior of the standard deviations of groups of weights and of the residuals.
 
     Attributes:
-        groups: Which features share a variance.
-        logs: (n_groups + 1,) logarithms of standard deviations, of every group's weights and of
-            what the features do not explain.
-        deviations: (n_groups + 1,) how sure that is: standard deviations of those logarithms.
+        groups: Features whose weights share a variance.
+        logs: (n_groups + 1,) prior means of the logarithms, the residuals' last.
+        deviations: (n_groups + 1,) prior standard deviations of the logarithms.
         bounds: (n_groups + 1) lowest and highest logarithm.
     """
 
@@ -34,13 +33,13 @@ class Prior:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """What a linear model learnt.
+class FittedWeights:
+    """Posterior of the weights of a linear model.
 
     Attributes:
-        weights: (n_features,) posterior mean.
-        covariance: (n_features, n_features) of the posterior.
-        unexplained: Standard deviation of what the features do not explain.
+        weights: (n_features,) mean.
+        covariance: (n_features, n_features).
+        unexplained: Standard deviation of the residuals.
     """
 
     weights: FloatArray
@@ -48,42 +47,42 @@ class Fitted:
     unexplained: float
 
 
-def fit_groups(
-    features: FloatArray, targets: FloatArray, noise: FloatArray, prior: Prior
-) -> Fitted:
-    """Learn weights around 0 and the variances of their groups. Deterministic.
+def fit_grouped_weights(
+    features: FloatArray, targets: FloatArray, noise: FloatArray, prior: VariancePrior
+) -> FittedWeights:
+    """Fit weights with a prior mean of 0, and the variances of their groups. Deterministic.
 
     Args:
         features: (n, n_features), n at least 1.
         targets: (n,).
-        noise: (n,) known standard deviations of the targets, besides what is not explained.
+        noise: (n,) known standard deviations of the targets, beside the residuals'.
         prior: Of weights and variances.
     """
-    chosen = evenly(len(targets), MAX_LIKELIHOOD_ROWS)
+    chosen = evenly_spaced(len(targets), MAX_LIKELIHOOD_ROWS)
     rows = features[chosen]
     grams = np.array([rows[:, group] @ rows[:, group].T for group in prior.groups])
-    deviations, _ = most_likely(grams, targets[chosen], noise[chosen], prior)
+    deviations, _ = most_likely_deviations(grams, targets[chosen], noise[chosen], prior)
     spread = np.empty(features.shape[1])
     for group, deviation in zip(prior.groups, deviations[:-1], strict=True):
         spread[group] = deviation
     unexplained = float(deviations[-1])
-    weights, covariance = posterior(
+    weights, covariance = weight_posterior(
         features, targets, np.hypot(noise, unexplained), np.diag(spread)
     )
-    return Fitted(weights=weights, covariance=covariance, unexplained=unexplained)
+    return FittedWeights(weights=weights, covariance=covariance, unexplained=unexplained)
 
 
-def posterior(
+def weight_posterior(
     features: FloatArray, targets: FloatArray, noise: FloatArray, root: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return mean (n_features,) and covariance of the weights of a linear model.
+    """Return the posterior mean (n_features,) and covariance of the weights.
 
     In closed form (Bishop, Pattern recognition and machine learning, 2006, section 3.3).
 
     Args:
         features: (n, n_features).
         targets: (n,).
-        noise: (n,) standard deviations of all that the features do not explain, above 0.
+        noise: (n,) standard deviations of the residuals, known noise included; above 0.
         root: (n_features, rank) of the prior covariance of the weights, root times root'.
     """
     mixed = features @ root
@@ -94,10 +93,10 @@ def posterior(
     return root @ cho_solve(factor, weighted.T @ targets), covariance
 
 
-def most_likely(
-    grams: FloatArray, targets: FloatArray, noise: FloatArray, prior: Prior
+def most_likely_deviations(
+    grams: FloatArray, targets: FloatArray, noise: FloatArray, prior: VariancePrior
 ) -> tuple[FloatArray, float]:
-    """Return deviations by group and of the rest, and the log likelihood that they have.
+    """Return the deviations of groups and residuals, and their log likelihood.
 
     They maximise the marginal likelihood times their log-normal prior, by L-BFGS with a fixed
     start (Bishop, 2006, section 3.5).
@@ -119,17 +118,17 @@ def most_likely(
     return np.exp(found.x), -float(found.fun)
 
 
-def evenly(n: int, n_kept: int) -> NDArray[np.intp]:
-    """Return positions of at most so many of n rows, in even steps."""
+def evenly_spaced(n: int, n_kept: int) -> NDArray[np.intp]:
+    """Return the positions of at most ``n_kept`` of n rows, evenly spaced."""
     return np.linspace(0, n - 1, min(n, n_kept)).astype(np.intp)
 
 
-def slope_of(factor: FloatArray, weights: FloatArray) -> FloatArray:
-    """Twice the slope of a negative log likelihood in the kernel of its targets, (n, n).
+def likelihood_slope(factor: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return twice the gradient of a negative log likelihood in the kernel: (n, n).
 
     Args:
         factor: (n, n) lower Cholesky factor of the kernel.
-        weights: (n,) the targets that the kernel is divided out of.
+        weights: (n,) the inverse kernel times the targets.
     """
     lower, _ = lapack.dpotri(factor, lower=1)  # the inverse, without the half above
     slope: FloatArray = lower + np.tril(lower, -1).T - np.outer(weights, weights)
@@ -137,7 +136,11 @@ def slope_of(factor: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _negative_log_posterior(
-    logs: FloatArray, grams: FloatArray, targets: FloatArray, known: FloatArray, prior: Prior
+    logs: FloatArray,
+    grams: FloatArray,
+    targets: FloatArray,
+    known: FloatArray,
+    prior: VariancePrior,
 ) -> tuple[float, FloatArray]:
     """Of the standard deviations, with its gradient; ``known`` are variances of the targets."""
     variances = np.exp(2.0 * logs)
@@ -145,7 +148,7 @@ def _negative_log_posterior(
     kernel[np.diag_indices_from(kernel)] += variances[-1] + known
     factor = cholesky(kernel, lower=True, check_finite=False)
     weights = cho_solve((factor, True), targets, check_finite=False)
-    slope = slope_of(factor, weights)
+    slope = likelihood_slope(factor, weights)
     by_group = np.tensordot(grams, slope, axes=2)
     gradient = variances * np.append(by_group, np.trace(slope))
     off = (logs - prior.logs) / prior.deviations

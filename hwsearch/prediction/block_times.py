@@ -1,16 +1,15 @@
-"""From measured subnets to the latency of every block spec.
+"""Latencies of block specs, estimated from measured subnets.
 
-Two ways. Where the device profiles, the times of a subnet's nodes are added up per block: nodes
-are named by the block that they belong to, and what a runtime adds between blocks, such as a
-change of layout, counts to the block before it. The profiler's own cost per node is taken out, as
-much as makes the sums predict left-out subnets best, and the rest is scaled to the subnet's
-unprofiled latency. Where it does not, whole latencies are split by a non-negative least squares
-that leans on multiply-accumulates.
+From profiles: the times of a subnet's nodes are summed per block. Nodes are named by their block;
+nodes that a runtime adds between blocks, such as a change of layout, count to the block before.
+The profiler's cost per node is subtracted, as estimated by cross-validation over subnets, and the
+rest is scaled to the subnet's unprofiled latency. Without profiles: non-negative least squares on
+whole latencies, regularised towards multiply-accumulates.
 
 Seen on a busy 2-core server with ONNX Runtime, on 100 unseen subnets each, from 48 subnets: the
 sums of profiles were off by 2.2% on average for the bundled supernet (least squares: 3.5%,
-multiply-accumulates alone: 4.5%) and by 1.7% for ofa-mbv3-w1.0 (1.8 to 2.5%, 1.7%), of which most
-is the noise of measuring them. So profiles are used wherever there are any.
+multiply-accumulates alone: 4.5%) and by 1.7% for ofa-mbv3-w1.0 (1.8 to 2.5%, 1.7%), mostly the
+noise of measuring them. So profiles are used where there are any.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,12 +25,12 @@ from hwsearch.tables import BlockLatency
 
 IntArray = NDArray[np.int64]
 
-_LEAST_MS: Final = 1e-6  # what a runtime has merged into another block still is a block
-# Tried: the profiler's cost as shares of profiled time, the overhead as shares of a small subnet's
-# latency. What each is cannot be told from the totals, where the machine's pace changes.
+_LEAST_MS: Final = 1e-6  # of blocks that a runtime has merged into another one
+# Candidates: the profiler's cost as shares of profiled time, the overhead as shares of a small
+# subnet's latency. Totals do not determine them where the machine's speed changes.
 _PROFILING: Final = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
 _OVERHEADS: Final = np.array([0.0, 0.05, 0.1, 0.2])
-_LEANINGS: Final = (0.03, 0.1, 0.3)
+_RIDGES: Final = (0.03, 0.1, 0.3)
 _FOLDS: Final = 8
 _FLOOR: Final = 0.002  # of a subnet's latency, for a block without multiply-accumulates
 _OVERHEAD: Final = 0.05  # of a subnet's latency, until measured subnets say otherwise
@@ -56,11 +55,11 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockTimes:
-    """What block specs cost.
+    """Latencies of block specs.
 
     Attributes:
         blocks: Block spec -> latency.
-        overhead_ms: What a run costs besides its blocks.
+        overhead_ms: Latency of a run beside its blocks.
         method: ``"profile"`` or ``"least squares"``.
     """
 
@@ -138,7 +137,7 @@ def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) ->
     latency = np.array([each.latency_ms for each in observed])
     expected = _expected(counts, latency, np.array([macs[spec] for spec in specs]))
     rows = counts * expected / latency[:, np.newaxis]
-    solution = _solved(rows, min(_LEANINGS, key=lambda leaning: _left_out_error(rows, leaning)))
+    solution = _solved(rows, min(_RIDGES, key=lambda ridge: _left_out_error(rows, ridge)))
     latencies = np.maximum(solution * expected, _LEAST_MS)
     blocks = {
         spec: BlockLatency(
@@ -195,11 +194,11 @@ class _Occurrences:
         return totals
 
     def shares_ms(self, cost_ms: float, overhead_ms: float) -> FloatArray:
-        """(n,) what each block has of its subnet's latency without the overhead.
+        """Return each block's share of its subnet's latency without the overhead: (n,).
 
         Args:
-            cost_ms: What the profiler adds to every node.
-            overhead_ms: What a run costs besides its blocks.
+            cost_ms: Profiler's cost per node.
+            overhead_ms: Latency of a run beside its blocks.
         """
         own = np.maximum(self.profiled_ms - cost_ms * self.nodes, 0.0)
         scale = (self.latency_ms - overhead_ms) / np.maximum(
@@ -211,11 +210,10 @@ class _Occurrences:
     def medians_ms(
         self, shares_ms: FloatArray, kept: BoolArray, overhead_ms: float
     ) -> tuple[FloatArray, float]:
-        """(n_specs,) latencies by the subnets that are kept, by all where none of these has it.
+        """Return latencies (n_specs,) from the kept subnets, or from all where none has the spec.
 
-        Where one node was disturbed, the others of its subnet get too small a share of the
-        latency, and so do medians: the sums are brought back to what was measured, by the factor
-        that comes with them.
+        A disturbed node leaves the others of its subnet too small a share, and medians with them:
+        the sums are scaled back to the measured latencies by the factor, which is returned, too.
         """
         medians = np.empty(len(self.specs))
         for number in range(len(self.specs)):
@@ -227,7 +225,7 @@ class _Occurrences:
         return factor * medians, factor
 
     def left_out_error(self, cost_ms: float, overhead_ms: float) -> float:
-        """Mean relative error of the sums on subnets that had no say in them."""
+        """Return the mean relative error of the sums on left-out subnets."""
         shares = self.shares_ms(cost_ms, overhead_ms)
         errors = []
         for left_out in _folds(len(self.latency_ms)):
@@ -238,13 +236,13 @@ class _Occurrences:
 
 
 def _folds(n: int) -> list[BoolArray]:
-    """Masks (n,) of what to leave out in turn; none where there is nothing to compare."""
+    """Return masks (n,) of what to leave out in turn; none for a single subnet."""
     n_folds = min(_FOLDS, n)
     return [np.arange(n) % n_folds == number for number in range(n_folds)] if n > 1 else []
 
 
 def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> FloatArray:
-    """Latencies (n_specs + 1,) in proportion to the work, with a floor; the last is overhead."""
+    """Return latencies (n_specs + 1,) in proportion to MACs, with a floor; overhead is last."""
     work = np.append(macs / max(macs.max(), 1), 0.0) + _FLOOR
     work[-1] = 0.0
     per_work = np.median(latency * (1.0 - _OVERHEAD) / (counts @ work))
@@ -253,22 +251,22 @@ def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> Floa
     return expected
 
 
-def _solved(rows: FloatArray, leaning: float) -> FloatArray:
-    """Multiples of what is expected, for rows of shares that should add up to 1."""
+def _solved(rows: FloatArray, ridge: float) -> FloatArray:
+    """Return multiples of the expected latencies, for rows of shares that should sum to 1."""
     from scipy.optimize import nnls  # a kit, which has profiles, has no scipy
 
     n_columns = rows.shape[1]
     solution, _ = nnls(
-        np.concatenate([rows, leaning * np.eye(n_columns)]),
-        np.concatenate([np.ones(len(rows)), np.full(n_columns, leaning)]),
+        np.concatenate([rows, ridge * np.eye(n_columns)]),
+        np.concatenate([np.ones(len(rows)), np.full(n_columns, ridge)]),
     )
     found: FloatArray = solution
     return found
 
 
-def _left_out_error(rows: FloatArray, leaning: float) -> float:
+def _left_out_error(rows: FloatArray, ridge: float) -> float:
     errors = [
-        np.abs(rows[left_out] @ _solved(rows[~left_out], leaning) - 1.0)
+        np.abs(rows[left_out] @ _solved(rows[~left_out], ridge) - 1.0)
         for left_out in _folds(len(rows))
     ]
-    return float(np.concatenate(errors).mean()) if errors else -leaning
+    return float(np.concatenate(errors).mean()) if errors else -ridge

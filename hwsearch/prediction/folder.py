@@ -1,4 +1,4 @@
-"""Predictors as folders: a card in JSON and arrays in npz, nothing that could be executed.
+"""Folders of saved predictors: a card in JSON and arrays in npz, nothing that is executed.
 
 See predictors/README.md.
 """
@@ -35,13 +35,13 @@ _AGAIN: Final = "give a folder that Predictor.save wrote"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes:
         surrogate: Name of the model.
         space: The search space that it was fitted on.
         state: Its parameters.
-        facts: What its card says besides.
+        facts: Further entries of its card.
     """
 
     surrogate: str
@@ -58,7 +58,7 @@ def write_folder(
     state: Mapping[str, NDArray[Any]],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write a predictor, all of it or nothing; the same one gives the same bytes."""
+    """Write a predictor atomically; the same predictor gives the same bytes."""
     parameters = packed_arrays(state)
     card = {
         "format": FORMAT,
@@ -117,7 +117,7 @@ def _read_card(folder: Path, what: str) -> Mapping[str, Any]:
 
 
 def packed_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return arrays as npz, without anything that could be executed.
+    """Return plain arrays as npz.
 
     Raises:
         ValueError: One holds objects.
@@ -132,11 +132,11 @@ def packed_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def unpacked_arrays(content: bytes) -> dict[str, NDArray[Any]]:
-    """Read npz that a stranger may have written.
+    """Read npz from an untrusted source.
 
     Raises:
-        ValueError: It unpacks to far more than parameters take, or is no npz of plain arrays.
-        MemoryError: It says that it holds more than there is memory for.
+        ValueError: It unpacks to more than the limit, or is no npz of plain arrays.
+        MemoryError: It declares more than fits into memory.
     """
     if unpacked_size(io.BytesIO(content)) > MAX_BYTES:
         raise ValueError(f"it unpacks to more than {MAX_BYTES // 2**20} MB")

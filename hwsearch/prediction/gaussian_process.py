@@ -10,16 +10,16 @@ from scipy.optimize import minimize
 
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import FloatArray, check_features, check_noise, check_rows
-from hwsearch.prediction.bayesian_regression import evenly, slope_of
-from hwsearch.prediction.prior_covariance import GainPrior, independent
+from hwsearch.prediction.bayesian_regression import evenly_spaced, likelihood_slope
+from hwsearch.prediction.prior_covariance import PriorCovariance, independent_prior
 
 # Logarithms, for standardised targets: variance of the smooth term, its length scale, variance of
-# the noise. The factors of the gains' priors come before them.
+# the noise. The factors of the weights' priors come before them.
 _PRIOR_MEAN: Final = np.log([0.1, 0.5, 0.01])
 _PRIOR_DEVIATION: Final = np.array([1.5, 0.7, 1.5])
 _BOUNDS: Final = [(-9.0, 5.0), (-3.0, 2.0), (-9.0, 0.0)]
 _FACTOR_BOUNDS: Final = (-9.0, 6.0)
-_ALONE: Final = float(np.log(0.3))  # the factor of gains without kin
+_INDEPENDENT: Final = float(np.log(0.3))  # the factor of the default prior
 _CONSTANT_VARIANCE: Final = 4.0
 # Everything costs the cube of the rows, and so many of them settle a handful of numbers.
 _MAX_LIKELIHOOD_ROWS: Final = 96
@@ -27,21 +27,20 @@ _MAX_ROWS: Final = 1500
 
 
 class GaussianProcess:
-    """Constant + linear (gains with a prior) + smooth (squared exponential).
+    """Constant + linear (weights with a prior) + smooth (squared exponential).
 
-    The linear part is a sum of terms, each a normal prior of the columns' gains with a factor of
-    its own: what all share, what kin share, what each has alone (`kin_gains`). The *smooth* term
-    takes interactions. Hyperparameters maximise the marginal likelihood times a weak log-normal
-    prior (Rasmussen and Williams, 2006, chapter 5), by L-BFGS with a fixed start and bounded
-    effort. Of more than 1,500 rows evenly spaced ones are used. Deterministic.
+    The prior covariance of the linear weights is a sum of terms with a factor each
+    (`prior_covariances`); the smooth term models interactions. Hyperparameters maximise the
+    marginal likelihood times a weak log-normal prior (Rasmussen and Williams, 2006, chapter 5),
+    by L-BFGS with a fixed start and bounded effort. Of more than 1,500 rows, evenly spaced ones
+    are used. Deterministic.
 
     Args:
-        gains: Priors of the gains of ``n_features`` columns; by default every column has one of
-            its own.
+        priors: Of the weights of ``n_features`` columns; by default independent.
     """
 
-    def __init__(self, gains: Sequence[GainPrior] | None = None) -> None:
-        self.gains = gains
+    def __init__(self, priors: Sequence[PriorCovariance] | None = None) -> None:
+        self.priors = priors
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows; see `Surrogate.fit`.
@@ -60,18 +59,18 @@ class GaussianProcess:
         """
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        chosen = evenly(len(values), _MAX_ROWS)
+        chosen = evenly_spaced(len(values), _MAX_ROWS)
         self.rows_, values, known = rows[chosen], values[chosen], known[chosen]
         self.center_ = self.rows_.mean(axis=0)
-        self.gains_ = self.gains or independent(self.rows_.shape[1], _ALONE)
+        self.priors_ = self.priors or independent_prior(self.rows_.shape[1], _INDEPENDENT)
         self.mean_, spread = float(values.mean()), float(values.std())
         self.constant_ = spread <= 1e-12 * max(abs(self.mean_), 1e-300)
         self.scale_ = 0.01 * (abs(self.mean_) or 1.0) if self.constant_ else spread
         self._targets = np.zeros(len(values)) if self.constant_ else (values - self.mean_) / spread
         self._variances = (known / self.scale_) ** 2
         self._prior = (
-            np.array([*(prior.log_factor for prior in self.gains_), *_PRIOR_MEAN]),
-            np.array([*(prior.spread for prior in self.gains_), *_PRIOR_DEVIATION]),
+            np.array([*(prior.log_factor for prior in self.priors_), *_PRIOR_MEAN]),
+            np.array([*(prior.log_deviation for prior in self.priors_), *_PRIOR_DEVIATION]),
         )
         self.hyperparameters_ = self._prior[0]
         return self
@@ -85,9 +84,9 @@ class GaussianProcess:
             start: Hyperparameters of a similar fit; by default their prior means.
             max_iterations: Of L-BFGS; 0 takes the start as it is.
         """
-        chosen = evenly(len(self._targets), _MAX_LIKELIHOOD_ROWS)
+        chosen = evenly_spaced(len(self._targets), _MAX_LIKELIHOOD_ROWS)
         centred = self.rows_[chosen] - self.center_
-        linear = [centred @ prior.covariance @ centred.T for prior in self.gains_]
+        linear = [centred @ prior.covariance @ centred.T for prior in self.priors_]
         loss = _objective(
             linear,
             _distances(centred, centred),
@@ -98,7 +97,7 @@ class GaussianProcess:
         self.hyperparameters_ = self._prior[0] if start is None else start
         value = loss(self.hyperparameters_)[0]
         if max_iterations:
-            bounds = [_FACTOR_BOUNDS] * len(self.gains_) + _BOUNDS
+            bounds = [_FACTOR_BOUNDS] * len(self.priors_) + _BOUNDS
             options = {"maxiter": max_iterations, "ftol": 1e-4}
             found = minimize(
                 loss,
@@ -114,9 +113,9 @@ class GaussianProcess:
 
     def condition(self) -> Self:
         """Condition on the rows, with the hyperparameters as they are."""
-        factors = np.exp(self.hyperparameters_[: len(self.gains_)])
+        factors = np.exp(self.hyperparameters_[: len(self.priors_)])
         self._covariance: FloatArray = sum(
-            factor * prior.covariance for factor, prior in zip(factors, self.gains_, strict=True)
+            factor * prior.covariance for factor, prior in zip(factors, self.priors_, strict=True)
         )
         self._known = self.rows_ - self.center_
         self._projected = self._covariance @ self._known.T
@@ -187,7 +186,7 @@ def _objective(
         kernel[diagonal] += noise + variances
         factor = cholesky(kernel, lower=True, check_finite=False)
         weights = cho_solve((factor, True), targets, check_finite=False)
-        slope = slope_of(factor, weights)
+        slope = likelihood_slope(factor, weights)
         of_length = np.vdot(slope, smooth * distance) / length**2
         rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
         gradient = 0.5 * np.concatenate([factors * (flat @ slope.ravel()), rest])

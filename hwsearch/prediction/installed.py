@@ -1,4 +1,4 @@
-"""Predictors that ship with the project, and the user's own beside them."""
+"""Installed predictors: the user's own, and those that ship with the project."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ FOLDER = "predictors"
 
 
 def find_predictor(supernet: str, objective: str) -> Path | None:
-    """Find the folder of a predictor: the user's own first, then what ships.
+    """Return the folder of a predictor, the user's own before one that ships; None without.
 
     Args:
         supernet: Name on the supernet's card.

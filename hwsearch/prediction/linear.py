@@ -1,4 +1,4 @@
-"""Bayesian linear regression on the scale on which the targets add up best."""
+"""Bayesian linear regression of transformed targets."""
 
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -13,6 +13,7 @@ from hwsearch.prediction.base import (
     FloatArray,
     IntArray,
     check_features,
+    check_fitted,
     check_noise,
     check_rows,
     refit_folds,
@@ -20,39 +21,39 @@ from hwsearch.prediction.base import (
 )
 from hwsearch.prediction.bayesian_regression import (
     MAX_LIKELIHOOD_ROWS,
-    Prior,
-    evenly,
-    most_likely,
-    posterior,
+    VariancePrior,
+    evenly_spaced,
+    most_likely_deviations,
+    weight_posterior,
 )
-from hwsearch.prediction.prior_covariance import GainPrior, independent
-from hwsearch.prediction.target_transform import Scale, likely_scales
+from hwsearch.prediction.prior_covariance import PriorCovariance, independent_prior
+from hwsearch.prediction.target_transform import TargetTransform, candidate_transforms
 
-# Standard deviations for standardised targets, as logarithms: of the constant and of what is not
-# explained; how sure that is, and bounds. Those of the gains come between them.
+# Logarithms of standard deviations, for standardised targets: of the constant and the residuals,
+# their prior deviation, and bounds. Those of the weights come between them.
 _CONSTANT: Final = float(np.log(2.0))
 _UNEXPLAINED: Final = float(np.log(0.1))
 _DEVIATION: Final = 0.75
 _BOUNDS: Final = (-4.5, 3.0)
-ALONE: Final = float(np.log(0.5))  # the factor of gains without kin
-_RANK: Final = 32  # directions in which weights vary together that predictions keep
+INDEPENDENT: Final = float(np.log(0.5))  # the factor of the default prior
+_RANK: Final = 32  # principal directions of the posterior covariance that predictions keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Weights:
-    """A normal distribution of weights on one scale of the targets.
+class WeightDistribution:
+    """A normal distribution of the weights, for one transform of the targets.
 
     Attributes:
-        scale: On which the targets are linear.
-        deviations: What it was learnt with, as `most_likely` returns them.
+        transform: Of the targets.
+        deviations: Standard deviations as `most_likely_deviations` returns them.
         mean: (1 + n_features,) of a constant and of every column less its center.
         covariance: Of the same.
         center: (n_features,), means of the columns.
-        unexplained: Standard deviation of what the columns do not explain.
-        likelihood: Logarithm, of the targets themselves, so that scales can be compared.
+        unexplained: Standard deviation of the residuals.
+        likelihood: Log likelihood of the untransformed targets, to compare transforms by.
     """
 
-    scale: Scale
+    transform: TargetTransform
     deviations: FloatArray
     mean: FloatArray
     covariance: FloatArray
@@ -62,31 +63,31 @@ class Weights:
 
 
 class LinearModel:
-    """A gain for every column, with a prior by which gains may be alike.
+    """A weight for every column, with a prior by which weights are correlated.
 
-    Gains add up on the most likely of a few scales; see `SaturatingProcess`. Their prior is a sum
-    of terms, as that of a `GaussianProcess` is; the factors of the terms, and what is left
-    unexplained, maximise the marginal likelihood; see `most_likely`. Deterministic.
+    The targets are transformed as in `TransformedGaussianProcess`. The prior covariance of the
+    weights is a sum of terms, as that of a `GaussianProcess`; the factors of the terms and the
+    variance of the residuals maximise the marginal likelihood. Deterministic.
 
-    The deviation is that of the true value: what the columns do not explain is part of it, since
-    interactions cannot be told from noise; known noise is not. Of the posterior covariance the 32
-    largest directions are kept, and of the rest the variances.
+    The deviation is that of the true value: it includes the residuals, since interactions cannot
+    be told from noise, and no known noise. Of the posterior covariance the 32 largest principal
+    directions are kept, and the variances of the rest.
 
     Args:
-        gains: Priors of the gains; by default every column has one of its own.
+        priors: Of the weights; by default independent.
 
     Attributes:
         columns_: (1 + n_features, n_outputs), what the constant and every column add to the sums
             that `from_sums` takes.
     """
 
-    scale_: Scale
+    transform_: TargetTransform
     deviations_: FloatArray
     columns_: FloatArray
     unexplained_: float
 
-    def __init__(self, gains: Sequence[GainPrior] | None = None) -> None:
-        self.gains = gains
+    def __init__(self, priors: Sequence[PriorCovariance] | None = None) -> None:
+        self.priors = priors
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows; see `Surrogate.fit`.
@@ -95,38 +96,38 @@ class LinearModel:
         """
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        scales = [Scale()]
+        transforms = [TargetTransform()]
         if np.ptp(values) > 1e-12 * np.abs(values).max():
-            scales += likely_scales(values)
-        fits = [self._weights(scale, rows, values, known) for scale in scales]
+            transforms += candidate_transforms(values)
+        fits = [self._weights(each, rows, values, known) for each in transforms]
         self._keep(max(fits, key=lambda weights: weights.likelihood))
         return self
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Return a new model of other rows that takes the scale and the variances of this one.
+        """Return a new model of other rows with the transform and the variances of this one.
 
         Raises:
             InputError: As for `fit`, or there was none.
         """
-        self._check_fitted()
+        check_fitted(self, "columns_")
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
         other = copy(self)
-        other._keep(self._weights(self.scale_, rows, values, known, self.deviations_))
+        other._keep(self._weights(self.transform_, rows, values, known, self.deviations_))
         return other
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation; see `Surrogate.predict`."""
-        self._check_fitted()
+        check_fitted(self, "columns_")
         rows = check_features(X, len(self.columns_) - 1)
         return self.from_sums(rows @ self.columns_[1:] + self.columns_[0])
 
     def from_sums(self, sums: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and deviation, each (n,), from sums over ``columns_``: (n, n_outputs)."""
-        return self.scale_.backward(sums[:, 0], self.scale_deviation(sums))
+        return self.transform_.backward(sums[:, 0], self.deviation_of_sums(sums))
 
-    def scale_deviation(self, sums: FloatArray) -> FloatArray:
-        """Return the deviation on the scale, (n,), from sums over ``columns_``."""
+    def deviation_of_sums(self, sums: FloatArray) -> FloatArray:
+        """Return the transformed deviation, (n,), from sums over ``columns_``."""
         directions = sums[:, 2:]
         variance = np.maximum(sums[:, 1], 0.0) + np.einsum("ij,ij->i", directions, directions)
         deviation: FloatArray = np.sqrt(variance + self.unexplained_**2)
@@ -134,17 +135,17 @@ class LinearModel:
 
     def mean_from_sums(self, sums: FloatArray) -> FloatArray:
         """Return means (n,) from the first of the sums: (n,)."""
-        return self.scale_.backward(sums, np.zeros(len(sums)))[0]
+        return self.transform_.backward(sums, np.zeros(len(sums)))[0]
 
     def cross_validate(
         self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Predict rows that were left out; see `Surrogate.cross_validate`."""
+        """Predict left-out rows; see `Surrogate.cross_validate`."""
         return refit_folds(copy(self).fit(rows, values, noise), rows, values, noise, fold)
 
     def widen(self, factor: float) -> None:
         """Multiply all deviations by a factor above 0, until the next fit."""
-        self._check_fitted()
+        check_fitted(self, "columns_")
         outputs = np.full(self.columns_.shape[1], factor)
         outputs[:2] = 1.0, factor**2  # the mean stays, and the second is a variance
         self.columns_ = self.columns_ * outputs
@@ -156,12 +157,12 @@ class LinearModel:
         Raises:
             InputError: There was no fit.
         """
-        self._check_fitted()
-        scale = self.scale_
+        check_fitted(self, "columns_")
+        transform = self.transform_
         return {
             "columns": self.columns_,
             "unexplained": np.array(self.unexplained_),
-            "scale": np.array([scale.side, scale.limit, scale.span]),
+            "scale": np.array([transform.side, transform.limit, transform.span]),
         }
 
     @classmethod
@@ -181,44 +182,48 @@ class LinearModel:
             raise InputError(f"'scale' is {scale.tolist()}; side -1, 0 or 1, limit, span above 0")
         if model.unexplained_ < 0:
             raise InputError(f"'unexplained' is {model.unexplained_}; a number from 0 up")
-        model.scale_ = Scale(int(scale[0]), float(scale[1]), float(scale[2]))
+        model.transform_ = TargetTransform(int(scale[0]), float(scale[1]), float(scale[2]))
         return model
 
     def _weights(
         self,
-        scale: Scale,
+        transform: TargetTransform,
         rows: FloatArray,
         values: FloatArray,
         known: FloatArray,
         deviations: FloatArray | None = None,
-    ) -> Weights:
-        scaled = scale.forward(values)
-        mean, spread = float(scaled.mean()), float(scaled.std())
+    ) -> WeightDistribution:
+        targets = transform.forward(values)
+        mean, spread = float(targets.mean()), float(targets.std())
         if spread <= 1e-12 * abs(mean) or not spread:
             spread = 0.01 * (abs(mean) or 1.0)
-        center, gains = rows.mean(axis=0), self.gains or independent(rows.shape[1], ALONE)
+        center, priors = (
+            rows.mean(axis=0),
+            self.priors or independent_prior(rows.shape[1], INDEPENDENT),
+        )
         centred = rows - center
-        targets, noise = (scaled - mean) / spread, scale.forward_deviation(values, known) / spread
-        chosen = evenly(len(values), MAX_LIKELIHOOD_ROWS)
+        targets = (targets - mean) / spread
+        noise = transform.forward_deviation(values, known) / spread
+        chosen = evenly_spaced(len(values), MAX_LIKELIHOOD_ROWS)
         likelihood = 0.0
         if deviations is None:
             few = centred[chosen]
-            grams = [few @ prior.covariance @ few.T for prior in gains]
+            grams = [few @ prior.covariance @ few.T for prior in priors]
             grams.insert(0, np.ones((len(few), len(few))))
-            deviations, likelihood = most_likely(
-                np.array(grams), targets[chosen], noise[chosen], _prior(gains)
+            deviations, likelihood = most_likely_deviations(
+                np.array(grams), targets[chosen], noise[chosen], _prior(priors)
             )
         features = np.column_stack([np.ones(len(centred)), centred])
         unexplained = float(deviations[-1])
-        weights, covariance = posterior(
-            features, targets, np.hypot(noise, unexplained), prior_root(gains, deviations)
+        weights, covariance = weight_posterior(
+            features, targets, np.hypot(noise, unexplained), prior_root(priors, deviations)
         )
         weights *= spread
         weights[0] += mean
         # The likelihood is that of a part of the rows where there are many.
-        slope = scale.log_slope(values) * len(chosen) / len(values)
-        return Weights(
-            scale=scale,
+        slope = transform.log_slope(values) * len(chosen) / len(values)
+        return WeightDistribution(
+            transform=transform,
             deviations=deviations,
             mean=weights,
             covariance=covariance * spread**2,
@@ -227,18 +232,14 @@ class LinearModel:
             likelihood=likelihood - len(chosen) * float(np.log(spread)) + slope,
         )
 
-    def _keep(self, weights: Weights) -> None:
-        self.scale_ = weights.scale
+    def _keep(self, weights: WeightDistribution) -> None:
+        self.transform_ = weights.transform
         self.deviations_ = weights.deviations
         self.unexplained_ = weights.unexplained
         self.columns_ = self._columns(weights)
 
-    def _columns(self, weights: Weights) -> FloatArray:
+    def _columns(self, weights: WeightDistribution) -> FloatArray:
         return columns_of(weights.mean, weights.covariance, weights.center)
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "columns_"):
-            raise InputError("this model has not been fitted; call fit first")
 
 
 def columns_of(mean: FloatArray, covariance: FloatArray, center: FloatArray) -> FloatArray:
@@ -261,14 +262,14 @@ def columns_of(mean: FloatArray, covariance: FloatArray, center: FloatArray) -> 
     return columns
 
 
-def prior_root(gains: Sequence[GainPrior], deviations: FloatArray) -> FloatArray:
+def prior_root(priors: Sequence[PriorCovariance], deviations: FloatArray) -> FloatArray:
     """Return a root of the prior covariance of the weights of a constant and of the columns.
 
     Args:
-        gains: Priors of the columns' gains.
-        deviations: Factors of the constant, the priors, and what is not explained.
+        priors: Of the columns' weights.
+        deviations: Of the constant, the priors' factors, and the residuals.
     """
-    terms = zip(deviations[1:-1] ** 2, gains, strict=True)
+    terms = zip(deviations[1:-1] ** 2, priors, strict=True)
     sizes, directions = np.linalg.eigh(sum(factor * prior.covariance for factor, prior in terms))
     n = len(sizes)
     root = np.zeros((n + 1, n + 1))
@@ -277,12 +278,12 @@ def prior_root(gains: Sequence[GainPrior], deviations: FloatArray) -> FloatArray
     return root
 
 
-def _prior(gains: Sequence[GainPrior]) -> Prior:
-    factors = [0.5 * prior.log_factor for prior in gains]
-    spreads = [0.5 * prior.spread for prior in gains]
-    return Prior(
+def _prior(priors: Sequence[PriorCovariance]) -> VariancePrior:
+    factors = [0.5 * prior.log_factor for prior in priors]
+    spreads = [0.5 * prior.log_deviation for prior in priors]
+    return VariancePrior(
         groups=(),
         logs=np.array([_CONSTANT, *factors, _UNEXPLAINED]),
         deviations=np.array([1.0, *spreads, _DEVIATION]),
-        bounds=[(_CONSTANT, _CONSTANT), *[_BOUNDS] * len(gains), (_BOUNDS[0], 0.0)],
+        bounds=[(_CONSTANT, _CONSTANT), *[_BOUNDS] * len(priors), (_BOUNDS[0], 0.0)],
     )

@@ -1,19 +1,19 @@
-"""What is measured as a multiple of a known approximation, with a learned correction."""
+"""Bayesian linear regression of the log ratio of measured values to an approximation."""
 
 from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
-from hwsearch.prediction.base import FloatArray, check_noise, check_rows
-from hwsearch.prediction.bayesian_regression import Prior, fit_groups
-from hwsearch.prediction.steps import encode_steps
+from hwsearch.prediction.base import FloatArray, check_fitted, check_noise, check_rows
+from hwsearch.prediction.bayesian_regression import VariancePrior, fit_grouped_weights
 from hwsearch.space import Architectures, SearchSpace
 
-# Standard deviations, as natural logarithms of numbers: of the factor that all share, of what size
-# adds to it, of what all choices together add, and of the noise.
-_PRIOR: Final = Prior(
+# Logarithms of standard deviations: of the common factor, the weight of size, all choices
+# together, and the residuals.
+_PRIOR: Final = VariancePrior(
     groups=(slice(0, 1), slice(1, 2), slice(2, None)),
     logs=np.log([0.1, 0.03, 0.02, 0.01]),
     deviations=np.ones(4),
@@ -22,12 +22,12 @@ _PRIOR: Final = Prior(
 _CHUNK: Final = 8192
 
 
-class RatioModel:
+class LogRatioModel:
     """Bayesian linear regression of the log ratio of positive values to an approximation.
 
-    Features are a constant, the logarithm of the approximation, and the masked steps of the
-    encoding, each group with a variance of its own; see `fit_groups`. With few rows the variances
-    stay near their prior, and the model near the approximation. Deterministic.
+    Features are a constant, the logarithm of the approximation, and the thermometer encoding, each
+    group with a variance of its own (`fit_grouped_weights`). With few rows the variances stay near
+    their prior, and predictions near the approximation. Deterministic.
 
     Args:
         space: The search space that all architectures come from.
@@ -36,7 +36,7 @@ class RatioModel:
         weights_: (2 + n_columns,) of the constant, the logarithm and the encoding.
         centres_: (2 + n_columns,) subtracted from the features; 0 for the constant.
         covariance_: Of the weights.
-        noise_: Standard deviation of what the features do not explain, as a log ratio.
+        noise_: Standard deviation of the residuals, as a log ratio.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -67,7 +67,7 @@ class RatioModel:
         features, targets = check_rows(self._features(archs, logs), np.log(positive) - logs)
         self.centres_ = np.append(0.0, features[:, 1:].mean(axis=0))
         known = check_noise(noise, len(archs)) / positive
-        fitted = fit_groups(features - self.centres_, targets, known, _PRIOR)
+        fitted = fit_grouped_weights(features - self.centres_, targets, known, _PRIOR)
         self.weights_ = fitted.weights
         self.covariance_ = fitted.covariance
         self.noise_ = fitted.unexplained
@@ -78,8 +78,7 @@ class RatioModel:
     ) -> tuple[FloatArray, FloatArray]:
         """Return median and standard deviation, each (n,), in the unit of the values.
 
-        The deviation is that of a value to be measured: what the features do not explain is part
-        of it.
+        The deviation is that of a value to be measured: it includes the residuals.
 
         Args:
             archs: n architectures.
@@ -97,7 +96,7 @@ class RatioModel:
         Raises:
             InputError: As for `predict`.
         """
-        self.check_fitted()
+        check_fitted(self, "weights_")
         self.space.check_own(archs)
         base = check_positive("approximation", approximation, len(archs))
         centred = self._features(archs, np.log(base)) - self.centres_
@@ -110,7 +109,7 @@ class RatioModel:
         Raises:
             InputError: As for `predict`.
         """
-        self.check_fitted()
+        check_fitted(self, "weights_")
         self.space.check_own(archs)
         logs = np.log(check_positive("approximation", approximation, len(archs)))
         variance = np.empty(len(archs))
@@ -121,20 +120,15 @@ class RatioModel:
         deviation: FloatArray = np.sqrt(np.maximum(variance, 0.0) + self.noise_**2)
         return deviation
 
-    def check_fitted(self) -> None:
-        """Raise InputError where nothing was learnt yet."""
-        if not hasattr(self, "weights_"):
-            raise InputError("this model has not been fitted; call fit first")
-
     def _features(self, archs: Architectures, logs: FloatArray) -> FloatArray:
-        steps = encode_steps(archs) * step_scale(self.space)
+        steps = thermometer(archs) * column_scale(self.space)
         features: FloatArray = np.column_stack([np.ones(len(archs)), logs, steps])
         return features
 
 
-def step_scale(space: SearchSpace) -> float:
-    """What columns of the encoding are multiplied by: all together vary by about 1."""
-    return 2.0 / float(np.sqrt(max(encode_steps(space.smallest()).shape[1], 1)))
+def column_scale(space: SearchSpace) -> float:
+    """Return the factor of the encoding's columns by which their sum varies by about 1."""
+    return 2.0 / float(np.sqrt(max(thermometer(space.smallest()).shape[1], 1)))
 
 
 def check_positive(what: str, given: ArrayLike, n: int) -> FloatArray:

@@ -1,15 +1,14 @@
-"""Sums over parts of an architecture, compiled so that a million take less than a second."""
+"""Sums of lookup tables over few choices each: a million architectures in less than a second."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwsearch.chains import ChainIndex, with_conditions
+from hwsearch.encoding import column_counts, thermometer
 from hwsearch.prediction.base import FloatArray
-from hwsearch.prediction.steps import encode_steps, step_widths
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
 
@@ -19,42 +18,41 @@ _CHUNK: Final = 8192
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Term:
+class LookupTable:
     """A function of the options of a few choices.
 
     Attributes:
         columns: Positions of the choices, ascending.
-        values: (options of the first choice, ..., n_outputs) what it adds.
+        values: (options of the first choice, ..., n_outputs).
     """
 
     columns: tuple[int, ...]
     values: FloatArray
 
 
-class LookupSum:
-    """A sum of terms for every architecture; terms of few choices are joined into one.
+class LookupTableSum:
+    """The sum of lookup tables for every architecture; small tables are joined.
 
     Args:
         space: The search space.
-        terms: What is added up, all with the same number of outputs; at least one.
+        tables: At least one, all with the same number of outputs.
 
     Attributes:
-        space: The search space.
-        terms: The joined ones.
+        tables: The joined ones.
         n_outputs: Number of sums.
     """
 
-    def __init__(self, space: SearchSpace, terms: Sequence[Term]) -> None:
+    def __init__(self, space: SearchSpace, tables: Sequence[LookupTable]) -> None:
         self.space = space
-        self.n_outputs = terms[0].values.shape[-1]
-        self.terms = _joined(terms, [len(choice.options) for choice in space.choices])
-        self._strides = np.zeros((len(space.choices), len(self.terms)), dtype=np.float32)
+        self.n_outputs = tables[0].values.shape[-1]
+        self.tables = _joined(tables, [len(choice.options) for choice in space.choices])
+        self._strides = np.zeros((len(space.choices), len(self.tables)), dtype=np.float32)
         self._flat = []
-        for number, term in enumerate(self.terms):
-            shape = term.values.shape[:-1]
-            for place, column in enumerate(term.columns):
+        for number, table in enumerate(self.tables):
+            shape = table.values.shape[:-1]
+            for place, column in enumerate(table.columns):
                 self._strides[column, number] = np.prod(shape[place + 1 :], dtype=np.int64)
-            self._flat.append(term.values.reshape(-1, self.n_outputs))
+            self._flat.append(table.values.reshape(-1, self.n_outputs))
 
     def __call__(self, archs: Architectures) -> FloatArray:
         """Return the sums, (len(archs), n_outputs).
@@ -72,10 +70,10 @@ class LookupSum:
         return sums
 
 
-def step_terms(
+def thermometer_tables(
     space: SearchSpace, weights: FloatArray, whole: SearchSpace | None = None
-) -> list[Term]:
-    """Return terms that add up to the weighted columns of `encode_steps`.
+) -> list[LookupTable]:
+    """Return tables that sum to the weighted columns of `thermometer`.
 
     Args:
         space: The search space.
@@ -84,8 +82,8 @@ def step_terms(
     """
     whole = space if whole is None else whole
     weights = weights.reshape(len(weights), -1)
-    terms, first = [], 0
-    for choice, width in zip(whole.choices, step_widths(whole), strict=True):
+    tables, first = [], 0
+    for choice, width in zip(whole.choices, column_counts(whole), strict=True):
         if choice.name in space.names and width:
             columns = with_conditions(space, [space.names.index(choice.name)])
             part = SearchSpace(space.choices[each] for each in columns)
@@ -93,48 +91,48 @@ def step_terms(
             every = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
             position = whole.names.index(choice.name)
             known = SearchSpace(whole.choices[each] for each in with_conditions(whole, [position]))
-            encoded = encode_steps(widened(part.from_indices(every), known))[:, -width:]
+            encoded = thermometer(widened(part.from_indices(every), known))[:, -width:]
             values = encoded @ weights[first : first + width]
-            terms.append(Term(columns, values.reshape(*shape, -1)))
+            tables.append(LookupTable(columns, values.reshape(*shape, -1)))
         first += width
-    return terms
+    return tables
 
 
-def block_terms(index: ChainIndex, values: FloatArray) -> list[Term]:
-    """Return terms that add up values of the blocks of an architecture.
+def block_tables(index: ChainIndex, values: FloatArray) -> list[LookupTable]:
+    """Return tables that sum the values of the blocks of an architecture.
 
     Args:
         index: The blocks of the space.
         values: (n_specs, n_outputs) of every block spec.
 
     Returns:
-        One for each place. Options that no architecture has give NaN.
+        One for each position of a block. Options that no architecture has give NaN.
     """
     width = values.shape[1]
     by_number = np.concatenate([values, np.full((1, width), np.nan), np.zeros((1, width))])
     return [
-        Term(columns, by_number[table])
+        LookupTable(columns, by_number[table])
         for columns, table in zip(index.deciding, index.tables, strict=True)
     ]
 
 
-def _joined(terms: Sequence[Term], n_options: Sequence[int]) -> list[Term]:
-    joined: list[Term] = []
-    for term in sorted(terms, key=lambda each: (-each.values.size, each.columns)):
+def _joined(tables: Sequence[LookupTable], n_options: Sequence[int]) -> list[LookupTable]:
+    joined: list[LookupTable] = []
+    for table in sorted(tables, key=lambda each: (-each.values.size, each.columns)):
         for number, other in enumerate(joined):
-            columns = tuple(sorted({*term.columns, *other.columns}))
+            columns = tuple(sorted({*table.columns, *other.columns}))
             entries = int(np.prod([n_options[column] for column in columns], dtype=np.float64))
             if columns == other.columns or entries <= _MAX_ENTRIES:
-                values = _spread(term, columns) + _spread(other, columns)
-                joined[number] = Term(columns, values)
+                values = _broadcast(table, columns) + _broadcast(other, columns)
+                joined[number] = LookupTable(columns, values)
                 break
         else:
-            joined.append(term)
+            joined.append(table)
     return joined
 
 
-def _spread(term: Term, columns: tuple[int, ...]) -> NDArray[np.float64]:
-    """A term's values with a further axis of length 1 for every column that it lacks."""
-    sizes = iter(term.values.shape)
-    shape = [next(sizes) if column in term.columns else 1 for column in columns]
-    return term.values.reshape(*shape, term.values.shape[-1])
+def _broadcast(table: LookupTable, columns: tuple[int, ...]) -> FloatArray:
+    """Return a table's values with an axis of length 1 for every further column."""
+    sizes = iter(table.values.shape)
+    shape = [next(sizes) if column in table.columns else 1 for column in columns]
+    return table.values.reshape(*shape, table.values.shape[-1])

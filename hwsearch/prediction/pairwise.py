@@ -1,4 +1,4 @@
-"""A linear model with a gain for every pair of columns besides, for hundreds of rows and more."""
+"""Linear and pairwise interaction weights, for hundreds of rows and more."""
 
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -13,18 +13,23 @@ from hwsearch.prediction.base import (
     FloatArray,
     IntArray,
     check_features,
+    check_fitted,
     check_noise,
     check_rows,
     refit_folds,
     take_array,
 )
-from hwsearch.prediction.bayesian_regression import Prior, evenly, most_likely
-from hwsearch.prediction.linear import ALONE, LinearModel, columns_of, prior_root
-from hwsearch.prediction.prior_covariance import GainPrior, independent
+from hwsearch.prediction.bayesian_regression import (
+    VariancePrior,
+    evenly_spaced,
+    most_likely_deviations,
+)
+from hwsearch.prediction.linear import INDEPENDENT, LinearModel, columns_of, prior_root
+from hwsearch.prediction.prior_covariance import PriorCovariance, independent_prior
 
-# Standard deviations, as logarithms: a factor of what the linear model has learnt of its own, what
-# all pairs together bring, and what is not explained.
-_PRIOR: Final = Prior(
+# Logarithms of standard deviations: a factor of the linear model's weights, all pairs together,
+# and the residuals.
+_PRIOR: Final = VariancePrior(
     groups=(),
     logs=np.log([1.0, 0.2, 0.05]),
     deviations=np.array([0.5, 1.0, 1.0]),
@@ -35,61 +40,60 @@ _MAX_ROWS: Final = 4096  # their inner products take 128 MB
 
 
 class PairwiseModel:
-    """A `LinearModel` and, on the same scale, a small gain for every pair of columns.
+    """A `LinearModel` with a small weight for every pair of columns besides.
 
-    All gains are normal around 0 before the rows, so that their posterior mean is found through
-    the inner products of the rows, whose number decides the cost and not that of the pairs; the
-    variances maximise the marginal likelihood (Rasmussen and Williams, Gaussian processes for
-    machine learning, 2006, section 4.2.2, on polynomial kernels). More than 4,096 rows are
-    thinned out evenly. Deterministic.
+    The posterior mean of all weights is found through the inner products of the rows, whose number
+    decides the cost and not that of the pairs; the variances maximise the marginal likelihood
+    (Rasmussen and Williams, Gaussian processes for machine learning, 2006, section 4.2.2, on
+    polynomial kernels). Of more than 4,096 rows, evenly spaced ones are used. Deterministic.
 
     The deviation is that of the linear part, and a constant that brings the mean variance to that
     of leave-one-out predictions (section 5.4.2 there).
 
     Args:
-        gains: As for `LinearModel`.
+        priors: As for `LinearModel`.
     """
 
-    def __init__(self, gains: Sequence[GainPrior] | None = None) -> None:
-        self.gains = gains
+    def __init__(self, priors: Sequence[PriorCovariance] | None = None) -> None:
+        self.priors = priors
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Learn from n rows; see `Surrogate.fit`."""
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        linear = LinearModel(self.gains).fit(rows, values, known)
+        linear = LinearModel(self.priors).fit(rows, values, known)
         return self._learn(linear, rows, values, known)
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Return a new model of other rows that takes the scale and the variances of this one.
+        """Return a new model of other rows with the transform and the variances of this one.
 
         Raises:
             InputError: As for `fit`, or there was none.
         """
-        self._check_fitted()
+        check_fitted(self, "pairs_")
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
-        other = type(self)(self.gains)
+        other = type(self)(self.priors)
         return other._learn(self.linear_, rows, values, known, self.deviations_)
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation; see `Surrogate.predict`."""
-        self._check_fitted()
+        check_fitted(self, "pairs_")
         rows = check_features(X, len(self.center_))
         sums = rows @ self.linear_.columns_[1:] + self.linear_.columns_[0]
         centred = rows - self.center_
         mean = sums[:, 0] + np.einsum("ij,ij->i", centred @ self.pairs_, centred)
-        return self.linear_.scale_.backward(mean, self.linear_.scale_deviation(sums))
+        return self.linear_.transform_.backward(mean, self.linear_.deviation_of_sums(sums))
 
     def cross_validate(
         self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Predict rows that were left out; see `Surrogate.cross_validate`."""
+        """Predict left-out rows; see `Surrogate.cross_validate`."""
         return refit_folds(copy(self).fit(rows, values, noise), rows, values, noise, fold)
 
     def widen(self, factor: float) -> None:
         """Multiply all deviations by a factor above 0, until the next fit."""
-        self._check_fitted()
+        check_fitted(self, "pairs_")
         self.linear_.widen(factor)
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -98,7 +102,7 @@ class PairwiseModel:
         Raises:
             InputError: There was no fit.
         """
-        self._check_fitted()
+        check_fitted(self, "pairs_")
         return {**self.linear_.state(), "center": self.center_, "pairs": self.pairs_}
 
     @classmethod
@@ -128,24 +132,26 @@ class PairwiseModel:
         known: FloatArray,
         deviations: FloatArray | None = None,
     ) -> Self:
-        chosen = evenly(len(values), _MAX_ROWS)
+        chosen = evenly_spaced(len(values), _MAX_ROWS)
         rows, values, known = rows[chosen], values[chosen], known[chosen]
-        scale = linear.scale_
-        scaled = scale.forward(values)
-        mean = float(scaled.mean())
-        spread = float(scaled.std()) or 0.01 * (abs(mean) or 1.0)
-        targets = (scaled - mean) / spread
-        noise = scale.forward_deviation(values, known) / spread
+        transform = linear.transform_
+        targets = transform.forward(values)
+        mean = float(targets.mean())
+        spread = float(targets.std()) or 0.01 * (abs(mean) or 1.0)
+        targets = (targets - mean) / spread
+        noise = transform.forward_deviation(values, known) / spread
         self.center_ = rows.mean(axis=0)
-        root = prior_root(self.gains or independent(len(self.center_), ALONE), linear.deviations_)
+        root = prior_root(
+            self.priors or independent_prior(len(self.center_), INDEPENDENT), linear.deviations_
+        )
         features = np.column_stack([np.ones(len(rows)), rows - self.center_]) @ root
         to_pairs = 2.0 / np.sqrt(max(len(self.center_), 1))
         centred = (rows - self.center_) * to_pairs
         grams = np.array([features @ features.T, (centred @ centred.T) ** 2])
         if deviations is None:
-            few = evenly(len(values), _MAX_LIKELIHOOD_ROWS)
+            few = evenly_spaced(len(values), _MAX_LIKELIHOOD_ROWS)
             part = grams[:, few[:, np.newaxis], few]
-            deviations, _ = most_likely(part, targets[few], noise[few], _PRIOR)
+            deviations, _ = most_likely_deviations(part, targets[few], noise[few], _PRIOR)
         self.deviations_ = deviations
         own, pair, unexplained = (float(each) ** 2 for each in deviations)
         kernel = own * grams[0] + pair * grams[1]
@@ -153,21 +159,17 @@ class PairwiseModel:
         inverse = cho_solve(cho_factor(kernel, lower=True), np.eye(len(kernel)))
         weights = inverse @ targets
         self.pairs_ = (centred.T * weights) @ centred * (pair * spread * to_pairs**2)
-        gains = own * features.T @ weights
-        covariance = own * np.eye(len(gains)) - own**2 * features.T @ inverse @ features
+        own_weights = own * features.T @ weights
+        covariance = own * np.eye(len(own_weights)) - own**2 * features.T @ inverse @ features
         left_out = (weights / np.diag(inverse)) ** 2 - noise**2
         explained = np.einsum("ij,ij->i", features @ covariance, features)
         rest = max(float(np.mean(left_out - explained)), unexplained)
-        mean_weights = root @ gains * spread
+        mean_weights = root @ own_weights * spread
         mean_weights[0] += mean
-        self.linear_ = LinearModel(self.gains)
-        self.linear_.scale_ = scale
+        self.linear_ = LinearModel(self.priors)
+        self.linear_.transform_ = transform
         self.linear_.deviations_ = linear.deviations_
         self.linear_.unexplained_ = float(np.sqrt(rest)) * spread
         spread_out = root @ covariance @ root.T * spread**2
         self.linear_.columns_ = columns_of(mean_weights, spread_out, self.center_)
         return self
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "pairs_"):
-            raise InputError("this model has not been fitted; call fit first")

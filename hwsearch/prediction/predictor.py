@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import FloatArray, Parametric, Surrogate
 from hwsearch.prediction.folder import read_folder, write_folder
 from hwsearch.prediction.linear import LinearModel
-from hwsearch.prediction.lookup_tables import LookupSum, Term, step_terms
+from hwsearch.prediction.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
-from hwsearch.prediction.steps import encode_steps
-from hwsearch.prediction.target_transform import SaturatingProcess
+from hwsearch.prediction.target_transform import TransformedGaussianProcess
 from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from hwsearch.prediction.selection import Selection
 
 AUTO: Final = "auto"
-_CHUNK: Final = 8192  # architectures that are encoded at a time
+_CHUNK: Final = 8192  # architectures per encoded batch
 
 
 class Predictor:
-    """Predicts one number of architectures from the ones where it is known.
+    """Predicts one number of architectures, fitted to architectures with known values.
 
     Args:
         space: The search space that all architectures come from.
-        surrogate: Name of the model: ``"gaussian-process"``, ``"additive"`` (steps up never take
-            away), ``"linear"``, ``"pairwise"`` (gains of pairs besides), ``"trees"`` (needs
-            XGBoost), or ``"auto"``: every fit chooses the one that cross-validates best.
+        surrogate: Name of the model: ``"gaussian-process"``, ``"linear"``, ``"additive"`` (linear,
+            all steps up have weights of one sign), ``"pairwise"`` (linear, with weights of pairs),
+            ``"trees"`` (needs XGBoost), or ``"auto"``: every fit chooses by cross-validation.
 
     Attributes:
         selection: The surrogate that ``"auto"`` chose, with the scores of all; None otherwise.
-        facts: What is known of it besides, as its card says; empty where it was fitted here.
+        facts: Further entries of its card; empty where it was fitted here.
 
     Raises:
         InputError: No surrogate has that name.
@@ -47,14 +47,14 @@ class Predictor:
     def __init__(self, space: SearchSpace, surrogate: str = GAUSSIAN_PROCESS) -> None:
         self.space = space
         self.facts: dict[str, Any] = {}
-        self._learnt_on = space  # of which ``space`` may be a part
+        self._fit_space = space  # ``space`` may be a part of it
         self.selection: Selection | None = None
         self._asked = surrogate
         self._name = GAUSSIAN_PROCESS if surrogate == AUTO else surrogate
         self._surrogate: Surrogate = make_surrogate(self._name, space)
 
     def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
-        """Learn the values of n architectures; forgets what was learnt before.
+        """Fit the values of n architectures; an earlier fit is forgotten.
 
         Args:
             archs: n of them, at least 1; repeated ones count as repeated measurements.
@@ -71,9 +71,9 @@ class Predictor:
                 "give one number for each"
             )
         self.space.check_own(archs)
-        self._forget_sums()
-        self._learnt_on = self.space
-        rows = encode_steps(archs)
+        self._clear_sums()
+        self._fit_space = self.space
+        rows = thermometer(archs)
         with one_blas_thread():
             if self._asked == AUTO:
                 from hwsearch.prediction.selection import select_surrogate
@@ -109,7 +109,7 @@ class Predictor:
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
             return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
-        if isinstance(self._surrogate, SaturatingProcess):
+        if isinstance(self._surrogate, TransformedGaussianProcess):
             return self._surrogate.predict_mean(self._encoded(archs))
         return self.predict(archs)[0]
 
@@ -117,7 +117,7 @@ class Predictor:
         """Multiply all deviations by a factor, until the next fit.
 
         Args:
-            factor: Above 0: how far predictions were off elsewhere, in deviations.
+            factor: Above 0.
 
         Raises:
             InputError: The surrogate cannot be saved either, nothing was fitted, or the factor is
@@ -127,15 +127,15 @@ class Predictor:
         if not 0.0 < factor < np.inf:
             raise InputError(f"deviations cannot be multiplied by {factor}; give a factor above 0")
         cast(Parametric, self._surrogate).widen(factor)
-        self._forget_sums()
+        self._clear_sums()
         return self
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write a card and the parameters, which hold no row that it was fitted on, to a folder.
+        """Write a card and the parameters, without the rows that it was fitted on, to a folder.
 
         Args:
-            folder: It is made, or replaced.
-            facts: JSON-ready values that go on the card; `facts` by default.
+            folder: Created, or replaced.
+            facts: Further entries of the card, JSON-ready; `facts` by default.
 
         Raises:
             InputError: Its surrogate keeps the rows and cannot be saved, or nothing was fitted.
@@ -144,7 +144,7 @@ class Predictor:
         write_folder(
             Path(folder),
             surrogate=self._name,
-            space=self._learnt_on,
+            space=self._fit_space,
             state=cast(Parametric, self._surrogate).state(),
             facts=self.facts if facts is None else facts,
         )
@@ -160,7 +160,7 @@ class Predictor:
         predictor = cls(saved.space, saved.surrogate)
         try:
             predictor._surrogate = parametric_class(saved.surrogate).from_state(saved.state)
-            predictor._surrogate.predict(encode_steps(saved.space.smallest()))
+            predictor._surrogate.predict(thermometer(saved.space.smallest()))
         except InputError as error:
             raise InputError(f"predictor {str(folder)!r} is damaged: {error}") from error
         predictor.facts = dict(saved.facts)
@@ -172,38 +172,38 @@ class Predictor:
         Raises:
             InputError: It is no part of it; the text says where they differ first.
         """
-        if (difference := _difference(space, self._learnt_on)) is not None:
+        if (difference := _difference(space, self._fit_space)) is not None:
             raise InputError(difference)
         other = Predictor(space, self._name)
-        other._learnt_on = self._learnt_on
+        other._fit_space = self._fit_space
         other._surrogate = self._surrogate
         other.facts = self.facts
         return other
 
     def _encoded(self, archs: Architectures) -> FloatArray:
-        same = self._learnt_on is self.space
-        return encode_steps(archs if same else widened(archs, self._learnt_on))
+        same = self._fit_space is self.space
+        return thermometer(archs if same else widened(archs, self._fit_space))
 
-    def _forget_sums(self) -> None:
+    def _clear_sums(self) -> None:
         for name in ("_sums", "_first_sum"):
             self.__dict__.pop(name, None)
 
     @cached_property
-    def _sums(self) -> LookupSum:
-        return self._lookups(slice(None))
+    def _sums(self) -> LookupTableSum:
+        return self._table_sum(slice(None))
 
     @cached_property
-    def _first_sum(self) -> LookupSum:
-        return self._lookups(slice(1))
+    def _first_sum(self) -> LookupTableSum:
+        return self._table_sum(slice(1))
 
-    def _lookups(self, outputs: slice) -> LookupSum:
+    def _table_sum(self, outputs: slice) -> LookupTableSum:
         columns = cast(LinearModel, self._surrogate).columns_[:, outputs]
-        terms = step_terms(self.space, columns[1:], self._learnt_on)
-        return LookupSum(self.space, [*terms, Term((), columns[0])])
+        tables = thermometer_tables(self.space, columns[1:], self._fit_space)
+        return LookupTableSum(self.space, [*tables, LookupTable((), columns[0])])
 
 
 def _difference(part: SearchSpace, space: SearchSpace) -> str | None:
-    """Say why a space is no part of another one; None where it is."""
+    """Return why a space is no part of another one; None where it is."""
     known = {choice.name: choice for choice in space.choices}
     for choice in part.choices:
         if choice.name not in known:

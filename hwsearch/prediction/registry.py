@@ -1,43 +1,39 @@
-"""Surrogates by name, each loaded when it is first asked for."""
+"""Registry of surrogates by name; each module loads when its surrogate is first asked for."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Final
 
+from hwsearch.encoding import thermometer_columns
 from hwsearch.errors import InputError, unknown
 from hwsearch.prediction.base import Parametric, Surrogate
-from hwsearch.prediction.prior_covariance import kin_gains
-from hwsearch.prediction.steps import step_columns
+from hwsearch.prediction.prior_covariance import prior_covariances
 from hwsearch.space import SearchSpace
 
 GAUSSIAN_PROCESS: Final = "gaussian-process"
-# Module, class, and what of a space it is told.
-_HOMES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
-    GAUSSIAN_PROCESS: ("target_transform", "SaturatingProcess", ("gains",)),
-    "linear": ("linear", "LinearModel", ("gains",)),
-    "additive": ("additive", "AdditiveModel", ("gains", "steps")),
-    "pairwise": ("pairwise", "PairwiseModel", ("gains",)),
+# Module, class, and its arguments.
+_CLASSES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
+    GAUSSIAN_PROCESS: ("target_transform", "TransformedGaussianProcess", ("priors",)),
+    "linear": ("linear", "LinearModel", ("priors",)),
+    "additive": ("additive", "AdditiveModel", ("priors", "steps")),
+    "pairwise": ("pairwise", "PairwiseModel", ("priors",)),
     "trees": ("trees", "TreeModel", ()),
 }
-_TOLD: Final[Mapping[str, Callable[[SearchSpace], object]]] = {
-    "gains": kin_gains,
-    "steps": step_columns,
+_ARGUMENTS: Final[Mapping[str, Callable[[SearchSpace], object]]] = {
+    "priors": prior_covariances,
+    "steps": lambda space: thermometer_columns(space).ordered,
 }
-NAMES: Final = tuple(_HOMES)
+NAMES: Final = tuple(_CLASSES)
 
 
 def make_surrogate(name: str, space: SearchSpace) -> Surrogate:
-    """Return a new surrogate for architectures as `encode_steps` encodes them.
-
-    Args:
-        name: One of ``NAMES``.
-        space: What they are of.
+    """Return a new surrogate for the columns of `thermometer` of a space.
 
     Raises:
         InputError: No surrogate has that name.
     """
     found = _class(name)
-    made: Surrogate = found(**{each: _TOLD[each](space) for each in _HOMES[name][2]})
+    made: Surrogate = found(**{each: _ARGUMENTS[each](space) for each in _CLASSES[name][2]})
     return made
 
 
@@ -58,8 +54,8 @@ def parametric_class(name: str) -> type[Parametric]:
 
 
 def _class(name: str) -> type:
-    if name not in _HOMES:
+    if name not in _CLASSES:
         raise unknown("surrogate", name, NAMES)
-    module, member, _ = _HOMES[name]
+    module, member, _ = _CLASSES[name]
     found: type = getattr(import_module(f"hwsearch.prediction.{module}"), member)
     return found

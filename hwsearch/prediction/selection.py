@@ -1,4 +1,4 @@
-"""Which surrogate predicts best what it has not seen, by cross-validation."""
+"""Selection of a surrogate by cross-validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 
 from hwsearch.prediction.base import FloatArray, check_noise, check_rows
-from hwsearch.prediction.bayesian_regression import evenly
+from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate
 from hwsearch.space import SearchSpace
 
@@ -25,13 +25,13 @@ _NORMAL_95: Final = 1.959964
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """How well predictions of what a surrogate had not seen agree with it.
+class SurrogateScore:
+    """Agreement of a surrogate's predictions with values that it was not fitted to.
 
     Attributes:
         name: Of the surrogate.
         tau: Kendall's tau of predicted and known values; NaN where all are equal.
-        log_likelihood: Mean logarithm of the density that it gave the known values.
+        log_likelihood: Mean log density of the known values.
         coverage: Share of values in their 95% intervals.
         rmse: Root of the mean squared error, in the unit of the values.
         mae: Mean absolute error.
@@ -47,15 +47,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The surrogate of choice, and what speaks for it.
+    """The selected surrogate, and the scores of all.
 
     Attributes:
-        name: Of the chosen one.
-        scores: Of all that were tried, in their order; empty where rows were too few.
+        name: Of the selected one.
+        scores: In the order of trying; empty where rows were too few.
     """
 
     name: str
-    scores: tuple[Score, ...] = ()
+    scores: tuple[SurrogateScore, ...] = ()
 
 
 def select_surrogate(
@@ -73,9 +73,9 @@ def select_surrogate(
     rows, 256 evenly spaced ones are used. Deterministic.
 
     Args:
-        X: ``(n, n_features)``, as `encode_steps` encodes architectures.
+        X: ``(n, n_features)``, as `thermometer` encodes architectures.
         y: ``(n,)``.
-        space: What they are of.
+        space: Of the architectures.
         noise: ``(n,)``, known standard deviations of the values.
         names: Of the surrogates to try; by default the Gaussian process, the additive and the
             linear one, from 60 rows on trees (where XGBoost is installed), and from 256 rows on
@@ -87,7 +87,7 @@ def select_surrogate(
     rows, values = check_rows(X, y)
     known = check_noise(noise, len(values))
     tried = tuple(names) if names else _default_names(len(values))
-    chosen = evenly(len(values), _MAX_ROWS)
+    chosen = evenly_spaced(len(values), _MAX_ROWS)
     rows, values, known = rows[chosen], values[chosen], known[chosen]
     if len(values) < LEAST_ROWS or np.ptp(values) <= 1e-12 * np.abs(values).max():
         return Selection(name=tried[0])
@@ -95,7 +95,7 @@ def select_surrogate(
     scores, densities = [], []
     for name in tried:
         mean, deviation = make_surrogate(name, space).cross_validate(rows, values, known, fold)
-        scores.append(score(name, values, mean, deviation))
+        scores.append(score_predictions(name, values, mean, deviation))
         densities.append(_log_densities(values, mean, deviation))
     likelihoods = np.array(densities)
     behind = likelihoods[np.argmax(likelihoods.mean(axis=1))] - likelihoods
@@ -115,10 +115,12 @@ def _default_names(n_rows: int) -> tuple[str, ...]:
     return names
 
 
-def score(name: str, values: FloatArray, mean: FloatArray, deviation: FloatArray) -> Score:
-    """Compare values with what was predicted for them, each ``(n,)``."""
+def score_predictions(
+    name: str, values: FloatArray, mean: FloatArray, deviation: FloatArray
+) -> SurrogateScore:
+    """Score predictions of values, each ``(n,)``."""
     off = np.abs(values - mean)
-    return Score(
+    return SurrogateScore(
         name=name,
         tau=float(kendalltau(mean, values).statistic),
         log_likelihood=float(_log_densities(values, mean, deviation).mean()),

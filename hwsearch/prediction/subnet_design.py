@@ -1,4 +1,4 @@
-"""Which subnets to measure, where every measurement costs a second."""
+"""Experimental designs: the subnets to measure for a latency table or a new device."""
 
 from collections.abc import Callable, Collection
 from typing import Final
@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.chains import ChainIndex, with_conditions
+from hwsearch.encoding import onehot
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import BoolArray, FloatArray
 from hwsearch.space import Architectures, SearchSpace, Seed
@@ -23,15 +24,15 @@ _DRAWN: Final = 2000
 def covering_subnets(
     index: ChainIndex, specs: Collection[BlockSpec], *, repeats: int, seed: Seed
 ) -> Architectures:
-    """Choose few subnets that together hold every block spec several times.
+    """Choose few subnets that together hold every block spec several times (greedy set cover).
 
-    One after the other, each is the best found by climbing from architectures that hold the spec
-    most wanted: it holds as many specs as it can that are still wanted.
+    Each is found by hill climbing from architectures that hold the rarest spec, and holds as many
+    specs as possible that are not covered yet.
 
     Args:
         index: The blocks of the space.
-        specs: What to cover, all of the space's.
-        repeats: How many subnets should hold each spec; fewer where the space has fewer.
+        specs: Block specs of the space to cover.
+        repeats: Number of subnets that hold each spec; fewer where the space has fewer.
         seed: Draws the candidates.
 
     Returns:
@@ -61,18 +62,17 @@ def choose_subnets(
     seed: Seed,
     exclude: Architectures | None = None,
 ) -> Architectures:
-    """Choose subnets that say most about a device in few measurements.
+    """Choose subnets that are spread evenly over size and over options.
 
-    They are spread evenly over a predicted size, from the smallest to the largest that a few
-    thousand candidates have; among those of about one size, the one is taken that has most
-    options which the others lack.
+    Sizes go from the smallest to the largest of a few thousand candidates; among candidates of
+    about one size, the one with most options that the others lack is taken.
 
     Args:
         space: The search space.
-        n: How many; fewer where the space has fewer.
-        sizes: Gives n numbers that grow with latency, such as predicted latencies.
+        n: Number of subnets; fewer where the space has fewer.
+        sizes: Returns numbers that grow with latency, such as predicted latencies.
         seed: Draws the candidates.
-        exclude: Architectures that must not be among them.
+        exclude: Architectures to leave out.
 
     Raises:
         InputError: ``n`` is below 1.
@@ -86,7 +86,7 @@ def choose_subnets(
     if len(pool) <= n:
         return pool
     size = np.asarray(sizes(pool), dtype=np.float64)
-    encoded = space.encode(pool)
+    encoded = onehot(pool)
     seen = np.zeros(encoded.shape[1])
     left = np.ones(len(pool), dtype=np.bool_)
     for target in rng.permutation(np.linspace(size.min(), size.max(), n)):
@@ -98,7 +98,7 @@ def choose_subnets(
 
 
 def _held(index: ChainIndex, archs: Architectures) -> FloatArray:
-    """Whether each subnet holds each spec, as 0 and 1: (n, n_specs)."""
+    """Return 1 where a subnet holds a spec, else 0: (n, n_specs)."""
     return np.minimum(index.counts(archs), 1.0)
 
 
@@ -109,7 +109,7 @@ def _climbed(
     chosen: Architectures,
     rng: np.random.Generator,
 ) -> Architectures | None:
-    """The best subnet with one spec that is not chosen yet; None where none was found."""
+    """Return the best subnet with one spec that is not chosen yet; None where none was found."""
     best: Architectures | None = None
     for climb in range(_CLIMBS):
         if best is None or climb == 0:
@@ -126,7 +126,7 @@ def _climbed(
 
 
 def _with_spec(index: ChainIndex, spec: int, rng: np.random.Generator) -> Architectures:
-    """Random architectures with one block spec, an example of it first."""
+    """Return random architectures with one block spec, an example first."""
     example = index.examples[[spec]]
     place = int(np.argmax(index.numbers(example)[0] == spec))
     columns = list(with_conditions(index.space, index.deciding[place]))
@@ -138,7 +138,7 @@ def _with_spec(index: ChainIndex, spec: int, rng: np.random.Generator) -> Archit
 def _most_new(
     distance: FloatArray, left: BoolArray, encoded: FloatArray, seen: FloatArray, n: int
 ) -> int:
-    """The candidate with most options that few have, among the nearest ones that are left."""
+    """Return the nearest remaining candidate with most options that few have."""
     nearest = np.flatnonzero(left)
     nearest = nearest[np.argsort(distance[nearest], kind="stable")]
     nearest = nearest[: max(len(nearest) // (4 * n), 1)]

@@ -1,4 +1,4 @@
-"""How many threads linear algebra takes."""
+"""Thread limit of linear algebra."""
 
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -11,7 +11,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 def one_blas_thread() -> AbstractContextManager[Any]:
     """Limit linear algebra to one thread within a ``with`` statement.
 
-    Matrices of a search are small: threads cost more than they bring, and could change the last
+    Matrices of a search are small: threads cost more than they save, and could change the last
     bit of a result.
     """
     limit: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")

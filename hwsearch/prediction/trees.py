@@ -1,4 +1,4 @@
-"""Gradient-boosted trees, which take what does not add up, given many rows."""
+"""Gradient-boosted trees, for targets that are not additive."""
 
 import json
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from hwsearch.prediction.base import (
     FloatArray,
     IntArray,
     check_features,
+    check_fitted,
     check_noise,
     check_rows,
     take_array,
@@ -39,8 +40,8 @@ _FOLDS: Final = 4
 class TreeModel:
     """Gradient-boosted regression trees (Chen and Guestrin, XGBoost, KDD 2016).
 
-    The deviation is the same everywhere: what is left of the targets' variance where each was
-    predicted by trees that had not seen it (4 folds), less the known noise. Deterministic.
+    The deviation is the same everywhere: the root mean squared error of 4-fold cross-validation,
+    less the known noise. Deterministic.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
@@ -62,7 +63,7 @@ class TreeModel:
     def cross_validate(
         self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Predict rows that were left out; see `Surrogate.cross_validate`.
+        """Predict left-out rows; see `Surrogate.cross_validate`.
 
         The deviation of a fold is the root mean squared error on the other folds.
         """
@@ -76,14 +77,14 @@ class TreeModel:
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation; see `Surrogate.predict`."""
-        self._check_fitted()
+        check_fitted(self, "deviation_")
         rows = check_features(X, self.n_features_)
         mean = self.mean_ + self.spread_ * _predict(self._trees, rows)
         return mean, np.full(len(rows), self.deviation_)
 
     def widen(self, factor: float) -> None:
         """Multiply the deviation by a factor above 0, until the next fit."""
-        self._check_fitted()
+        check_fitted(self, "deviation_")
         self.deviation_ *= factor
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -92,7 +93,7 @@ class TreeModel:
         Raises:
             InputError: There was no fit.
         """
-        self._check_fitted()
+        check_fitted(self, "deviation_")
         text = bytes(self._trees.save_raw("json"))
         return {
             "trees": np.frombuffer(text, dtype=np.uint8),
@@ -124,10 +125,6 @@ class TreeModel:
                 f"'trees' take {model._trees.num_features()} columns, not {model.n_features_}"
             )
         return model
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "deviation_"):
-            raise InputError("this model has not been fitted; call fit first")
 
 
 def _xgboost() -> Any:

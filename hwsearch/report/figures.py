@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsearch.accuracy.intervals import Z95
 from hwsearch.objectives import Objective
-from hwsearch.prediction.bayesian_regression import evenly
+from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.report.facts import Facts
 from hwsearch.report.importance import Effect, Importance
 from hwsearch.report.plotting import (
@@ -63,7 +63,7 @@ def forecast_figure(facts: Facts, objective: Objective) -> Figure:
         if objective.name in trial.forecast
         and not math.isnan(facts.values[objective.name][number])
     ]
-    kept = [rows[row] for row in evenly(len(rows), MOST_POINTS)]
+    kept = [rows[row] for row in evenly_spaced(len(rows), MOST_POINTS)]
     numbers, means, deviations, measured = zip(*kept, strict=True) if kept else ((), (), (), ())
     name = "trials" if len(kept) == len(rows) else f"{len(kept)} of {len(rows)} trials"
     points = trace("front", name, means, measured) | {
@@ -127,7 +127,7 @@ def drift_figure(anchor: Sequence[float], spread: Sequence[float | None]) -> Fig
         anchor: Percent that the anchor took longer than its baseline.
         spread: Percent by which rounds differ (coefficient of variation).
     """
-    kept = evenly(len(anchor), MOST_POINTS)
+    kept = evenly_spaced(len(anchor), MOST_POINTS)
     order = [int(row) + 1 for row in kept]
     anchor, spread = ([values[row] for row in kept] for values in (anchor, spread))
     traces = [

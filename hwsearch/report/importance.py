@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
+from hwsearch.encoding import thermometer
 from hwsearch.objectives import FloatArray
-from hwsearch.prediction.bayesian_regression import evenly
+from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.prediction.linear import LinearModel
-from hwsearch.prediction.prior_covariance import kin_gains
-from hwsearch.prediction.steps import encode_steps
+from hwsearch.prediction.prior_covariance import prior_covariances
 from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.report.facts import Facts
 from hwsearch.space import Architectures
@@ -79,7 +79,7 @@ def importances(facts: Facts) -> list[Importance]:
         rows, values = _known(facts, objective.name)
         if len(rows) < LEAST_TRIALS or np.ptp(values) == 0.0:
             continue
-        kept = evenly(len(rows), _MOST_TRIALS)
+        kept = evenly_spaced(len(rows), _MOST_TRIALS)
         archs = facts.archs[rows[kept]]
         with one_blas_thread():
             found.append(_importance(objective.name, archs, values[kept]))
@@ -107,8 +107,8 @@ def _importance(objective: str, archs: Architectures, values: FloatArray) -> Imp
 
 
 def _fitted(archs: Architectures, values: FloatArray) -> LinearModel:
-    model = LinearModel(kin_gains(archs.space))
-    return model.fit(encode_steps(archs), values)
+    model = LinearModel(prior_covariances(archs.space))
+    return model.fit(thermometer(archs), values)
 
 
 def _effect(
@@ -140,7 +140,7 @@ def _mean(
     """Mean prediction with one choice at an option everywhere, and the same for every draw."""
     indices = archs.indices.copy()
     indices[:, position] = option
-    sums = encode_steps(archs.space.from_indices(indices)) @ model.columns_[1:]
+    sums = thermometer(archs.space.from_indices(indices)) @ model.columns_[1:]
     sums += model.columns_[0]
     drawn = sums[:, :1] + sums[:, 2:] @ draws
     means = model.mean_from_sums(drawn.ravel()).reshape(drawn.shape).mean(axis=0)
@@ -153,6 +153,6 @@ def _held_out_tau(archs: Architectures, values: FloatArray) -> float:
     for fold in range(_N_FOLDS):
         left_out = folds == fold
         model = _fitted(archs[~left_out], values[~left_out])
-        predicted[left_out] = model.predict(encode_steps(archs[left_out]))[0]
+        predicted[left_out] = model.predict(thermometer(archs[left_out]))[0]
     tau = float(kendalltau(predicted, values).statistic)
     return tau if np.isfinite(tau) else 0.0

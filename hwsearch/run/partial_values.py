@@ -26,7 +26,7 @@ from hwsearch.objectives import (
 )
 from hwsearch.optimizer.history import beyond_worst
 from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
-from hwsearch.prediction.log_ratio import RatioModel
+from hwsearch.prediction.log_ratio import LogRatioModel
 from hwsearch.run.front import contender_rows
 from hwsearch.space import Architectures
 
@@ -79,7 +79,7 @@ class PartialValues:
                 continue
             proxy = self.proxies[column]
             try:
-                model = RatioModel(self.archs.space)
+                model = LogRatioModel(self.archs.space)
                 model.fit(self.archs[~missing], values[~missing, column], proxy[~missing])
                 found = model.predict(self.archs[missing], proxy[missing])
             except InputError:  # a value or a proxy is not positive

@@ -19,8 +19,7 @@ from hwsearch.kit.manifest import KitModel
 from hwsearch.kit.results_file import read_results
 from hwsearch.models.artifact import read_card
 from hwsearch.models.external import stray_data
-from hwsearch.prediction.folder import read_folder
-from hwsearch.prediction.latency import LatencyPredictor
+from hwsearch.prediction.folder import CARD, FORMAT, PARAMETERS, SCHEMA, read_folder
 from hwsearch.run.folder import Run
 from hwsearch.run.outcome import read_members
 from hwsearch.run.search_summary import SearchSummary
@@ -145,6 +144,14 @@ NPZ = {
 }
 
 
+def predictor_of(arrays):
+    """The folder of a predictor with these arrays as its parameters."""
+    folder = arrays.parent
+    arrays.rename(folder / PARAMETERS)
+    (folder / CARD).write_text(json.dumps({"format": FORMAT, "schema": SCHEMA}))
+    return folder
+
+
 @pytest.mark.parametrize("bomb", NPZ)
 def test_arrays(bomb, tmp_path):
     path = tmp_path / "arrays.npz"
@@ -153,8 +160,9 @@ def test_arrays(bomb, tmp_path):
             archive.writestr(name, content)
     spec = spec_for(8)
     assert outcome(lambda: load_task(f"npz:{path}", spec, "tiny")).startswith("refused: ")
-    assert outcome(lambda: LatencyPredictor.load(path)).startswith("refused: ")
     assert os.listdir(tmp_path) == ["arrays.npz"]
+    assert outcome(lambda: read_folder(predictor_of(path))).startswith("refused: ")
+    assert sorted(os.listdir(tmp_path)) == [CARD, PARAMETERS]
 
 
 @pytest.mark.parametrize("reader", ["data", "predictor"])
@@ -166,7 +174,7 @@ def test_arrays_that_unpack_to_more_than_there_is_memory_for(reader, tmp_path, m
     spec = spec_for(8)
     calls = {
         "data": lambda: load_task(f"npz:{path}", spec, "tiny"),
-        "predictor": lambda: LatencyPredictor.load(path),
+        "predictor": lambda: read_folder(predictor_of(path)),
     }
     assert "unpack" in outcome(calls[reader])
 

@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 
+from hwsearch.encoding import onehot
 from hwsearch.objectives import Objective, hypervolume, is_non_dominated, to_losses
 from hwsearch.space import Architectures, Choice, SearchSpace
 
@@ -43,19 +44,19 @@ class Tabular:
 
     def values(self, archs: Architectures) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(self.seed)
-        onehot = self.space.encode(archs, "onehot")
+        options = onehot(archs)
         steps = np.concatenate([np.arange(1, len(c.options) + 1) for c in self.space.choices])
         ordered = np.concatenate([np.full(len(c.options), c.ordered) for c in self.space.choices])
         sizes = np.where(ordered, steps, rng.integers(1, 6, len(steps)))
         gains = sizes * rng.uniform(0.4, 1.6, len(steps))
-        pairs = rng.integers(0, onehot.shape[1], (len(self.space.choices), 2))
-        together = (onehot[:, pairs[:, 0]] * onehot[:, pairs[:, 1]]).sum(axis=1)
-        total = onehot @ gains + 0.5 * together
+        pairs = rng.integers(0, options.shape[1], (len(self.space.choices), 2))
+        together = (options[:, pairs[:, 0]] * options[:, pairs[:, 1]]).sum(axis=1)
+        total = options @ gains + 0.5 * together
         scale = sum(len(c.options) for c in self.space.choices)
         return {
             "quality": 80.0 - 30.0 * np.exp(-2.0 * total / scale),
-            "cost": onehot @ np.round(sizes * rng.uniform(1.0, 4.0, len(steps))),
-            "memory": onehot @ (sizes * rng.uniform(0.5, 2.0, len(steps))),
+            "cost": options @ np.round(sizes * rng.uniform(1.0, 4.0, len(steps))),
+            "memory": options @ (sizes * rng.uniform(0.5, 2.0, len(steps))),
         }
 
     def exact(self, name: str):

@@ -5,8 +5,8 @@ import pytest
 
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer, optimize
-from hwsearch.optimizer.additive_objectives import interacting_pairs, of_function, of_values
-from hwsearch.optimizer.integer_program import Programme
+from hwsearch.optimizer.additive_objectives import fit_function, fit_values, interacting_pairs
+from hwsearch.optimizer.integer_program import IntegerProgram
 from hwsearch.space import Choice, SearchSpace
 from tests.optimizer.problems import Tabular, elastic_space, flat_space, operator_space
 
@@ -43,32 +43,32 @@ class TestTerms:
         assert interacting_pairs(lambda archs: np.ones(len(archs)), table.space) == []
 
     def test_a_function_is_exact_in_terms_of_them(self):
-        programme = Programme(CHAIN, interacting_pairs(chain_macs, CHAIN))
-        model = of_function(chain_macs, programme)
+        program = IntegerProgram(CHAIN, interacting_pairs(chain_macs, CHAIN))
+        model = fit_function(chain_macs, program)
         archs = CHAIN.enumerate(1000)
-        fitted = model.constant + programme.terms(archs) @ model.weights
+        fitted = model.constant + program.variables(archs) @ model.weights
         np.testing.assert_allclose(fitted, chain_macs(archs), rtol=1e-9)
         assert model.draw(np.random.default_rng(0)) is model.weights
 
     @pytest.mark.parametrize("space", [elastic_space(3), operator_space(6)])
     def test_gains_are_learnt_from_values(self, space):
-        table, programme = Tabular(space), Programme(space)
+        table, program = Tabular(space), IntegerProgram(space)
         archs = space.sample_distinct(150, 0)
         known, new = archs[:100], archs[100:]
-        model = of_values(known, table.values(known)["memory"], np.zeros(100), programme)
-        fitted = model.constant + programme.terms(new) @ model.weights
+        model = fit_values(known, table.values(known)["memory"], np.zeros(100), program)
+        fitted = model.constant + program.variables(new) @ model.weights
         truth = table.values(new)["memory"]
         assert np.corrcoef(fitted, truth)[0, 1] > 0.98
         rng = np.random.default_rng(0)
         drawn = [model.draw(rng) for _ in range(50)]
-        spread = (programme.terms(new) @ np.std(drawn, axis=0)).mean()
+        spread = (program.variables(new) @ np.std(drawn, axis=0)).mean()
         assert 0 < spread < truth.std() * 3
 
     def test_eight_of_different_size_say_what_growing_brings(self):
         table = Tabular(flat_space(40))
-        programme = Programme(table.space)
+        program = IntegerProgram(table.space)
         archs = table.space.sample_spread(8, 0)
-        model = of_values(archs, table.values(archs)["memory"], np.zeros(8), programme)
+        model = fit_values(archs, table.values(archs)["memory"], np.zeros(8), program)
         steps = np.diff(model.weights.reshape(40, 3), axis=1)
         assert (steps > 0).mean() > 0.9
 

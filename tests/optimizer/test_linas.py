@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from hwsearch.encoding import onehot
 from hwsearch.optimizer import Optimizer, linas
 from hwsearch.optimizer.history import History
 from tests.optimizer.problems import Tabular, elastic_space
@@ -64,7 +65,7 @@ def test_where_nearly_all_failed_it_draws_by_chance():
 @pytest.mark.parametrize("scale", [0.001, 1.0, 1e8])
 def test_the_better_of_two_regressions_predicts_in_the_unit_of_the_values(scale):
     archs = TABLE.space.sample_distinct(80, 0)
-    rows, values = TABLE.space.encode(archs, "onehot"), TABLE.values(archs)["cost"] * scale
+    rows, values = onehot(archs), TABLE.values(archs)["cost"] * scale
     predict = linas._fitted(rows[:60], values[:60])
     assert np.abs(predict(rows[60:]) / values[60:] - 1).max() < 0.1
     constant = linas._fitted(rows[:60], np.zeros(60))

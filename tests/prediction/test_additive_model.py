@@ -48,8 +48,8 @@ def test_is_surer_of_a_step_that_brings_nothing():
     x = rows(25)
     one_sign, free = (m.fit(x, noisy(x)) for m in (AdditiveModel(steps=STEPS), LinearModel()))
     surer, less_sure = (
-        m.scale_deviation(x @ m.columns_[1:] + m.columns_[0]) for m in (one_sign, free)
+        m.deviation_of_sums(x @ m.columns_[1:] + m.columns_[0]) for m in (one_sign, free)
     )
-    assert one_sign.scale_ == free.scale_
+    assert one_sign.transform_ == free.transform_
     assert (surer <= less_sure * (1 + 1e-6)).all()
     assert surer.mean() < 0.99 * less_sure.mean()

@@ -4,7 +4,7 @@ import pytest
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import InputError
 from hwsearch.prediction.latency import LatencyPredictor
-from hwsearch.prediction.log_ratio import RatioModel
+from hwsearch.prediction.log_ratio import LogRatioModel
 from hwsearch.tables import BlockLatency, LatencyTable
 from tests.chained import SPACE, blocks
 
@@ -138,43 +138,16 @@ def test_is_surer_with_more_subnets(index):
 def test_the_compiled_mean_is_that_of_the_model(index):
     known = table(index)
     predictor = LatencyPredictor(SPACE, index, known).fit(SEEN, interacting(known, SEEN))
-    model = RatioModel(SPACE).fit(SEEN, interacting(known, SEEN), predictor._base(SEEN))
+    model = LogRatioModel(SPACE).fit(SEEN, interacting(known, SEEN), predictor._base(SEEN))
     mean, deviation = model.predict(UNSEEN, predictor._base(UNSEEN))
     assert np.allclose(predictor.predict(UNSEEN), (mean, deviation), rtol=1e-9)
 
 
-def test_a_file_gives_the_same_predictions_back(index, tmp_path):
-    known = table(index)
-    predictor = LatencyPredictor(SPACE, index, known).fit(SEEN, interacting(known, SEEN))
-    predictor.save(tmp_path / "latency.npz")
-    again = LatencyPredictor.load(tmp_path / "latency.npz")
-    assert again.space == SPACE
-    assert np.allclose(again.predict(UNSEEN), predictor.predict(UNSEEN), rtol=1e-13)
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"{}"])
-def test_a_file_of_something_else_is_refused(content, tmp_path):
-    path = tmp_path / "x.npz"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="holds no latency predictor"):
-        LatencyPredictor.load(path)
-
-
-def test_objects_in_a_file_are_never_executed(tmp_path):
-    path = tmp_path / "x.npz"
-    with path.open("wb") as file:
-        np.savez(file, format=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(InputError, match="holds no latency predictor"):
-        LatencyPredictor.load(path)
-
-
-def test_an_unfitted_predictor_says_so(index, tmp_path):
+def test_an_unfitted_predictor_says_so(index):
     two = [table(index, seed=1), table(index, seed=2)]
     for predictor in (LatencyPredictor(SPACE, index), LatencyPredictor(SPACE, index, two)):
         with pytest.raises(InputError, match="call fit with measured subnets first"):
             predictor.predict(UNSEEN)
-        with pytest.raises(InputError, match="call fit first"):
-            predictor.save(tmp_path / "x.npz")
 
 
 def test_a_table_that_lacks_specs_is_refused(index):

@@ -2,15 +2,21 @@ import numpy as np
 import pytest
 
 from hwsearch.errors import InputError
-from hwsearch.prediction import GaussianProcess, Predictor, SaturatingProcess
+from hwsearch.prediction import GaussianProcess, Predictor, TransformedGaussianProcess
 from hwsearch.prediction.additive import AdditiveModel
 from hwsearch.prediction.linear import LinearModel
-from hwsearch.prediction.log_ratio import RatioModel
+from hwsearch.prediction.log_ratio import LogRatioModel
 from hwsearch.prediction.pairwise import PairwiseModel
 from tests.optimizer.problems import Tabular, elastic_space
 
 SPACE = elastic_space(2)
-SURROGATES = [GaussianProcess, SaturatingProcess, LinearModel, AdditiveModel, PairwiseModel]
+SURROGATES = [
+    GaussianProcess,
+    TransformedGaussianProcess,
+    LinearModel,
+    AdditiveModel,
+    PairwiseModel,
+]
 GAINS = np.array([3.0, 1.0, 2.0, 0.5, 0.0, 1.0])
 
 
@@ -65,7 +71,7 @@ def test_a_ratio_takes_it_relative_to_the_values():
     factors = 1.5 * np.exp(np.random.default_rng(0).normal(size=60) * noise)
     values = approximation * factors
     off = [
-        np.abs(RatioModel(SPACE).fit(archs, values, approximation, given).predict(
+        np.abs(LogRatioModel(SPACE).fit(archs, values, approximation, given).predict(
             archs, approximation)[0] / approximation - 1.5).mean()
         for given in (noise * values, None)
     ]  # fmt: skip

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from hwsearch.encoding import thermometer, thermometer_columns
 from hwsearch.prediction import Predictor
-from hwsearch.prediction.prior_covariance import kin_gains, kind_of
-from hwsearch.prediction.steps import encode_steps, step_columns
+from hwsearch.prediction.prior_covariance import kind_indices, prior_covariances
 from hwsearch.space import Choice, SearchSpace
 from tests.optimizer.problems import elastic_space, operator_space
 
@@ -13,35 +13,39 @@ SPACES = [elastic_space(5), operator_space(6), SearchSpace([Choice("one", (1,))]
 
 @pytest.mark.parametrize("space", SPACES, ids=["elastic", "operators", "single"])
 def test_priors_are_covariances_of_unit_variance(space):
-    rows = encode_steps(space.sample(500, 1))
+    rows = thermometer(space.sample(500, 1))
     rows -= rows.mean(axis=0)
-    for prior in kin_gains(space):
+    for prior in prior_covariances(space):
         assert np.linalg.eigvalsh(prior.covariance).min() > -1e-9
         values = np.einsum("ij,ij->i", rows @ prior.covariance, rows)
         assert values.mean() == pytest.approx(1.0, rel=0.3)
 
 
 def test_a_kind_is_how_a_name_ends_and_its_options():
-    first, second = Choice("stage1.block2.kernel", (3, 5)), Choice("stage4.block1.kernel", (3, 5))
-    assert kind_of(first) == kind_of(second)
-    assert kind_of(first) != kind_of(Choice("stage1.block2.kernel", (3, 5, 7)))
-    assert kind_of(first) != kind_of(Choice("stage1.block2.width", (3, 5)))
-    assert kind_of(Choice("edge1", ("conv", "skip"))) == kind_of(
-        Choice("edge12", ("conv", "skip"))
+    space = SearchSpace(
+        [
+            Choice("stage1.block2.kernel", (3, 5)),
+            Choice("stage4.block1.kernel", (3, 5)),
+            Choice("stage2.block2.kernel", (3, 5, 7)),
+            Choice("stage1.block2.width", (3, 5)),
+            Choice("edge1", ("conv", "skip")),
+            Choice("edge12", ("conv", "skip")),
+        ]
     )
+    assert kind_indices(space).tolist() == [0, 0, 1, 2, 3, 3]
 
 
 def test_unordered_choices_share_by_option_only():
     space = operator_space(6)
-    assert not step_columns(space).any()
-    rows = encode_steps(space.sample(50, 0))
-    shared = kin_gains(space)[0].covariance
+    assert not thermometer_columns(space).ordered.any()
+    rows = thermometer(space.sample(50, 0))
+    shared = prior_covariances(space)[0].covariance
     column = {tuple(row): place for place, row in enumerate(np.round(shared, 9).tolist())}
     assert len(column) == len(space.choices[0].options)
     assert rows.shape[1] == len(shared)
 
 
-def test_few_measurements_of_kin_say_what_the_others_gain():
+def test_few_values_of_a_kind_predict_the_other_choices_of_it():
     choices = [
         Choice(f"block{n}.{name}", (1, 2, 3)) for n in range(12) for name in ("useful", "useless")
     ]

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
 from hwsearch.prediction.registry import NAMES, make_surrogate
-from hwsearch.prediction.selection import FEW, score, select_surrogate
-from hwsearch.prediction.steps import encode_steps
+from hwsearch.prediction.selection import FEW, score_predictions, select_surrogate
 from tests.optimizer.problems import elastic_space, flat_space, operator_space
 
 ELASTIC, OPERATORS = elastic_space(3), operator_space(8)
@@ -14,26 +14,26 @@ ELASTIC, OPERATORS = elastic_space(3), operator_space(8)
 
 def additive(archs, noise=0.0, seed=0):
     """Non-negative gains of very different sizes, below a ceiling."""
-    rows = encode_steps(archs)
+    rows = thermometer(archs)
     gains = np.random.default_rng(1).exponential(1.0, rows.shape[1]) ** 2
     off = np.random.default_rng(seed).normal(0.0, noise, len(rows))
     return 78.0 - 9.0 * np.exp(-2.0 * rows @ gains / gains.sum()) + off
 
 
 def interacting(archs):
-    rows = encode_steps(archs) - 0.5
+    rows = thermometer(archs) - 0.5
     pairs = np.random.default_rng(2).normal(size=(rows.shape[1], rows.shape[1]))
     return np.einsum("ij,jk,ik->i", rows, pairs, rows)
 
 
 def unordered(archs):
-    rows = encode_steps(archs)
+    rows = thermometer(archs)
     return rows @ np.random.default_rng(3).normal(size=rows.shape[1])
 
 
 def selected(space, values, n, **kwargs):
     archs = space.sample_distinct(n, 0)
-    return select_surrogate(encode_steps(archs), values(archs), space, **kwargs)
+    return select_surrogate(thermometer(archs), values(archs), space, **kwargs)
 
 
 def test_gains_of_one_sign_are_recognised():
@@ -71,7 +71,7 @@ def test_a_wrong_order_speaks_against_gains_of_one_sign():
 @pytest.mark.parametrize("values", [np.arange(5.0), np.ones(40)])
 def test_the_first_is_kept_where_nothing_can_be_told(values):
     archs = ELASTIC.sample_distinct(len(values), 0)
-    found = select_surrogate(encode_steps(archs), values, ELASTIC)
+    found = select_surrogate(thermometer(archs), values, ELASTIC)
     assert found.name == "gaussian-process"
     assert found.scores == ()
 
@@ -103,7 +103,9 @@ def test_trees_are_chosen_where_nothing_adds_up():
 
 
 def test_a_score_says_how_far_off_predictions_are():
-    found = score("toy", np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 8.0]), np.full(3, 0.6))
+    found = score_predictions(
+        "toy", np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 8.0]), np.full(3, 0.6)
+    )
     assert (found.tau, found.coverage) == (1.0, pytest.approx(2 / 3))
     assert found.mae == pytest.approx(5 / 3)
     assert found.rmse == pytest.approx(np.sqrt(17 / 3))
@@ -114,19 +116,19 @@ def test_a_score_says_how_far_off_predictions_are():
 def test_a_gaussian_process_is_held_out_in_closed_form():
     """As if the rows had been left out, with scale and variances kept."""
     archs = ELASTIC.sample_distinct(30, 0)
-    rows, values, noise = encode_steps(archs), additive(archs, 0.1), np.linspace(0.0, 0.5, 30)
+    rows, values, noise = thermometer(archs), additive(archs, 0.1), np.linspace(0.0, 0.5, 30)
     fold = np.arange(30) % 3
     mean, deviation = make_surrogate("gaussian-process", ELASTIC).cross_validate(
         rows, values, noise, fold
     )
     model = make_surrogate("gaussian-process", ELASTIC).fit(rows, values, noise)
-    process, scale = model.process_, model.scale_
+    process, transform = model.process_, model.transform_
     kernel = process.factor_ @ process.factor_.T
-    targets = (scale.forward(values) - process.mean_) / process.scale_
+    targets = (transform.forward(values) - process.mean_) / process.scale_
     out = fold == 1
     across = kernel[np.ix_(out, ~out)] @ np.linalg.inv(kernel[np.ix_(~out, ~out)])
     left = kernel[np.ix_(out, out)] - across @ kernel[np.ix_(~out, out)]
-    expected = scale.backward(
+    expected = transform.backward(
         across @ targets[~out] * process.scale_ + process.mean_,
         np.sqrt(np.diag(left)) * process.scale_,
     )
@@ -137,7 +139,7 @@ def test_a_gaussian_process_is_held_out_in_closed_form():
 def test_trees_have_not_seen_the_rows_that_they_predict():
     pytest.importorskip("xgboost")
     archs = ELASTIC.sample_distinct(80, 0)
-    rows, values, fold = encode_steps(archs), additive(archs, 0.1), np.arange(80) % 5
+    rows, values, fold = thermometer(archs), additive(archs, 0.1), np.arange(80) % 5
     swapped = values.copy()
     swapped[fold == 1] = np.roll(values[fold == 1], 1)  # with the same mean and spread
     model = make_surrogate("trees", ELASTIC)

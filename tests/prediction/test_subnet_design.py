@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hwsearch.chains import ChainIndex
+from hwsearch.encoding import onehot
 from hwsearch.errors import InputError
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.space import Architectures
@@ -62,7 +63,7 @@ def test_chosen_subnets_are_spread_evenly_over_their_size():
 
 
 def test_chosen_subnets_hold_every_option():
-    encoded = SPACE.encode(choose_subnets(SPACE, 12, macs, seed=0))
+    encoded = onehot(choose_subnets(SPACE, 12, macs, seed=0))
     assert encoded.any(axis=0).all()
 
 

@@ -4,17 +4,22 @@ from scipy.optimize import check_grad
 from scipy.stats import kendalltau
 
 from hwsearch.errors import InputError
-from hwsearch.prediction import GaussianProcess, Predictor, SaturatingProcess
+from hwsearch.prediction import GaussianProcess, Predictor, TransformedGaussianProcess
 from hwsearch.prediction.additive import AdditiveModel
 from hwsearch.prediction.gaussian_process import _distances, _objective
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.pairwise import PairwiseModel
-from hwsearch.prediction.prior_covariance import GainPrior
-from hwsearch.prediction.steps import encode_steps, step_columns
+from hwsearch.prediction.prior_covariance import PriorCovariance
 from hwsearch.space import Choice, SearchSpace
 from tests.optimizer.problems import Tabular, elastic_space, flat_space, operator_space
 
-SURROGATES = [GaussianProcess, SaturatingProcess, LinearModel, AdditiveModel, PairwiseModel]
+SURROGATES = [
+    GaussianProcess,
+    TransformedGaussianProcess,
+    LinearModel,
+    AdditiveModel,
+    PairwiseModel,
+]
 
 
 def rows(n, n_features=6, seed=0):
@@ -108,7 +113,7 @@ def test_gradient_of_the_marginal_likelihood():
 
 def test_size_term_extrapolates_from_a_handful_of_rows():
     steps = np.tril(np.ones((8, 8)))[[0, 2, 5, 7]]
-    shared = [GainPrior(np.ones((8, 8)), 0.0, 1.5), GainPrior(np.eye(8), -2.0, 1.0)]
+    shared = [PriorCovariance(np.ones((8, 8)), 0.0, 1.5), PriorCovariance(np.eye(8), -2.0, 1.0)]
     mean, _ = GaussianProcess(shared).fit(steps, steps.sum(axis=1)).predict(rows(50, 8))
     assert kendalltau(mean, rows(50, 8).sum(axis=1))[0] > 0.8
 
@@ -118,7 +123,7 @@ def test_saturating_targets_are_learnt_on_their_own_scale(sign):
     gains = np.linspace(0.1, 0.6, 12)
     x, test = rows(40, 12), rows(300, 12, seed=1)
     plain, _ = GaussianProcess().fit(x, sign * accuracy(x @ gains)).predict(test)
-    scaled, _ = SaturatingProcess().fit(x, sign * accuracy(x @ gains)).predict(test)
+    scaled, _ = TransformedGaussianProcess().fit(x, sign * accuracy(x @ gains)).predict(test)
     truth = sign * accuracy(test @ gains)
     assert np.abs(scaled - truth).mean() < 0.7 * np.abs(plain - truth).mean()
 
@@ -163,32 +168,3 @@ class TestPredictor:
             predictor.fit(other.smallest(), [1.0])
         with pytest.raises(InputError, match="one number for each"):
             predictor.fit(space.smallest(), [1.0, 2.0])
-
-
-class TestSteps:
-    SPACE = SearchSpace(
-        [
-            Choice("depth", (1, 2)),
-            Choice("width", (8, 16, 32), ("depth", (2,))),
-            Choice("op", ("conv", "pool")),
-        ]
-    )
-
-    def test_counts_steps_of_ordered_choices_and_marks_them(self):
-        archs = self.SPACE.architectures(
-            [
-                {"depth": 1, "op": "pool"},
-                {"depth": 2, "width": 8, "op": "conv"},
-                {"depth": 2, "width": 32, "op": "conv"},
-            ]
-        )
-        assert encode_steps(archs).tolist() == [
-            [0, 0, 0, 0, 0, 1],
-            [1, 1, 0, 0, 1, 0],
-            [1, 1, 1, 1, 1, 0],
-        ]
-        assert step_columns(self.SPACE).tolist() == [True] * 4 + [False] * 2
-
-    def test_inactive_choices_tell_nothing(self):
-        archs = self.SPACE.from_indices(np.array([[0, 0, 1], [0, 2, 1]]))
-        assert len({tuple(row) for row in encode_steps(archs)}) == 1
