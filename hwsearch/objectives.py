@@ -268,15 +268,11 @@ def is_non_dominated(losses: ArrayLike) -> BoolArray:
     """
     array = _matrix(losses)
     marked = np.zeros(len(array), dtype=np.bool_)
-    known = np.flatnonzero(~np.isnan(array).any(axis=1))
-    if not len(known):
-        return marked
-    rows, row_of = np.unique(array[known], axis=0, return_inverse=True)
-    # Rows are sorted, so that a row can only be dominated by an earlier one.
-    kept = np.zeros(len(rows), dtype=np.bool_)
-    for i, row in enumerate(rows):
-        kept[i] = not (rows[:i][kept[:i]] <= row).all(axis=1).any()
-    marked[known] = kept[row_of.reshape(-1)]
+    known = ~np.isnan(array).any(axis=1)
+    if known.any():
+        import moocore
+
+        marked[known] = moocore.is_nondominated(array[known], keep_weakly=True)
     return marked
 
 

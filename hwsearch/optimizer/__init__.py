@@ -1,13 +1,13 @@
-"""Space-agnostic optimisation: it sees a space, objectives and told results, and no network."""
+"""Multi-objective search over architectures by asking and telling, independent of networks."""
 
-from hwsearch.optimizer.optimize import Progress, Result, optimize
+from hwsearch.optimizer.optimize import Result, SearchProgress, optimize
 from hwsearch.optimizer.optimizer import Optimizer
 from hwsearch.optimizer.tactics import Tactic, load_tactic, tactic_names
 
 __all__ = [
     "Optimizer",
-    "Progress",
     "Result",
+    "SearchProgress",
     "Tactic",
     "load_tactic",
     "optimize",

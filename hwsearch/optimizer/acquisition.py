@@ -1,4 +1,4 @@
-"""Which architectures to evaluate next: candidates found on a posterior, and a batch of them."""
+"""Acquisition: NSGA-II on predictions, and a batch by expected hypervolume gain."""
 
 from typing import Final
 
@@ -11,25 +11,25 @@ from hwsearch.objectives import FloatArray, from_losses, to_losses
 from hwsearch.optimizer.history import History, beyond_worst
 from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.optimizer.nsga2 import nsga2
-from hwsearch.optimizer.posterior import Forecast, Posterior, believed
+from hwsearch.optimizer.posterior import Forecast, Posterior, posterior_values
 from hwsearch.space import Architectures
 
-_MAX_LISTED: Final = 4096  # a space up to this size is looked at as a whole
+_MAX_LISTED: Final = 4096  # a space up to this size is enumerated
 _POPULATION: Final = 100  # for every objective after the first
 _GENERATIONS: Final = 60
 _MAX_SCORED: Final = 128  # candidates whose expected gain is computed
-_HOPE: Final = 2.0  # deviations
-_MIN_EXPLORING: Final = 4  # size of a batch with a place to spare for exploration
+_OPTIMISM: Final = 2.0  # deviations
+_MIN_EXPLORING: Final = 4  # smallest batch with one member for exploration
 _N_NODES: Final = 16  # draws from the posterior behind an expectation
 
 
 def find_candidates(
     history: History, posterior: Posterior, rng: np.random.Generator
 ) -> Architectures:
-    """Architectures never proposed, among which the posterior's best ones are.
+    """Return architectures never proposed, with the best ones of the posterior among them.
 
-    A small space is listed; in a large one NSGA-II searches on the predicted means,
-    from the best of what was told and as many new ones at random.
+    A small space is enumerated; a large one is searched by NSGA-II on the predicted means, from
+    the best told architectures and as many random ones.
     """
     space = history.space
     if space.size <= _MAX_LISTED:
@@ -50,28 +50,27 @@ def choose_batch(
     n: int,
     rng: np.random.Generator,
 ) -> Architectures:
-    """Choose up to n candidates, one after the other, by what each is expected to add.
+    """Choose up to n candidates, one after the other, by expected hypervolume gain.
 
-    The score is the expected hypervolume gain of a feasible success (Emmerich, 2005), over draws
-    from the posterior, given the front, what is known in part taken as believed, and given that
-    what is pending or chosen comes out as predicted. The last of a batch explores: it is the one
-    with most to gain if it comes out two deviations better. Where nothing is expected to gain,
-    the candidate nearest to feasible is taken as long as nothing feasible is known, then the
-    least certain one.
+    The gain of a feasible success (Emmerich, 2005) is averaged over draws from the posterior,
+    given the front (estimates at their posterior means) and the predicted values of pending and
+    chosen architectures. The last of a batch explores: it has the largest gain if it comes out
+    two deviations better. Where no gain is expected, the candidate nearest to feasible is chosen
+    as long as nothing feasible is known, then the least certain one.
     """
     forecast = posterior.forecast(candidates)
-    known = believed(history, posterior)
+    known = posterior_values(history, posterior)
     known_losses, on_front = to_losses(known, history.objectives), history.non_dominated(known)
     reference = beyond_worst(known_losses[history.succeeded])
     front = np.concatenate([known_losses[on_front], _pending(history, posterior)])
     losses = to_losses(forecast.mean, history.objectives)
-    hopes = losses - _HOPE * forecast.deviation
-    left = _most_promising(history, forecast, hypervolume_gain(hopes, front, reference))
+    optimistic = losses - _OPTIMISM * forecast.deviation
+    left = _most_promising(history, forecast, hypervolume_gain(optimistic, front, reference))
     draws = _draws(losses, forecast.deviation, rng)
     chosen: list[int] = []
     while left and len(chosen) < n:
         explores = len(chosen) + 1 == n >= _MIN_EXPLORING
-        points = hopes[np.newaxis, left] if explores else draws[:, left]
+        points = optimistic[np.newaxis, left] if explores else draws[:, left]
         gains = _expected_gain(history, points, front, reference) * forecast.success[left]
         best = left[int(np.argmax(gains))]
         if gains.max() <= 0.0:
@@ -80,29 +79,31 @@ def choose_batch(
         chosen.append(best)
         if history.feasible(forecast.mean[[best]])[0]:
             front = np.concatenate([front, losses[[best]]])
-    history.foresee(candidates[chosen], forecast.mean[chosen], forecast.deviation[chosen])
+    history.record_forecasts(candidates[chosen], forecast.mean[chosen], forecast.deviation[chosen])
     return candidates[chosen]
 
 
-def _most_promising(history: History, forecast: Forecast, hoped: FloatArray) -> list[int]:
-    """Positions of the candidates worth scoring: near to feasible, then by the gain hoped for."""
-    margin = _HOPE * forecast.deviation
+def _most_promising(
+    history: History, forecast: Forecast, optimistic_gains: FloatArray
+) -> list[int]:
+    """Return positions of the candidates to score: near to feasible, then by optimistic gain."""
+    margin = _OPTIMISM * forecast.deviation
     outcomes = (forecast.mean - margin, forecast.mean, forecast.mean + margin)
     missed = np.min([history.violation(values) for values in outcomes], axis=0)
-    order = np.lexsort((-hoped * forecast.success, missed))
+    order = np.lexsort((-optimistic_gains * forecast.success, missed))
     return [int(position) for position in order[:_MAX_SCORED]]
 
 
 def _best_first(history: History, posterior: Posterior) -> NDArray[np.int64]:
-    """Positions of what did not fail: the front, then by violation, then by rank."""
+    """Return positions of successes by violation, then by Pareto rank."""
     succeeded = np.flatnonzero(history.succeeded)
-    values = believed(history, posterior)[succeeded]
+    values = posterior_values(history, posterior)[succeeded]
     losses, violations = to_losses(values, history.objectives), history.violation(values)
     return succeeded[np.lexsort((moocore.pareto_rank(losses), violations))]
 
 
 def _pending(history: History, posterior: Posterior) -> FloatArray:
-    """Predicted losses of what is being evaluated, as far as it is expected to be feasible."""
+    """Return predicted losses of pending architectures that are predicted to be feasible."""
     pending = history.pending
     if not len(pending):
         return np.empty((0, len(history.objectives)))
@@ -111,9 +112,9 @@ def _pending(history: History, posterior: Posterior) -> FloatArray:
 
 
 def _draws(losses: FloatArray, deviation: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Draws ``(_N_NODES, n, n_objectives)`` of losses; the objectives are independent.
+    """Return draws ``(_N_NODES, n, n_objectives)`` of losses, the objectives independent.
 
-    A Latin hypercube: every objective takes the same evenly spaced quantiles, in another order.
+    A Latin hypercube: every objective takes the same evenly spaced quantiles in another order.
     """
     quantiles = ndtri((np.arange(_N_NODES) + 0.5) / _N_NODES)
     nodes = rng.permuted(np.tile(quantiles, (losses.shape[1], 1)), axis=1).T
@@ -134,7 +135,7 @@ def _expected_gain(
 def _without_gain(
     history: History, forecast: Forecast, draws: FloatArray, left: list[int], *, found: bool
 ) -> int:
-    """Nearest to feasible as long as nothing is found that is; then the least certain."""
+    """Return the candidate nearest to feasible while none is known, else the least certain."""
     if not found:
         flat = draws[:, left].reshape(-1, draws.shape[2])
         missed = history.violation(from_losses(flat, history.objectives))

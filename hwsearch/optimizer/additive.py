@@ -1,8 +1,7 @@
-"""A strong baseline under a hard limit: gains and costs that add up, solved exactly.
+"""Tactic `additive`: additive models of the objectives, optimised by integer programming.
 
-What LANA (Molchanov et al., 2022) and Puzzle (Bercovich et al., 2024) do: a gain for each option,
-a cost for each option and for each combination of two that share a width, and an integer
-program over them.
+As in LANA (Molchanov et al., 2022) and Puzzle (Bercovich et al., 2024): a weight for each option
+and for each combination of two options that interact, such as those that share a width.
 """
 
 from collections.abc import Sequence
@@ -20,25 +19,27 @@ from hwsearch.optimizer.additive_objectives import (
 )
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.integer_program import Bound, IntegerProgram
-from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, by_chance, first_sample
+from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, propose_random, unasked_design
 from hwsearch.space import Architectures
 
 _MAX_TIGHTENED: Final = 5
 
 
-def by_additive(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
-    """Evaluate a first sample graded by size, then what an additive model has as its best.
+def propose_by_additive(
+    history: History, n: int, seed: int, rng: np.random.Generator
+) -> Architectures:
+    """Evaluate the initial design, then the optima of additive models.
 
-    Where a constraint is on another objective than the first, that is the best first objective
-    within the constraints; elsewhere it is the best within levels of the other objectives, which
-    sweep the front. The first of a batch goes by the most likely gains, the others by gains drawn
-    from their posterior (Thompson sampling): a batch of next best solutions would be of one kind.
+    Where a constraint is on another objective than the first, the first objective is optimised
+    within the constraints; elsewhere within levels of the other objectives, which sweep the
+    front. The first of a batch uses the most likely weights, the others weights drawn from their
+    posterior (Thompson sampling), since the next best solutions would all be similar.
     """
-    first = first_sample(history, seed)[:n]
+    first = unasked_design(history, seed)[:n]
     if len(first):
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
-        return by_chance(history, n, seed, rng)
+        return propose_random(history, n, seed, rng)
     from hwsearch.prediction.threads import one_blas_thread
 
     with one_blas_thread():
@@ -46,7 +47,7 @@ def by_additive(history: History, n: int, seed: int, rng: np.random.Generator) -
 
 
 class _Solver:
-    """The objectives of a history as additive models, and the batches that are best by them."""
+    """Additive models of a history's objectives, and batches of their optima."""
 
     def __init__(self, history: History) -> None:
         self._history = history
@@ -77,10 +78,10 @@ class _Solver:
     def _best(
         self, weights: FloatArray, levels: Sequence[Bound], found: Architectures
     ) -> Architectures | None:
-        """The best within constraints and levels; else within constraints; else the closest.
+        """Return the best within constraints and levels, else within constraints, else nearest.
 
-        Where an exact objective misses a constraint that its model keeps, that bound is
-        tightened by as much, and the search repeated.
+        Where an exact objective misses a constraint that its model keeps, the bound is tightened
+        by as much, and the program solved again.
         """
         without = Architectures.concatenate([self._history.asked, found])
         slack = np.zeros(len(self._history.constraints))
@@ -110,7 +111,7 @@ class _Solver:
         return bounds
 
     def _missed(self, arch: Architectures) -> FloatArray:
-        """By how much one architecture misses each constraint on an exact objective."""
+        """Return by how much one architecture misses each constraint on an exact objective."""
         exact = dict(
             zip(
                 (objective.name for objective in self._history.objectives),
@@ -122,10 +123,10 @@ class _Solver:
         return np.where(np.isfinite(missed), missed, 0.0)
 
     def _levels(self, position: float) -> list[Bound]:
-        """Levels of all but the first objective, at a position from 0 to 1 along the front.
+        """Return bounds on all but the first objective at a position from 0 to 1 on the front.
 
-        They lie between two members that are neighbours in the second objective, whose range the
-        positions cover evenly.
+        They interpolate between neighbours in the second objective, whose range the positions
+        cover evenly.
         """
         front = self._history.losses[self._history.front][:, 1:]
         if not front.size:
@@ -139,14 +140,17 @@ class _Solver:
         ]
 
     def _function(self, column: int) -> Function | None:
-        """What computes an objective, exactly or roughly; None where it has to be learnt."""
-        objective, trust = self._history.objectives[column], self._history.trusts.get(column)
-        if trust is None or trust.given_up:
+        """Return what computes an objective, exactly or roughly; None where it is learnt."""
+        objective, check = (
+            self._history.objectives[column],
+            self._history.approximations.get(column),
+        )
+        if check is None or check.given_up:
             return objective.computed
         return objective.approximation
 
     def _model(self, column: int) -> AdditiveObjective:
-        """A fitted function, as a multiple of it where it is rough, or what was learnt."""
+        """Return the fitted function, scaled where it is an approximation, or a learnt model."""
         history, known = self._history, self._history.succeeded
         archs, values = history.told[known], history.values[known, column]
         fitted = self._fitted.get(column)
@@ -160,4 +164,4 @@ class _Solver:
         return AdditiveObjective(constant=ratio * fitted.constant, weights=ratio * fitted.weights)
 
 
-TACTIC: Final = Tactic(propose=by_additive, approximates=True)
+TACTIC: Final = Tactic(propose=propose_by_additive, approximates=True)

@@ -1,4 +1,4 @@
-"""Known approximations of measured objectives, believed for as long as measurements agree."""
+"""Approximations of measured objectives: calibrated, and dropped where measurements disagree."""
 
 from collections.abc import Callable
 from typing import Final
@@ -10,20 +10,20 @@ from hwsearch.errors import InputError
 from hwsearch.objectives import FloatArray, Objective
 from hwsearch.space import Architectures
 
-LEAST_TOLD: Final = 8  # before that, predictions are hardly more than the approximation
+LEAST_TOLD: Final = 8  # values before predictions are judged
 _RECENT: Final = 16
 _LEAST_JUDGED: Final = 8
 _LEAST_COVERED: Final = 0.6  # of 95% intervals; noise alone brings it to about 0.8
 _NORMAL_95: Final = 1.96
 
 
-class Scaled:
+class ScaledApproximation:
     """Predicts an objective as a learned multiple of its approximation.
 
     Args:
         approximation: Of the objective, ``Architectures`` of length n to (n,).
         archs: Evaluated architectures, at least 1.
-        values: (n,) what was measured of them.
+        values: (n,) their measured values.
         noise: (n,) known standard deviations of the values; 0 by default.
 
     Raises:
@@ -40,22 +40,22 @@ class Scaled:
         from hwsearch.prediction.log_ratio import LogRatioModel
 
         self._approximation = approximation
-        self._ratio = LogRatioModel(archs.space).fit(archs, values, approximation(archs), noise)
+        self._model = LogRatioModel(archs.space).fit(archs, values, approximation(archs), noise)
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
         """Return medians and deviations of values to be measured, each (n,)."""
-        return self._ratio.predict(archs, self._approximation(archs))
+        return self._model.predict(archs, self._approximation(archs))
 
     def predict_mean(self, archs: Architectures) -> FloatArray:
         """Return the medians alone, (n,)."""
-        return self._ratio.predict_mean(archs, self._approximation(archs))
+        return self._model.predict_mean(archs, self._approximation(archs))
 
 
-class Trust:
-    """How predictions from one objective's approximation have fared.
+class ApproximationCheck:
+    """Check of the predictions that one objective's approximation gives.
 
     Attributes:
-        given_up: Why it is not used any more; empty while it is.
+        given_up: Why the approximation is no longer used; empty while it is.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -63,14 +63,14 @@ class Trust:
         self._covered: list[bool] = []
         self.given_up = ""
 
-    def fitted(
+    def fit_predictor(
         self, archs: Architectures, values: FloatArray, noise: FloatArray | None = None
-    ) -> Scaled | None:
-        """Learn from what was measured; None where the approximation is of no use."""
+    ) -> ScaledApproximation | None:
+        """Return a predictor fitted to measured values; None without a usable approximation."""
         if self.given_up or self._objective.approximation is None:
             return None
         try:
-            return Scaled(self._objective.approximation, archs, values, noise)
+            return ScaledApproximation(self._objective.approximation, archs, values, noise)
         except InputError as error:
             self.given_up = f"{self._objective.name} is predicted from measured values: {error}"
             return None
@@ -78,22 +78,22 @@ class Trust:
     def judge(
         self, told: Architectures, values: FloatArray, new: Architectures, measured: FloatArray
     ) -> None:
-        """Compare measurements with what had been predicted before them.
+        """Compare new values with predictions from the earlier ones.
 
-        When too many of the recent ones lie outside their 95% intervals, it is given up.
+        The approximation is given up when too many recent values lie outside their 95% intervals.
 
         Args:
-            told: What was evaluated before.
-            values: (len(told),) what was measured of them.
-            new: What has been evaluated since.
-            measured: (len(new),) what was measured of them.
+            told: Architectures evaluated before.
+            values: (len(told),) their measured values.
+            new: Architectures evaluated since.
+            measured: (len(new),) their measured values.
         """
         if len(told) < LEAST_TOLD or not len(new) or not (measured > 0).all():
             return
         from hwsearch.prediction.threads import one_blas_thread
 
         with one_blas_thread():
-            predictor = self.fitted(told, values)
+            predictor = self.fit_predictor(told, values)
             if predictor is None:
                 return
             mean, deviation = predictor.predict(new)

@@ -1,4 +1,4 @@
-"""What more evaluations are expected to bring, by what has been told so far."""
+"""Forecast of the hypervolume that further evaluations add."""
 
 from typing import Final
 
@@ -10,22 +10,21 @@ from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 
 _N_DRAWS: Final = 32
-_HOPE: Final = 2.0  # deviations
-_STREAM: Final = 7  # keeps its random numbers apart from those of the proposals
+_OPTIMISM: Final = 2.0  # deviations
+_STREAM: Final = 7  # separates its random numbers from those of the proposals
 
 
 def expected_gain(history: History, n: int, seed: int) -> float | None:
-    """Hypervolume that n more evaluations are expected to add, were they chosen now.
+    """Return the hypervolume that n more evaluations are expected to add if chosen now.
 
-    Surrogates are fitted to the history; of what they take for the best architectures that were
-    not proposed, the n that promise most are drawn from their predictions, failures and missed
-    constraints among them, and the hypervolume that the draws add is averaged. What the search
-    will learn meanwhile is left out: in the tests and on recorded ImageNet results the search
+    Values of the n most promising candidates are drawn from their predictions, failures and
+    missed constraints among them, and the hypervolume that the draws add is averaged. What the
+    search learns meanwhile is left out: in the tests and on recorded ImageNet results the search
     then added one to three times as much.
 
     Args:
         history: Of the search.
-        n: How many, at least 1.
+        n: Number of evaluations, at least 1.
         seed: Of the search; the same history gives the same number.
 
     Returns:
@@ -44,16 +43,16 @@ def expected_gain(history: History, n: int, seed: int) -> float | None:
 
 def _simulated(history: History, n: int, rng: np.random.Generator) -> float:
     from hwsearch.optimizer.acquisition import find_candidates
-    from hwsearch.optimizer.posterior import Posterior, believed
+    from hwsearch.optimizer.posterior import Posterior, posterior_values
 
     posterior = Posterior(history)
     forecast = posterior.forecast(find_candidates(history, posterior, rng))
     losses = to_losses(forecast.mean, history.objectives)
-    known, reference = believed(history, posterior), history.reference
+    known, reference = posterior_values(history, posterior), history.reference
     assert reference is not None
     front = to_losses(known[history.non_dominated(known)], history.objectives)
-    hoped = hypervolume_gain(losses - _HOPE * forecast.deviation, front, reference)
-    best = np.argsort(-hoped * forecast.success, kind="stable")[:n]
+    optimistic = hypervolume_gain(losses - _OPTIMISM * forecast.deviation, front, reference)
+    best = np.argsort(-optimistic * forecast.success, kind="stable")[:n]
     before = hypervolume(front, reference)
     gains = []
     for _ in range(_N_DRAWS):

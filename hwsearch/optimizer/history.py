@@ -1,4 +1,4 @@
-"""What a search has proposed and learnt so far; every tactic decides from this alone."""
+"""History of a search: proposed architectures and told values, all that a tactic sees."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from hwsearch.objectives import (
     to_losses,
     total_violation,
 )
-from hwsearch.optimizer.approximations import Trust
+from hwsearch.optimizer.approximations import ApproximationCheck
 from hwsearch.space import Architectures, SearchSpace
 
 if TYPE_CHECKING:
     from hwsearch.prediction.selection import Selection
 
-N_FIRST = 6  # size of the first sample, which also fixes the reference point
+N_INITIAL = 6  # size of the initial design, which also fixes the reference point
 
 _REFERENCE_MARGIN = 0.1  # of the range between best and worst
 
@@ -36,14 +36,14 @@ class History:
     """Architectures asked and told, with their values in the order of telling.
 
     Attributes:
-        asked: Everything proposed, or told without having been proposed; pairwise distinct.
-        told: What has been evaluated, failed ones included, in the order of telling.
+        asked: All that was proposed, or told without a proposal; pairwise distinct.
+        told: All evaluated architectures, failed ones included, in the order of telling.
         values: ``(len(told), n_objectives)`` in the objectives' units; a failed row is all NaN.
         deviations: The same shape; 0 except where the value is an `Estimate`.
-        trusts: Column of each objective with an approximation -> whether that can be relied on.
-        foreseen: Key -> objective -> mean and deviation, of the last batch chosen by prediction.
-        selections: Column of an objective and number of values -> which surrogate was found to
-            predict it best from that many; in the order in which they were compared.
+        approximations: Column of each objective with an approximation -> its check.
+        latest_forecasts: Key -> objective -> mean and deviation, of the last predicted batch.
+        selections: Column of an objective and number of values -> the surrogate selected from so
+            many; in the order of selection.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class History:
         self.space = space
         self.objectives = tuple(objectives)
         self.constraints = tuple(constraints)
-        self.trusts = {
-            column: Trust(objective)
+        self.approximations = {
+            column: ApproximationCheck(objective)
             for column, objective in enumerate(self.objectives)
             if objective.approximation is not None and objective.computed is None
         }
@@ -64,19 +64,21 @@ class History:
         self.told = space.sample(0, 0)
         self.values: FloatArray = np.empty((0, len(self.objectives)))
         self.deviations: FloatArray = np.empty((0, len(self.objectives)))
-        self.foreseen: dict[str, dict[str, tuple[float, float]]] = {}
+        self.latest_forecasts: dict[str, dict[str, tuple[float, float]]] = {}
         self.selections: dict[tuple[int, int], Selection] = {}
 
-    def foresee(self, archs: Architectures, mean: FloatArray, deviation: FloatArray) -> None:
-        """Note what is predicted ``(n, n_objectives)`` of a batch where it is measured."""
+    def record_forecasts(
+        self, archs: Architectures, mean: FloatArray, deviation: FloatArray
+    ) -> None:
+        """Record the predictions ``(n, n_objectives)`` of the measured objectives of a batch."""
         columns = [j for j, objective in enumerate(self.objectives) if objective.computed is None]
-        self.foreseen = {
+        self.latest_forecasts = {
             key: {self.objectives[j].name: (float(m[j]), float(d[j])) for j in columns}
             for key, m, d in zip(archs.ids, mean, deviation, strict=True)
         }
 
     def ask(self, archs: Architectures) -> None:
-        """Note architectures as proposed.
+        """Record architectures as proposed.
 
         Raises:
             InputError: They are of another space, or one of them was proposed before.
@@ -131,12 +133,12 @@ class History:
 
     @property
     def n_left(self) -> int:
-        """How many architectures have not been proposed yet."""
+        """Number of architectures that have not been proposed yet."""
         return self.space.size - len(self.asked)
 
     @property
     def pending(self) -> Architectures:
-        """What was proposed and has not been told, in order."""
+        """Architectures that were proposed and not told, in order."""
         return self.asked.unique(self.told)
 
     @property
@@ -146,7 +148,7 @@ class History:
 
     @property
     def measured(self) -> BoolArray:
-        """``(len(told),)``: which have values in full; nothing else is compared or counted."""
+        """``(len(told),)``: which have values without estimates; only these enter the front."""
         full: BoolArray = self.succeeded & (self.deviations == 0).all(axis=1)
         return full
 
@@ -168,12 +170,12 @@ class History:
 
     @property
     def reference(self) -> FloatArray | None:
-        """``(n_objectives,)`` losses, a margin beyond the worst of the first sample.
+        """``(n_objectives,)`` losses, a margin beyond the worst of the initial design.
 
-        Fixed once `N_FIRST` results are there, so that a progress figure is comparable over a
-        run; None before the first result.
+        Fixed once `N_INITIAL` results are there, so that hypervolumes are comparable over a run;
+        None before the first result.
         """
-        losses = self.losses[self.measured][:N_FIRST]
+        losses = self.losses[self.measured][:N_INITIAL]
         return beyond_worst(losses) if len(losses) else None
 
     def feasible(self, values: FloatArray) -> BoolArray:
@@ -189,7 +191,7 @@ class History:
         return total_violation(self._by_name(values), self.constraints)
 
     def judged(self, values: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """Losses and violations of rows of values, as `nsga2` takes them.
+        """Return losses and violations of rows of values, as `nsga2` takes them.
 
         Returns:
             ``(n, n_objectives)`` and ``(n,)``; None for these where there are no constraints.
@@ -202,11 +204,11 @@ class History:
         return dict(zip(names, values.T, strict=True))
 
     def _judge(self, archs: Architectures, rows: FloatArray, deviations: FloatArray) -> None:
-        """Compare new values ``(len(archs), n_objectives)`` with what approximations predicted."""
-        for column, trust in self.trusts.items():
+        """Compare new values ``(len(archs), n_objectives)`` with approximations."""
+        for column, check in self.approximations.items():
             before = self.succeeded & (self.deviations[:, column] == 0)
             new = deviations[:, column] == 0
-            trust.judge(
+            check.judge(
                 self.told[before], self.values[before, column], archs[new], rows[new, column]
             )
 
@@ -219,7 +221,7 @@ class History:
         return after
 
     def _measured(self, entry: Told | None) -> dict[int, tuple[float, float]] | None:
-        """Value and deviation by column of the measured objectives, None for a failure."""
+        """Return value and deviation by column of the measured objectives; None for a failure."""
         if entry is None:
             return None
         row = {}
@@ -242,7 +244,7 @@ def _complete(values: FloatArray) -> BoolArray:
 
 
 def _number(name: str, given: object) -> tuple[float, float]:
-    """A told value and its deviation."""
+    """Return a told value and its deviation."""
     if isinstance(given, Estimate):
         return float(given.value), float(given.deviation)
     if given is None:
@@ -254,7 +256,7 @@ def _number(name: str, given: object) -> tuple[float, float]:
 
 
 def beyond_worst(losses: FloatArray) -> FloatArray:
-    """A point a margin beyond the largest loss in every column of ``(n, n_objectives)``."""
+    """Return a point beyond the largest loss in every column of ``(n, n_objectives)``."""
     worst = losses.max(axis=0)
     span = worst - losses.min(axis=0)
     point: FloatArray = worst + _REFERENCE_MARGIN * np.where(span > 0, span, np.abs(worst) + 1.0)

@@ -1,4 +1,4 @@
-"""Hypervolume that one more point would add, for many points at once."""
+"""Hypervolume gain (improvement) of a front by one more point, for many points at once."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from hwsearch.objectives import FloatArray, is_non_dominated
 
 
 def hypervolume_gain(points: FloatArray, front: FloatArray, reference: FloatArray) -> FloatArray:
-    """By how much each point alone would enlarge the hypervolume of a front.
+    """Return by how much each point alone enlarges the hypervolume of a front.
 
     In two dimensions the free region is cut into vertical strips; in more, the last objective is
     cut into slabs, within each of which the points of the front that reach it leave the same
@@ -17,7 +17,7 @@ def hypervolume_gain(points: FloatArray, front: FloatArray, reference: FloatArra
     Args:
         points: ``(n, n_objectives)`` losses, minimised, finite.
         front: ``(k, n_objectives)`` losses; dominated and repeated rows do not matter.
-        reference: ``(n_objectives,)`` losses; what lies beyond it counts for nothing.
+        reference: ``(n_objectives,)`` losses; points beyond it gain nothing.
 
     Returns:
         ``(n,)``, 0 where a point is dominated or beyond the reference.
@@ -50,7 +50,7 @@ def _gain(points: FloatArray, front: FloatArray, reference: FloatArray) -> Float
 
 
 def _gain_in_plane(points: FloatArray, front: FloatArray, reference: FloatArray) -> FloatArray:
-    """The same for two objectives and a front without dominated points."""
+    """Return the gains for two objectives and a front without dominated points."""
     order = np.lexsort((front[:, 1], front[:, 0]))
     x = np.concatenate([[-np.inf], front[order, 0], reference[:1]])
     tops = np.concatenate([reference[1:], front[order, 1]])

@@ -1,4 +1,4 @@
-"""What a search evaluates first: graded by size, and apart in what kin gains can tell."""
+"""Initial design of a search: graded by size, and informative of the prior's weights."""
 
 from functools import lru_cache
 from typing import Final
@@ -10,25 +10,25 @@ from hwsearch.objectives import FloatArray
 from hwsearch.prediction.prior_covariance import kind_indices, prior_covariances
 from hwsearch.space import Architectures, SearchSpace
 
-_TILT: Final = 0.15  # how far choices lean off the common level, as a share of their range
-_POOL: Final = 100  # designs tried at every level
-_NOISE: Final = 0.05  # variance of what gains do not explain, for standardised values
+_TILT: Final = 0.15  # largest deviation of a choice from the common level, in its range
+_POOL: Final = 100  # candidates at every level
+_NOISE: Final = 0.05  # variance of the residuals, for standardised values
 
 
 @lru_cache(maxsize=8)
-def graded_sample(space: SearchSpace, n: int, seed: int) -> Architectures:
-    """Choose n distinct architectures that say most of what the gains are, graded by size.
+def initial_design(space: SearchSpace, n: int, seed: int) -> Architectures:
+    """Return n distinct architectures, graded by size, by sequential D-optimal design.
 
-    The smallest and the largest, and between them one at every level: of many that lean a little
-    toward some kinds of choices and toward one end of the space, the one that is least certain
-    given those before (sequential D-optimal design; Fedorov, Theory of optimal experiments, 1972)
-    under the prior `prior_covariances`. All stay near the diagonal of uniform scaling, where good
-    architectures are. In the order of evaluation: smallest, largest, then whatever lies farthest
-    from those before. Fewer where the space has no more.
+    The smallest and the largest, and between them one at every level: of a pool that leans a
+    little toward some kinds of choices and toward one end of the space, the one with the largest
+    variance given those before (Fedorov, Theory of optimal experiments, 1972) under
+    `prior_covariances`. All stay near uniform scaling, where good architectures are. Order:
+    smallest, largest, then the level farthest from those before. Fewer where the space has no
+    more.
     """
     n, rng = min(n, space.size), np.random.default_rng((seed, 0))
     chosen = Architectures.concatenate([space.smallest(), space.largest()]).unique()[:n]
-    prior = sum(np.exp(gains.log_factor) * gains.covariance for gains in prior_covariances(space))
+    prior = sum(np.exp(term.log_factor) * term.covariance for term in prior_covariances(space))
     center = thermometer(chosen).mean(axis=0)
     for level in np.linspace(0.0, 1.0, n)[1:-1]:
         pool = _leaning(space, float(level), rng).unique(chosen)
@@ -41,7 +41,7 @@ def graded_sample(space: SearchSpace, n: int, seed: int) -> Architectures:
 
 
 def _ends_first(chosen: Architectures) -> list[int]:
-    """Positions of the smallest, the largest, then of what lies farthest from those before."""
+    """Return positions of the smallest, the largest, then the farthest from those before."""
     level = np.array([0.0, 1.0, *np.linspace(0.0, 1.0, len(chosen))[1:-1]])[: len(chosen)]
     order = [0]
     while len(order) < len(chosen):
@@ -51,7 +51,7 @@ def _ends_first(chosen: Architectures) -> list[int]:
 
 
 def _variance(known: FloatArray, new: FloatArray, prior: FloatArray) -> FloatArray:
-    """Of the linear part of new rows, given known ones."""
+    """Return the variance of the linear part of new rows, given known ones."""
     kernel = known @ prior @ known.T + _NOISE * np.eye(len(known))
     cross = new @ prior @ known.T
     explained = np.einsum("ij,ij->i", cross, np.linalg.solve(kernel, cross.T).T)
@@ -60,7 +60,7 @@ def _variance(known: FloatArray, new: FloatArray, prior: FloatArray) -> FloatArr
 
 
 def _leaning(space: SearchSpace, level: float, rng: np.random.Generator) -> Architectures:
-    """Architectures whose ordered choices stand near one level; unordered ones stand anywhere."""
+    """Return architectures with ordered choices near one level and random unordered ones."""
     kinds = kind_indices(space)
     place = np.linspace(-1.0, 1.0, len(kinds))
     offsets, slopes = rng.standard_normal((2, _POOL, kinds.max() + 1))

@@ -1,10 +1,10 @@
-"""LINAS as published, for comparison: predictors refitted each round, NSGA-II on what they say.
+"""Tactic `linas`, for comparison: predictors refitted each round, NSGA-II on their predictions.
 
 Cummings, Sarah, Sridhar, Szankin, Munoz and Sundaresan, "A Hardware-Aware Framework for
-Accelerating Neural Architecture Search Across Modalities", 2022, algorithm 1; numbers are those
-that its implementation DyNAS-T 1.6 has for OFA-MobileNetV3. What differs favours it: exact
-objectives are computed where DyNAS-T predicts them, inactive choices carry nothing, nothing is
-evaluated twice, and constraints count in the inner search.
+Accelerating Neural Architecture Search Across Modalities", 2022, algorithm 1, with the settings of
+its implementation DyNAS-T 1.6 for OFA-MobileNetV3. The differences favour it: exact objectives are
+computed instead of predicted, inactive choices are not encoded, no architecture is evaluated
+twice, and the inner search knows the constraints.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import numpy as np
 from hwsearch.encoding import onehot
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.history import History
-from hwsearch.optimizer.tactics import Tactic, by_chance
+from hwsearch.optimizer.tactics import Tactic, propose_random
 from hwsearch.space import Architectures
 
 POPULATION: Final = 50
@@ -26,17 +26,18 @@ _RIDGE: Final = {"alpha": np.arange(0.1, 10.1, 0.1)}
 _SVR: Final = {"C": np.arange(1.0, 101.0)}
 
 
-def by_linas(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
-    """Evaluate 50 at random, then the last population of an inner search, and again.
+def propose_by_linas(
+    history: History, n: int, seed: int, rng: np.random.Generator
+) -> Architectures:
+    """Propose 50 random architectures, then the last populations of inner searches.
 
-    A round is as published where it is asked for whole, 50 at a time; asked for fewer, it gives
-    so many of its population at random.
+    A round is as published where all 50 are asked for; of fewer, it draws from the population.
     """
     missing = POPULATION - len(history.asked)
     if missing > 0:
-        return by_chance(history, min(n, missing), seed, rng)
+        return propose_random(history, min(n, missing), seed, rng)
     if history.succeeded.sum() < _FOLDS:
-        return by_chance(history, n, seed, rng)
+        return propose_random(history, n, seed, rng)
     from hwsearch.prediction.threads import one_blas_thread
 
     with one_blas_thread():
@@ -67,10 +68,10 @@ def _inner_search(history: History, rng: np.random.Generator) -> Architectures:
 
 
 def _fitted(rows: FloatArray, values: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    """The better of ridge regression and a support vector machine, each with its best setting.
+    """Return the better of ridge regression and support vector regression after a grid search.
 
-    Both are judged by the mean absolute percentage error of five-fold cross-validation, and
-    learn targets that are brought between 10 and 100.
+    Both are scored by the mean absolute percentage error of five-fold cross-validation, on targets
+    scaled to between 10 and 100.
     """
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GridSearchCV
@@ -83,7 +84,7 @@ def _fitted(rows: FloatArray, values: FloatArray) -> Callable[[FloatArray], Floa
         GridSearchCV(Ridge(), _RIDGE, cv=_FOLDS, scoring=scoring),
         GridSearchCV(SVR(gamma="auto", epsilon=0.0), _SVR, cv=_FOLDS, scoring=scoring),
     ]
-    state = np.random.get_state()  # noqa: NPY002  # which libsvm draws from, to no effect
+    state = np.random.get_state()  # noqa: NPY002  # libsvm draws from it
     for search in searches:
         search.fit(rows, values / unit)
     np.random.set_state(state)  # noqa: NPY002
@@ -91,4 +92,4 @@ def _fitted(rows: FloatArray, values: FloatArray) -> Callable[[FloatArray], Floa
     return lambda encoded: best.predict(encoded) * unit
 
 
-TACTIC: Final = Tactic(propose=by_linas, batch=POPULATION)
+TACTIC: Final = Tactic(propose=propose_by_linas, batch=POPULATION)

@@ -1,4 +1,4 @@
-"""A whole search over a function, from the first proposal to the front."""
+"""`optimize`: search over a function, from the first proposal to the front."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from hwsearch.space import Architecture, Architectures, SearchSpace
 if TYPE_CHECKING:
     import pandas as pd
 
-Values = Mapping[str, float] | None
-Evaluate = Callable[[Architectures], Sequence[Values]]
+Outcome = Mapping[str, float] | None
+Evaluate = Callable[[Architectures], Sequence[Outcome]]
 
 _OWN_COLUMNS = ("key", "round", "state", "reason", "feasible")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a search stands after a round.
+class SearchProgress:
+    """Figures of a search after a round.
 
     Attributes:
         evaluated: Trials so far, failed ones included.
-        failed: How many of them failed.
-        budget: How many there may be.
-        front: How many are on the front.
+        failed: Number of failed trials.
+        budget: Largest number of trials.
+        front: Number of trials on the front.
         hypervolume: Of the front, against the optimiser's own reference point.
     """
 
@@ -47,14 +47,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         trials: One row per evaluated architecture, in order: ``key``, ``round``, one column per
             choice (absent where inactive), one per objective (NaN where the trial failed),
             ``state`` (``done`` or ``failed``), ``reason`` (of a failure), ``feasible``.
         front: The feasible, non-dominated rows of it, best first objective first.
-        objectives: What was optimised.
+        objectives: The objectives.
         exhausted: Whether every architecture of the space was evaluated, so that the front is
             the true one of all that did not fail.
         ended: Why the search ended before its budget was spent; empty where it was spent.
@@ -96,7 +96,7 @@ def optimize(
     batch: int | None = None,
     minutes: float | None = None,
     stop_gain: float | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[SearchProgress], None] | None = None,
 ) -> Result:
     """Search for the Pareto-optimal architectures of any function over a space.
 
@@ -106,21 +106,21 @@ def optimize(
             objectives. ``None``, a value that is not finite, or an exception is a failed trial;
             where a batch raises, its architectures are tried again one at a time.
         objectives: 1 to 4; an objective with ``exact`` is computed, not asked of ``evaluate``.
-        budget: How many architectures to evaluate; fewer where the space has no more.
+        budget: Number of evaluations; fewer where the space has no more.
         seed: The same seed and the same values give the same trials.
         constraints: Such as ``"macs <= 400e6"``, on objectives.
         tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
-        batch: How many architectures ``evaluate`` gets at once, at most; by default what the
-            tactic proposes at a time.
+        batch: Largest number of architectures that ``evaluate`` gets at once; by default that of
+            the tactic.
         minutes: Wall time after which no further round begins.
-        stop_gain: Percent: it ends when the next 50 evaluations are expected to add less than
-            this share of the hypervolume (`Optimizer.expected_gain`).
+        stop_gain: Percent: the search ends when the next 50 evaluations are expected to add less
+            than this share of the hypervolume (`Optimizer.expected_gain`).
         progress: Called after every round.
 
     Raises:
-        InputError: An argument that is not as said, or a result without a measured objective.
-        InfeasibleError: Nothing evaluated satisfies the constraints; it says what came closest.
-        EvaluationError: Every trial failed; it says why the first one did.
+        InputError: An invalid argument, or a result without a measured objective.
+        InfeasibleError: Nothing evaluated satisfies the constraints; the text names the closest.
+        EvaluationError: Every trial failed; the text has the reason of the first.
     """
     optimizer = Optimizer(
         space, objectives, seed=seed, constraints=constraints, tactic=tactic, batch=batch
@@ -157,8 +157,8 @@ def _check_columns(optimizer: Optimizer) -> None:
             )
 
 
-def _evaluated(evaluate: Evaluate, archs: Architectures) -> tuple[list[Values], list[str | None]]:
-    """Results in order, and the reason of every failure."""
+def _evaluated(evaluate: Evaluate, archs: Architectures) -> tuple[list[Outcome], list[str | None]]:
+    """Return results in order, and the reason of every failure."""
     try:
         values = list(evaluate(archs))
     except Exception as error:  # noqa: BLE001  # whatever the function raises fails the trial
@@ -174,7 +174,7 @@ def _evaluated(evaluate: Evaluate, archs: Architectures) -> tuple[list[Values], 
     return values, [_reason(entry) for entry in values]
 
 
-def _reason(entry: Values) -> str | None:
+def _reason(entry: Outcome) -> str | None:
     if entry is None:
         return "evaluate returned None"
     wrong = [name for name, value in entry.items() if not _is_finite(value)]
@@ -185,9 +185,9 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
-def _progress(optimizer: Optimizer, budget: int) -> Progress:
+def _progress(optimizer: Optimizer, budget: int) -> SearchProgress:
     succeeded = optimizer.history.succeeded
-    return Progress(
+    return SearchProgress(
         evaluated=len(succeeded),
         failed=int((~succeeded).sum()),
         budget=budget,

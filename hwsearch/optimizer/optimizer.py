@@ -1,4 +1,4 @@
-"""The optimiser: proposes architectures, is told their values, proposes better ones."""
+"""`Optimizer`: multi-objective search by asking and telling."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,31 +26,31 @@ from hwsearch.space import Architectures, SearchSpace
 class Optimizer:
     """Multi-objective search over the architectures of a space, by asking and telling.
 
-    What `ask` proposes depends only on the seed, the number of rounds so far, what was told in
-    the order of telling, and what is pending; so a search goes on where another process left it,
-    by `ask_recorded` and `tell`. No architecture is ever proposed twice, failed ones included.
+    What `ask` proposes depends only on the seed, the number of rounds so far, the told results in
+    the order of telling, and what is pending; so a search is resumed in another process by
+    `ask_recorded` and `tell`. No architecture is proposed twice, failed ones included.
 
     Args:
         space: The search space.
         objectives: 1 to 4; the exact ones are computed, the measured ones told.
         seed: Not negative.
         constraints: Such as ``"latency <= 12"``, on objectives.
-        tactic: A registered name (`hwsearch.optimizer.tactic_names`). ``"hwsearch"``: a first
-            sample graded by size, then rounds of surrogates, NSGA-II on their predictions, and a
-            batch chosen by expected hypervolume gain. ``"additive"``: gains and costs that add
-            up over the choices, solved exactly. ``"linas"``: NSGA-II on predictions alone, 50
-            at a time, as published. ``"nsga2"``: NSGA-II on the told values. ``"random"``:
-            distinct architectures, uniformly.
-        batch: How many `ask` proposes unless it is told how many; by default what the tactic
-            does, 50 for ``"linas"`` and 4 for the others.
+        tactic: A registered name (`hwsearch.optimizer.tactic_names`). ``"hwsearch"``: an initial
+            design graded by size, then rounds of surrogates, NSGA-II on their predictions, and a
+            batch chosen by expected hypervolume gain. ``"additive"``: integer programming on
+            additive models. ``"linas"``: NSGA-II on predictions alone, 50 at a time, as
+            published. ``"nsga2"``: NSGA-II on the told values. ``"random"``: distinct
+            architectures, uniformly.
+        batch: Default number of proposals of `ask`; by default that of the tactic, 50 for
+            ``"linas"`` and 4 for the others.
 
     Attributes:
         forecasts: Key -> measured objective -> (mean, standard deviation), in its unit, as it was
-            predicted when `ask` proposed that architecture; absent for those of the first sample,
-            and of tactics without surrogates.
+            predicted when `ask` proposed that architecture; absent for those of the initial
+            design, and of tactics without surrogates.
 
     Raises:
-        InputError: Anything that is not as said above.
+        InputError: An invalid argument.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Optimizer:
     def ask(self, n: int | None = None) -> Architectures:
         """Propose up to n architectures, distinct and never asked for or told before.
 
-        Fewer than n come back at the end of the first sample, and where fewer are left in the
+        Fewer than n come back at the end of the initial design, and where fewer are left in the
         space; none when it is exhausted.
 
         Raises:
@@ -89,15 +89,17 @@ class Optimizer:
         wanted = self.batch if n is None else check_count("number of proposals", n, 1)
         rng = np.random.default_rng((self.seed, self.rounds + 1))
         archs = self.history.space.sample(0, 0)
-        self.history.foreseen = {}
+        self.history.latest_forecasts = {}
         if self.history.n_left > wanted:
             archs = self._tactic.propose(self.history, wanted, self.seed, rng)
         if not len(archs):
             archs = self.space.sample_distinct(wanted, rng, exclude=self.history.asked)
         if len(archs):
             self.ask_recorded(archs)
-        foreseen = self.history.foreseen
-        self.forecasts |= {key: foreseen[key] for key in archs.ids if key in foreseen}
+        latest_forecasts = self.history.latest_forecasts
+        self.forecasts |= {
+            key: latest_forecasts[key] for key in archs.ids if key in latest_forecasts
+        }
         return archs
 
     def ask_recorded(self, archs: Architectures) -> None:
@@ -114,10 +116,10 @@ class Optimizer:
 
         Args:
             archs: Architectures, proposed by this search or not; none told before.
-            values: For each a mapping with every measured objective, in its unit; what it holds
-                besides is ignored. An `Estimate` in place of a number teaches the search, by
-                its deviation, and keeps the architecture off the front. ``None``, or a value
-                that is NaN or infinite, is a failure: never proposed again and part of no fit.
+            values: For each a mapping with every measured objective, in its unit; other entries
+                are ignored. An `Estimate` in place of a number is weighed by its deviation and
+                keeps the architecture off the front. ``None``, or a value that is NaN or
+                infinite, is a failure: never proposed again and part of no fit.
 
         Raises:
             InputError: Lengths differ, a measured objective is missing, a value is no number,
@@ -127,12 +129,14 @@ class Optimizer:
 
     @property
     def remarks(self) -> list[str]:
-        """What whoever watches should know of the predictions so far, one sentence each."""
-        given_up = [trust.given_up for trust in self.history.trusts.values() if trust.given_up]
+        """Notes on the surrogates in use, one sentence each."""
+        given_up = [
+            check.given_up for check in self.history.approximations.values() if check.given_up
+        ]
         return given_up + list(self._unusual_surrogates())
 
     def _unusual_surrogates(self) -> Iterator[str]:
-        """Say which surrogates took the place of the usual one, and what spoke for them."""
+        """Say which surrogates replaced the default one, with their cross-validation scores."""
         from hwsearch.prediction.registry import GAUSSIAN_PROCESS
 
         latest = {column: (n, made) for (column, n), made in self.history.selections.items()}
@@ -151,10 +155,9 @@ class Optimizer:
     def expected_gain(self, n: int) -> float | None:
         """Return the hypervolume that the next n evaluations are expected to add.
 
-        Against the same reference as `hypervolume` by default; 0 where nothing is left to
-        propose, None where too little was told for surrogates. It is what the surrogates know
-        now; what they learn meanwhile mostly adds to it. It costs as much as a round of
-        ``"hwsearch"``, and changes nothing of the search.
+        It is against the default reference of `hypervolume`; 0 where nothing is left to propose,
+        None where too little was told for surrogates. What the surrogates learn meanwhile mostly
+        adds to it. It costs as much as a round of ``"hwsearch"``, and does not change the search.
 
         Raises:
             InputError: ``n`` is below 1.
@@ -169,9 +172,8 @@ class Optimizer:
         """Return the hypervolume of the front, in the product of the objectives' units.
 
         Args:
-            reference: A value for every objective, in its unit, that counts for nothing; by
-                default a tenth of its range worse than the worst of the first eight results,
-                fixed from then on.
+            reference: A value for every objective, in its unit; by default a tenth of its range
+                worse than the worst of the first six results, fixed from then on.
 
         Raises:
             InputError: The reference misses an objective, names another, or is not finite.
@@ -199,7 +201,7 @@ class Optimizer:
         return self.history.n_left == 0
 
     def closest_to_feasible(self) -> str:
-        """Say what came closest, where nothing told satisfies the constraints.
+        """Return a text on what came closest, where nothing told satisfies the constraints.
 
         Raises:
             InputError: Something does.

@@ -1,4 +1,4 @@
-"""What the told values say about architectures that were not evaluated."""
+"""Predictions of all objectives by surrogates that are fitted to the history."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -8,7 +8,7 @@ import numpy as np
 
 from hwsearch.encoding import thermometer
 from hwsearch.objectives import FloatArray
-from hwsearch.optimizer.approximations import Scaled
+from hwsearch.optimizer.approximations import ScaledApproximation
 from hwsearch.optimizer.history import History
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.predictor import Predictor
@@ -17,18 +17,18 @@ from hwsearch.prediction.registry import GAUSSIAN_PROCESS
 from hwsearch.prediction.selection import LEAST_ROWS, Selection, select_surrogate
 from hwsearch.space import Architectures
 
-_LEAST_CHANCE: Final = 0.05  # a region that only failed so far stays worth a try for a large gain
-_GROWTH: Final = 1.5  # by which values grow in number before surrogates are compared again
+_LEAST_SUCCESS: Final = 0.05  # where all failed so far, a large gain is still worth a try
+_GROWTH: Final = 1.5  # factor of the number of values between two comparisons of surrogates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Values of n architectures, as far as they are known.
+    """Predicted and exact values of n architectures.
 
     Attributes:
         mean: ``(n, n_objectives)`` in the objectives' units.
         deviation: The same shape; 0 in the exact columns.
-        success: ``(n,)``, the chance that an evaluation does not fail.
+        success: ``(n,)``, the probability that an evaluation does not fail.
     """
 
     mean: FloatArray
@@ -61,12 +61,12 @@ class Posterior:
 
     def _fitted(
         self, column: int, archs: Architectures, values: FloatArray, noise: FloatArray
-    ) -> Predictor | Scaled:
-        trust = self._history.trusts.get(column)
-        scaled = trust.fitted(archs, values, noise) if trust is not None else None
+    ) -> Predictor | ScaledApproximation:
+        check = self._history.approximations.get(column)
+        scaled = check.fit_predictor(archs, values, noise) if check is not None else None
         if scaled is not None:
             return scaled
-        selection = selected(self._history, column)
+        selection = surrogate_selection(self._history, column)
         name = selection.name if selection else GAUSSIAN_PROCESS
         return Predictor(self._history.space, name).fit(archs, values, noise)
 
@@ -89,15 +89,15 @@ class Posterior:
         success = np.ones(len(archs))
         if self._success is not None:
             rate, _ = self._success.predict(thermometer(archs))
-            success = rate.clip(_LEAST_CHANCE, 1.0)
+            success = rate.clip(_LEAST_SUCCESS, 1.0)
         return Forecast(mean=mean, deviation=deviation, success=success)
 
 
-def believed(history: History, posterior: Posterior) -> FloatArray:
-    """Return what was told ``(len(told), n_objectives)``, estimates as the posterior has them.
+def posterior_values(history: History, posterior: Posterior) -> FloatArray:
+    """Return the told values ``(len(told), n_objectives)``, estimates at their posterior means.
 
-    A prediction weighs an estimate by its deviation, so that the luckiest of many does not count
-    as the best. Without estimates this is what was told; a failed row is all NaN.
+    The posterior weighs an estimate by its deviation, so that the luckiest of many does not count
+    as the best. A failed row is all NaN.
     """
     values = history.values.copy()
     rows = np.flatnonzero((history.deviations > 0).any(axis=1))
@@ -108,15 +108,14 @@ def believed(history: History, posterior: Posterior) -> FloatArray:
     return values
 
 
-def selected(history: History, column: int) -> Selection | None:
-    """Return which surrogate an objective is predicted by, chosen by cross-validation.
+def surrogate_selection(history: History, column: int) -> Selection | None:
+    """Return the surrogate of an objective, chosen by cross-validation; None before 12 values.
 
-    The choice is made from 12 values on, and made again whenever they are half as many more; it
-    rests on the first so many values alone, so that it does not depend on when it is asked for,
-    and is kept in the history.
+    The choice is made after 12, 18, 27, ... values and depends on the first so many values alone,
+    and not on when it is asked for; it is kept in the history.
     """
     rows = np.flatnonzero(history.succeeded)
-    rows = rows[: _compared(len(rows))]
+    rows = rows[: _n_compared(len(rows))]
     if not len(rows):
         return None
     if (column, len(rows)) not in history.selections:
@@ -129,8 +128,8 @@ def selected(history: History, column: int) -> Selection | None:
     return history.selections[column, len(rows)]
 
 
-def _compared(n_values: int) -> int:
-    """The last of 12, 18, 27, ... values up to so many; 0 before the first."""
+def _n_compared(n_values: int) -> int:
+    """Return the last of 12, 18, 27, ... that is at most ``n_values``; 0 before the first."""
     reached, following = 0, LEAST_ROWS
     while following <= n_values:
         reached, following = following, ceil(following * _GROWTH)

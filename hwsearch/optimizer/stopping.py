@@ -1,4 +1,4 @@
-"""When a search ends: by evaluations, by minutes, or when little more is expected."""
+"""Stopping rules: number of evaluations, wall time, expected hypervolume gain."""
 
 import math
 import numbers
@@ -6,22 +6,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from hwsearch.errors import InputError
-from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.optimizer.optimizer import Optimizer, check_count
 
-AHEAD: Final = 50  # evaluations whose gain decides
+LOOKAHEAD: Final = 50  # evaluations whose expected gain decides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
-    """When a search ends, whichever comes first.
+    """Stopping rules of a search, which ends by the first that holds.
 
     Attributes:
-        budget: Evaluations in all, failed ones included.
-        minutes: Wall time of the search; a round that is under way is finished. None for as long
-            as it takes.
+        budget: Number of evaluations, failed ones included.
+        minutes: Wall time of the search; a started round is finished. None for no limit.
         stop_gain: Percent; the search ends when its next 50 evaluations are expected to add less
-            than this share of the hypervolume. None to go on.
+            than this share of the hypervolume. None for no limit.
 
     Raises:
         InputError: A number that is not positive.
@@ -37,29 +36,29 @@ class Stopping:
         check_positive("stop_gain", self.stop_gain)
 
     def reason(self, optimizer: Optimizer, seconds: float) -> str:
-        """Say why a search ends before its budget is spent; empty where it goes on.
+        """Return why a search ends before its budget is spent; empty where it goes on.
 
         Args:
             optimizer: Between two rounds.
-            seconds: What the search has taken so far.
+            seconds: Wall time of the search so far.
         """
         done = len(optimizer.history.told)
         spent = f"the search ended after {done} of {self.budget} evaluations"
         if self.minutes is not None and seconds >= 60.0 * self.minutes:
             return f"{spent}: its {self.minutes:g} minutes are over"
-        share = self._share(optimizer) if done >= N_FIRST else None
+        share = self._share(optimizer) if done >= N_INITIAL else None
         if self.stop_gain is None or share is None or share >= self.stop_gain:
             return ""
         return (
-            f"{spent}: the next {AHEAD} are expected to add {share:.2g}% of the hypervolume, "
+            f"{spent}: the next {LOOKAHEAD} are expected to add {share:.2g}% of the hypervolume, "
             f"less than {self.stop_gain:g}%"
         )
 
     def _share(self, optimizer: Optimizer) -> float | None:
-        """Percent of the hypervolume that the next evaluations are expected to add."""
+        """Return the percentage of the hypervolume that the next evaluations should add."""
         if self.stop_gain is None:
             return None
-        gain, volume = optimizer.expected_gain(AHEAD), optimizer.hypervolume()
+        gain, volume = optimizer.expected_gain(LOOKAHEAD), optimizer.hypervolume()
         return None if gain is None or volume <= 0 else 100.0 * gain / volume
 
 

@@ -1,4 +1,4 @@
-"""Tactics: how a search decides, from its history alone, what to evaluate next.
+"""Tactics: functions that propose architectures from the history of a search; their registry.
 
 pymoo and scipy load when a tactic first needs them, so that importing an optimiser is cheap.
 """
@@ -12,12 +12,12 @@ import numpy as np
 from hwsearch import plugins
 from hwsearch.errors import InputError
 from hwsearch.objectives import to_losses
-from hwsearch.optimizer.history import N_FIRST, History
+from hwsearch.optimizer.history import N_INITIAL, History
 from hwsearch.space import Architectures
 
 GROUP: Final = "hwsearch.tactics"
 BATCH: Final = 4
-MIN_SUCCESSES: Final = 3  # below that a surrogate has nothing to go by
+MIN_SUCCESSES: Final = 3  # values that surrogates need
 
 _NSGA2_POPULATION: Final = 50
 _MATINGS: Final = 10  # of the whole population, until there are as many new children as wanted
@@ -27,19 +27,18 @@ Propose = Callable[[History, int, int, np.random.Generator], Architectures]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tactic:
-    """One way to search, as it is registered under a name in the group ``hwsearch.tactics``.
+    """A search algorithm, registered under a name in the entry-point group ``hwsearch.tactics``.
 
-    `hwsearch.testing.check_tactic` says what a tactic owes.
+    `hwsearch.testing.check_tactic` checks what a tactic owes.
 
     Attributes:
-        propose: Takes the history, how many architectures are wanted, the search's seed, and a
-            generator of this round. Returns up to so many, distinct and never asked for; where
-            it has none they are drawn at random. It decides from these four alone, keeps nothing
-            between calls, and changes nothing of the history, except that it may leave there
-            what it foresees.
-        batch: How many are wanted where nobody says.
-        approximates: Whether it goes by the objectives' approximations; only then are they kept
-            in the history and judged.
+        propose: Takes the history, the number of architectures, the search's seed, and the
+            generator of this round. Returns up to so many architectures, distinct and never asked
+            for; where it returns none they are drawn at random. It depends on these four alone,
+            keeps no state between calls, and changes nothing in the history but its forecasts.
+        batch: Default number of architectures.
+        approximates: Whether it uses the objectives' approximations; only then are they kept in
+            the history and checked.
     """
 
     propose: Propose
@@ -48,7 +47,7 @@ class Tactic:
 
 
 def tactic_names() -> list[str]:
-    """Names of all registered tactics."""
+    """Return the names of all registered tactics."""
     return plugins.names(GROUP)
 
 
@@ -67,9 +66,11 @@ def load_tactic(name: str) -> Tactic:
     return tactic
 
 
-def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
-    """Evaluate a first sample graded by size, then what surrogates expect to gain most."""
-    first = first_sample(history, seed)[:n]
+def propose_by_surrogates(
+    history: History, n: int, seed: int, rng: np.random.Generator
+) -> Architectures:
+    """Propose the initial design, then batches of the largest expected hypervolume gain."""
+    first = unasked_design(history, seed)[:n]
     if len(first) == n:
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
@@ -85,23 +86,25 @@ def by_surrogates(history: History, n: int, seed: int, rng: np.random.Generator)
     return Architectures.concatenate([first, chosen])
 
 
-def first_sample(history: History, seed: int) -> Architectures:
-    """What of the first sample has not been asked for yet.
+def unasked_design(history: History, seed: int) -> Architectures:
+    """Return the architectures of the initial design that have not been asked for yet.
 
-    Where every measured objective has an approximation, its first four, which calibrate that, do.
+    It has four instead of six where every measured objective has an approximation to calibrate.
     """
-    from hwsearch.optimizer.initial_design import graded_sample
+    from hwsearch.optimizer.initial_design import initial_design
 
     measured = [column for column, o in enumerate(history.objectives) if o.computed is None]
-    n = BATCH if list(history.trusts) == measured else N_FIRST
-    return graded_sample(history.space, N_FIRST, seed)[:n].unique(history.asked)
+    n = BATCH if list(history.approximations) == measured else N_INITIAL
+    return initial_design(history.space, N_INITIAL, seed)[:n].unique(history.asked)
 
 
-def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
-    """Evaluate children of the best evaluated ones, after a random first population."""
+def propose_by_nsga2(
+    history: History, n: int, seed: int, rng: np.random.Generator
+) -> Architectures:
+    """Propose offspring of the best measured architectures, after a random first population."""
     missing = _NSGA2_POPULATION - len(history.asked)
     if missing > 0 or history.succeeded.sum() < 2:
-        return by_chance(history, min(n, max(missing, 1)), seed, rng)
+        return propose_random(history, min(n, max(missing, 1)), seed, rng)
     from hwsearch.optimizer.nsga2 import offspring, survivors
 
     told, values = history.told[history.succeeded], history.values[history.succeeded]
@@ -117,12 +120,12 @@ def by_nsga2(history: History, n: int, seed: int, rng: np.random.Generator) -> A
     return children
 
 
-def by_chance(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
-    """Evaluate distinct architectures drawn uniformly."""
+def propose_random(history: History, n: int, seed: int, rng: np.random.Generator) -> Architectures:
+    """Propose distinct architectures drawn uniformly."""
     del seed
     return history.space.sample_distinct(n, rng, exclude=history.asked)
 
 
-HWSEARCH: Final = Tactic(propose=by_surrogates, approximates=True)
-NSGA2: Final = Tactic(propose=by_nsga2)
-RANDOM: Final = Tactic(propose=by_chance)
+HWSEARCH: Final = Tactic(propose=propose_by_surrogates, approximates=True)
+NSGA2: Final = Tactic(propose=propose_by_nsga2)
+RANDOM: Final = Tactic(propose=propose_random)

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from hwsearch.errors import InputError
 from hwsearch.files import parsed_json
-from hwsearch.optimizer.stopping import AHEAD
+from hwsearch.optimizer.stopping import LOOKAHEAD
 
-HORIZON: Final = AHEAD  # further evaluations whose gain is predicted
+HORIZON: Final = LOOKAHEAD  # further evaluations whose gain is predicted
 Point = dict[str, float]
 
 

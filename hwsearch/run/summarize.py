@@ -11,8 +11,8 @@ from hwsearch.accuracy.intervals import Z95, paired_difference
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
-from hwsearch.optimizer.history import N_FIRST
-from hwsearch.optimizer.initial_design import graded_sample
+from hwsearch.optimizer.history import N_INITIAL
+from hwsearch.optimizer.initial_design import initial_design
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.quantities import main_cost
 from hwsearch.run.front import knee
@@ -204,7 +204,7 @@ def _uniform(search: _Search) -> FloatArray:
 
     They are empty where too few were measured for a curve.
     """
-    graded = graded_sample(search.optimizer.space, N_FIRST, search.setup.config.seed)
+    graded = initial_design(search.optimizer.space, N_INITIAL, search.setup.config.seed)
     values = search.of_keys(graded.ids)
     return values[np.argsort(values[:, -1])] if len(values) >= MIN_SUCCESSES else values[:0]
 

@@ -3,7 +3,7 @@ import pytest
 
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
-from hwsearch.optimizer.approximations import Trust
+from hwsearch.optimizer.approximations import ApproximationCheck
 from tests.chained import SPACE, blocks
 
 
@@ -81,7 +81,7 @@ def test_proposals_depend_on_what_was_told_alone():
 def test_predicts_better_with_it_than_without():
     told, new = SPACE.sample(12, 0), SPACE.sample(200, 1)
     objective = Objective("latency", "min", approximation=work)
-    mean, _ = Trust(objective).fitted(told, latency(told)).predict(new)
+    mean, _ = ApproximationCheck(objective).fit_predictor(told, latency(told)).predict(new)
     assert np.abs(mean / latency(new) - 1).mean() < 0.02
 
 

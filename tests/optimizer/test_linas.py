@@ -41,9 +41,9 @@ def test_the_population_is_that_of_the_inner_search(monkeypatch):
     monkeypatch.setattr("hwsearch.optimizer.linas.GENERATIONS", 5)
     history = told(60)
     population = linas._inner_search(history, np.random.default_rng(1))
-    whole = linas.by_linas(history, 50, 0, np.random.default_rng(1))
+    whole = linas.propose_by_linas(history, 50, 0, np.random.default_rng(1))
     assert set(whole.ids) == set(population.unique(history.asked).ids)
-    few = linas.by_linas(history, 7, 0, np.random.default_rng(1))
+    few = linas.propose_by_linas(history, 7, 0, np.random.default_rng(1))
     assert len(few) == 7
     assert set(few.ids) < set(whole.ids)
 
@@ -58,7 +58,7 @@ def test_constraints_count_in_the_inner_search():
 
 
 def test_where_nearly_all_failed_it_draws_by_chance():
-    found = linas.by_linas(told(60, fails=57), 6, 0, np.random.default_rng(1))
+    found = linas.propose_by_linas(told(60, fails=57), 6, 0, np.random.default_rng(1))
     assert len(found) == 6
 
 

@@ -9,8 +9,8 @@ import pytest
 from hwsearch.errors import InputError
 from hwsearch.objectives import Estimate, Objective
 from hwsearch.optimizer import Optimizer, tactic_names
-from hwsearch.optimizer.approximations import Trust
-from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.approximations import ApproximationCheck
+from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.space import Architectures
 from tests.optimizer.problems import Tabular, elastic_space, flat_space
 
@@ -127,11 +127,11 @@ def test_same_proposals_in_another_process():
 def test_first_sample_begins_with_the_ends_and_grades_the_size():
     optimizer = Optimizer(LARGE.space, LARGE.objectives())
     first = optimizer.ask(100)
-    assert len(first) == N_FIRST
+    assert len(first) == N_INITIAL
     assert first[[0]] == LARGE.space.smallest()
     assert first[[1]] == LARGE.space.largest()
     sizes = np.sort(first.indices.sum(axis=1)) / LARGE.space.largest().indices.sum()
-    assert np.abs(sizes - np.linspace(0.0, 1.0, N_FIRST)).max() < 0.12
+    assert np.abs(sizes - np.linspace(0.0, 1.0, N_INITIAL)).max() < 0.12
 
 
 def test_maximising_is_minimising_the_negative():
@@ -273,7 +273,9 @@ class TestEstimates:
     def test_what_they_leave_out_is_compared_with_its_approximation(self, monkeypatch):
         """A part of the images says nothing less of the latency."""
         judged = []
-        monkeypatch.setattr(Trust, "judge", lambda self, *args: judged.append(args[3].tolist()))
+        monkeypatch.setattr(
+            ApproximationCheck, "judge", lambda self, *args: judged.append(args[3].tolist())
+        )
         objectives = [
             Objective("quality", "max"),
             Objective("cost", "min", approximation=lambda a: SMALL.values(a)["cost"]),

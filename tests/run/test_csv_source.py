@@ -11,8 +11,8 @@ import pytest
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.errors import InputError
-from hwsearch.optimizer.approximations import Scaled
-from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.approximations import ScaledApproximation
+from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.prediction import Predictor
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
@@ -89,7 +89,7 @@ class TestRead:
         )
         rows = rows_of(space)
         losses = [{**row, "top1": -row["top1"]} for row in rows]
-        for given, kind in ((rows, Scaled), (losses, Predictor)):
+        for given, kind in ((rows, ScaledApproximation), (losses, Predictor)):
             path = write(tmp_path / "known.csv", given)
             source = read_csv(setup.with_objective(known), path)
             assert isinstance(source.model, kind)
@@ -184,7 +184,7 @@ class TestSearch:
             path = write(tmp_path / f"{sign}.csv", rows)
             run, _ = search(tmp_path / f"run{sign}", warm_start=path, budget=16)
             found[sign] = run.trials["key"].tolist()
-        assert found[1][:N_FIRST] == found[-1][:N_FIRST]
+        assert found[1][:N_INITIAL] == found[-1][:N_INITIAL]
         assert found[1] != found[-1]
 
     def test_a_resume_needs_no_csv(self, known, device, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hwsearch.errors import EvaluationError
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
-from hwsearch.optimizer.history import N_FIRST
+from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.cluster.scheduler import InProcess
 from hwsearch.run.loop import run_search
@@ -158,7 +158,7 @@ def test_cut_short_again_and_again(unbroken):
 def test_every_proposal_is_stored_once_before_it_is_measured(unbroken, tactic):
     trials = unbroken[tactic].trials()
     assert [trial.number for trial in trials] == list(range(BUDGET))
-    first = {"hwsearch": [0] * 4 + [1] * (N_FIRST - 4)}.get(tactic, [0] * 4 + [1] * 4)
+    first = {"hwsearch": [0] * 4 + [1] * (N_INITIAL - 4)}.get(tactic, [0] * 4 + [1] * 4)
     assert [trial.round for trial in trials[: len(first)]] == first
     assert {trial.round for trial in trials} == {0, 1, 2, 3}
     assert {trial.origin for trial in trials} == {tactic}
@@ -167,8 +167,8 @@ def test_every_proposal_is_stored_once_before_it_is_measured(unbroken, tactic):
 
 def test_what_was_predicted_is_stored_with_the_proposal(unbroken):
     trials = unbroken["hwsearch"].trials()
-    assert [bool(trial.forecast) for trial in trials] == [t.number >= N_FIRST for t in trials]
-    assert {tuple(trial.forecast) for trial in trials[N_FIRST:]} == {QUANTITIES}
+    assert [bool(trial.forecast) for trial in trials] == [t.number >= N_INITIAL for t in trials]
+    assert {tuple(trial.forecast) for trial in trials[N_INITIAL:]} == {QUANTITIES}
     assert not any(trial.forecast for trial in unbroken["nsga2"].trials())
 
 

@@ -12,8 +12,8 @@ from hwsearch.accuracy.metric import TOP1
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.objectives import Objective, hypervolume, to_losses
 from hwsearch.optimizer import Optimizer
-from hwsearch.optimizer.history import N_FIRST
-from hwsearch.optimizer.initial_design import graded_sample
+from hwsearch.optimizer.history import N_INITIAL
+from hwsearch.optimizer.initial_design import initial_design
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.cluster.scheduler import InProcess
 from hwsearch.run.loop import run_search
@@ -159,7 +159,7 @@ def test_fits_are_of_what_was_predicted_before_it_was_measured(found):
     _, _, store, _, summary = found
     chosen = [t for t in store.trials(TrialState.DONE) if t.forecast]
     ends = [t.number for t in store.trials() if t.round > store.trials()[t.number - 1].round]
-    rounds = [end for end in [*ends, 32] if end > N_FIRST]
+    rounds = [end for end in [*ends, 32] if end > N_INITIAL]
     for name in ("top1", "latency"):
         fits = [fit for fit in summary.fits if fit.objective == name]
         assert [fit.evaluated for fit in fits] == rounds
@@ -178,7 +178,7 @@ def forecast_by(store, forecast):
     changed = MemoryStore()
     for trial in store.trials():
         arch = SimpleNamespace(key=trial.key, mapping=trial.choices)
-        told = {trial.key: forecast(trial)} if trial.number >= N_FIRST else {}
+        told = {trial.key: forecast(trial)} if trial.number >= N_INITIAL else {}
         changed.propose([arch], trial.round, trial.origin, told)
         (changed.fail(trial.key, "f") if trial.reason else changed.finish(trial.key))
     changed.add_all(store.measurements())
@@ -223,9 +223,11 @@ def test_predictions_that_are_all_alike_have_no_tau(found):
     assert {fit.covered for fit in fits} == {1.0}
 
 
-def test_uniform_scaling_is_the_graded_sample_as_measured(found):
+def test_uniform_scaling_is_the_initial_design_as_measured(found):
     _, optimizer, store, _, summary = found
-    done = [arch for arch in graded_sample(SPACE, N_FIRST, 2) if measured(store, arch.key, "top1")]
+    done = [
+        arch for arch in initial_design(SPACE, N_INITIAL, 2) if measured(store, arch.key, "top1")
+    ]
     latencies = sorted(truth(arch)[1] for arch in done)
     assert [values["latency"] for values in summary.uniform] == pytest.approx(latencies)
     losses = to_losses([[v["top1"], v["latency"]] for v in summary.uniform], optimizer.objectives)
@@ -323,7 +325,7 @@ def test_what_the_front_states_of_members_is_what_counts(found):
 
 
 @pytest.mark.parametrize("tactic", ["random", "nsga2"])
-def test_of_a_tactic_without_a_graded_sample(tactic):
+def test_of_a_tactic_without_an_initial_design(tactic):
     setup = setup_of(tactic)
     summary = summarize_search(*_args(setup, 16))
     assert summary.fits == ()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hwsearch.optimizer import Tactic, load_tactic, tactic_names
-from hwsearch.optimizer.tactics import by_chance, by_nsga2
+from hwsearch.optimizer.tactics import propose_by_nsga2, propose_random
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.testing import TACTIC_CHECKS, ContractError, check_tactic
 from hwsearch.testing.checks import owed_by
@@ -25,11 +25,11 @@ def impatient(history, n, seed, rng):
 
 
 def generous(history, n, seed, rng):
-    return by_chance(history, n + 1, seed, rng)
+    return propose_random(history, n + 1, seed, rng)
 
 
 def listing(history, n, seed, rng):
-    return list(by_chance(history, n, seed, rng))
+    return list(propose_random(history, n, seed, rng))
 
 
 def astray(history, n, seed, rng):
@@ -41,41 +41,41 @@ def forgetful(history, n, seed, rng):
 
 
 def doubling(history, n, seed, rng):
-    archs = by_chance(history, max(n // 2, 1), seed, rng)
+    archs = propose_random(history, max(n // 2, 1), seed, rng)
     return archs[[*range(len(archs)), *range(len(archs))]][:n]
 
 
 def officious(history, n, seed, rng):
-    archs = by_chance(history, n, seed, rng)
+    archs = propose_random(history, n, seed, rng)
     history.ask(archs)
     return archs
 
 
 def tidy(history, n, seed, rng):
     history.values[np.isnan(history.values)] = 0.0
-    return by_chance(history, n, seed, rng)
+    return propose_random(history, n, seed, rng)
 
 
 def counting(history, n, seed, rng):
     counting.calls += 1
-    return by_chance(history, n, seed, np.random.default_rng(counting.calls))
+    return propose_random(history, n, seed, np.random.default_rng(counting.calls))
 
 
 counting.calls = 0
 
 
 def drawing(history, n, seed, rng):
-    return by_chance(history, n, seed, np.random.default_rng(random.randrange(2**32)))
+    return propose_random(history, n, seed, np.random.default_rng(random.randrange(2**32)))
 
 
 def seeding(history, n, seed, rng):
     np.random.seed(seed)  # noqa: NPY002
-    return by_chance(history, n, seed, rng)
+    return propose_random(history, n, seed, rng)
 
 
 # What each breaks, which checks fail in its wake, and what is said of it.
 BROKEN = {
-    by_chance: (("is_a_tactic",), r"it is a function; write TACTIC = Tactic\(propose=...\)"),
+    propose_random: (("is_a_tactic",), r"it is a function; write TACTIC = Tactic\(propose=...\)"),
     replace(load_tactic("random"), batch=0): (
         ("is_a_tactic",),
         r"batch is 0; give a whole number",
@@ -123,7 +123,7 @@ def test_every_registered_tactic_does_what_it_owes(name, check):
 
 
 def test_a_sound_tactic_passes():
-    check_tactic(Tactic(propose=by_nsga2))
+    check_tactic(Tactic(propose=propose_by_nsga2))
 
 
 @pytest.mark.parametrize("tactic", BROKEN, ids=lambda t: getattr(t, "propose", t).__name__)

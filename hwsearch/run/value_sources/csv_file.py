@@ -19,7 +19,7 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import digest_of_text
 from hwsearch.objectives import FloatArray
-from hwsearch.optimizer.approximations import Scaled
+from hwsearch.optimizer.approximations import ScaledApproximation
 from hwsearch.prediction.predictor import Predictor
 from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.quantities import exact_quantities
@@ -94,7 +94,7 @@ def _fitted(
     with one_blas_thread():
         if approximations[0] is not None:
             with suppress(InputError):  # a value that is no multiple of anything
-                return Scaled(approximations[0], archs, values)
+                return ScaledApproximation(approximations[0], archs, values)
         return Predictor(setup.net.space).fit(archs, values)
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from hwsearch import Objective, Optimizer
 from hwsearch.optimizer import posterior
-from hwsearch.optimizer.posterior import Posterior, selected
-from hwsearch.prediction.selection import Score, Selection
+from hwsearch.optimizer.posterior import Posterior, surrogate_selection
+from hwsearch.prediction.selection import Selection, SurrogateScore
 from hwsearch.space import Choice, SearchSpace
 
 SPACE = SearchSpace([Choice(f"block{i}.width", (1, 2, 3, 4)) for i in range(8)])
@@ -23,7 +23,9 @@ def told(n, split=4):
 
 
 def scored(name, tau, coverage):
-    return Score(name=name, tau=tau, log_likelihood=0.0, coverage=coverage, rmse=1.0, mae=1.0)
+    return SurrogateScore(
+        name=name, tau=tau, log_likelihood=0.0, coverage=coverage, rmse=1.0, mae=1.0
+    )
 
 
 @pytest.fixture
@@ -43,13 +45,13 @@ def compared(monkeypatch):
 
 
 def test_nothing_is_compared_on_a_handful_of_values(compared):
-    assert selected(told(11).history, 0) is None
+    assert surrogate_selection(told(11).history, 0) is None
     assert compared == []
 
 
 def test_compared_again_once_values_are_half_as_many_more(compared):
     for n in (12, 17, 18, 26, 27):
-        selected(told(n).history, 0)
+        surrogate_selection(told(n).history, 0)
     assert compared == [12, 12, 18, 18, 27]
 
 
@@ -63,9 +65,9 @@ def test_a_comparison_is_made_once(compared):
 def test_the_choice_depends_on_values_and_not_on_when_it_is_made():
     watched = told(18)
     for history in (watched.history, told(18, split=6).history):
-        found = selected(history, 0)
+        found = surrogate_selection(history, 0)
         assert found is not None
-        assert found == selected(told(26).history, 0)
+        assert found == surrogate_selection(told(26).history, 0)
 
 
 def test_what_was_chosen_predicts(compared):
@@ -75,12 +77,12 @@ def test_what_was_chosen_predicts(compared):
 
 def test_a_change_is_said_with_what_speaks_for_it(compared):
     optimizer = told(16)
-    selected(optimizer.history, 0)
+    surrogate_selection(optimizer.history, 0)
     assert optimizer.remarks == []
     more = SPACE.sample_distinct(4, 1, exclude=optimizer.history.told)
     optimizer.tell(more, [{"top1": float(v)} for v in np.arange(4)])
     for _ in range(2):
-        selected(optimizer.history, 0)
+        surrogate_selection(optimizer.history, 0)
     assert optimizer.remarks == [
         "top1 is predicted by the linear surrogate in place of the gaussian-process: "
         "cross-validated on 18 values, its tau is 0.90 instead of 0.50, and its 95% intervals "
