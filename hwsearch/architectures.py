@@ -1,4 +1,4 @@
-"""Architectures: batches of canonical assignments, and one of them as people read it."""
+"""Architectures: batches of canonical assignments as arrays, and single ones as mappings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Architecture(Mapping[str, "Option"]):
 
     Attributes:
         space: The search space that it belongs to.
-        mapping: The same as a plain ``dict`` of plain Python values.
+        mapping: The same as a ``dict`` of plain Python values.
     """
 
     def __init__(self, space: SearchSpace, mapping: dict[str, Option]) -> None:
@@ -65,7 +65,7 @@ class Architecture(Mapping[str, "Option"]):
         return f"Architecture({self.key}: {self.mapping!r})"
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the key, and a row for each stage."""
+        """Return the table that notebooks show: the key, and a row for each stage."""
         lines = [("key", self.key), *stage_lines(self.mapping)]
         cell = '<td style="text-align:left">'
         rows = (f"<tr><th>{escape(n)}</th>{cell}{escape(text)}</td></tr>" for n, text in lines)

@@ -1,8 +1,8 @@
-"""Choices, and the forest that their conditions form.
+"""Choices, and the forest of their conditions: counting and uniform sampling.
 
 A choice may be active only under some options of one other choice, so the choices form a forest.
-Given the option of a parent, the subtrees below it are independent: the distinct architectures
-can be counted exactly and drawn uniformly.
+Given the option of a parent, its subtrees are independent, so that the distinct architectures can
+be counted exactly and drawn uniformly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Choice:
             ``None`` for a choice that always is. Where the parent is inactive, so is this one.
 
     Raises:
-        InputError: A name, option or condition that is not as said above.
+        InputError: An invalid name, option or condition.
     """
 
     name: str
@@ -80,12 +80,12 @@ class Choice:
 
 
 class Forest:
-    """Which choices are active where, how many architectures there are, and drawing them.
+    """The conditions of choices: which are active, number of architectures, uniform sampling.
 
     Arrays of indices are (n, number of choices) int64: option positions, in range.
 
     Raises:
-        InputError: A name is there twice, a parent is unknown or does not come earlier, or a
+        InputError: A name occurs twice, a parent is unknown or does not come earlier, or a
             condition names an option that the parent does not have.
     """
 
@@ -111,7 +111,7 @@ class Forest:
         )
 
     def active(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which choices are active, (n, number of choices)."""
+        """Return which choices are active, (n, number of choices)."""
         active = np.ones(indices.shape, dtype=np.bool_)
         for column, (parent, activating) in enumerate(
             zip(self._parents, self._activating, strict=True)
@@ -125,13 +125,13 @@ class Forest:
 
         With inactive choices blanked out they are uniform over the distinct architectures.
         """
-        luck = rng.random((len(self._choices), n))
-        indices: npt.NDArray[np.int64] = (luck >= self._cuts[:, :, np.newaxis]).sum(axis=0).T
+        uniform = rng.random((len(self._choices), n))
+        indices: npt.NDArray[np.int64] = (uniform >= self._cuts[:, :, np.newaxis]).sum(axis=0).T
         return indices
 
     @cached_property
     def _completions(self) -> list[list[int]]:
-        """Per choice and option: how many ways there are to fill the choices below it."""
+        """Per choice and option: the number of assignments of the choices below it."""
         ways = [[1] * len(choice.options) for choice in self._choices]
         for position in reversed(range(len(ways))):
             parent = self._parents[position]
@@ -142,7 +142,7 @@ class Forest:
 
     @cached_property
     def _cuts(self) -> npt.NDArray[np.float64]:
-        """Where a uniform number in [0, 1) passes from one option to the next.
+        """Thresholds of a uniform number in [0, 1) between one option and the next.
 
         ``(most options - 1, number of choices)``; 1 where a choice has no such option.
         """
@@ -157,7 +157,7 @@ class Forest:
 def _condition(
     choice: Choice, names: list[str], earlier: Sequence[Choice]
 ) -> tuple[int | None, npt.NDArray[np.bool_]]:
-    """Position of the parent, and which of its options activate the choice."""
+    """Return the position of the parent, and which of its options activate the choice."""
     if choice.active is None:
         return None, np.ones(0, dtype=np.bool_)
     parent, options = choice.active

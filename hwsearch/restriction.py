@@ -1,9 +1,9 @@
-"""Searching only a part of a space: rules in text, and what they leave of every choice.
+"""Restriction of a search space by rules in text.
 
-``GLOB=VALUE`` freezes choices at one option, ``GLOB in V1,V2`` leaves them several. ``GLOB`` is
-the name of a choice or a pattern over names (``stage1.*``). A value is an option as it is written
-(``3``, ``0.25``, ``True``, ``relu``; in quotes where text looks like a number), or, unless that is
-an option, ``min`` or ``max`` for the first or last option that is left, or ``*`` for all of them.
+``GLOB=VALUE`` freezes choices at one option, ``GLOB in V1,V2`` leaves several. ``GLOB`` is the
+name of a choice or a pattern over names (``stage1.*``). A value is an option (``3``, ``0.25``,
+``True``, ``relu``; in quotes where text looks like a number), or, unless that is an option,
+``min`` or ``max`` for the first or last remaining option, or ``*`` for all of them.
 """
 
 import re
@@ -26,9 +26,9 @@ class Rule:
     """One rule.
 
     Attributes:
-        text: As it was given.
-        glob: Which choices it is about.
-        values: The options that it leaves them, as they were written.
+        text: The rule as given.
+        glob: Name or pattern of choices.
+        values: The remaining options, as written.
     """
 
     text: str
@@ -36,11 +36,11 @@ class Rule:
     values: tuple[str, ...]
 
     def matches(self, choice: Choice) -> bool:
-        """Whether it is about this choice."""
+        """Return whether the rule applies to a choice."""
         return choice.name == self.glob or fnmatchcase(choice.name, self.glob)
 
     def narrow(self, choice: Choice, left: Sequence[Option]) -> tuple[Option, ...]:
-        """Return which of the options left the rule leaves, in their order.
+        """Return the remaining options that the rule leaves, in their order.
 
         Raises:
             InputError: A value is no option of the choice, or nothing is left.
@@ -69,7 +69,7 @@ class Rule:
 
 
 def parse_freeze(text: str) -> Rule:
-    """Read ``GLOB=VALUE``.
+    """Parse ``GLOB=VALUE``.
 
     Raises:
         InputError: It is not of that form.
@@ -86,7 +86,7 @@ def parse_freeze(text: str) -> Rule:
 
 
 def parse_only(text: str) -> Rule:
-    """Read ``GLOB in V1,V2``.
+    """Parse ``GLOB in V1,V2``.
 
     Raises:
         InputError: It is not of that form.
@@ -107,13 +107,13 @@ def restricted(
     only: Iterable[str] = (),
     defaults: Mapping[str, Option] | None = None,
 ) -> SearchSpace:
-    """Return the part of a space that rules leave.
+    """Return a space restricted by rules.
 
     Args:
         space: The full space.
         freeze: Rules ``GLOB=VALUE``, applied in order, after those of ``only``.
         only: Rules ``GLOB in V1,V2``, applied in order.
-        defaults: Options that choices stay at which no rule mentions.
+        defaults: Options of choices that no rule applies to.
 
     Raises:
         InputError: A rule is malformed, matches no choice, names a value that is no option, or

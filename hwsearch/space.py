@@ -34,7 +34,7 @@ class SearchSpace:
         size: Exact number of distinct architectures.
 
     Raises:
-        InputError: There is no choice, a name is there twice, a parent is unknown or does not
+        InputError: There is no choice, a name occurs twice, a parent is unknown or does not
             come earlier, or a condition names an option that the parent does not have.
     """
 
@@ -58,7 +58,7 @@ class SearchSpace:
     ) -> Architectures:
         """Build architectures from mappings of choice names to options.
 
-        Inactive choices may be absent; where they are given they make no difference.
+        Inactive choices may be absent; if given, they are ignored.
 
         Raises:
             InputError: A choice or option is unknown, or an active choice is absent.
@@ -103,14 +103,14 @@ class SearchSpace:
     def restrict(self, options: Mapping[str, Sequence[Option]]) -> SearchSpace:
         """Return the part of this space in which choices have fewer options.
 
-        Choices keep their names, so that an architecture has the same mapping and key in both.
-        Those that can no longer become active are left out.
+        An architecture has the same mapping and key in both. Choices that can no longer become
+        active are left out.
 
         Args:
-            options: Choice -> what is left of its options; absent ones keep theirs.
+            options: Choice -> its remaining options; absent choices keep theirs.
 
         Raises:
-            InputError: A choice or option is unknown, or a choice is left nothing.
+            InputError: A choice or option is unknown, or a choice has no option left.
         """
         for name in options:
             if name not in self._known_names:
@@ -144,12 +144,12 @@ class SearchSpace:
     def sample_distinct(
         self, n: int, seed: Seed, exclude: Architectures | None = None
     ) -> Architectures:
-        """Draw n pairwise distinct architectures, uniformly; all there are if fewer remain.
+        """Draw n pairwise distinct architectures, uniformly; fewer where fewer remain.
 
         Args:
-            n: How many.
+            n: Number of architectures.
             seed: Seed or generator.
-            exclude: Architectures that must not be among them.
+            exclude: Architectures to leave out.
 
         Raises:
             InputError: ``n`` is negative, or ``exclude`` is of another space.
@@ -168,11 +168,10 @@ class SearchSpace:
         return found
 
     def sample_spread(self, n: int, seed: Seed) -> Architectures:
-        """Pick n distinct architectures graded by size; all there are if the space is smaller.
+        """Return n distinct architectures graded by size; fewer where the space has fewer.
 
-        The first is the smallest and the last the largest. Those in between are near-balanced:
-        every ordered choice stands near one relative position, which climbs in even steps, and
-        is rounded up or down at random; unordered choices are drawn at random.
+        From the smallest to the largest in even steps: every ordered choice is near one relative
+        position, rounded up or down at random; unordered choices are random.
 
         Raises:
             InputError: ``n`` is below 1.
@@ -191,15 +190,15 @@ class SearchSpace:
         return Architectures.concatenate([*ends[:1], *between, *ends[1:]])
 
     def smallest(self) -> Architectures:
-        """The one architecture with the first option everywhere."""
+        """Return the one architecture with the first option everywhere."""
         return self._canonical(np.zeros((1, len(self.choices)), dtype=np.int64))
 
     def largest(self) -> Architectures:
-        """The one architecture with the last option everywhere."""
+        """Return the one architecture with the last option everywhere."""
         return self._canonical(self._n_options[np.newaxis] - 1)
 
     def enumerate(self, limit: int) -> Architectures:
-        """Every distinct architecture once, in lexicographic order of the indices.
+        """Return every distinct architecture once, in lexicographic order of the indices.
 
         Raises:
             InputError: There are more than ``limit``.
@@ -225,8 +224,8 @@ class SearchSpace:
         Args:
             archs: The architectures to change.
             rng: Source of randomness.
-            rate: Chance of every active choice to take another of its options, in [0, 1]; by
-                default such that one is expected to. Choices that become active are drawn.
+            rate: Probability of every active choice to change, in [0, 1]; by default 1 over their
+                number. Choices that become active are drawn.
 
         Raises:
             InputError: The architectures are of another space, or the rate is out of range.
@@ -236,21 +235,21 @@ class SearchSpace:
             raise InputError(f"mutation rate {rate!r} is out of range; give 0 to 1")
         changeable = archs.active & (self._n_options > 1)
         chance = 1.0 / np.maximum(changeable.sum(axis=1, keepdims=True), 1)
-        luck = np.where(changeable, rng.random(changeable.shape), np.inf)
-        lucky = luck < (chance if rate is None else rate)
-        lucky |= luck == luck.min(axis=1, keepdims=True)
-        shift = rng.integers(1, np.maximum(self._n_options, 2), size=lucky.shape)
+        uniform = np.where(changeable, rng.random(changeable.shape), np.inf)
+        mutated = uniform < (chance if rate is None else rate)
+        mutated |= uniform == uniform.min(axis=1, keepdims=True)
+        shift = rng.integers(1, np.maximum(self._n_options, 2), size=mutated.shape)
         changed = (archs.indices + shift) % self._n_options
         drawn = self._forest.draw(len(archs), rng)
         kept = np.where(archs.active, archs.indices, drawn)
-        return self._canonical(np.where(lucky & changeable, changed, kept))
+        return self._canonical(np.where(mutated & changeable, changed, kept))
 
     def crossover(
         self, a: Architectures, b: Architectures, rng: np.random.Generator
     ) -> Architectures:
-        """Make one child of every pair (a[i], b[i]), each choice from either with equal chance.
+        """Return a child of every pair (a[i], b[i]) by uniform crossover.
 
-        A choice that only one of the two has active comes from that one.
+        A choice that is active in only one of the two comes from that one.
 
         Raises:
             InputError: They are of another space, or not equally many.
@@ -264,7 +263,7 @@ class SearchSpace:
         return self._canonical(np.where(from_a, a.indices, b.indices))
 
     def to_json(self) -> str:
-        """Write the space as JSON; ``from_json`` gives an equal space back."""
+        """Return the space as JSON; ``from_json`` reads it back."""
         choices: list[dict[str, Any]] = []
         for choice in self.choices:
             choices.append({"name": choice.name, "options": choice.options})
@@ -322,22 +321,22 @@ class SearchSpace:
     def _balanced(
         self, position: float, used: Architectures, rng: np.random.Generator
     ) -> Architectures:
-        """One architecture near a relative position that is not among the used ones.
+        """Return one architecture near a relative position that is not among the used ones.
 
-        The rounding offsets of choices with equally many options are spread evenly over [0, 1)
-        (multiples of the golden ratio are, in every stretch), so that roundings up and down
-        cancel in the sum; the offsets widen with every try that finds nothing new.
+        The rounding offsets of choices with equally many options are a low-discrepancy sequence
+        (multiples of the golden ratio), so that roundings cancel in the sum; the offsets widen
+        with every unsuccessful attempt.
         """
         n_choices = len(self.choices)
         ordered = np.array([choice.ordered for choice in self.choices])
         offsets = np.empty(n_choices)
         for attempt in range(_MAX_ROUNDS):
-            alike = np.lexsort((rng.random(n_choices), self._n_options))
-            offsets[alike] = (np.arange(n_choices) * _GOLDEN_RATIO + rng.random()) % 1.0
+            order = np.lexsort((rng.random(n_choices), self._n_options))
+            offsets[order] = (np.arange(n_choices) * _GOLDEN_RATIO + rng.random()) % 1.0
             widened = 0.5 + (offsets - 0.5) * (1.0 + attempt / 8)
             near = np.floor(position * (self._n_options - 1) + widened)
-            anywhere = rng.integers(self._n_options)
-            indices = np.where(ordered, near.clip(0, self._n_options - 1), anywhere)
+            random = rng.integers(self._n_options)
+            indices = np.where(ordered, near.clip(0, self._n_options - 1), random)
             found = self._canonical(indices.astype(np.int64)[np.newaxis]).unique(used)
             if len(found):
                 return found

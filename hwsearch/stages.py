@@ -1,7 +1,7 @@
-"""Where each choice stands in a network: the stage, the block in it, and what is chosen there.
+"""Names of choices, parsed into stage, block and attribute.
 
-Read from the names, as families give them: ``stage2.block1.kernel`` is the kernel of the first
-block of stage 2, ``stage2.depth`` the depth of the stage, ``resolution`` stands by itself.
+``stage2.block1.kernel`` is the kernel of the first block of stage 2, ``stage2.depth`` the depth of
+the stage, and ``resolution`` belongs to no stage.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where one choice stands.
+class ChoiceName:
+    """The parts of a choice's name.
 
     Attributes:
-        stage: The first part of the name; empty for a choice that stands by itself.
+        stage: The first part; empty for a choice of no stage.
         block: The parts between; empty for a choice of the whole stage.
         attribute: The last part.
     """
@@ -24,35 +24,37 @@ class Place:
     attribute: str
 
 
-def place_of(name: str) -> Place:
-    """Read the name of a choice."""
+def parse_name(name: str) -> ChoiceName:
+    """Return the parts of the name of a choice."""
     *parts, attribute = name.split(".")
-    return Place(stage=parts[0] if parts else "", block=".".join(parts[1:]), attribute=attribute)
+    return ChoiceName(
+        stage=parts[0] if parts else "", block=".".join(parts[1:]), attribute=attribute
+    )
 
 
 def slots(names: Sequence[str]) -> dict[tuple[str, str], list[int]]:
-    """(stage, block) -> positions of the choices there, in their order."""
+    """Return the positions of the choices by (stage, block), in their order."""
     found: dict[tuple[str, str], list[int]] = {}
     for position, name in enumerate(names):
-        place = place_of(name)
-        found.setdefault((place.stage, place.block), []).append(position)
+        parts = parse_name(name)
+        found.setdefault((parts.stage, parts.block), []).append(position)
     return found
 
 
 def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say an architecture in a line for each stage, such as ``depth 2 · kernel 3 5``.
+    """Format an architecture as a line for each stage, such as ``depth 2 · kernel 3 5``.
 
     Args:
         choices: Name -> option, of the active choices.
 
     Returns:
-        (stage, text); what is chosen in several blocks is listed in their order.
+        (stage, text); options of several blocks are listed in their order.
     """
     stages: dict[str, dict[str, list[str]]] = {}
     for name, option in choices.items():
-        place = place_of(name)
-        stage = stages.setdefault(place.stage, {})
-        stage.setdefault(place.attribute, []).append(str(option))
+        parts = parse_name(name)
+        stage = stages.setdefault(parts.stage, {})
+        stage.setdefault(parts.attribute, []).append(str(option))
     return [
         (stage, " · ".join(f"{what} {' '.join(options)}" for what, options in attributes.items()))
         for stage, attributes in stages.items()
@@ -60,6 +62,6 @@ def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def one_line(choices: Mapping[str, Any]) -> str:
-    """Say an architecture in one line."""
+    """Format an architecture in one line."""
     lines = stage_lines(choices)
     return "; ".join(f"{stage}: {text}" if stage else text for stage, text in lines)

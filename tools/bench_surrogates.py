@@ -64,7 +64,7 @@ def print_choices(numbers: Sequence[int], folder: Path) -> None:
         targets.append(("recorded top1", recorded.space, recorded.top1))
     for problem in problems():
         for column, objective in enumerate(problem.objectives):
-            if objective.exact is None:
+            if objective.computed is None:
                 name = f"{problem.name}, {objective.name}"
                 targets.append((name, problem.space, partial(_column, problem.values, column)))
     for name, space, values in targets:

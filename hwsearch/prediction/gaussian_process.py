@@ -52,11 +52,7 @@ class GaussianProcess:
         return self.condition()
 
     def prepare(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Take n rows, with hyperparameters at their prior means; `learn` and `condition` follow.
-
-        Raises:
-            InputError: As for `Surrogate.fit`.
-        """
+        """Take n rows, hyperparameters at their prior means; call `learn` and `condition` next."""
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
         chosen = evenly_spaced(len(values), _MAX_ROWS)
@@ -138,11 +134,7 @@ class GaussianProcess:
         return mean, deviation
 
     def predict_mean(self, X: ArrayLike) -> FloatArray:  # noqa: N803
-        """Return the means alone, which takes a fraction of the time.
-
-        Raises:
-            InputError: As for `predict`.
-        """
+        """Return the means alone, which takes a fraction of the time."""
         mean: FloatArray = self._kernel(self._centred(X)) @ self.weights_
         return mean * self.scale_ + self.mean_
 

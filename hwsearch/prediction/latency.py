@@ -89,11 +89,7 @@ class LatencyPredictor:
         return mean, mean * self._ratio.log_deviation(archs, self._base(archs))
 
     def predict_mean(self, archs: Architectures) -> FloatArray:
-        """Return the medians alone, which takes a fraction of the time.
-
-        Raises:
-            InputError: As for `predict`.
-        """
+        """Return the medians alone, which takes a fraction of the time."""
         if self._ratio is None and self._n_tables != 1:
             raise InputError(
                 f"with {self._n_tables or 'no'} latency tables, latencies are known only up to "
@@ -112,11 +108,7 @@ class LatencyPredictor:
         return mean
 
     def interval(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
-        """Return the ends of the 95% interval of measured latencies, each (n,), in ms.
-
-        Raises:
-            InputError: As for `predict`.
-        """
+        """Return the ends of the 95% interval of measured latencies, each (n,), in ms."""
         mean, deviation = self.predict(archs)
         factor = np.exp(_NORMAL_95 * deviation / mean)
         return mean / factor, mean * factor

@@ -104,11 +104,7 @@ class LinearModel:
         return self
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Return a new model of other rows with the transform and the variances of this one.
-
-        Raises:
-            InputError: As for `fit`, or there was none.
-        """
+        """Return a new model of other rows; see `Refittable`."""
         check_fitted(self, "columns_")
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
@@ -152,11 +148,7 @@ class LinearModel:
         self.unexplained_ *= factor
 
     def state(self) -> dict[str, NDArray[np.float64]]:
-        """Return all parameters by name.
-
-        Raises:
-            InputError: There was no fit.
-        """
+        """Return all parameters; see `Parametric.state`."""
         check_fitted(self, "columns_")
         transform = self.transform_
         return {
@@ -167,11 +159,7 @@ class LinearModel:
 
     @classmethod
     def from_state(cls, state: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Return the model that gave a state.
-
-        Raises:
-            InputError: An array is absent, has another shape, or holds what it cannot hold.
-        """
+        """Return the model of a state; see `Parametric.from_state`."""
         model = cls()
         model.columns_ = take_array(state, "columns", 2)
         model.unexplained_ = float(take_array(state, "unexplained", 0))

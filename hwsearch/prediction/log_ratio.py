@@ -91,11 +91,7 @@ class LogRatioModel:
         return mean, mean * self.log_deviation(archs, approximation)
 
     def predict_mean(self, archs: Architectures, approximation: ArrayLike) -> FloatArray:
-        """Return the medians alone, (n,).
-
-        Raises:
-            InputError: As for `predict`.
-        """
+        """Return the medians alone, (n,)."""
         check_fitted(self, "weights_")
         self.space.check_own(archs)
         base = check_positive("approximation", approximation, len(archs))
@@ -104,11 +100,7 @@ class LogRatioModel:
         return mean
 
     def log_deviation(self, archs: Architectures, approximation: ArrayLike) -> FloatArray:
-        """Return the standard deviation of the logarithm of a value to be measured: (n,).
-
-        Raises:
-            InputError: As for `predict`.
-        """
+        """Return the standard deviation of the logarithm of a value to be measured: (n,)."""
         check_fitted(self, "weights_")
         self.space.check_own(archs)
         logs = np.log(check_positive("approximation", approximation, len(archs)))

@@ -65,11 +65,7 @@ class PairwiseModel:
         return self._learn(linear, rows, values, known)
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Return a new model of other rows with the transform and the variances of this one.
-
-        Raises:
-            InputError: As for `fit`, or there was none.
-        """
+        """Return a new model of other rows; see `Refittable`."""
         check_fitted(self, "pairs_")
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
@@ -97,21 +93,13 @@ class PairwiseModel:
         self.linear_.widen(factor)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return all parameters by name.
-
-        Raises:
-            InputError: There was no fit.
-        """
+        """Return all parameters; see `Parametric.state`."""
         check_fitted(self, "pairs_")
         return {**self.linear_.state(), "center": self.center_, "pairs": self.pairs_}
 
     @classmethod
     def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the model that gave a state.
-
-        Raises:
-            InputError: An array is absent, has another shape, or holds what it cannot hold.
-        """
+        """Return the model of a state; see `Parametric.from_state`."""
         model = cls()
         model.linear_ = LinearModel.from_state(state)
         model.center_ = take_array(state, "center", 1)

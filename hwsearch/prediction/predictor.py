@@ -101,11 +101,7 @@ class Predictor:
         return mean, deviation
 
     def predict_mean(self, archs: Architectures) -> FloatArray:
-        """Return the means alone, which takes a fraction of the time.
-
-        Raises:
-            InputError: As for `predict`.
-        """
+        """Return the means alone, which takes a fraction of the time."""
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
             return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])

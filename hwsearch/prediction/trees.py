@@ -88,11 +88,7 @@ class TreeModel:
         self.deviation_ *= factor
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return all parameters by name; the trees are the bytes of XGBoost's JSON.
-
-        Raises:
-            InputError: There was no fit.
-        """
+        """Return all parameters; the trees are the bytes of XGBoost's JSON."""
         check_fitted(self, "deviation_")
         text = bytes(self._trees.save_raw("json"))
         return {
@@ -102,11 +98,7 @@ class TreeModel:
 
     @classmethod
     def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the model that gave a state.
-
-        Raises:
-            InputError: An array is absent, has another shape, or holds what it cannot hold.
-        """
+        """Return the model of a state; see `Parametric.from_state`."""
         xgboost = _xgboost()
         numbers = take_array(state, "numbers", 1)
         text = take_array(state, "trees", 1).astype(np.uint8).tobytes()

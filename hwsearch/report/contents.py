@@ -24,7 +24,7 @@ from hwsearch.report.sections import (
     summary_section,
 )
 from hwsearch.run.outcome import KIT, SUBNETS
-from hwsearch.stages import place_of
+from hwsearch.stages import parse_name
 
 _SPREAD: Final = ("p90_ms", "p99_ms", "rounds")  # of a latency, besides its interval
 
@@ -121,7 +121,7 @@ def _state_notes(facts: Facts) -> list[str]:
 
 
 def _choices(facts: Facts) -> list[dict[str, Any]]:
-    places = [place_of(choice.name) for choice in facts.space.choices]
+    places = [parse_name(choice.name) for choice in facts.space.choices]
     return [
         {
             "name": choice.name,
