@@ -35,13 +35,10 @@ class Built:
     Attributes:
         exported: The recalibrated subnet and its model.
         cost_s: Its share of the time, in seconds, recalibration included.
-        calibrated: Calibration samples that were run for it; what several subnets have in common
-            counts as the share of a whole run that it is.
     """
 
     exported: Exported
     cost_s: float
-    calibrated: float
 
 
 def raised(result: T | EvaluationError) -> T:
@@ -86,11 +83,11 @@ class Builder:
             DataError: The calibration samples cannot be read.
         """
         drafts: dict[Architecture, _Draft | EvaluationError] = {
-            arch: _attempt(self._draft, arch) for arch in archs
+            arch: attempt(self._draft, arch) for arch in archs
         }
         drafts |= self._recalibrated([d for d in drafts.values() if isinstance(d, _Draft)])
         for draft in drafts.values():
-            yield draft if isinstance(draft, EvaluationError) else _attempt(self._finished, draft)
+            yield draft if isinstance(draft, EvaluationError) else attempt(self._finished, draft)
 
     def _draft(self, arch: Architecture) -> "_Draft":
         begin = time.perf_counter()
@@ -107,7 +104,7 @@ class Builder:
         What was recalibrated before gets the same statistics again.
         """
         new = [d for d in drafts if not self._known.restore(d.arch, d.subnet)]
-        done = {d.arch: _attempt(self._recalibrate, d) for d in new if d.blocks is None}
+        done = {d.arch: attempt(self._recalibrate, d) for d in new if d.blocks is None}
         chains: dict[InputSpec, list[_Draft]] = {}
         for draft in new:
             if draft.blocks is not None:
@@ -117,7 +114,7 @@ class Builder:
             batches = self._calibration_batches(spec)
             results = recalibrate_together(given, self._net.recalibrate, batches)
             for draft, result in zip(group, results, strict=True):
-                done[draft.arch] = _attempt(self._charge, draft, result)
+                done[draft.arch] = attempt(self._charge, draft, result)
         for each in done.values():
             if isinstance(each, _Draft):
                 self._known.keep(each.arch, each.subnet)
@@ -128,12 +125,12 @@ class Builder:
         batches = self._calibration_batches(draft.spec)
         recalibrate(draft.subnet, self._net.recalibrate, batches)
         took_s = time.perf_counter() - begin
-        return draft.with_cost(took_s, self._n_calibration)
+        return draft.with_cost(took_s)
 
     def _charge(self, draft: "_Draft", result: Recalibrated | Exception) -> "_Draft":
         if isinstance(result, Exception):
             raise result
-        return draft.with_cost(result.cost_s, result.share * self._n_calibration)
+        return draft.with_cost(result.cost_s)
 
     def _finished(self, draft: "_Draft") -> Built:
         """Return a recalibrated subnet with its model."""
@@ -144,7 +141,6 @@ class Builder:
         return Built(
             exported=Exported(arch=arch, subnet=subnet, model=model, original=original),
             cost_s=draft.cost_s + time.perf_counter() - begin,
-            calibrated=draft.calibrated,
         )
 
     def model_to_time(self, arch: Architecture) -> onnx.ModelProto:
@@ -160,14 +156,10 @@ class Builder:
         if self._precision == "int8":
             (built,) = self.build([arch])
             return raised(built).exported.model
-        return raised(_attempt(self._with_repeated_weights, arch))
+        return raised(attempt(self._with_repeated_weights, arch))
 
     def _with_repeated_weights(self, arch: Architecture) -> onnx.ModelProto:
         return self._convert(arch, with_repeated_weights(to_onnx(self._net, arch)))
-
-    @property
-    def _n_calibration(self) -> int:
-        return 0 if self._calibration is None else len(self._calibration)
 
     def _calibration_batches(self, spec: InputSpec) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield the inputs anew each time: preprocessed, all of them would fill memory."""
@@ -186,7 +178,6 @@ class _Draft:
         spec: What goes into it.
         blocks: The chain that it is recalibrated by; None where it is run as a whole.
         cost_s: Seconds so far.
-        calibrated: Calibration samples that were run for it so far.
     """
 
     arch: Architecture
@@ -194,13 +185,12 @@ class _Draft:
     spec: InputSpec
     blocks: Sequence[Block] | None
     cost_s: float
-    calibrated: float = 0.0
 
-    def with_cost(self, seconds: float, calibrated: float) -> "_Draft":
-        return replace(self, cost_s=self.cost_s + seconds, calibrated=self.calibrated + calibrated)
+    def with_cost(self, seconds: float) -> "_Draft":
+        return replace(self, cost_s=self.cost_s + seconds)
 
 
-def _attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | EvaluationError:
+def attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | EvaluationError:
     """Return what a step gives, or why this trial fails: a family is a stranger's code.
 
     Raises:

@@ -1,30 +1,20 @@
 """Values of a batch of architectures: from the store where they are known, else measured."""
 
-import hashlib
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import onnx
 
-from hwsearch.accuracy.alike import alike
 from hwsearch.accuracy.scoring import Scored, Scorer
 from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSamples, Task
-from hwsearch.devices import Device, Latency, MeasureSettings
-from hwsearch.devices.fingerprint import digest
+from hwsearch.devices import Device, MeasureSettings
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
 from hwsearch.evaluation.build import Builder, raised
-from hwsearch.evaluation.measurements import (
-    LATENCY,
-    latency_measurement,
-    ratio_measurement,
-    score_measurement,
-)
-from hwsearch.evaluation.outliers import Pace
-from hwsearch.files import write_atomic
+from hwsearch.evaluation.built_models import BuiltModel, BuiltModels
+from hwsearch.evaluation.latencies import SEARCH, LatencyTimer
+from hwsearch.evaluation.measurements import LATENCY, score_measurement
 from hwsearch.models.artifact import Exported
 from hwsearch.quantities import source_of
 from hwsearch.space import Architecture
@@ -32,30 +22,14 @@ from hwsearch.supernets.base import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
 
 T = TypeVar("T")
-TILE = "a repeated tile in the same graph"  # times do not differ
 REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
-# Coarser than what is reported: the surrogates average over trials, and the front is timed again.
-SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
 Values = dict[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A subnet's model, ready to be scored and timed.
-
-    Attributes:
-        path: The file.
-        cost_s: Seconds that building it took, recalibration included.
-        calibrated: Calibration samples that were run for it, shared ones in part.
-    """
-
-    path: Path
-    cost_s: float
-    calibrated: float
-
-
 class Evaluator:
-    """Measures architectures on one device and one task, and remembers in one store.
+    """Measures architectures on one device and one task, and adds the values to one store.
+
+    Every architecture is built once (`hwsearch.evaluation.built_models`).
 
     Args:
         net: The supernet.
@@ -65,6 +39,7 @@ class Evaluator:
         seed: Decides the order in which models take turns.
 
     Attributes:
+        models: The built models; `close` removes their files.
         latency_context: What decides a latency besides the architecture.
         pace: That of the latencies believed so far.
     """
@@ -74,10 +49,14 @@ class Evaluator:
     ) -> None:
         self.net, self.device, self.task, self.store, self.seed = net, device, task, store, seed
         self._builder = Builder(net, device, task)
+        self.models = BuiltModels(net, self._builder)
         self._scorer = Scorer(net, device, task.metric)
-        self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
-        self.pace = Pace()
-        self._tiled: set[str] = set()  # keys whose latency is that of other weights
+        self._timer = LatencyTimer(device, seed, self.check_device)
+        self.latency_context, self.pace = self._timer.context, self._timer.pace
+
+    def close(self) -> None:
+        """Remove the files of the built models."""
+        self.models.close()
 
     def score_context(self, samples: SplitSamples) -> str:
         """Say what decides a score besides the architecture."""
@@ -107,8 +86,7 @@ class Evaluator:
             EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
             DataError: The calibration samples cannot be read.
         """
-        (built,) = self._builder.build([arch])
-        return raised(built).exported
+        return self.models.exported(arch)
 
     def model_of(self, arch: Architecture) -> onnx.ModelProto:
         """Return the model of an architecture: without data, one of which only the time counts.
@@ -117,35 +95,17 @@ class Evaluator:
             EvaluationError: As for `build`.
             DataError: The same.
         """
-        if self.task.scores:
-            return self.build(arch).model
-        return self._builder.model_to_time(arch)
+        return self.models.model(arch, only_timed=not self.task.scores)
 
-    def prepare(
-        self, archs: Sequence[Architecture], folder: Path
-    ) -> dict[Architecture, Prepared | EvaluationError]:
-        """Build models together, and write them into a folder, named by their keys.
-
-        Args:
-            archs: Distinct architectures.
-            folder: Where the files are written.
-
-        Returns:
-            For each in order, its file and what it took, or why there is none.
+    def files_of(self, archs: Sequence[Architecture]) -> dict[str, Path]:
+        """Return key -> file of the models of architectures; see `model_of`.
 
         Raises:
-            DataError: The calibration samples cannot be read.
+            EvaluationError: As for `build`.
+            DataError: The same.
         """
-        ready: dict[Architecture, Prepared | EvaluationError] = {}
-        for arch, built in zip(archs, self._builder.build(archs), strict=True):
-            if isinstance(built, EvaluationError):
-                ready[arch] = built
-                continue
-            begin = time.perf_counter()
-            path = _write(built.exported.model, arch, folder)
-            cost_s = built.cost_s + time.perf_counter() - begin
-            ready[arch] = Prepared(path=path, cost_s=cost_s, calibrated=built.calibrated)
-        return ready
+        built = self.models.get(archs, only_timed=not self.task.scores)
+        return {arch.key: raised(each).path for arch, each in built.items()}
 
     def outcomes(
         self, models: Mapping[Architecture, Path], samples: SplitSamples
@@ -225,19 +185,16 @@ class Evaluator:
         wanted, metric = set(quantities), self.task.metric.name
         missing = {arch: wanted - self.known_values(arch, wanted).keys() for arch in archs}
         failed: dict[Architecture, EvaluationError] = {}
-        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            to_tile = [a for a in archs if missing[a] and (tiles or self._takes_a_tile(a))]
-            ready = _split(self._prepare_tiles(to_tile, Path(scratch)), failed)
-            to_build = [a for a in archs if missing[a] and a not in to_tile]
-            for group in alike(self.net, to_build):
-                ready |= _split(self.prepare(group, Path(scratch)), failed)
-            if LATENCY in wanted:
-                macs = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
-                to_time = [a for a in archs if a not in failed and LATENCY in missing[a]]
-                failed |= self._search_latencies({a: ready[a].path for a in to_time}, macs)
-            to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
-            if to_score:
-                failed |= self.score_all(to_score, self.task.search, "search")
+        only_timed = [a for a in archs if missing[a] and (tiles or self._is_only_timed(a))]
+        ready = _split(self.models.get(only_timed, only_timed=True), failed)
+        to_build = [a for a in archs if missing[a] and a not in only_timed]
+        ready |= _split(self.models.get(to_build), failed)
+        if LATENCY in wanted:
+            to_time = [a for a in archs if a not in failed and LATENCY in missing[a]]
+            failed |= self._search_latencies(archs, {a: ready[a] for a in to_time}, failed)
+        to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
+        if to_score:
+            failed |= self.score_all(to_score, self.task.search, "search")
         return {arch.key: failed.get(arch) or self.known_values(arch, wanted) for arch in archs}
 
     def known_values(self, arch: Architecture, wanted: Iterable[str]) -> Values:
@@ -245,38 +202,23 @@ class Evaluator:
         found = {quantity: self.remembered(arch.key, quantity) for quantity in wanted}
         return {q: known.value for q, known in found.items() if known is not None}
 
-    def _takes_a_tile(self, arch: Architecture) -> bool:
-        """Whether only the time of an architecture is still to be found out."""
+    def _is_only_timed(self, arch: Architecture) -> bool:
+        """Return whether the latency of an architecture is all that is to be measured."""
         scored = self.remembered(arch.key, self.task.metric.name)
         return not self.task.scores or (scored is not None and REUSED in scored.details)
 
-    def _prepare_tiles(
-        self, archs: Sequence[Architecture], folder: Path
-    ) -> dict[Architecture, Prepared | EvaluationError]:
-        ready: dict[Architecture, Prepared | EvaluationError] = {}
-        for arch in archs:
-            begin = time.perf_counter()
-            try:
-                path = _write(self._builder.model_to_time(arch), arch, folder)
-            except EvaluationError as error:
-                ready[arch] = error
-            else:
-                ready[arch] = Prepared(path=path, cost_s=time.perf_counter() - begin, calibrated=0)
-                self._tiled.add(arch.key)
-        return ready
-
     def score_all(
-        self, ready: Mapping[Architecture, Prepared], samples: SplitSamples, purpose: Purpose
+        self, ready: Mapping[Architecture, BuiltModel], samples: SplitSamples, purpose: Purpose
     ) -> dict[Architecture, EvaluationError]:
         """Score models together, and remember it.
 
         Returns:
             Why others have no score.
         """
-        models = {arch: prepared.path for arch, prepared in ready.items()}
+        models = {arch: built.path for arch, built in ready.items()}
         failed: dict[Architecture, EvaluationError] = {}
         for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
-            self._remember(arch, samples, purpose, outcomes, ready[arch].cost_s)
+            self._remember(arch, samples, purpose, outcomes, ready[arch].charge())
         return failed
 
     def score_missing(
@@ -289,50 +231,30 @@ class Evaluator:
         """
         context, metric = self.score_context(samples), self.task.metric.name
         missing = [a for a in archs if not self.store.find(a.key, metric, context, purpose)]
-        for group in alike(self.net, missing):
-            with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-                ready = _split(self.prepare(group, Path(scratch)), {})
-                self.score_all(ready, samples, purpose)
+        self.score_all(_split(self.models.get(missing), {}), samples, purpose)
 
     def _search_latencies(
-        self, models: Mapping[Architecture, Path], macs: Mapping[Architecture, int]
+        self,
+        archs: Sequence[Architecture],
+        ready: Mapping[Architecture, BuiltModel],
+        failed: dict[Architecture, EvaluationError],
     ) -> dict[Architecture, EvaluationError]:
-        """Time models and remember it; return why others have no latency.
+        """Time models and store it; return why others have no latency.
 
-        One that is suspiciously fast counts as it is in a fresh process.
+        Args:
+            archs: Everything that latencies are compared with.
+            ready: Models of what is to be timed.
+            failed: Receives those whose MACs cannot be counted.
         """
-        for arch in macs.keys() - models.keys():
+        macs = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
+        for arch in macs.keys() - ready.keys():
             if known := self.remembered(arch.key, LATENCY):
                 self.pace.believe(known.value, macs[arch])
-        if not models:
-            return {}
-        named = {arch.key: model for arch, model in models.items()}
-        macs_of = {arch.key: macs[arch] for arch in models}
-        measured = self.device.measure(named, seed=self.seed, settings=SEARCH)
-        self.check_device(measured.values())
-        first = {k: got.latency_ms for k, got in measured.items() if isinstance(got, Latency)}
-        suspects = self.pace.suspects(first, macs_of)
-        if suspects:
-            again = {key: named[key] for key in suspects}
-            measured |= self.device.measure(again, seed=self.seed + 2, settings=SEARCH)
-            self.check_device(measured.values())
-        failed: dict[Architecture, EvaluationError] = {}
-        timed = _split({arch: measured[arch.key] for arch in models}, failed)
-        self.store.add_all(
-            latency_measurement(
-                arch.key,
-                latency,
-                self.latency_context,
-                "search",
-                **({"suspected_ms": first[arch.key]} if arch.key in suspects else {}),
-                **({"weights": TILE} if arch.key in self._tiled else {}),
-            )
-            for arch, latency in timed.items()
-        )
-        for arch, latency in timed.items():
-            if arch.key in suspects:
-                self.pace.believe(latency.latency_ms, macs[arch])
-        return failed
+        paths = {arch: built.path for arch, built in ready.items() if arch in macs}
+        repeated = [arch for arch, built in ready.items() if built.only_timed]
+        found: dict[Architecture, EvaluationError] = {}
+        self.store.add_all(_split(self._timer.search(paths, macs, repeated), found).values())
+        return found
 
     def _macs(self, arch: Architecture) -> int | EvaluationError:
         try:
@@ -347,27 +269,16 @@ class Evaluator:
 
         The context names who was timed together: another set is another measurement.
         """
-        together = "+".join(sorted(models))
-        context = f"{self.latency_context} together={_short_hash(together)}"
+        context = self._timer.together(models)
         known = {key: self.store.find(key, LATENCY, context, "confirm") for key in models}
         if any(known.values()):
             return {
                 key: found or DeviceError("failed when the front was timed together")
                 for key, found in known.items()
             }
-        measured = self.device.measure(models, seed=self.seed + 1, settings=settings)
-        self.check_device(measured.values())
-        timed = {key: got for key, got in measured.items() if isinstance(got, Latency)}
-        confirmed = {
-            key: latency_measurement(key, latency, context, "confirm")
-            for key, latency in timed.items()
-        }
-        ratios = [ratio_measurement(key, latency, context) for key, latency in timed.items()]
-        self.store.add_all([*confirmed.values(), *ratios])
-        return {
-            key: got if isinstance(got, DeviceError) else confirmed[key]
-            for key, got in measured.items()
-        }
+        measurements, results = self._timer.confirm(models, settings)
+        self.store.add_all(measurements)
+        return results
 
     def seconds_each(self, quantities: Iterable[str]) -> float:
         """Estimate how long one architecture takes, by trying a medium one on a few samples.
@@ -378,14 +289,11 @@ class Evaluator:
         spread = self.net.space.sample_spread(3, seed=0)
         arch = spread[len(spread) // 2]
         begin = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            # As a trial it counts its calibration samples: what is built here is not remembered.
-            other = Evaluator(self.net, self.device, self.task, self.store)
-            model = other.write_model(arch, Path(scratch))
-            built = time.perf_counter()
-            scoring = self._scorer.seconds(arch, model, self.task.search)
+        built = raised(self.models.get([arch], only_timed=not self.task.scores)[arch])
+        build_s = time.perf_counter() - begin
+        scoring = self._scorer.seconds(arch, built.path, self.task.search)
         timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
-        return built - begin + scoring + timing
+        return build_s + scoring + timing
 
     def check_device(self, results: Iterable[object]) -> None:
         """Tell a device that is gone from models that it does not run.
@@ -401,8 +309,8 @@ class Evaluator:
         if known is None:
             return
         arch = self.net.space.architectures([self.store.trial(known.key).choices])[0]
-        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            again = self._try(self.write_model(arch, Path(scratch)), arch, known.quantity)
+        built = raised(self.models.get([arch], only_timed=not self.task.scores)[arch])
+        again = self._try(built.path, arch, known.quantity)
         if again is not None:
             raise DeviceLostError(
                 f"device {self.device.spec} fails on {arch.key} too, which it ran before: {again}"
@@ -427,16 +335,6 @@ class Evaluator:
             return error
         return None
 
-    def write_model(self, arch: Architecture, folder: Path) -> Path:
-        """Build an architecture's model and write it into a folder, named by its key."""
-        return _write(self.model_of(arch), arch, folder)
-
-
-def _write(model: onnx.ModelProto, arch: Architecture, folder: Path) -> Path:
-    path = folder / f"{arch.key}.onnx"
-    write_atomic(path, model.SerializeToString(deterministic=True))
-    return path
-
 
 def _split(
     results: Mapping[Architecture, T | EvaluationError],
@@ -445,7 +343,3 @@ def _split(
     """Return what came out well; add the rest to what has failed."""
     failed |= {a: each for a, each in results.items() if isinstance(each, EvaluationError)}
     return {a: each for a, each in results.items() if not isinstance(each, EvaluationError)}
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,5 +1,6 @@
 """From candidates to a front: what a run's kit measured takes the place of predictions."""
 
+from contextlib import closing
 from pathlib import Path
 
 from hwsearch.run.checksums import remove_checksums
@@ -55,9 +56,9 @@ def _confirmed(run: Run, timings: Path, net: Supernet | None, progress: Progress
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     remove_checksums(run.folder)
-    with SqliteStore(run.folder / TRIALS) as store:
+    with SqliteStore(run.folder / TRIALS) as store, closing(setup.evaluator(store)) as evaluator:
         try:
-            finisher = Finisher(setup, setup.evaluator(store), run.folder / SUBNETS, progress)
+            finisher = Finisher(setup, evaluator, run.folder / SUBNETS, progress)
             for key, reason in read.failed.items():
                 progress.note(f"{key} leaves the candidates: {reason}")
             rows = finisher.confirm(read.remember(store), read.manifest)

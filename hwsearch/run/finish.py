@@ -1,6 +1,5 @@
 """From evaluated trials to a front: confirmed together, exported, verified, scored on new data."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -67,8 +66,7 @@ class Finisher:
         """
         keys, values = self._search_values()
         contenders = self._contenders(keys, values)
-        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            confirmed = self._confirm([keys[row] for row in contenders], Path(scratch))
+        confirmed = self._confirm([keys[row] for row in contenders])
         return self._front(keys, values, contenders, confirmed)
 
     def confirm(self, timings: Mapping[str, Measurement], kit: Manifest) -> list[dict[str, Any]]:
@@ -164,16 +162,14 @@ class Finisher:
             raise InfeasibleError(closest_to_feasible(self.setup.constraints, values, keys))
         return [int(row) for row in rows]
 
-    def _confirm(self, keys: list[str], scratch: Path) -> dict[str, Measurement | None]:
+    def _confirm(self, keys: list[str]) -> dict[str, Measurement | None]:
         """Time the contenders together; without latency among the objectives nothing is timed."""
         if LATENCY not in [objective.name for objective in self.setup.objectives]:
             self.progress.phase("confirm", 1, done=1)
             return dict.fromkeys(keys)
         self.progress.phase("confirm", len(keys) + 1)
-        models = {}
-        for key in keys:
-            models[key] = self.evaluator.write_model(self._arch(key), scratch)
-            self.progress.advance()
+        models = self.evaluator.files_of(self._archs(keys))
+        self.progress.advance(len(keys))
         confirmed: dict[str, Measurement | None] = {}
         for key, result in self.evaluator.confirm_latencies(models, CONFIRM).items():
             if isinstance(result, Measurement):

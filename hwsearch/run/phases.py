@@ -35,9 +35,8 @@ def search_and_finish(
     Returns:
         The rows of the front, or of the candidates, and the search's summary.
     """
-    with SqliteStore(folder / TRIALS) as store:
+    with SqliteStore(folder / TRIALS) as store, closing(setup.evaluator(store)) as evaluator:
         try:
-            evaluator = setup.evaluator(store)
             optimizer = setup.optimizer()
             for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):
                 progress.note(text)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import InputError
-from hwsearch.evaluation.evaluator import TILE
+from hwsearch.evaluation.latencies import TILE
 from hwsearch.evaluation.measurements import latency_measurement, ratio_measurement
 from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.manifest import CONFIRM, Manifest

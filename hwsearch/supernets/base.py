@@ -16,6 +16,7 @@ from hwsearch.space import Architecture, Architectures, SearchSpace
 from hwsearch.supernets.costs import ExactCosts, module_costs
 
 RANDOM = "random:"
+_CHAINS_KEPT = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +184,7 @@ class Supernet:
         self.card = network.card
         self.digest = network.digest
         self.recalibrate = network.recalibrate
+        self._chains: dict[str, list[Block] | None] = {}
         self._costs = ExactCosts(self._blocks, self._count)
 
     def __repr__(self) -> str:
@@ -224,7 +226,7 @@ class Supernet:
         if (freeze, only) == (self.freeze, self.only):
             return self
         net = Supernet(self.name, self.network, self.checkpoint, freeze=freeze, only=only)
-        net._costs = self._costs
+        net._costs, net._chains = self._costs, self._chains
         return net
 
     def subnet(self, arch: Architecture) -> nn.Module:
@@ -250,8 +252,17 @@ class Supernet:
         return self.network.input_spec(self._own(arch))
 
     def blocks(self, arch: Architecture) -> list[Block] | None:
-        """Return the subnet as a chain of blocks, or None where it is none."""
-        return self.network.blocks(self._own(arch))
+        """Return the subnet as a chain of blocks, or None where it is none.
+
+        The chains of the last few hundred architectures are remembered: an evaluation asks often.
+        """
+        own = self._own(arch)
+        if own.key not in self._chains:
+            if len(self._chains) >= _CHAINS_KEPT:
+                self._chains.clear()
+            self._chains[own.key] = self.network.blocks(own)
+        chain = self._chains[own.key]
+        return None if chain is None else list(chain)
 
     def exact(self, quantity: str, archs: Architectures) -> NDArray[Any]:
         """Compute a quantity of every architecture, for one sample.

@@ -1,5 +1,8 @@
 """A run recalibrates every subnet once, and scores those of one step together."""
 
+from collections import Counter
+from contextlib import closing
+
 import pytest
 import torch
 
@@ -8,7 +11,10 @@ import tests.run.search_parts as parts
 from hwsearch.accuracy.scoring import Scorer
 from hwsearch.accuracy.statistics_cache import StatisticsCache
 from hwsearch.evaluation import build as building
+from hwsearch.evaluation.built_models import BuiltModels
 from hwsearch.evaluation.evaluator import Evaluator
+from hwsearch.models.model import to_onnx
+from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trials import MemoryStore
 
@@ -61,13 +67,82 @@ def test_what_is_built_again_is_the_same_file(device):
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_what_is_built_again_costs_no_samples(device):
+def test_an_architecture_is_built_once_from_search_to_shipping(device, tmp_path, monkeypatch):
+    """Timing, scoring, confirming, the report's scores and export take one model and network."""
+    exported, networks = [], []
+
+    def export(net, arch, *args, **named):
+        exported.append(arch.key)
+        return to_onnx(net, arch, *args, **named)
+
+    def subnet(self, arch):
+        networks.append(arch.key)
+        return supernet_subnet(self, arch)
+
+    supernet_subnet, net = Supernet.subnet, load_supernet(parts.NET)
+    monkeypatch.setattr("hwsearch.evaluation.build.to_onnx", export)
+    monkeypatch.setattr(Supernet, "subnet", subnet)
+    run = hwsearch.search(**{**parts.SETTINGS, "budget": 8}, out=tmp_path / "run")
+    assert len(run.front) > 1
+    asked = networks.pop(0)  # its outputs are looked at before the search
+    assert asked in {arch.key for arch in net.space.smallest()}
+    for built in (exported, networks):
+        assert len(built) == len(set(built))
+        assert set(run.trials["key"]) <= set(built)
+        assert len(built) <= len(run.trials) + 1  # the one by which the run's length is estimated
+
+
+def test_blocks_of_an_architecture_are_asked_for_once(device, tmp_path, monkeypatch):
+    net, asked = load_supernet(parts.NET), []
+    blocks = type(net.network).blocks
+
+    def counted(self, arch):
+        asked.append(arch.key)
+        return blocks(self, arch)
+
+    monkeypatch.setattr(type(net.network), "blocks", counted)
+    settings = {**parts.SETTINGS, "budget": 8, "objectives": ["top1", "latency"]}
+    run = hwsearch.search(**settings, out=tmp_path / "run")
+    of_trials = [key for key in asked if key in set(run.trials["key"])]
+    assert max(Counter(of_trials).values()) <= 2  # for its graph and scores, and for its costs
+
+
+def builder_of(device):
     net = load_supernet(parts.NET)
     task = parts.task(net.input_spec(net.space.largest()[0]))
-    builder = building.Builder(net, device, task)
-    archs = list(net.space.sample(3, seed=0))
-    first = [built.calibrated for built in builder.build(archs)]
-    assert sum(first) > parts.SIZES["calibration"]
-    assert [built.calibrated for built in builder.build(archs)] == [0, 0, 0]
-    (beside_new,) = list(builder.build([*archs, net.space.largest()[0]]))[3:]
-    assert beside_new.calibrated == parts.SIZES["calibration"]
+    return net, building.Builder(net, device, task)
+
+
+def test_what_leaves_memory_or_disk_is_built_again_to_the_same_bytes(device):
+    net, builder = builder_of(device)
+    archs = list(net.space.sample(4, seed=0).unique())
+    with closing(BuiltModels(net, builder, memory=0, disk=0)) as models:
+        first = {a: built.path.read_bytes() for a, built in models.get(archs).items()}
+        entries = models.get(archs)
+        assert all(built.exported is None for built in entries.values())
+        assert all(built.path.is_file() for built in entries.values())
+        exported = models.exported(archs[0])
+        assert exported.model.SerializeToString(deterministic=True) == first[archs[0]]
+        assert not entries[archs[1]].path.exists()
+        again = models.get(archs)
+        assert {arch: built.path.read_bytes() for arch, built in again.items()} == first
+
+
+def test_building_is_charged_once(device):
+    net, builder = builder_of(device)
+    (arch,) = net.space.sample(1, seed=0)
+    with closing(BuiltModels(net, builder)) as models:
+        assert models.get([arch])[arch].charge() > 0
+        assert models.get([arch])[arch].charge() == 0
+
+
+def test_the_files_are_removed_at_the_end(device):
+    net, builder = builder_of(device)
+    archs = list(net.space.sample(2, seed=0))
+    models = BuiltModels(net, builder)
+    paths = [built.path for built in models.get(archs, only_timed=True).values()]
+    assert all(built.only_timed for built in models.get(archs, only_timed=True).values())
+    assert all(path.is_file() for path in paths)
+    models.close()
+    models.close()
+    assert not paths[0].parent.exists()

@@ -1,0 +1,209 @@
+"""The built models of a run: each architecture is built once, for timing, scoring and shipping."""
+
+import shutil
+import tempfile
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from hwsearch.accuracy.alike import alike
+from hwsearch.errors import EvaluationError
+from hwsearch.evaluation.build import Builder, attempt, raised
+from hwsearch.files import write_atomic
+from hwsearch.machine import available_memory_bytes
+from hwsearch.models.artifact import Exported
+from hwsearch.space import Architecture
+from hwsearch.supernets.base import Supernet
+
+SHARE_OF_MEMORY = 0.1  # of what is available when the first model is built
+SHARE_OF_DISK = 0.1  # of what is free in the temporary folder, likewise
+
+_Key = tuple[str, bool]  # the architecture's, and whether only times are wanted
+
+
+@dataclass(slots=True, kw_only=True)
+class BuiltModel:
+    """A model that is ready to be timed and scored.
+
+    Attributes:
+        path: The file.
+        exported: The network and its model; None where they are no longer in memory, and for a
+            model that is only timed.
+        only_timed: Whether its weights are repeated ones (`hwsearch.models.repeated_weights`).
+        cost_s: Seconds that building it took and no measurement has recorded.
+        file_bytes: Size of the file.
+        memory_bytes: Size of what is in memory.
+    """
+
+    path: Path
+    exported: Exported | None
+    only_timed: bool
+    cost_s: float
+    file_bytes: int
+    memory_bytes: int
+
+    def charge(self) -> float:
+        """Return the seconds that building took, the first time; then 0."""
+        cost_s, self.cost_s = self.cost_s, 0.0
+        return cost_s
+
+
+class BuiltModels:
+    """A cache of built models, in one scratch folder and in memory, both bounded.
+
+    Weights, calibration samples and precision are those of the builder, so that the architecture
+    is the key. What was used longest ago gives way: its network leaves memory first, and its file
+    goes when no call needs it. It is built again when it is asked for.
+
+    Args:
+        net: The supernet.
+        builder: Builds what is not there.
+        memory: Bytes of networks and models in memory; None takes a tenth of what is available.
+        disk: Bytes of files; None takes a tenth of what is free.
+    """
+
+    def __init__(
+        self, net: Supernet, builder: Builder, memory: int | None = None, disk: int | None = None
+    ) -> None:
+        self._net, self._builder = net, builder
+        self._memory, self._disk = memory, disk
+        self._entries: OrderedDict[_Key, BuiltModel] = OrderedDict()
+        self._folder: Path | None = None
+        self._remove: weakref.finalize[..., BuiltModels] | None = None
+
+    def get(
+        self, archs: Sequence[Architecture], *, only_timed: bool = False
+    ) -> dict[Architecture, BuiltModel | EvaluationError]:
+        """Return the models of architectures; those that are not there are built together.
+
+        Args:
+            archs: Distinct architectures.
+            only_timed: Whether a model that takes the same time will do.
+
+        Returns:
+            For each in order, its model, or why there is none.
+
+        Raises:
+            DataError: The calibration samples cannot be read.
+        """
+        wanted = {arch: self._key(arch, only_timed) for arch in archs}
+        self._trim(set(wanted.values()))
+        failed: dict[Architecture, EvaluationError] = {}
+        missing = [arch for arch in archs if wanted[arch] not in self._entries]
+        for group in alike(self._net, missing):
+            self._build(group, failed, only_timed=only_timed)
+            self._trim(set(wanted.values()))
+        for key in wanted.values():
+            if key in self._entries:
+                self._entries.move_to_end(key)
+        return {arch: failed.get(arch) or self._entries[key] for arch, key in wanted.items()}
+
+    def exported(self, arch: Architecture) -> Exported:
+        """Return the recalibrated network and its model, of the device's precision.
+
+        Raises:
+            EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
+            DataError: The calibration samples cannot be read.
+        """
+        key = (arch.key, False)
+        self._trim({key})
+        entry = self._entries.pop(key, None)
+        if entry is None or entry.exported is None:  # it was not built, or left memory
+            failed: dict[Architecture, EvaluationError] = {}
+            self._build([arch], failed, only_timed=False)
+            if arch in failed:
+                raise failed[arch]
+            entry = self._entries[key]
+        self._entries[key] = entry
+        assert entry.exported is not None
+        return entry.exported
+
+    def model(self, arch: Architecture, *, only_timed: bool = False) -> onnx.ModelProto:
+        """Return a model in memory; errors are those of `exported`."""
+        entry = raised(self.get([arch], only_timed=only_timed)[arch])
+        return onnx.load(entry.path) if entry.exported is None else entry.exported.model
+
+    def close(self) -> None:
+        """Remove the files; what is asked for afterwards is built anew."""
+        self._entries.clear()
+        if self._remove is not None:
+            self._remove()
+        self._folder = self._remove = None
+
+    def _key(self, arch: Architecture, only_timed: bool) -> _Key:
+        """Return the key of a model; one that is there in full serves timing too."""
+        in_full = (arch.key, False)
+        return in_full if in_full in self._entries else (arch.key, only_timed)
+
+    def _build(
+        self,
+        archs: Sequence[Architecture],
+        failed: dict[Architecture, EvaluationError],
+        *,
+        only_timed: bool,
+    ) -> None:
+        if only_timed:
+            for arch in archs:
+                begin = time.perf_counter()
+                model = attempt(self._builder.model_to_time, arch)
+                if isinstance(model, EvaluationError):
+                    failed[arch] = model
+                else:
+                    self._add(arch, model, None, time.perf_counter() - begin)
+            return
+        for arch, built in zip(archs, self._builder.build(archs), strict=True):
+            if isinstance(built, EvaluationError):
+                failed[arch] = built
+            else:
+                self._add(arch, built.exported.model, built.exported, built.cost_s)
+
+    def _add(
+        self, arch: Architecture, model: onnx.ModelProto, exported: Exported | None, cost_s: float
+    ) -> None:
+        begin = time.perf_counter()
+        content = model.SerializeToString(deterministic=True)
+        only_timed = exported is None
+        path = self._scratch() / f"{arch.key}{'-timed' if only_timed else ''}.onnx"
+        write_atomic(path, content)
+        self._entries[arch.key, only_timed] = BuiltModel(
+            path=path,
+            exported=exported,
+            only_timed=only_timed,
+            cost_s=cost_s + time.perf_counter() - begin,
+            file_bytes=len(content),
+            memory_bytes=0 if exported is None else len(content) + _bytes(exported),
+        )
+
+    def _scratch(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="hwsearch-"))
+            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            if self._memory is None:
+                self._memory = int(SHARE_OF_MEMORY * available_memory_bytes())
+            if self._disk is None:
+                self._disk = int(SHARE_OF_DISK * shutil.disk_usage(self._folder).free)
+        return self._folder
+
+    def _trim(self, needed: set[_Key]) -> None:
+        """Keep to the bounds; files of the keys that are needed stay."""
+        in_memory = sum(each.memory_bytes for each in self._entries.values())
+        on_disk = sum(each.file_bytes for each in self._entries.values())
+        for key, entry in list(self._entries.items()):
+            if self._memory is not None and in_memory > self._memory:
+                in_memory -= entry.memory_bytes
+                entry.exported, entry.memory_bytes = None, 0
+            if self._disk is not None and on_disk > self._disk and key not in needed:
+                on_disk -= entry.file_bytes
+                entry.path.unlink(missing_ok=True)
+                del self._entries[key]
+
+
+def _bytes(exported: Exported) -> int:
+    """Return the bytes of a network, and of the float32 model that its own was converted from."""
+    network = sum(int(tensor.nbytes) for tensor in exported.subnet.state_dict().values())
+    return network + (0 if exported.original is None else int(exported.original.ByteSize()))
