@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hwsearch.accuracy.decoding import crop_size
 from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.task import SplitSamples, Task
@@ -30,6 +31,8 @@ def check_outputs(net: Supernet, task: Task) -> None:
         return
     arch = net.space.smallest()[0]
     spec = net.input_spec(arch)
+    if isinstance(task.search, ImageSamples):
+        crop_size(net.input_spec(net.space.largest()[0]))  # refuses what it cannot prepare
     inputs, targets = _few(task.search, spec)
     try:
         with torch.no_grad():
@@ -49,7 +52,9 @@ def check_outputs(net: Supernet, task: Task) -> None:
 def _few(samples: SplitSamples, spec: InputSpec) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
     """Return inputs and targets of two samples; for files, random images."""
     if isinstance(samples, ImageSamples):
-        return probe_inputs(spec.inputs), samples.targets[:SAMPLES]
+        targets = samples.targets[:SAMPLES]
+        drawn = probe_inputs(spec.inputs)
+        return {name: array[: len(targets)] for name, array in drawn.items()}, targets
     fed, targets = next(samples.batches(SAMPLES, spec))
     return {tensor.name: fed[tensor.name] for tensor in spec.inputs}, targets
 

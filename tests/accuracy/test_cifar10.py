@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hwsearch.accuracy.cifar10 import load_cifar10, read_cifar10, search_and_calibration
+from hwsearch import load_task
+from hwsearch.accuracy.cifar10 import (
+    CLASSES,
+    load_cifar10,
+    read_cifar10,
+    search_and_calibration,
+)
 from hwsearch.accuracy.splits import SplitSizes
 from hwsearch.errors import InputError
+from hwsearch.supernets import cifar10_resnet
+from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
 
 ROWS = 20
 SIZES = SplitSizes(calibration=10, search=40, report=10)
@@ -155,3 +163,44 @@ def test_torchvision_folder(tmp_path, monkeypatch):
     np.testing.assert_array_equal(test[:, 9, 9, 0], np.arange(100, 120))
     np.testing.assert_array_equal(train_labels, np.arange(20) % 10)
     np.testing.assert_array_equal(test_labels, np.arange(20) % 10)
+
+
+class TestClassNames:
+    """Labels are those of the supernet's classes, by name."""
+
+    @pytest.fixture
+    def load(self, folder):
+        def targets(classes):
+            spec = InputSpec(
+                inputs=(TensorSpec(name="image", shape=(3, 32, 32)),),
+                preprocessing=ImagePreprocessing(resize=32, crop=32, mean=(0,) * 3, std=(1,) * 3),
+                classes=classes,
+            )
+            task = load_task(f"cifar10:{folder}", spec, "")
+            ((fed, found),) = task.report.batches(100)
+            numbers = np.round(255 * fed["image"][:, 0, 5, 5]).astype(int)
+            return numbers % 10, found, task.warnings
+
+        return targets
+
+    def test_of_the_bundled_supernet(self, load):
+        assert cifar10_resnet.CLASSES == CLASSES
+        labels, found, warnings = load(CLASSES)
+        np.testing.assert_array_equal(found, labels)
+        assert warnings == ()
+
+    @pytest.mark.parametrize("classes", [(), tuple("0123456789")])
+    def test_where_none_are_known(self, load, classes):
+        labels, found, warnings = load(classes)
+        np.testing.assert_array_equal(found, labels)
+        assert warnings == ()
+
+    def test_in_another_order_and_among_others(self, load):
+        labels, found, _ = load(("Truck", "wasp", *CLASSES[:-1]))
+        np.testing.assert_array_equal(found, np.where(labels == 9, 0, labels + 2))
+
+    def test_that_differ(self, load):
+        with pytest.raises(InputError, match=r"'airplane' \(did you mean 'aeroplane'\?\)"):
+            load(("aeroplane", *CLASSES[1:]))
+        _, _, (text,) = load(tuple(f"Klasse {letter}" for letter in "abcdefghijkl"))
+        assert "none of CIFAR-10's classes is one of the supernet's 12" in text

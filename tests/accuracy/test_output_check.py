@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from hwsearch.accuracy.image_cache import DecodedImageCache
+from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.metric import TOP1, Metric
 from hwsearch.accuracy.output_check import check_outputs
 from hwsearch.accuracy.scoring import Scorer
@@ -19,6 +21,8 @@ from hwsearch.errors import EvaluationError, InputError
 from hwsearch.models.model import to_onnx
 from hwsearch.space import SearchSpace
 from hwsearch.supernets.base import Card, InputSpec, Supernet, TensorSpec
+from tests.accuracy.folders import image_spec
+from tests.models.networks import One
 
 CLASSES = ("a", "b", "c")
 Pair = namedtuple("Pair", ["features", "logits"])
@@ -139,6 +143,19 @@ def test_refused(form, outputs, says):
     with pytest.raises(InputError, match=says) as caught:
         check_outputs(net_of(form, outputs), task_of())
     assert "supernet 'returning' and data 'my:data': " in str(caught.value)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_any_number_of_samples(n, tmp_path):
+    """Of arrays and of files; the files are not opened."""
+    task = task_of(targets=range(n))
+    check_outputs(net_of(*FORMS["one"]), task)
+    (tmp_path / "a").mkdir()
+    paths = [str(tmp_path / "a" / f"{i}.png") for i in range(n)]
+    spec = image_spec(3, 8, 8)
+    files = ImageSamples(tmp_path, paths, np.zeros(n, int), spec, DecodedImageCache(0))
+    net = Supernet("one", One(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), spec))
+    check_outputs(net, replace(task, search=files))
 
 
 def test_targets_that_no_output_scores():

@@ -62,7 +62,7 @@ def written(net, drawn_from, folder, n=8):
     return models
 
 
-def samples(net, arch, n=200):
+def samples(net, arch, n=SCORE_BATCH + 9):
     shape = net.input_spec(arch).inputs[0].shape
     images = np.random.default_rng(0).standard_normal((n, *shape)).astype(np.float32)
     return Samples({"image": images}, np.arange(n) % 4, {})
@@ -83,7 +83,7 @@ def test_outcomes_are_those_of_each_alone(net, models, device):
 def test_a_part_of_the_samples_has_a_part_of_the_outcomes(net, models, device):
     data = samples(net, next(iter(models)))
     whole = Scorer(net, device, LABEL).score(models, data)
-    rows = np.random.default_rng(1).permutation(200)[:70]
+    rows = np.random.default_rng(1).permutation(SCORE_BATCH + 9)[:20]
     some = Samples({"image": data.inputs["image"][rows]}, data.targets[rows], {})
     part = Scorer(net, device, LABEL).score(models, some)
     for arch in models:
