@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hwsearch.accuracy.metric import Metric
     from hwsearch.accuracy.sources import load_task
     from hwsearch.accuracy.task import Samples, Task
+    from hwsearch.api import Run, confirm, resume, search
     from hwsearch.architectures import Architecture, Architectures
     from hwsearch.choices import Choice
     from hwsearch.devices import load_device, measure
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from hwsearch.optimizer.optimize import optimize
     from hwsearch.optimizer.optimizer import Optimizer
     from hwsearch.prediction import Predictor
-    from hwsearch.run.confirm import confirm
-    from hwsearch.run.folder import Run, resume, search
     from hwsearch.space import SearchSpace
     from hwsearch.supernets.imported import import_checkpoint
     from hwsearch.supernets.zoo import load_supernet, supernet_names
@@ -53,10 +52,10 @@ _HOMES = {
     "to_onnx": "models.model",
     "load_device": "devices",
     "measure": "devices",
-    "search": "run.folder",
-    "resume": "run.folder",
-    "confirm": "run.confirm",
-    "Run": "run.folder",
+    "search": "api",
+    "resume": "api",
+    "confirm": "api",
+    "Run": "api",
     "make_kit": "kit.make",
     "HwsearchError": "errors",
     "InputError": "errors",

@@ -6,10 +6,37 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from hwsearch.run.search_summary import Comparison
+from hwsearch.run.search_summary import Comparison, PredictionQuality, SearchSummary
 from hwsearch.terminal import front_table, summary_lines
-from tests.report.test_search_picture import SUMMARY
 
+SUMMARY = SearchSummary(
+    objectives={"top1": "%", "latency": "ms"},
+    predicted=(),
+    metric="top1",
+    evaluated=20,
+    failed=1,
+    reused=0,
+    members=3,
+    reference={"top1": 50.0, "latency": 6.0},
+    hypervolumes=tuple(float(min(10 * n, 120)) for n in range(20)),
+    gain=4.0,
+    fits=tuple(
+        PredictionQuality(objective=name, evaluated=n, n=min(n - 8, 16), tau=tau, covered=0.9)
+        for name, tau in (("top1", 0.8), ("latency", None))
+        for n in (12, 16, 20)
+    ),
+    random=100.0,
+    uniform=({"top1": 60.0, "latency": 1.0}, {"top1": 82.0, "latency": 5.0}),
+    uniform_hypervolume=90.0,
+    uniform_at_knee=65.0,
+    knee={"top1": 80.0, "latency": 2.0},
+    largest={"top1": 85.0, "latency": 5.5},
+    versus=(
+        Comparison(
+            member="knee", key="b", cost="latency", times=2.75, points=-5.0, low=-6.0, high=-4.0
+        ),
+    ),
+)
 ENDS = {"": 86.32, "_low": 84.92, "_high": 87.72}
 
 

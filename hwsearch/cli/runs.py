@@ -2,57 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import hwsearch
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.cli.app import AsJson, RunFolder, answer, app, reporting, showing
-from hwsearch.cli.completion import (
-    complete_device,
-    complete_objective,
-    complete_run,
-    complete_supernet,
-    complete_tactic,
-)
+from hwsearch.cli.options import setting_options
 from hwsearch.cli.output import out, say
 from hwsearch.cli.settings import ConfigFile, chosen_settings
-from hwsearch.errors import InputError, VerificationError
-from hwsearch.optimizer import tactic_names
-from hwsearch.quantities import quantity_names
-from hwsearch.run.config import REPORT, RunConfig
+from hwsearch.errors import VerificationError
+from hwsearch.run.config import PICTURE, REPORT, RunConfig
 from hwsearch.run.disk_usage import size_of
 from hwsearch.terminal import front_table, size_text, summary_lines
 
-DEFAULTS = RunConfig()
-
-Minutes = Annotated[
-    float | None, typer.Option(help="End the search after so many, in all; export comes after.")
-]
-StopGain = Annotated[
-    float | None,
-    typer.Option(help="End it when 50 more are expected to add less; % of the hypervolume."),
-]
-
-Workers = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ray",
-        help="Evaluate on the nodes of a Ray cluster; default: in this process.",
-    ),
-]
-
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def _known_tactics() -> str:
-    """Registered names for the help; where two packages clash, a search says so."""
-    try:
-        return ", ".join(tactic_names())
-    except InputError:
-        return "a registered name"
 
 
 @app.command(
@@ -60,156 +26,32 @@ def _known_tactics() -> str:
     "hwsearch search --device ort-cpu:threads=2 --constraint 'latency <= 1' --budget 100"
 )
 @reporting
-def search(
-    config: ConfigFile = None,
-    supernet: Annotated[
-        str | None,
-        typer.Option(
-            help="A name from 'hwsearch supernets', or MODULE:FUNCTION; "
-            f"default: {DEFAULTS.supernet}.",
-            autocompletion=complete_supernet,
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights: a file (FILE#ema or FILE#raw where it has both) or random:SEED; "
-            "else what ships."
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Where latency counts; see 'hwsearch devices'; default: {DEFAULTS.device}.",
-            autocompletion=complete_device,
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="bundled, none (accuracy is predicted), cifar10:FOLDER, imagefolder:FOLDER, "
-            f"npz:FILE or MODULE:FUNCTION; default: {DEFAULTS.data}.",
-        ),
-    ] = None,
-    objective: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Repeat it; default: the data's metric and latency. "
-            f"Known: {', '.join(quantity_names())}.",
-            autocompletion=complete_objective,
-        ),
-    ] = None,
-    constraint: Annotated[
-        list[str] | None, typer.Option(help="Repeat it; for example 'latency <= 12'.")
-    ] = None,
-    freeze: Annotated[
-        list[str] | None,
-        typer.Option(help="Repeat it; leave choices one option: 'stage1.*=max', 'a.width=32'."),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Repeat it; leave choices some options: 'resolution in 160,192'."),
-    ] = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(help="How many architectures to evaluate; default: 40, or what is reused."),
-    ] = None,
-    minutes: Minutes = None,
-    stop_gain: StopGain = None,
-    tactic: Annotated[
-        str | None,
-        typer.Option(
-            help=f"How architectures are proposed: {_known_tactics()}; "
-            f"default: {DEFAULTS.tactic}.",
-            autocompletion=complete_tactic,
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(help="Architectures proposed at a time; default: what suits the tactic."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help=f"Decides every random draw; default: {DEFAULTS.seed}."),
-    ] = None,
-    prior: Annotated[
-        str | None,
-        typer.Option(
-            help="on or off: whether a shipped predictor of accuracy may choose; "
-            f"default: {DEFAULTS.prior}."
-        ),
-    ] = None,
-    warm_start: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN|FILE.csv",
-            help="An earlier run, whose accuracies are not measured again, or a table to predict "
-            "from.",
-            autocompletion=complete_run,
-        ),
-    ] = None,
-    workers: Workers = None,
-    out_folder: Annotated[
-        str | None, typer.Option("--out", help="New folder; default: runs/SUPERNET-DEVICE.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+@setting_options()
+def search(config: ConfigFile = None, as_json: AsJson = False, **given: Any) -> None:
     """Search a supernet for one device, and export the confirmed front as verified ONNX.
 
-    By --device kit:TABLE.json it ends with candidates, and with a kit that times them; by --data
-    none with candidates whose accuracy is predicted.
+    With --device kit:TABLE.json it ends with candidates and a kit that times them; with --data
+    none it ends with candidates whose accuracy is predicted.
     """
-    given = {
-        "supernet": supernet,
-        "checkpoint": checkpoint,
-        "device": device,
-        "data": data,
-        "objectives": objective or None,
-        "constraints": constraint or None,
-        "freeze": freeze or None,
-        "only": only or None,
-        "budget": budget,
-        "minutes": minutes,
-        "stop_gain": stop_gain,
-        "tactic": tactic,
-        "batch": batch,
-        "seed": seed,
-        "prior": prior,
-        "warm_start": warm_start,
-        "out": out_folder,
-        "workers": workers,
-    }
     settings, where_from = chosen_settings(config, given)
     with showing() as progress:
         if where_from:
             progress.note(where_from)
-        net = settings.pop("supernet", DEFAULTS.supernet)
+        net = settings.pop("supernet", RunConfig().supernet)
         run = hwsearch.search(net, **settings, progress=progress)
     print_run(run, as_json)
 
 
 @app.command(epilog="Example:  hwsearch resume runs/first --budget 200")
 @reporting
-def resume(
-    run: RunFolder,
-    budget: Annotated[
-        int | None, typer.Option(help="A new budget in all; default: the run's.")
-    ] = None,
-    minutes: Minutes = None,
-    stop_gain: StopGain = None,
-    workers: Workers = None,
-    as_json: AsJson = False,
-) -> None:
-    """Go on with a run that was stopped, or give a finished one a larger budget."""
+@setting_options("budget", "minutes", "stop_gain", "workers")
+def resume(run: RunFolder, as_json: AsJson = False, **limits: Any) -> None:
+    """Go on with a run that was stopped, or give a finished one a larger budget.
+
+    Limits that are not given stay those of the run.
+    """
     with showing() as progress:
-        finished = hwsearch.resume(
-            run,
-            budget=budget,
-            minutes=minutes,
-            stop_gain=stop_gain,
-            workers=workers,
-            progress=progress,
-        )
+        finished = hwsearch.resume(run, **limits, progress=progress)
     print_run(finished, as_json)
 
 
@@ -272,10 +114,9 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
         say(line)
     files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
     say(f"subnets  {run.folder}/subnets/KEY/{files}")
-    if (run.folder / REPORT).is_file():
-        say(f"report   {run.folder}/{REPORT}")
-    pictures = "front.png" if summary is None else "front.png, search.png"
-    say(f"picture  {run.folder}/{pictures}")
+    for title, name in (("report", REPORT), ("picture", PICTURE)):
+        if (run.folder / name).is_file():
+            say(f"{title:8} {run.folder}/{name}")
     if summary is not None:
         say(f"summary  {run.folder}/search.json")
     name = "front.csv" if run.confirmed else "candidates.csv"

@@ -187,7 +187,7 @@ def _space(run: "Run") -> SearchSpace:
 def _stored(run: "Run") -> tuple[list[Trial], list[Measurement]]:
     if not (run.folder / TRIALS).is_file():
         return [], []  # stopped before its first trial
-    with SqliteStore(run.folder / TRIALS) as store:
+    with SqliteStore.snapshot(run.folder / TRIALS) as store:
         return store.trials(), store.measurements()
 
 

@@ -8,6 +8,7 @@ from hwsearch.errors import unknown
 from hwsearch.objectives import Objective
 from hwsearch.report.facts import Facts, finished_rows, read_facts, stated
 from hwsearch.report.plotting import (
+    COLOURS,
     Figure,
     Trace,
     coloured,
@@ -18,7 +19,6 @@ from hwsearch.report.plotting import (
     trace,
     with_texts,
 )
-from hwsearch.report.search_picture import GREY
 from hwsearch.run.front import knee
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _limits(facts: Facts, across: Objective | None) -> tuple[list[Any], list[Any
                 "type": "line",
                 **bound,
                 **rest,
-                "line": {"dash": "dash", "width": 1.3, "color": GREY},
+                "line": {"dash": "dash", "width": 1.3, "color": COLOURS["limit"]},
             }
         )
         labels.append(

@@ -10,31 +10,35 @@ from html import escape
 from typing import Any, Final
 
 from hwsearch.objectives import Objective
-from hwsearch.report.canvas import axis_label
 from hwsearch.report.facts import Facts
-from hwsearch.report.picture import RED
-from hwsearch.report.search_picture import BLUE, GREEN, GREY, ORANGE, PURPLE
 from hwsearch.stages import stage_lines
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
 
+# Distinct to every kind of colour vision (Okabe and Ito, 2008).
 COLOURS: Final = {
-    "front": BLUE,
-    "second": PURPLE,
-    "uniform": GREEN,
-    "largest": ORANGE,
-    "random": ORANGE,
-    "knee": RED,
-    "trials": GREY,
-    "limit": GREY,
+    "front": "#0072b2",
+    "second": "#cc79a7",
+    "uniform": "#009e73",
+    "largest": "#d55e00",
+    "random": "#d55e00",
+    "knee": "#c8452f",
+    "trials": "#6b7480",
+    "limit": "#6b7480",
 }
 _DIGITS: Final = 6  # more are noise, and weigh in a file
 
 
+def axis_label(facts: Facts, objective: Objective) -> str:
+    """Return the name of an objective with its unit, and that it is predicted where it is."""
+    unit = f" ({objective.unit})" if objective.unit else ""
+    return f"{objective.name}{unit}{', predicted' if objective.name in facts.predicted else ''}"
+
+
 def label(facts: Facts, objective: Objective) -> str:
-    """Name an objective with its unit, escaped, and say where it is predicted."""
-    return escape(axis_label(objective, objective.name in facts.predicted))
+    """Return `axis_label`, escaped for plotly."""
+    return escape(axis_label(facts, objective))
 
 
 def unit_of(objective: Objective) -> str:

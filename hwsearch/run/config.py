@@ -13,16 +13,19 @@ import tomli_w
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import MAX_BYTES, decoded, read_bounded, write_atomic
 from hwsearch.optimizer import tactic_names
-from hwsearch.optimizer.stopping import Stopping, check_positive
+from hwsearch.optimizer.stopping import Stopping
+from hwsearch.quantities import quantity_names
+from hwsearch.run.setting import check_settings, one_of, positive, setting, text, texts, whole
 
-FILE, TRIALS, REPORT = "config.toml", "trials.sqlite", "report.html"
-PRIORS = ("on", "off")
+FILE, TRIALS = "config.toml", "trials.sqlite"
+REPORT, PICTURE = "report.html", "front.png"
 OBSOLETE = ("race",)  # settings of former versions; they are ignored
 # What settings resolved to; see `hwsearch.run.setup.Setup.recorded`.
 RECORDED: dict[str, type] = {
     "space": str, "full_space": str, "weights": str, "data": dict, "device": dict,
     "objectives": list, "latency_table": dict, "predictor": dict, "warm_start": dict,
-    "versions": dict, "warnings": list,
+    "versions": dict, "warnings": list, "working_directory": str,
+    "working_directory_from_run": str,
 }  # fmt: skip
 _MOST_DOTS = 5000
 RECORDED_PACKAGES = (
@@ -40,77 +43,90 @@ RECORDED_PACKAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """The settings of a search.
+    """The settings of a search that decide its numbers; each is declared here alone."""
 
-    Attributes:
-        supernet: A registered or imported name, or ``MODULE:FUNCTION``.
-        checkpoint: A file or ``random:SEED``; where it is not set, the weights that ship.
-        device: Where latency is measured, such as ``ort-cpu:threads=1``.
-        data: What subnets are scored by: ``bundled``, ``none`` (accuracy is predicted),
-            ``cifar10:FOLDER``, ``imagefolder:FOLDER``, ``npz:FILE`` or ``MODULE:FUNCTION``.
-        objectives: Out of the data's metric, ``latency`` and the computed quantities, such as
-            ``macs`` and ``peak_memory``; with none named, the metric and ``latency``.
-        constraints: On objectives, such as ``latency <= 12``.
-        budget: How many architectures are evaluated, reused ones among them.
-        minutes: After how many the search proposes nothing more; where it is not set, never.
-        stop_gain: Percent of the hypervolume; the search ends when its next 50 evaluations are
-            expected to add less. Where it is not set, it goes on.
-        tactic: How architectures are proposed.
-        seed: Decides every random draw of the search.
-        batch: Architectures proposed at a time; where it is not set, as many as suit the tactic.
-        freeze: Rules that leave choices one option, such as ``stage1.*=max``.
-        only: Rules that leave choices some options, such as ``resolution in 160,192``.
-        prior: ``on`` lets accuracy be predicted by what ships for the supernet, to choose;
-            ``off`` does without.
-        warm_start: A run whose measurements are reused, or a CSV of evidence.
-    """
-
-    supernet: str = "cifar10-resnet"
-    checkpoint: str | None = None
-    device: str = "ort-cpu:threads=1"
-    data: str = "bundled"
-    objectives: tuple[str, ...] = ()
-    constraints: tuple[str, ...] = ()
-    budget: int = 40
-    minutes: float | None = None
-    stop_gain: float | None = None
-    tactic: str = "hwsearch"
-    seed: int = 0
-    batch: int | None = None
-    freeze: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    prior: str = "on"
-    warm_start: str | None = None
+    supernet: str = setting(
+        "cifar10-resnet",
+        "A name from 'hwsearch supernets', or MODULE:FUNCTION.",
+        text("text"),
+    )
+    checkpoint: str | None = setting(
+        None,
+        "Weights: a file (FILE#ema or FILE#raw where it has both) or random:SEED; by default "
+        "those that ship with the supernet.",
+        text("a file or random:SEED", optional=True),
+        example="random:0",
+    )
+    device: str = setting(
+        "ort-cpu:threads=1",
+        "Where latency is measured; see 'hwsearch devices'.",
+        text("text"),
+    )
+    data: str = setting(
+        "bundled",
+        "What accuracy is measured on: bundled, none (it is predicted), cifar10:FOLDER, "
+        "imagefolder:FOLDER, npz:FILE or MODULE:FUNCTION.",
+        text("text"),
+    )
+    objectives: tuple[str, ...] = setting(
+        (),
+        "Quantities to trade; by default the metric of the data and latency.",
+        texts,
+        names=quantity_names,
+    )
+    constraints: tuple[str, ...] = setting(
+        (), "Limits on objectives, such as 'latency <= 12'.", texts
+    )
+    budget: int = setting(
+        40,
+        "How many architectures are evaluated, reused ones among them; by default as many as a "
+        "warm start reuses, else 40.",
+        whole(1),
+    )
+    minutes: float | None = setting(
+        None,
+        "The search proposes nothing more after so many, in all; export comes after.",
+        positive,
+        example=30.0,
+    )
+    stop_gain: float | None = setting(
+        None,
+        "The search ends when its next 50 evaluations are expected to add less; percent of the "
+        "hypervolume.",
+        positive,
+        example=0.5,
+    )
+    tactic: str = setting(
+        "hwsearch", "How architectures are proposed.", one_of(tactic_names), names=tactic_names
+    )
+    seed: int = setting(0, "Decides every random draw.", whole(0))
+    batch: int | None = setting(
+        None,
+        "Architectures proposed at a time; by default as many as suit the tactic.",
+        whole(1, optional=True),
+        example=4,
+    )
+    freeze: tuple[str, ...] = setting(
+        (), "Rules that leave choices one option, such as 'stage1.*=max' or 'a.width=32'.", texts
+    )
+    only: tuple[str, ...] = setting(
+        (), "Rules that leave choices some options, such as 'resolution in 160,192'.", texts
+    )
+    prior: str = setting(
+        "on",
+        "Whether a shipped predictor of accuracy may help to choose.",
+        one_of(lambda: ("on", "off")),
+        names=lambda: ("on", "off"),
+    )
+    warm_start: str | None = setting(
+        None,
+        "An earlier run, whose accuracies are not measured again, or a CSV file to predict from.",
+        text("a run or a CSV file", optional=True),
+        example="runs/first",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("supernet", "device", "data"):
-            if not isinstance(getattr(self, name), str):
-                raise InputError(f"{name} is {getattr(self, name)!r}; give text")
-        for name in ("objectives", "constraints", "freeze", "only"):
-            texts = getattr(self, name)
-            if not isinstance(texts, tuple) or not all(isinstance(each, str) for each in texts):
-                raise InputError(f"{name} is {texts!r}; give a list of texts")
-        for name in ("budget", "batch"):
-            value: object = getattr(self, name)
-            if value is None and name == "batch":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} is {value!r}; give a whole number from 1 up")
-        for name in ("minutes", "stop_gain"):
-            check_positive(name, getattr(self, name))
-        seed: object = self.seed
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise InputError(f"seed is {seed!r}; give a whole number from 0 up")
-        if self.tactic not in (known := tactic_names()):
-            raise unknown("tactic", self.tactic, known)
-        if self.prior not in PRIORS:
-            raise unknown("prior", self.prior, PRIORS)
-        for name, wanted in (
-            ("checkpoint", "a file or random:SEED"),
-            ("warm_start", "a run or a CSV file"),
-        ):
-            if not isinstance(getattr(self, name), str | None):
-                raise InputError(f"{name} is {getattr(self, name)!r}; give {wanted}")
+        check_settings(self)
 
     @property
     def stopping(self) -> Stopping:
@@ -167,17 +183,17 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     return RunConfig(**search), recorded
 
 
-def parsed_toml(text: str) -> dict[str, Any]:
+def parsed_toml(content: str) -> dict[str, Any]:
     """Read TOML that a stranger may have written.
 
     Raises:
         ValueError: It is none, is nested too deeply, or has a key of too many parts.
     """
     # A key of n parts takes n x n steps and bytes.
-    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+    if any(line.count(".") > _MOST_DOTS for line in content.splitlines()):
         raise ValueError(f"a line has more than {_MOST_DOTS:,} dots")
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from hwsearch.run.checksums import remove_checksums
 from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
-from hwsearch.run.folder import Run
+from hwsearch.run.folder import Draw, Run, draw_nothing
 from hwsearch.run.lock import locked
 from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
 from hwsearch.run.progress import Progress, Silent
@@ -24,6 +24,7 @@ def confirm(
     *,
     net: Supernet | None = None,
     progress: Progress | None = None,
+    draw: Draw = draw_nothing,
 ) -> Run:
     """Turn the candidates of a run into a front by what its kit measured; again is harmless.
 
@@ -32,6 +33,7 @@ def confirm(
         timings: The file that the run's kit wrote on the device.
         net: For a supernet that cannot be loaded by its recorded name.
         progress: Told of phases and steps.
+        draw: Draws the finished run; see `hwsearch.run.folder.search`.
 
     Returns:
         The run, with a front.
@@ -45,14 +47,16 @@ def confirm(
     """
     run = Run(folder)
     with locked(run.folder):
-        return _confirmed(run, Path(timings), net, progress or Silent())
+        return _confirmed(run, Path(timings), net, progress or Silent(), draw)
 
 
-def _confirmed(run: Run, timings: Path, net: Supernet | None, progress: Progress) -> Run:
-    from hwsearch.report.write import write_page
-
+def _confirmed(
+    run: Run, timings: Path, net: Supernet | None, progress: Progress, draw: Draw
+) -> Run:
     read = read_timings(run.folder / KIT, timings)
-    setup = with_recorded_predictor(prepare(run.config, net), run.folder, run.recorded)
+    setup = with_recorded_predictor(
+        prepare(run.config, net, directories=run.directories), run.folder, run.recorded
+    )
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     remove_checksums(run.folder)
@@ -65,6 +69,6 @@ def _confirmed(run: Run, timings: Path, net: Supernet | None, progress: Progress
             summary = summarize_search(replay_optimizer(setup, store), store, setup, rows)
         finally:
             setup.device.close()
-    write_outcome(run.folder, rows, run.trials_to_draw(setup), setup, run.title, summary)
-    write_page(run, setup)
+    write_outcome(run.folder, rows, setup, summary)
+    draw(run, setup)
     return run

@@ -1,6 +1,6 @@
 """A run: its folder, and the search that fills it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +9,9 @@ from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import DataError, DeviceLostError, HwsearchError, InputError
 from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
-from hwsearch.restriction import one_or_several
 from hwsearch.run.checksums import remove_checksums
-from hwsearch.run.cluster.workers import Workers, check_workers, cluster_device
-from hwsearch.run.config import REPORT, TRIALS, RunConfig, read_config, write_config
+from hwsearch.run.cluster.workers import cluster_device
+from hwsearch.run.config import PICTURE, REPORT, TRIALS, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,
     export_subnets,
@@ -35,6 +34,7 @@ from hwsearch.run.outcome import (
 from hwsearch.run.phases import search_and_finish
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.run.search_summary import SearchSummary
+from hwsearch.run.settings import SearchSettings, Workers, check_workers
 from hwsearch.run.setup import (
     TRIAL_COLUMNS,
     Setup,
@@ -43,64 +43,39 @@ from hwsearch.run.setup import (
     prepare,
 )
 from hwsearch.run.value_sources.registry import with_recorded_sources, with_sources
+from hwsearch.run.working_folder import places, recorded_place
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement
 from hwsearch.trials_sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import pandas as pd
-    from plotly.graph_objects import Figure
     from torch import nn
 
 
+Draw = Callable[["Run", Setup], object]
+
+
+def draw_nothing(run: "Run", setup: Setup) -> None:
+    """Draw nothing of a finished run."""
+
+
 def search(
-    net: Supernet | str = "cifar10-resnet",
+    settings: SearchSettings,
+    net: Supernet | None = None,
     *,
-    device: str = "ort-cpu:threads=1",
-    data: str = "bundled",
-    objectives: Sequence[str] | None = None,
-    constraints: Sequence[str] | None = None,
-    budget: int | None = None,
-    tactic: str = "hwsearch",
-    seed: int = 0,
-    batch: int | None = None,
-    minutes: float | None = None,
-    stop_gain: float | None = None,
-    out: str | Path | None = None,
-    checkpoint: str | None = None,
-    freeze: Sequence[str] | None = None,
-    only: Sequence[str] | None = None,
-    prior: str = "on",
-    warm_start: str | Path | None = None,
-    workers: str | int | None = None,
+    budget_of_reuse: bool = False,
     progress: Progress | None = None,
+    draw: Draw = draw_nothing,
 ) -> "Run":
     """Search a supernet for one device and export the confirmed front.
 
     Args:
-        net: A loaded supernet, or the name of one.
-        device: Where latency is measured.
-        data: What accuracy is measured on; see `hwsearch.load_task`. ``"none"`` predicts it.
-        objectives: Names; by default the task's metric and ``latency``.
-        constraints: Such as ``"latency <= 12"``.
-        budget: Architectures to evaluate, reused ones among them; by default 40, or as many as
-            are reused.
-        tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
-        seed: Decides every random draw.
-        batch: Architectures proposed at a time; by default as many as the tactic proposes.
-        minutes: Of wall time, after which the search proposes nothing more.
-        stop_gain: Percent: the search ends when its next 50 evaluations are expected to add less
-            than this share of the hypervolume.
-        out: A folder that does not exist yet or is empty; ``runs/SUPERNET-DEVICE`` by default.
-        checkpoint: For a supernet given by name.
-        freeze: Choices left one option, such as ``"stage1.*=max"``; see `Supernet.restrict`.
-        only: Choices left some options, such as ``"resolution in 160,192,224"``.
-        prior: ``"off"`` does without the accuracy predictor that ships for the supernet.
-        warm_start: An earlier run, whose accuracies are not measured again, or a CSV, whose
-            accuracies are predicted from.
-        workers: ``"ray"`` evaluates on the nodes of a Ray cluster instead of in this process;
-            see docs/cluster.md. No setting of the run: it may be another when it is resumed.
+        settings: Of the search.
+        net: The supernet, where it is loaded already.
+        budget_of_reuse: Whether the budget is what a warm start reuses, if it reuses anything.
         progress: Told of phases and steps.
+        draw: Draws the finished run, whose parts it is given; by default nothing is drawn.
 
     Returns:
         The finished run.
@@ -109,32 +84,15 @@ def search(
         InputError: Something given cannot be used; nothing has been written.
         InfeasibleError: Nothing satisfies the constraints; the run can be looked at all the same.
     """
-    loaded = net if isinstance(net, Supernet) else None
-    config = RunConfig(
-        supernet=net.name if isinstance(net, Supernet) else net,
-        checkpoint=net.checkpoint if isinstance(net, Supernet) else checkpoint,
-        freeze=(*(loaded.freeze if loaded else ()), *one_or_several(freeze)),
-        only=(*(loaded.only if loaded else ()), *one_or_several(only)),
-        device=device,
-        data=data,
-        objectives=one_or_several(objectives),
-        constraints=one_or_several(constraints),
-        tactic=tactic,
-        seed=seed,
-        batch=batch,
-        minutes=minutes,
-        stop_gain=stop_gain,
-        prior=prior,
-        warm_start=None if warm_start is None else str(warm_start),
-    ).with_budget(budget)
-    if out is not None:
-        check_output(Path(out))
+    config, workers = settings.config, settings.workers
+    if settings.out is not None:
+        check_output(Path(settings.out))
     device_there = cluster_device(workers, config.device)
-    setup = with_sources(prepare(config, loaded, device_there))
-    if budget is None:
+    setup = with_sources(prepare(config, net, device_there))
+    if budget_of_reuse:
         n_reused = sum(source.n_reused for source in setup.sources)
         setup = replace(setup, config=config.with_budget(n_reused or None))
-    folder = Path(out) if out is not None else _default_folder(setup)
+    folder = Path(settings.out) if settings.out is not None else _default_folder(setup)
     check_output(folder)
     progress = progress or Silent()
     setup.read(progress)
@@ -142,32 +100,29 @@ def search(
     with locked(folder):
         check_output(folder)
         # First of all: a folder with this file can be gone on with, whatever else it lacks.
-        write_config(folder, setup.config, setup.recorded())
+        write_config(folder, setup.config, setup.recorded() | recorded_place(folder))
         for source in setup.sources:
             source.copy_to(folder)
-        return Run(folder)._carry_on(setup, progress, workers)
+        return Run(folder)._carry_on(setup, progress, workers, draw)
 
 
 def resume(
     folder: str | Path,
-    *,
-    budget: int | None = None,
-    minutes: float | None = None,
-    stop_gain: float | None = None,
+    limits: tuple[int | None, float | None, float | None] = (None, None, None),
     net: Supernet | None = None,
-    workers: str | int | None = None,
+    workers: Workers = None,
     progress: Progress | None = None,
+    draw: Draw = draw_nothing,
 ) -> "Run":
     """Go on with a run that was stopped, or give a finished one a larger budget.
 
     Args:
         folder: Of the run.
-        budget: A new budget in all; None keeps the run's.
-        minutes: New minutes in all, those spent on measuring before among them; likewise.
-        stop_gain: Another one; likewise.
+        limits: Another budget, minutes and stop_gain; None leaves one as it is.
         net: For a supernet that cannot be loaded by its recorded name.
-        workers: As for `search`; independent of the earlier processes'.
+        workers: As for `search`, whatever evaluated before.
         progress: Told of phases and steps.
+        draw: As for `search`.
 
     Raises:
         InputError: The folder is no run, or the supernet, data or device are no longer the same.
@@ -175,8 +130,7 @@ def resume(
     run = Run(folder)
     check_workers(workers)
     with locked(run.folder):
-        limits = (budget, minutes, stop_gain)
-        return _resumed(Run(folder), limits, net, workers, progress or Silent())
+        return _resumed(Run(folder), limits, net, workers, progress or Silent(), draw)
 
 
 def _resumed(
@@ -185,14 +139,15 @@ def _resumed(
     net: Supernet | None,
     workers: Workers,
     progress: Progress,
+    draw: Draw,
 ) -> "Run":
     device_there = cluster_device(workers, run.config.device)
-    setup = prepare(run.config.with_limits(*limits), net, device_there)
+    setup = prepare(run.config.with_limits(*limits), net, device_there, run.directories)
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     if setup.config == run.config and run.finished:
-        if not (run.folder / REPORT).is_file():
-            run.report()  # it was stopped between its front and its report
+        if not all((run.folder / name).is_file() for name in (REPORT, PICTURE)):
+            draw(run, setup)  # it was stopped between its front and its report
         return run
     setup = with_recorded_sources(setup, run.folder, run.recorded)
     # Opened once before anything is changed: a damaged store is refused here.
@@ -201,7 +156,7 @@ def _resumed(
         for name in (FRONT, CANDIDATES, KIT, REPORT):
             (run.folder / name).unlink(missing_ok=True)
         write_config(run.folder, setup.config, run.recorded)
-    return run._carry_on(setup, progress, workers)
+    return run._carry_on(setup, progress, workers, draw)
 
 
 class Run:
@@ -225,6 +180,11 @@ class Run:
     def __repr__(self) -> str:
         state = "finished" if self.finished else "not finished"
         return f"Run({str(self.folder)!r}, {self.title}, {state})"
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Where relative paths of its settings are looked for."""
+        return places(self.folder, self.recorded)
 
     @property
     def finished(self) -> bool:
@@ -275,10 +235,7 @@ class Run:
                 f"'hwsearch resume {self.folder}'"
             )
         name = FRONT if self.confirmed else CANDIDATES
-        from hwsearch.report.notebook import Front
-
-        names = [each.name for each in self.objectives]
-        return Front(read_members(self.folder / name, names))
+        return read_members(self.folder / name, [each.name for each in self.objectives])
 
     @property
     def summary(self) -> SearchSummary | None:
@@ -301,7 +258,7 @@ class Run:
         """One row per trial: its state and what the search measured of it."""
         import pandas as pd
 
-        with SqliteStore(self.folder / TRIALS) as store:
+        with SqliteStore.snapshot(self.folder / TRIALS) as store:
             trials = store.trials()
             measured: dict[str, dict[str, float]] = {trial.key: {} for trial in trials}
             for m in store.measurements(purpose="search"):
@@ -319,12 +276,12 @@ class Run:
 
     def measurements(self) -> list[Measurement]:
         """Every measurement in the order in which they were made."""
-        with SqliteStore(self.folder / TRIALS) as store:
+        with SqliteStore.snapshot(self.folder / TRIALS) as store:
             return store.measurements()
 
     def setup(self, net: Supernet | None = None) -> Setup:
         """Load the supernet, device and data of the run."""
-        return prepare(self.config, net)
+        return prepare(self.config, net, directories=self.directories)
 
     def select(self, select: str = "all") -> list[str]:
         """Return keys: of ``"all"``, of the ``"knee"``, one key, or by ``"latency <= 12"``.
@@ -380,40 +337,6 @@ class Run:
         check_exported(self.folder, self.config)
         return load_subnet(self.folder / SUBNETS / self.select(key)[0], self.setup().net)
 
-    def report(self, to: str | Path | None = None) -> Path:
-        """Write the run as one HTML page that opens offline, with pictures beside it.
-
-        Args:
-            to: The file; by default ``report.html`` in the run's folder.
-
-        Returns:
-            The page.
-
-        Raises:
-            InputError: The run cannot be read, or the file is a folder.
-        """
-        from hwsearch.report.write import write_report
-
-        return write_report([self], Path(to) if to else None)[0]
-
-    def plot(self, across: str | None = None) -> "Figure":
-        """Return the front, every trial behind it, as a plotly figure.
-
-        Args:
-            across: The objective from left to right; by default latency, or the second one.
-
-        Raises:
-            InputError: There is no such objective, or the run cannot be read.
-        """
-        from hwsearch.report.front_figure import plotted
-
-        return plotted(self, across)
-
-    def _repr_html_(self) -> str:
-        from hwsearch.report.notebook import run_html
-
-        return run_html(self)
-
     @property
     def objectives(self) -> list[Objective]:
         """The objectives of the run, without the functions that compute exact ones.
@@ -439,19 +362,16 @@ class Run:
         title = f"{self.config.supernet} on {self.config.device}"
         return f"{title}, random weights ({self.config.checkpoint})" if self.untrained else title
 
-    def _carry_on(self, setup: Setup, progress: Progress, workers: Workers) -> "Run":
-        """Do whatever is still to be done."""
-        from hwsearch.report.write import write_page
-
+    def _carry_on(self, setup: Setup, progress: Progress, workers: Workers, draw: Draw) -> "Run":
+        """Do what is still to be done."""
         self.config = setup.config
         if risk := network_risk(self.folder):
             progress.note(risk)
         try:
             remove_checksums(self.folder)
             rows, summary = search_and_finish(self.folder, setup, progress, workers)
-            trials = self.trials_to_draw(setup)
-            write_outcome(self.folder, rows, trials, setup, self.title, summary)
-            write_page(self, setup)
+            write_outcome(self.folder, rows, setup, summary)
+            draw(self, setup)
         except KeyboardInterrupt as stop:
             # Only here is it known that there is something to go on with.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
@@ -462,16 +382,6 @@ class Run:
                 f"hwsearch resume {self.folder}"
             ) from error
         return self
-
-    def trials_to_draw(self, setup: Setup) -> "pd.DataFrame":
-        """Return the trials with computed objectives beside the measured ones."""
-        trials = self.trials
-        with SqliteStore(self.folder / TRIALS) as store:
-            archs = setup.net.space.architectures([trial.choices for trial in store.trials()])
-        for objective in setup.objectives:
-            if objective.computed is not None:
-                trials[objective.name] = objective.computed(archs)
-        return trials
 
 
 def _default_folder(setup: Setup) -> Path:

@@ -1,19 +1,20 @@
-"""One process at a time writes a run, and where its folder lies decides how safe that is."""
+"""Lock of a run folder: one process at a time writes a run."""
 
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hwsearch.errors import HwsearchError
-from hwsearch.files import file_system
+from filelock import FileLock, Timeout
 
-LOCK = ".lock"
+from hwsearch.errors import HwsearchError
+from hwsearch.files import MAX_BYTES, file_system, parsed_json, read_bounded, write_atomic
+
+LOCK, HOLDER = ".lock", ".lock.json"
 NETWORK = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "ceph", "lustre", "gpfs"),
@@ -21,15 +22,14 @@ NETWORK = frozenset(
         *("fuse.s3fs", "fuse.gcsfuse", "fuse.juicefs", "pvfs2", "orangefs", "ocfs2", "gfs2"),
     }
 )
-_LONGEST = 1000
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing a run; it is let go of at the end, however that comes.
+    """Keep other processes from writing a run until the block ends.
 
-    The system lets go of the lock of a process that was killed: what such a one left behind is
-    taken over. On a network file system that holds for processes of this machine only.
+    The system releases the lock of a process that was killed. On a network file system other
+    machines may not see it, so that the name of the holder decides there.
 
     Args:
         folder: Of the run.
@@ -37,23 +37,33 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         HwsearchError: Another process has it, or the folder cannot be written.
     """
-    if sys.platform == "win32":  # it has no such locks
-        yield
-        return
     path = folder / LOCK
+    lock = FileLock(path, timeout=0)
     try:
-        handle = _take(path, folder)
-    except OSError as error:
+        lock.acquire()
+    except Timeout:
+        raise HwsearchError(
+            f"run {str(folder)!r} is being written by {_named(_holder(folder))}; wait until it "
+            "ends, or stop it: it can be gone on with"
+        ) from None
+    except (OSError, NotImplementedError) as error:
         raise HwsearchError(
             f"run {str(folder)!r} cannot be written: {error}; make its folder writable, or copy "
             "the run to where you may write"
         ) from error
     try:
-        yield
+        _check_abandoned(_holder(folder), folder)
+        began = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {"pid": os.getpid(), "host": socket.gethostname(), "began": began}
+        write_atomic(folder / HOLDER, json.dumps(record))
+        try:
+            yield
+        finally:
+            (folder / HOLDER).unlink(missing_ok=True)
     finally:
-        # Removed while it is held: another process that waits for it sees that the file is gone.
-        path.unlink(missing_ok=True)
-        os.close(handle)
+        if os.name == "posix":  # while it is held, so that a process that waits sees it gone
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
 def network_risk(folder: Path) -> str:
@@ -68,61 +78,28 @@ def network_risk(folder: Path) -> str:
     )
 
 
-def _take(path: Path, folder: Path) -> int:
-    """Return a descriptor that holds the lock, with who has it written into the file."""
-    import fcntl
-
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it may have removed the file in between, and a third made another.
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                _check_abandoned(_holder(handle), folder)
-                _sign(handle)
-                return handle
-        except BlockingIOError:
-            busy = _busy(_holder(handle), folder)
-            os.close(handle)
-            raise busy from None
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def _sign(handle: int) -> None:
-    began = datetime.now(UTC).isoformat(timespec="seconds")
-    record = {"pid": os.getpid(), "host": socket.gethostname(), "began": began}
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(record).encode(), 0)
-
-
-def _holder(handle: int) -> dict[str, Any]:
-    """Who has the lock, or had it last; empty where nobody signed."""
+def _holder(folder: Path) -> dict[str, Any]:
+    """Return the record of the process that has the lock, or had it last; empty without one."""
     try:
-        found = json.loads(os.pread(handle, _LONGEST, 0))
-    except (ValueError, RecursionError):
+        found = parsed_json(read_bounded(folder / HOLDER, MAX_BYTES))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _check_abandoned(holder: dict[str, Any], folder: Path) -> None:
-    """Refuse what another machine may still hold: its locks need not be seen from here."""
+    """Refuse a run that a process of another machine may still write.
+
+    Raises:
+        HwsearchError: Its folder lies on a network file system.
+    """
     elsewhere = holder.get("host") not in (None, socket.gethostname())
     if elsewhere and file_system(folder) in NETWORK:
         raise HwsearchError(
             f"run {str(folder)!r} was being written by {_named(holder)}, and a network file "
-            f"system does not show whether it still is; remove {str(folder / LOCK)!r} once that "
+            f"system does not show whether it still is; remove {str(folder / HOLDER)!r} once that "
             "process is gone"
         )
-
-
-def _busy(holder: dict[str, Any], folder: Path) -> HwsearchError:
-    return HwsearchError(
-        f"run {str(folder)!r} is being written by {_named(holder)}; wait until it ends, or stop "
-        "it: it can be gone on with"
-    )
 
 
 def _named(holder: dict[str, Any]) -> str:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, read_bounded, write_atomic
 from hwsearch.kit.manifest import KEY
-from hwsearch.report.picture import draw_front
-from hwsearch.report.search_picture import draw_search
 from hwsearch.run.checksums import write_checksums
 from hwsearch.run.config import FILE as CONFIG
 from hwsearch.run.config import TRIALS
@@ -21,9 +19,9 @@ from hwsearch.run.value_sources.base import EVIDENCE
 if TYPE_CHECKING:
     import pandas as pd
 
-FRONT, SUBNETS, PICTURE = "front.csv", "subnets", "front.png"
+FRONT, SUBNETS = "front.csv", "subnets"
 CANDIDATES, KIT = "candidates.csv", "kit.pyz"
-SUMMARY, SEARCH_PICTURE = "search.json", "search.png"
+SUMMARY = "search.json"
 # Pictures and the report are drawn from these, again whenever somebody asks.
 LISTED = (CONFIG, TRIALS, EVIDENCE, SUMMARY, KIT, SUBNETS)
 
@@ -71,9 +69,7 @@ def _check_members(members: "pd.DataFrame", objectives: Sequence[str]) -> None:
 def write_outcome(
     folder: Path,
     rows: Sequence[dict[str, Any]],
-    trials: "pd.DataFrame",
     setup: Setup,
-    title: str,
     summary: SearchSummary,
 ) -> None:
     """Write the front, or the candidates where something is predicted.
@@ -83,9 +79,7 @@ def write_outcome(
     Args:
         folder: Of the run.
         rows: One per member; the first column of a choice follows that of the subnet's folder.
-        trials: One row per trial, a column for each objective.
         setup: The parts of the run.
-        title: What was searched, and for which device.
         summary: What the search was worth.
     """
     import pandas as pd
@@ -100,8 +94,6 @@ def write_outcome(
     predicted = any(f"{objective.name}_source" in members for objective in setup.objectives)
     name, other = (CANDIDATES, FRONT) if predicted else (FRONT, CANDIDATES)
     table = members.to_csv(index=False)
-    draw_front(folder / PICTURE, trials, members, setup.objectives, title)
-    draw_search(folder / SEARCH_PICTURE, summary, members, setup.objectives, title)
     write_atomic(folder / SUMMARY, summary.to_json())
     write_checksums(folder, LISTED, {name: table})
     # Last, because a run with this file is finished.

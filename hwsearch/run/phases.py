@@ -7,13 +7,14 @@ from typing import Any
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.run.cluster.workers import Workers, make_scheduler
+from hwsearch.run.cluster.workers import make_scheduler
 from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
 from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
 from hwsearch.run.search_summary import SearchSummary
+from hwsearch.run.settings import Workers
 from hwsearch.run.setup import Setup
 from hwsearch.run.summarize import summarize_search
 from hwsearch.run.warm_start import measure_reused

@@ -1,43 +1,71 @@
 """``hwsearch.toml``: the settings of a search, in a file that people write."""
 
-import inspect
-import re
 import textwrap
-from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
-from types import UnionType
-from typing import Any, Final, get_type_hints
+from typing import Any, Final
 
 import tomli_w
 
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import decoded, write_atomic
-from hwsearch.run.cluster.workers import check_workers
 from hwsearch.run.config import FILE, OBSOLETE, RunConfig, parsed_toml
+from hwsearch.run.setting import explanation, setting, text
+from hwsearch.run.working_folder import located, places
 
 SETTINGS: Final = "hwsearch.toml"
 TABLE, RECORDED = "search", "recorded"
+RAY: Final = "ray"
+Workers = int | str | None
 LARGEST = 1_000_000  # bytes; nobody writes more by hand, and a parser's memory is a multiple of it
-# What a search takes and a run does not record, because it decides no number: its type, and what
-# it is.
-BESIDE: Final[Mapping[str, tuple[type | UnionType, str]]] = {
-    "out": (str, "A folder that does not exist yet; runs/SUPERNET-DEVICE by default."),
-    "workers": (
-        int | str,
-        "ray evaluates on the nodes of a Ray cluster, by default this process does.",
-    ),
-}
-# What a setting may look like that is not set by default.
-EXAMPLES: Final[Mapping[str, object]] = {
-    "checkpoint": "random:0",
-    "minutes": 30.0,
-    "stop_gain": 0.5,
-    "batch": 4,
-    "warm_start": "runs/first",
-    "out": "runs/first",
-    "workers": "ray",
-}
+
+
+def check_workers(given: Workers) -> bool:
+    """Return whether a Ray cluster evaluates.
+
+    Args:
+        given: ``"ray"``; or 1 or None for this process.
+
+    Raises:
+        InputError: It is something else, or Ray is not installed.
+    """
+    if given == RAY:
+        if find_spec("ray") is None:
+            raise InputError("workers 'ray' need Ray: pip install 'hwsearch[ray]'")
+        return True
+    if given is None or (not isinstance(given, bool) and str(given) == "1"):
+        return False
+    raise InputError(
+        f"workers {given!r} are not usable: a search evaluates in its own process, or by 'ray' on "
+        "the nodes of a Ray cluster, which also runs on one machine; run 'hwsearch worker' on "
+        "each node and give workers 'ray', or leave the setting out"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings(RunConfig):
+    """All settings of a search: those of `RunConfig`, and what a run does not record."""
+
+    out: str | None = setting(
+        None,
+        "A folder that does not exist yet; by default runs/SUPERNET-DEVICE.",
+        text("a folder", optional=True),
+        example="runs/first",
+    )
+    workers: str | int | None = setting(
+        None,
+        "ray evaluates on the nodes of a Ray cluster; by default this process does.",
+        lambda _, value: check_workers(value),
+        example="ray",
+    )
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings that a run records."""
+        return RunConfig(**{each.name: getattr(self, each.name) for each in fields(RunConfig)})
+
+
 _HEADER = """\
 # The settings of a search. 'hwsearch search' in this folder reads them, and 'hwsearch search
 # --config FILE' reads them from anywhere. What is not set here has its default, options on the
@@ -47,18 +75,14 @@ _HEADER = """\
 
 
 def settings_text() -> str:
-    """Write every setting of a search as TOML: its explanation, then its default.
-
-    Explanations, names and defaults are those of `RunConfig`.
-    """
-    explained = _explanations(RunConfig) | {name: text for name, (_, text) in BESIDE.items()}
+    """Write every setting of a search as TOML: its explanation, then its default."""
     blocks = [_HEADER, f"[{TABLE}]"]
-    for name, default in _defaults().items():
-        comment = textwrap.wrap(explained[name], 96)
-        shown = EXAMPLES[name] if default is None else default
-        line = tomli_w.dumps({name: list(shown) if isinstance(shown, tuple) else shown}).strip()
-        lines = [f"# {text}" for text in comment]
-        blocks.append("\n".join([*lines, f"# {line}" if default is None else line, ""]))
+    for each in fields(SearchSettings):
+        shown = each.metadata["example"] if each.default is None else each.default
+        shown = list(shown) if isinstance(shown, tuple) else shown
+        line = tomli_w.dumps({each.name: shown}).strip()
+        lines = [f"# {text}" for text in textwrap.wrap(explanation(each), 96)]
+        blocks.append("\n".join([*lines, f"# {line}" if each.default is None else line, ""]))
     return "\n".join(blocks)
 
 
@@ -98,21 +122,22 @@ def read_settings(path: Path) -> dict[str, Any]:
             f"put every setting below a line [{TABLE}]"
         )
     told = {name: value for name, value in told.items() if name not in OBSOLETE}
+    known = [each.name for each in fields(SearchSettings)]
     for name in told:
-        if name not in (known := _defaults()):
+        if name not in known:
             raise unknown(f"setting in {str(path)!r}", name, known)
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
     }
-    for name, (type_, text) in BESIDE.items():
-        if name in settings and not isinstance(settings[name], type_):
-            raise InputError(f"settings {str(path)!r}: {name} is {settings[name]!r}; give: {text}")
     try:
-        check_workers(settings.get("workers"))
-        RunConfig(**{name: v for name, v in settings.items() if name not in BESIDE})
+        config = SearchSettings(**settings).config
     except InputError as error:
         raise InputError(f"settings {str(path)!r}: {error}") from error
-    return settings
+    recorded = content.get(RECORDED)
+    if not isinstance(recorded, dict):
+        return settings
+    at = located(config, places(path.parent, recorded))
+    return {name: getattr(at, name, value) for name, value in settings.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -131,17 +156,3 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"settings {str(path)!r} cannot be read: {error}") from error
-
-
-def _defaults() -> dict[str, Any]:
-    """Every setting and its default, in the order of `RunConfig`."""
-    return {**{field.name: field.default for field in fields(RunConfig)}, **dict.fromkeys(BESIDE)}
-
-
-def _explanations(record: type) -> dict[str, str]:
-    """Attribute -> what the docstring of its class says of it, as plain text."""
-    text = inspect.getdoc(record) or ""
-    listed = textwrap.dedent(text.partition("Attributes:\n")[2])
-    entries = re.findall(r"^(\w+): ((?:.+)(?:\n +.+)*)", listed, re.MULTILINE)
-    plain = {name: re.sub(r"\s+", " ", said).replace("``", "") for name, said in entries}
-    return {name: plain.get(name, "") for name in get_type_hints(record)}

@@ -1,5 +1,6 @@
 """Turning settings into the parts of a run, with everything checked before anything is written."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,9 +26,10 @@ from hwsearch.objectives import Constraint, Objective, check_constraints, check_
 from hwsearch.optimizer import Optimizer
 from hwsearch.quantities import exact_quantities, search_quantities
 from hwsearch.run.config import FILE, RunConfig, software_versions
-from hwsearch.run.lock import LOCK
+from hwsearch.run.lock import HOLDER, LOCK
 from hwsearch.run.progress import Progress
 from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource
+from hwsearch.run.working_folder import located, module_directories
 from hwsearch.space import Architectures
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_supernet
@@ -161,22 +163,30 @@ class Setup:
         }
 
 
-def prepare(config: RunConfig, net: Supernet | None = None, device: Device | None = None) -> Setup:
+def prepare(
+    config: RunConfig,
+    net: Supernet | None = None,
+    device: Device | None = None,
+    directories: tuple[Path, ...] = (),
+) -> Setup:
     """Load and check everything that a run needs.
 
     Args:
         config: The settings.
         net: A supernet that is loaded already.
         device: The device of the settings, where it is another machine's.
+        directories: Where relative paths are looked for; by default the working directory.
 
     Raises:
         InputError: Something named in the settings does not exist or does not fit.
     """
-    device = load_device(config.device if device is None else device)
-    net = net if net is not None else load_supernet(config.supernet, config.checkpoint)
+    at = located(config, directories)
+    sys.path[:0] = [d for d in module_directories(config, directories) if d not in sys.path]
+    device = load_device(at.device if device is None else device)
+    net = net if net is not None else load_supernet(at.supernet, at.checkpoint)
     net = net.with_rules(config.freeze, config.only)
     spec = net.input_spec(net.space.smallest()[0])
-    task = load_task(config.data, spec, net.family)
+    task = load_task(at.data, spec, net.family)
     check_names(net, task)
     check_shapes(net, task)
     check_outputs(net, task)
@@ -340,7 +350,7 @@ def check_output(folder: Path) -> None:
 
 
 def _is_nobodys(name: str) -> bool:
-    return name == LOCK or name.startswith(f".{FILE}.")
+    return name in (LOCK, HOLDER) or name.startswith((f".{FILE}.", f".{HOLDER}."))
 
 
 def _flat(part: str, value: Any) -> dict[str, str]:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.accuracy.sources import load_task
 from hwsearch.cli import app
 from hwsearch.devices import load_device
@@ -31,7 +32,6 @@ from hwsearch.models.artifact import CARD
 from hwsearch.objectives import Constraint
 from hwsearch.prediction.folder import read_folder
 from hwsearch.restriction import restricted
-from hwsearch.run.folder import Run
 from hwsearch.run.outcome import read_members
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.space import Choice, SearchSpace

@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper
 
 import hwsearch
+from hwsearch import Run
 from hwsearch.accuracy.sources import load_task
 from hwsearch.kit.archive import read_manifest, unpacked
 from hwsearch.kit.manifest import KitModel
@@ -20,7 +21,6 @@ from hwsearch.kit.results_file import read_results
 from hwsearch.models.artifact import read_card
 from hwsearch.models.external import stray_data
 from hwsearch.prediction.folder import CARD, FORMAT, PARAMETERS, SCHEMA, read_folder
-from hwsearch.run.folder import Run
 from hwsearch.run.outcome import read_members
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.space import SearchSpace

@@ -67,7 +67,7 @@ class TestSettings:
         monkeypatch.setattr("hwsearch.search", lambda _, **all_: given.update(all_) or 1 / 0)
         result = call("search", "--budget", 3, "--freeze", "a=1", "--freeze", "b=2")
         assert result.stderr.splitlines()[0] == (
-            "settings hwsearch.toml, but for freeze, budget as given"
+            "settings hwsearch.toml, but for budget, freeze as given"
         )
         assert given.pop("progress")
         assert given == {

@@ -28,7 +28,6 @@ class TestFinishedRun:
         for name in (
             "report.html",
             "front.png",
-            "search.png",
             "front.csv",
             "search.json",
             "model.onnx",

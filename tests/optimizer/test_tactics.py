@@ -50,13 +50,18 @@ def test_a_strangers_tactic_searches(stranger):
 
 
 def test_the_help_lists_what_is_registered(stranger, monkeypatch):
-    from hwsearch.cli import runs
+    from dataclasses import fields
 
+    from hwsearch.run.setting import explanation
+
+    (tactic,) = (each for each in fields(RunConfig) if each.name == "tactic")
+    text = "How architectures are proposed."
     stranger("LARGEST_LEFT")
-    assert runs._known_tactics() == "additive, hwsearch, linas, nsga2, random, theirs"
+    names = "additive, hwsearch, linas, nsga2, random, theirs"
+    assert explanation(tactic) == f"{text} Known: {names}."
     twice = [EntryPoint("one", f"package_{n}:TACTIC", "hwsearch.tactics") for n in "ab"]
     monkeypatch.setattr("hwsearch.plugins.entry_points", lambda group: twice)
-    assert runs._known_tactics() == "a registered name"
+    assert explanation(tactic) == text
 
 
 def no_tactic(history, n, seed, rng):

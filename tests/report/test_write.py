@@ -34,7 +34,7 @@ def shown(facts, width, height):
 
 def test_a_report_lies_in_its_run_with_pictures_beside_it(own):
     printed = [Path(line).name for line in invoke("report", own.folder).splitlines()]
-    assert printed == ["report.html", "front.png", "search.png", "architectures.png"]
+    assert printed == ["report.html", "front.png"]
     for name in printed[1:]:
         assert (own.folder / name).read_bytes().startswith(b"\x89PNG")
 
@@ -42,13 +42,13 @@ def test_a_report_lies_in_its_run_with_pictures_beside_it(own):
 def test_elsewhere_pictures_have_the_name_of_the_page(own, tmp_path):
     page = own.report(tmp_path / "new" / "mine.html")
     assert {path.name for path in page.parent.iterdir()} == {
-        "mine.html", "mine-front.png", "mine-search.png", "mine-architectures.png",
+        "mine.html", "mine-front.png",
     }  # fmt: skip
 
 
 def test_several_runs_make_a_comparison(own, runs):
     printed = invoke("report", own.folder, runs["other"].folder).splitlines()
-    assert [Path(line).name for line in printed] == ["comparison.html", "comparison.png"]
+    assert [Path(line).name for line in printed] == ["comparison.html"]
 
 
 def test_an_unfinished_run_has_a_page_and_no_picture_of_a_front(runs, tmp_path):

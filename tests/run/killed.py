@@ -36,7 +36,7 @@ MOMENTS = {
     "confirming": ("tests.run.search_parts:InProcess", "measure", 5, "after"),
     "confirmed": ("hwsearch.evaluation.evaluator:Evaluator", "confirm_latencies", 1, "after"),
     "exporting": ("hwsearch.run.finish", "write_card", 2, "before"),
-    "exported": ("hwsearch.run.outcome", "draw_front", 1, "before"),
+    "exported": ("hwsearch.run.outcome", "write_checksums", 1, "before"),
 }
 # The same for searches that start from a run.
 WARM_MOMENTS = {

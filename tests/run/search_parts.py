@@ -104,17 +104,11 @@ def use(patch, device):
 def leave_undrawn(patch):
     """Let searches write placeholders for pictures and the page."""
 
-    def page(run, setup=None):
-        (run.folder / "report.html").write_text("not drawn\n")
-        (run.folder / "architectures.png").write_bytes(b"not drawn\n")
+    def write(run, setup=None):
+        for name in ("report.html", "front.png"):
+            (run.folder / name).write_text("not drawn\n")
 
-    patch.setattr("hwsearch.report.write.write_page", page)
-    for name in ("draw_front", "draw_search"):
-        patch.setattr(f"hwsearch.run.outcome.{name}", _placeholder)
-
-
-def _placeholder(path, *_):
-    path.write_bytes(b"not drawn\n")
+    patch.setattr("hwsearch.report.write.write_own_report", write)
 
 
 def network(checkpoint=None):

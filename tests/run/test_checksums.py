@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import hwsearch
+from hwsearch import Run
 from hwsearch.cli import app
 from hwsearch.run.checksums import CHECKSUMS, damaged_files
-from hwsearch.run.folder import Run
 
 pytestmark = pytest.mark.usefixtures("quick_infer", "device")
 REDRAWN = (".png", ".html")

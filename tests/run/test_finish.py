@@ -4,9 +4,9 @@ import pytest
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.devices.fake_device import latency_by_size
 from hwsearch.errors import DeviceError, EvaluationError, InfeasibleError, VerificationError
-from hwsearch.run.folder import Run
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.cli import app
-from hwsearch.run.folder import Run
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 

@@ -8,11 +8,11 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.accuracy.channel_statistics import channel_sums
 from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
-from hwsearch.run.folder import Run
 from hwsearch.trials import MemoryStore
 from tests.accuracy.folders import class_folders, save_noise, spec_for
 from tests.run.image_parts import NET

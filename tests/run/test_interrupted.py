@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.cli import app
 from hwsearch.devices.fake_device import latency_by_size
 from hwsearch.errors import DeviceError, DeviceLostError, HwsearchError
-from hwsearch.run.folder import Run
 from hwsearch.trials_sqlite import SqliteStore
 
 pytestmark = pytest.mark.usefixtures("quick_infer")

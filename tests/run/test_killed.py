@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from hwsearch import Run
 from hwsearch.cli import app
-from hwsearch.run.folder import Run
 from tests.run.killed import BUDGET, MOMENTS, kill_searches
 
 pytestmark = pytest.mark.usefixtures("quick_infer")

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.cli import app
 from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError, InfeasibleError, InputError
@@ -18,7 +19,6 @@ from hwsearch.kit import main as kit_main
 from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.results_file import KitFacts, read_results, sealed
-from hwsearch.run.folder import Run
 from hwsearch.trials import TrialState
 from tests.kit import kit_parts
 

@@ -15,7 +15,7 @@ import tests.run.search_parts as parts
 from hwsearch.cli import app
 from hwsearch.errors import HwsearchError
 from hwsearch.run import lock
-from hwsearch.run.lock import LOCK, locked, network_risk
+from hwsearch.run.lock import HOLDER, LOCK, locked, network_risk
 
 HOLDING = (
     "import sys, time; from pathlib import Path; from hwsearch.run.lock import locked\n"
@@ -53,15 +53,16 @@ def test_the_second_is_refused_with_pid_and_host_of_the_first(elsewhere, tmp_pat
 def test_what_a_killed_one_left_is_taken_over(elsewhere, tmp_path):
     elsewhere.kill()
     elsewhere.wait()
-    assert json.loads((tmp_path / LOCK).read_text())["pid"] == elsewhere.pid
+    assert json.loads((tmp_path / HOLDER).read_text())["pid"] == elsewhere.pid
     with locked(tmp_path):
-        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
-    assert not (tmp_path / LOCK).exists()
+        assert json.loads((tmp_path / HOLDER).read_text())["pid"] == os.getpid()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": [], "host": 7}', "\0" * 5000])
 def test_a_damaged_one_holds_nobody_back(content, tmp_path):
     (tmp_path / LOCK).write_text(content)
+    (tmp_path / HOLDER).write_text(content)
     with locked(tmp_path):
         pass
 
@@ -79,7 +80,7 @@ def test_resume_and_search_hold_it_while_they_work(device, quick_infer, tmp_path
     hwsearch.search(**{**parts.SETTINGS, "budget": 4}, out=folder, progress=Meddling())
     hwsearch.resume(folder, budget=5, progress=Meddling())
     assert seen.count("search") == 2
-    assert not (folder / LOCK).exists()
+    assert not {LOCK, HOLDER} & {path.name for path in folder.iterdir()}
 
 
 @pytest.fixture
@@ -88,17 +89,17 @@ def on_network(monkeypatch):
 
 
 def test_on_a_network_another_machine_may_still_hold_it(on_network, tmp_path):
-    (tmp_path / LOCK).write_text(json.dumps({"pid": 7, "host": "elsewhere", "began": "today"}))
+    (tmp_path / HOLDER).write_text(json.dumps({"pid": 7, "host": "elsewhere", "began": "today"}))
     text = "process 7 on elsewhere, since today, and a network file system does not show"
     with pytest.raises(HwsearchError, match=text), locked(tmp_path):
         pass
-    (tmp_path / LOCK).unlink()
+    (tmp_path / HOLDER).unlink()
     with locked(tmp_path):
         pass
 
 
 def test_on_a_local_disk_another_name_of_this_machine_is_no_other_machine(tmp_path):
-    (tmp_path / LOCK).write_text(json.dumps({"pid": 7, "host": "elsewhere", "began": "today"}))
+    (tmp_path / HOLDER).write_text(json.dumps({"pid": 7, "host": "elsewhere", "began": "today"}))
     with locked(tmp_path):
         pass
 

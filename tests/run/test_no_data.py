@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.cli import app
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
-from hwsearch.run.folder import Run
 from tests.kit import kit_parts
 from tests.run.warm_start_parts import save_predictor, search, use, whole_rounds
 
@@ -65,7 +65,7 @@ class TestCandidates:
         assert not run.confirmed
         assert {path.name for path in run.folder.iterdir()} == {
             "config.toml", "trials.sqlite", "candidates.csv", "front.png", "subnets",
-            "search.json", "search.png", "SHA256SUMS", "report.html", "architectures.png",
+            "search.json", "SHA256SUMS", "report.html",
         }  # fmt: skip
         with pytest.raises(InputError, match=r"accuracies are predicted; with images: hwsearch"):
             _ = run.front

@@ -10,13 +10,13 @@ from onnx import numpy_helper
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.files import sha256_of
 from hwsearch.models.precision import precision_of
 from hwsearch.run.config import RunConfig
-from hwsearch.run.folder import Run
 from hwsearch.run.setup import prepare
 from hwsearch.trials import MemoryStore
 from hwsearch.verify.subnet import verify_artifact

@@ -14,10 +14,11 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.accuracy.metric import Metric
 from hwsearch.errors import EvaluationError, InfeasibleError, InputError, VerificationError
 from hwsearch.models.probe import disagreement
-from hwsearch.run.folder import Run
+from hwsearch.report.facts import read_facts
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
@@ -58,7 +59,7 @@ class TestFinishedRun:
         assert run.finished
         assert {path.name for path in run.folder.iterdir()} == {
             "config.toml", "trials.sqlite", "front.csv", "front.png", "subnets",
-            "search.json", "search.png", "SHA256SUMS", "report.html", "architectures.png",
+            "search.json", "SHA256SUMS", "report.html",
         }  # fmt: skip
         assert {path.name for path in (run.folder / "subnets").iterdir()} == set(run.front["key"])
         for folder in (run.folder / "subnets").iterdir():
@@ -274,12 +275,13 @@ class TestObjectives:
 
     def test_the_picture_shows_trials_by_computed_objectives_too(self, tmp_path, monkeypatch):
         drawn = []
-        monkeypatch.setattr("hwsearch.run.outcome.draw_front", lambda *args: drawn.append(args))
+        draw = lambda run, setup: drawn.append(read_facts(run, setup))  # noqa: E731
+        monkeypatch.setattr("hwsearch.report.write.write_own_report", draw)
         run = search(tmp_path / "run", objectives=["top1", "macs"], budget=8)
-        ((_, trials, *_),) = drawn
-        known = run.front.set_index("key")["macs"]
-        assert trials["macs"].notna().all()
-        assert (trials.set_index("key")["macs"][known.index] == known).all()
+        (facts,) = drawn
+        macs, known = facts.values["macs"], run.front.set_index("key")["macs"]
+        assert np.isfinite(macs).all()
+        assert [macs[facts.place[key]] for key in known.index] == known.tolist()
 
     def test_without_the_metric_the_front_states_it_all_the_same(self, tmp_path):
         run = search(tmp_path / "run", objectives=["latency", "params"], budget=8)

@@ -10,16 +10,18 @@ import pytest
 import hwsearch
 from hwsearch.errors import InputError
 from hwsearch.run.config import RunConfig
+from hwsearch.run.setting import explanation
 from hwsearch.run.settings import (
-    BESIDE,
-    EXAMPLES,
     LARGEST,
+    SearchSettings,
     read_settings,
     settings_text,
     write_settings,
 )
 
-NAMES = [*(field.name for field in fields(RunConfig)), *BESIDE]
+SETTINGS = {field.name: field for field in fields(SearchSettings)}
+NAMES = list(SETTINGS)
+EXAMPLES = {n: f.metadata["example"] for n, f in SETTINGS.items() if f.default is None}
 
 
 def read(tmp_path, text):
@@ -35,15 +37,31 @@ class TestWhatIsWritten:
         assert RunConfig(**settings) == RunConfig()
         assert set(settings) == {k for k, v in asdict(RunConfig()).items() if v is not None}
 
-    def test_says_every_setting_of_a_search(self):
-        told = set(inspect.signature(hwsearch.search).parameters) - {"net", "progress"}
-        assert {*told, "supernet"} == set(NAMES)
+    def test_a_search_in_python_has_the_same_settings_and_defaults(self):
+        given = dict(inspect.signature(hwsearch.search).parameters)
+        assert given.pop("net").default == SETTINGS["supernet"].default
+        assert given.pop("progress").default is None
+        assert {"supernet", *given} == set(NAMES)
+        for name, parameter in given.items():
+            declared = SETTINGS[name].default
+            # Where nothing is given a warm start may raise the budget, and lists are empty.
+            expected = None if name == "budget" or declared == () else declared
+            assert parameter.default == expected, name
+
+    def test_help_explains_every_setting_in_the_same_words(self):
+        for function, names in (
+            (hwsearch.search, [name for name in NAMES if name != "supernet"]),
+            (hwsearch.resume, ["budget", "minutes", "stop_gain", "workers"]),
+        ):
+            for name in names:
+                line = f"        {name}: {explanation(SETTINGS[name])}"
+                assert line in function.__doc__.splitlines()
 
     def test_what_is_not_set_is_an_example_that_can_be(self, tmp_path):
         text = re.sub(r"^# (\w+ = )", r"\1", settings_text(), flags=re.MULTILINE)
         settings = read(tmp_path, text)
         assert list(settings) == NAMES
-        assert {name: settings[name] for name in EXAMPLES} == dict(EXAMPLES)
+        assert {name: settings[name] for name in EXAMPLES} == EXAMPLES
 
     def test_every_setting_is_explained(self):
         blocks = settings_text().split("[search]\n")[1].strip().split("\n\n")
@@ -99,7 +117,7 @@ class TestWhatIsRead:
             ("[search]\ndevice = 4", ["device is 4; give text"]),
             ("[search]\ncheckpoint = 4", ["checkpoint is 4; give a file or random:SEED"]),
             ("[search]\nwarm_start = []", ["warm_start is (); give a run or a CSV file"]),
-            ("[search]\nout = 4", ["out is 4; give: A folder"]),
+            ("[search]\nout = 4", ["out is 4; give a folder"]),
             (
                 "[search]\nworkers = 0",
                 ["workers 0 are not usable: a search evaluates in its own process"],

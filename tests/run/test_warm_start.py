@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch import Run
 from hwsearch.choices import Choice
 from hwsearch.cli import app
 from hwsearch.errors import DeviceError, InfeasibleError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.run.config import RunConfig
-from hwsearch.run.folder import Run
 from hwsearch.run.setup import prepare
 from hwsearch.run.value_sources.earlier_run import first_difference, read_earlier_run
 from hwsearch.space import SearchSpace

@@ -1,0 +1,206 @@
+"""Runs as users see them: what `hwsearch.run` does, drawn by `hwsearch.report`."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwsearch.restriction import one_or_several
+from hwsearch.run import confirm as confirming
+from hwsearch.run import folder as folders
+from hwsearch.run.progress import Progress
+from hwsearch.run.setting import explanation
+from hwsearch.run.settings import SearchSettings
+from hwsearch.run.setup import Setup
+from hwsearch.supernets.base import Supernet
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
+
+
+class Run(folders.Run):
+    """A run folder: its settings, trials and front, and the report on them.
+
+    Args:
+        folder: As `search` left it, finished or not.
+
+    Raises:
+        InputError: The folder is no run.
+    """
+
+    @property
+    def members(self) -> "pd.DataFrame":
+        """The front, or else the candidates: ``NAME_source`` says which NAME is ``predicted``.
+
+        Raises:
+            InputError: The run is not finished, or the file is damaged.
+        """
+        from hwsearch.report.notebook import Front
+
+        return Front(super().members)
+
+    def report(self, to: str | Path | None = None) -> Path:
+        """Write the run as one HTML page that opens offline, with its picture beside it.
+
+        Args:
+            to: The file; by default ``report.html`` in the run's folder.
+
+        Returns:
+            The page.
+
+        Raises:
+            InputError: The run cannot be read, or the file is a folder or cannot be written.
+        """
+        from hwsearch.report.write import write_report
+
+        return write_report([self], Path(to) if to else None)[0]
+
+    def plot(self, across: str | None = None) -> "Figure":
+        """Return the front, every trial behind it, as a plotly figure.
+
+        Args:
+            across: The objective from left to right; by default latency, or the second one.
+
+        Raises:
+            InputError: There is no such objective, or the run cannot be read.
+        """
+        from hwsearch.report.front_figure import plotted
+
+        return plotted(self, across)
+
+    def _repr_html_(self) -> str:
+        from hwsearch.report.notebook import run_html
+
+        return run_html(self)
+
+
+def search(  # noqa: D417 - the settings are explained where they are declared, and below
+    net: Supernet | str = "cifar10-resnet",
+    *,
+    checkpoint: str | None = None,
+    device: str = "ort-cpu:threads=1",
+    data: str = "bundled",
+    objectives: Sequence[str] | None = None,
+    constraints: Sequence[str] | None = None,
+    budget: int | None = None,
+    minutes: float | None = None,
+    stop_gain: float | None = None,
+    tactic: str = "hwsearch",
+    seed: int = 0,
+    batch: int | None = None,
+    freeze: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
+    prior: str = "on",
+    warm_start: str | Path | None = None,
+    out: str | Path | None = None,
+    workers: str | int | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Search a supernet for one device, export the confirmed front, and draw the report.
+
+    Args:
+        net: A loaded supernet, or the name of one; a checkpoint goes with a name only.
+        progress: Told of phases and steps.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: Something given cannot be used; nothing has been written.
+        InfeasibleError: Nothing satisfies the constraints; the run can be looked at all the same.
+    """
+    given: dict[str, Any] = {name: v for name, v in locals().items() if name in _SETTINGS}
+    for name in ("objectives", "constraints", "freeze", "only"):
+        given[name] = one_or_several(given[name])
+    for name in ("warm_start", "out"):
+        given[name] = str(given[name]) if isinstance(given[name], Path) else given[name]
+    if isinstance(net, Supernet):
+        given |= {"supernet": net.name, "checkpoint": net.checkpoint}
+        given |= {"freeze": (*net.freeze, *given["freeze"]), "only": (*net.only, *given["only"])}
+    else:
+        given["supernet"] = net
+    if budget is None:
+        del given["budget"]
+    run = folders.search(
+        SearchSettings(**given),
+        net if isinstance(net, Supernet) else None,
+        budget_of_reuse=budget is None,
+        progress=progress,
+        draw=_write_report,
+    )
+    return Run(run.folder)
+
+
+def resume(  # noqa: D417 - likewise
+    folder: str | Path,
+    *,
+    budget: int | None = None,
+    minutes: float | None = None,
+    stop_gain: float | None = None,
+    net: Supernet | None = None,
+    workers: str | int | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Go on with a run that was stopped, or give a finished one a larger budget.
+
+    Args:
+        folder: Of the run.
+        net: For a supernet that cannot be loaded by its recorded name.
+        progress: Told of phases and steps.
+
+    Raises:
+        InputError: The folder is no run, or the supernet, data or device are no longer the same.
+    """
+    limits = (budget, minutes, stop_gain)
+    run = folders.resume(folder, limits, net, workers, progress, draw=_write_report)
+    return Run(run.folder)
+
+
+def confirm(
+    folder: str | Path,
+    timings: str | Path,
+    *,
+    net: Supernet | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Turn the candidates of a run into a front by what its kit measured; again is harmless.
+
+    Args:
+        folder: Of the run.
+        timings: The file that the run's kit wrote on the device.
+        net: For a supernet that cannot be loaded by its recorded name.
+        progress: Told of phases and steps.
+
+    Returns:
+        The run, with a front.
+
+    Raises:
+        InputError: The folder is no run, the file is not complete, was changed, or is of another
+            kit, run or device, or supernet and data are no longer the same. The run stays as it
+            was.
+        InfeasibleError: Nothing satisfies the constraints as measured; the text says what came
+            closest.
+    """
+    run = confirming.confirm(folder, timings, net=net, progress=progress, draw=_write_report)
+    return Run(run.folder)
+
+
+def _write_report(run: folders.Run, setup: Setup) -> None:
+    from hwsearch.report.write import write_own_report  # loads slowly
+
+    write_own_report(run, setup)
+
+
+_SETTINGS = {each.name: each for each in fields(SearchSettings)}
+for _function in (search, resume):
+    if _function.__doc__:  # python -OO leaves none
+        _told = "".join(
+            f"        {name}: {explanation(_SETTINGS[name])}\n"
+            for name in inspect.signature(_function).parameters
+            if name in _SETTINGS
+        )
+        _function.__doc__ = _function.__doc__.replace(
+            "        progress:", f"{_told}        progress:"
+        )

@@ -1,0 +1,74 @@
+"""Options of the settings of a search, derived from `hwsearch.run.settings.SearchSettings`."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+
+from hwsearch.cli.completion import (
+    complete_device,
+    complete_objective,
+    complete_run,
+    complete_supernet,
+    complete_tactic,
+)
+from hwsearch.run.setting import explanation
+from hwsearch.run.settings import SearchSettings
+
+_COMPLETE: dict[str, Callable[[str], list[str]]] = {
+    "supernet": complete_supernet,
+    "device": complete_device,
+    "objectives": complete_objective,
+    "tactic": complete_tactic,
+    "warm_start": complete_run,
+}
+_TYPES = get_type_hints(SearchSettings)
+_METAVARS = {"warm_start": "RUN|FILE.csv", "workers": "ray"}
+_KINDS = {str: "TEXT", int: "N", float: "X"}
+
+
+def setting_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add options for settings to a command, which takes them as keyword arguments.
+
+    What is not given is None; an option of a list can be repeated.
+
+    Args:
+        names: Of the settings; by default all of them.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        given = inspect.signature(command).parameters.values()
+        own = [each for each in given if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        wanted = names or [each.name for each in fields(SearchSettings)]
+        derived = [
+            _option(each, told=not names) for each in fields(SearchSettings) if each.name in wanted
+        ]
+        # Typer makes options of the signature.
+        command.__signature__ = inspect.Signature([*own, *derived])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _option(declared: Any, *, told: bool) -> inspect.Parameter:
+    """Return the parameter of a setting; its default is told unless a run has its own value."""
+    name = declared.name
+    kinds = [each for each in get_args(_TYPES[name]) or (_TYPES[name],) if each is not type(None)]
+    repeated = isinstance(declared.default, tuple)
+    kind: Any = list[str] if repeated else str if str in kinds else kinds[0]
+    option = f"--{(name.removesuffix('s') if repeated else name).replace('_', '-')}"
+    text = ("Repeat it. " if repeated else "") + explanation(declared)
+    if told and declared.default not in (None, ()):
+        text += f" Default: {declared.default}."
+    info = typer.Option(
+        option,
+        help=text,
+        metavar=_METAVARS.get(name, _KINDS.get(kind, "TEXT")),
+        autocompletion=_COMPLETE.get(name),
+    )
+    annotation = Annotated[kind | None, info]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )

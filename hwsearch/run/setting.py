@@ -1,0 +1,110 @@
+"""Declaration of a setting: its default, explanation and check, from which all else derives.
+
+The command line, ``hwsearch.toml``, ``config.toml`` and the table in docs/settings.md come from
+the fields that `setting` declares.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import Field, field, fields
+from typing import Any, TypeVar
+
+from hwsearch.errors import InputError, unknown
+from hwsearch.optimizer.stopping import check_positive
+
+Check = Callable[[str, Any], object]
+T = TypeVar("T")
+
+
+def setting(
+    default: T,
+    text: str,
+    check: Check,
+    *,
+    example: object = None,
+    names: Callable[[], Iterable[str]] | None = None,
+) -> T:
+    """Declare a setting as a field of a dataclass.
+
+    Args:
+        default: Its default.
+        text: Its explanation, one sentence.
+        check: ``check(name, value)`` raises InputError for a value that it cannot have.
+        example: A value to show where the default is None.
+        names: Returns the names that are worth showing beside the explanation.
+    """
+    metadata = {"text": text, "check": check, "example": example, "names": names}
+    return field(default=default, metadata=metadata)
+
+
+def check_settings(settings: Any) -> None:
+    """Check every setting of a dataclass.
+
+    Raises:
+        InputError: One has a value that it cannot have.
+    """
+    for each in fields(settings):
+        each.metadata["check"](each.name, getattr(settings, each.name))
+
+
+def explanation(declared: "Field[Any]") -> str:
+    """Return the explanation of a setting, with the names that it can have."""
+    told, names = str(declared.metadata["text"]), declared.metadata["names"]
+    try:
+        return told if names is None else f"{told} Known: {', '.join(names())}."
+    except InputError:  # two packages register one name: a search says so
+        return told
+
+
+def text(wanted: str, *, optional: bool = False) -> Check:
+    """Check that a value is text in UTF-8."""
+
+    def check(name: str, value: object) -> None:
+        if not (isinstance(value, str) or (optional and value is None)):
+            raise InputError(f"{name} is {value!r}; give {wanted}")
+        if value is not None:
+            _check_utf8(name, value)
+
+    return check
+
+
+def one_of(names: Callable[[], Iterable[str]]) -> Check:
+    """Check that a value is one of several names."""
+
+    def check(name: str, value: object) -> None:
+        if value not in (known := list(names())):
+            raise unknown(name, value, known)
+
+    return check
+
+
+def texts(name: str, value: object) -> None:
+    """Check that a value is a tuple of texts."""
+    if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
+        raise InputError(f"{name} is {value!r}; give a list of texts")
+    for each in value:
+        _check_utf8(name, each)
+
+
+def whole(least: int, *, optional: bool = False) -> Check:
+    """Check that a value is a whole number."""
+
+    def check(name: str, value: object) -> None:
+        if optional and value is None:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise InputError(f"{name} is {value!r}; give a whole number from {least} up")
+
+    return check
+
+
+positive: Check = check_positive
+
+
+def _check_utf8(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{name} is {value!r}, which has bytes that are no UTF-8 text; rename it, or give a "
+            "link to it that has another name"
+        ) from None
