@@ -169,7 +169,9 @@ class TestClassNames:
     """Labels are those of the supernet's classes, by name."""
 
     @pytest.fixture
-    def load(self, folder):
+    def load(self, folder, monkeypatch):
+        monkeypatch.setattr("hwsearch.accuracy.sources.SplitSizes", lambda: SIZES)
+
         def targets(classes):
             spec = InputSpec(
                 inputs=(TensorSpec(name="image", shape=(3, 32, 32)),),
