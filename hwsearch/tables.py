@@ -1,8 +1,8 @@
-"""Latency tables: what every block of a supernet costs on one device, as a file.
+"""Latency tables: the latency of every block of a supernet on one device, as a file.
 
 A table is JSON, one block or subnet a line, named ``SUPERNET@DEVICE-SLUG.json``. It holds the
-latency of block specs in context, what a run costs besides its blocks, and whole subnets that
-were measured too; a table without blocks holds whole subnets only. See latency_tables/README.md.
+latency of block specs in context, the overhead of an inference besides its blocks, and whole
+subnets that were measured; a table may hold subnets only. See latency_tables/README.md.
 """
 
 import hashlib
@@ -35,12 +35,12 @@ _AGAIN = "make it again by 'hwsearch profile SUPERNET --device DEVICE'"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockLatency:
-    """What a block costs inside a network.
+    """Latency of a block inside a network.
 
     Attributes:
-        latency_ms: Its share of a subnet's latency, above 0.
-        count: Number of subnets that say so, at least 1.
-        spread_ms: Standard deviation of what they say; 0 where there is one.
+        latency_ms: Share of the latency of a subnet, above 0.
+        count: Number of subnets that it was estimated from, at least 1.
+        spread_ms: Standard deviation among these subnets; 0 for one subnet.
     """
 
     latency_ms: float
@@ -50,18 +50,18 @@ class BlockLatency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubnetLatency:
-    """A whole subnet that was measured by the protocol; see `hwsearch.devices.base.Latency`.
+    """Measured latency of a whole subnet; see `hwsearch.devices.base.Latency`.
 
     Attributes:
-        architecture: Its active choices.
+        architecture: Active choices of the subnet.
         latency_ms: Median, ratio x baseline, above 0.
         low_ms: Low end of its 95% interval.
         high_ms: High end.
         ratio: Relative to the anchor in the same rounds.
         ratio_low: Low end of its 95% interval.
         ratio_high: High end.
-        purpose: ``"cover"`` where the table was made from it, ``"validate"`` where it was
-            compared with what the table says.
+        purpose: ``"cover"``: the table was made from it; ``"validate"``: the table was compared
+            with it.
     """
 
     architecture: Mapping[str, Option]
@@ -81,15 +81,15 @@ class LatencyTable:
     Attributes:
         supernet: Name on the supernet's card.
         space: Digest of its full search space.
-        device: The device as written down, such as ``ort-cpu:threads=1``.
-        slug: The same for file names.
-        fingerprint: What decides latencies there, by name.
+        device: Specification of the device, such as ``ort-cpu:threads=1``.
+        slug: Specification of the device for file names.
+        fingerprint: Properties of the device that decide latencies, by name.
         created: Date, as ``2026-01-31``.
-        baseline_ms: The anchor's baseline, above 0: milliseconds are ratios times this.
-        overhead_ms: What a run costs besides its blocks, not negative.
-        blocks: Block spec -> what it costs.
+        baseline_ms: Baseline of the anchor, above 0: milliseconds are ratios times this.
+        overhead_ms: Latency of an inference besides its blocks, not negative.
+        blocks: Block spec -> latency of the block.
         subnets: Whole subnets, in the order in which they were measured.
-        facts: Anything else worth keeping, as JSON-ready values.
+        facts: Further facts, as JSON-ready values.
     """
 
     supernet: str
@@ -105,7 +105,7 @@ class LatencyTable:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def latency_ms(self, specs: Iterable[BlockSpec]) -> float:
-        """Add up a chain of blocks: the overhead and every block's latency, ms.
+        """Return the overhead plus the latencies of a chain of blocks, ms.
 
         Raises:
             InputError: The table lacks one of them.
@@ -115,15 +115,15 @@ class LatencyTable:
         return self.overhead_ms + sum(self.blocks[spec].latency_ms for spec in chain)
 
     def missing(self, specs: Iterable[BlockSpec]) -> list[BlockSpec]:
-        """Return which of some specs it lacks, each once, in their order."""
+        """Return the specs that the table lacks, each once, in their order."""
         return [spec for spec in dict.fromkeys(specs) if spec not in self.blocks]
 
     def check_covers(self, specs: Iterable[BlockSpec], rules: str = "") -> None:
-        """Refuse a table that lacks a spec.
+        """Raise an error where the table lacks a spec.
 
         Args:
-            specs: Those that are needed.
-            rules: Options that restrict the supernet to them, for the command that is named.
+            specs: Required specs.
+            rules: Options that restrict the supernet to them, for the command in the message.
 
         Raises:
             InputError: It lacks some; the text names the first of them, how many there are, and
@@ -142,13 +142,13 @@ class LatencyTable:
     def check_made_for(
         self, supernet: str, space: str, device: str | None = None, where: str = "this table"
     ) -> None:
-        """Refuse a table of something else.
+        """Raise an error where the table is of something else.
 
         Args:
             supernet: Name on the supernet's card.
             space: Digest of its full search space.
-            device: As written down; None takes a table of any.
-            where: What is refused, for the message.
+            device: Specification of the device; None takes a table of any device.
+            where: Name of the table, for messages.
 
         Raises:
             InputError: It is of another supernet, search space or device.
@@ -212,7 +212,7 @@ class LatencyTable:
 
         Args:
             text: JSON.
-            where: What is read, for messages.
+            where: Name of the source, for messages.
 
         Raises:
             InputError: As for `load`.
@@ -249,7 +249,7 @@ class LatencyTable:
 
 
 def content_digest(record: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a table says besides its digest, in hex."""
+    """Return the SHA-256 of the content of a table besides its digest, in hex."""
     content = {name: value for name, value in record.items() if name != DIGEST}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
