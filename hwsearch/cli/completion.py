@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from hwsearch import plugins
+from hwsearch.cli.stdout import reserved_stdout
 from hwsearch.data import user_data
 from hwsearch.run.disk_usage import runs_below
 
@@ -36,7 +37,8 @@ def complete_device(incomplete: str) -> list[str]:
     try:
         from hwsearch.devices import load_factory
 
-        options = [option.name for option in load_factory(name).options]
+        with reserved_stdout():  # the shell reads it
+            options = [option.name for option in load_factory(name).options]
     except Exception:  # noqa: BLE001 - a device that cannot be loaded completes nothing
         return []
     *before, last = given.split(",")

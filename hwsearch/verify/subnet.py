@@ -1,4 +1,4 @@
-"""Checks that an exported subnet has to pass, before it counts and ever after."""
+"""Verification of exported subnets: against PyTorch when written, from their files alone later."""
 
 import json
 import subprocess
@@ -49,25 +49,25 @@ def verify_export(
     samples: dict[str, NDArray[Any]],
     device: Device,
 ) -> dict[str, Any]:
-    """Check freshly written files against the PyTorch network they came from.
+    """Verify new files against the PyTorch network that they were exported from.
 
-    A float32 model has to agree with it. One of another precision was converted from a model
-    that has to agree with it; how far the two are apart is stated and not judged, as long as the
-    answers are numbers.
+    A float32 model has to agree with the network. A model of another precision was converted from
+    a float32 model that has to agree with it; the difference of the two is recorded.
 
     Args:
-        folder: Holds the model, the weights and ``infer.py``.
+        folder: Folder of the model, the weights and ``infer.py``.
         exported: The network and its model.
         promised: ``macs`` and ``params`` of the architecture.
-        samples: Real inputs, preprocessed, by name.
-        device: Runs the model; where it takes no float32 ones, ``ort-cpu`` runs the original.
+        samples: Real inputs by name, preprocessed.
+        device: Runs the model; where it takes no float32 models, ``ort-cpu`` runs the original.
 
     Returns:
-        What was checked and how well it agreed, JSON-ready.
+        The checks and their results, JSON-serialisable.
 
     Raises:
-        VerificationError: The first check that failed, and by how much.
+        VerificationError: A check failed; the text names the first one and the difference.
     """
+    _check_samples(samples)
     model = _checked_model(folder / MODEL)
     _check_costs(folder, model, promised)
     if exported.original is None:
@@ -98,12 +98,12 @@ def verify_export(
 
 
 def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDArray[Any]]:
-    """Return what a card has a model answer to the probe.
+    """Return the outputs for the probe that a card records.
 
-    Those of a float32 model are PyTorch's; one of another precision is compared with itself.
+    They are PyTorch's for a float32 model, and the model's own for another precision.
 
     Args:
-        folder: Holds the model.
+        folder: Folder of the model.
         exported: The network and its model.
         device: Runs the model.
     """
@@ -115,17 +115,17 @@ def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDAr
 
 
 def verify_artifact(folder: Path, device: Device) -> dict[str, Any]:
-    """Check an exported subnet from its files alone.
+    """Verify an exported subnet from its files alone.
 
-    Its files are those whose hashes the card holds, the model passes the ONNX checker with full
-    shape inference, says the architecture and precision that the card says, counts the promised
-    MACs and parameters, still answers the card's probe, and ``infer.py`` runs.
+    The files must have the checksums of the card. The model must pass the ONNX checker with full
+    shape inference, have the card's architecture, precision, MACs and parameters, and reproduce
+    the card's probe outputs. ``infer.py`` must run.
 
     Returns:
         The card.
 
     Raises:
-        InputError: The folder is no exported subnet.
+        InputError: The folder is not an exported subnet.
         VerificationError: A check failed.
     """
     card = read_card(folder)
@@ -134,9 +134,7 @@ def verify_artifact(folder: Path, device: Device) -> dict[str, Any]:
     except HwsearchError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise VerificationError(
-            f"{CARD} does not say all it should: {type(error).__name__} {error}"
-        ) from error
+        raise VerificationError(f"{CARD} is incomplete: {type(error).__name__} {error}") from error
     return card
 
 
@@ -168,7 +166,7 @@ def _check_artifact(folder: Path, card: Mapping[str, Any], device: Device) -> No
 
 
 def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
-    """Compare the model's answer to the seeded probe with the card's.
+    """Compare the model's outputs for the seeded probe with those of the card.
 
     Raises:
         VerificationError: They differ by more than the tolerance of the precision.
@@ -243,6 +241,16 @@ def _check_costs(folder: Path, model: onnx.ModelProto, promised: Mapping[str, in
             raise VerificationError(f"{what}: {found:,} counted, {expected:,} promised")
 
 
+def _check_samples(samples: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in samples.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = next(i for i, sample in enumerate(array) if not np.isfinite(sample).all())
+            raise VerificationError(
+                f"sample {bad} of input {name!r} has NaN or infinite values after preprocessing; "
+                "remove or repair that sample of the data"
+            )
+
+
 def _run(
     device: Device, model: Path, inputs: dict[str, NDArray[Any]]
 ) -> list[NDArray[np.float32]]:
@@ -287,7 +295,7 @@ def _class_scores(outputs: Sequence[NDArray[Any]], stated: Mapping[str, Any]) ->
 def _compared(
     shipped: Sequence[NDArray[Any]], original: Sequence[NDArray[Any]], scores: Sequence[int]
 ) -> dict[str, float]:
-    """Say how far a converted model is from its original, on the same samples."""
+    """Return the difference of a converted model and its original on the same samples."""
     difference = disagreement(shipped, original)
     if not np.isfinite(difference):
         raise VerificationError(

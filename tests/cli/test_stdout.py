@@ -1,13 +1,16 @@
 """Standard output holds results alone, whatever libraries print from Python, C and children."""
 
 import io
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
+from hwsearch.cli.completion import complete_device
 from hwsearch.cli.stdout import reserved_stdout, result_stream
+from tests.devices import tiny_models
 
 NOISE = """
 import ctypes, logging, os, subprocess, sys, warnings
@@ -89,3 +92,56 @@ def test_a_stream_that_is_no_descriptor_is_kept(monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert "descriptor" in err
+
+
+NOISY = """
+import os
+from hwsearch.devices import DeviceFactory
+from hwsearch.devices.fake_device import FakeDevice
+def noise():
+    print("noise"); os.write(1, b"noise\\n")
+noise()
+class Noisy(FakeDevice):
+    def __init__(self):
+        noise()
+        super().__init__(name="noisy")
+    def measure(self, models, **options):
+        noise()
+        return super().measure(models, **options)
+def available():
+    noise()
+DEVICE = DeviceFactory(name="noisy", create=Noisy, available=available)
+"""
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """Folder of a package whose device prints when it is imported, made and used."""
+    info = tmp_path / "noisy-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: noisy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hwsearch.devices]\nnoisy = noisy_device:DEVICE\n")
+    (tmp_path / "noisy_device.py").write_text(NOISY)
+    return tmp_path
+
+
+def test_json_is_json_whatever_a_device_prints(noisy):
+    model = tiny_models.conv(noisy / "a.onnx")
+    path = os.pathsep.join([str(noisy), os.environ["PYTHONPATH"]])
+    command = [sys.executable, "-m", "hwsearch", "measure", model, "--device", "noisy", "--json"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    (row,) = json.loads(done.stdout)
+    assert row["latency_ms"] > 0
+    assert done.stderr.count(b"noise") >= 8
+
+
+def test_completion_is_not_mixed_with_what_a_device_prints(noisy, monkeypatch, capfd):
+    monkeypatch.syspath_prepend(noisy)
+    assert complete_device("noisy:") == []
+    assert capfd.readouterr().out == ""

@@ -141,10 +141,10 @@ def set_at(*path):
         (set_at("probe", "outputs", 0, 0, 0, 9.0), "differ by .* on the card's probe"),
         (set_at("probe", "outputs", [[[0.0]]]), "differ by inf on the card's probe"),
         (set_at("probe", "seed", 1), "on the card's probe"),
-        (set_at("probe", None), "does not say all it should"),
-        (set_at("exact", {}), "does not say all it should: KeyError 'params'"),
+        (set_at("probe", None), "is incomplete"),
+        (set_at("exact", {}), "is incomplete: KeyError 'params'"),
         (set_at("files", MODEL, None), "model.onnx is not the file that the card describes"),
-        (set_at("files", 3), "does not say all it should"),
+        (set_at("files", 3), "is incomplete"),
         (set_at("schema", 3), "has schema 3"),
     ],
 )
@@ -377,3 +377,12 @@ def test_labels_agree_or_tie():
     ours = np.array([[0.9, 0.1], [0.0, 1.0], [0.0, 1.0]])
     assert labels_agree(ours, reference).tolist() == [True, True, False]
     assert labels_agree(ours, reference, tolerance=0.02).tolist() == [True, True, True]
+
+
+def test_samples_that_are_no_numbers_are_named_before_anything_is_run(fresh):
+    folder, exported, macs, samples = fresh
+    (name,) = samples
+    spoilt = {name: samples[name].copy()}
+    spoilt[name][1].flat[0] = np.nan
+    with pytest.raises(VerificationError, match=f"sample 1 of input '{name}' has NaN"):
+        verify_export(folder, exported, macs, spoilt, device=None)
