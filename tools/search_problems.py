@@ -141,7 +141,7 @@ def problems() -> list[Problem]:
         _jagged(),
         _flat("5 choices", 5, 5),
         _flat("60 choices, 3 objectives", 60, 3, third=True),
-        _unnamed(),
+        _unrelated(),
     ]
 
 
@@ -238,9 +238,9 @@ def _jagged() -> Problem:
     return Problem("jagged and tied latency", space, objectives, values)
 
 
-def _unnamed() -> Problem:
-    """Names, order and options say nothing: every choice is a kind of its own."""
-    plain = _flat("no kin, 24 choices", 24, 4)
+def _unrelated() -> Problem:
+    """Names, order and options are uninformative: every choice is a kind of its own."""
+    plain = _flat("unrelated names, 24 choices", 24, 4)
     order = np.random.default_rng(5).permutation(24)
     letters = "abcdefghijklmnopqrstuvwx"
     space = SearchSpace([Choice(letters[i], (1, 2, 3, 4 + i)) for i in order])

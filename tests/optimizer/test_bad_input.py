@@ -96,7 +96,7 @@ def test_noise_as_large_as_what_a_choice_brings(tactic):
     ],
     ids=["measured", "exact", "one objective", "three objectives"],
 )
-def test_after_the_first_sample_most_proposals_are_predicted_to_be_feasible(
+def test_after_the_initial_design_most_proposals_are_predicted_to_be_feasible(
     objectives, constraints, seed
 ):
     optimizer = Optimizer(TABLE.space, objectives, constraints=constraints, seed=seed)

@@ -17,7 +17,7 @@ def search(table, budget, objectives=None, **more):
     )
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("measured_cost", [False, True])
 def test_finds_the_whole_known_front_of_1521_in_60(seed, measured_cost):
     table = Tabular(elastic_space(2), seed)
@@ -30,14 +30,13 @@ def test_finds_the_whole_known_front_of_1521_in_60(seed, measured_cost):
     assert table.share(found(by_chance), objectives) < 0.95
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_finds_nearly_all_of_the_known_front_of_59319_in_80(seed):
-    table = Tabular(elastic_space(3), seed)
+def test_finds_nearly_all_of_the_known_front_of_59319_in_80():
+    table = Tabular(elastic_space(3), 0)
     objectives = table.objectives()
-    share = table.share(found(search(table, 80, seed=seed)), objectives)
+    share = table.share(found(search(table, 80)), objectives)
     assert share > 0.995
     for tactic in ("nsga2", "random"):
-        other = search(table, 80, seed=seed, tactic=tactic)
+        other = search(table, 80, tactic=tactic)
         assert table.share(found(other), objectives) < share - 0.03
 
 
@@ -47,7 +46,7 @@ def test_nsga2_beats_chance():
     shares = {
         tactic: [
             table.share(found(search(table, 200, seed=seed, tactic=tactic)), objectives)
-            for seed in range(3)
+            for seed in range(2)
         ]
         for tactic in ("nsga2", "random")
     }
@@ -187,7 +186,7 @@ class TestConstraints:
         best = -losses[losses[:, 1] <= 100, 0].min()
         assert result.front["quality"].max() > best - 0.15
 
-    def test_a_measured_bound_that_the_first_sample_misses_is_reached(self):
+    def test_a_measured_bound_that_the_initial_design_misses_is_reached(self):
         objectives = self.TABLE.objectives(measured_cost=True)
         _, losses = self.TABLE.losses(objectives)
         good = np.sort(losses[-losses[:, 0] >= 70, 1])

@@ -54,8 +54,8 @@ class TestEveryTactic:
         assert ids(run(self.optimizer(tactic=tactic), SMALL, 6)) == first
         assert ids(run(self.optimizer(tactic=tactic, seed=4), SMALL, 6)) != first
 
-    @pytest.mark.parametrize("done", [1, 3])
-    def test_resumes_as_if_unbroken(self, tactic, done):
+    def test_resumes_as_if_unbroken(self, tactic):
+        done = 2
         unbroken = run(self.optimizer(tactic=tactic), SMALL, 5, fails=lambda key: key[0] in "ab")
         resumed = self.optimizer(tactic=tactic)
         for archs in unbroken[:done]:
@@ -124,7 +124,7 @@ def test_same_proposals_in_another_process():
     assert out.stdout.strip() == str(here)
 
 
-def test_first_sample_begins_with_the_ends_and_grades_the_size():
+def test_initial_design_begins_with_the_ends_and_grades_the_size():
     optimizer = Optimizer(LARGE.space, LARGE.objectives())
     first = optimizer.ask(100)
     assert len(first) == N_INITIAL
@@ -196,7 +196,7 @@ class TestTell:
 
 
 class TestHypervolume:
-    def test_default_reference_stays_fixed_after_the_first_sample(self):
+    def test_default_reference_stays_fixed_after_the_initial_design(self):
         optimizer = Optimizer(SMALL.space, SMALL.objectives())
         assert optimizer.reference is None
         assert optimizer.hypervolume() == 0.0

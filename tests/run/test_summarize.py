@@ -174,7 +174,7 @@ def test_fits_are_of_what_was_predicted_before_it_was_measured(found):
 
 
 def forecast_by(store, forecast):
-    """The same store, had this been predicted of every trial after the first sample."""
+    """The same store, had this been predicted of every trial after the initial design."""
     changed = MemoryStore()
     for trial in store.trials():
         arch = SimpleNamespace(key=trial.key, mapping=trial.choices)
