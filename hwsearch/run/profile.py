@@ -137,11 +137,13 @@ def make_table(
             "of fp32 ones; a search on it measures every subnet"
         )
     progress = progress or Silent()
+    partial = path.with_name(f"{path.name}.partial")
     before = _existing_table(net, device, path)
     index = ChainIndex(net.space, net.blocks, seed)
     lacking = index.specs if before is None else before.missing(index.specs)
     if before is not None and not lacking:
         progress.note(f"{path} has all {len(index.specs)} block specs already")
+        partial.unlink(missing_ok=True)  # of a process that was killed after it wrote the table
         return before
     cover = covering(net, index, lacking, subnets, seed)
     validating = choose_subnets(
@@ -152,7 +154,6 @@ def make_table(
         exclude=cover,
     )
     archs = Architectures.concatenate([cover, shuffled(validating, seed)])
-    partial = path.with_name(f"{path.name}.partial")
     results = open_results(net, index.specs, archs, device, partial)
     n_missing = len(results.missing())
     progress.note(

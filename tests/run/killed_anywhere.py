@@ -27,6 +27,7 @@ import hwsearch.optimizer.acquisition
 import hwsearch.optimizer.posterior
 import hwsearch.run.folder
 import tests.run.search_parts as parts
+from hwsearch.kit.results_file import read_results
 from hwsearch.report.write import write_report
 from hwsearch.run import profile
 from hwsearch.run.checksums import damaged_files
@@ -156,8 +157,7 @@ class Table:
 
     def check(self, folder, progress):
         path, partial = folder / "table.json", folder / "table.json.partial"
-        lines = partial.read_text().splitlines()[1:] if partial.is_file() else []
-        noted = {json.loads(line)["key"] for line in lines}
+        noted = set(read_results(partial)[1].latencies) if partial.is_file() else set()
         whole = not path.is_file() or LatencyTable.load(path) is not None
         device = Profiled()
         made = make_table(MINIATURE, device, path, progress=progress)

@@ -116,7 +116,10 @@ def test_a_damaged_results_file_is_refused(damage, path):
 def test_a_complete_table_is_left_as_it_is(path):
     first = make_table(MINIATURE, Profiled(), path)
     again, watcher = Profiled(), parts.Watcher()
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text("left by a process that was killed")
     assert make_table(MINIATURE, again, path, progress=watcher) == first
+    assert not partial.exists()
     assert again.measured == []
     assert "has all" in watcher.notes[0]
 

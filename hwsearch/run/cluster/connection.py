@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 
 from hwsearch.devices import Device, MeasureSettings, load_device
-from hwsearch.errors import DataError, DeviceError, HwsearchError, InputError
+from hwsearch.errors import DeviceError, HwsearchError, InputError
 from hwsearch.run.cluster import worker_context
 from hwsearch.run.cluster.remote_device import DeviceInfo, Latencies, RemoteDevice
 
-# A node offers one of each, and every job takes both: a node runs one job at a time.
-NODE = "hwsearch"
-NODE_RESOURCES: Mapping[str, float] = {"CPU": 1.0, NODE: 1.0}
+NODE = "hwsearch"  # Ray resource; a node offers one, and every job takes it and one CPU
 # For processes that start a node or connect. A lost node is noticed after 5 health checks.
 ENVIRONMENT: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -104,9 +102,8 @@ def result_of(ref: Any) -> Any:
     """Return the result of a remote function that has ended.
 
     Raises:
-        InputError: The node lacks something, or differs from what the search has.
-        DataError: Samples cannot be read.
-        HwsearchError: The function failed otherwise.
+        HwsearchError: What the function raised, of the same kind: an InputError where the node
+            lacks something, a DataError where samples cannot be read.
         DeviceError: Its worker process or node was lost twice.
     """
     import ray
@@ -116,16 +113,13 @@ def result_of(ref: Any) -> Any:
         return ray.get(ref)
     except exceptions.RayTaskError as error:
         cause = error.cause
-        kinds = (kind for kind in (DataError, InputError) if isinstance(cause, kind))
-        text = str(cause)
-        if not isinstance(cause, HwsearchError):
-            text = f"{type(cause).__name__}: {cause}"
-        raise next(kinds, HwsearchError)(f"a node: {text}") from error
+        if isinstance(cause, HwsearchError):
+            raise type(cause)(f"a node: {cause}") from error
+        raise HwsearchError(f"a node failed: {type(cause).__name__}: {cause}") from error
     except exceptions.RayError as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
         raise DeviceError(
-            f"its worker was lost {1 + RETRIES} times; the last time: {type(error).__name__}: "
-            f"{reason}"
+            f"its worker was lost {1 + RETRIES} times; the last time: {reason}"
         ) from error
 
 
@@ -145,7 +139,7 @@ def device_on_node(spec: str) -> Device:
         def measure(models: Mapping[str, Path], seed: int, settings: MeasureSettings) -> Latencies:
             connect()
             files = {name: np.fromfile(path, np.uint8) for name, path in models.items()}
-            measuring = remote(worker_context.measure_models, f"measure {spec}", info["spec"])
+            measuring = remote(worker_context.measure_models, f"measure {spec}", info.spec)
             try:
                 latencies: Latencies = result_of(measuring.remote(info, files, seed, settings))
             except DeviceError as error:

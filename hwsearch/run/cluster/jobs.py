@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hwsearch.errors import HwsearchError
 from hwsearch.evaluation.evaluator import Evaluator, Values
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.space import Architecture
@@ -45,8 +44,6 @@ class SearchJobs:
     def __init__(self, evaluator: Evaluator, quantities: Sequence[str]) -> None:
         self._evaluator = evaluator
         self._quantities = sorted(quantities, key=lambda quantity: quantity != LATENCY)
-        samples = evaluator.task.search
-        self._contexts = (evaluator.latency_context, evaluator.score_context(samples))
 
     def next_job(self, arch: Architecture) -> Job | None:
         """Return the next job of an architecture; None where no quantity is missing."""
@@ -57,19 +54,7 @@ class SearchJobs:
         return Job(arch=arch, quantity=missing, pace=(pace.highest, pace.known))
 
     def store(self, result: JobResult) -> None:
-        """Store the measurements of a job.
-
-        Raises:
-            HwsearchError: A measurement was made in another context than that of this search.
-        """
-        for measurement in result.measurements:
-            if not measurement.context.startswith(self._contexts):
-                raise HwsearchError(
-                    f"a worker measured {measurement.quantity} of {measurement.key} in context "
-                    f"{measurement.context!r}, this search measures in "
-                    f"{' or '.join(map(repr, self._contexts))}; restart that worker with the "
-                    "same version of hwsearch, weights and data"
-                )
+        """Store the measurements of a job."""
         net, store = self._evaluator.net, self._evaluator.store
         store.add_all(result.measurements)
         for latency in (m for m in result.measurements if m.quantity == LATENCY):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -16,23 +16,18 @@ Latencies = dict[str, Latency | DeviceError]
 Measure = Callable[[Mapping[str, Path], int, MeasureSettings], Latencies]
 
 
-class DeviceInfo(TypedDict):
-    """A device in plain values; see `Device`."""
+class DeviceInfo(NamedTuple):
+    """The attributes of a device; see `Device`."""
 
     spec: str
     slug: str
     precision: str
     fingerprint: Fingerprint
 
-
-def device_info(device: Device) -> DeviceInfo:
-    """Return a device in plain values."""
-    return {
-        "spec": device.spec,
-        "slug": device.slug,
-        "precision": device.precision,
-        "fingerprint": device.fingerprint(),
-    }
+    @classmethod
+    def of(cls, device: Device) -> "DeviceInfo":
+        """Return the attributes of a device."""
+        return cls(device.spec, device.slug, device.precision, device.fingerprint())
 
 
 class RemoteDevice:
@@ -50,19 +45,15 @@ class RemoteDevice:
     def __init__(
         self, info: DeviceInfo, measure: Measure, disconnect: Callable[[], None] | None = None
     ) -> None:
-        self._local = output_device(info["spec"], info["precision"])
-        self.spec, self.slug, self.precision = info["spec"], info["slug"], self._local.precision
-        self._fingerprint, self._measure, self._disconnect = (
-            info["fingerprint"],
-            measure,
-            disconnect,
-        )
+        self._local = output_device(info.spec, info.precision)
+        self.spec, self.slug, self.precision = info.spec, info.slug, self._local.precision
+        self._info, self._measure, self._disconnect = info, measure, disconnect
         if isinstance(self._local, SharedInference):
             self.run_shared = self._local.run_shared
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the device that measures."""
-        return dict(self._fingerprint)
+        return dict(self._info.fingerprint)
 
     def measure(
         self,
@@ -111,8 +102,8 @@ def same_device(info: DeviceInfo) -> Device:
     Raises:
         InputError: The fingerprint differs, so that latencies are not comparable.
     """
-    device = load_device(info["spec"])
-    if different := differences(info["fingerprint"], device.fingerprint()):
+    device = load_device(info.spec)
+    if different := differences(info.fingerprint, device.fingerprint()):
         raise InputError(
             f"device {device.spec!r} has another fingerprint here, so that latencies are not "
             f"comparable: {different}. Stop this worker, or start it without --device"

@@ -107,8 +107,8 @@ class JobScheduler:
             self._finished[arch.key] = self._jobs.values(arch)
         elif previous is not None and job.quantity == previous.quantity:
             raise HwsearchError(
-                f"a worker was asked for {job.quantity} of {arch.key} and returned none; restart "
-                "all workers with one version of hwsearch"
+                f"a worker was asked for {job.quantity} of {arch.key} and measured it in another "
+                "context than this search; restart all workers with one version of hwsearch"
             )
         else:
             self._queue.submit(job)

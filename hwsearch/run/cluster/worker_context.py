@@ -23,7 +23,6 @@ from hwsearch.run.cluster.remote_device import (
     DeviceInfo,
     Latencies,
     RemoteDevice,
-    device_info,
     differences,
     same_device,
 )
@@ -56,7 +55,7 @@ def search_spec(setup: Setup) -> SearchSpec:
         "id": uuid.uuid4().hex,
         "version": hwsearch.__version__,
         "config": config,
-        "device": device_info(setup.device),
+        "device": DeviceInfo.of(setup.device),
         "recorded": _compared(setup),
         "folder": str(Path.cwd()),
         "weights": np.fromfile(file, np.uint8) if file is not None and file.is_file() else None,
@@ -136,8 +135,8 @@ def run_job(
 
 
 def describe_device(spec: str) -> DeviceInfo:
-    """Return a device of this node in plain values."""
-    return device_info(load_device(spec))
+    """Return the attributes of a device of this node."""
+    return DeviceInfo.of(load_device(spec))
 
 
 def measure_models(
@@ -153,7 +152,7 @@ def measure_models(
 
 def _device(info: DeviceInfo) -> Device:
     """Return a device of this node; its fingerprint is checked once per process."""
-    name = f"{info['spec']} {digest(info['fingerprint'])}"
+    name = f"{info.spec} {digest(info.fingerprint)}"
     if name not in _devices:
         _devices[name] = same_device(info)
     return _devices[name]

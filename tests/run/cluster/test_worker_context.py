@@ -13,7 +13,7 @@ from hwsearch.errors import HwsearchError, InputError
 from hwsearch.files import sha256_of
 from hwsearch.run.cluster import worker_context, workers
 from hwsearch.run.cluster.jobs import JobResult, SearchJobs
-from hwsearch.run.cluster.remote_device import device_info, output_device
+from hwsearch.run.cluster.remote_device import DeviceInfo, output_device
 from hwsearch.run.cluster.scheduler import JobScheduler
 from hwsearch.run.cluster.worker_context import WorkerContext, measure_models, run_job, search_spec
 from hwsearch.run.config import RunConfig
@@ -121,28 +121,38 @@ class TestRefuses:
             WorkerContext(spec)
 
     def test_to_measure_on_another_device(self, made):
-        spec = {**search_spec(made), "device": device_info(made.device)}
-        spec["device"]["fingerprint"] = {**spec["device"]["fingerprint"], "cpu": "another"}
+        info = DeviceInfo.of(made.device)
+        info = info._replace(fingerprint={**info.fingerprint, "cpu": "another"})
+        spec = {**search_spec(made), "device": info}
         with pytest.raises(InputError, match=r"another fingerprint here.*cpu was another, is"):
             run_largest(spec, made)
 
-    def test_measurements_of_another_context(self, made, folder):
+    def test_measurements_of_another_context(self, made):
         store = hwsearch.trials.MemoryStore()
-        jobs = SearchJobs(made.evaluator(store), made.measured)
         arch = made.net.space.smallest()[0]
         store.propose([arch], 0, "test")
         strange = Measurement(
             key=arch.key,
-            quantity="top1",
-            context="weights=others",
+            quantity="latency",
+            context="another device",
             purpose="search",
-            value=50.0,
+            value=5.0,
             count=1,
             cost_s=0.0,
         )
-        with pytest.raises(HwsearchError, match=r"top1 of .* in context 'weights=others'"):
-            jobs.store(JobResult(measurements=(strange,)))
-        assert store.measurements() == []
+
+        class Queue:
+            def submit(self, job):
+                self.job = job
+
+            def next(self):
+                return self.job, JobResult(measurements=(strange,))
+
+        jobs = SearchJobs(made.evaluator(store), made.measured)
+        scheduler = JobScheduler(Queue(), jobs)
+        scheduler.start([arch])
+        with pytest.raises(HwsearchError, match=r"latency of .* in another context"):
+            scheduler.finished()
 
 
 def test_outputs_come_from_the_same_runtime_where_a_machine_has_too_few_processors():
@@ -182,14 +192,16 @@ class TestWeights:
 def test_a_node_measures_models_that_come_as_bytes(made, tmp_path):
     arch = made.net.space.largest()[0]
     path = made.evaluator(None).files_of([arch])[arch.key]
-    before, info = sha256_of(path), device_info(made.device)
+    before, info = sha256_of(path), DeviceInfo.of(made.device)
     content = {arch.key: np.fromfile(path, np.uint8)}
     found = measure_models(info, content, 0, MeasureSettings())
     expected = made.device.measure({arch.key: path}, seed=0)
     assert {k: v.latency_ms for k, v in found.items()} == {arch.key: expected[arch.key].latency_ms}
     assert sha256_of(path) == before
     with pytest.raises(InputError, match="another fingerprint here"):
-        measure_models({**info, "fingerprint": {"cpu": "another"}}, content, 0, MeasureSettings())
+        measure_models(
+            info._replace(fingerprint={"cpu": "another"}), content, 0, MeasureSettings()
+        )
 
 
 class TestOption:
