@@ -20,7 +20,7 @@ import hwsearch
 from hwsearch.devices.anchor import anchor_bytes
 from hwsearch.devices.ort_runtime import declared_inputs
 from hwsearch.devices.run_timer import schedstat_reader, timed_run
-from hwsearch.devices.worker import synthetic_inputs
+from hwsearch.devices.synthetic_inputs import synthetic_inputs
 
 N_MODELS = 5
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from hwsearch.devices.base import Batch, SharedOutputs
-from hwsearch.devices.frames import Arrays, Header
+from hwsearch.devices.messages import Arrays, Header
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.worker_process import Request, Worker
 from hwsearch.errors import DeviceError

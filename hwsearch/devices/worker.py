@@ -12,27 +12,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.devices.frames import Arrays, Header, read_frame, write_frame
+from hwsearch.devices.messages import Arrays, Header, read_message, write_message
 from hwsearch.devices.prefix_execution import SegmentTree
 from hwsearch.devices.run_timer import WaitingNs, schedstat_reader, timed_run
-from hwsearch.devices.runtime import (
-    Bound,
-    Declared,
-    Feeds,
-    LoadedModel,
-    Options,
-    Runtime,
-    TimedRun,
-    is_number,
-)
-
-Answer = Callable[[Header, Arrays], tuple[Header, Arrays]]
+from hwsearch.devices.runtime import LoadedModel, Options, Runtime, TimedRun
+from hwsearch.devices.synthetic_inputs import bind_synthetic, check_inputs
 
 
 class Models:
@@ -81,7 +71,7 @@ class Models:
         model = self._runtime.load(source, batch=batch, options=options)
         text = ""
         if batch is not None:
-            feeds, bound = _bound(model, batch)
+            feeds, bound = bind_synthetic(model, batch)
             self._modes[number] = bound.modes
             text = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in feeds.items())
         self._models[number] = model
@@ -127,111 +117,6 @@ class Models:
         return np.array(spent, dtype=np.float64).T
 
 
-def check_inputs(declared: Sequence[Declared], feeds: Feeds) -> None:
-    """Check names and types of inputs, which not every runtime does.
-
-    Raises:
-        ValueError: An input is missing, unknown or of the wrong type.
-    """
-    wanted = {item.name: item.dtype for item in declared}
-    for name, array in feeds.items():
-        if name not in wanted:
-            raise ValueError(f"the model has no input {name!r}; it has {', '.join(wanted)}")
-        if str(array.dtype) != wanted[name]:
-            raise ValueError(f"input {name!r} is {wanted[name]}, and {array.dtype} was given")
-    if missing := wanted.keys() - feeds.keys():
-        raise ValueError(f"no values were given for input {', '.join(sorted(missing))}")
-
-
-def _bound(model: LoadedModel, batch: int) -> tuple[Feeds, Bound]:
-    """Bind a model to synthetic inputs for which its outputs are no NaN.
-
-    A model may take the logarithm or the root of its inputs, so that positive ones are tried too.
-
-    Raises:
-        ValueError: Outputs are NaN for both; the text names the output.
-    """
-    problem = ""
-    for positive in (False, True):
-        feeds = synthetic_inputs(model.inputs, batch, positive=positive)
-        bound = model.bind(feeds)
-        problem = _nan_output(bound.outputs)
-        if not problem:
-            return feeds, bound
-    raise ValueError(
-        f"{problem}, for standard normal inputs and for inputs between 0 and 1 alike: it was not "
-        "timed, as its weights or operators make every answer meaningless"
-    )
-
-
-def _nan_output(outputs: Feeds) -> str:
-    for name, array in outputs.items():
-        n = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
-        if n:
-            return f"output {name!r} is NaN in {n:,} of {array.size:,} values"
-    return ""
-
-
-def synthetic_inputs(
-    declared: Sequence[Declared], batch: int, *, positive: bool = False
-) -> dict[str, NDArray[Any]]:
-    """Create the inputs of timed runs, the same values every time.
-
-    Floating-point inputs are standard normal; integers are 0 or 1, which every vocabulary, mask
-    and segment input accepts; booleans are either.
-
-    Args:
-        declared: Declared inputs of a model.
-        batch: Value of a symbolic first dimension; a fixed one must be equal to it.
-        positive: Whether floating-point inputs are uniform from 0 to 1 instead.
-
-    Raises:
-        ValueError: An input has an unknown dimension beyond the first, another fixed batch, or a
-            type that is no tensor of numbers; the text names it.
-    """
-    rng = np.random.default_rng(0)
-    feeds = {}
-    for item in declared:
-        if not is_number(item.dtype):
-            raise ValueError(f"input {item.name!r} has type {item.dtype}, not a tensor of numbers")
-        shape = [_dimension(item, axis, batch) for axis in range(len(item.shape))]
-        dtype = np.dtype(item.dtype)
-        if dtype.kind == "f":
-            values = rng.random(shape) if positive else rng.standard_normal(shape)
-            feeds[item.name] = np.asarray(values).astype(dtype)
-        else:
-            feeds[item.name] = np.asarray(rng.integers(0, 2, shape)).astype(dtype)
-    return feeds
-
-
-def _dimension(item: Declared, axis: int, batch: int) -> int:
-    size, shape = item.shape[axis], list(item.shape)
-    known = isinstance(size, int)
-    if axis > 0 and not known:
-        raise ValueError(
-            f"input {item.name!r} has shape {shape}: dimension {axis} ({size or 'unnamed'}) "
-            "is not fixed, and only the first one may be open. Export the model with it fixed, or "
-            f"fix it with: python -m onnxruntime.tools.make_dynamic_shape_fixed "
-            f"{_fix(item, axis)} MODEL.onnx FIXED.onnx"
-        )
-    if axis == 0 and known and len(shape) > 1 and size != batch:
-        raise ValueError(
-            f"input {item.name!r} has shape {shape}: its batch is fixed to {size}, and this "
-            f"device runs batch {batch}; export it with a dynamic batch, or add batch={size} to "
-            f"the device, as in ort-cpu:threads=1,batch={size}"
-        )
-    return size if isinstance(size, int) else batch
-
-
-def _fix(item: Declared, axis: int) -> str:
-    """Return the options of ONNX Runtime's tool that fix a dimension."""
-    size = item.shape[axis]
-    if isinstance(size, str):
-        return f"--dim_param {size} --dim_value N"
-    sizes = ",".join(str(each) if isinstance(each, int) else "N" for each in item.shape)
-    return f"--input_name {item.name} --input_shape {sizes}"
-
-
 def _reasoned(error: Exception) -> str:
     text = (str(error).strip() or "no reason given").splitlines()[0][:500]
     named = isinstance(error, ValueError) or text.startswith("[ONNXRuntimeError]")
@@ -248,7 +133,7 @@ def _requests(stream: BinaryIO) -> "queue.Queue[tuple[Header, Arrays]]":
     def read() -> None:
         try:
             while True:
-                waiting.put(read_frame(stream))
+                waiting.put(read_message(stream))
         finally:
             os._exit(0)
 
@@ -282,43 +167,27 @@ def _import(name: str) -> Runtime:
     return cast(Runtime, getattr(importlib.import_module(module), attribute))
 
 
-def serve(begin: Callable[[Header], tuple[Header, Answer]]) -> NoReturn:
-    """Serve requests until the parent closes the pipe.
-
-    Args:
-        begin: Takes the parent's first message; returns the reply and the function that answers
-            requests.
-    """
+def main() -> NoReturn:
+    """Load and run models until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     requests, replies = _take_pipes()
     waiting = _requests(requests)
-    hello, _ = waiting.get()
-    about, answer = begin(hello)
-    write_frame(replies, about)
+    first, _ = waiting.get()
+    affinity = _pin(first["cpus"])  # before the runtime creates threads, which inherit it
+    runtime = _import(first["runtime"])
+    waiting_ns = schedstat_reader() if first["account"] else None
+    included = "included" if waiting_ns is None else "taken out"
+    about = {"version": runtime.version, "affinity": affinity, "waiting": included}
+    write_message(replies, about)
+    models = Models(runtime, waiting_ns)
     while True:
         header, arrays = waiting.get()
-        reply: Header
         try:
-            reply, answers = answer(header, arrays)
-            write_frame(replies, reply, answers)
+            write_message(replies, *models.answer(header, arrays))
         except OSError:
             sys.exit(0)
         except Exception as error:  # noqa: BLE001 - every error of the runtime is the reply
-            write_frame(replies, {"error": _reasoned(error)})
-
-
-def _begin(hello: Header) -> tuple[Header, Answer]:
-    affinity = _pin(hello["cpus"])  # before the runtime creates threads, which inherit it
-    runtime = _import(hello["runtime"])
-    waiting_ns = schedstat_reader() if hello["account"] else None
-    about = {"version": runtime.version, "affinity": affinity}
-    about["waiting"] = "included" if waiting_ns is None else "taken out"
-    return about, Models(runtime, waiting_ns).answer
-
-
-def main() -> NoReturn:
-    """Load and run models until the parent closes the pipe."""
-    serve(_begin)
+            write_message(replies, {"error": _reasoned(error)})
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 
-from hwsearch.devices.frames import Arrays, FrameError, Header, read_frame, write_frame
+from hwsearch.devices.messages import Arrays, Header, MessageError, read_message, write_message
 from hwsearch.errors import DeviceError
+from hwsearch.machine import memory_limit_bytes
 
 if TYPE_CHECKING:
     from typing import Self  # Python 3.10, on which a kit may run, has none
@@ -31,7 +32,7 @@ _START_S = 60.0
 _BOOT = (
     "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)]; "
     "import hwsearch; del sys.path[0]; "
-    "from {main} import main; main()"
+    "from hwsearch.devices.worker import main; main()"
 )
 _CAUSES = {
     "SIGKILL": "killed from outside, most often because memory ran out",
@@ -53,57 +54,64 @@ class Request:
     reply: tuple[Header, Arrays] | None = None
 
 
-class Child:
-    """A child process that executes requests one at a time; a context manager.
+class Worker:
+    """A child process in which a runtime loads and runs models; a context manager.
 
     Args:
-        main: Module of its ``main``, which ends in `hwsearch.devices.worker.serve`.
-        first: Header of the first request.
-        start_s: Time limit of its reply.
+        cpus: CPUs that it is pinned to, None for all.
+        runtime: ``module:attribute`` of a `hwsearch.devices.runtime.Runtime`.
+        account: Whether time spent waiting for a CPU is subtracted, which is right where the
+            calling thread does the work of a run.
 
     Attributes:
         lost: Why the process has ended, None while it lives; every request then raises.
         pid: Process id.
-        about: Header of the first reply.
+        affinity: CPUs that it is pinned to, such as "0,1", or "none".
+        version: Version of the runtime.
+        waiting: Whether waiting for a CPU is "taken out" of times or "included" in them.
 
     Raises:
-        DeviceError: The process does not start, or says why it cannot.
+        DeviceError: The process does not start or cannot import its runtime.
     """
 
-    def __init__(self, main: str, first: Header, *, start_s: float = _START_S) -> None:
+    def __init__(self, cpus: Sequence[int] | None, runtime: str, *, account: bool = True) -> None:
         self.lost: str | None = None
         self._expired: float | None = None
         self._connected = False  # text may be printed before the first reply
         self._unanswered: deque[Request] = deque()
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         package = str(Path(__file__).resolve().parents[2])
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT.format(main=main), package],
+            [sys.executable, "-c", _BOOT, package],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
         )
         self.pid = self._process.pid
+        first = {"cpus": list(cpus) if cpus else None, "runtime": runtime, "account": account}
         try:
-            self.about, _ = self.request(first, timeout_s=start_s)
+            about, _ = self.request(first, timeout_s=_START_S)
         except BaseException:
             self.close()
             raise
-        logger.debug("started worker %d: %s, %s", self.pid, main, self.about)
+        self.version: str = about["version"]
+        self.affinity: str = about["affinity"]
+        self.waiting: str = about["waiting"]
+        logger.debug("started worker %d: %s, %s", self.pid, runtime, about)
 
     def request(
         self,
         header: Header,
         arrays: Sequence[NDArray[Any]] = (),
         *,
-        timeout_s: float | None,
+        timeout_s: float,
     ) -> tuple[Header, Arrays]:
         """Send a request and wait for its reply.
 
         Args:
             header: Fields of the request.
             arrays: Its arrays.
-            timeout_s: Time limit in seconds, None for no limit.
+            timeout_s: Time limit in seconds.
 
         Raises:
             DeviceError: The worker refused, or it crashed or exceeded the limit, after which
@@ -112,7 +120,7 @@ class Child:
         return self.receive(self.send(header, arrays, timeout_s=timeout_s), timeout_s=timeout_s)
 
     def send(
-        self, header: Header, arrays: Sequence[NDArray[Any]] = (), *, timeout_s: float | None
+        self, header: Header, arrays: Sequence[NDArray[Any]] = (), *, timeout_s: float
     ) -> Request:
         """Send a request, which the worker executes after those sent before.
 
@@ -120,12 +128,12 @@ class Child:
             DeviceError: The worker has ended.
         """
         with self._watched(timeout_s):
-            write_frame(cast(BinaryIO, self._process.stdin), header, arrays)
+            write_message(cast(BinaryIO, self._process.stdin), header, arrays)
         request = Request()
         self._unanswered.append(request)
         return request
 
-    def receive(self, request: Request, *, timeout_s: float | None) -> tuple[Header, Arrays]:
+    def receive(self, request: Request, *, timeout_s: float) -> tuple[Header, Arrays]:
         """Wait for the reply to a request; replies to earlier ones are stored.
 
         Raises:
@@ -134,17 +142,13 @@ class Child:
         while request.reply is None:
             with self._watched(timeout_s):
                 first = not self._connected
-                reply = read_frame(cast(BinaryIO, self._process.stdout), skip=first)
+                reply = read_message(cast(BinaryIO, self._process.stdout), skip=first)
             self._connected = True
             self._unanswered.popleft().reply = reply
         header, arrays = request.reply
         if "error" in header:
             raise DeviceError(header["error"])
         return header, arrays
-
-    def kill(self) -> None:
-        """Kill the process; a request that another thread waits for raises."""
-        self._process.kill()
 
     def close(self) -> None:
         """End the process and close its pipes; may be called again."""
@@ -174,17 +178,16 @@ class Child:
         self.close()
 
     @contextmanager
-    def _watched(self, timeout_s: float | None) -> Iterator[None]:
+    def _watched(self, timeout_s: float) -> Iterator[None]:
         """Exchange messages; on failure or timeout the process is killed and marked lost."""
         if self.lost:
             raise DeviceError(self.lost)
-        watchdog = threading.Timer(timeout_s or 0.0, self._expire, [timeout_s])
+        watchdog = threading.Timer(timeout_s, self._expire, [timeout_s])
         watchdog.daemon = True
-        if timeout_s is not None:
-            watchdog.start()
+        watchdog.start()
         try:
             yield
-        except (OSError, FrameError, ValueError) as error:
+        except (OSError, MessageError, ValueError) as error:
             self._process.kill()
             self.lost = self._reason(error)
             logger.debug("lost worker %d: %s", self.pid, self.lost)
@@ -209,7 +212,7 @@ class Child:
             name = signal.Signals(-code).name
             reason = f"crashed with {name}"
             if name in _CAUSES:
-                reason += f" ({_CAUSES[name]})"
+                reason += f" ({_CAUSES[name]}{_memory_limit(name)})"
         else:
             reason = f"the worker process ended with exit code {code} ({error})"
         last = self._last_line()
@@ -221,27 +224,6 @@ class Child:
         return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
 
 
-class Worker(Child):
-    """A child process in which a runtime loads and runs models.
-
-    Args:
-        cpus: CPUs that it is pinned to, None for all.
-        runtime: ``module:attribute`` of a `hwsearch.devices.runtime.Runtime`.
-        account: Whether time spent waiting for a CPU is subtracted, which is right where the
-            calling thread does the work of a run.
-
-    Attributes:
-        affinity: CPUs that it is pinned to, such as "0,1", or "none".
-        version: Version of the runtime.
-        waiting: Whether waiting for a CPU is "taken out" of times or "included" in them.
-
-    Raises:
-        DeviceError: The process does not start or cannot import its runtime.
-    """
-
-    def __init__(self, cpus: Sequence[int] | None, runtime: str, *, account: bool = True) -> None:
-        first = {"cpus": list(cpus) if cpus else None, "runtime": runtime, "account": account}
-        super().__init__("hwsearch.devices.worker", first)
-        self.version: str = self.about["version"]
-        self.affinity: str = self.about["affinity"]
-        self.waiting: str = self.about["waiting"]
+def _memory_limit(name: str) -> str:
+    limit = memory_limit_bytes() if name == "SIGKILL" else None
+    return "" if limit is None else f": the container may use {limit / 1e9:.3g} GB"

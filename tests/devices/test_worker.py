@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from hwsearch.devices.frames import FrameError, read_frame, write_frame
+from hwsearch.devices.messages import MessageError, read_message, write_message
 from hwsearch.devices.run_timer import schedstat_reader, timed_run
 from hwsearch.devices.runtime import Declared
-from hwsearch.devices.worker import synthetic_inputs
+from hwsearch.devices.synthetic_inputs import synthetic_inputs
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from tests.devices import tiny_models
@@ -40,40 +40,40 @@ ARRAYS = [
 ]
 
 
-def test_frames_bring_header_and_arrays_back():
+def test_messages_bring_header_and_arrays_back():
     stream = io.BytesIO()
-    write_frame(stream, {"op": "x", "n": 3}, ARRAYS)
-    write_frame(stream, {"second": True})
+    write_message(stream, {"op": "x", "n": 3}, ARRAYS)
+    write_message(stream, {"second": True})
     stream.seek(0)
-    header, arrays = read_frame(stream)
+    header, arrays = read_message(stream)
     assert header == {"op": "x", "n": 3}
     for ours, theirs in zip(arrays, ARRAYS, strict=True):
         assert ours.dtype == theirs.dtype
         assert ours.shape == theirs.shape
         np.testing.assert_array_equal(ours, theirs)
-    assert read_frame(stream) == ({"second": True}, [])
+    assert read_message(stream) == ({"second": True}, [])
 
 
-def test_text_before_a_frame_can_be_skipped():
+def test_text_before_a_message_can_be_skipped():
     stream = io.BytesIO()
-    write_frame(stream, {"op": "x"}, ARRAYS[:1])
+    write_message(stream, {"op": "x"}, ARRAYS[:1])
     noisy = io.BytesIO(b"hwshello hws\n" + stream.getvalue())
-    header, (array,) = read_frame(noisy, skip=True)
+    header, (array,) = read_message(noisy, skip=True)
     assert header == {"op": "x"}
     np.testing.assert_array_equal(array, ARRAYS[0])
-    with pytest.raises(FrameError, match="ended"):
-        read_frame(io.BytesIO(b"nothing but text"), skip=True)
+    with pytest.raises(MessageError, match="ended"):
+        read_message(io.BytesIO(b"nothing but text"), skip=True)
 
 
-def test_frames_refuse_objects_noise_and_ends():
-    with pytest.raises(FrameError, match="object"):
-        write_frame(io.BytesIO(), {}, [np.array(["a"], object)])
-    with pytest.raises(FrameError, match="expected a frame"):
-        read_frame(io.BytesIO(b"some text from a library"))
+def test_messages_refuse_objects_noise_and_ends():
+    with pytest.raises(MessageError, match="object"):
+        write_message(io.BytesIO(), {}, [np.array(["a"], object)])
+    with pytest.raises(MessageError, match="expected a message"):
+        read_message(io.BytesIO(b"some text from a library"))
     stream = io.BytesIO()
-    write_frame(stream, {}, [np.ones(9)])
-    with pytest.raises(FrameError, match="ended"):
-        read_frame(io.BytesIO(stream.getvalue()[:-1]))
+    write_message(stream, {}, [np.ones(9)])
+    with pytest.raises(MessageError, match="ended"):
+        read_message(io.BytesIO(stream.getvalue()[:-1]))
 
 
 def test_a_worker_serves_and_survives_refusals(worker, tmp_path):
@@ -89,7 +89,7 @@ def test_a_worker_serves_and_survives_refusals(worker, tmp_path):
     assert np.all(waits_s >= 0)
 
 
-def test_what_the_runtime_prints_does_not_reach_the_frames(tmp_path):
+def test_what_the_runtime_prints_does_not_reach_the_messages(tmp_path):
     """A stand-in for a chatty runtime: its import writes to stdout and reads stdin."""
     (tmp_path / "onnxruntime.py").write_text(
         "import os\n__version__ = '0.0'\nprint('hello')\nos.write(1, b'noise')\n"
@@ -101,7 +101,7 @@ def test_what_the_runtime_prints_does_not_reach_the_frames(tmp_path):
             assert worker.version == "0.0"
 
 
-def test_what_is_printed_before_the_worker_runs_does_not_reach_the_frames(tmp_path):
+def test_what_is_printed_before_the_worker_runs_does_not_reach_the_messages(tmp_path):
     """A stand-in for an environment whose interpreter prints at its start."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os\nprint('welcome', flush=True)\nos.write(1, b'hws')\nprint('later')\n"

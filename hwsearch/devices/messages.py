@@ -1,6 +1,6 @@
 """Messages between a worker process and its parent: JSON headers and raw arrays on a pipe.
 
-A frame is 4 bytes of magic, the length of a JSON header, the header, and the raw bytes of the
+A message is 4 bytes of magic, the length of a JSON header, the header, and the raw bytes of the
 arrays that the header's ``arrays`` field lists as (dtype, shape).
 """
 
@@ -19,12 +19,12 @@ _MAGIC = b"hws1"
 _PREFIX = struct.Struct("<4sI")
 
 
-class FrameError(Exception):
-    """The stream ended, or holds something that is no frame."""
+class MessageError(Exception):
+    """The stream ended, or holds something that is no message."""
 
 
-def write_frame(stream: BinaryIO, header: Header, arrays: Sequence[NDArray[Any]] = ()) -> None:
-    """Write one frame.
+def write_message(stream: BinaryIO, header: Header, arrays: Sequence[NDArray[Any]] = ()) -> None:
+    """Write one message.
 
     Args:
         stream: An open binary stream.
@@ -32,13 +32,13 @@ def write_frame(stream: BinaryIO, header: Header, arrays: Sequence[NDArray[Any]]
         arrays: Arrays of any numeric or boolean dtype and any shape.
 
     Raises:
-        FrameError: An array holds Python objects, whose bytes mean nothing elsewhere.
-        OSError: The other side is gone.
+        MessageError: An array holds Python objects.
+        OSError: The other process has ended.
     """
     whole = [np.asarray(array, order="C") for array in arrays]
     for array in whole:
         if array.dtype.kind not in "biuf":
-            raise FrameError(f"an array of dtype {array.dtype} cannot be passed on")
+            raise MessageError(f"an array of dtype {array.dtype} cannot be sent")
     listed = [(array.dtype.str, array.shape) for array in whole]
     text = json.dumps({**header, "arrays": listed}).encode()
     stream.write(_PREFIX.pack(_MAGIC, len(text)) + text)
@@ -47,25 +47,25 @@ def write_frame(stream: BinaryIO, header: Header, arrays: Sequence[NDArray[Any]]
     stream.flush()
 
 
-def read_frame(stream: BinaryIO, *, skip: bool = False) -> tuple[Header, Arrays]:
-    """Read one frame, waiting for it.
+def read_message(stream: BinaryIO, *, skip: bool = False) -> tuple[Header, Arrays]:
+    """Read one message, waiting for it.
 
     Args:
         stream: An open binary stream.
-        skip: Whether bytes before the frame are skipped, such as text that was printed.
+        skip: Whether bytes before the message are skipped, such as text that was printed.
 
     Returns:
         The header and its arrays (writable, C order).
 
     Raises:
-        FrameError: The stream ended, or holds something that is no frame.
+        MessageError: The stream ended, or holds something that is no message.
     """
     prefix = bytes(_exactly(stream, _PREFIX.size))
     while skip and not prefix.startswith(_MAGIC):
         prefix = prefix[1:] + bytes(_exactly(stream, 1))
     magic, length = _PREFIX.unpack(prefix)
     if magic != _MAGIC:
-        raise FrameError(f"expected a frame, found {magic!r}")
+        raise MessageError(f"expected a message, found {magic!r}")
     header: Header = json.loads(_exactly(stream, length))
     arrays: Arrays = []
     for text, shape in header.pop("arrays"):
@@ -82,6 +82,6 @@ def _exactly(stream: BinaryIO, n_bytes: int) -> bytearray:
     while done < n_bytes:
         got = stream.readinto(view[done:])  # type: ignore[attr-defined] # every raw stream has it
         if not got:
-            raise FrameError("the stream ended")
+            raise MessageError("the stream ended")
         done += got
     return data
