@@ -37,13 +37,13 @@ def test_no_subnet_of_a_run_is_recalibrated_twice(device, tmp_path, monkeypatch)
 
 
 def test_the_front_is_scored_on_report_images_at_once(device, tmp_path, monkeypatch):
-    scored, outcomes = [], Scorer.outcomes
+    scored, score = [], Scorer.score
 
     def watched(self, models, samples):
         scored.append((len(models), len(samples)))
-        return outcomes(self, models, samples)
+        return score(self, models, samples)
 
-    monkeypatch.setattr(Scorer, "outcomes", watched)
+    monkeypatch.setattr(Scorer, "score", watched)
     run = hwsearch.search(**{**parts.SETTINGS, "budget": 8}, out=tmp_path / "run")
     assert [n for n, samples in scored if samples == parts.SIZES["report"]] == [len(run.front)]
     assert sum(n for n, samples in scored if samples == parts.SIZES["search"]) == len(run.trials)
