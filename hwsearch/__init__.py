@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from hwsearch.api import Run, confirm, resume, search
     from hwsearch.architectures import Architecture, Architectures
     from hwsearch.choices import Choice
+    from hwsearch.constraints import Constraint
     from hwsearch.devices import load_device, measure
     from hwsearch.errors import HwsearchError, InfeasibleError, InputError
     from hwsearch.kit.make import make_kit
     from hwsearch.models.model import to_onnx
-    from hwsearch.objectives import Constraint, Estimate, Objective
+    from hwsearch.objectives import Estimate, Objective
     from hwsearch.optimizer.optimize import optimize
     from hwsearch.optimizer.optimizer import Optimizer
     from hwsearch.prediction import Predictor
@@ -38,7 +39,7 @@ _HOMES = {
     "Architectures": "architectures",
     "Estimate": "objectives",
     "Objective": "objectives",
-    "Constraint": "objectives",
+    "Constraint": "constraints",
     "optimize": "optimizer.optimize",
     "Optimizer": "optimizer.optimizer",
     "Predictor": "prediction",

@@ -1,4 +1,4 @@
-"""Objectives, constraints and the Pareto arithmetic on them.
+"""Objectives and the Pareto arithmetic on them.
 
 Values are what people read (top-1 in percent, latency in ms). Losses are the same numbers with
 every direction turned to minimisation; `to_losses` and `from_losses` are the only door between.
@@ -6,7 +6,7 @@ every direction turned to minimisation; `to_losses` and `from_losses` are the on
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -22,10 +22,8 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 MAX_OBJECTIVES = 4
-OPERATORS = ("<=", ">=", "<", ">")
 
-_NAME = r"[^\W\d][\w.@-]*"
-_CONSTRAINT = re.compile(rf"\s*({_NAME})\s*(<=|>=|<|>)\s*([^\s<>=]+)\s*")
+NAME = r"[^\W\d][\w.@-]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class Objective:
     )
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(_NAME, str(self.name)):
+        if not re.fullmatch(NAME, str(self.name)):
             raise InputError(
                 f"objective name {self.name!r} is not one word; "
                 "start with a letter and use letters, digits, '_', '.', '@' and '-'"
@@ -110,76 +108,6 @@ def known_as(value: float, deviation: float) -> float | Estimate:
     return Estimate(value, deviation) if deviation else value
 
 
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """A bound that an architecture's value must keep, such as ``latency <= 12``.
-
-    ``str()`` gives text that `parse` reads back to an equal constraint.
-
-    Raises:
-        InputError: The name is not one word, the operator unknown, or the bound not finite.
-    """
-
-    objective: str
-    op: Literal["<=", ">=", "<", ">"]
-    bound: float
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(_NAME, self.objective):
-            raise InputError(f"a constraint cannot name {self.objective!r}: it is not one word")
-        if self.op not in OPERATORS:
-            raise unknown(f"operator in a constraint on {self.objective}", self.op, OPERATORS)
-        if not math.isfinite(self.bound):
-            raise InputError(
-                f"the bound of {self.objective} {self.op} {self.bound!r} is not a finite number"
-            )
-        object.__setattr__(self, "bound", float(self.bound))
-
-    @classmethod
-    def parse(cls, text: "str | Constraint") -> "Constraint":
-        """Read ``latency <= 12`` or ``macs<=400e6``; a constraint is returned as it is.
-
-        Raises:
-            InputError: The text is not ``NAME OPERATOR NUMBER``, or the number not finite.
-        """
-        if isinstance(text, Constraint):
-            return text
-        match = _CONSTRAINT.fullmatch(text)
-        try:
-            if match is not None:
-                return cls(match[1], match[2], float(match[3]))  # type: ignore[arg-type]
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-        raise InputError(
-            f"constraint {text!r} is not of the form NAME OPERATOR NUMBER with an operator out of "
-            f"{', '.join(OPERATORS)}; write for example 'latency <= 12' or 'macs <= 400e6'"
-        )
-
-    @property
-    def is_upper(self) -> bool:
-        """Whether the bound is one from above (``<=``, ``<``)."""
-        return self.op.startswith("<")
-
-    def violation(self, values: ArrayLike) -> FloatArray:
-        """By how much each value misses the bound, in the values' own unit.
-
-        Args:
-            values: Any shape. NaN (not known) counts as missed by infinity.
-
-        Returns:
-            The same shape; 0 exactly where the constraint is satisfied, positive elsewhere.
-        """
-        array = np.asarray(values, dtype=np.float64)
-        toward = -math.inf if self.is_upper else math.inf
-        limit = self.bound if self.op.endswith("=") else math.nextafter(self.bound, toward)
-        excess = array - limit if self.is_upper else limit - array
-        return np.where(np.isnan(array), np.inf, np.maximum(excess, 0.0))
-
-    def __str__(self) -> str:
-        return f"{self.objective} {self.op} {repr(self.bound).removesuffix('.0')}"
-
-
 def check_objectives(objectives: Iterable[Objective]) -> tuple[Objective, ...]:
     """Validate a list of objectives, keeping its order.
 
@@ -199,29 +127,6 @@ def check_objectives(objectives: Iterable[Objective]) -> tuple[Objective, ...]:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise InputError(f"objective {repeated!r} is given twice; name each one once")
-    return checked
-
-
-def check_constraints(
-    constraints: Iterable[str | Constraint], names: Iterable[str]
-) -> tuple[Constraint, ...]:
-    """Parse constraints and check them against the names that have values.
-
-    Raises:
-        InputError: A text that cannot be read, a name that is not among ``names``, or two
-            constraints that no number satisfies together.
-    """
-    if isinstance(constraints, str):
-        constraints = [constraints]
-    checked = tuple(Constraint.parse(constraint) for constraint in constraints)
-    known = list(names)
-    for constraint in checked:
-        if constraint.objective not in known:
-            raise unknown(f"name in constraint '{constraint}':", constraint.objective, known)
-    for upper in (c for c in checked if c.is_upper):
-        for lower in (c for c in checked if not c.is_upper and c.objective == upper.objective):
-            if upper.violation(lower.bound) > 0 or lower.violation(upper.bound) > 0:
-                raise InputError(f"no number satisfies both {lower} and {upper}; change one")
     return checked
 
 
@@ -307,108 +212,8 @@ def hypervolume(losses: ArrayLike, reference_losses: ArrayLike) -> float:
     return float(moocore.hypervolume(inside, ref=reference))
 
 
-def total_violation(
-    values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]
-) -> FloatArray:
-    """By how much each row misses all constraints together, for ranking rows.
-
-    Args:
-        values: Name to array ``(n,)``, in the names' own units; NaN is not known.
-        constraints: What is to be kept.
-
-    Returns:
-        ``(n,)``: the sum of the violations, each as a share of its bound's size (of 1 where
-        the bound is 0). 0 where all are satisfied, infinite where a value is not known.
-
-    Raises:
-        InputError: A constraint names something without values, or lengths differ.
-    """
-    missed = _violations(values, constraints)
-    scales = [abs(constraint.bound) or 1.0 for constraint in constraints]
-    shares = [row / scale for row, scale in zip(missed, scales, strict=True)]
-    return np.sum(shares, axis=0, dtype=np.float64) if shares else np.zeros(missed.shape[1])
-
-
-def satisfied(values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]) -> BoolArray:
-    """Mark the rows that keep every constraint; a value that is NaN keeps none.
-
-    Args and errors are those of `total_violation`; the result has shape ``(n,)``.
-    """
-    kept: BoolArray = (_violations(values, constraints) == 0.0).all(axis=0)
-    return kept
-
-
-def closest_to_feasible(
-    constraints: Sequence[Constraint],
-    values: Mapping[str, ArrayLike],
-    keys: Sequence[str] | None = None,
-) -> str:
-    """Say what came closest when nothing evaluated keeps all constraints.
-
-    Args:
-        constraints: At least one.
-        values: Name to array ``(n,)``; NaN is not known.
-        keys: The ``n`` architectures' keys, so that the closest one is named.
-
-    Returns:
-        The text of an `InfeasibleError`: how many were tried, the closest one with each of its
-        misses, the best value seen for every constraint, and what to do.
-
-    Raises:
-        InputError: A row does satisfy all constraints, or as for `total_violation`.
-    """
-    total = total_violation(values, constraints)
-    wanted = " and ".join(str(constraint) for constraint in constraints)
-    if not np.isfinite(total).any():
-        names = ", ".join(dict.fromkeys(constraint.objective for constraint in constraints))
-        return (
-            f"nothing satisfies {wanted}: none of {len(total)} evaluated architectures has a "
-            f"value for {names}. See the reasons of the failed trials."
-        )
-    if satisfied(values, constraints).any():
-        raise InputError(f"an evaluated architecture does satisfy {wanted}")
-    closest = int(np.argmin(total))
-    name = "" if keys is None else f" ({keys[closest]})"
-    parts = [_compared(c, float(np.asarray(values[c.objective])[closest])) for c in constraints]
-    best = [_best_seen(constraint, values[constraint.objective]) for constraint in constraints]
-    return (
-        f"none of {len(total)} evaluated architectures satisfies {wanted}. "
-        f"The closest{name} has {', '.join(parts)}. {' '.join(best)} "
-        "Loosen a bound or search with a larger budget."
-    )
-
-
 def _matrix(losses: ArrayLike) -> FloatArray:
     array = np.asarray(losses, dtype=np.float64)
     if array.ndim != 2:
         raise InputError(f"losses have shape {array.shape}; (n, n_objectives) is needed")
     return array
-
-
-def _violations(values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]) -> FloatArray:
-    """Violations of shape ``(n_constraints, n)``."""
-    arrays = {name: np.asarray(given, dtype=np.float64) for name, given in values.items()}
-    shapes = {array.shape for array in arrays.values()}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise InputError(f"values need one shape (n,) for all names; found {found or 'no names'}")
-    for constraint in constraints:
-        if constraint.objective not in arrays:
-            raise unknown(f"name in constraint '{constraint}':", constraint.objective, arrays)
-    missed = [constraint.violation(arrays[constraint.objective]) for constraint in constraints]
-    return np.array(missed).reshape(len(constraints), *next(iter(shapes)))
-
-
-def _compared(constraint: Constraint, value: float) -> str:
-    missed = float(constraint.violation(value))
-    side = "high" if constraint.is_upper else "low"
-    verdict = f"{missed:.3g} too {side}" if missed else "satisfied"
-    return f"{constraint.objective} {value:.6g} ({verdict})"
-
-
-def _best_seen(constraint: Constraint, values: ArrayLike) -> str:
-    array = np.asarray(values, dtype=np.float64)
-    best = np.nanmin(array) if constraint.is_upper else np.nanmax(array)
-    word = "lowest" if constraint.is_upper else "highest"
-    n_kept = int((constraint.violation(array) == 0).sum())
-    return f"{constraint} alone: {n_kept} of {len(array)}, {word} seen {best:.6g}."

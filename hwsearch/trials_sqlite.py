@@ -8,10 +8,7 @@ import contextlib
 import io
 import json
 import logging
-import os
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -33,57 +30,22 @@ from hwsearch.trials import (
     finished,
     not_proposed,
 )
+from hwsearch.trials_schema import (
+    check_ours,
+    check_readable,
+    copied_store,
+    create_file,
+    open_store,
+)
 
 if TYPE_CHECKING:
     from hwsearch.space import Architecture
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-APPLICATION_ID = int.from_bytes(b"hwsr", "big")
 
 _TRIAL = "number, key, choices, round, origin, state, reason, forecast"
 _MEASUREMENT = "key, quantity, context, purpose, value, low, high, count, cost_s, samples, details"
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    connection.execute(
-        """CREATE TABLE trials (
-            number INTEGER PRIMARY KEY,
-            key TEXT NOT NULL UNIQUE,
-            choices TEXT NOT NULL,
-            round INTEGER NOT NULL,
-            origin TEXT NOT NULL,
-            state TEXT NOT NULL CHECK (state IN ('proposed', 'running', 'done', 'failed')),
-            reason TEXT CHECK ((reason IS NOT NULL) = (state = 'failed'))
-        )"""
-    )
-    connection.execute(
-        """CREATE TABLE measurements (
-            number INTEGER PRIMARY KEY,
-            key TEXT NOT NULL REFERENCES trials (key),
-            quantity TEXT NOT NULL,
-            context TEXT NOT NULL,
-            purpose TEXT NOT NULL,
-            value REAL NOT NULL,
-            low REAL,
-            high REAL,
-            count INTEGER NOT NULL,
-            cost_s REAL NOT NULL,
-            samples BLOB,
-            details TEXT NOT NULL,
-            UNIQUE (key, quantity, context, purpose)
-        )"""
-    )
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-
-def _add_forecasts(connection: sqlite3.Connection) -> None:
-    connection.execute("ALTER TABLE trials ADD COLUMN forecast TEXT NOT NULL DEFAULT '{}'")
-
-
-# The n-th brings a file from schema version n - 1 to n. Never change one that was released:
-# append the next, and keep a file of the version before under tests/data.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_forecasts)
 
 
 class SqliteStore:
@@ -101,11 +63,11 @@ class SqliteStore:
         self.path = Path(path)
         try:
             if self.path.exists():
-                _check_ours(self.path)
-                _check_readable(self.path)
+                check_ours(self.path)
+                check_readable(self.path)
             else:
-                _create_file(self.path)
-            self._connection = _open(self.path)
+                create_file(self.path)
+            self._connection = open_store(self.path)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             raise InputError(f"{self.path} cannot be opened as a store: {error}") from error
         self._is_open = True
@@ -123,8 +85,8 @@ class SqliteStore:
         store = cls.__new__(cls)
         store.path = Path(path)
         try:
-            _check_ours(store.path)
-            store._connection = _copied(store.path)
+            check_ours(store.path)
+            store._connection = copied_store(store.path)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             raise InputError(f"{store.path} cannot be opened as a store: {error}") from error
         store._is_open = True
@@ -284,126 +246,6 @@ class SqliteStore:
     def _insert(self, table: str, columns: str, row: tuple[object, ...]) -> None:
         marks = ", ".join("?" * len(row))
         self._connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", row)
-
-
-def _check_ours(path: Path) -> None:
-    """Read the header only: a file of another program is not even opened as a database."""
-    with path.open("rb") as file:
-        header = file.read(72)
-    if not header:
-        raise InputError(f"{path} is empty, so it is no store; delete it or give another path")
-    if not header.startswith(b"SQLite format 3\0"):
-        raise InputError(f"{path} is no SQLite database, so it is no store; give another path")
-    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
-        raise InputError(
-            f"{path} is a SQLite database of another program, not a store; give another path"
-        )
-
-
-def _create_file(path: Path) -> None:
-    """Build the file under another name first: a kill leaves a whole store or none."""
-    for suffix in ("-wal", "-shm", "-journal"):
-        stale = path.with_name(path.name + suffix)
-        if stale.exists():
-            raise InputError(
-                f"{stale} belongs to a store that is gone; put {path.name} back, or move it away"
-            )
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.unlink(missing_ok=True)
-    with contextlib.closing(_connect(unfinished)) as connection:
-        _migrate(connection)
-    os.replace(unfinished, path)
-
-
-def _check_readable(path: Path) -> None:
-    """Refuse a damaged or newer file, on a connection of its own.
-
-    SQLite refuses to checkpoint on a connection that checked the file and then turned it to WAL.
-    """
-    with contextlib.closing(_connect(path)) as connection:
-        _check_sound(path, connection)
-
-
-def _check_sound(path: Path, connection: sqlite3.Connection) -> None:
-    (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if problem != "ok":
-        raise InputError(f"{path} is a damaged store: {problem}")
-    if (version := _version(connection)) > len(MIGRATIONS):
-        raise InputError(
-            f"{path} has schema version {version}, written by a newer hwsearch; this one reads "
-            f"up to {len(MIGRATIONS)}. Update hwsearch"
-        )
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = _connect(path)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        _migrate(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _copied(path: Path) -> sqlite3.Connection:
-    """Copy a database into memory, with what its write-ahead log holds."""
-    wal, shm = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
-    memory = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        # Reading the log needs its index: SQLite makes one beside the file, and leaves it there.
-        if not wal.exists():
-            _back_up(f"{path.absolute().as_uri()}?immutable=1", memory)
-        elif not (shm.exists() and _backed_up(f"{path.absolute().as_uri()}?mode=ro", memory)):
-            with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-                for file in (path, wal):
-                    shutil.copyfile(file, Path(scratch, file.name.replace(path.name, "store")))
-                _back_up(Path(scratch, "store").as_uri(), memory)
-        _check_sound(path, memory)
-        _migrate(memory)
-    except BaseException:
-        memory.close()
-        raise
-    return memory
-
-
-def _backed_up(uri: str, memory: sqlite3.Connection) -> bool:
-    """Copy a database; False where SQLite has no permission to open it."""
-    try:
-        _back_up(uri, memory)
-    except sqlite3.OperationalError:
-        return False
-    return True
-
-
-def _back_up(uri: str, memory: sqlite3.Connection) -> None:
-    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as source:
-        source.backup(memory)
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    version = _version(connection)
-    for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            migration(connection)
-            connection.execute(f"PRAGMA user_version = {number}")
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.rollback()
-            raise
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # Without an isolation level Python starts no transactions of its own.
-    return sqlite3.connect(path, isolation_level=None)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
 
 
 def _where(**wanted: str | None) -> tuple[str, list[str]]:

@@ -6,19 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwsearch.constraints import (
+    Constraint,
+    check_constraints,
+    closest_to_feasible,
+    satisfied,
+    total_violation,
+)
 from hwsearch.errors import InputError
 from hwsearch.objectives import (
-    Constraint,
     Objective,
-    check_constraints,
     check_objectives,
-    closest_to_feasible,
     from_losses,
     hypervolume,
     is_non_dominated,
-    satisfied,
     to_losses,
-    total_violation,
 )
 
 TOP1 = Objective("top1", "max", unit="%")

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsearch import trials_sqlite
+from hwsearch import trials_schema
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.trials import MemoryStore, TrialState
-from hwsearch.trials_sqlite import MIGRATIONS, SqliteStore
+from hwsearch.trials import TrialState
+from hwsearch.trials_memory import MemoryStore
+from hwsearch.trials_schema import MIGRATIONS
+from hwsearch.trials_sqlite import SqliteStore
 from tests.contracts.store_contract import StoreContract, arch, measurement
 from tests.permissions import only_readable
 
@@ -243,7 +245,7 @@ def test_a_creation_that_fails_leaves_nothing_under_the_name(tmp_path, monkeypat
         connection.execute("CREATE TABLE half (x)")
         raise sqlite3.OperationalError("disk full")
 
-    monkeypatch.setattr(trials_sqlite, "MIGRATIONS", (broken,))
+    monkeypatch.setattr(trials_schema, "MIGRATIONS", (broken,))
     with pytest.raises(InputError, match="disk full"):
         SqliteStore(tmp_path / "trials.sqlite")
     assert not (tmp_path / "trials.sqlite").exists()
@@ -472,7 +474,7 @@ def test_migrations_run_once_and_each_in_its_own_transaction(tmp_path, monkeypat
         connection.execute("ALTER TABLE trials ADD COLUMN more TEXT")
         raise sqlite3.OperationalError("broke off")
 
-    monkeypatch.setattr(trials_sqlite, "MIGRATIONS", (*MIGRATIONS, add_a_column, break_off))
+    monkeypatch.setattr(trials_schema, "MIGRATIONS", (*MIGRATIONS, add_a_column, break_off))
     for _ in range(2):
         with pytest.raises(InputError, match="broke off"):
             SqliteStore(path)

@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwsearch.constraints import Constraint, satisfied, total_violation
 from hwsearch.errors import InputError
 from hwsearch.objectives import (
     BoolArray,
-    Constraint,
     Estimate,
     FloatArray,
     Objective,
     is_non_dominated,
-    satisfied,
     to_losses,
-    total_violation,
 )
 from hwsearch.optimizer.approximations import ApproximationCheck
 from hwsearch.space import Architectures, SearchSpace

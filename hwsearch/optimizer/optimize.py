@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwsearch.constraints import Constraint
 from hwsearch.errors import EvaluationError, InfeasibleError, InputError
-from hwsearch.objectives import Constraint, Objective, hypervolume, to_losses
+from hwsearch.objectives import Objective, hypervolume, to_losses
 from hwsearch.optimizer.optimizer import Optimizer, reference_losses
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.space import Architecture, Architectures, SearchSpace

@@ -5,14 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from hwsearch.constraints import Constraint, check_constraints, closest_to_feasible
 from hwsearch.errors import InputError, unknown
 from hwsearch.objectives import (
-    Constraint,
     FloatArray,
     Objective,
-    check_constraints,
     check_objectives,
-    closest_to_feasible,
     from_losses,
     hypervolume,
     to_losses,

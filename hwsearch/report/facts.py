@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hwsearch.accuracy.intervals import paired_difference
+from hwsearch.constraints import Constraint
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.objectives import Constraint, FloatArray, Objective
+from hwsearch.objectives import FloatArray, Objective
 from hwsearch.quantities import main_cost, source_of
 from hwsearch.restriction import restricted
 from hwsearch.run.config import TRIALS

@@ -7,9 +7,10 @@ from typing import Any, Final
 import numpy as np
 from scipy.stats import kendalltau
 
+from hwsearch.constraints import Constraint, satisfied
 from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.objectives import Constraint, satisfied, to_losses
+from hwsearch.objectives import to_losses
 from hwsearch.quantities import main_cost, superlative_of
 from hwsearch.report.facts import Facts, paired_scores, stated
 from hwsearch.run.front import knee

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.intervals import Z95
+from hwsearch.constraints import Constraint, satisfied
 from hwsearch.devices.intervals import N_DRAWS, median_draws
-from hwsearch.objectives import BoolArray, Constraint, FloatArray, Objective, satisfied, to_losses
+from hwsearch.objectives import BoolArray, FloatArray, Objective, to_losses
 from hwsearch.trials import Measurement
 
 _IMAGES, _ROUNDS, _INTERVALS = 1, 2, 3  # joined with the seed: independent random streams

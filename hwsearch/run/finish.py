@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.constraints import closest_to_feasible
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError, InfeasibleError, VerificationError
 from hwsearch.evaluation.evaluator import Evaluator
@@ -21,7 +22,6 @@ from hwsearch.models.artifact import (
     write_files,
     write_listed_card,
 )
-from hwsearch.objectives import closest_to_feasible
 from hwsearch.run.candidates import Prediction, predictions, write_second_kit
 from hwsearch.run.front import contender_rows, front_rows
 from hwsearch.run.front_probability import front_probabilities

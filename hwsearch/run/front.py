@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.constraints import Constraint, check_constraints, satisfied
 from hwsearch.errors import InputError
-from hwsearch.objectives import (
-    Constraint,
-    Objective,
-    check_constraints,
-    is_non_dominated,
-    satisfied,
-    to_losses,
-)
+from hwsearch.objectives import Objective, is_non_dominated, to_losses
 
 if TYPE_CHECKING:
     import pandas as pd

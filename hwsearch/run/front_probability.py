@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwsearch.constraints import Constraint, satisfied
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, RATIO
-from hwsearch.objectives import Constraint, FloatArray, satisfied
+from hwsearch.objectives import FloatArray
 from hwsearch.quantities import exact_quantities
 from hwsearch.run.bootstrap import front_membership, interval_draws, latency_draws, score_draws
 from hwsearch.run.setup import Setup

@@ -11,17 +11,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.constraints import Constraint, satisfied
 from hwsearch.errors import InputError
 from hwsearch.objectives import (
     BoolArray,
-    Constraint,
     Estimate,
     FloatArray,
     Objective,
     hypervolume,
     is_non_dominated,
     known_as,
-    satisfied,
     to_losses,
 )
 from hwsearch.optimizer.history import beyond_worst

@@ -14,6 +14,7 @@ from hwsearch.accuracy.images import read_images
 from hwsearch.accuracy.output_check import check_outputs
 from hwsearch.accuracy.sources import load_task
 from hwsearch.accuracy.task import NO_DATA, Samples, Task
+from hwsearch.constraints import Constraint, check_constraints
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
 from hwsearch.errors import InputError, unknown
@@ -22,7 +23,7 @@ from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.table_latency import TableLatency
-from hwsearch.objectives import Constraint, Objective, check_constraints, check_objectives
+from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
 from hwsearch.quantities import exact_quantities, search_quantities
 from hwsearch.run.config import FILE, RunConfig, software_versions

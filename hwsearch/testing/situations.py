@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hwsearch.objectives import Estimate, FloatArray, Objective, check_constraints
+from hwsearch.constraints import check_constraints
+from hwsearch.objectives import Estimate, FloatArray, Objective
 from hwsearch.optimizer.history import History, Told
 from hwsearch.space import Architectures, Choice, SearchSpace
 

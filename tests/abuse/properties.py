@@ -23,13 +23,13 @@ import tests.run.search_parts as parts
 from hwsearch import Run
 from hwsearch.accuracy.sources import load_task
 from hwsearch.cli import app
+from hwsearch.constraints import Constraint
 from hwsearch.devices import load_device
 from hwsearch.encoding import thermometer
 from hwsearch.errors import HwsearchError
 from hwsearch.kit.manifest import Manifest
 from hwsearch.kit.results_file import FACTS, _digest, latency_record, read_results
 from hwsearch.models.artifact import CARD
-from hwsearch.objectives import Constraint
 from hwsearch.prediction.folder import read_folder
 from hwsearch.restriction import restricted
 from hwsearch.run.outcome import read_members

@@ -6,7 +6,7 @@ from hwsearch.evaluation.latencies import SEARCH
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.supernets.base import Supernet
-from hwsearch.trials import MemoryStore
+from hwsearch.trials_memory import MemoryStore
 from tests.run.search_parts import network, task
 
 MACS = {"a": 100, "b": 200, "c": 300, "d": 400, "e": 500}

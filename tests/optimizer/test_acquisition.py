@@ -3,7 +3,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from hwsearch.objectives import Estimate, Objective, check_constraints
+from hwsearch.constraints import check_constraints
+from hwsearch.objectives import Estimate, Objective
 from hwsearch.optimizer.acquisition import choose_batch, find_candidates
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.posterior import Forecast, Posterior

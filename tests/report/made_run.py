@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from hwsearch import Run
-from hwsearch.objectives import Constraint, hypervolume, is_non_dominated, satisfied
+from hwsearch.constraints import Constraint, satisfied
+from hwsearch.objectives import hypervolume, is_non_dominated
 from hwsearch.run.candidates import Prediction
 from hwsearch.run.config import RunConfig, write_config
 from hwsearch.run.front import knee

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hwsearch.constraints import Constraint
 from hwsearch.devices import Latency
 from hwsearch.evaluation.measurements import latency_measurement, ratio_measurement
-from hwsearch.objectives import Constraint, Objective
+from hwsearch.objectives import Objective
 from hwsearch.run.bootstrap import front_membership, interval_draws, latency_draws, score_draws
 from hwsearch.trials import Measurement
 

@@ -61,7 +61,7 @@ def old(finished, tmp_path):
 def of(run, text, members=None):
     """Probabilities to keep a bound, by key."""
     members = run.members if members is None else members
-    constraint = hwsearch.objectives.Constraint.parse(text)
+    constraint = hwsearch.constraints.Constraint.parse(text)
     found = constraint_probabilities(constraint, members, run.measurements(), run.config.seed)
     return dict(zip(members["key"], found, strict=True))
 
@@ -158,7 +158,7 @@ class TestChances:
             for m in measured
             if m.purpose == "confirm"
         ]
-        bound = hwsearch.objectives.Constraint.parse("latency <= 0.5")
+        bound = hwsearch.constraints.Constraint.parse("latency <= 0.5")
         seed = finished.config.seed
         expected = constraint_probabilities(bound, finished.members, measured, seed)
         assert 0 < expected.sum() < len(expected)

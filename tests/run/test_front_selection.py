@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hwsearch.constraints import Constraint
 from hwsearch.errors import InputError
-from hwsearch.objectives import Constraint, Objective
+from hwsearch.objectives import Objective
 from hwsearch.run.front import contender_rows, front_rows, knee, select_keys
 
 TOP1, LATENCY = Objective("top1", "max", unit="%"), Objective("latency", "min", unit="ms")

@@ -13,7 +13,7 @@ from hwsearch.accuracy.channel_statistics import channel_sums
 from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
-from hwsearch.trials import MemoryStore
+from hwsearch.trials_memory import MemoryStore
 from tests.accuracy.folders import class_folders, save_noise, spec_for
 from tests.run.image_parts import NET
 

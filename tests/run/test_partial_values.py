@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hwsearch.objectives import Constraint, Estimate, Objective, hypervolume, is_non_dominated
+from hwsearch.constraints import Constraint
+from hwsearch.objectives import Estimate, Objective, hypervolume, is_non_dominated
 from hwsearch.run.partial_values import PartialValues
 from hwsearch.space import Choice, SearchSpace
 

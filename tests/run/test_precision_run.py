@@ -18,7 +18,7 @@ from hwsearch.files import sha256_of
 from hwsearch.models.precision import precision_of
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
-from hwsearch.trials import MemoryStore
+from hwsearch.trials_memory import MemoryStore
 from hwsearch.verify.subnet import verify_artifact
 
 

@@ -14,7 +14,8 @@ from hwsearch.run.cluster.scheduler import InProcess
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.trials import Measurement, MemoryStore, TrialState
+from hwsearch.trials import Measurement, TrialState
+from hwsearch.trials_memory import MemoryStore
 from tests.run.search_parts import Watcher
 
 SPACE = SearchSpace(

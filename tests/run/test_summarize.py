@@ -21,7 +21,8 @@ from hwsearch.run.progress import Silent
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.summarize import replay_optimizer, summarize_search
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.trials import Measurement, MemoryStore, TrialState
+from hwsearch.trials import Measurement, TrialState
+from hwsearch.trials_memory import MemoryStore
 
 SPACE = SearchSpace(
     [

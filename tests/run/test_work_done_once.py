@@ -16,7 +16,7 @@ from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.models.model import to_onnx
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_supernet
-from hwsearch.trials import MemoryStore
+from hwsearch.trials_memory import MemoryStore
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 

@@ -31,7 +31,7 @@ from hwsearch.run.setup import Setup, prepare
 from hwsearch.space import Option
 from hwsearch.supernets.base import is_random
 from hwsearch.supernets.imported import imported_names, load_imported
-from hwsearch.trials import MemoryStore
+from hwsearch.trials_memory import MemoryStore
 
 SearchSpec = Mapping[str, Any]
 """What determines a search, as plain values and one array; see `search_spec`."""

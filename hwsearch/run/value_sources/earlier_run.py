@@ -22,7 +22,8 @@ from hwsearch.run.outcome import CANDIDATES
 from hwsearch.run.setup import Setup
 from hwsearch.run.value_sources.base import WARM_START, ValueSource, left_out, part_of
 from hwsearch.space import SearchSpace
-from hwsearch.trials import Measurement, MemoryStore
+from hwsearch.trials import Measurement
+from hwsearch.trials_memory import MemoryStore
 from hwsearch.trials_sqlite import SqliteStore
 
 _Contexts = Mapping[tuple[str, str], str]  # quantity and purpose -> context of this search

@@ -16,7 +16,7 @@ import hwsearch
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.run.cluster.workers import cluster_device, make_scheduler
 from hwsearch.run.setup import prepare
-from hwsearch.trials import MemoryStore
+from hwsearch.trials_memory import MemoryStore
 from tests.run.cluster.cluster_parts import config, settings
 from tests.run.cluster.conftest import ON_RAY, is_alive
 from tests.run.search_parts import Watcher

@@ -9,7 +9,8 @@ from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.cluster.jobs import Job, JobResult
 from hwsearch.run.cluster.scheduler import JobScheduler
 from hwsearch.run.loop import run_search
-from hwsearch.trials import MemoryStore, TrialState
+from hwsearch.trials import TrialState
+from hwsearch.trials_memory import MemoryStore
 from tests.run.search_parts import Watcher
 from tests.run.test_search_loop import QUANTITIES, SPACE, Bench, DyingStore, Killed
 

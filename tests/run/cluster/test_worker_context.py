@@ -128,7 +128,7 @@ class TestRefuses:
             run_largest(spec, made)
 
     def test_measurements_of_another_context(self, made):
-        store = hwsearch.trials.MemoryStore()
+        store = hwsearch.trials_memory.MemoryStore()
         arch = made.net.space.smallest()[0]
         store.propose([arch], 0, "test")
         strange = Measurement(
