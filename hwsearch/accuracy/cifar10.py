@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.accuracy.arrays import check_classes
 from hwsearch.accuracy.splits import SplitSizes, stratified
 from hwsearch.errors import InputError
 
@@ -107,4 +108,5 @@ def _read_pngs(path: Path, part: str) -> Split:
         raise InputError(
             f"CIFAR-10 in {str(path)!r}: {len(stacked)} {part} images, but {len(labels)} labels"
         )
+    check_classes(f"CIFAR-10 in {str(path)!r}, {_PNG_LABELS[part]}", labels, len(CLASSES))
     return stacked, labels

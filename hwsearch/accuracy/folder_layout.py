@@ -231,7 +231,8 @@ def _pool(role: str, node: Tree, known: ClassIndex, *, listed: bool) -> Pool:
     Raises:
         InputError: They are other things.
     """
-    for name, child in node.folders.items():
+    inside = node.holding()
+    for name, child in inside.items():
         below = [each for each in child.holding() if role_of(each)]
         if len(below) > 1:
             raise InputError(
@@ -243,6 +244,14 @@ def _pool(role: str, node: Tree, known: ClassIndex, *, listed: bool) -> Pool:
             raise InputError(
                 f"image folder {node.path!r}: {name!r} is no class; expected {LAYOUTS}"
             )
+    same = set.intersection(*(set(c.holding()) for c in inside.values())) if inside else set()
+    unknown = not listed and not any(known.find(name) is not None for name in inside)
+    if len(inside) > 1 and same and unknown and not any(c.images for c in inside.values()):
+        raise InputError(
+            f"image folder {node.path!r}: each of {', '.join(list(inside)[:5])} holds a folder "
+            f"{min(same)!r}, so they are no classes, or list them as such in {CLASSES!r}; "
+            f"expected {LAYOUTS}"
+        )
     classes = {name: child.all_images() for name, child in node.folders.items()}
     known_names = {name for name in classes if known.find(name) is not None}
     if known_names:  # then empty folders of other names hold no place in an order

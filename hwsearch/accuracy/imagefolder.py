@@ -74,13 +74,15 @@ def read_imagefolder(
 
 
 def _draw(pools: dict[str, ImageFiles], sizes: SplitSizes) -> dict[str, ImageFiles]:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
     chosen: dict[str, ImageFiles] = {}
     for role, pool in pools.items():
         splits = DRAWN[role]
         if len(pool.paths) < len(splits):
             raise InputError(
                 f"image folder {str(pool.folder)!r} holds {len(pool.paths)} images; expected "
-                f"{LAYOUTS}, with at least {len(splits)} images"
+                f"{LAYOUTS}, with at least {len(splits)} images ({', '.join(IMG_EXTENSIONS)})"
             )
         wanted = SplitSizes(**{s: getattr(sizes, s) if s in splits else 0 for s in SPLITS})
         wanted = wanted.within(len(pool.paths))

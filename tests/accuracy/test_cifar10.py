@@ -185,6 +185,14 @@ class TestClassNames:
 
         return targets
 
+    def test_labels_that_are_no_classes(self, load, folder):
+        (folder / "test_lables.json").write_text(json.dumps([10, *range(10), *range(9)]))
+        with pytest.raises(
+            InputError,
+            match="test_lables.json: target 10, but there are 10 classes, 0 to 9: sample 0",
+        ):
+            load(CLASSES)
+
     def test_of_the_bundled_supernet(self, load):
         assert cifar10_resnet.CLASSES == CLASSES
         labels, found, warnings = load(CLASSES)

@@ -187,6 +187,32 @@ def test_images_without_class_folders(folders, says, tmp_path):
         read_imagefolder(tmp_path, ())
 
 
+@pytest.mark.parametrize("folders", [("fold1", "fold2", "fold3"), ("set_a", "set_b")])
+def test_splits_of_unknown_names(folders, tmp_path):
+    for folder in folders:
+        fill(tmp_path / folder)
+    with pytest.raises(InputError, match=rf"each of {', '.join(folders)} holds a folder 'ant'"):
+        read_imagefolder(tmp_path, NAMES)
+    (tmp_path / "classes.txt").write_text("\n".join(folders))
+    splits, _ = read_imagefolder(tmp_path, ())
+    assert set(splits["search"].labels) == set(range(len(folders)))
+
+
+def test_classes_that_hold_folders(tmp_path):
+    for name in NAMES:
+        fill(tmp_path / name, ("left", "right"))
+    splits, _ = read_imagefolder(tmp_path, NAMES)
+    assert set(splits["search"].labels) == {0, 1, 2}
+
+
+def test_images_of_unknown_kinds(tmp_path):
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.heic").touch()
+    with pytest.raises(InputError, match=r"holds 0 images; .*\.jpg, \.jpeg, \.png"):
+        read_imagefolder(tmp_path, NAMES)
+
+
 def test_no_class_in_common(tmp_path):
     fill(tmp_path / "train")
     fill(tmp_path / "val", ("dog", "emu"))
@@ -203,7 +229,9 @@ def test_label_file_one_level_deeper(tmp_path):
 
 def test_empty_folders_of_other_names_hold_no_place(tmp_path):
     fill(tmp_path)
-    (tmp_path / "aaa").mkdir()
+    for name in ("aaa", "annotations"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.xml").touch()
     read(tmp_path)
 
 

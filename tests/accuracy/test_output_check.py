@@ -87,23 +87,26 @@ FORMS = {
 }
 
 
+@pytest.fixture(scope="module")
+def device():
+    device = load_device("ort-cpu:threads=1")
+    yield device
+    device.close()
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_declared_outputs_are_accepted(form):
     check_outputs(net_of(*FORMS[form]), task_of())
 
 
-@pytest.mark.parametrize("form", ["one", "tuple", "list", "wide features"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shared", [True, False])
-def test_declared_outputs_are_scored(form, shared, tmp_path):
+def test_declared_outputs_are_scored(form, shared, device, tmp_path):
     net, task = net_of(*FORMS[form]), task_of()
     arch = net.space.smallest()[0]
     onnx.save(to_onnx(net, arch), tmp_path / "model.onnx")
-    device = load_device("ort-cpu:threads=1")
     runner = device if shared else OneByOne(device)
-    try:
-        found = Scorer(net, runner, TOP1).score({arch: tmp_path / "model.onnx"}, task.search)
-    finally:
-        device.close()
+    found = Scorer(net, runner, TOP1).score({arch: tmp_path / "model.onnx"}, task.search)
     assert found[arch].outcomes.tolist() == [True, True, True]
 
 
