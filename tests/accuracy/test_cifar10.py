@@ -189,7 +189,7 @@ class TestClassNames:
         (folder / "test_lables.json").write_text(json.dumps([10, *range(10), *range(9)]))
         with pytest.raises(
             InputError,
-            match="test_lables.json: target 10, but there are 10 classes, 0 to 9: sample 0",
+            match=r"test_lables.json: target 10, but there are 10 classes, 0 to 9: sample 0",
         ):
             load(CLASSES)
 

@@ -109,16 +109,16 @@ class TestRun:
         drawn = getattr(load_task(f"imagefolder:{folder}", spec_for(8), ""), split)
         image = Path(drawn.paths[-1])
         content = image.read_bytes()
-        prepare, rounds = Evaluator.prepare, []
+        values, rounds = Evaluator.search_values, []
 
-        def spoiling(self, archs, folder):
+        def spoiling(self, archs, quantities, **options):
             rounds.append(archs)
             if len(rounds) == 2:
                 image.unlink()
-            return prepare(self, archs, folder)
+            return values(self, archs, quantities, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Evaluator, "prepare", spoiling)
+            patch.setattr(Evaluator, "search_values", spoiling)
             with pytest.raises(DataError, match=image.name):
                 search(folder, tmp_path / "run")
         assert "failed" not in set(Run(tmp_path / "run").trials["state"])
