@@ -77,7 +77,13 @@ def export_subnets(folders: Sequence[Path], device_spec: str, to: Path | None) -
         device.close()
     for folder, target in zip(folders, targets, strict=True) if to else ():
         with staged_folder(target) as staged:
-            shutil.copytree(folder, staged, dirs_exist_ok=True)
+            for path in folder.rglob("*"):  # contents alone: the original may be read-only
+                copy = staged / path.relative_to(folder)
+                if path.is_dir():
+                    copy.mkdir(parents=True, exist_ok=True)
+                else:
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)
     return targets
 
 
