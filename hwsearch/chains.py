@@ -9,7 +9,7 @@ space, however large it is.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ ABSENT = -1
 UNSEEN = -2
 _QUIET = 150  # architectures in a row that reveal no further deciding choice
 _CHECKED = 100
-_ROWS = 8192  # at a time, so that columns stay in the processor's cache
+_ROWS = 4096  # at a time, so that columns stay in the processor's cache
 
 
 class ChainIndex:
@@ -105,31 +105,43 @@ class ChainIndex:
         return counts[:, :ABSENT]
 
     def sums(self, archs: Architectures, values: NDArray[Number]) -> NDArray[Number]:
-        """Return the sum of a quantity over the blocks of every architecture.
+        """Return the sum of a quantity over the blocks of every architecture; see `BlockSum`."""
+        return BlockSum(self, values)(archs)
 
-        Args:
-            archs: n architectures.
-            values: (n_specs,) the quantity of each spec, 0 or more, such as ``macs``.
 
-        Returns:
-            (n,) sums, of the type of ``values``.
+class BlockSum(Generic[Number]):
+    """A quantity of architectures that is the sum of their blocks' quantities.
+
+    Args:
+        index: The blocks.
+        values: (n_specs,) the quantity of each spec, 0 or more, such as ``index.macs``.
+    """
+
+    def __init__(self, index: ChainIndex, values: NDArray[Number]) -> None:
+        # An absent block adds nothing; an unknown one makes the sum negative.
+        unknown = -1 - len(index.places) * values.max(initial=0)
+        padded = np.concatenate([values, [unknown, 0]]).astype(values.dtype)
+        self._index, self._dtype = index, values.dtype
+        self._tables = [
+            (where, padded[table])
+            for where, table in zip(index.deciding, index.tables, strict=True)
+        ]
+
+    def __call__(self, archs: Architectures) -> NDArray[Number]:
+        """Return the sum for each of n architectures: (n,), of the type of the values.
 
         Raises:
             InputError: They are of another space, or have a block that is not known.
         """
-        self.space.check_own(archs)
-        # The number of an absent block adds nothing; that of an unknown one makes a sum negative.
-        unknown = -1 - len(self.places) * values.max(initial=0)
-        padded = np.concatenate([values, [unknown, 0]]).astype(values.dtype)
-        tables = [padded[table] for table in self.tables]
-        sums = np.zeros(len(archs), values.dtype)
+        self._index.space.check_own(archs)
+        sums = np.zeros(len(archs), self._dtype)
         for start in range(0, len(archs), _ROWS):
             columns = np.ascontiguousarray(archs.indices[start : start + _ROWS].T)
             part = sums[start : start + _ROWS]
-            for where, table in zip(self.deciding, tables, strict=True):
+            for where, table in self._tables:
                 part += table[tuple(columns[column] for column in where)]
         if (sums < 0).any():
-            self.numbers(archs[sums < 0])  # raises, and names the block
+            self._index.numbers(archs[sums < 0])  # raises, and names the block
         return sums
 
 

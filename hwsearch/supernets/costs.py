@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hwsearch.chains import BlocksOf, ChainIndex
+from hwsearch.chains import BlocksOf, BlockSum, ChainIndex
 from hwsearch.errors import InputError
 from hwsearch.restriction import widened
 from hwsearch.space import Architecture, Architectures, SearchSpace
@@ -38,7 +39,7 @@ class ExactCosts:
     def __init__(self, blocks: BlocksOf, count: Callable[[Architecture], tuple[int, int]]) -> None:
         self._blocks, self._count = blocks, count
         self._counted: dict[str, tuple[int, int]] = {}
-        self._indexes: list[ChainIndex] = []
+        self._tables: list[_Tables] = []
         self._without_index: set[SearchSpace] = set()
 
     def macs(self, archs: Architectures) -> NDArray[np.int64]:
@@ -50,37 +51,49 @@ class ExactCosts:
         return self._summed(archs, 1)
 
     def _summed(self, archs: Architectures, which: int) -> NDArray[np.int64]:
-        index = self._index_for(archs)
-        if index is not None:
-            own = archs if archs.space == index.space else widened(archs, index.space)
+        tables = self._tables_for(archs)
+        if tables is not None:
+            own = archs if archs.space == tables.space else widened(archs, tables.space)
             try:
-                return index.sums(own, (index.macs, index.params)[which])
+                return (tables.macs, tables.params)[which](own)
             except InputError as error:
-                self._indexes.remove(index)
+                self._tables.remove(tables)
                 self._give_up(archs.space, error)
-        for arch, key in zip(archs, archs.ids, strict=True):
+        keys = archs.ids
+        for arch, key in zip(archs, keys, strict=True):
             if key not in self._counted:
                 self._counted[key] = self._count(arch)
-        return np.array([self._counted[key][which] for key in archs.ids], dtype=np.int64)
+        return np.array([self._counted[key][which] for key in keys], dtype=np.int64)
 
-    def _index_for(self, archs: Architectures) -> ChainIndex | None:
-        """Return the index of a space that holds them; None for a few, or where there is none."""
+    def _tables_for(self, archs: Architectures) -> "_Tables | None":
+        """Return the tables of a space that holds them; None for a few, or without an index."""
         space = archs.space
-        found = next((each for each in self._indexes if _holds(each.space, space)), None)
+        found = next((each for each in self._tables if _holds(each.space, space)), None)
         few = len(archs) + len(self._counted) < _WORTH_AN_INDEX
         if found is not None or few or space in self._without_index:
             return found
         try:
-            self._indexes.append(ChainIndex(space, self._blocks))
+            index = ChainIndex(space, self._blocks)
         except Exception as error:  # noqa: BLE001 - a family is a stranger's code
             # Counting one by one says which architecture it is that fails.
             self._give_up(space, error)
             return None
-        return self._indexes[-1]
+        macs, params = BlockSum(index, index.macs), BlockSum(index, index.params)
+        self._tables.append(_Tables(space, macs, params))
+        return self._tables[-1]
 
     def _give_up(self, space: SearchSpace, reason: Exception) -> None:
         logger.info("no block index: architectures are counted one by one, because %s", reason)
         self._without_index.add(space)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tables:
+    """MACs and parameters of all architectures of a space, as sums over their blocks."""
+
+    space: SearchSpace
+    macs: BlockSum[np.int64]
+    params: BlockSum[np.int64]
 
 
 def _holds(space: SearchSpace, part: SearchSpace) -> bool:

@@ -330,7 +330,7 @@ def test_network_that_picks_another_label(fresh, device, monkeypatch):
     folder, exported, costs, samples = fresh
     monkeypatch.setattr(
         "hwsearch.verify.subnet.torch_outputs",
-        lambda subnet, inputs: [np.array([[1.0, 1.0005, 0, 0], [1, 0, 0, 0]], np.float32)],
+        lambda *args: [np.array([[1.0, 1.0005, 0, 0], [1, 0, 0, 0]], np.float32)],
     )
     monkeypatch.setattr(
         "hwsearch.verify.subnet._run",
