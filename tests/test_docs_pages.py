@@ -93,6 +93,8 @@ def test_the_reference_of_commands_is_up_to_date():
     written = runpy.run_path(str(ROOT / "tools" / "write_cli_reference.py"))
     text = written["PAGE"].read_text(encoding="utf-8")
     assert text == written["reference"](), "run: python tools/write_cli_reference.py"
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert text == written["settings_page"](), "run: python tools/write_cli_reference.py"
 
 
 def test_the_reference_of_python_has_every_name():

@@ -1,10 +1,11 @@
-"""Write docs/cli.md from the command line itself; a test fails while it is not up to date.
+"""Write docs/cli.md and the table of settings from the program; a test fails while they differ.
 
 python tools/write_cli_reference.py
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,8 +13,13 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from hwsearch.cli import app
+from hwsearch.run.setting import explanation
+from hwsearch.run.settings import SearchSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+SETTINGS_PAGE = PAGE.with_name("settings.md")
+BEGIN = "<!-- settings: written by tools/write_cli_reference.py -->"
+END = "<!-- end of settings -->"
 EVERYWHERE = ("quiet", "verbose", "debug")
 HEAD = """\
 # Commands
@@ -103,5 +109,16 @@ def _told(parameter: inspect.Parameter, info: Any) -> str:
     return f"{info.help} Default: `{default}`." if shown else info.help
 
 
+def settings_page() -> str:
+    """Return docs/settings.md with its table of settings as they are declared."""
+    before, rest = SETTINGS_PAGE.read_text(encoding="utf-8").split(BEGIN)
+    rows = ["| setting | default | what it is |", "| --- | --- | --- |"]
+    for each in fields(SearchSettings):
+        default = "" if each.default in (None, ()) else f"`{each.default}`"
+        rows.append(f"| `{each.name}` | {default} | {explanation(each)} |")
+    return before + BEGIN + "\n".join(["", *rows, ""]) + END + rest.split(END)[1]
+
+
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    SETTINGS_PAGE.write_text(settings_page(), encoding="utf-8")
