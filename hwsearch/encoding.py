@@ -35,7 +35,7 @@ class Columns:
 
 def onehot(archs: Architectures) -> NDArray[np.float64]:
     """Return one column per option of every choice: ``(len(archs), n_columns)``."""
-    return _encoded(archs, onehot_columns(archs.space))
+    return np.ascontiguousarray(_encoded(archs, onehot_columns(archs.space)))
 
 
 def thermometer(archs: Architectures) -> NDArray[np.float64]:
@@ -86,8 +86,5 @@ def _columns(rows: list[tuple[int, int, bool]]) -> Columns:
 
 def _encoded(archs: Architectures, columns: Columns) -> NDArray[np.float64]:
     chosen = np.where(archs.active, archs.indices, -1)[:, columns.choice]
-    if columns.ordered.any():
-        ones = np.where(columns.ordered, chosen >= columns.option, chosen == columns.option)
-    else:
-        ones = chosen == columns.option
+    ones = np.where(columns.ordered, chosen >= columns.option, chosen == columns.option)
     return ones.astype(np.float64)

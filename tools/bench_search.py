@@ -17,7 +17,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,15 +62,15 @@ def recorded(
         f"hypervolume to {REFERENCE} after {', '.join(map(str, reached))} evaluations; to {GOAL}"
     )
     for tactic in tactics:
-        _print_seeds(tactic, [_search(problem, tactic, seed, budget) for seed in seeds], reached)
+        _print_seeds(tactic, (_search(problem, tactic, seed, budget) for seed in seeds), reached)
     if peer is not None:
         script = folder / "run_dynast.py"
-        traces = [_peer_search(peer, script, seed, budget) for seed in seeds]
+        traces = (_peer_search(peer, script, seed, budget) for seed in seeds)
         _print_seeds("DyNAS-T LINAS", traces, reached)
 
 
 def _print_seeds(
-    name: str, traces: Sequence[tuple[FloatArray, float]], reached: Sequence[int]
+    name: str, traces: Iterable[tuple[FloatArray, float]], reached: Sequence[int]
 ) -> None:
     """Print hypervolumes after every evaluation, (budget,) of each seed, and ms per evaluation."""
     rows = []
