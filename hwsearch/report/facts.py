@@ -20,7 +20,6 @@ from hwsearch.run.outcome import CANDIDATES, FRONT
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trials import Measurement, Trial, TrialState
-from hwsearch.trials_sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,9 +185,7 @@ def _space(run: "Run") -> SearchSpace:
 
 
 def _stored(run: "Run") -> tuple[list[Trial], list[Measurement]]:
-    if not (run.folder / TRIALS).is_file():
-        return [], []  # stopped before its first trial
-    with SqliteStore.snapshot(run.folder / TRIALS) as store:
+    with run.store() as store:
         return store.trials(), store.measurements()
 
 

@@ -46,6 +46,7 @@ from hwsearch.run.value_sources.registry import with_recorded_sources, with_sour
 from hwsearch.run.working_folder import places, recorded_place
 from hwsearch.supernets.base import Supernet, is_random
 from hwsearch.trials import Measurement
+from hwsearch.trials_memory import MemoryStore
 from hwsearch.trials_sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -253,12 +254,17 @@ class Run:
             raise InputError(f"{str(path)!r} cannot be read: {error}; delete it") from error
         return SearchSummary.from_json(text, repr(str(path)))
 
+    def store(self) -> SqliteStore | MemoryStore:
+        """Return a copy in memory of the trials and measurements; empty before the first one."""
+        path = self.folder / TRIALS
+        return SqliteStore.snapshot(path) if path.is_file() else MemoryStore()
+
     @property
     def trials(self) -> "pd.DataFrame":
         """One row per trial: its state and what the search measured of it."""
         import pandas as pd
 
-        with SqliteStore.snapshot(self.folder / TRIALS) as store:
+        with self.store() as store:
             trials = store.trials()
             measured: dict[str, dict[str, float]] = {trial.key: {} for trial in trials}
             for m in store.measurements(purpose="search"):
@@ -276,7 +282,7 @@ class Run:
 
     def measurements(self) -> list[Measurement]:
         """Every measurement in the order in which they were made."""
-        with SqliteStore.snapshot(self.folder / TRIALS) as store:
+        with self.store() as store:
             return store.measurements()
 
     def setup(self, net: Supernet | None = None) -> Setup:
