@@ -38,17 +38,17 @@ def report(
 @reporting
 def watch(run: RunFolder) -> None:
     """Show the front of a run live, until it is finished; without a terminal once."""
-    from hwsearch.report.facts import read_facts
-    from hwsearch.report.live import live_view
+    from hwsearch.report.run_data import read_run_data
+    from hwsearch.report.terminal_view import terminal_view
 
     watched = hwsearch.Run(run)
     if not out.is_terminal:
-        out.print(live_view(read_facts(watched)))
+        out.print(terminal_view(read_run_data(watched)))
         return
     with Live(console=out, auto_refresh=False) as live:
         while True:
             began = time.monotonic()
-            live.update(live_view(read_facts(watched), out.width, out.height), refresh=True)
+            live.update(terminal_view(read_run_data(watched), out.width, out.height), refresh=True)
             if watched.finished:
                 return
             time.sleep(max(_EVERY_S, _SHARE * (time.monotonic() - began)))

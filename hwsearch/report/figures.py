@@ -1,4 +1,4 @@
-"""The plots of a report besides the front, as plotly figures; see `hwsearch.report.plotting`."""
+"""The plots of a page besides the front; see `hwsearch.report.plotly_figures`."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,8 @@ import numpy as np
 from hwsearch.accuracy.intervals import Z95
 from hwsearch.objectives import Objective
 from hwsearch.prediction.bayesian_regression import evenly_spaced
-from hwsearch.report.facts import Facts
 from hwsearch.report.importance import Effect, Importance
-from hwsearch.report.plotting import (
+from hwsearch.report.plotly_figures import (
     Figure,
     Trace,
     diagonal,
@@ -22,6 +21,7 @@ from hwsearch.report.plotting import (
     trace,
     unit_of,
 )
+from hwsearch.report.run_data import RunData
 from hwsearch.run.search_summary import HORIZON, SearchSummary
 
 MOST_POINTS: Final = 500  # of plots in which more would cover each other, and slow the page
@@ -55,13 +55,12 @@ def progress_figure(summary: SearchSummary) -> Figure:
     return {"data": traces, "layout": layout}
 
 
-def forecast_figure(facts: Facts, objective: Objective) -> Figure:
+def forecast_figure(data: RunData, objective: Objective) -> Figure:
     """Draw what was predicted of trials when they were proposed against what was measured."""
     rows = [
-        (number, *trial.forecast[objective.name], float(facts.values[objective.name][number]))
-        for number, trial in enumerate(facts.trials)
-        if objective.name in trial.forecast
-        and not math.isnan(facts.values[objective.name][number])
+        (number, *trial.forecast[objective.name], float(data.values[objective.name][number]))
+        for number, trial in enumerate(data.trials)
+        if objective.name in trial.forecast and not math.isnan(data.values[objective.name][number])
     ]
     kept = [rows[row] for row in evenly_spaced(len(rows), MOST_POINTS)]
     numbers, means, deviations, measured = zip(*kept, strict=True) if kept else ((), (), (), ())
@@ -79,10 +78,10 @@ def forecast_figure(facts: Facts, objective: Objective) -> Figure:
     return {"data": [diagonal([*means, *measured]), points], "layout": layout}
 
 
-def importance_figure(facts: Facts, found: Importance) -> Figure:
+def importance_figure(data: RunData, found: Importance) -> Figure:
     """Draw the change that each choice makes, the largest on top."""
     effects = sorted(found.effects, key=lambda effect: abs(effect.change))
-    objective = next(o for o in facts.objectives if o.name == found.objective)
+    objective = next(o for o in data.objectives if o.name == found.objective)
     sign = 1.0 if objective.direction == "max" else -1.0
     better = [effect for effect in effects if sign * effect.change >= 0]
     worse = [effect for effect in effects if sign * effect.change < 0]
@@ -103,18 +102,18 @@ def importance_figure(facts: Facts, found: Importance) -> Figure:
     return {"data": bars, "layout": layout}
 
 
-def score_figure(facts: Facts, scores: Sequence[dict[str, Any]]) -> Figure:
+def score_figure(data: RunData, scores: Sequence[dict[str, Any]]) -> Figure:
     """Draw the members' scores on report images against those on search images."""
     search, report = ([each[split] for each in scores] for split in ("search", "report"))
-    points = trace("front", facts.what, [s[0] for s in search], [r[0] for r in report]) | {
+    points = trace("front", data.what, [s[0] for s in search], [r[0] for r in report]) | {
         "mode": "markers",
         "marker": {"size": 8},
-        "customdata": [facts.place[each["key"]] for each in scores],
+        "customdata": [data.place[each["key"]] for each in scores],
         "error_x": interval(search),
         "error_y": interval(report),
         "hovertemplate": "search %{x:.4g}, report %{y:.4g}",
     }
-    unit = unit_of(facts.up)
+    unit = unit_of(data.up)
     layout = layout_of(f"on search images{unit}", f"on report images{unit}", hovermode="closest")
     ends = [value for each in (*search, *report) for value in each if value is not None]
     return {"data": [diagonal(ends), points], "layout": layout}

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwsearch.errors import unknown
 from hwsearch.objectives import Objective
-from hwsearch.report.facts import Facts, finished_rows, read_facts, stated
-from hwsearch.report.plotting import (
+from hwsearch.report.plotly_figures import (
     COLOURS,
     Figure,
     Trace,
@@ -19,6 +18,7 @@ from hwsearch.report.plotting import (
     trace,
     with_texts,
 )
+from hwsearch.report.run_data import RunData, finished_rows, read_run_data, stated
 from hwsearch.run.front import knee
 
 if TYPE_CHECKING:
@@ -35,48 +35,50 @@ def plotted(run: "Run", across: str | None = None) -> "go.Figure":
     """
     import plotly.graph_objects as go
 
-    facts = read_facts(run)
-    others = {objective.name: objective for objective in facts.objectives[1:]}
+    data = read_run_data(run)
+    others = {objective.name: objective for objective in data.objectives[1:]}
     if across is not None and across not in others:
         raise unknown("objective across", across, list(others))
-    figure = front_figure(facts, others[across] if across else None)
-    return go.Figure(coloured(with_texts(facts, figure))).update_layout(title=escape(run.title))
+    figure = front_figure(data, others[across] if across else None)
+    return go.Figure(coloured(with_texts(data, figure))).update_layout(title=escape(run.title))
 
 
-def front_figure(facts: Facts, across: Objective | None = None) -> Figure:
+def front_figure(data: RunData, across: Objective | None = None) -> Figure:
     """Draw the first objective against another one: the front before every trial.
 
     Args:
-        facts: Of a run.
+        data: Of a run.
         across: From left to right; by default latency, or else the second objective. Where there
             is one objective, that is the order of the trials.
     """
-    across = across or facts.across
-    traces = [*_trial_traces(facts, across), *_compared_traces(facts, across)]
-    if facts.members is not None:
-        traces += _member_traces(facts, across)
+    across = across or data.across
+    traces = [*_trial_traces(data, across), *_compared_traces(data, across)]
+    if data.members is not None:
+        traces += _member_traces(data, across)
     else:
-        traces.append(_so_far(facts, across))
+        traces.append(_so_far(data, across))
     layout = layout_of(
-        label(facts, across) if across else "trial", label(facts, facts.up), hovermode="closest"
+        label(data, across) if across else "trial",
+        label(data, data.up),
+        hovermode="closest",
     )
-    layout["shapes"], layout["annotations"] = _limits(facts, across)
+    layout["shapes"], layout["annotations"] = _limits(data, across)
     return {"data": [each for each in traces if each["x"]], "layout": layout}
 
 
-def _trial_traces(facts: Facts, across: Objective | None) -> list[Trace]:
-    rows = finished_rows(facts)
-    best = {facts.place[key] for key in facts.best}
-    behind = [row for row in rows if facts.kind != "unfinished" or row not in best]
+def _trial_traces(data: RunData, across: Objective | None) -> list[Trace]:
+    rows = finished_rows(data)
+    best = {data.place[key] for key in data.best}
+    behind = [row for row in rows if data.kind != "unfinished" or row not in best]
     known = f"trials ({len(rows)})"
-    predicted = [n for n, source in facts.sources.items() if source == "predicted"]
+    predicted = [n for n, source in data.sources.items() if source == "predicted"]
     if predicted:
         known += f", {' and '.join(map(escape, predicted))} predicted"
-    return [_points(facts, across, behind, known, "trials", "circle", 6)]
+    return [_points(data, across, behind, known, "trials", "circle", 6)]
 
 
 def _points(
-    facts: Facts,
+    data: RunData,
     across: Objective | None,
     rows: Sequence[int],
     name: str,
@@ -84,26 +86,26 @@ def _points(
     symbol: str,
     size: float,
 ) -> Trace:
-    x = rows if across is None else facts.values[across.name][rows]
-    return trace(role, name, x, facts.values[facts.up.name][rows]) | {
+    x = rows if across is None else data.values[across.name][rows]
+    return trace(role, name, x, data.values[data.up.name][rows]) | {
         "mode": "markers",
         "marker": {"size": size, "symbol": symbol, "opacity": 0.65},
         "customdata": list(rows),
-        "hovertemplate": hover(facts, across),
+        "hovertemplate": hover(data, across),
     }
 
 
-def _member_traces(facts: Facts, across: Objective | None) -> list[Trace]:
-    members = facts.members
+def _member_traces(data: RunData, across: Objective | None) -> list[Trace]:
+    members = data.members
     assert members is not None
-    along = across or facts.up
+    along = across or data.up
     rows = members.sort_values(along.name).to_dict("records")
-    numbers = [facts.place[str(row["key"])] for row in rows]
-    up = [stated(row, facts.up.name) for row in rows]
+    numbers = [data.place[str(row["key"])] for row in rows]
+    up = [stated(row, data.up.name) for row in rows]
     x = [float(row[across.name]) for row in rows] if across else numbers
-    line = across is not None and len(facts.objectives) == 2
-    marks = ", ".join(f"{escape(n)} predicted" for n in sorted(facts.predicted))
-    name = f"{facts.what} ({len(rows)})" + (f", {marks}" if marks else "")
+    line = across is not None and len(data.objectives) == 2
+    marks = ", ".join(f"{escape(n)} predicted" for n in sorted(data.predicted))
+    name = f"{data.what} ({len(rows)})" + (f", {marks}" if marks else "")
     front = trace("front", name, x, [value for value, _, _ in up]) | {
         "mode": "lines+markers" if line else "markers",
         "marker": {
@@ -114,13 +116,13 @@ def _member_traces(facts: Facts, across: Objective | None) -> list[Trace]:
         "line": {"width": 1.5, "dash": "dot" if marks else "solid"},
         "customdata": numbers,
         "error_y": interval(up),
-        "hovertemplate": hover(facts, across),
+        "hovertemplate": hover(data, across),
     }
     if across:
         front["error_x"] = interval([stated(row, across.name) for row in rows])
     found = [front]
-    if len(facts.objectives) > 1 and len(rows) > 2:
-        at = [str(row["key"]) for row in rows].index(knee(members, facts.objectives))
+    if len(data.objectives) > 1 and len(rows) > 2:
+        at = [str(row["key"]) for row in rows].index(knee(members, data.objectives))
         found.append(
             trace("knee", "knee", [x[at]], [up[at][0]])
             | {
@@ -132,12 +134,12 @@ def _member_traces(facts: Facts, across: Objective | None) -> list[Trace]:
     return found
 
 
-def _so_far(facts: Facts, across: Objective | None) -> Trace:
-    numbers = [facts.place[key] for key in facts.best]
+def _so_far(data: RunData, across: Objective | None) -> Trace:
+    numbers = [data.place[key] for key in data.best]
     if across:
-        numbers.sort(key=lambda number: facts.values[across.name][number])
+        numbers.sort(key=lambda number: data.values[across.name][number])
     found = _points(
-        facts,
+        data,
         across,
         numbers,
         f"best so far ({len(numbers)}), not confirmed",
@@ -148,8 +150,8 @@ def _so_far(facts: Facts, across: Objective | None) -> Trace:
     return found | {"mode": "lines+markers", "line": {"width": 1.2, "dash": "dot"}}
 
 
-def _compared_traces(facts: Facts, across: Objective | None) -> list[Trace]:
-    summary = facts.summary
+def _compared_traces(data: RunData, across: Objective | None) -> list[Trace]:
+    summary = data.summary
     if summary is None or across is None:
         return []
     best = [dict(values) for values in summary.uniform]
@@ -167,23 +169,23 @@ def _compared_traces(facts: Facts, across: Objective | None) -> list[Trace]:
     ):
         points = sorted(points, key=lambda values: values[across.name])
         found.append(
-            trace(role, name, [p[across.name] for p in points], [p[facts.up.name] for p in points])
+            trace(role, name, [p[across.name] for p in points], [p[data.up.name] for p in points])
             | {
-                "mode": mode if len(facts.objectives) == 2 else "markers",
+                "mode": mode if len(data.objectives) == 2 else "markers",
                 "marker": {"size": size, "symbol": symbol},
                 "line": {"width": 1.2, "dash": "dashdot"},
-                "hovertemplate": hover(facts, across),
+                "hovertemplate": hover(data, across),
             }
         )
     return found
 
 
-def _limits(facts: Facts, across: Objective | None) -> tuple[list[Any], list[Any]]:
+def _limits(data: RunData, across: Objective | None) -> tuple[list[Any], list[Any]]:
     """Lines of the constraints on what the axes show, with a label each."""
     shapes, labels = [], []
-    for constraint in facts.constraints:
+    for constraint in data.constraints:
         upright = across is not None and constraint.objective == across.name
-        if not upright and constraint.objective != facts.up.name:
+        if not upright and constraint.objective != data.up.name:
             continue
         at, whole = ("x", "y") if upright else ("y", "x")
         bound = {f"{at}0": constraint.bound, f"{at}1": constraint.bound}

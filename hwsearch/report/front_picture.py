@@ -8,19 +8,19 @@ from typing import Any, Final
 import numpy as np
 
 from hwsearch.files import write_atomic
-from hwsearch.report.facts import Facts, finished_rows
-from hwsearch.report.plotting import COLOURS, axis_label
+from hwsearch.report.plotly_figures import COLOURS, axis_label
+from hwsearch.report.run_data import RunData, finished_rows
 from hwsearch.run.front import knee
 
 _FULL: Final = 0.995  # probability from which a member is drawn in its full colour
 
 
-def draw_front(path: Path, facts: Facts) -> None:
+def draw_front(path: Path, data: RunData) -> None:
     """Draw the first objective against the second one, or against the trials' order.
 
     Args:
         path: The PNG to write.
-        facts: Of a finished run; numbers that are predicted are labelled so.
+        data: Of a finished run; numbers that are predicted are labelled so.
     """
     # Imported here: they load slowly, and a search must not depend on a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,9 +29,9 @@ def draw_front(path: Path, facts: Facts) -> None:
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _draw_trials(axes, facts)
-    _draw_members(axes, facts)
-    axes.set_title(facts.run.title, fontsize=10, loc="left", parse_math=False)
+    _draw_trials(axes, data)
+    _draw_members(axes, data)
+    axes.set_title(data.run.title, fontsize=10, loc="left", parse_math=False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
@@ -42,29 +42,35 @@ def draw_front(path: Path, facts: Facts) -> None:
     write_atomic(path, drawn.getvalue())
 
 
-def _draw_trials(axes: Any, facts: Facts) -> None:
-    up, across = facts.objectives[0], facts.objectives[1] if len(facts.objectives) > 1 else None
-    rows = finished_rows(facts)
+def _draw_trials(axes: Any, data: RunData) -> None:
+    up, across = (
+        data.objectives[0],
+        data.objectives[1] if len(data.objectives) > 1 else None,
+    )
+    rows = finished_rows(data)
     # A front that was confirmed elsewhere is measured, and the other trials still are not.
-    predicted = ", ".join(f"{n} predicted" for n, s in facts.sources.items() if s == "predicted")
+    predicted = ", ".join(f"{n} predicted" for n, s in data.sources.items() if s == "predicted")
     axes.scatter(
-        rows if across is None else facts.values[across.name][rows],
-        facts.values[up.name][rows],
+        rows if across is None else data.values[across.name][rows],
+        data.values[up.name][rows],
         s=16,
         color=COLOURS["trials"],
         alpha=0.7,
         linewidths=0,
         label=f"trials ({len(rows)}){predicted and ', '}{predicted}",
     )
-    axes.set_xlabel("trial" if across is None else axis_label(facts, across), parse_math=False)
-    axes.set_ylabel(axis_label(facts, up), parse_math=False)
+    axes.set_xlabel("trial" if across is None else axis_label(data, across), parse_math=False)
+    axes.set_ylabel(axis_label(data, up), parse_math=False)
 
 
-def _draw_members(axes: Any, facts: Facts) -> None:
+def _draw_members(axes: Any, data: RunData) -> None:
     from matplotlib.colors import to_rgba
 
-    up, across = facts.objectives[0], facts.objectives[1] if len(facts.objectives) > 1 else None
-    front = facts.members
+    up, across = (
+        data.objectives[0],
+        data.objectives[1] if len(data.objectives) > 1 else None,
+    )
+    front = data.members
     assert front is not None
     x = np.arange(len(front)) if across is None else front[across.name].to_numpy(float)
     y, order, blue = front[up.name].to_numpy(float), np.argsort(x), COLOURS["front"]
@@ -83,12 +89,12 @@ def _draw_members(axes: Any, facts: Facts) -> None:
         marker="o",
         markersize=5,
         markerfacecolor="white",
-        label=f"{facts.what} ({len(front)}), 95% intervals{paler}",
+        label=f"{data.what} ({len(front)}), 95% intervals{paler}",
     )
     shades = [to_rgba(blue, alpha=float(share)) for share in probability]
     axes.scatter(x, y, s=25, color=shades, linewidths=0, zorder=3.5)
-    if len(facts.objectives) > 1 and len(front) > 2:
-        best = (front["key"] == knee(front, facts.objectives)).to_numpy()
+    if len(data.objectives) > 1 and len(front) > 2:
+        best = (front["key"] == knee(front, data.objectives)).to_numpy()
         ring = {"facecolors": "none", "edgecolors": COLOURS["knee"], "linewidths": 1.6}
         axes.scatter(x[best], y[best], s=110, zorder=4, label="knee", **ring)
     if f"{up.name}_report" in front and across is not None:
@@ -101,7 +107,7 @@ def _draw_members(axes: Any, facts: Facts) -> None:
             edgecolors=blue,
             linewidths=0.9,
             zorder=3,
-            label=f"{facts.what} on the report samples",
+            label=f"{data.what} on the report samples",
         )
 
 

@@ -14,7 +14,7 @@ from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.prior_covariance import prior_covariances
 from hwsearch.prediction.threads import one_blas_thread
-from hwsearch.report.facts import Facts
+from hwsearch.report.run_data import RunData
 from hwsearch.space import Architectures
 
 LEAST_TRIALS: Final = 8
@@ -63,7 +63,7 @@ class Importance:
     tau: float
 
 
-def importances(facts: Facts) -> list[Importance]:
+def importances(data: RunData) -> list[Importance]:
     """Fit an additive model to the trials' values of each objective, and ask it for each choice.
 
     The model is `LinearModel`: one gain per step of each choice, of either sign. A change is its
@@ -75,20 +75,20 @@ def importances(facts: Facts) -> list[Importance]:
         One per objective that has the values of 8 trials.
     """
     found = []
-    for objective in facts.objectives:
-        rows, values = _known(facts, objective.name)
+    for objective in data.objectives:
+        rows, values = _known(data, objective.name)
         if len(rows) < LEAST_TRIALS or np.ptp(values) == 0.0:
             continue
         kept = evenly_spaced(len(rows), _MOST_TRIALS)
-        archs = facts.archs[rows[kept]]
+        archs = data.archs[rows[kept]]
         with one_blas_thread():
             found.append(_importance(objective.name, archs, values[kept]))
     return found
 
 
-def _known(facts: Facts, name: str) -> tuple[NDArray[np.int64], FloatArray]:
+def _known(data: RunData, name: str) -> tuple[NDArray[np.int64], FloatArray]:
     """Return positions and values of the trials whose value is known."""
-    values = facts.values[name]
+    values = data.values[name]
     rows = np.flatnonzero(~np.isnan(values))
     return rows, values[rows]
 

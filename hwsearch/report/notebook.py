@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hwsearch.quantities import exact_quantities
-from hwsearch.report.facts import stated
+from hwsearch.report.run_data import stated
 from hwsearch.stages import one_line
 
 if TYPE_CHECKING:

@@ -7,23 +7,23 @@ from importlib.resources import files
 from typing import Any, Final
 
 import hwsearch
-from hwsearch.report.compare import compared
-from hwsearch.report.contents import run_contents
-from hwsearch.report.facts import Facts
+from hwsearch.report.comparison import compared
+from hwsearch.report.page_data import page_data
+from hwsearch.report.run_data import RunData
 
 _SCRIPTS: Final = ("base.js", "plots.js", "archs.js", "card.js", "trials.js", "page.js")
 
 
-def page_of(runs: Sequence[Facts]) -> str:
+def page_of(runs: Sequence[RunData]) -> str:
     """Return the page of a run, or of several that are compared.
 
     Args:
         runs: At least one.
     """
     contents = {
-        "title": " and ".join(dict.fromkeys(facts.run.title for facts in runs)),
+        "title": " and ".join(dict.fromkeys(data.run.title for data in runs)),
         "version": hwsearch.__version__,
-        "runs": [run_contents(facts) for facts in runs],
+        "runs": [page_data(data) for data in runs],
         "compare": compared(runs) if len(runs) > 1 else None,
     }
     parts = {

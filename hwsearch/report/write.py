@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from hwsearch.errors import InputError
 from hwsearch.files import write_atomic
-from hwsearch.report.facts import Facts, read_facts
 from hwsearch.report.front_picture import draw_front
 from hwsearch.report.page import page_of
+from hwsearch.report.run_data import RunData, read_run_data
 from hwsearch.run.config import PICTURE, REPORT
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def write_report(runs: "Sequence[Run]", to: Path | None = None) -> list[Path]:
     path = to or home / (REPORT if len(runs) == 1 else COMPARISON)
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; give the name of an HTML file")
-    known = [read_facts(run) for run in runs]
+    known = [read_run_data(run) for run in runs]
     picture = path.with_name(PICTURE if path == home / REPORT else f"{path.stem}-{PICTURE}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,10 +54,10 @@ def write_own_report(run: "Run", setup: "Setup | None" = None) -> None:
         run: The run.
         setup: Its parts, where they are loaded.
     """
-    _write([read_facts(run, setup)], run.folder / REPORT, run.folder / PICTURE)
+    _write([read_run_data(run, setup)], run.folder / REPORT, run.folder / PICTURE)
 
 
-def _write(known: Sequence[Facts], path: Path, picture: Path) -> list[Path]:
+def _write(known: Sequence[RunData], path: Path, picture: Path) -> list[Path]:
     write_atomic(path, page_of(known))
     if len(known) > 1 or known[0].members is None:
         return [path]

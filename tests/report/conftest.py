@@ -1,6 +1,6 @@
 import pytest
 
-from hwsearch.report.facts import read_facts
+from hwsearch.report.run_data import read_run_data
 from tests.report.made_run import made_run, space_of
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;"
@@ -28,6 +28,6 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def facts(runs):
+def run_data(runs):
     """Name -> what a report is made of."""
-    return {name: read_facts(run) for name, run in runs.items()}
+    return {name: read_run_data(run) for name, run in runs.items()}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hwsearch.report.facts import read_facts
 from hwsearch.report.page import page_of
+from hwsearch.report.run_data import read_run_data
 from tests.report.browser import found_browser, launched
 from tests.report.conftest import HOSTILE
 
@@ -27,12 +27,12 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def files(facts, tmp_path_factory):
+def files(run_data, tmp_path_factory):
     """Kind -> the file of its page."""
     folder = tmp_path_factory.mktemp("pages")
     paths = {}
     for kind in KINDS:
-        known = [facts["front"], facts["other"]] if kind == "compared" else [facts[kind]]
+        known = [run_data["front"], run_data["other"]] if kind == "compared" else [run_data[kind]]
         paths[kind] = folder / f"{kind}.html"
         paths[kind].write_text(page_of(known), encoding="utf-8")
     return paths
@@ -151,11 +151,11 @@ def slowest_point(page):
     return {"x": x, "y": y}, number
 
 
-def test_a_click_on_a_point_shows_its_card(opened, facts):
+def test_a_click_on_a_point_shows_its_card(opened, run_data):
     page = opened("front")
     position, number = slowest_point(page)
     page.locator(".plot.tall").click(position=position)
-    key = facts["front"].trials[number].key
+    key = run_data["front"].trials[number].key
     page.wait_for_function(f"() => document.querySelector('.card').innerText.includes('{key}')")
 
 
@@ -180,9 +180,9 @@ def drawn_points(page):
     )
 
 
-def test_filters_hold_for_the_table_and_the_plot(opened, facts):
+def test_filters_hold_for_the_table_and_the_plot(opened, run_data):
     page = opened("bound")
-    known = facts["bound"]
+    known = run_data["bound"]
     n = len(known.trials)
     assert shown_rows(page) == n
     page.fill("input[type=search]", "resolution=160")
@@ -205,11 +205,11 @@ def test_filters_hold_for_the_table_and_the_plot(opened, facts):
     assert drawn_points(page) == 0
 
 
-def test_columns_sort_both_ways(opened, facts):
+def test_columns_sort_both_ways(opened, run_data):
     page = opened("front")
     rows = "() => [...document.querySelectorAll('table.trials tbody tr')]"
     column = f"{rows}.map((row) => row.dataset.number)"
-    values = facts["front"].values["latency"]
+    values = run_data["front"].values["latency"]
     for sign in (1, -1):
         page.click("table.trials th button:has-text('latency (ms)')")
         shown = [sign * values[int(number)] for number in page.evaluate(column)]
@@ -233,7 +233,7 @@ def test_tabs_show_one_run_each(opened):
     page.click("[role=tab]:has-text('other')")
     page.wait_for_selector(ALL_DRAWN, state="attached")
     assert page.locator("main:visible").count() == 1
-    assert "openvino" in page.inner_text("main:visible .facts")
+    assert "openvino" in page.inner_text("main:visible .run_data")
     assert all(marks for _, marks in visible_plots(page))
 
 
@@ -242,7 +242,7 @@ def test_many_trials_are_shown_a_few_at_a_time(opened, tmp_path):
 
     run = made_run(tmp_path / "run", 300, space=space_of(5))
     path = tmp_path / "page.html"
-    path.write_text(page_of([read_facts(run)]), encoding="utf-8")
+    path.write_text(page_of([read_run_data(run)]), encoding="utf-8")
     page = opened("many", path=path)
     assert shown_rows(page) == 50
     page.click("button:has-text('more')")

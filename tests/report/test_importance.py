@@ -21,7 +21,7 @@ SPACE = SearchSpace(
 
 
 @pytest.fixture
-def known(facts):
+def known(run_data):
     """Architectures whose score is 2 for each step of depth, 3 for silu, and little else."""
     archs = SPACE.sample_distinct(60, 0)
     trials = tuple(
@@ -31,7 +31,7 @@ def known(facts):
     score = np.array([2.0 * a["depth"] + 3.0 * (a["act"] == "silu") for a in archs])
     cost = np.array([5.0 + a["depth"] - 0.5 * a.get("block3.kernel", 0) for a in archs])
     return replace(
-        facts["front"], space=SPACE, archs=archs, trials=trials, members=None,
+        run_data["front"], space=SPACE, archs=archs, trials=trials, members=None,
         values={"top1": score, "latency": cost},
     )  # fmt: skip
 

@@ -10,8 +10,8 @@ from tests.report.conftest import HOSTILE
 
 
 @pytest.fixture(scope="module")
-def pages(facts):
-    return {name: page_of([known]) for name, known in facts.items()}
+def pages(run_data):
+    return {name: page_of([known]) for name, known in run_data.items()}
 
 
 def contents_of(page):
@@ -98,9 +98,9 @@ def test_the_limit_is_drawn_where_it_is(pages):
     assert label["text"] == "latency &lt;= 6"
 
 
-def test_inactive_choices_and_unknown_numbers_are_marked(facts, pages):
+def test_inactive_choices_and_unknown_numbers_are_marked(run_data, pages):
     (run,) = contents_of(pages["front"])["runs"]
-    known = facts["front"]
+    known = run_data["front"]
     for number, indices in enumerate(run["trials"]["indices"]):
         assert [index < 0 for index in indices] == (~known.archs.active[number]).tolist()
     assert None in run["trials"]["values"]["top1"]
@@ -111,8 +111,8 @@ def test_trials_have_the_only_objective_where_there_is_one(pages):
     assert list(run["fronts"]) == ["trial"]
 
 
-def test_several_runs_are_compared(facts):
-    contents = contents_of(page_of([facts["front"], facts["other"]]))
+def test_several_runs_are_compared(run_data):
+    contents = contents_of(page_of([run_data["front"], run_data["other"]]))
     assert len(contents["runs"]) == 2
     assert len(contents["compare"]["transfers"]) == 2
 

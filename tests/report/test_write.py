@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import hwsearch
 from hwsearch.cli import app
-from hwsearch.report.live import live_view
+from hwsearch.report.terminal_view import terminal_view
 from hwsearch.report.text_plot import Layer, text_plot
 
 
@@ -26,9 +26,9 @@ def invoke(*arguments):
     return result.output
 
 
-def shown(facts, width, height):
+def shown(run_data, width, height):
     console = Console(width=width, height=height, file=io.StringIO())
-    console.print(live_view(facts, width, height))
+    console.print(terminal_view(run_data, width, height))
     return console.file.getvalue().splitlines()
 
 
@@ -72,17 +72,17 @@ def test_watch_shows_once_where_there_is_no_terminal(runs):
         assert "4 failed" in printed
 
 
-def test_the_live_view_fits_its_terminal(facts):
+def test_the_terminal_view_fits_its_terminal(run_data):
     for name in ("front", "bound", "candidates", "unfinished", "single", "hostile"):
         for width, height in ((80, 24), (120, 40)):
-            lines = shown(facts[name], width, height)
+            lines = shown(run_data[name], width, height)
             assert len(lines) <= height, name
             assert max(map(len, lines)) <= width, name
 
 
-def test_the_limit_stands_in_the_live_plot(facts):
-    assert any("┊" in line for line in shown(facts["bound"], 80, 30))
-    assert not any("┊" in line for line in shown(facts["front"], 80, 30))
+def test_the_limit_stands_in_the_live_plot(run_data):
+    assert any("┊" in line for line in shown(run_data["bound"], 80, 30))
+    assert not any("┊" in line for line in shown(run_data["front"], 80, 30))
 
 
 def test_dots_stand_where_they_should():

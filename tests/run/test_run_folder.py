@@ -18,7 +18,7 @@ from hwsearch import Run
 from hwsearch.accuracy.metric import Metric
 from hwsearch.errors import EvaluationError, InfeasibleError, InputError, VerificationError
 from hwsearch.models.probe import disagreement
-from hwsearch.report.facts import read_facts
+from hwsearch.report.run_data import read_run_data
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
@@ -272,13 +272,13 @@ class TestObjectives:
 
     def test_the_picture_shows_trials_by_computed_objectives_too(self, tmp_path, monkeypatch):
         drawn = []
-        draw = lambda run, setup: drawn.append(read_facts(run, setup))  # noqa: E731
+        draw = lambda run, setup: drawn.append(read_run_data(run, setup))  # noqa: E731
         monkeypatch.setattr("hwsearch.report.write.write_own_report", draw)
         run = search(tmp_path / "run", objectives=["top1", "macs"], budget=8)
-        (facts,) = drawn
-        macs, known = facts.values["macs"], run.front.set_index("key")["macs"]
+        (run_data,) = drawn
+        macs, known = run_data.values["macs"], run.front.set_index("key")["macs"]
         assert np.isfinite(macs).all()
-        assert [macs[facts.place[key]] for key in known.index] == known.tolist()
+        assert [macs[run_data.place[key]] for key in known.index] == known.tolist()
 
     def test_without_the_metric_the_front_states_it_all_the_same(self, tmp_path):
         run = search(tmp_path / "run", objectives=["latency", "params"], budget=8)

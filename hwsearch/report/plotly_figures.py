@@ -10,7 +10,7 @@ from html import escape
 from typing import Any, Final
 
 from hwsearch.objectives import Objective
-from hwsearch.report.facts import Facts
+from hwsearch.report.run_data import RunData
 from hwsearch.stages import stage_lines
 
 Figure = dict[str, Any]
@@ -30,15 +30,15 @@ COLOURS: Final = {
 _DIGITS: Final = 6  # more are noise, and weigh in a file
 
 
-def axis_label(facts: Facts, objective: Objective) -> str:
+def axis_label(data: RunData, objective: Objective) -> str:
     """Return the name of an objective with its unit, and that it is predicted where it is."""
     unit = f" ({objective.unit})" if objective.unit else ""
-    return f"{objective.name}{unit}{', predicted' if objective.name in facts.predicted else ''}"
+    return f"{objective.name}{unit}{', predicted' if objective.name in data.predicted else ''}"
 
 
-def label(facts: Facts, objective: Objective) -> str:
+def label(data: RunData, objective: Objective) -> str:
     """Return `axis_label`, escaped for plotly."""
-    return escape(axis_label(facts, objective))
+    return escape(axis_label(data, objective))
 
 
 def unit_of(objective: Objective) -> str:
@@ -46,9 +46,9 @@ def unit_of(objective: Objective) -> str:
     return f" ({escape(objective.unit)})" if objective.unit else ""
 
 
-def hover(facts: Facts, across: Objective | None) -> str:
+def hover(data: RunData, across: Objective | None) -> str:
     """Return how a point states its numbers."""
-    up = f"{escape(facts.up.name)} %{{y:.4g}} {escape(facts.up.unit)}"
+    up = f"{escape(data.up.name)} %{{y:.4g}} {escape(data.up.unit)}"
     if across is None:
         return up
     return f"{up}, {escape(across.name)} %{{x:.4g}} {escape(across.unit)}"
@@ -123,19 +123,19 @@ def coloured(figure: Figure) -> Figure:
     return figure
 
 
-def described(facts: Facts, number: int) -> str:
+def described(data: RunData, number: int) -> str:
     """Say a trial's architecture in lines, with tags of plotly's."""
-    trial = facts.trials[number]
+    trial = data.trials[number]
     lines = [
         f"{escape(stage)} {escape(text)}".strip() for stage, text in stage_lines(trial.choices)
     ]
     return "<br>".join([f"<b>{trial.key}</b>", *lines])
 
 
-def with_texts(facts: Facts, figure: Figure) -> Figure:
+def with_texts(data: RunData, figure: Figure) -> Figure:
     """Give every point of a trial its architecture as a text; the page has its own."""
     for each in figure["data"]:
         if "customdata" in each:
-            each["text"] = [described(facts, number) for number in each["customdata"]]
+            each["text"] = [described(data, number) for number in each["customdata"]]
             each["hovertemplate"] = f"{each['hovertemplate']}<br>%{{text}}<extra></extra>"
     return figure

@@ -12,7 +12,7 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import to_losses
 from hwsearch.quantities import main_cost, superlative_of
-from hwsearch.report.facts import Facts, paired_scores, stated
+from hwsearch.report.run_data import RunData, paired_scores, stated
 from hwsearch.run.front import knee
 from hwsearch.run.front_probability import constraint_probabilities
 from hwsearch.run.search_summary import Comparison
@@ -41,24 +41,24 @@ class Pick:
     versus: Comparison | None = None
 
 
-def picks(facts: Facts) -> list[Pick]:
+def picks(data: RunData) -> list[Pick]:
     """The members that a person may want: balanced, best, within each constraint, fastest."""
-    members = facts.members
+    members = data.members
     if members is None:
         return []
-    objectives = facts.objectives
+    objectives = data.objectives
     losses = to_losses(members[[o.name for o in objectives]].to_numpy(float), objectives)
     keys = [str(key) for key in members["key"]]
     best = keys[int(np.argmin(losses[:, 0]))]
     wishes: list[tuple[str, str, float | None]] = [
         ("the knee: the best compromise", knee(members, objectives), None)
     ]
-    if not facts.constraints:
-        wishes.append((f"the best {facts.up.name}", best, None))
-    for constraint in facts.constraints:
-        sure = _chances(facts, constraint)
+    if not data.constraints:
+        wishes.append((f"the best {data.up.name}", best, None))
+    for constraint in data.constraints:
+        sure = _chances(data, constraint)
         at_best = None if sure is None else sure[keys.index(best)]
-        wishes.append((f"the best {facts.up.name} with {constraint}", best, at_best))
+        wishes.append((f"the best {data.up.name} with {constraint}", best, at_best))
         if sure is None:
             continue
         enough = [row for row, share in enumerate(sure) if share >= _SURE]
@@ -69,42 +69,42 @@ def picks(facts: Facts) -> list[Pick]:
     near = losses[:, 0] <= losses[:, 0].min() + _NEAR_BEST
     for column, objective in enumerate(objectives[1:], start=1):
         least = superlative_of(objective.name)
-        if facts.up.unit == "%":
+        if data.up.unit == "%":
             among = np.flatnonzero(near)
             row = int(among[np.argmin(losses[among, column])])
             wishes.append((f"the {least} within 1 point of the best", keys[row], None))
         wishes.append((f"the {least}", keys[int(np.argmin(losses[:, column]))], None))
     return [
-        Pick(wish=wish, key=key, sure=sure, versus=beside_largest(facts, key))
+        Pick(wish=wish, key=key, sure=sure, versus=beside_largest(data, key))
         for wish, key, sure in wishes
     ]
 
 
-def _chances(facts: Facts, constraint: Constraint) -> list[float] | None:
+def _chances(data: RunData, constraint: Constraint) -> list[float] | None:
     try:
         found = constraint_probabilities(
-            constraint, facts.members, facts.measurements, facts.run.config.seed
+            constraint, data.members, data.measurements, data.run.config.seed
         )
     except InputError:
         return None  # a quantity without intervals, or a store of the first version
     return [float(each) for each in found]
 
 
-def beside_largest(facts: Facts, key: str) -> Comparison | None:
+def beside_largest(data: RunData, key: str) -> Comparison | None:
     """A member beside the largest subnet: as the summary has it, else from the same numbers."""
-    summary = facts.summary
+    summary = data.summary
     if summary is None or summary.largest is None:
         return None
     known = next((versus for versus in summary.versus if versus.key == key), None)
-    (largest,) = facts.space.largest().ids
-    costs = [o.name for o in facts.objectives if o.direction == "min"]
+    (largest,) = data.space.largest().ids
+    costs = [o.name for o in data.objectives if o.direction == "min"]
     if known is not None or key == largest or not costs:
         return known
     cost = main_cost(costs)
-    assert facts.members is not None
-    rows = facts.members.set_index("key")[cost]
+    assert data.members is not None
+    rows = data.members.set_index("key")[cost]
     own = rows.get(largest, summary.largest[cost])
-    scores = facts.of_search(summary.metric)
+    scores = data.of_search(summary.metric)
     points, low, high = paired_scores(scores.get(key), scores.get(largest))
     return Comparison(
         member="",
@@ -134,15 +134,15 @@ class Shared:
     along: str
 
 
-def shared(facts: Facts) -> Shared | None:
+def shared(data: RunData) -> Shared | None:
     """Compare the members choice by choice; None of fewer than two."""
-    keys = by_cost(facts)
+    keys = by_cost(data)
     if len(keys) < 2:
         return None
-    archs = facts.archs[[facts.place[key] for key in keys]]
+    archs = data.archs[[data.place[key] for key in keys]]
     same: dict[str, tuple[str, int]] = {}
     trends: list[tuple[float, str]] = []
-    for position, choice in enumerate(facts.space.choices):
+    for position, choice in enumerate(data.space.choices):
         active = archs.active[:, position]
         options = archs.indices[active, position]
         if len(choice.options) < 2 or active.sum() < 2:
@@ -154,22 +154,22 @@ def shared(facts: Facts) -> Shared | None:
                 (float(kendalltau(options, np.arange(len(options))).statistic), choice.name)
             )
     rising = [name for tau, name in sorted(trends, reverse=True) if tau >= CLEAR_TREND]
-    along = facts.across or facts.up
+    along = data.across or data.up
     return Shared(same=same, rising=tuple(rising), n=len(keys), along=along.name)
 
 
-def by_cost(facts: Facts) -> list[str]:
+def by_cost(data: RunData) -> list[str]:
     """Keys of the members, or of the best so far, by what plots show from left to right."""
-    along = facts.across or facts.up
-    if facts.members is not None:
-        return [str(key) for key in facts.members.sort_values(along.name)["key"]]
-    return sorted(facts.best, key=lambda key: facts.values[along.name][facts.place[key]])
+    along = data.across or data.up
+    if data.members is not None:
+        return [str(key) for key in data.members.sort_values(along.name)["key"]]
+    return sorted(data.best, key=lambda key: data.values[along.name][data.place[key]])
 
 
-def scores_on_both(facts: Facts) -> list[dict[str, Any]]:
+def scores_on_both(data: RunData) -> list[dict[str, Any]]:
     """Score of every member on search images and on report images, with intervals."""
-    name = facts.metric
-    if facts.members is None or name is None or f"{name}_report" not in facts.members:
+    name = data.metric
+    if data.members is None or name is None or f"{name}_report" not in data.members:
         return []
     return [
         {
@@ -177,20 +177,20 @@ def scores_on_both(facts: Facts) -> list[dict[str, Any]]:
             "search": stated(row, name),
             "report": stated(row, f"{name}_report"),
         }
-        for row in facts.members.to_dict("records")
+        for row in data.members.to_dict("records")
     ]
 
 
-def timings(facts: Facts) -> list[Measurement]:
+def timings(data: RunData) -> list[Measurement]:
     """Latencies that this run measured, in order."""
     known = ("search", "confirm")
-    return [m for m in facts.measurements if m.quantity == LATENCY and m.purpose in known]
+    return [m for m in data.measurements if m.quantity == LATENCY and m.purpose in known]
 
 
-def warned(facts: Facts) -> list[tuple[int, str]]:
+def warned(data: RunData) -> list[tuple[int, str]]:
     """(how often, an example) of every kind of warning of the timings, the most frequent first."""
     kinds: dict[str, list[str]] = {}
-    for timing in timings(facts):
+    for timing in timings(data):
         for text in timing.details.get("warnings", ()):
             kinds.setdefault(" ".join(_words(str(text))), []).append(str(text))
     return sorted(((len(texts), texts[0]) for texts in kinds.values()), reverse=True)
@@ -201,12 +201,12 @@ def _words(text: str) -> Iterator[str]:
     return (word for word in text.split()[:6] if not any(c.isdigit() for c in word))
 
 
-def keeps(facts: Facts) -> list[bool | None]:
+def keeps(data: RunData) -> list[bool | None]:
     """Whether each trial keeps every constraint, by the search's values; None where unknown."""
-    if not facts.constraints:
-        return [None] * len(facts.trials)
-    names = [c.objective for c in facts.constraints]
-    kept = satisfied({name: facts.values[name] for name in names}, facts.constraints).tolist()
-    values = np.column_stack([facts.values[name] for name in names])
+    if not data.constraints:
+        return [None] * len(data.trials)
+    names = [c.objective for c in data.constraints]
+    kept = satisfied({name: data.values[name] for name in names}, data.constraints).tolist()
+    values = np.column_stack([data.values[name] for name in names])
     known = ~np.isnan(values)
     return [each if all(row) else None for each, row in zip(kept, known.tolist(), strict=True)]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from hwsearch.report.facts import Facts
+from hwsearch.report.analysis import picks, scores_on_both, shared, timings, warned
 from hwsearch.report.figures import (
     drift_figure,
     forecast_figure,
@@ -12,22 +12,22 @@ from hwsearch.report.figures import (
     progress_figure,
     score_figure,
 )
-from hwsearch.report.findings import picks, scores_on_both, shared, timings, warned
 from hwsearch.report.importance import LEAST_TRIALS, importances
-from hwsearch.report.plotting import plain, short
+from hwsearch.report.plotly_figures import plain, short
+from hwsearch.report.run_data import RunData
 from hwsearch.run.search_summary import HORIZON, Comparison
 
 
-def picks_section(facts: Facts) -> list[dict[str, Any]]:
+def picks_section(data: RunData) -> list[dict[str, Any]]:
     """The members that a person may want, each beside the largest subnet."""
     return [
         {
             "wish": pick.wish,
-            "number": facts.place[pick.key],
+            "number": data.place[pick.key],
             "sure": pick.sure,
             "versus": _versus(pick.versus),
         }
-        for pick in picks(facts)
+        for pick in picks(data)
     ]
 
 
@@ -38,18 +38,18 @@ def _versus(versus: Comparison | None) -> dict[str, Any] | None:
     return {"cost": versus.cost, "times": short(versus.times), "points": points}
 
 
-def shared_section(facts: Facts) -> dict[str, Any] | None:
+def shared_section(data: RunData) -> dict[str, Any] | None:
     """What the members have in common; None of fewer than two."""
-    found = shared(facts)
+    found = shared(data)
     if found is None:
         return None
     same = [[name, option, n] for name, (option, n) in found.same.items()]
     return {"same": same, "rising": list(found.rising), "n": found.n, "along": found.along}
 
 
-def summary_section(facts: Facts) -> dict[str, Any] | None:
+def summary_section(data: RunData) -> dict[str, Any] | None:
     """Whether the search paid, as its summary says; None without one."""
-    summary = facts.summary
+    summary = data.summary
     if summary is None:
         return None
     reached = summary.hypervolumes[-1]
@@ -81,9 +81,9 @@ def summary_section(facts: Facts) -> dict[str, Any] | None:
     }
 
 
-def importance_section(facts: Facts) -> dict[str, Any]:
+def importance_section(data: RunData) -> dict[str, Any]:
     """What each choice is worth for each objective."""
-    found = importances(facts)
+    found = importances(data)
     return {
         "least": LEAST_TRIALS,
         "objectives": [
@@ -91,19 +91,19 @@ def importance_section(facts: Facts) -> dict[str, Any]:
                 "name": each.objective,
                 "trials": each.trials,
                 "tau": short(each.tau),
-                "figure": importance_figure(facts, each),
+                "figure": importance_figure(data, each),
             }
             for each in found
         ],
     }
 
 
-def forecast_section(facts: Facts) -> list[dict[str, Any]]:
+def forecast_section(data: RunData) -> list[dict[str, Any]]:
     """One per measured objective of which anything was predicted before it was measured."""
-    fits = {fit.objective: fit for fit in facts.summary.fits} if facts.summary else {}
+    fits = {fit.objective: fit for fit in data.summary.fits} if data.summary else {}
     found = []
-    for objective in facts.objectives:
-        figure = forecast_figure(facts, objective)
+    for objective in data.objectives:
+        figure = forecast_figure(data, objective)
         if figure["data"][1]["x"]:
             fit = fits.get(objective.name)
             told = None if fit is None else {"n": fit.n, "tau": fit.tau, "covered": fit.covered}
@@ -111,25 +111,25 @@ def forecast_section(facts: Facts) -> list[dict[str, Any]]:
     return found
 
 
-def score_section(facts: Facts) -> dict[str, Any] | None:
+def score_section(data: RunData) -> dict[str, Any] | None:
     """Scores on search and on report images; None where there are none on report images."""
-    scores = scores_on_both(facts)
+    scores = scores_on_both(data)
     if not scores:
         return None
     gaps = [each["report"][0] - each["search"][0] for each in scores]
     inside = sum(each["report"][1] <= each["search"][0] <= each["report"][2] for each in scores)
     return {
-        "figure": score_figure(facts, scores),
+        "figure": score_figure(data, scores),
         "mean": short(np.mean(gaps)),
         "inside": int(inside),
         "n": len(scores),
-        "unit": facts.up.unit,
+        "unit": data.up.unit,
     }
 
 
-def measuring_section(facts: Facts) -> dict[str, Any] | None:
+def measuring_section(data: RunData) -> dict[str, Any] | None:
     """How the timing went; None where nothing was timed against an anchor."""
-    told = [m for m in timings(facts) if "anchor_ms" in m.details]
+    told = [m for m in timings(data) if "anchor_ms" in m.details]
     if not told:
         return None
     anchor = [100 * (m.details["anchor_ms"] / m.details["baseline_ms"] - 1) for m in told]
@@ -143,6 +143,6 @@ def measuring_section(facts: Facts) -> dict[str, Any] | None:
         "n": len(told),
         "half": {name: short(np.median(widths)) for name, widths in half.items()},
         "anchor": short(np.median(anchor)),
-        "warnings": [[count, text] for count, text in warned(facts)],
+        "warnings": [[count, text] for count, text in warned(data)],
         "minutes": short(sum(m.cost_s for m in told) / 60),
     }

@@ -5,25 +5,27 @@ from dataclasses import replace
 import pytest
 
 from hwsearch.objectives import Objective, hypervolume
-from hwsearch.report.compare import compared, drawable, kept_hypervolume, transfers
+from hwsearch.report.comparison import compared, drawable, kept_hypervolume, transfers
 
 
 @pytest.fixture
-def pair(facts):
+def pair(run_data):
     """A run, and one on a device that has other best subnets: its best two are gone."""
-    a, b = facts["front"], facts["other"]
+    a, b = run_data["front"], run_data["other"]
     kept = b.members.sort_values("latency").iloc[:-2]
     return a, replace(b, members=kept)
 
 
-def test_a_subnet_on_both_fronts_loses_nothing(facts):
-    found = transfers(facts["front"], facts["other"])
-    assert len(found) == len(facts["front"].members)
+def test_a_subnet_on_both_fronts_loses_nothing(run_data):
+    found = transfers(run_data["front"], run_data["other"])
+    assert len(found) == len(run_data["front"].members)
     for each in found:
         assert each.instead == each.key
         assert (each.points, each.times) == (0.0, 1.0)
         assert each.elsewhere == pytest.approx(each.latency / 1.3)
-    assert kept_hypervolume(facts["other"], found, list(_scores(facts["front"], found))) == 1.0
+    assert (
+        kept_hypervolume(run_data["other"], found, list(_scores(run_data["front"], found))) == 1.0
+    )
 
 
 def test_what_is_lost_is_told_from_the_other_front(pair):
@@ -51,8 +53,8 @@ def test_hypervolume_is_that_of_the_subnets_there(pair):
     assert expected < 1
 
 
-def test_what_was_not_measured_there_says_how(facts):
-    a, b = facts["front"], facts["other"]
+def test_what_was_not_measured_there_says_how(run_data):
+    a, b = run_data["front"], run_data["other"]
     nothing = replace(b, measurements=(), members=b.members.assign(key="elsewhere"))
     told = compared([a, nothing])["transfers"][0]
     assert told["rows"] == []
@@ -60,30 +62,30 @@ def test_what_was_not_measured_there_says_how(facts):
 
 
 @pytest.mark.parametrize(("part", "what"), [("weights", "weights"), ("data", "images")])
-def test_scores_of_another_kind_do_not_compare(facts, part, what):
-    a, b = facts["front"], facts["other"]
+def test_scores_of_another_kind_do_not_compare(run_data, part, what):
+    a, b = run_data["front"], run_data["other"]
     run = _with_recorded(b.run, **{part: "another"})
     told = compared([a, replace(b, run=run)])
     assert any(f"their {what} differ" in note for note in told["notes"])
     assert all(each["rows"] == [] for each in told["transfers"])
 
 
-def test_an_unfinished_run_has_nothing_to_compare(facts):
-    told = compared([facts["front"], facts["unfinished"]])
+def test_an_unfinished_run_has_nothing_to_compare(run_data):
+    told = compared([run_data["front"], run_data["unfinished"]])
     assert told["transfers"] == []
     assert len(told["figure"]["data"]) == 1
     assert any("not finished" in note for note in told["notes"])
 
 
-def test_predicted_numbers_are_named(facts):
-    told = compared([facts["front"], facts["candidates"]])
+def test_predicted_numbers_are_named(run_data):
+    told = compared([run_data["front"], run_data["candidates"]])
     assert any("candidates: top1 is predicted" in note for note in told["notes"])
 
 
-def test_other_objectives_are_not_drawn_in_one_plot(facts):
-    a = facts["front"]
+def test_other_objectives_are_not_drawn_in_one_plot(run_data):
+    a = run_data["front"]
     macs = Objective("macs", "min", unit="MACs")
-    other = replace(facts["other"], objectives=(a.up, macs))
+    other = replace(run_data["other"], objectives=(a.up, macs))
     assert drawable([a, other]) == [a]
     assert any("its objectives differ" in note for note in compared([a, other])["notes"])
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import hypervolume, to_losses
-from hwsearch.report.facts import Facts, paired_scores, stated
-from hwsearch.report.plotting import Figure, hover, interval, label, layout_of, plain, trace
+from hwsearch.report.plotly_figures import Figure, hover, interval, label, layout_of, plain, trace
+from hwsearch.report.run_data import RunData, paired_scores, stated
 
 _ROLES: Final = ("front", "largest", "uniform", "second", "knee")
 _SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "x")
@@ -45,7 +45,7 @@ class Transfer:
     times: float | None
 
 
-def compared(runs: Sequence[Facts]) -> dict[str, Any]:
+def compared(runs: Sequence[RunData]) -> dict[str, Any]:
     """Return what the page says of several runs together, as plain JSON values."""
     return {
         "lead": "Members as each run states them, on its own device, with 95% intervals.",
@@ -55,17 +55,17 @@ def compared(runs: Sequence[Facts]) -> dict[str, Any]:
     }
 
 
-def fronts_figure(runs: Sequence[Facts]) -> Figure:
+def fronts_figure(runs: Sequence[RunData]) -> Figure:
     """Draw the fronts of several runs in one plot."""
     traces = []
-    for place, facts in enumerate(drawable(runs)):
-        across = facts.across
-        assert facts.members is not None
+    for place, data in enumerate(drawable(runs)):
+        across = data.across
+        assert data.members is not None
         assert across is not None
-        rows = facts.members.sort_values(across.name).to_dict("records")
-        x, y = ([stated(row, o.name) for row in rows] for o in (across, facts.up))
-        marks = ", ".join(f"{name} predicted" for name in sorted(facts.predicted))
-        name = f"{facts.run.folder.name}: {facts.what} on {facts.run.config.device}"
+        rows = data.members.sort_values(across.name).to_dict("records")
+        x, y = ([stated(row, o.name) for row in rows] for o in (across, data.up))
+        marks = ", ".join(f"{name} predicted" for name in sorted(data.predicted))
+        name = f"{data.run.folder.name}: {data.what} on {data.run.config.device}"
         role, symbol = (each[place % len(each)] for each in (_ROLES, _SYMBOLS))
         drawn = trace(
             role, escape(f"{name}{marks and ', '}{marks}"), [v[0] for v in x], [v[0] for v in y]
@@ -78,7 +78,7 @@ def fronts_figure(runs: Sequence[Facts]) -> Figure:
                 "line": {"width": 1.5},
                 "error_x": interval(x),
                 "error_y": interval(y),
-                "hovertemplate": hover(facts, across),
+                "hovertemplate": hover(data, across),
             }
         )
     first = runs[0]
@@ -87,13 +87,13 @@ def fronts_figure(runs: Sequence[Facts]) -> Figure:
     return {"data": traces, "layout": layout}
 
 
-def drawable(runs: Sequence[Facts]) -> list[Facts]:
+def drawable(runs: Sequence[RunData]) -> list[RunData]:
     """Those that have members, by the objectives of the first one that has."""
-    known = [facts for facts in runs if facts.members is not None and facts.across is not None]
-    return [facts for facts in known if _axes(facts) == _axes(known[0])]
+    known = [data for data in runs if data.members is not None and data.across is not None]
+    return [data for data in known if _axes(data) == _axes(known[0])]
 
 
-def transfers(a: Facts, b: Facts) -> list[Transfer]:
+def transfers(a: RunData, b: RunData) -> list[Transfer]:
     """What each member of one run costs on the device of another, as far as that measured it.
 
     Args:
@@ -139,7 +139,9 @@ def transfers(a: Facts, b: Facts) -> list[Transfer]:
     return found
 
 
-def kept_hypervolume(b: Facts, found: Sequence[Transfer], scores: Sequence[float]) -> float | None:
+def kept_hypervolume(
+    b: RunData, found: Sequence[Transfer], scores: Sequence[float]
+) -> float | None:
     """Share of a front's hypervolume that another run's members reach on its device.
 
     Args:
@@ -162,7 +164,7 @@ def kept_hypervolume(b: Facts, found: Sequence[Transfer], scores: Sequence[float
     return hypervolume(reached, reference) / whole if whole else None
 
 
-def _told(a: Facts, b: Facts) -> dict[str, Any]:
+def _told(a: RunData, b: RunData) -> dict[str, Any]:
     assert a.members is not None
     names = [each.run.folder.name for each in (a, b)]
     title = f"What the best of {names[0]} costs on {b.run.config.device}"
@@ -219,17 +221,17 @@ def _row(each: Transfer) -> list[Any]:
     return [each.key, *plain([each.latency, each.elsewhere]), how, points, times]
 
 
-def _axes(facts: Facts) -> tuple[str, str]:
-    return facts.up.name, facts.across.name if facts.across else ""
+def _axes(data: RunData) -> tuple[str, str]:
+    return data.up.name, data.across.name if data.across else ""
 
 
-def _timed(facts: Facts) -> bool:
-    return facts.members is not None and LATENCY in facts.members
+def _timed(data: RunData) -> bool:
+    return data.members is not None and LATENCY in data.members
 
 
-def _incomparable(a: Facts, b: Facts) -> str | None:
+def _incomparable(a: RunData, b: RunData) -> str | None:
     """Why the scores of two runs mean different things; None where they compare."""
-    one, two = (facts.run.recorded for facts in (a, b))
+    one, two = (data.run.recorded for data in (a, b))
     if a.up.name != b.up.name:
         return f"their first objectives differ ({a.up.name}, {b.up.name})"
     for part, what in (("weights", "weights"), ("data", "images")):
@@ -238,20 +240,20 @@ def _incomparable(a: Facts, b: Facts) -> str | None:
     return None
 
 
-def _notes(runs: Sequence[Facts]) -> list[str]:
+def _notes(runs: Sequence[RunData]) -> list[str]:
     notes = [
-        f"{facts.run.folder.name} is not finished: it has no front to compare"
-        for facts in runs
-        if facts.members is None
+        f"{data.run.folder.name} is not finished: it has no front to compare"
+        for data in runs
+        if data.members is None
     ]
     drawn = drawable(runs)
-    for facts in runs:
-        name = facts.run.folder.name
-        if facts.predicted and facts.members is not None:
+    for data in runs:
+        name = data.run.folder.name
+        if data.predicted and data.members is not None:
             notes.append(
-                f"{name} has candidates: {', '.join(sorted(facts.predicted))} is predicted"
+                f"{name} has candidates: {', '.join(sorted(data.predicted))} is predicted"
             )
-        if facts.members is not None and facts not in drawn:
+        if data.members is not None and data not in drawn:
             notes.append(f"{name} is not in the plot: its objectives differ")
     for a, b in combinations(runs, 2):
         if (why := _incomparable(a, b)) is not None:

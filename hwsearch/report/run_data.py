@@ -31,7 +31,7 @@ Kind = Literal["front", "candidates", "unfinished"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Facts:
+class RunData:
     """What a run's folder holds; nothing here is measured or predicted anew.
 
     Attributes:
@@ -128,7 +128,7 @@ class Facts:
         return {m.key: m for m in self.measurements if (m.quantity, m.purpose) == wanted}
 
 
-def read_facts(run: "Run", setup: "Setup | None" = None) -> Facts:
+def read_run_data(run: "Run", setup: "Setup | None" = None) -> RunData:
     """Read a run, finished or not.
 
     Args:
@@ -157,7 +157,7 @@ def read_facts(run: "Run", setup: "Setup | None" = None) -> Facts:
             f"run {str(run.folder)!r} is damaged: its table has {min(unknown)}, which is no trial"
         )
     computed, lacking = _computed(run, setup, archs, sources)
-    return Facts(
+    return RunData(
         run=run,
         kind=("front" if run.confirmed else "candidates") if members is not None else "unfinished",
         space=space,
@@ -211,11 +211,11 @@ def _loaded(run: "Run") -> "Setup":
     return with_recorded_predictor(run.setup(), run.folder, run.recorded)
 
 
-def finished_rows(facts: Facts) -> list[int]:
+def finished_rows(data: RunData) -> list[int]:
     """Positions of the trials whose every objective is known."""
-    table = np.column_stack([facts.values[o.name] for o in facts.objectives])
+    table = np.column_stack([data.values[o.name] for o in data.objectives])
     whole = ~np.isnan(table).any(axis=1)
-    done = np.array([trial.state is TrialState.DONE for trial in facts.trials], dtype=bool)
+    done = np.array([trial.state is TrialState.DONE for trial in data.trials], dtype=bool)
     return [int(row) for row in np.flatnonzero(whole & done)]
 
 

@@ -10,11 +10,9 @@ import numpy as np
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
 from hwsearch.quantities import comparative_of, exact_quantities, unit_of
-from hwsearch.report.facts import Facts, stated
-from hwsearch.report.findings import by_cost, keeps
+from hwsearch.report.analysis import by_cost, keeps
 from hwsearch.report.front_figure import front_figure
-from hwsearch.report.plotting import plain
-from hwsearch.report.sections import (
+from hwsearch.report.page_sections import (
     forecast_section,
     importance_section,
     measuring_section,
@@ -23,53 +21,55 @@ from hwsearch.report.sections import (
     shared_section,
     summary_section,
 )
+from hwsearch.report.plotly_figures import plain
+from hwsearch.report.run_data import RunData, stated
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.stages import parse_name
 
 _SPREAD: Final = ("p90_ms", "p99_ms", "rounds")  # of a latency, besides its interval
 
 
-def run_contents(facts: Facts) -> dict[str, Any]:
+def page_data(data: RunData) -> dict[str, Any]:
     """Return all that the page shows of one run."""
-    run = facts.run
+    run = data.run
     return {
         "name": run.folder.name or str(run.folder),
         "folder": str(run.folder),
-        "kind": facts.kind,
-        "what": facts.what,
-        "header": _header(facts),
-        "notes": [*run.recorded.get("warnings", ()), *_state_notes(facts), *facts.lacking],
+        "kind": data.kind,
+        "what": data.what,
+        "header": _header(data),
+        "notes": [*run.recorded.get("warnings", ()), *_state_notes(data), *data.lacking],
         "objectives": [
             {
                 "name": o.name,
                 "unit": o.unit,
                 "direction": o.direction,
-                "source": facts.sources[o.name],
-                "predicted": o.name in facts.predicted,
+                "source": data.sources[o.name],
+                "predicted": o.name in data.predicted,
                 "comparative": comparative_of(o.name),
             }
-            for o in facts.objectives
+            for o in data.objectives
         ],
-        "constraints": [str(constraint) for constraint in facts.constraints],
-        "choices": _choices(facts),
-        "trials": _trials(facts),
-        "members": _members(facts),
-        "order": [facts.place[key] for key in by_cost(facts)],
-        "picks": picks_section(facts),
-        "shared": shared_section(facts),
-        "summary": summary_section(facts),
-        "importance": importance_section(facts),
-        "forecasts": forecast_section(facts),
-        "scores": score_section(facts),
-        "measuring": measuring_section(facts),
-        "fronts": {o.name: front_figure(facts, o) for o in facts.objectives[1:]}
-        or {"trial": front_figure(facts)},
-        "across": facts.across.name if facts.across else "trial",
+        "constraints": [str(constraint) for constraint in data.constraints],
+        "choices": _choices(data),
+        "trials": _trials(data),
+        "members": _members(data),
+        "order": [data.place[key] for key in by_cost(data)],
+        "picks": picks_section(data),
+        "shared": shared_section(data),
+        "summary": summary_section(data),
+        "importance": importance_section(data),
+        "forecasts": forecast_section(data),
+        "scores": score_section(data),
+        "measuring": measuring_section(data),
+        "fronts": {o.name: front_figure(data, o) for o in data.objectives[1:]}
+        or {"trial": front_figure(data)},
+        "across": data.across.name if data.across else "trial",
     }
 
 
-def _header(facts: Facts) -> dict[str, Any]:
-    config, recorded = facts.run.config, facts.run.recorded
+def _header(data: RunData) -> dict[str, Any]:
+    config, recorded = data.run.config, data.run.recorded
     device = recorded.get("device", {})
     hardware = [str(device[name]) for name in ("cpu", "gpu") if name in device]
     runtime = [str(device["runtime"])] if "runtime" in device else []
@@ -82,8 +82,8 @@ def _header(facts: Facts) -> dict[str, Any]:
         "hardware": ", ".join([*hardware, *runtime]),
         "data": config.data,
         "images": f"{counted} images" if counted else "",
-        "date": facts.written,
-        "space": float(facts.space.size),
+        "date": data.written,
+        "space": float(data.space.size),
         "settings": [
             ["tactic", config.tactic],
             ["budget", str(config.budget)],
@@ -100,28 +100,28 @@ def _header(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _state_notes(facts: Facts) -> list[str]:
-    if facts.kind == "unfinished":
+def _state_notes(data: RunData) -> list[str]:
+    if data.kind == "unfinished":
         return [
             "this run is not finished: what is best so far is as the search measured it, neither "
-            f"confirmed nor exported; finish it by: hwsearch resume {facts.run.folder}"
+            f"confirmed nor exported; finish it by: hwsearch resume {data.run.folder}"
         ]
-    if facts.kind == "front":
+    if data.kind == "front":
         return []
-    names = " and ".join(sorted(facts.predicted))
-    if facts.run.config.data == NO_DATA:
+    names = " and ".join(sorted(data.predicted))
+    if data.run.config.data == NO_DATA:
         return [
             f"these are candidates, not a front: {names} is predicted; with images: "
-            f"{facts.run.with_images}"
+            f"{data.run.with_images}"
         ]
     return [
-        f"these are candidates, not a front: {names} is predicted; run {facts.run.folder}/{KIT} "
-        f"on the device, then: hwsearch confirm {facts.run.folder} timings.json"
+        f"these are candidates, not a front: {names} is predicted; run {data.run.folder}/{KIT} "
+        f"on the device, then: hwsearch confirm {data.run.folder} timings.json"
     ]
 
 
-def _choices(facts: Facts) -> list[dict[str, Any]]:
-    places = [parse_name(choice.name) for choice in facts.space.choices]
+def _choices(data: RunData) -> list[dict[str, Any]]:
+    places = [parse_name(choice.name) for choice in data.space.choices]
     return [
         {
             "name": choice.name,
@@ -131,22 +131,22 @@ def _choices(facts: Facts) -> list[dict[str, Any]]:
             "options": [str(option) for option in choice.options],
             "ordered": choice.ordered,
         }
-        for choice, place in zip(facts.space.choices, places, strict=True)
+        for choice, place in zip(data.space.choices, places, strict=True)
     ]
 
 
-def _trials(facts: Facts) -> dict[str, Any]:
+def _trials(data: RunData) -> dict[str, Any]:
     """Columns, one value per trial; inactive choices are -1."""
-    trials = facts.trials
+    trials = data.trials
     return {
         "key": [trial.key for trial in trials],
         "round": [trial.round for trial in trials],
         "origin": [trial.origin for trial in trials],
         "state": [str(trial.state) for trial in trials],
         "reason": {number: t.reason for number, t in enumerate(trials) if t.reason},
-        "keeps": keeps(facts),
-        "values": {name: plain(values) for name, values in facts.values.items()},
-        "indices": np.where(facts.archs.active, facts.archs.indices, -1).tolist(),
+        "keeps": keeps(data),
+        "values": {name: plain(values) for name, values in data.values.items()},
+        "indices": np.where(data.archs.active, data.archs.indices, -1).tolist(),
         "forecast": {
             number: {name: plain(pair) for name, pair in trial.forecast.items()}
             for number, trial in enumerate(trials)
@@ -155,28 +155,28 @@ def _trials(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _members(facts: Facts) -> dict[int, Any]:
+def _members(data: RunData) -> dict[int, Any]:
     """Number of the trial -> what the card of a member shows."""
-    if facts.members is None:
+    if data.members is None:
         return {}
     found = {}
-    for row in facts.members.to_dict("records"):
+    for row in data.members.to_dict("records"):
         key = str(row["key"])
-        folder = facts.run.folder / SUBNETS / key
-        found[facts.place[key]] = {
-            "numbers": list(_numbers(facts, row)),
+        folder = data.run.folder / SUBNETS / key
+        found[data.place[key]] = {
+            "numbers": list(_numbers(data, row)),
             "probability": plain([row["probability"]])[0] if "probability" in row else None,
             "path": str(folder),
             "files": [name for name in (MODEL, CARD, WEIGHTS, INFER) if (folder / name).is_file()],
-            "load": _load(facts, folder),
+            "load": _load(data, folder),
         }
     return found
 
 
-def _numbers(facts: Facts, row: dict[str, Any]) -> Iterator[list[Any]]:
-    units = {o.name: o.unit for o in facts.objectives}
-    metric = facts.metric
-    names = [o.name for o in facts.objectives]
+def _numbers(data: RunData, row: dict[str, Any]) -> Iterator[list[Any]]:
+    units = {o.name: o.unit for o in data.objectives}
+    metric = data.metric
+    names = [o.name for o in data.objectives]
     exact = exact_quantities()
     names += [name for name in exact if name not in names]
     for name in names:
@@ -201,9 +201,9 @@ def _numbers(facts: Facts, row: dict[str, Any]) -> Iterator[list[Any]]:
             yield [name.removesuffix("_ms"), *plain([row[name], None, None]), unit, how]
 
 
-def _load(facts: Facts, folder: Path) -> list[list[str]]:
+def _load(data: RunData, folder: Path) -> list[list[str]]:
     """What loads a member, as (title, lines): in Python, by ONNX Runtime and from a shell."""
-    run = repr(str(facts.run.folder))
+    run = repr(str(data.run.folder))
     if not (folder / MODEL).is_file():
         return [["In Python", f"import hwsearch\n\nmembers = hwsearch.Run({run}).members"]]
     model, key = repr(str(folder / MODEL)), repr(folder.name)
