@@ -31,7 +31,7 @@ def search_and_finish(
         folder: Of the run.
         setup: Its parts; the device is closed at the end.
         progress: Told of phases and steps.
-        workers: See `hwsearch.run.cluster.workers.check_workers`.
+        workers: See `hwsearch.run.settings.check_workers`.
 
     Returns:
         The rows of the front, or of the candidates, and the search's summary.

@@ -58,13 +58,8 @@ class Deviation:
     def of(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> "Deviation":
         """Return the deviation of n >= 1 predictions."""
         errors = np.abs(np.asarray(predicted_ms) / np.asarray(measured_ms) - 1.0)
-        return cls(
-            n=len(errors),
-            mape=float(errors.mean()),
-            within_5=float((errors <= 0.05).mean()),
-            within_10=float((errors <= 0.10).mean()),
-            worst=float(errors.max()),
-        )
+        shares = {f"within_{limit}": float((errors <= limit / 100).mean()) for limit in (5, 10)}
+        return cls(n=len(errors), mape=float(errors.mean()), worst=float(errors.max()), **shares)
 
     def __str__(self) -> str:
         return (
@@ -284,15 +279,13 @@ def _existing_table(net: Supernet, device: Device, path: Path) -> LatencyTable |
         return None
     table = LatencyTable.load(path)
     table.check_made_for(net.family, net.full_space.digest, device.spec, where=repr(str(path)))
-    now = device.fingerprint()
-    if dict(table.fingerprint) != now:
-        changed = [
-            n for n in {**table.fingerprint, **now} if table.fingerprint.get(n) != now.get(n)
-        ]
+    before, now = table.fingerprint, device.fingerprint()
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if names:
+        changes = ", ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
         raise InputError(
-            f"{str(path)!r} was measured on another machine or with other software: "
-            f"{', '.join(f'{n} was {table.fingerprint.get(n)}, is {now.get(n)}' for n in changed)}"
-            "; give another --out, or delete it to measure all of it here"
+            f"{str(path)!r} was measured on another machine or with other software: {changes}; "
+            "give another --out, or delete it to measure all of it here"
         )
     return table
 

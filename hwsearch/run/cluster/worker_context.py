@@ -112,7 +112,10 @@ class WorkerContext:
         evaluator.pace.highest, evaluator.pace.known = pace
         store.propose([arch], 0, "job")
         tiles = quantity == LATENCY
-        result = evaluator.search_values([arch], [quantity], tiles=tiles)[arch.key]
+        try:
+            result = evaluator.search_values([arch], [quantity], tiles=tiles)[arch.key]
+        finally:
+            evaluator.close()  # Ray may kill this process, and no other job needs the model
         failed = None
         if isinstance(result, EvaluationError):
             failed = str(result) or type(result).__name__
