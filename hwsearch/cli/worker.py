@@ -6,6 +6,7 @@ import typer
 
 from hwsearch.cli.app import app, reporting
 from hwsearch.cli.output import say
+from hwsearch.cli.stdout import result_stream
 
 
 @app.command(epilog="Example:  hwsearch worker --device ort-cpu:threads=4")
@@ -41,5 +42,6 @@ def worker(
                 "search   on this machine:  hwsearch search --workers ray",
             ]
         say(*lines)
+        result_stream().flush()  # Ray takes the place of this process
 
     run_node(device or [], address, announce)
