@@ -125,7 +125,7 @@ def test_results_are_those_of_one_process_even_when_workers_die(folder, nodes):
     once, twice = [key for key in expected if key not in failed][:2]
     with Search(folder, "ray") as search:
         folder.kill(once, times=1)
-        folder.kill(twice, times=2)
+        folder.kill(twice, times=4)  # a latency needs no build where its blocks are cached
         found = search.evaluate()
         assert "its worker was lost 2 times" in found.pop(twice)
         assert found == {key: value for key, value in expected.items() if key != twice}
