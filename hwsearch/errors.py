@@ -48,7 +48,7 @@ class DeviceError(EvaluationError):
 
 
 class DeviceLostError(HwsearchError):
-    """The device no longer runs what it ran before, whatever the model; trials so far are kept."""
+    """The device no longer runs any model that it ran before; trials so far are kept."""
 
 
 class VerificationError(HwsearchError):

@@ -1,4 +1,4 @@
-"""What the terminal shows: live progress and tables."""
+"""Live progress and tables for the terminal."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the shell completes: supernets, devices with their options, tactics, runs.
+"""Shell completion of supernets, devices with their options, tactics and runs.
 
 Nothing here may raise, print or be slow: a shell waits for it at every press of the key.
 """

@@ -67,7 +67,7 @@ codecs.register_error(_ERRORS, _replaced)
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr take every character, whatever their encoding is, or be there."""
+    """Let stdout and stderr take every character in any encoding; closed ones take nothing."""
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

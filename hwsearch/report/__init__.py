@@ -1,1 +1,1 @@
-"""What a run looks like: the picture of its front."""
+"""Reports on runs: the HTML page, the picture of the front, the views of terminal and notebook."""

@@ -1,4 +1,4 @@
-"""What a report says in words and tables: what to ship, what members share, how well it went."""
+"""Analysis of a run: recommended members, choices in common, scores, timings, constraints."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Pick:
     """One answer to: which one should I ship?
 
     Attributes:
-        wish: What somebody may want.
+        wish: The requirement that it answers.
         key: The member that fulfils it.
         sure: Probability that its true value keeps the constraint; None without one.
         versus: It beside the largest subnet; None where that was not measured, or is this one.
@@ -119,7 +119,7 @@ def beside_largest(data: RunData, key: str) -> Comparison | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What the members have in common.
+    """Choices that the members have in common.
 
     Attributes:
         same: Choice -> (option, members in which it is active), where all of these agree.

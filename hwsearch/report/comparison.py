@@ -94,7 +94,7 @@ def drawable(runs: Sequence[RunData]) -> list[RunData]:
 
 
 def transfers(a: RunData, b: RunData) -> list[Transfer]:
-    """What each member of one run costs on the device of another, as far as that measured it.
+    """Return the members of one run as the device of another run measured them.
 
     Args:
         a: Whose members are looked at.

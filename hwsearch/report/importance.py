@@ -1,4 +1,4 @@
-"""What each choice is worth: how much an objective changes with it, and in which direction."""
+"""Importance of choices: the change of an objective with each of them, with intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """What the choices are worth for one objective.
+    """Importance of the choices for one objective.
 
     Attributes:
         objective: Its name.

@@ -1,4 +1,4 @@
-"""What notebooks show: a run's front as a table for people, and the run itself."""
+"""HTML representations of a run and of its front, for notebooks."""
 
 from collections.abc import Mapping
 from html import escape

@@ -43,7 +43,7 @@ def page_of(runs: Sequence[RunData]) -> str:
 
 
 def as_script_text(contents: dict[str, Any]) -> str:
-    """Write JSON that stays inside of its element, whatever texts it holds."""
+    """Return JSON that no text in it can end the script element of."""
     text = json.dumps(contents, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

@@ -1,4 +1,4 @@
-"""What the page of one run is given, as plain JSON values: it draws them, and nothing else."""
+"""Data of the page of one run, as plain JSON values that its script draws."""
 
 import shlex
 from collections.abc import Iterator
@@ -202,7 +202,7 @@ def _numbers(data: RunData, row: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def _load(data: RunData, folder: Path) -> list[list[str]]:
-    """What loads a member, as (title, lines): in Python, by ONNX Runtime and from a shell."""
+    """Return (title, code) that loads a member: in Python, by ONNX Runtime and from a shell."""
     run = repr(str(data.run.folder))
     if not (folder / MODEL).is_file():
         return [["In Python", f"import hwsearch\n\nmembers = hwsearch.Run({run}).members"]]

@@ -1,4 +1,4 @@
-"""What the page says of a run besides its front: a function for each section."""
+"""Sections of the page besides the front, as plain JSON values."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def _versus(versus: Comparison | None) -> dict[str, Any] | None:
 
 
 def shared_section(data: RunData) -> dict[str, Any] | None:
-    """What the members have in common; None of fewer than two."""
+    """Return the choices that members have in common; None of fewer than two members."""
     found = shared(data)
     if found is None:
         return None
@@ -82,7 +82,7 @@ def summary_section(data: RunData) -> dict[str, Any] | None:
 
 
 def importance_section(data: RunData) -> dict[str, Any]:
-    """What each choice is worth for each objective."""
+    """Return the importance of each choice for each objective."""
     found = importances(data)
     return {
         "least": LEAST_TRIALS,

@@ -1,4 +1,4 @@
-"""What plotly figures are made of: plain dictionaries of traces and a layout.
+"""Parts of plotly figures: traces, layouts, labels and colours, as plain dictionaries.
 
 A trace's ``meta`` says what it stands for; `COLOURS` has its colour, for which the page puts that
 of its scheme. Texts of a run are escaped: plotly reads tags in them.

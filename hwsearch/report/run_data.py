@@ -1,4 +1,4 @@
-"""What a report is made of: all that a run's folder holds, read once."""
+"""Data of a run for its report, read once from the run's folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ Kind = Literal["front", "candidates", "unfinished"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunData:
-    """What a run's folder holds; nothing here is measured or predicted anew.
+    """Data of a run; nothing is measured or predicted anew.
 
     Attributes:
         run: The run.
@@ -94,7 +94,7 @@ class RunData:
 
     @property
     def what(self) -> str:
-        """What the best subnets are called: a predicted number enters no front."""
+        """Name of the best subnets: ``front``, ``candidates`` or ``best so far``."""
         return {"front": "front", "candidates": "candidates"}.get(self.kind, "best so far")
 
     @property
@@ -123,7 +123,7 @@ class RunData:
         return [self.trials[known[row]].key for row in rows]
 
     def of_search(self, quantity: str) -> dict[str, Measurement]:
-        """What the search measured of a quantity, by key."""
+        """Return the measurements of a quantity by the search, by key."""
         wanted = (quantity, "search")
         return {m.key: m for m in self.measurements if (m.quantity, m.purpose) == wanted}
 

@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal while it goes on."""
+"""View of a run in a terminal: progress, a plot of the front, its members."""
 
 from collections import Counter
 

@@ -100,7 +100,7 @@ def search(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         check_output(folder)
-        # First of all: a folder with this file can be gone on with, whatever else it lacks.
+        # Written first: a folder with this file alone can be resumed.
         write_config(folder, setup.config, setup.recorded() | recorded_place(folder))
         for source in setup.sources:
             source.copy_to(folder)
@@ -121,7 +121,7 @@ def resume(
         folder: Of the run.
         limits: Another budget, minutes and stop_gain; None leaves one as it is.
         net: For a supernet that cannot be loaded by its recorded name.
-        workers: As for `search`, whatever evaluated before.
+        workers: As for `search`; it may differ from that of earlier processes.
         progress: Told of phases and steps.
         draw: As for `search`.
 
@@ -208,7 +208,7 @@ class Run:
         """One row per subnet of the front: measured numbers with their intervals.
 
         Raises:
-            InputError: The run is not finished, or has candidates that nobody has timed.
+            InputError: The run is not finished, or has candidates that were not timed.
         """
         if self.finished and not self.confirmed and self.config.data == NO_DATA:
             raise InputError(
@@ -240,7 +240,7 @@ class Run:
 
     @property
     def summary(self) -> SearchSummary | None:
-        """What the search was worth; None for a run that the first version finished.
+        """Summary of the search; None for a run that the first version finished.
 
         Raises:
             InputError: It is damaged.
@@ -364,7 +364,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What was searched, and for which device."""
+        """Title: the supernet and the device."""
         title = f"{self.config.supernet} on {self.config.device}"
         return f"{title}, random weights ({self.config.checkpoint})" if self.untrained else title
 

@@ -1,4 +1,4 @@
-"""What a run ends with, as files: the front or the candidates, their picture, their subnets."""
+"""Files of a finished run: the table of the front or of the candidates, the search summary."""
 
 import io
 import shutil
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FRONT, SUBNETS = "front.csv", "subnets"
 CANDIDATES, KIT = "candidates.csv", "kit.pyz"
 SUMMARY = "search.json"
-# Pictures and the report are drawn from these, again whenever somebody asks.
+# The report is drawn from these, and can be drawn again.
 LISTED = (CONFIG, TRIALS, EVIDENCE, SUMMARY, KIT, SUBNETS)
 
 

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it."""
+"""Progress of a run: phases, steps, figures and notes, shown or logged."""
 
 import logging
 from typing import Protocol

@@ -18,7 +18,7 @@ SETTINGS: Final = "hwsearch.toml"
 TABLE, RECORDED = "search", "recorded"
 RAY: Final = "ray"
 Workers = int | str | None
-LARGEST = 1_000_000  # bytes; nobody writes more by hand, and a parser's memory is a multiple of it
+LARGEST = 1_000_000  # bytes; a parser takes a multiple of it as memory
 
 
 def check_workers(given: Workers) -> bool:

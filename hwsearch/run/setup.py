@@ -87,7 +87,7 @@ class Setup:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What whoever reads the numbers has to know, one sentence each."""
+        """Warnings about the meaning of the numbers, one sentence each."""
         accuracy: tuple[str, ...] = ()
         if not self.task.scores:
             metric = self.task.metric.name
@@ -141,7 +141,7 @@ class Setup:
         read_images(self.task, self.net.input_spec(self.net.space.smallest()[0]), progress)
 
     def recorded(self) -> dict[str, Any]:
-        """What the settings resolved to; a resumed run must resolve to the same."""
+        """Return what the settings resolved to; a resumed run must resolve to the same."""
         splits = ("calibration", "search", "report")
         data = {
             split: f"{len(samples)}@{samples.digest}"
@@ -336,8 +336,8 @@ def check_output(folder: Path) -> None:
     refuse_file("output", folder)
     if not folder.exists():
         return
-    # What a process was just writing when it was killed, and its lock, are nobody's.
-    entries = sorted(e.name for e in folder.iterdir() if not _is_nobodys(e.name))
+    # A killed process leaves its lock, and the file that it was writing.
+    entries = sorted(e.name for e in folder.iterdir() if not _is_left_behind(e.name))
     if FILE in entries:
         raise InputError(
             f"output {str(folder)!r} holds another run; go on with it by "
@@ -350,7 +350,7 @@ def check_output(folder: Path) -> None:
         )
 
 
-def _is_nobodys(name: str) -> bool:
+def _is_left_behind(name: str) -> bool:
     return name in (LOCK, HOLDER) or name.startswith((f".{FILE}.", f".{HOLDER}."))
 
 
