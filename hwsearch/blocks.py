@@ -7,9 +7,9 @@ Hyperparameter = int | float | str | bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSpec:
-    """Everything that decides the cost of a block, and nothing else.
+    """Kind, hyperparameters and input of a block: what decides its cost, and no weights.
 
-    Two blocks with equal specs take the same time on a device, whatever their weights are.
+    Two blocks with equal specs take the same time on a device; their weights may differ.
 
     Attributes:
         kind: What the family calls this kind of block, such as ``"residual"``.

@@ -121,8 +121,9 @@ class BlockSum(Generic[Number]):
         # An absent block adds nothing; an unknown one makes the sum negative.
         unknown = -1 - len(index.places) * values.max(initial=0)
         padded = np.concatenate([values, [unknown, 0]]).astype(values.dtype)
-        self._index, self._dtype = index, values.dtype
-        self._tables = [
+        self._index = index
+        self._zero = values[:0].sum()
+        self._tables: list[tuple[tuple[int, ...], NDArray[Number]]] = [
             (where, padded[table])
             for where, table in zip(index.deciding, index.tables, strict=True)
         ]
@@ -134,7 +135,7 @@ class BlockSum(Generic[Number]):
             InputError: They are of another space, or have a block that is not known.
         """
         self._index.space.check_own(archs)
-        sums = np.zeros(len(archs), self._dtype)
+        sums: NDArray[Number] = np.full(len(archs), self._zero)
         for start in range(0, len(archs), _ROWS):
             columns = np.ascontiguousarray(archs.indices[start : start + _ROWS].T)
             part = sums[start : start + _ROWS]

@@ -1,4 +1,4 @@
-"""Where data lie: folders that ship with the project, and what the user has imported."""
+"""Data folders: those that ship with the project, and the user's own."""
 
 import os
 from importlib.resources import files

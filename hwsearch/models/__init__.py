@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""ONNX models of subnets: tracing, assembling, converting, counting, and the exported folder."""

@@ -1,4 +1,4 @@
-"""A subnet's ONNX graph, put together from graphs of its blocks that are traced once and kept."""
+"""A subnet's ONNX graph, assembled from cached graphs of its blocks."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -238,7 +238,7 @@ def _fold_inside(graph: ir.Graph, learned: frozenset[str]) -> Iterator[Fold]:
 
 
 def _constants(graph: ir.Graph, names: set[str]) -> Iterator[ir.TensorProtocol]:
-    """Every tensor that the graph holds besides the tensors of these names."""
+    """Yield the tensors in a graph besides those of these names."""
     for name, value in graph.initializers.items():
         if name not in names and value.const_value is not None:
             yield value.const_value
@@ -249,7 +249,7 @@ def _constants(graph: ir.Graph, names: set[str]) -> Iterator[ir.TensorProtocol]:
 
 
 def _may_be_weights(constant: ir.TensorProtocol) -> bool:
-    """Whether a constant may come from one subnet's weights; those of shapes and norms do not."""
+    """Return whether a constant may be a weight; constants of shapes and norms are not."""
     array = constant.numpy()
     return bool(np.issubdtype(array.dtype, np.floating) and np.ptp(array) > 0)
 

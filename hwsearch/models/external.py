@@ -1,4 +1,4 @@
-"""Numbers that ONNX models keep in other files; a stranger's may point anywhere."""
+"""External data of ONNX models: tensors that are stored in other files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def stray_data(model: onnx.ModelProto, folder: Path) -> str | None:
-    """Say where a model has numbers outside of its folder; None where it has none there.
+    """Return the path of external data outside of a model's folder, or None.
 
     Args:
         model: Read without the files beside it.

@@ -1,4 +1,4 @@
-"""Graph steps between tracing and the shipped file, each in place on an onnx-ir graph."""
+"""Folding of batch norms into convolutions, in place on an onnx-ir graph."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""From a float32 model to an int8 or a float16 one: the same graph, names and metadata.
+"""Conversion of float32 models to int8 and float16: the same graph, names and metadata.
 
 ONNX Runtime's own tools convert; besides devices only this module imports it.
 """
@@ -28,7 +28,7 @@ _NORMS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """How numbers become integers; weights become int8, with a scale for each channel.
+    """Settings of static quantisation; weights become int8 with a scale for each channel.
 
     Attributes:
         activations: ``"uint8"`` with a zero point, or ``"int8"`` around 0.

@@ -1,4 +1,4 @@
-"""What a supernet family owes, and what the engine adds to it."""
+"""Types of a supernet: tensor, input and preprocessing specs, card, family, network, supernet."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -38,7 +38,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePreprocessing:
-    """How an RGB image becomes the input: resize, centre crop, scale to [0, 1], normalise, NCHW.
+    """Preprocessing of an RGB image: resize, centre crop, scale to [0, 1], normalise, NCHW.
 
     Attributes:
         resize: Length in pixels that the shorter side is resized to.
@@ -84,7 +84,7 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """Where a supernet comes from and what is known of it.
+    """Name, origin and licence of a supernet and of its weights.
 
     Attributes:
         name: The name that the supernet is loaded by.
@@ -136,7 +136,7 @@ class Network(Protocol):
 
 
 class Family(Protocol):
-    """What is registered under a name in the entry-point group ``hwsearch.supernets``."""
+    """An object registered by name in the entry-point group ``hwsearch.supernets``."""
 
     name: str
     summary: str
@@ -192,7 +192,7 @@ class Supernet:
 
     @property
     def untrained(self) -> bool:
-        """Whether its weights are random, so that accuracies mean nothing."""
+        """Return whether its weights are random, so that accuracies mean nothing."""
         return is_random(self.checkpoint)
 
     @property
@@ -330,5 +330,5 @@ class Supernet:
 
 
 def is_random(checkpoint: str | None) -> bool:
-    """Whether a checkpoint stands for seeded random weights."""
+    """Return whether a checkpoint stands for seeded random weights."""
     return checkpoint is not None and checkpoint.startswith(RANDOM)

@@ -50,7 +50,7 @@ def read_weights(checkpoint: str | Path) -> Weights:
     """Read the weights in a checkpoint.
 
     Args:
-        checkpoint: A safetensors file or a torch file of tensors, whatever its name, or the index
+        checkpoint: A safetensors or a torch file of tensors, recognised by content, or the index
             ``*.index.json`` of one that is split into shards. Weights may lie under a key such as
             ``state_dict`` or ``model``. ``FILE#NAME`` takes those under that key, ``FILE#ema``
             the average over training (EMA) and ``FILE#raw`` the others; without it the average is
@@ -164,7 +164,7 @@ def _load_torch(path: Path) -> Any:
             with path.open("rb") as file:  # by its name torch could take it for another format
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # What torch says around this invites to run the file all the same.
+        # The message of torch recommends to run the file all the same.
         found = re.search(r"(GLOBAL \S+|Unsupported operand \d+)", str(error))
         reason = f" ({found[1]})" if found else ""
         raise InputError(
@@ -173,7 +173,7 @@ def _load_torch(path: Path) -> Any:
             "safetensors where you trust it."
         ) from error
     except Exception as error:
-        # Torch's reader stumbles over a damaged file in many ways, IndexError among them.
+        # Damaged files raise many classes of errors in torch, IndexError among them.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"checkpoint {str(path)!r} is truncated or no torch checkpoint: {reason}"

@@ -76,7 +76,7 @@ class StateFit:
 
     @property
     def exact(self) -> bool:
-        """Whether keys and shapes are just those expected."""
+        """Return whether keys and shapes are those expected."""
         return not (self.missing or self.surplus or self.shapes)
 
     @property

@@ -28,7 +28,7 @@ _USABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What is known of an imported checkpoint, as its ``card.json`` keeps it.
+    """An imported checkpoint as its ``card.json`` describes it.
 
     Attributes:
         name: The name that it is loaded by.
@@ -56,7 +56,7 @@ class Imported:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Return the folder of its weights and card."""
         return _shelf() / self.name
 
     def card(self) -> Card:

@@ -1,4 +1,4 @@
-"""What the once-for-all families share: their words, their checkpoints' keys, their inputs.
+"""Once-for-all families: configurations of the original code, checkpoint keys, inputs.
 
 The families are those of Cai et al., "Once-for-All: Train One Network and Specialize it for
 Efficient Deployment" (ICLR 2020).
@@ -60,7 +60,7 @@ def image_design(
 
 
 def canonical_key(key: str) -> str | None:
-    """Bring a published key into one form, whatever version of the original code wrote it.
+    """Return the canonical form of a published key, for all versions of the original code.
 
     Modules were renamed and wrapped once more over time: ``mobile_inverted_conv`` became
     ``conv``, and ``bn``, ``conv`` and ``linear`` may stand there twice. None for the counters of

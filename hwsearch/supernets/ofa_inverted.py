@@ -1,4 +1,4 @@
-"""What the once-for-all families of inverted residual blocks share: stages, words, key names."""
+"""Once-for-all families of inverted residual blocks: stages, search space, checkpoint keys."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

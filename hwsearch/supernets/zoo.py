@@ -104,6 +104,6 @@ def _imported(name: str, checkpoint: str | None) -> Network:
 
 
 def _fits(state: Mapping[str, Tensor]) -> dict[str, StateFit]:
-    """How a state dict compares with every family that can tell."""
+    """Return the comparison of a state dict with every family that has a method ``fit``."""
     families = {name: load_family(name) for name in supernet_names()}
     return {n: f.fit(state) for n, f in families.items() if hasattr(f, "fit")}

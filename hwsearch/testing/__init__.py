@@ -1,4 +1,4 @@
-"""What a supernet family and a tactic owe, as checks that anyone can run on one of their own.
+"""Contract checks of supernet families and tactics, for those of other packages too.
 
 ``check_supernet(MyFamily().tiny())`` runs all of them and says everything that is wrong at once.
 In a test suite they can be cases of their own; no particular test runner is needed::

@@ -1,4 +1,4 @@
-"""What all contracts share: running one check, and the report of those that failed."""
+"""Running one contract check, and the report of the failed ones."""
 
 import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""All checks by name, and the one call that runs them."""
+"""All checks of a supernet family by name, and `check_supernet`, which runs them."""
 
 import unittest
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ class Check:
 
     @property
     def owed(self) -> str:
-        """What it makes sure of."""
+        """Return the promise that it checks."""
         return owed_by(self.problems)
 
     def __call__(self, net: Supernet | Network | Examined) -> None:

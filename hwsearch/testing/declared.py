@@ -1,4 +1,4 @@
-"""Checks of what a supernet says of itself: attributes, card, inputs and outputs, space."""
+"""Checks of a supernet's declarations: attributes, card, inputs and outputs, space."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def _card_problems(card: object) -> Iterator[str]:
     for field in ("name", "description", "licence", "source"):
         value = getattr(card, field)
         if not (isinstance(value, str) and value.strip()):
-            yield f"card.{field} is {value!r}; say it in words, 'unknown' where nobody knows"
+            yield f"card.{field} is {value!r}; say it in words, 'unknown' where it is not known"
     try:
         json.dumps(dict(card.facts))
     except (TypeError, ValueError) as error:

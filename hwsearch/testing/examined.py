@@ -1,4 +1,4 @@
-"""The supernet under examination, and what its checks share because it is costly to make."""
+"""The supernet under test, with the subnets, outputs and models that its checks share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ class Case:
 class Examined:
     """A supernet with subnets, outputs and costs that are made once for all checks.
 
-    The checks see the whole space of the family, whatever a search would leave at its default.
+    The checks see the whole space of the family, choices that a search leaves at a default too.
 
     Args:
         net: A loaded supernet or what a family's ``load`` or ``tiny`` returns.
@@ -62,7 +62,7 @@ class Examined:
 
     @property
     def name(self) -> str:
-        """What messages call the supernet."""
+        """Return the name of the supernet in messages."""
         if isinstance(self._given, Supernet):
             return self._given.name
         name = getattr(getattr(self.network, "card", None), "name", None)

@@ -1,4 +1,4 @@
-"""What a search can look like when a tactic is asked: histories made afresh, always the same."""
+"""Seeded search histories that tactics are tested on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ SPACE = _blocks_space()
 
 
 def size(archs: Architectures) -> FloatArray:
-    """What an architecture costs: all its option positions, and its active choices."""
+    """Return a cost of each architecture: its option positions and its active choices, summed."""
     total: FloatArray = archs.indices.sum(axis=1) * 3.0 + archs.active.sum(axis=1)
     return total
 

@@ -1,4 +1,4 @@
-"""What a tactic owes, as checks that anyone can run on one of their own."""
+"""Contract checks of tactics."""
 
 import random  # noqa: TID251  # its state is what must not change
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def is_a_tactic(tactic: object) -> Iterator[str]:
         yield f"batch is {batch!r}; give a whole number from 1 up"
 
 
-def proposes_whatever_was_told(tactic: Tactic) -> Iterator[str]:
+def proposes_for_every_history(tactic: Tactic) -> Iterator[str]:
     """It proposes architectures of the space, at most as many as wanted, in every situation."""
     for situation in SITUATIONS:
         history = situation.history()
@@ -91,7 +91,7 @@ def global_randomness_is_untouched(tactic: Tactic) -> Iterator[str]:
         np.random.set_state(kept[1])  # noqa: NPY002
 
 
-FIRST = (is_a_tactic, proposes_whatever_was_told)
+FIRST = (is_a_tactic, proposes_for_every_history)
 THEN = (
     proposes_nothing_twice,
     leaves_the_history_as_it_is,

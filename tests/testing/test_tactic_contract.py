@@ -13,7 +13,7 @@ from hwsearch.space import Choice, SearchSpace
 from hwsearch.testing import TACTIC_CHECKS, ContractError, check_tactic
 from hwsearch.testing.checks import owed_by
 
-BEGINS, REPEATS = "proposes_whatever_was_told", "proposes_nothing_twice"
+BEGINS, REPEATS = "proposes_for_every_history", "proposes_nothing_twice"
 CHANGES, DECIDES = "leaves_the_history_as_it_is", "decides_from_the_history_alone"
 GLOBAL = "global_randomness_is_untouched"
 
