@@ -19,7 +19,7 @@ import onnx_ir as ir
 import torch
 
 import hwsearch
-from hwsearch.models.fold import drop_identities, fold_batch_norms
+from hwsearch.models.batch_norm_folding import drop_identities, fold_batch_norms
 from hwsearch.models.trace import OPSET, trace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet

@@ -45,7 +45,7 @@ def _inspected(model: Path, mtime_ns: int, size: int) -> tuple[str | None, str]:
     """Parse a file once: what is wrong with it for every device, and its precision."""
     import onnx
 
-    from hwsearch.models.external import stray_data
+    from hwsearch.models.external_data import stray_data
     from hwsearch.models.precision import precision_of
 
     try:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hwsearch.blocks import Block
 from hwsearch.errors import HwsearchError
-from hwsearch.models.fold import (
+from hwsearch.models.batch_norm_folding import (
     bias_name_of,
     bypass_norm,
     conv_before,

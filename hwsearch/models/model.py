@@ -9,7 +9,7 @@ from onnx.helper import set_model_props
 from torch import nn
 
 from hwsearch.models.assemble import NotAChainError, assemble, tensors_of
-from hwsearch.models.fold import drop_identities, fold_batch_norms, norms_of
+from hwsearch.models.batch_norm_folding import drop_identities, fold_batch_norms, norms_of
 from hwsearch.models.trace import trace
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from hwsearch.errors import EvaluationError
-from hwsearch.models.fold import drop_unused
+from hwsearch.models.batch_norm_folding import drop_unused
 from hwsearch.models.model import PREFIX
 
 Batches = Iterable[Mapping[str, NDArray[Any]]]

@@ -14,7 +14,7 @@ from hwsearch import to_onnx
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.models import assemble
 from hwsearch.models.artifact import Exported, read_card
-from hwsearch.models.fold import drop_identities, fold_batch_norms
+from hwsearch.models.batch_norm_folding import drop_identities, fold_batch_norms
 from hwsearch.models.model import read_metadata
 from hwsearch.models.probe import disagreement, probe_inputs
 from hwsearch.models.trace import trace

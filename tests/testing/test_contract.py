@@ -11,7 +11,7 @@ import hwsearch.testing
 from hwsearch.devices import load_device
 from hwsearch.errors import HwsearchError
 from hwsearch.supernets.base import Supernet
-from hwsearch.testing import CHECKS, ContractError, Examined, check_supernet, shipping
+from hwsearch.testing import CHECKS, ContractError, Examined, check_supernet, onnx_checks
 from tests.testing import families
 
 CHAIN = "blocks_chain_to_the_network"
@@ -128,7 +128,7 @@ def _one_process_for_all():
 
     device = load_device("ort-cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipping, "load_device", lambda spec: Kept(device))
+        patch.setattr(onnx_checks, "load_device", lambda spec: Kept(device))
         yield
     device.close()
 

@@ -14,7 +14,7 @@ from hwsearch.errors import DeviceError
 from hwsearch.models.count import count_macs, count_params
 from hwsearch.models.model import read_metadata
 from hwsearch.models.probe import TOLERANCE, disagreement
-from hwsearch.testing.examined import Case, Examined
+from hwsearch.testing.subject import Case, Examined
 
 DEVICE = "ort-cpu"
 N_EXPORTED = 3

@@ -10,7 +10,7 @@ from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.models.probe import disagreement
 from hwsearch.space import Choice
 from hwsearch.supernets.costs import module_costs
-from hwsearch.testing.examined import Case, Examined, during
+from hwsearch.testing.subject import Case, Examined, during
 
 SAME = 1e-6
 BATCH_TOLERANCE = 1e-4

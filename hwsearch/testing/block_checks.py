@@ -13,7 +13,7 @@ from hwsearch.blocks import Block
 from hwsearch.models.probe import disagreement
 from hwsearch.supernets.base import TensorSpec
 from hwsearch.supernets.costs import module_costs
-from hwsearch.testing.examined import Case, Examined
+from hwsearch.testing.subject import Case, Examined
 
 SAME = 1e-5
 N_SPECS = 20

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwsearch.testing.examined import Case, Examined, during, unequal
+from hwsearch.testing.subject import Case, Examined, during, unequal
 
 
 def subnets_build(subject: Examined) -> Iterator[str]:

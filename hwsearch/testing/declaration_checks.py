@@ -11,7 +11,7 @@ from torch import nn
 from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.supernets.base import Card, InputSpec, TensorSpec
-from hwsearch.testing.examined import Examined
+from hwsearch.testing.subject import Examined
 
 NO_OPTION = "no-such-option"
 

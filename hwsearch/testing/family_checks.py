@@ -6,34 +6,40 @@ from dataclasses import dataclass
 
 from hwsearch.errors import ContractError
 from hwsearch.supernets.base import Network, Supernet
-from hwsearch.testing import behaviour, building, chain, declared, shipping
-from hwsearch.testing.checks import first_problems, owed_by, report
-from hwsearch.testing.examined import Examined
+from hwsearch.testing import (
+    behaviour_checks,
+    block_checks,
+    declaration_checks,
+    onnx_checks,
+    subnet_checks,
+)
+from hwsearch.testing.check_report import first_problems, owed_by, report
+from hwsearch.testing.subject import Examined
 
 # Nothing else can be run where one of these fails.
 FIRST = (
-    declared.declares_what_it_owes,
-    declared.input_spec_is_plain,
-    building.subnets_build,
-    building.subnets_answer_as_promised,
+    declaration_checks.declares_what_it_owes,
+    declaration_checks.input_spec_is_plain,
+    subnet_checks.subnets_build,
+    subnet_checks.subnets_answer_as_promised,
 )
 THEN = (
-    declared.space_reads_only_its_own,
-    building.equal_architectures_are_equal_networks,
-    building.memory_is_never_shared,
-    building.global_seed_is_untouched,
-    behaviour.every_choice_matters,
-    behaviour.every_input_matters,
-    behaviour.samples_do_not_see_their_batch,
-    behaviour.statistics_are_recalibrated,
-    chain.blocks_chain_to_the_network,
-    chain.blocks_own_every_parameter,
-    chain.block_inputs_are_honest,
-    chain.equal_specs_cost_the_same,
-    chain.equal_specs_are_equal_modules,
-    chain.costs_are_counted_ones,
-    shipping.onnx_agrees,
-    shipping.onnx_counts_the_same,
+    declaration_checks.space_reads_only_its_own,
+    subnet_checks.equal_architectures_are_equal_networks,
+    subnet_checks.memory_is_never_shared,
+    subnet_checks.global_seed_is_untouched,
+    behaviour_checks.every_choice_matters,
+    behaviour_checks.every_input_matters,
+    behaviour_checks.samples_do_not_see_their_batch,
+    behaviour_checks.statistics_are_recalibrated,
+    block_checks.blocks_chain_to_the_network,
+    block_checks.blocks_own_every_parameter,
+    block_checks.block_inputs_are_honest,
+    block_checks.equal_specs_cost_the_same,
+    block_checks.equal_specs_are_equal_modules,
+    block_checks.costs_are_counted_ones,
+    onnx_checks.onnx_agrees,
+    onnx_checks.onnx_counts_the_same,
 )
 
 

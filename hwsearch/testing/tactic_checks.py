@@ -10,8 +10,8 @@ from hwsearch.errors import ContractError
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.tactics import Tactic
 from hwsearch.space import Architectures
-from hwsearch.testing.checks import first_problems, owed_by, report
-from hwsearch.testing.situations import SEED, SITUATIONS, Situation
+from hwsearch.testing.check_report import first_problems, owed_by, report
+from hwsearch.testing.search_histories import SEED, SITUATIONS, Situation
 
 
 def is_a_tactic(tactic: object) -> Iterator[str]:
