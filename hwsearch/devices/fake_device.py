@@ -96,7 +96,8 @@ class FakeDevice:
         from hwsearch.devices.ort_cpu import OrtCpu
 
         if self._runner is None:
-            self._runner = OrtCpu(precision=self.precision)
+            self._runner = OrtCpu()
+            self._runner.precision = self.precision  # the CPU computes fp16 files too
         yield from self._runner.run(model, batches)
 
     def close(self) -> None:
