@@ -31,7 +31,7 @@ def test_both_modes_run_the_bound_model(path):
     model = load(path, 2)
     bound = model.bind({"image": np.ones((2, 3, 8, 8), np.float32)})
     assert list(bound.modes) == [ON_DEVICE, END_TO_END]
-    assert [output.shape for output in bound.outputs.values()] == [(2, 4, 1, 1)]
+    assert [output.shape for output in bound.outputs.values()] == [(2, 8, 1, 1)]
     for once in bound.modes.values():
         for _ in range(3):
             assert once() is None

@@ -35,7 +35,7 @@ def test_two_builds_are_explained_by_every_device_of_onnx_runtime(installed, dev
     installed(onnxruntime="1.20.0", onnxruntime_gpu="1.19.2")
     reason = load_factory(device).available()
     assert "onnxruntime 1.20.0 and onnxruntime-gpu 1.19.2" in reason
-    assert "lie over" in reason
+    assert "overwrite" in reason
     repair = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'hwsearch[gpu]'"
     assert repair in reason
 
