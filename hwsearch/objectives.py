@@ -149,9 +149,13 @@ def to_losses(values: ArrayLike, objectives: Sequence[Objective]) -> FloatArray:
             f"an array of shape {array.shape} does not hold {len(objectives)} objectives "
             f"({', '.join(o.name for o in objectives)}) in its columns"
         )
-    signs = np.array([-1.0 if o.direction == "max" else 1.0 for o in objectives])
-    losses: FloatArray = array * signs + 0.0  # + 0.0 turns -0.0 into 0.0
+    losses: FloatArray = array * loss_signs(objectives) + 0.0  # + 0.0 turns -0.0 into 0.0
     return losses
+
+
+def loss_signs(objectives: Sequence[Objective]) -> FloatArray:
+    """Return -1 for maximised and 1 for minimised objectives, ``(n_objectives,)``."""
+    return np.array([-1.0 if o.direction == "max" else 1.0 for o in objectives])
 
 
 def from_losses(losses: ArrayLike, objectives: Sequence[Objective]) -> FloatArray:

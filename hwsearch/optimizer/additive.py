@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from hwsearch.objectives import FloatArray
+from hwsearch.objectives import FloatArray, loss_signs
 from hwsearch.optimizer.additive_objectives import (
     AdditiveObjective,
     Function,
@@ -57,7 +57,7 @@ class _Solver:
         self._program = IntegerProgram(history.space, list(dict.fromkeys(pairs)))
         self._fitted = {c: fit_function(f, self._program) for c, f in functions.items()}
         self._models = [self._model(column) for column in columns]
-        self._signs = [1.0 if o.direction == "min" else -1.0 for o in history.objectives]
+        self._signs = loss_signs(history.objectives)
         self._others = {
             column
             for column, objective in enumerate(history.objectives)

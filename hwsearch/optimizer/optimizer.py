@@ -94,10 +94,8 @@ class Optimizer:
             archs = self.space.sample_distinct(wanted, rng, exclude=self.history.asked)
         if len(archs):
             self.ask_recorded(archs)
-        latest_forecasts = self.history.latest_forecasts
-        self.forecasts |= {
-            key: latest_forecasts[key] for key in archs.ids if key in latest_forecasts
-        }
+        latest = self.history.latest_forecasts
+        self.forecasts |= {key: latest[key] for key in archs.ids if key in latest}
         return archs
 
     def ask_recorded(self, archs: Architectures) -> None:
