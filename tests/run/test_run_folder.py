@@ -401,7 +401,8 @@ class TestFailures:
 
     def test_all_of_them(self, tmp_path):
         self.device.scripts["search"] = lambda *_: float("nan")
-        with pytest.raises(EvaluationError, match="all 12 trials failed; the first one: the scri"):
+        said = "all 12 trials failed; the first one: the latency is nan ms"
+        with pytest.raises(EvaluationError, match=said):
             search(tmp_path / "run")
         run = Run(tmp_path / "run")
         assert set(run.trials["state"]) == {"failed"}
