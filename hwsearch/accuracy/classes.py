@@ -4,7 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from hwsearch.errors import InputError
@@ -12,6 +12,7 @@ from hwsearch.errors import InputError
 CLASSES = "classes.txt"
 IMAGENET_CLASSES = 1000
 _WHOLE = re.compile(r"[+-]?[0-9]+")
+_SYNSET = re.compile(r"n[0-9]{8}")
 
 
 class ClassIndex:
@@ -57,16 +58,26 @@ def folded(name: str) -> str:
 def known_classes(classes: Sequence[str]) -> ClassIndex:
     """Return the classes of a supernet by name.
 
-    Where it only numbers 1000 classes, they are also known by ImageNet's synsets and by the names
-    that torchvision gives them.
+    Where it only numbers 1000 classes, they are also known by the names that torchvision gives
+    to ImageNet's classes, and by ImageNet's synsets where timm is installed, which lists them.
     """
     if not (are_numbers(classes) and len(classes) == IMAGENET_CLASSES):
         return ClassIndex([[name] for name in classes])
     from torchvision.models import get_weight
 
-    text = files("hwsearch.accuracy").joinpath("imagenet_synsets.txt").read_text("ascii")
     named = get_weight("ResNet18_Weights.IMAGENET1K_V1").meta["categories"]
-    return ClassIndex(list(zip(classes, text.split(), named, strict=True)))
+    lists = [classes, named, imagenet_synsets()]
+    return ClassIndex(list(zip(*filter(None, lists), strict=True)))
+
+
+def imagenet_synsets() -> list[str]:
+    """Return the synsets of ImageNet's 1000 classes in order; empty without timm's list of them."""
+    package = find_spec("timm")
+    for folder in (package and package.submodule_search_locations) or ():
+        file = Path(folder) / "data" / "_info" / "imagenet_synsets.txt"
+        if file.is_file() and len(found := file.read_text("ascii").split()) == IMAGENET_CLASSES:
+            return found
+    return []
 
 
 def indices_by_name(
@@ -144,7 +155,12 @@ def classes_of_folders(
     doubts = []
     n, count = len(set(indices.values())), len(classes)
     if classes and n != count:
-        doubts.append(f"has {n} class folders, but the supernet knows {count} classes")
+        hint = "; ImageNet's synsets are known once timm is installed"
+        synsets = count == IMAGENET_CLASSES and all(map(_SYNSET.fullmatch, names))
+        doubts.append(
+            f"has {n} class folders, but the supernet knows {count} classes"
+            f"{hint if synsets and not imagenet_synsets() else ''}"
+        )
     elif classes and not are_numbers(classes):
         doubts.append(
             f"has none of the supernet's classes {', '.join(classes[:5])}"

@@ -87,7 +87,7 @@ class SharedSession:
             except Exception as error:  # noqa: BLE001 - protobuf's own error class has no types
                 self._failed[name] = DeviceError(f"{models[name].name} cannot be read: {error}")
         for index, segment in enumerate(shared_parts(read)):
-            if any(name in self._failed for name in segment.models):
+            if all(name in self._failed for name in segment.models):
                 continue
             number = next(self._numbers)
             load = {"op": "load", "id": number, "batch": None, "options": self._options}

@@ -82,9 +82,39 @@ class TestKnownNames:
             decide(tmp_path, ["ant", "bee", "cat"], ("x", "y"))
 
 
+SYNSETS = {0: "n01440764", 1: "n01443537", 217: "n02102040", 482: "n02979186", 701: "n03888257"}
+
+
+@pytest.fixture
+def timm(tmp_path_factory, monkeypatch):
+    """A package timm with its list of synsets, most of them made up."""
+    folder = tmp_path_factory.mktemp("packages")
+    info = folder / "timm" / "data" / "_info"
+    info.mkdir(parents=True)
+    (folder / "timm" / "__init__.py").touch()
+    listed = [SYNSETS.get(index, f"n9{index:07}") for index in range(1000)]
+    (info / "imagenet_synsets.txt").write_text("\n".join(listed))
+    monkeypatch.syspath_prepend(folder)
+
+
+@pytest.fixture
+def no_timm(monkeypatch):
+    monkeypatch.setattr("hwsearch.accuracy.classes.find_spec", lambda name: None)
+
+
 class TestImageNet:
     """The once-for-all networks number their 1000 classes."""
 
+    @pytest.mark.usefixtures("no_timm")
+    def test_synsets_without_a_list_of_them(self, tmp_path):
+        indices, (text,) = classes_of_folders(tmp_path, [["n02102040", "n01440764"]], NUMBERED)
+        assert indices == {"n01440764": 0, "n02102040": 1}
+        assert "2 class folders, but the supernet knows 1000 classes; ImageNet's synsets" in text
+        assert "timm" in text
+        everything = [f"n{index:08}" for index in range(1000)]
+        assert decide(tmp_path, everything, NUMBERED) == {n: i for i, n in enumerate(everything)}
+
+    @pytest.mark.usefixtures("timm")
     def test_synsets_keep_their_indices(self, tmp_path):
         imagenette = {"n01440764": 0, "n02102040": 217, "n02979186": 482, "n03888257": 701}
         assert decide(tmp_path, list(imagenette), NUMBERED) == imagenette
@@ -93,6 +123,7 @@ class TestImageNet:
         named = {"golden retriever": 207, "Goldfish": 1, "CASH_machine": 480}
         assert decide(tmp_path, list(named), NUMBERED) == named
 
+    @pytest.mark.usefixtures("timm")
     def test_a_synset_that_is_none(self, tmp_path):
         with pytest.raises(InputError, match=r"'n01440765' \(did you mean 'n01440764'\?\)"):
             decide(tmp_path, ["n01440765", "n01443537"], NUMBERED)
