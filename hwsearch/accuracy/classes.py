@@ -71,7 +71,7 @@ def known_classes(classes: Sequence[str]) -> ClassIndex:
 
 
 def imagenet_synsets() -> list[str]:
-    """Return the synsets of ImageNet's 1000 classes in order; empty without timm's list of them."""
+    """Return ImageNet's 1000 synsets in order; empty without timm, which lists them."""
     package = find_spec("timm")
     for folder in (package and package.submodule_search_locations) or ():
         file = Path(folder) / "data" / "_info" / "imagenet_synsets.txt"
