@@ -31,10 +31,7 @@ def device_resource(spec: str) -> str:
 
 
 def connect() -> bool:
-    """Connect to the cluster at ``$RAY_ADDRESS``, else on this machine.
-
-    Returns:
-        False where this process is connected already.
+    """Connect to the cluster at ``$RAY_ADDRESS``, else on this machine; False if done before.
 
     Raises:
         InputError: There is no cluster.
@@ -60,11 +57,7 @@ def connect() -> bool:
 
 
 def check_reachable(address: str) -> None:
-    """Open and close a connection to ``HOST:PORT``.
-
-    Raises:
-        InputError: It is no address, or there is no answer.
-    """
+    """Raise InputError where ``HOST:PORT`` is no address or does not answer."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 65536):
         raise InputError(f"address {address!r} is not of the form HOST:PORT")
@@ -75,7 +68,7 @@ def check_reachable(address: str) -> None:
 
 
 def n_nodes() -> int:
-    """Return how many nodes have joined by ``hwsearch worker``."""
+    """Return the number of nodes that have joined by ``hwsearch worker``."""
     import ray
 
     return int(ray.cluster_resources().get(NODE, 0))
@@ -102,8 +95,7 @@ def result_of(ref: Any) -> Any:
     """Return the result of a remote function that has ended.
 
     Raises:
-        HwsearchError: What the function raised, of the same kind: an InputError where the node
-            lacks something, a DataError where samples cannot be read.
+        HwsearchError: Raised by the function; the class is kept.
         DeviceError: Its worker process or node was lost twice.
     """
     import ray
@@ -154,7 +146,6 @@ def device_on_node(spec: str) -> Device:
 
 
 def _declared(spec: str) -> DeviceInfo:
-    """Return a device that nodes declare, as described by one of them."""
     import ray
 
     try:

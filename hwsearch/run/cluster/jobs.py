@@ -14,10 +14,7 @@ class Job:
     """One quantity of one architecture, to be measured by a worker process.
 
     Attributes:
-        arch: The architecture.
-        quantity: ``"latency"`` or the metric's name.
-        pace: Highest pace of the accepted latencies, and their number; see
-            `hwsearch.evaluation.outliers.Pace`.
+        pace: `hwsearch.evaluation.outliers.Pace` as (highest, known).
     """
 
     arch: Architecture
@@ -34,12 +31,7 @@ class JobResult:
 
 
 class SearchJobs:
-    """Splits evaluations into jobs, latency first, and stores their results.
-
-    Args:
-        evaluator: Of the search; its store receives all measurements.
-        quantities: Measured for every architecture.
-    """
+    """Splits evaluations into jobs, latency first, and stores their results."""
 
     def __init__(self, evaluator: Evaluator, quantities: Sequence[str]) -> None:
         self._evaluator = evaluator

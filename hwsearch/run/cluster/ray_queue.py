@@ -18,14 +18,8 @@ _PATIENCE_S = 10.0
 class RayQueue:
     """Runs each job as a Ray task that occupies a node; Ray repeats a lost one once.
 
-    Latencies go to nodes that declare the device, other jobs to any. The description of the
-    search is put into Ray's object store, from which every node fetches it once.
-
-    Args:
-        device: Measures latencies.
-        spec: Of the search; first argument of the remote function.
-        progress: Told when jobs wait for nodes that have not joined.
-        function: The remote function: (spec, choices, quantity, pace) -> `JobResult`.
+    Latencies go to nodes that declare the device, other jobs to any. ``spec``, the description of
+    the search, is put into Ray's object store; every node fetches it once.
     """
 
     def __init__(
@@ -55,7 +49,7 @@ class RayQueue:
         self._open[function.remote(self._spec, *arguments)] = job
 
     def next(self) -> tuple[Job, JobResult]:
-        """Wait until a job ends; for errors see `hwsearch.run.cluster.connection.result_of`."""
+        """Wait until a job ends; raise what `hwsearch.run.cluster.connection.result_of` raises."""
         done: list[Any] = []
         while not done:
             done, _ = ray.wait(list(self._open), num_returns=1, timeout=_PATIENCE_S)

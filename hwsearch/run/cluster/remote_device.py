@@ -31,16 +31,7 @@ class DeviceInfo(NamedTuple):
 
 
 class RemoteDevice:
-    """Measures latencies remotely and computes outputs on this machine; see `Device`.
-
-    Args:
-        info: Of the device that measures.
-        measure: Measures models there: (name -> file, seed, settings) -> name -> latency.
-        disconnect: Called when the device is closed.
-
-    Raises:
-        InputError: This machine lacks the device's runtime.
-    """
+    """Measures latencies by ``measure`` and computes outputs on this machine; see `Device`."""
 
     def __init__(
         self, info: DeviceInfo, measure: Measure, disconnect: Callable[[], None] | None = None
@@ -80,13 +71,10 @@ class RemoteDevice:
 
 
 def output_device(spec: str, precision: str) -> Device:
-    """Return a device of this machine that computes the outputs of another machine's device.
+    """Return the device of this machine that computes the outputs of another machine's device.
 
-    It is the same device where this machine has it, otherwise (for example with more threads than
-    there are processors) one of the same runtime and precision, which determine the outputs.
-
-    Raises:
-        InputError: This machine lacks the runtime.
+    Where this machine lacks that device (for example, has fewer processors than the device has
+    threads), it is one of the same runtime and precision, which determine the outputs.
     """
     try:
         return load_device(spec)
@@ -97,11 +85,7 @@ def output_device(spec: str, precision: str) -> Device:
 
 
 def same_device(info: DeviceInfo) -> Device:
-    """Return the device of this machine after a check of its fingerprint.
-
-    Raises:
-        InputError: The fingerprint differs, so that latencies are not comparable.
-    """
+    """Return this machine's device; raise InputError where its fingerprint differs."""
     device = load_device(info.spec)
     if different := differences(info.fingerprint, device.fingerprint()):
         raise InputError(
@@ -112,6 +96,6 @@ def same_device(info: DeviceInfo) -> Device:
 
 
 def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Return the fields in which two records differ, as text; empty where they are equal."""
+    """Return the fields in which two records differ, as text."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)

@@ -1,4 +1,4 @@
-"""Schedulers: proposals are evaluated in this process, or by jobs in a queue."""
+"""Schedulers, which evaluate proposals in this process or by jobs in a queue."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +16,12 @@ Results = Mapping[str, Values | EvaluationError]
 
 
 class InProcess:
-    """Evaluates whole batches in this process, each when its results are asked for.
-
-    Args:
-        evaluate: Measures architectures and stores the measurements.
+    """Evaluates batches in this process, each when its results are requested.
 
     Attributes:
-        n_workers: Architectures evaluated at a time.
+        n_workers: Number of architectures evaluated at a time.
         capacity: A batch is proposed while fewer architectures than this are open.
-        default_batch: Architectures proposed at a time; None for the tactic's batch, whose
+        default_batch: Number of architectures per proposal; None for the tactic's batch, whose
             subnets share prefixes.
     """
 
@@ -50,12 +47,7 @@ class InProcess:
 
 
 class JobScheduler:
-    """Evaluates architectures by jobs; results come in any order.
-
-    Args:
-        queue: Runs the jobs.
-        jobs: Splits evaluations into jobs, and stores the results.
-    """
+    """Evaluates architectures by jobs; results come in any order."""
 
     default_batch = 1
 
@@ -101,7 +93,6 @@ class JobScheduler:
         self._queue.close()
 
     def _advance(self, arch: Architecture, previous: Job | None = None) -> None:
-        """Submit the next job of an architecture, or record its values."""
         job = self._jobs.next_job(arch)
         if job is None:
             self._finished[arch.key] = self._jobs.values(arch)

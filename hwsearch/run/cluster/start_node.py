@@ -1,4 +1,4 @@
-"""A node of a Ray cluster, in the foreground of this terminal."""
+"""Start of a cluster node in the foreground of a terminal."""
 
 import json
 import os
@@ -25,12 +25,12 @@ def run_node(
     """Replace this process by ``ray start --block``, which runs until Ctrl-C.
 
     Args:
-        devices: Those of this machine on which the node measures.
+        devices: Devices of this machine that the node declares.
         address: ``HOST:PORT`` of the cluster to join; None to start one.
         announce: Called with the cluster's address.
 
     Raises:
-        InputError: Ray is not installed, the address is not usable, or a device.
+        InputError: Ray is not installed, or the address or a device is not usable.
     """
     if find_spec("ray") is None:
         raise InputError("a worker needs Ray: pip install 'hwsearch[ray]'")
@@ -50,10 +50,7 @@ def run_node(
 
 
 def command(devices: Sequence[str], address: str | None) -> list[str]:
-    """Return the command that starts a node, a cluster's first where there is no address.
-
-    The node offers one job's worth of resources, so that it runs one job at a time.
-    """
+    """Return the command that starts a node for one job at a time; without address, a cluster."""
     resources = {NODE: 1.0, **{device_resource(spec): 1.0 for spec in devices}}
     head = ("--head", f"--port={PORT}", "--include-dashboard=false", "--disable-usage-stats")
     return [

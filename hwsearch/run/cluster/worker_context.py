@@ -1,4 +1,4 @@
-"""Remote functions: what the worker processes of a cluster's nodes run."""
+"""Remote functions that the worker processes of a cluster's nodes run."""
 
 import os
 import tempfile
@@ -41,10 +41,7 @@ _devices: dict[str, Device] = {}
 
 
 def search_spec(setup: Setup) -> SearchSpec:
-    """Return what a worker needs to load the parts of a search.
-
-    The bytes of a checkpoint file that the nodes may lack are part of it.
-    """
+    """Return what a worker loads a search from, with the bytes of a checkpoint file."""
     config = asdict(setup.config)
     file: Path | None = None
     if setup.config.checkpoint is not None and not is_random(setup.config.checkpoint):
@@ -66,12 +63,9 @@ def search_spec(setup: Setup) -> SearchSpec:
 class WorkerContext:
     """The supernet, device and task of a search, loaded once in a worker process.
 
-    Args:
-        spec: Of `search_spec`.
-
     Raises:
-        InputError: The settings name something that this machine lacks, or that differs from
-            what the search has.
+        InputError: This machine lacks something that the settings name, or its version, space,
+            weights or data differ from those of the search.
     """
 
     def __init__(self, spec: SearchSpec) -> None:
@@ -162,6 +156,6 @@ def _device(info: DeviceInfo) -> Device:
 
 
 def _compared(setup: Setup) -> dict[str, str]:
-    """Return what has to be the same on all machines: the space, the weights and the data."""
+    """Return what must be equal on all machines: the digests of space, weights and data."""
     recorded = setup.recorded()
     return {"space": recorded["space"], "weights": recorded["weights"], **recorded["data"]}

@@ -12,9 +12,7 @@ from hwsearch.run.setup import Setup
 
 
 def cluster_device(workers: Workers, spec: str) -> Device | None:
-    """Return the device of a cluster's node; None where this process has the device.
-
-    A device that is given by a latency table belongs to no node.
+    """Return the device of a cluster's node; None for work in this process and for ``kit:FILE``.
 
     Raises:
         InputError: There is no cluster, no node declares the device, or this machine cannot
@@ -30,14 +28,7 @@ def cluster_device(workers: Workers, spec: str) -> Device | None:
 def make_scheduler(
     workers: Workers, setup: Setup, evaluator: Evaluator, progress: Progress
 ) -> Scheduler:
-    """Return what evaluates the proposals of a search.
-
-    Args:
-        workers: See `check_workers`.
-        setup: The parts of the search.
-        evaluator: Measures in this process, and stores what the nodes measure.
-        progress: Told when jobs wait for nodes.
-    """
+    """Return the scheduler that evaluates the proposals of a search."""
     if not check_workers(workers):
         return InProcess(lambda archs: evaluator.search_values(archs, setup.measured))
     from hwsearch.run.cluster.ray_queue import RayQueue
