@@ -26,13 +26,10 @@ _NEAR_BEST: Final = 1.0  # of the first objective's unit, where that is percent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
-    """One answer to: which one should I ship?
+    """A recommended member.
 
-    Attributes:
-        wish: The requirement that it answers.
-        key: The member that fulfils it.
-        sure: Probability that its true value keeps the constraint; None without one.
-        versus: It beside the largest subnet; None where that was not measured, or is this one.
+    ``wish`` is the requirement that it meets, ``sure`` the probability that its true value keeps
+    the constraint (None without one), ``versus`` its comparison with the largest subnet.
     """
 
     wish: str
@@ -42,7 +39,7 @@ class Pick:
 
 
 def picks(data: RunData) -> list[Pick]:
-    """The members that a person may want: balanced, best, within each constraint, fastest."""
+    """Return the recommended members: balanced, best, within each constraint, fastest."""
     members = data.members
     if members is None:
         return []
@@ -91,7 +88,7 @@ def _chances(data: RunData, constraint: Constraint) -> list[float] | None:
 
 
 def beside_largest(data: RunData, key: str) -> Comparison | None:
-    """A member beside the largest subnet: as the summary has it, else from the same numbers."""
+    """Compare a member with the largest subnet, by the summary where it has the comparison."""
     summary = data.summary
     if summary is None or summary.largest is None:
         return None
@@ -121,11 +118,8 @@ def beside_largest(data: RunData, key: str) -> Comparison | None:
 class Shared:
     """Choices that the members have in common.
 
-    Attributes:
-        same: Choice -> (option, members in which it is active), where all of these agree.
-        rising: Choices that grow with the cost along the members, the clearest first.
-        n: How many members there are.
-        along: The objective that members are sorted by.
+    ``same``: choice -> (option, number of members with it), where all agree. ``rising``: choices
+    that grow with the cost, the clearest first. ``along``: the objective that sorts the members.
     """
 
     same: Mapping[str, tuple[str, int]]
@@ -135,7 +129,7 @@ class Shared:
 
 
 def shared(data: RunData) -> Shared | None:
-    """Compare the members choice by choice; None of fewer than two."""
+    """Compare the members choice by choice; return None for fewer than two."""
     keys = by_cost(data)
     if len(keys) < 2:
         return None
@@ -159,7 +153,7 @@ def shared(data: RunData) -> Shared | None:
 
 
 def by_cost(data: RunData) -> list[str]:
-    """Keys of the members, or of the best so far, by what plots show from left to right."""
+    """Return the keys of the best subnets in ascending order of the horizontal axis."""
     along = data.across or data.up
     if data.members is not None:
         return [str(key) for key in data.members.sort_values(along.name)["key"]]
@@ -167,7 +161,7 @@ def by_cost(data: RunData) -> list[str]:
 
 
 def scores_on_both(data: RunData) -> list[dict[str, Any]]:
-    """Score of every member on search images and on report images, with intervals."""
+    """Return the members' scores on search and report images, with intervals."""
     name = data.metric
     if data.members is None or name is None or f"{name}_report" not in data.members:
         return []
@@ -182,13 +176,13 @@ def scores_on_both(data: RunData) -> list[dict[str, Any]]:
 
 
 def timings(data: RunData) -> list[Measurement]:
-    """Latencies that this run measured, in order."""
+    """Return the latencies that this run measured, in order."""
     known = ("search", "confirm")
     return [m for m in data.measurements if m.quantity == LATENCY and m.purpose in known]
 
 
 def warned(data: RunData) -> list[tuple[int, str]]:
-    """(how often, an example) of every kind of warning of the timings, the most frequent first."""
+    """Return (count, example) of each kind of timing warning, most frequent first."""
     kinds: dict[str, list[str]] = {}
     for timing in timings(data):
         for text in timing.details.get("warnings", ()):
@@ -197,12 +191,12 @@ def warned(data: RunData) -> list[tuple[int, str]]:
 
 
 def _words(text: str) -> Iterator[str]:
-    """The words that a kind of warning begins with, without its numbers."""
+    """Yield a warning's first words without numbers: the key of its kind."""
     return (word for word in text.split()[:6] if not any(c.isdigit() for c in word))
 
 
 def keeps(data: RunData) -> list[bool | None]:
-    """Whether each trial keeps every constraint, by the search's values; None where unknown."""
+    """Return whether each trial keeps every constraint by its search values; None if unknown."""
     if not data.constraints:
         return [None] * len(data.trials)
     names = [c.objective for c in data.constraints]

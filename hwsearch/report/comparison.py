@@ -1,4 +1,4 @@
-"""Runs side by side: their fronts, and what the best subnets of one cost on another's device."""
+"""Comparison of runs: their fronts, and one run's best subnets on another run's device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,19 +19,15 @@ _SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "x")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """A subnet of one run's front on the device of another run.
+    """A member of one run on the device of another run; latencies in ms.
 
     Attributes:
-        key: Of the subnet.
-        latency: On the device of its own run, in ms.
-        elsewhere: On the other device, in ms.
-        confirmed: Whether that was confirmed, and not only measured by the search.
-        instead: What the other front has at no more latency; None where all of it is slower.
-        points: What is lost by not taking that one: its score less that of this subnet.
-        low: Low end of that difference's 95% interval, paired over images; None where unknown.
-        high: High end.
-        times: Its latency relative to the least that buys its score on the other front; None
-            where nothing there is as good.
+        latency: On the device of its own run.
+        elsewhere: On the other device; confirmed there, or only measured by the search.
+        instead: The other front's best at no more latency; None where all of it is slower.
+        points: The score of ``instead`` less that of this subnet, with ``low`` and ``high``, its
+            95% interval paired over images.
+        times: ``elsewhere`` relative to the least latency at which the other front has its score.
     """
 
     key: str
@@ -46,7 +42,7 @@ class Transfer:
 
 
 def compared(runs: Sequence[RunData]) -> dict[str, Any]:
-    """Return what the page says of several runs together, as plain JSON values."""
+    """Return the page's section on several runs, as plain JSON values."""
     return {
         "lead": "Members as each run states them, on its own device, with 95% intervals.",
         "notes": _notes(runs),
@@ -88,18 +84,13 @@ def fronts_figure(runs: Sequence[RunData]) -> Figure:
 
 
 def drawable(runs: Sequence[RunData]) -> list[RunData]:
-    """Those that have members, by the objectives of the first one that has."""
+    """Return the runs that have members and the objectives of the first of them."""
     known = [data for data in runs if data.members is not None and data.across is not None]
     return [data for data in known if _axes(data) == _axes(known[0])]
 
 
 def transfers(a: RunData, b: RunData) -> list[Transfer]:
-    """Return the members of one run as the device of another run measured them.
-
-    Args:
-        a: Whose members are looked at.
-        b: On whose device.
-    """
+    """Return the members of run ``a`` that were measured on the device of run ``b``."""
     assert a.members is not None
     assert b.members is not None
     metric = a.up
@@ -142,15 +133,10 @@ def transfers(a: RunData, b: RunData) -> list[Transfer]:
 def kept_hypervolume(
     b: RunData, found: Sequence[Transfer], scores: Sequence[float]
 ) -> float | None:
-    """Share of a front's hypervolume that another run's members reach on its device.
+    """Return the share of ``b``'s hypervolume that another run's members reach on its device.
 
-    Args:
-        b: Whose front and reference point it is.
-        found: The other run's members there.
-        scores: Their scores, in the same order.
-
-    Returns:
-        None where the run has no summary, or other objectives than these two.
+    ``found`` and ``scores`` are those members, in one order. Return None if ``b`` has no summary
+    or objectives other than score and latency.
     """
     names = [objective.name for objective in b.objectives]
     if b.summary is None or names != [b.up.name, LATENCY] or not found:
@@ -230,7 +216,7 @@ def _timed(data: RunData) -> bool:
 
 
 def _incomparable(a: RunData, b: RunData) -> str | None:
-    """Why the scores of two runs mean different things; None where they compare."""
+    """Return why the scores of two runs do not compare; None if they do."""
     one, two = (data.run.recorded for data in (a, b))
     if a.up.name != b.up.name:
         return f"their first objectives differ ({a.up.name}, {b.up.name})"

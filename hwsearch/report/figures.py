@@ -1,4 +1,4 @@
-"""The plots of a page besides the front; see `hwsearch.report.plotly_figures`."""
+"""Plots of the page besides the front, as plotly figures."""
 
 import math
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def progress_figure(summary: SearchSummary) -> Figure:
 
 
 def forecast_figure(data: RunData, objective: Objective) -> Figure:
-    """Draw what was predicted of trials when they were proposed against what was measured."""
+    """Draw the trials' predicted values, at proposal, against the measured ones."""
     rows = [
         (number, *trial.forecast[objective.name], float(data.values[objective.name][number]))
         for number, trial in enumerate(data.trials)
@@ -79,7 +79,7 @@ def forecast_figure(data: RunData, objective: Objective) -> Figure:
 
 
 def importance_figure(data: RunData, found: Importance) -> Figure:
-    """Draw the change that each choice makes, the largest on top."""
+    """Draw the effect of each choice, the largest on top."""
     effects = sorted(found.effects, key=lambda effect: abs(effect.change))
     objective = next(o for o in data.objectives if o.name == found.objective)
     sign = 1.0 if objective.direction == "max" else -1.0
@@ -120,12 +120,7 @@ def score_figure(data: RunData, scores: Sequence[dict[str, Any]]) -> Figure:
 
 
 def drift_figure(anchor: Sequence[float], spread: Sequence[float | None]) -> Figure:
-    """Draw how the measuring went, timing by timing.
-
-    Args:
-        anchor: Percent that the anchor took longer than its baseline.
-        spread: Percent by which rounds differ (coefficient of variation).
-    """
+    """Draw the anchor's drift and the rounds' coefficient of variation per timing, in percent."""
     kept = evenly_spaced(len(anchor), MOST_POINTS)
     order = [int(row) + 1 for row in kept]
     anchor, spread = ([values[row] for row in kept] for values in (anchor, spread))

@@ -1,4 +1,4 @@
-"""The front as a plotly figure: every trial behind it, intervals, limits, and what it beats."""
+"""The front as a plotly figure: trials, members with intervals, limits, comparisons."""
 
 from collections.abc import Sequence
 from html import escape
@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 def plotted(run: "Run", across: str | None = None) -> "go.Figure":
-    """Return the front of a run as a figure of plotly's; see `Run.plot`.
-
-    Raises:
-        InputError: There is no such objective.
-    """
+    """Return the front of a run as a plotly figure; see `Run.plot`."""
     import plotly.graph_objects as go
 
     data = read_run_data(run)
@@ -44,12 +40,9 @@ def plotted(run: "Run", across: str | None = None) -> "go.Figure":
 
 
 def front_figure(data: RunData, across: Objective | None = None) -> Figure:
-    """Draw the first objective against another one: the front before every trial.
+    """Draw the first objective against ``across``: the front before every trial.
 
-    Args:
-        data: Of a run.
-        across: From left to right; by default latency, or else the second objective. Where there
-            is one objective, that is the order of the trials.
+    By default ``across`` is latency, else the second objective, else the order of the trials.
     """
     across = across or data.across
     traces = [*_trial_traces(data, across), *_compared_traces(data, across)]
@@ -181,7 +174,7 @@ def _compared_traces(data: RunData, across: Objective | None) -> list[Trace]:
 
 
 def _limits(data: RunData, across: Objective | None) -> tuple[list[Any], list[Any]]:
-    """Lines of the constraints on what the axes show, with a label each."""
+    """Return the lines of the constraints on the axes, and a label each."""
     shapes, labels = [], []
     for constraint in data.constraints:
         upright = across is not None and constraint.objective == across.name

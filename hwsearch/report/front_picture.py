@@ -1,4 +1,4 @@
-"""The front as a PNG: every trial, the members with their intervals, the knee."""
+"""The front as a PNG: trials, members with their intervals, the knee."""
 
 import io
 import warnings
@@ -16,12 +16,7 @@ _FULL: Final = 0.995  # probability from which a member is drawn in its full col
 
 
 def draw_front(path: Path, data: RunData) -> None:
-    """Draw the first objective against the second one, or against the trials' order.
-
-    Args:
-        path: The PNG to write.
-        data: Of a finished run; numbers that are predicted are labelled so.
-    """
+    """Write a PNG of the first objective against the second, or against the trials' order."""
     # Imported here: they load slowly, and a search must not depend on a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

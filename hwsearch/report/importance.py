@@ -1,4 +1,4 @@
-"""Importance of choices: the change of an objective with each of them, with intervals."""
+"""Importance of choices: the effect of each on an objective, with intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,14 +26,11 @@ _SEED: Final = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """How an objective changes with one choice.
+    """Effect of one choice on an objective.
 
     Attributes:
-        choice: Its name.
-        change: Mean change of the objective when it goes ``before`` -> ``after``, all other
-            choices as they are, in the objective's unit.
-        low: Low end of the 95% interval.
-        high: High end.
+        change: Mean change of the objective from ``before`` to ``after``, all other choices
+            fixed, in the objective's unit; ``low`` and ``high`` are its 95% interval.
         before: The first option; of options without an order, the one with the lowest value.
         after: The last option, or the one with the highest value.
     """
@@ -50,11 +47,8 @@ class Effect:
 class Importance:
     """Importance of the choices for one objective.
 
-    Attributes:
-        objective: Its name.
-        effects: One per choice that varies, in the order of the space.
-        trials: How many the model was fitted to.
-        tau: Rank correlation of values and of what the model, fitted without them, predicts.
+    ``effects`` has one per choice that varies, ``trials`` is the number of trials fitted, ``tau``
+    the rank correlation of values and cross-validated predictions.
     """
 
     objective: str
@@ -64,15 +58,12 @@ class Importance:
 
 
 def importances(data: RunData) -> list[Importance]:
-    """Fit an additive model to the trials' values of each objective, and ask it for each choice.
+    """Estimate the effect of each choice on each objective that has at least 8 values.
 
-    The model is `LinearModel`: one gain per step of each choice, of either sign. A change is its
-    mean over the trials' architectures in which the choice is active: partial dependence
-    (Friedman, Greedy function approximation, Annals of Statistics, 2001), of which only the ends
-    are compared. A block that appears with a deeper stage appears with its first options.
-
-    Returns:
-        One per objective that has the values of 8 trials.
+    The model is `LinearModel`: one gain per step of each choice, of either sign. An effect is the
+    difference between the ends of the partial dependence (Friedman, Greedy function
+    approximation, Annals of Statistics, 2001), over the trials in which the choice is active. A
+    block that appears with a deeper stage appears with its first options.
     """
     found = []
     for objective in data.objectives:
@@ -87,7 +78,6 @@ def importances(data: RunData) -> list[Importance]:
 
 
 def _known(data: RunData, name: str) -> tuple[NDArray[np.int64], FloatArray]:
-    """Return positions and values of the trials whose value is known."""
     values = data.values[name]
     rows = np.flatnonzero(~np.isnan(values))
     return rows, values[rows]
@@ -137,7 +127,7 @@ def _effect(
 def _mean(
     model: LinearModel, archs: Architectures, position: int, option: int, draws: FloatArray
 ) -> tuple[float, FloatArray]:
-    """Mean prediction with one choice at an option everywhere, and the same for every draw."""
+    """Return the mean prediction with one choice fixed to an option, also for every draw."""
     indices = archs.indices.copy()
     indices[:, position] = option
     sums = thermometer(archs.space.from_indices(indices)) @ model.columns_[1:]

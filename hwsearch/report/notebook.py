@@ -18,17 +18,14 @@ _LEFT = ' style="text-align:left"'
 
 
 class Front(pd.DataFrame):  # type: ignore[misc]  # pandas comes without types
-    """The members of a run: a data frame that notebooks show with intervals and architectures.
-
-    What is selected from it is a plain data frame again.
-    """
+    """The members of a run, shown in notebooks with intervals; its parts are plain data frames."""
 
     def _repr_html_(self) -> str:
         return front_html(self)
 
 
 def front_html(front: "pd.DataFrame") -> str:
-    """Lay out the members: numbers with their intervals, predicted ones marked, architectures."""
+    """Return an HTML table of the members: values with intervals, architectures."""
     columns = list(front.columns)
     measured = [name for name in columns if f"{name}_low" in columns]
     exact = [name for name in exact_quantities() if name in columns]
@@ -49,7 +46,7 @@ def front_html(front: "pd.DataFrame") -> str:
 
 
 def run_html(run: "Run") -> str:
-    """Say what a run is, where it stands and what it found."""
+    """Return an HTML summary of a run: its title, and its front or how to resume it."""
     head = f"<p><b>{escape(run.title)}</b><br><code>{escape(str(run.folder))}</code></p>"
     if not run.finished:
         return f"{head}<p>not finished: hwsearch resume {escape(str(run.folder))}</p>"
@@ -68,5 +65,5 @@ def _number(row: Mapping[Any, Any], name: str) -> str:
 
 
 def _option(value: Any) -> Any:
-    """An option as it was: columns with gaps turn 2 into 2.0."""
+    """Undo pandas' conversion of 2 to 2.0 in columns with gaps."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,4 +1,4 @@
-"""The page: one HTML file that holds its data, its script and plotly, and loads nothing."""
+"""The HTML page: one file with its data, script and plotly, without external resources."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +15,7 @@ _SCRIPTS: Final = ("base.js", "plots.js", "archs.js", "card.js", "trials.js", "p
 
 
 def page_of(runs: Sequence[RunData]) -> str:
-    """Return the page of a run, or of several that are compared.
-
-    Args:
-        runs: At least one.
-    """
+    """Return the page of a run, or of several that are compared."""
     contents = {
         "title": " and ".join(dict.fromkeys(data.run.title for data in runs)),
         "version": hwsearch.__version__,
@@ -30,7 +26,7 @@ def page_of(runs: Sequence[RunData]) -> str:
         "title": escape(f"{contents['title']} - hwsearch"),
         "style": _own("page.css"),
         "contents": as_script_text(contents),
-        # The page ends where a script says so, even inside of a string.
+        # A closing script tag ends the element even inside a string.
         "plotly": _plotly().replace("</script", "<\\/script"),
         "script": "\n".join(_own(name) for name in _SCRIPTS),
     }
@@ -43,7 +39,7 @@ def page_of(runs: Sequence[RunData]) -> str:
 
 
 def as_script_text(contents: dict[str, Any]) -> str:
-    """Return JSON that no text in it can end the script element of."""
+    """Return JSON in which no text can end the script element."""
     text = json.dumps(contents, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

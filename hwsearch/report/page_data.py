@@ -1,4 +1,4 @@
-"""Data of the page of one run, as plain JSON values that its script draws."""
+"""Data of the page of one run, as plain JSON values."""
 
 import shlex
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _SPREAD: Final = ("p90_ms", "p99_ms", "rounds")  # of a latency, besides its int
 
 
 def page_data(data: RunData) -> dict[str, Any]:
-    """Return all that the page shows of one run."""
+    """Return the page's data of one run."""
     run = data.run
     return {
         "name": run.folder.name or str(run.folder),
@@ -136,7 +136,7 @@ def _choices(data: RunData) -> list[dict[str, Any]]:
 
 
 def _trials(data: RunData) -> dict[str, Any]:
-    """Columns, one value per trial; inactive choices are -1."""
+    """Return columns with one value per trial; inactive choices are -1."""
     trials = data.trials
     return {
         "key": [trial.key for trial in trials],
@@ -156,7 +156,7 @@ def _trials(data: RunData) -> dict[str, Any]:
 
 
 def _members(data: RunData) -> dict[int, Any]:
-    """Number of the trial -> what the card of a member shows."""
+    """Return trial number -> contents of the member's card."""
     if data.members is None:
         return {}
     found = {}

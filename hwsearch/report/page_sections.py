@@ -19,7 +19,7 @@ from hwsearch.run.search_summary import HORIZON, Comparison
 
 
 def picks_section(data: RunData) -> list[dict[str, Any]]:
-    """The members that a person may want, each beside the largest subnet."""
+    """Return the recommended members, each compared with the largest subnet."""
     return [
         {
             "wish": pick.wish,
@@ -39,7 +39,7 @@ def _versus(versus: Comparison | None) -> dict[str, Any] | None:
 
 
 def shared_section(data: RunData) -> dict[str, Any] | None:
-    """Return the choices that members have in common; None of fewer than two members."""
+    """Return the choices that members have in common; None for fewer than two members."""
     found = shared(data)
     if found is None:
         return None
@@ -48,7 +48,7 @@ def shared_section(data: RunData) -> dict[str, Any] | None:
 
 
 def summary_section(data: RunData) -> dict[str, Any] | None:
-    """Whether the search paid, as its summary says; None without one."""
+    """Return the search summary; None without one."""
     summary = data.summary
     if summary is None:
         return None
@@ -99,7 +99,7 @@ def importance_section(data: RunData) -> dict[str, Any]:
 
 
 def forecast_section(data: RunData) -> list[dict[str, Any]]:
-    """One per measured objective of which anything was predicted before it was measured."""
+    """Return one entry per measured objective that was predicted before it was measured."""
     fits = {fit.objective: fit for fit in data.summary.fits} if data.summary else {}
     found = []
     for objective in data.objectives:
@@ -112,7 +112,7 @@ def forecast_section(data: RunData) -> list[dict[str, Any]]:
 
 
 def score_section(data: RunData) -> dict[str, Any] | None:
-    """Scores on search and on report images; None where there are none on report images."""
+    """Return the scores on search and report images; None without report images."""
     scores = scores_on_both(data)
     if not scores:
         return None
@@ -128,7 +128,7 @@ def score_section(data: RunData) -> dict[str, Any] | None:
 
 
 def measuring_section(data: RunData) -> dict[str, Any] | None:
-    """How the timing went; None where nothing was timed against an anchor."""
+    """Return statistics of the timings; None if nothing was timed against an anchor."""
     told = [m for m in timings(data) if "anchor_ms" in m.details]
     if not told:
         return None

@@ -1,7 +1,7 @@
 """Parts of plotly figures: traces, layouts, labels and colours, as plain dictionaries.
 
-A trace's ``meta`` says what it stands for; `COLOURS` has its colour, for which the page puts that
-of its scheme. Texts of a run are escaped: plotly reads tags in them.
+A trace's ``meta`` is its role; `COLOURS` has the role's colour, which the page replaces by that
+of its colour scheme. Texts of a run are escaped: plotly reads tags in them.
 """
 
 import math
@@ -31,7 +31,7 @@ _DIGITS: Final = 6  # more are noise, and weigh in a file
 
 
 def axis_label(data: RunData, objective: Objective) -> str:
-    """Return the name of an objective with its unit, and that it is predicted where it is."""
+    """Return an objective's name with its unit, marked where predicted."""
     unit = f" ({objective.unit})" if objective.unit else ""
     return f"{objective.name}{unit}{', predicted' if objective.name in data.predicted else ''}"
 
@@ -42,12 +42,12 @@ def label(data: RunData, objective: Objective) -> str:
 
 
 def unit_of(objective: Objective) -> str:
-    """Return `` (UNIT)``, escaped, as titles have it; empty without a unit."""
+    """Return `` (UNIT)``, escaped; empty without a unit."""
     return f" ({escape(objective.unit)})" if objective.unit else ""
 
 
 def hover(data: RunData, across: Objective | None) -> str:
-    """Return how a point states its numbers."""
+    """Return the hover template of a point."""
     up = f"{escape(data.up.name)} %{{y:.4g}} {escape(data.up.unit)}"
     if across is None:
         return up
@@ -55,12 +55,12 @@ def hover(data: RunData, across: Objective | None) -> str:
 
 
 def trace(role: str, name: str, x: Iterable[Any], y: Iterable[Any]) -> Trace:
-    """Return a trace of points; what it stands for decides its colour."""
+    """Return a trace of points; its role decides its colour."""
     return {"type": "scatter", "meta": role, "name": name, "x": plain(x), "y": plain(y)}
 
 
 def interval(values: Sequence[tuple[float, float | None, float | None]]) -> dict[str, Any]:
-    """Error bars of values with their intervals; none where there are no intervals."""
+    """Return error bars of (value, low, high); empty without intervals."""
     if any(low is None for _, low, _ in values):
         return {"visible": False}
     return {
@@ -74,19 +74,19 @@ def interval(values: Sequence[tuple[float, float | None, float | None]]) -> dict
 
 
 def error_bars(half: Iterable[float]) -> dict[str, Any]:
-    """Return symmetric bars, thin because there are many."""
+    """Return thin symmetric error bars."""
     return {"type": "data", "array": plain(half), "thickness": 0.7, "width": 0}
 
 
 def diagonal(values: Sequence[float]) -> Trace:
-    """Return the line on which two numbers are equal, over the range of these values."""
+    """Return the line of equality over the range of these values."""
     ends = [min(values), max(values)] if values else []
     line = trace("limit", "equal", ends, ends)
     return line | {"mode": "lines", "line": {"dash": "dash", "width": 1.2}, "hoverinfo": "skip"}
 
 
 def layout_of(across: str, up: str, hovermode: str) -> dict[str, Any]:
-    """Return the layout that all plots share; titles are escaped already."""
+    """Return the layout that all plots share; titles must be escaped."""
     axis = {"zeroline": False, "automargin": True, "gridcolor": "rgba(128,128,128,0.18)"}
     return {
         "xaxis": {**axis, "title": {"text": across}},
@@ -101,12 +101,12 @@ def layout_of(across: str, up: str, hovermode: str) -> dict[str, Any]:
 
 
 def plain(values: Iterable[Any]) -> list[Any]:
-    """Short JSON values: six digits, and None for what is not known."""
+    """Return JSON values rounded to six digits; None for unknown ones."""
     return [short(value) for value in values]
 
 
 def short(value: Any) -> Any:
-    """A short JSON value; see `plain`."""
+    """Return one JSON value as `plain` does."""
     if value is None or isinstance(value, str | bool | int):
         return value
     number = float(value)
@@ -114,7 +114,7 @@ def short(value: Any) -> Any:
 
 
 def coloured(figure: Figure) -> Figure:
-    """Give every trace the colour of what it stands for, as on a light page."""
+    """Give every trace the colour of its role on a light page."""
     for each in figure["data"]:
         colour = COLOURS[each["meta"]]
         each["marker"] = {**each.get("marker", {}), "color": colour}
@@ -124,7 +124,7 @@ def coloured(figure: Figure) -> Figure:
 
 
 def described(data: RunData, number: int) -> str:
-    """Say a trial's architecture in lines, with tags of plotly's."""
+    """Return a trial's architecture in lines, with plotly tags."""
     trial = data.trials[number]
     lines = [
         f"{escape(stage)} {escape(text)}".strip() for stage, text in stage_lines(trial.choices)
@@ -133,7 +133,7 @@ def described(data: RunData, number: int) -> str:
 
 
 def with_texts(data: RunData, figure: Figure) -> Figure:
-    """Give every point of a trial its architecture as a text; the page has its own."""
+    """Add each trial's architecture as hover text."""
     for each in figure["data"]:
         if "customdata" in each:
             each["text"] = [described(data, number) for number in each["customdata"]]

@@ -35,18 +35,11 @@ class RunData:
     """Data of a run; nothing is measured or predicted anew.
 
     Attributes:
-        run: The run.
-        kind: What it ended with.
-        space: That was searched.
-        objectives: In order; what is exact has no function.
+        kind: ``front``, ``candidates`` or ``unfinished``.
+        objectives: In order; exact ones have no function.
         sources: Objective -> ``exact``, ``measured`` or ``predicted``.
-        constraints: Of the search.
-        trials: n of them, in order.
-        archs: Theirs.
-        values: Objective -> (n,) as the search measured or computed it; NaN where it did not.
-        measurements: All of the run, in order.
-        members: The front or the candidates; None of a run that is not finished.
-        summary: What the search was worth, where it is known.
+        values: Objective -> (number of trials,) as measured or computed; NaN if unknown.
+        members: The front or the candidates; None for an unfinished run.
         lacking: What this page cannot show, one sentence each.
     """
 
@@ -66,12 +59,12 @@ class RunData:
 
     @property
     def up(self) -> Objective:
-        """The first objective: what plots show upward."""
+        """Return the first objective: the vertical axis."""
         return self.objectives[0]
 
     @property
     def across(self) -> Objective | None:
-        """The objective on the horizontal axis: what the device measures, or the second one."""
+        """Return the objective on the horizontal axis: one the device measures, or the second."""
         others = self.objectives[1:]
         if not others:
             return None
@@ -80,13 +73,13 @@ class RunData:
 
     @property
     def metric(self) -> str | None:
-        """Name of the score, where accuracies were measured or predicted."""
+        """Return the name of the score, where accuracies were measured or predicted."""
         known = (o.name for o in self.objectives if self.sources[o.name] != "exact")
         return next((name for name in known if source_of(name) == "task"), None)
 
     @property
     def predicted(self) -> frozenset[str]:
-        """Objectives whose members' values are predicted, as their table says."""
+        """Return the objectives whose values are predicted in the members' table."""
         if self.members is None:
             return frozenset(n for n, source in self.sources.items() if source == "predicted")
         names = (o.name for o in self.objectives)
@@ -94,24 +87,24 @@ class RunData:
 
     @property
     def what(self) -> str:
-        """Name of the best subnets: ``front``, ``candidates`` or ``best so far``."""
+        """Return the name of the best subnets: ``front``, ``candidates`` or ``best so far``."""
         return {"front": "front", "candidates": "candidates"}.get(self.kind, "best so far")
 
     @property
     def written(self) -> str:
-        """When the run's outcome, or else its last trial, was written: a date, UTC."""
+        """Return the date (UTC) of the run's outcome, or else of its last trial."""
         names = (FRONT, CANDIDATES, TRIALS)
         path = next(p for name in names if (p := self.run.folder / name).exists())
         return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%d %B %Y}".lstrip("0")
 
     @cached_property
     def place(self) -> dict[str, int]:
-        """Key -> number of the trial."""
+        """Return key -> number of the trial."""
         return {trial.key: number for number, trial in enumerate(self.trials)}
 
     @cached_property
     def best(self) -> list[str]:
-        """Keys of the members, or of what nothing that was measured so far dominates."""
+        """Return the keys of the members, or of the non-dominated trials so far."""
         if self.members is not None:
             return [str(key) for key in self.members["key"]]
         table = {o.name: self.values[o.name] for o in self.objectives}
@@ -131,13 +124,8 @@ class RunData:
 def read_run_data(run: "Run", setup: "Setup | None" = None) -> RunData:
     """Read a run, finished or not.
 
-    Args:
-        run: The run.
-        setup: Its parts, where they are loaded: what is computed needs the supernet. Otherwise
-            they are loaded if anything has to be computed, and do without it where they cannot.
-
-    Raises:
-        InputError: The run's files cannot be read.
+    Exact objectives need the supernet: it is taken from ``setup``, or else loaded if anything has
+    to be computed; if that fails, ``lacking`` says so. Raises InputError for unreadable files.
     """
     space = _space(run)
     trials, measurements = _stored(run)
@@ -192,7 +180,7 @@ def _stored(run: "Run") -> tuple[list[Trial], list[Measurement]]:
 def _computed(
     run: "Run", setup: "Setup | None", archs: Architectures, sources: Mapping[str, str]
 ) -> tuple[dict[str, FloatArray], tuple[str, ...]]:
-    """Values of objectives that no store holds, and what cannot be computed here."""
+    """Return exact objectives' values, and sentences on those that cannot be computed here."""
     wanted = [name for name, source in sources.items() if source != "measured"]
     if not wanted or not len(archs):
         return {}, ()
@@ -212,7 +200,7 @@ def _loaded(run: "Run") -> "Setup":
 
 
 def finished_rows(data: RunData) -> list[int]:
-    """Positions of the trials whose every objective is known."""
+    """Return the positions of the trials whose every objective is known."""
     table = np.column_stack([data.values[o.name] for o in data.objectives])
     whole = ~np.isnan(table).any(axis=1)
     done = np.array([trial.state is TrialState.DONE for trial in data.trials], dtype=bool)
@@ -220,7 +208,7 @@ def finished_rows(data: RunData) -> list[int]:
 
 
 def stated(row: Mapping[str, Any], name: str) -> tuple[float, float | None, float | None]:
-    """Value and 95% interval of a column of the members' table; None where there is none."""
+    """Return value and 95% interval of a column of the members' table; None without interval."""
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     if low is None or high is None or low != low or high != high:
         return float(row[name]), None, None
@@ -232,7 +220,7 @@ def paired_scores(
 ) -> tuple[float, float, float] | tuple[None, None, None]:
     """Return the score of ``a`` less that of ``b`` with its 95% interval, paired over images.
 
-    None for each of them where either was not scored, or its outcomes are not known.
+    All three are None if either was not scored or its outcomes are unknown.
     """
     if a is None or b is None or a.samples is None or b.samples is None:
         return None, None, None

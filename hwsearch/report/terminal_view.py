@@ -18,13 +18,7 @@ _PLOT_WIDTH = 80  # where there is no terminal
 
 
 def terminal_view(data: RunData, width: int | None = None, height: int = 40) -> RenderableType:
-    """Show the front before every trial, and its members.
-
-    Args:
-        data: Of a run, finished or not.
-        width: Columns of the terminal; None where there is none, so that nothing is cut.
-        height: Rows of the terminal.
-    """
+    """Show the front before every trial, and its members; without a width nothing is cut."""
     head = Text(data.run.title, style="bold", no_wrap=True, overflow="ellipsis")
     if not finished_rows(data):
         return Group(head, _progress(data), Text("nothing has been measured in full yet"))
@@ -63,7 +57,6 @@ def _plot(data: RunData, width: int, rows: int) -> Text:
 
 
 def _table(data: RunData, most: int | None) -> Table:
-    """Lay out at most so many members, in the width of the terminal; None lays out all of them."""
     table = Table(box=box.SIMPLE, pad_edge=False, expand=most is not None, padding=(0, 1))
     table.add_column("key", no_wrap=True, min_width=16)
     for objective in data.objectives:

@@ -12,15 +12,7 @@ _LABEL = 9  # columns for the numbers of the upright axis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """Dots of one kind; later layers cover earlier ones.
-
-    Attributes:
-        name: What they are.
-        sign: One character.
-        style: Of rich's.
-        x: (n,) values.
-        y: (n,) values.
-    """
+    """Dots of one kind, (n,) each; later layers cover earlier ones. ``style`` is rich's."""
 
     name: str
     sign: str
@@ -35,13 +27,10 @@ def text_plot(
     size: tuple[int, int],
     upright: Sequence[float] = (),
 ) -> Text:
-    """Draw layers of dots.
+    """Draw layers of dots, from the back to the front; at least one dot in all.
 
-    Args:
-        layers: From the back to the front; together at least one dot.
-        labels: Of the axes: across, up.
-        size: Columns and rows in all, labels included.
-        upright: Where lines stand across the whole plot, such as a limit of the latency.
+    ``labels`` are those of the axes (across, up), ``size`` is columns and rows, labels included,
+    ``upright`` the positions of vertical lines, such as a limit of the latency.
     """
     width, height = max(size[0] - _LABEL - 2, 10), max(size[1] - 3, 3)
     x = np.concatenate([np.asarray(layer.x, float) for layer in layers])

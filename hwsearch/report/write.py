@@ -1,4 +1,4 @@
-"""Writing the files of a report: the page of a run, the picture of its front beside it."""
+"""Writing a report: the page of a run and the picture of its front."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def write_report(runs: "Sequence[Run]", to: Path | None = None) -> list[Path]:
     Args:
         runs: At least one, finished or not.
         to: The HTML file; by default ``report.html`` in the run's folder, or ``comparison.html``
-            in that of the first run. The picture of a page elsewhere has its name before its own.
+            in that of the first run. The picture of another page is ``STEM-front.png``.
 
     Returns:
         The files that were written, the page first.
@@ -48,12 +48,7 @@ def write_report(runs: "Sequence[Run]", to: Path | None = None) -> list[Path]:
 
 
 def write_own_report(run: "Run", setup: "Setup | None" = None) -> None:
-    """Write page and picture into the folder of a finished run.
-
-    Args:
-        run: The run.
-        setup: Its parts, where they are loaded.
-    """
+    """Write page and picture into the folder of a finished run."""
     _write([read_run_data(run, setup)], run.folder / REPORT, run.folder / PICTURE)
 
 

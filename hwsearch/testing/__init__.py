@@ -1,7 +1,8 @@
-"""Contract checks of supernet families and tactics, for those of other packages too.
+"""Contract checks of supernet families and tactics, also for other packages.
 
-``check_supernet(MyFamily().tiny())`` runs all of them and says everything that is wrong at once.
-In a test suite they can be cases of their own; no particular test runner is needed::
+``check_supernet(MyFamily().tiny())`` runs all of them and reports every failure at once;
+``check_tactic(TACTIC)`` does the same for a tactic. In a test suite each check can be a test of
+its own; no particular test runner is needed::
 
     import pytest
     from hwsearch.testing import CHECKS, Examined
@@ -13,8 +14,6 @@ In a test suite they can be cases of their own; no particular test runner is nee
         check(SUBJECT)
 
 A check that does not apply raises ``unittest.SkipTest``, which pytest takes for a skip.
-
-``check_tactic(TACTIC)`` does the same for a tactic: a way to decide what a search evaluates next.
 """
 
 from hwsearch.errors import ContractError

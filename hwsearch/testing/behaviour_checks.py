@@ -1,4 +1,4 @@
-"""Checks of what subnets do: with their choices, their inputs, and their batch statistics."""
+"""Checks of the behaviour of subnets: choices, inputs, batch statistics."""
 
 from collections.abc import Iterator
 
@@ -32,7 +32,7 @@ def every_choice_matters(subject: Examined) -> Iterator[str]:
 
 
 def _choices_to_try(subject: Examined) -> Iterator[tuple[Case, list[int]]]:
-    """Every choice of the smallest and the largest architecture, and others where active."""
+    """Yield every choice of the smallest and the largest architecture, and others where active."""
     space, seen = subject.space, set[int]()
     ends = subject.cases[:2]
     drawn = space.sample(100, seed=0)
@@ -49,7 +49,7 @@ def _choices_to_try(subject: Examined) -> Iterator[tuple[Case, list[int]]]:
 
 
 def _others(subject: Examined, case: Case, column: int) -> Iterator[Case]:
-    """The same architecture with other options of one choice, the farthest first."""
+    """Yield the architecture with other options of one choice, the farthest first."""
     space = subject.space
     (row,) = space.architectures([case.arch.mapping]).indices
     choice, own = space.choices[column], int(row[column])
@@ -146,7 +146,7 @@ def _recalibration_problems(
 
 
 def _statistics(module: nn.Module) -> list[str]:
-    """Names of the running statistics that a module itself keeps."""
+    """Return the names of a module's own running statistics."""
     names = [name for name, _ in module.named_buffers(recurse=False)]
     if not isinstance(getattr(module, "running_mean", None), Tensor):
         return []

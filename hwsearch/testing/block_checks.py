@@ -1,4 +1,4 @@
-"""Checks of `blocks`: that they are the network, link by link, and cost what they say."""
+"""Checks of `blocks`: the chain computes the subnet, and its costs are right."""
 
 import copy
 import unittest
@@ -21,7 +21,7 @@ N_SPECS = 20
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One block and what went through its module."""
+    """One block with its module's input and output."""
 
     block: Block
     module: nn.Module
@@ -171,11 +171,7 @@ def _wrong_costs(subject: Examined, case: Case, blocks: list[Block]) -> Iterator
 def _chains(
     subject: Examined, cases: "tuple[Case, ...] | None" = None
 ) -> Iterator[tuple[Case, list[Block]]]:
-    """Every case with its blocks, where it has any.
-
-    Raises:
-        unittest.SkipTest: None of them is a chain.
-    """
+    """Yield every case that is a chain, with its blocks; raise SkipTest if there is none."""
     asked = [(case, subject.blocks(case)) for case in cases or subject.cases]
     found = [(case, blocks) for case, blocks in asked if blocks is not None]
     if not found:
@@ -184,7 +180,7 @@ def _chains(
 
 
 def _links(subject: Examined, case: Case, blocks: list[Block]) -> tuple[list[Link], str]:
-    """Run the blocks in order; also say what stopped the chain, or nothing."""
+    """Run the blocks in order; also return what stopped the chain, or an empty text."""
     links: list[Link] = []
     subnet = subject.subnet(case)
     x = torch.from_numpy(np.ascontiguousarray(next(iter(subject.inputs(case).values()))))

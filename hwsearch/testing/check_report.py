@@ -12,11 +12,7 @@ Subject = TypeVar("Subject")
 
 
 def first_problems(problems: Callable[[Subject], Iterator[str]], subject: Subject) -> list[str]:
-    """Return the first few problems that a check finds.
-
-    Raises:
-        unittest.SkipTest: The check does not apply; the text says why.
-    """
+    """Return the first few problems that a check finds; let its SkipTest through."""
     found: list[str] = []
     try:
         found.extend(islice(problems(subject), MAX_PROBLEMS))
@@ -30,20 +26,20 @@ def first_problems(problems: Callable[[Subject], Iterator[str]], subject: Subjec
 
 
 def owed_by(problems: Callable[[Subject], Iterator[str]]) -> str:
-    """Return the first line of a check's docstring: what it makes sure of."""
+    """Return the first line of a check's docstring: its requirement."""
     return (problems.__doc__ or "").strip().splitlines()[0]
 
 
 def report(
     what: str, name: str, owed: Mapping[str, str], failed: Mapping[str, Sequence[str]]
 ) -> str:
-    """Say which checks failed, and what each found.
+    """Return a report of the failed checks.
 
     Args:
-        what: What was examined, such as ``supernet``.
-        name: Of the one examined.
-        owed: Name of every check -> what it makes sure of.
-        failed: Name of each failed check -> what it found.
+        what: The kind of thing examined, such as ``supernet``.
+        name: Its name.
+        owed: Name of every check -> its requirement.
+        failed: Name of each failed check -> the problems found.
     """
     count = f"{len(failed)} of {len(owed)} checks" if len(failed) > 1 else "a check"
     lines = [f"{what} {name!r} does not do what a {what} owes; {count} failed:"]

@@ -1,4 +1,4 @@
-"""All checks of a supernet family by name, and `check_supernet`, which runs them."""
+"""The checks of a supernet family by name, and `check_supernet`, which runs them."""
 
 import unittest
 from collections.abc import Callable, Iterator
@@ -47,20 +47,19 @@ THEN = (
 class Check:
     """One check; call it with a supernet, a family's network, or `Examined` to share work.
 
-    Attributes:
-        problems: Yields what is wrong, one sentence or two for each.
+    ``problems`` yields one text per problem.
     """
 
     problems: Callable[[Examined], Iterator[str]]
 
     @property
     def name(self) -> str:
-        """Its name among `CHECKS`."""
+        """Return the name in `CHECKS`."""
         return self.problems.__name__
 
     @property
     def owed(self) -> str:
-        """Return the promise that it checks."""
+        """Return the requirement."""
         return owed_by(self.problems)
 
     def __call__(self, net: Supernet | Network | Examined) -> None:
@@ -75,11 +74,7 @@ class Check:
             raise ContractError(_report(subject, {self.name: found}), {self.name: found})
 
     def run(self, subject: Examined) -> list[str]:
-        """Return the first few problems.
-
-        Raises:
-            unittest.SkipTest: The check does not apply; the text says why.
-        """
+        """Return the first few problems; raise ``unittest.SkipTest`` if it does not apply."""
         return first_problems(self.problems, subject)
 
 
@@ -87,19 +82,19 @@ CHECKS = {problems.__name__: Check(problems) for problems in (*FIRST, *THEN)}
 
 
 def check_supernet(net: Supernet | Network | Examined) -> dict[str, str]:
-    """Check everything that a supernet owes.
+    """Run all contract checks on a supernet.
 
-    A few architectures stand for all: the smallest, the largest and some random ones of the
-    whole space. Use a family's miniature; a full-size network passes too, but takes its time.
+    The smallest, the largest and some random architectures of the whole space are examined. Use a
+    family's miniature; a full-size network takes much longer.
 
     Args:
-        net: A loaded supernet, or what a family's ``load`` or ``tiny`` returns.
+        net: A loaded supernet, or the network that a family's ``load`` or ``tiny`` returns.
 
     Returns:
-        Name of each check that does not apply, and why.
+        Name of each check that does not apply -> the reason.
 
     Raises:
-        ContractError: Checks failed; its text names each with what was found and what to do.
+        ContractError: Checks failed; the text names each with its findings and what to do.
     """
     subject = net if isinstance(net, Examined) else Examined(net)
     failed: dict[str, list[str]] = {}

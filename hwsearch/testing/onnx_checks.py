@@ -1,4 +1,4 @@
-"""Checks of a subnet's ONNX file: that it is the same network, run elsewhere."""
+"""Checks of a subnet's ONNX model against the subnet in PyTorch."""
 
 import tempfile
 from collections.abc import Iterator
@@ -79,6 +79,6 @@ def onnx_counts_the_same(subject: Examined) -> Iterator[str]:
 
 
 def _buffers(subnet: nn.Module) -> set[str]:
-    """Names in the state that are not learned, or are learned under another name."""
+    """Return the names in the state that are not parameters, or are duplicates of one."""
     learned = {name for name, _ in subnet.named_parameters()}
     return {name for name, _ in subnet.named_buffers()} | (set(subnet.state_dict()) - learned)

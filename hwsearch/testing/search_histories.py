@@ -1,4 +1,4 @@
-"""Seeded search histories that tactics are tested on."""
+"""Seeded search histories for the checks of tactics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Values = Callable[[Architectures, int], Told | None]
 
 
 def _blocks_space() -> SearchSpace:
-    """Blocks that exist at some depths, an unordered choice, and one with a single option."""
+    """Return a space with conditional, unordered and single-option choices."""
     choices = [Choice("depth", (1, 2, 3)), Choice("act", ("relu", "swish"))]
     for block in range(1, 4):
         active = ("depth", tuple(range(block, 4))) if block > 1 else None
@@ -34,7 +34,7 @@ def size(archs: Architectures) -> FloatArray:
 
 
 def quality(archs: Architectures, place: int) -> float:
-    """A number that grows with an architecture, and less and less."""
+    """Return a number that grows with an architecture's size and saturates."""
     return 80.0 - 30.0 * float(np.exp(-size(archs[[place]])[0] / 20.0))
 
 
@@ -74,13 +74,10 @@ class Situation:
     """One state of a search.
 
     Attributes:
-        name: How messages call it.
-        told: How many architectures have been evaluated.
-        pending: How many have been proposed besides.
-        n_objectives: Quality, size, heat: the first so many.
-        constraints: On them.
-        values: What is told of each.
-        n: How many proposals are wanted.
+        told: Number of evaluated architectures.
+        pending: Number of proposed ones without a result.
+        n_objectives: The first so many of quality, size and heat.
+        n: Number of proposals to ask for.
     """
 
     name: str
@@ -92,7 +89,7 @@ class Situation:
     n: int = 4
 
     def history(self) -> History:
-        """Return the search's history, made afresh."""
+        """Return a new history in this state."""
         objectives = OBJECTIVES[: self.n_objectives]
         names = [objective.name for objective in objectives]
         history = History(SPACE, objectives, check_constraints(self.constraints, names))

@@ -1,4 +1,4 @@
-"""The supernet under test, with the subnets, outputs and models that its checks share."""
+"""The supernet under test, with the subnets, outputs and models shared by its checks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,12 +26,7 @@ Inputs = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One architecture and how to get it.
-
-    Attributes:
-        arch: The architecture.
-        call: An expression of its space that gives it.
-    """
+    """One architecture, and the expression of its space that gives it."""
 
     arch: Architecture
     call: str
@@ -41,15 +36,12 @@ class Case:
 
 
 class Examined:
-    """A supernet with subnets, outputs and costs that are made once for all checks.
+    """A supernet under test; subnets, outputs and costs are computed once for all checks.
 
-    The checks see the whole space of the family, choices that a search leaves at a default too.
+    The checks use the family's whole space, including choices that a search leaves at a default.
 
     Args:
-        net: A loaded supernet or what a family's ``load`` or ``tiny`` returns.
-
-    Attributes:
-        network: The family's own object.
+        net: A loaded supernet, or the network that a family's ``load`` or ``tiny`` returns.
     """
 
     def __init__(self, net: Supernet | Network) -> None:
@@ -70,12 +62,12 @@ class Examined:
 
     @property
     def lacking(self) -> list[str]:
-        """Owed attributes that are not there."""
+        """Return the required attributes that are missing."""
         return [name for name in OWED if not hasattr(self.network, name)]
 
     @cached_property
     def net(self) -> Supernet:
-        """The network with all that is computed from it."""
+        """Return the network as a `Supernet`."""
         if isinstance(self._given, Supernet):
             return self._given
         if self.lacking:
@@ -84,12 +76,12 @@ class Examined:
 
     @property
     def space(self) -> SearchSpace:
-        """Every choice of the family, with every option."""
+        """Return the family's whole search space."""
         return self.network.space
 
     @cached_property
     def cases(self) -> list[Case]:
-        """The smallest, the largest and random architectures, each once."""
+        """Return the smallest, the largest and random architectures, each once."""
         space = self.space
         drawn = enumerate(space.sample(N_RANDOM, seed=0))
         found = [
@@ -100,23 +92,23 @@ class Examined:
         return list({case.arch.key: case for case in reversed(found)}.values())[::-1]
 
     def build(self, case: Case) -> nn.Module:
-        """Ask for the subnet anew; a check may change it."""
+        """Build the subnet anew; a check may change it."""
         with during(f"{case}: subnet(arch)"):
             return self.net.subnet(case.arch)
 
     def subnet(self, case: Case) -> nn.Module:
-        """Return the subnet that checks share; none changes it."""
+        """Return the subnet that checks share and do not change."""
         if case.arch.key not in self._subnets:
             self._subnets[case.arch.key] = self.build(case)
         return self._subnets[case.arch.key]
 
     def spec(self, case: Case) -> InputSpec:
-        """Return what goes into the subnet and comes out."""
+        """Return the subnet's input specification."""
         with during(f"{case}: input_spec(arch)"):
             return self.net.input_spec(case.arch)
 
     def blocks(self, case: Case) -> list[Block] | None:
-        """Return the subnet as a chain of blocks, or None; asked for once."""
+        """Return the subnet's chain of blocks, or None; cached."""
         if case.arch.key not in self._blocks:
             with during(f"{case}: blocks(arch)"):
                 self._blocks[case.arch.key] = self.net.blocks(case.arch)
@@ -132,7 +124,7 @@ class Examined:
     def outputs(
         self, case: Case, inputs: Inputs | None = None, subnet: nn.Module | None = None
     ) -> list[NDArray[Any]]:
-        """Run a subnet on some inputs; without them, the shared one on three samples."""
+        """Run a subnet on inputs; by default the shared subnet on three samples."""
         fed = self.inputs(case) if inputs is None else inputs
         network = self.subnet(case) if subnet is None else subnet
         shapes = ", ".join(str(tuple(array.shape)) for array in fed.values())
@@ -157,7 +149,7 @@ class Examined:
 
 @contextmanager
 def during(what: str) -> Iterator[None]:
-    """Say what of the family's code was running when an error came out of it."""
+    """Raise errors from inside as ContractError that names the family's call."""
     try:
         yield
     except ContractError:
@@ -167,7 +159,7 @@ def during(what: str) -> Iterator[None]:
 
 
 def unequal(a: dict[str, Tensor], b: dict[str, Tensor]) -> str | None:
-    """Return the first name whose tensor is not the same in both, or None."""
+    """Return the first name whose tensors differ, or None."""
     names = [*a, *(name for name in b if name not in a)]
     for name in names:
         if name not in a or name not in b:

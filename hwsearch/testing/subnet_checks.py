@@ -1,4 +1,4 @@
-"""Checks of building subnets: that they build, are the same each time, and stand alone."""
+"""Checks of building subnets: success, repeatability, independent memory."""
 
 import hashlib
 from collections.abc import Iterator

@@ -102,14 +102,14 @@ TACTIC_CHECKS = {problems.__name__: problems for problems in (*FIRST, *THEN)}
 
 
 def check_tactic(tactic: Tactic, name: str = "") -> None:
-    """Check everything that a tactic owes, in about a dozen states of a small search.
+    """Run all contract checks on a tactic, in about a dozen states of a small search.
 
     Args:
-        tactic: What is, or will be, registered in the group ``hwsearch.tactics``.
-        name: How messages call it; by default that of its function.
+        tactic: The tactic registered, or to be registered, in the group ``hwsearch.tactics``.
+        name: Its name in messages; by default that of its function.
 
     Raises:
-        ContractError: Checks failed; its text names each with what was found and what to do.
+        ContractError: Checks failed; the text names each with its findings and what to do.
     """
     name = name or getattr(getattr(tactic, "propose", tactic), "__name__", type(tactic).__name__)
     owed = {check: owed_by(problems) for check, problems in TACTIC_CHECKS.items()}
