@@ -43,7 +43,7 @@ def device_names() -> list[str]:
 
 
 def load_factory(name: str) -> DeviceFactory:
-    """Return the entry point of a device: its options and whether it can be used here.
+    """Return the entry point of a device.
 
     Raises:
         InputError: No such device is registered, or it cannot be imported.
@@ -54,14 +54,11 @@ def load_factory(name: str) -> DeviceFactory:
 
 
 def load_device(spec: "str | Device") -> Device:
-    """Create a device from its spec, such as ``ort-cpu:threads=1``.
-
-    Args:
-        spec: A spec, or a device, which is returned unchanged.
+    """Create a device from its spec, such as ``ort-cpu:threads=1``; return a device unchanged.
 
     Raises:
         InputError: The device, an option or a value is unknown, or the device cannot be used on
-            this machine; the text has the nearest match or what is missing.
+            this machine.
     """
     if not isinstance(spec, str):
         return spec
@@ -82,22 +79,18 @@ def measure(
     seed: int = 0,
     settings: MeasureSettings | None = None,
 ) -> "pd.DataFrame":
-    """Time models against each other on one device.
+    """Time ONNX files, or models in memory, against each other on one device.
 
-    Args:
-        models: ONNX files or models in memory; the same one may be given twice.
-        device: A device or its spec.
-        seed: Seed of the order of turns.
-        settings: Precision and time limits; the default requests ±1.5%.
+    ``seed`` sets the order of turns. The default ``settings`` request ±1.5%.
 
     Returns:
         One row per model in the order given: ``model``, ``latency_ms`` (median), ``low`` and
         ``high`` (its 95% interval, ms), ``p90`` and ``p99`` (ms), ``rounds``, ``runs``, ``ratio``,
         ``ratio_low`` and ``ratio_high`` (to the anchor: compare by these), ``cv``, ``anchor_ms``,
-        ``baseline_ms``, ``device_ms`` and ``end_to_end_ms`` (without and with the copies to and
-        from the device, NaN where there are none), ``transfers`` (which of the two
-        ``latency_ms`` is, "excluded" or "included"), ``warnings`` and ``error`` (text or empty).
-        A failed model has an error and NaN for every number.
+        ``baseline_ms``, ``device_ms`` and ``end_to_end_ms`` (without and with copies to and from
+        the device, NaN where there are none), ``transfers`` (which of the two ``latency_ms`` is,
+        "excluded" or "included"), ``warnings`` and ``error`` (text or empty). A failed model has
+        an error and NaN for every number.
 
     Raises:
         InputError: There is no model, a file does not exist, or the device is unknown.

@@ -29,8 +29,7 @@ def anchor_bytes() -> bytes:
     """Return the anchor as an ONNX file: 3x3 convolutions, 64 channels, 24 pixels, float32.
 
     It takes about 1 ms on one thread of a server and fits into the second-level cache. The bytes
-    are the same everywhere: versions are fixed, and weights come from a bit stream that numpy
-    keeps stable. A kit has them as a file beside this module, as it has no onnx.
+    are the same everywhere. A kit, which lacks onnx, has them as a file beside this module.
     """
     carried = files("hwsearch.devices") / ANCHOR_FILE
     return carried.read_bytes() if carried.is_file() else _built()
@@ -90,12 +89,7 @@ def cache_folder() -> Path:
 class Baseline:
     """The anchor's times on one device, in one JSON file per fingerprint.
 
-    Args:
-        slug: Slug of the device.
-        fingerprint: Its fingerprint.
-
-    Attributes:
-        path: The file; after its deletion the baseline is measured again.
+    After deletion of the file, ``path``, the baseline is measured again.
     """
 
     def __init__(self, slug: str, fingerprint: Fingerprint) -> None:
@@ -115,11 +109,7 @@ class Baseline:
         return bursts_s if sound and bool(np.all(np.isfinite(bursts_s))) else None
 
     def save(self, bursts_s: Floats) -> None:
-        """Write burst times in seconds.
-
-        Raises:
-            InputError: The cache folder cannot be written.
-        """
+        """Write burst times in seconds; raise InputError where the folder is not writable."""
         record = {
             "schema": _SCHEMA,
             "anchor": anchor_digest(),

@@ -20,39 +20,36 @@ Batch = Mapping[str, NDArray[Any]]
 class Latency:
     """Latency of one model on one device.
 
-    ``ratio`` is relative to the anchor model in the same rounds: compare models by it.
-    Milliseconds are the ratio times the anchor's baseline, which is the anchor's time on this
-    device when the baseline was measured: compare limits with them.
+    Compare models by ``ratio``, which is relative to the anchor model in the same rounds. Compare
+    limits with milliseconds: the ratio times the anchor's baseline, its time on this device when
+    the baseline was measured.
 
     Attributes:
         device: Spec of the device.
         fingerprint: Digest of the device's fingerprint.
         inputs: Names, types and shapes of the inputs.
         latency_ms: Median (p50): ratio x baseline.
-        low_ms: Low end of its 95% interval, which includes the uncertainty of the baseline.
+        low_ms: Low end of its 95% interval, which includes the baseline's uncertainty.
         high_ms: High end.
-        ratio: Median time relative to the anchor's in the same round, over the counted rounds.
+        ratio: Median of ``ratios`` over the counted rounds.
         ratio_low: Low end of its 95% interval.
         ratio_high: High end.
         p90_ms: 90th percentile of single runs on the scale of ``latency_ms``.
         p99_ms: 99th percentile.
-        rounds: Number of measured rounds.
-        runs: Number of measured runs.
         cv: Coefficient of variation of ``ratios``.
-        waited: Share of the wall time that was spent waiting for a CPU, which is subtracted from
-            all times; None where the system does not record it.
+        waited: Share of the wall time spent waiting for a CPU, which is subtracted from all times;
+            None where the system does not record it.
         anchor_ms: Median time of the anchor in this benchmark.
         baseline_ms: Baseline of the anchor.
         baseline_low_ms: Low end of its 95% interval.
         baseline_high_ms: High end.
-        warnings: What makes the numbers doubtful, why, and what helps; one sentence each.
-        ratios: (rounds,) time relative to the anchor's.
-        counted: (rounds,) whether a round counts: neither this model nor the anchor was disturbed
-            by other work. None for all.
+        warnings: Reasons for doubt and remedies, one sentence each.
+        ratios: (rounds,) time relative to the anchor's in the same round.
+        counted: (rounds,) whether neither this model nor the anchor was disturbed; None for all.
         times_ms: (rounds, runs per round) times of single runs, not scaled to the baseline.
         cost_s: Share of this model in the duration of the benchmark.
-        device_ms: Median time on the device alone, with inputs and outputs in its memory; None
-            where the device is the processor, as in the two fields below.
+        device_ms: Median time with inputs and outputs in the device's memory. This and the next
+            two are None where the device is the processor.
         end_to_end_ms: Median time including the copies of inputs and outputs.
         transfers: Which of the two ``latency_ms`` is: "excluded" or "included".
     """
@@ -96,9 +93,9 @@ class Profile:
     """Times of the nodes of one model on one device.
 
     Attributes:
-        nodes_ms: Mean kernel time of each executed node of the optimised graph over the middle
-            half of the runs, by the runtime's name of the node, in the order of execution.
-        total_ms: Mean time of a run while profiling, which itself takes some.
+        nodes_ms: Mean kernel time over the middle half of the runs, by the runtime's name of each
+            node of the optimised graph, in the order of execution.
+        total_ms: Mean time of a run with profiling, which itself takes time.
     """
 
     nodes_ms: Mapping[str, float]
@@ -111,10 +108,10 @@ class Device(Protocol):
     A device may also be `Profiling` and `SharedInference`.
 
     Attributes:
-        spec: How the device is written, such as ``ort-cpu:threads=1``.
+        spec: Canonical spec, such as ``ort-cpu:threads=1``.
         slug: The same for file names, such as ``ort-cpu-threads1``.
-        precision: Precision of the files that it takes, one of
-            `hwsearch.models.precision.PRECISIONS`; it refuses others. Part of the fingerprint.
+        precision: Precision of the files that it accepts, one of
+            `hwsearch.models.precision.PRECISIONS`. Part of the fingerprint.
     """
 
     spec: str
@@ -122,7 +119,7 @@ class Device(Protocol):
     precision: str
 
     def fingerprint(self) -> Fingerprint:
-        """Return everything that decides a latency here, by name."""
+        """Return all properties that affect latency, by name."""
 
     def measure(
         self,
@@ -132,25 +129,19 @@ class Device(Protocol):
         settings: MeasureSettings = ...,
         progress: Progress | None = None,
     ) -> dict[str, Latency | DeviceError]:
-        """Time models against each other in one process of their own.
+        """Time models, ONNX files by name, against each other in one process of their own.
 
-        Args:
-            models: ONNX files by name.
-            seed: Seed of the order of turns.
-            settings: Precision and limits.
-            progress: Called after each round.
+        ``seed`` sets the order of turns; ``progress`` is called after each round.
 
         Returns:
-            The latency of each model, or why there is none, in the order given. A model that is
-            refused, crashes or hangs does not affect the others.
+            For each model in order its latency, or the error. A model that is refused, crashes or
+            hangs does not affect the others.
         """
 
     def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
-        """Run a model on all CPUs and yield its outputs batch by batch.
+        """Run an ONNX file on all CPUs and yield its outputs batch by batch.
 
-        Args:
-            model: An ONNX file.
-            batches: Input arrays by name; taken one at a time.
+        Batches are input arrays by name, taken one at a time.
 
         Raises:
             DeviceError: The runtime refused the model or a batch, crashed or hung.
@@ -167,14 +158,10 @@ class Profiling(Protocol):
     def profile(
         self, models: Mapping[str, Path], *, runs: int = 20
     ) -> dict[str, Profile | DeviceError]:
-        """Time the nodes of models, which take turns in one process of their own.
-
-        Args:
-            models: ONNX files by name.
-            runs: Counted runs per model.
+        """Time the nodes of models, which take turns for ``runs`` counted runs in one process.
 
         Returns:
-            The profile of each model, or why there is none, in the order given.
+            For each model in order its profile, or the error.
         """
 
 
@@ -183,9 +170,9 @@ class SharedOutputs:
     """Outputs of several models on one batch.
 
     Attributes:
-        outputs: Outputs of each model by its name, or why there are none.
-        shares: Share of each model in the computing time, summing to 1: the time of a shared
-            prefix is divided equally among its models.
+        outputs: Outputs of each model by its name, or the error.
+        shares: Share of each model in the computing time, summing to 1; the time of a shared
+            prefix is divided equally.
     """
 
     outputs: Mapping[str, list[NDArray[Any]] | DeviceError]
@@ -199,13 +186,9 @@ class SharedInference(Protocol):
     def run_shared(
         self, models: Mapping[str, Path], batches: Iterable[Batch]
     ) -> Iterator[SharedOutputs]:
-        """Run models that take the same inputs, and yield their outputs batch by batch.
+        """Run ONNX files that take the same inputs, and yield their outputs batch by batch.
 
-        Outputs are those of each model by itself, to the last bit.
-
-        Args:
-            models: ONNX files by name.
-            batches: Input arrays by name; taken one at a time.
+        Outputs equal those of each model by itself, bit by bit.
 
         Raises:
             DeviceError: The runtime crashed or hung.

@@ -40,15 +40,11 @@ class Benchmark:
     """Settings that all benchmarks of a device share.
 
     Attributes:
-        device: Spec of the device.
-        slug: The same for file names.
-        fingerprint: Everything that decides its latencies.
         start: Starts a worker process.
         options: Options of the runtime for every model.
         batch: Value of a dynamic batch.
         objective: Timing mode whose time is the latency.
         load_s: Additional time limit for loading a model, in which engines are built.
-        clock: Returns seconds.
     """
 
     device: str
@@ -71,12 +67,9 @@ class Benchmark:
     ) -> Results:
         """Time models against each other; see `hwsearch.devices.base.Device.measure`.
 
-        A refusal, crash or hang is attributed to the model that was running. After a crash or hang
-        the benchmark starts again with the others, so that all returned latencies are from one
-        process. The anchor gets a second try, as a process may be killed from outside.
-
-        Raises:
-            InputError: The cache folder for the baseline cannot be written.
+        After a crash or hang, which is attributed to the model that was running, the benchmark
+        starts again with the others: all returned latencies are from one process. The anchor gets
+        a second try, as a process may be killed from outside.
         """
         start = self.clock()
         failed: dict[str, DeviceError] = {}
@@ -129,21 +122,7 @@ class Benchmark:
         batch: int | None = None,
         timeout_s: float,
     ) -> str:
-        """Load a model in a worker process.
-
-        Args:
-            worker: The worker process.
-            number: Number of the model in it.
-            model: An ONNX file or its content.
-            batch: Value of a dynamic batch; that of the device without one.
-            timeout_s: Time limit of the reply.
-
-        Returns:
-            Names, types and shapes of the inputs of a timed run.
-
-        Raises:
-            DeviceError: The runtime refused it, or the worker is lost.
-        """
+        """Load a model as ``number`` in a worker process and return the specs of its inputs."""
         header = {"op": "load", "id": number, "options": dict(self.options)}
         header["batch"] = self.batch if batch is None else batch
         content = [np.frombuffer(model, np.uint8)] if isinstance(model, bytes) else []
@@ -156,12 +135,8 @@ class Benchmark:
 class _Attempt:
     """One worker process of a benchmark, from its start to its end or loss.
 
-    Attributes:
-        running: Model that the worker is executing, None for the anchor.
-        failed: Models that the runtime refused to load, and why.
-        inputs: Inputs of each loaded model by its name, in the order of its index.
-        baseline: File of the anchor's baseline.
-        baseline_s: Burst times of the anchor's baseline.
+    ``running`` is the model that the worker is executing, None for the anchor; ``inputs`` are the
+    specs of inputs by model, in the order of the models' indices.
     """
 
     def __init__(
@@ -180,11 +155,7 @@ class _Attempt:
         self._modes: dict[str | None, list[dict[str, float]]] = {}
 
     def sample(self, rng: np.random.Generator, progress: Progress | None) -> Rounds | None:
-        """Load the models and time them; return None when none could be loaded.
-
-        Raises:
-            DeviceError: The worker was lost, or a model failed while it ran.
-        """
+        """Load the models and time them; return None when none could be loaded."""
         with self._benchmark.start() as worker:
             self._waiting = worker.waiting
             hang_s = self._settings.hang_s
@@ -205,7 +176,7 @@ class _Attempt:
             )
 
     def timed_models(self, n_rounds: int) -> list[TimedModel]:
-        """Return what was recorded of the loaded models besides their times, by index."""
+        """Return the records of the loaded models besides their times, by index."""
         return [
             TimedModel(
                 inputs=text, waited=self._waited(name), relative=self._relative(name, n_rounds)

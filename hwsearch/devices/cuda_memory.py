@@ -10,11 +10,7 @@ from numpy.typing import NDArray
 
 
 def cuda(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of CUDA's runtime and return its result without the error code.
-
-    Raises:
-        RuntimeError: The call failed; the text is CUDA's.
-    """
+    """Call a function of CUDA's runtime and return its result; raise its error as RuntimeError."""
     code, *values = function(*args)
     if code != cudart.cudaError_t.cudaSuccess:
         _, text = cudart.cudaGetErrorString(code)
@@ -24,12 +20,7 @@ def cuda(function: Callable[..., Any], *args: Any) -> Any:
 
 
 class PinnedArray:
-    """An array in page-locked host memory, and a buffer of the same size on the GPU.
-
-    Attributes:
-        host: The array, writable.
-        device: Address of the buffer on the GPU.
-    """
+    """A page-locked writable array, ``host``, and the address of a GPU buffer, ``device``."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         n_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
@@ -41,12 +32,12 @@ class PinnedArray:
         self.host: NDArray[Any] = np.frombuffer(memoryview(raw), dtype, size).reshape(shape)
 
     def to_device(self, stream: Any) -> None:
-        """Copy to the GPU in the order of the stream."""
+        """Queue a copy to the GPU on the stream."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         cuda(cudart.cudaMemcpyAsync, self.device, self._address, self._n_bytes, kind, stream)
 
     def to_host(self, stream: Any) -> None:
-        """Copy from the GPU in the order of the stream."""
+        """Queue a copy from the GPU on the stream."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         cuda(cudart.cudaMemcpyAsync, self._address, self.device, self._n_bytes, kind, stream)
 
@@ -67,7 +58,7 @@ class EventTimer:
         self._end = cuda(cudart.cudaEventCreate)
 
     def seconds(self, enqueue: Callable[[], object]) -> float:
-        """Return the seconds that the work takes which a function enqueues."""
+        """Return the seconds of the work that ``enqueue`` puts on the stream."""
         cuda(cudart.cudaEventRecord, self._start, self._stream)
         enqueue()
         cuda(cudart.cudaEventRecord, self._end, self._stream)

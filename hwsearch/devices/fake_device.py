@@ -23,11 +23,7 @@ _SPREAD = 0.005
 
 
 def latency_by_size(name: str, path: Path) -> float:  # noqa: ARG001 - the signature of LatencyOf
-    """Return 0.1 ms plus 1 ms per 100,000 bytes of the file.
-
-    Raises:
-        DeviceError: There is no such file, or it is empty.
-    """
+    """Return 0.1 ms plus 1 ms per 100,000 bytes of the file."""
     size = path.stat().st_size if path.is_file() else 0
     if size == 0:
         raise DeviceError(f"{path} is missing or empty")
@@ -37,13 +33,9 @@ def latency_by_size(name: str, path: Path) -> float:  # noqa: ARG001 - the signa
 class FakeDevice:
     """Returns scripted latencies, the same every time; see `hwsearch.devices.base.Device`.
 
-    Intervals are half a percent wide on either side, and the anchor takes 1 ms, so that ratios
-    and milliseconds are equal. Outputs are computed by ``ort-cpu``.
-
-    Args:
-        latency_of: Latency of a model by its name and file.
-        name: Name of the device in specs.
-        precision: Precision of the files that it takes.
+    Intervals are half a percent wide on either side, and the anchor takes 1 ms, so that ratios and
+    milliseconds are equal. Outputs are computed by ``ort-cpu``. ``latency_of`` maps name and file
+    to ms.
     """
 
     def __init__(

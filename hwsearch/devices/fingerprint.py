@@ -1,4 +1,4 @@
-"""Fingerprint of the processor: everything about it that decides a latency."""
+"""Fingerprint of the processor: all its properties that affect latency."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def governor(cpu: int) -> str:
 def choose_cpus(n: int) -> list[int]:
     """Choose CPUs for ``n`` threads, on different cores where possible.
 
-    The highest numbers come first, as interrupts are mostly handled by the lowest CPUs.
+    The highest numbers come first: interrupts are mostly handled by the lowest CPUs.
     """
     first: list[int] = []
     second: list[int] = []

@@ -24,17 +24,11 @@ _BUILD_S = 900.0
 
 
 class GpuDevice(WorkerDevice):
-    """A device on an NVIDIA GPU without its runtime; see `hwsearch.devices.base.Device`.
+    """Base class of devices on NVIDIA GPUs; see `WorkerDevice`.
 
-    Two times of a model are recorded: on the device, with inputs and outputs in the GPU's memory,
-    and end to end, with both copied. The latency is the first unless ``transfers`` is "included":
-    copies take the same time for all subnets of one input size, overlap with other work in most
-    programs, and are the noisier part.
-
-    Args:
-        factory: Entry point of the device.
-        options: Values of its declared options: `gpu_options`.
-        runtime: ``module:attribute`` of its runtime.
+    Two times are recorded: with inputs and outputs in the GPU's memory, and with both copied. The
+    latency is the first unless ``transfers`` is "included": copies take the same time for all
+    subnets of one input size, overlap with other work in most programs, and are noisier.
     """
 
     def __init__(
@@ -84,11 +78,7 @@ class GpuDevice(WorkerDevice):
         return with_warnings(measured, monitor.warnings())
 
     def engines(self) -> Path:
-        """Return the folder of engines and kernel timings of this fingerprint; made if missing.
-
-        Raises:
-            InputError: The cache folder cannot be written.
-        """
+        """Return the folder of engines and kernel timings of this fingerprint; made if missing."""
         folder = cache_folder() / "engines" / f"{self.slug}-{digest(self.fingerprint())}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -101,11 +91,7 @@ class GpuDevice(WorkerDevice):
 
 
 def gpu_options(precisions: Sequence[str]) -> tuple[DeviceOption, ...]:
-    """Return the options that every device on a GPU declares.
-
-    Args:
-        precisions: Precisions of the files that it takes, the default first.
-    """
+    """Return the options of every GPU device; the first precision is the default."""
     return (
         precision_option(*precisions, shown=True),
         BATCH,

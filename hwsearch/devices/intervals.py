@@ -20,18 +20,11 @@ _CALM_QUANTILE = 0.20
 
 
 def undisturbed(times: Floats) -> Bools:
-    """Return which times are undisturbed by other work.
+    """Return which (n_rounds, n_columns) times are not prolonged by other work.
 
-    Other work on the same physical core or cache slows some models more than others, so that it
-    does not cancel in a ratio. The times of a shared machine are therefore bimodal, and a median
-    over both modes depends on chance.
-
-    Args:
-        times: (n_rounds, n_columns), positive.
-
-    Returns:
-        (n_rounds, n_columns): whether a time is at most 10% above the 20th percentile of its
-        column.
+    They are at most 10% above their column's 20th percentile. Other work on the same core or cache
+    slows some models more than others, which a ratio does not cancel. Times on a shared machine
+    are therefore bimodal, and a median over both modes depends on chance.
     """
     calm = np.quantile(times, _CALM_QUANTILE, axis=0)
     near: Bools = times <= (1 + _DISTURBED) * calm
@@ -42,9 +35,9 @@ def median_draws(values: Floats, rng: np.random.Generator) -> Floats:
     """Return bootstrapped medians of columns (circular block bootstrap; Politis and Romano 1992).
 
     Neighbouring rounds are correlated, so rows are drawn in blocks of about the cube root of their
-    number. With few blocks such draws are too narrow, so each is moved away from the sample's
-    median, in logarithms, by the ratio of Student's t to the normal quantile at one degree of
-    freedom less than there are blocks. All columns use the same blocks.
+    number, the same for all columns. With few blocks such draws are too narrow: each is moved away
+    from the sample's median, in logarithms, by the ratio of Student's t to the normal quantile at
+    one degree of freedom less than there are blocks.
 
     Args:
         values: (n_rounds, n_columns), positive; NaN where a row does not count for a column, but
@@ -79,14 +72,7 @@ def _medians(values: Floats) -> Floats:
 
 
 def percentile_interval(draws: Floats) -> tuple[Floats, Floats]:
-    """Return the central 95% interval of bootstrap draws per column.
-
-    Args:
-        draws: (n_draws, n_columns).
-
-    Returns:
-        Low and high ends, (n_columns,) each.
-    """
+    """Return the ends, (n_columns,) each, of the central 95% of (n_draws, n_columns) draws."""
     tail = (1 - CONFIDENCE) / 2 * 100
     low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
     return low, high
@@ -98,10 +84,7 @@ def student_quantile(probability: float, freedom: float) -> float:
 
     With t = sqrt(freedom) * tan(angle) the density is cos(angle) to the power of freedom - 1, up
     to a constant. Its integral from 0 is concave, so that Newton's method converges from below.
-
-    Args:
-        probability: From 0.5 up, below 1.
-        freedom: Degrees of freedom, from 1 up; not necessarily whole.
+    ``probability`` is in [0.5, 1), ``freedom`` at least 1.
     """
     nodes, weights = np.polynomial.legendre.leggauss(40)
     scale = math.sqrt(math.pi) * math.exp(

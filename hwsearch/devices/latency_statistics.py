@@ -21,12 +21,9 @@ class DeviceRecord:
     """The device of a benchmark and the anchor's baseline on it.
 
     Attributes:
-        device: Spec of the device.
         fingerprint: Digest of its fingerprint.
         baseline_s: (n_bursts,) median burst times of the anchor's baseline.
-        baseline_path: File of the baseline, for messages.
-        transfers: Whether copies to and from the device are "excluded" from times or "included";
-            None where there are none.
+        transfers: Whether copies are "excluded" or "included"; None where there are none.
     """
 
     device: str
@@ -38,13 +35,13 @@ class DeviceRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedModel:
-    """What a benchmark records of one model besides its times.
+    """Records of one model in a benchmark besides its times.
 
     Attributes:
         inputs: Names, types and shapes of its inputs.
-        waited: Share of the wall time that it waited for a CPU; None where it is not recorded.
-        relative: Time in each of the two timing modes of a device with its own memory, relative
-            to the mode of the latency; empty for other devices.
+        waited: Share of the wall time spent waiting for a CPU; None where it is not recorded.
+        relative: Time in each mode of a device with its own memory, relative to the latency's
+            mode; empty for other devices.
     """
 
     inputs: str
@@ -61,18 +58,9 @@ def estimate_latencies(
     settings: MeasureSettings,
     cost_s: float,
 ) -> list[Latency]:
-    """Estimate the latency of each model.
+    """Estimate the latency of each model, in the order of their times.
 
-    Args:
-        rounds: The measured times.
-        models: The models, in the order of their times.
-        device: The device and the anchor's baseline.
-        rng: Random generator of the bootstraps.
-        settings: Requested precision.
-        cost_s: Duration of the benchmark per model, seconds.
-
-    Returns:
-        Latencies in the order of the models.
+    ``cost_s`` is the duration of the benchmark per model.
     """
     ratios, bursts = rounds.ratios(), rounds.bursts_s()
     counted = rounds.counted()

@@ -24,17 +24,7 @@ class MessageError(Exception):
 
 
 def write_message(stream: BinaryIO, header: Header, arrays: Sequence[NDArray[Any]] = ()) -> None:
-    """Write one message.
-
-    Args:
-        stream: An open binary stream.
-        header: JSON-able fields other than ``arrays``.
-        arrays: Arrays of any numeric or boolean dtype and any shape.
-
-    Raises:
-        MessageError: An array holds Python objects.
-        OSError: The other process has ended.
-    """
+    """Write a JSON header, without the field ``arrays``, and numeric or boolean arrays."""
     whole = [np.asarray(array, order="C") for array in arrays]
     for array in whole:
         if array.dtype.kind not in "biuf":
@@ -48,17 +38,9 @@ def write_message(stream: BinaryIO, header: Header, arrays: Sequence[NDArray[Any
 
 
 def read_message(stream: BinaryIO, *, skip: bool = False) -> tuple[Header, Arrays]:
-    """Read one message, waiting for it.
+    """Wait for one message and return its header and arrays (writable, C order).
 
-    Args:
-        stream: An open binary stream.
-        skip: Whether bytes before the message are skipped, such as text that was printed.
-
-    Returns:
-        The header and its arrays (writable, C order).
-
-    Raises:
-        MessageError: The stream ended, or holds something that is no message.
+    ``skip`` skips bytes before the message, such as text that was printed.
     """
     prefix = bytes(_exactly(stream, _PREFIX.size))
     while skip and not prefix.startswith(_MAGIC):

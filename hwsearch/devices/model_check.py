@@ -12,14 +12,9 @@ if TYPE_CHECKING:
 
 
 def refusal(model: Path, device: str, precision: str) -> DeviceError | None:
-    """Return why a device cannot take a model, None where it can.
+    """Return why a device cannot take a model, None where it can or the file cannot be read.
 
-    A file that cannot be read is left to the runtime, which returns the reason.
-
-    Args:
-        model: An ONNX file.
-        device: Spec of the device.
-        precision: Its precision, one of `hwsearch.models.precision.PRECISIONS`.
+    The runtime returns the reason why it cannot read a file.
     """
     try:
         found = model.stat()
@@ -42,7 +37,7 @@ def refusals(models: Mapping[str, Path], device: str, precision: str) -> dict[st
 
 @lru_cache(maxsize=1024)
 def _inspected(model: Path, mtime_ns: int, size: int) -> tuple[str | None, str]:  # noqa: ARG001
-    """Parse a file once: what is wrong with it for every device, and its precision."""
+    """Parse a file once; return its defect for every device, and its precision."""
     import onnx
 
     from hwsearch.models.external_data import stray_data

@@ -50,10 +50,9 @@ def missing_gpu() -> str | None:
 
 
 def gpu_fingerprint(device_id: int) -> Fingerprint:
-    """Describe a GPU, its driver and its limits; "unknown" where NVML does not report them.
+    """Describe GPU ``device_id`` (CUDA's order, by bus), its driver and limits.
 
-    Args:
-        device_id: Number of the GPU in CUDA's order, which is that of the bus.
+    Values that NVML does not report are "unknown".
     """
     with _handle(device_id) as (nvml, handle):
         if nvml is None:
@@ -71,8 +70,7 @@ def gpu_fingerprint(device_id: int) -> Fingerprint:
 class ClockMonitor:
     """Reads a GPU's clock after every round, and warns of throttling and drift.
 
-    Args:
-        device_id: Number of the GPU in CUDA's order.
+    ``device_id`` is in CUDA's order, which is that of the bus.
     """
 
     def __init__(self, device_id: int) -> None:
@@ -95,7 +93,7 @@ class ClockMonitor:
             self._clocks_mhz.append(clock_mhz)
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what makes times doubtful, why, and what helps; one sentence each."""
+        """Return reasons for doubt and remedies, one sentence each."""
         found = []
         if self._reasons:
             reasons = ", ".join(sorted(self._reasons))
@@ -116,7 +114,7 @@ class ClockMonitor:
 
 @contextmanager
 def _handle(device_id: int) -> Iterator[tuple[Any, Any]]:
-    """Yield NVML and its handle of a GPU; None twice where NVML is missing or has none."""
+    """Yield NVML and its handle of a GPU; None twice where either is missing."""
     if find_spec("pynvml") is None:
         yield None, None
         return

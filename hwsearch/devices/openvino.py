@@ -23,11 +23,8 @@ class OpenVino(WorkerDevice):
     """Times and runs models with OpenVINO's CPU plugin; see `hwsearch.devices.base.Device`.
 
     With ``hint="latency"`` a timed run is one request. With ``hint="throughput"`` it is as many
-    concurrent requests as OpenVINO recommends for these threads, and its time is divided by their
-    number: milliseconds per inference at full load, not the time until an answer.
-
-    Args:
-        options: Values of the declared options.
+    concurrent requests as OpenVINO recommends, and its time is divided by their number:
+    milliseconds per inference at full load, not the time until an answer.
     """
 
     def __init__(self, **options: OptionValue) -> None:
@@ -57,10 +54,7 @@ class OpenVino(WorkerDevice):
     def profile(
         self, models: Mapping[str, Path], *, runs: int = 20
     ) -> dict[str, Profile | DeviceError]:
-        """Time the nodes of models; see `hwsearch.devices.base.Profiling.profile`.
-
-        Single requests are profiled, as with ``hint="latency"``.
-        """
+        """Time the nodes of models, always by single requests; see `Profiling.profile`."""
         return self._profile(models, runs)
 
 

@@ -17,10 +17,8 @@ _CUT_S = 0.5e-6  # times are cut to whole microseconds: half of one is what is l
 class OpenVinoModel:
     """A compiled model; see `hwsearch.devices.runtime.LoadedModel`.
 
-    Args:
-        compiled: OpenVINO's CompiledModel.
-        declared: Declared inputs of the file, before its batch was fixed.
-        throughput: Whether a timed run is as many concurrent requests as OpenVINO recommends.
+    ``declared`` are the inputs before the batch was fixed; with ``throughput`` a timed run is as
+    many concurrent requests as OpenVINO recommends.
     """
 
     def __init__(self, compiled: Any, declared: list[Declared], *, throughput: bool) -> None:
@@ -32,12 +30,12 @@ class OpenVinoModel:
         self.inputs = declared
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
-        """Return the outputs for any batch."""
+        """Return the outputs for a batch of any size."""
         answers = self._request.infer(dict(feeds))
         return [np.asarray(answers[output]) for output in self._compiled.outputs]
 
     def bind(self, feeds: Feeds) -> Bound:
-        """Run once, and prepare for repeated runs on these inputs."""
+        """Run once, and prepare repeated runs on these inputs."""
         _set_inputs(self._request, feeds)
         self._request.infer()
         names = [output.any_name for output in self._compiled.outputs]
@@ -69,8 +67,8 @@ class OpenVinoModel:
     def profile(self) -> tuple[list[str], NDArray[np.float64]]:
         """Return node names and seconds.
 
-        OpenVINO keeps averages over all runs so far. The first runs are subtracted, and each of
-        the others gets the mean in proportion to its own total time.
+        OpenVINO keeps averages over all runs. The first runs are subtracted, and each other run
+        gets the mean in proportion to its own total time.
         """
         after_s, took_s = self._averages_s(), np.array(self._took_s)
         n_runs, n_before = len(took_s) + 1, _UNCOUNTED + 1  # the one of `bind` is in the averages
@@ -91,8 +89,8 @@ class OpenVinoModel:
 class OpenVinoRuntime:
     """OpenVINO's CPU plugin; see `hwsearch.devices.runtime.Runtime`.
 
-    Options: ``threads``, ``hint`` ("latency" or "throughput"), and ``profile`` (true or absent):
-    a profile is that of single requests.
+    Options: ``threads``, ``hint`` ("latency" or "throughput"), and ``profile`` (true or absent),
+    which takes single requests.
     """
 
     version: str = openvino.__version__.split("-")[0]
@@ -101,11 +99,7 @@ class OpenVinoRuntime:
         self._core = openvino.Core()
 
     def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OpenVinoModel:
-        """Load a model and fix its batch by reshaping.
-
-        Raises:
-            ValueError: OpenVINO refuses it; the text is its reason.
-        """
+        """Load a model and fix its batch by reshaping."""
         if isinstance(source, str) and not Path(source).is_file():
             raise ValueError(f"there is no file {source}")
         if options.get("profile"):
@@ -125,8 +119,8 @@ class OpenVinoRuntime:
 def properties(options: Options) -> dict[str, Any]:
     """Return the properties with which a model is compiled.
 
-    Precision is float32 where the file's is: OpenVINO would choose bfloat16 on processors that
-    have it. The process is pinned as a whole, OpenVINO's threads are not.
+    A float32 file runs in float32, where OpenVINO would choose bfloat16 on some processors. The
+    process is pinned as a whole, OpenVINO's threads are not.
     """
     return {
         "INFERENCE_NUM_THREADS": options["threads"],
@@ -161,7 +155,7 @@ def _fixed(item: Declared, batch: int) -> list[int]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the last line of an error of OpenVINO; places in its source code come before."""
+    """Return the last line of an OpenVINO error; the others name places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"OpenVINO: {lines[-1]}" if lines else "OpenVINO gives no reason"
 

@@ -24,9 +24,6 @@ class OrtCpu(WorkerDevice):
 
     A timed run has the given number of threads, each on its own CPU where the system supports
     affinity; other runs use all CPUs.
-
-    Args:
-        options: Values of the declared options.
     """
 
     def __init__(self, **options: OptionValue) -> None:
@@ -62,7 +59,7 @@ class OrtCpu(WorkerDevice):
     def profile(
         self, models: Mapping[str, Path], *, runs: int = 20
     ) -> dict[str, Profile | DeviceError]:
-        """Time the nodes of models; see `hwsearch.devices.base.Profiling.profile`."""
+        """Time the nodes of models; see `Profiling.profile`."""
         return self._profile(models, runs)
 
 

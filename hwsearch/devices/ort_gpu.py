@@ -19,14 +19,10 @@ _TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 
 
 class OrtGpu(GpuDevice):
-    """Times and runs models with a provider of onnxruntime-gpu; see `GpuDevice`.
+    """Times and runs models with ``provider`` of onnxruntime-gpu; see `GpuDevice`.
 
     The precision is that of the file: TF32 is off, and the TensorRT provider changes no type. A
     node that TensorRT does not support runs on the CUDA provider.
-
-    Args:
-        provider: The provider's name in ONNX Runtime.
-        options: Values of the declared options.
     """
 
     def __init__(self, provider: str, **options: Any) -> None:
@@ -53,11 +49,7 @@ class OrtGpu(GpuDevice):
 
 
 def cuda_provider(device_id: int) -> Provider:
-    """Return ONNX Runtime's CUDA provider and its options.
-
-    Args:
-        device_id: Number of the GPU in CUDA's order.
-    """
+    """Return ONNX Runtime's CUDA provider and its options."""
     return (
         _CUDA,
         {
@@ -73,12 +65,8 @@ def cuda_provider(device_id: int) -> Provider:
 def tensorrt_provider(device_id: int, engines: Path) -> Provider:
     """Return ONNX Runtime's TensorRT provider and its options.
 
-    ONNX Runtime names an engine by the structure of its model, not by its weights; therefore the
-    runtime gives each file its own folder in ``engines``. Timings of kernels are shared.
-
-    Args:
-        device_id: Number of the GPU in CUDA's order.
-        engines: Folder of this device's fingerprint.
+    ONNX Runtime names an engine by its model's structure, not by its weights; therefore each file
+    gets its own folder in ``engines``. Timings of kernels are shared.
     """
     return (
         _TENSORRT,
@@ -96,11 +84,7 @@ def tensorrt_provider(device_id: int, engines: Path) -> Provider:
 
 
 def missing_provider(provider: str) -> str | None:
-    """Return what a provider of onnxruntime-gpu lacks on this machine, None where nothing.
-
-    Args:
-        provider: The provider's name in ONNX Runtime.
-    """
+    """Return the missing requirement of a provider on this machine, None where it can be used."""
     problems = [missing_gpu(), mixed_builds() or missing_build("onnxruntime-gpu", "gpu", provider)]
     if found := "; ".join(problem for problem in problems if problem):
         return found

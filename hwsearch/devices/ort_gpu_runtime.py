@@ -23,11 +23,8 @@ _TENSORRT = "TensorrtExecutionProvider"
 class OrtGpuModel:
     """A session on a GPU; see `hwsearch.devices.runtime.LoadedModel`.
 
-    Args:
-        source: Path of an ONNX file, or its content.
-        providers: Providers and their options, the requested one first.
-        memory: Kind and number of the memory of inputs and outputs, such as "cuda", 0.
-        batch: Value of a first size that is not fixed; None where batches vary.
+    The requested provider is the first; ``memory`` is the kind and number of the memory of inputs
+    and outputs, such as "cuda", 0.
     """
 
     def __init__(
@@ -49,7 +46,7 @@ class OrtGpuModel:
             self._session = _session(source, providers, dict.fromkeys(named, batch))
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
-        """Return the outputs for any batch."""
+        """Return the outputs for a batch of any size."""
         size = max((len(array) for array in feeds.values() if array.ndim), default=0)
         if size > self._largest and self._providers[0][0] == _TENSORRT:
             self._largest = size
@@ -93,7 +90,7 @@ class OrtGpuModel:
 class OrtGpuRuntime:
     """ONNX Runtime's providers for NVIDIA GPUs; see `hwsearch.devices.runtime.Runtime`.
 
-    Options: ``device_id``, and ``providers`` (names with their options, the requested one first).
+    Options: ``device_id``, and ``providers`` (names with options, the requested one first).
     """
 
     version: str = onnxruntime.__version__
@@ -104,11 +101,7 @@ class OrtGpuRuntime:
             onnxruntime.preload_dlls()
 
     def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OrtGpuModel:
-        """Load a model.
-
-        Raises:
-            ValueError: There is no such file, or ONNX Runtime fell back to the processor.
-        """
+        """Load a model; raise ValueError where ONNX Runtime fell back to the processor."""
         if isinstance(source, str) and not Path(source).is_file():
             raise ValueError(f"there is no file {source}")
         given = [(name, own) for name, own in options["providers"]]
@@ -118,7 +111,7 @@ class OrtGpuRuntime:
 
 
 def with_own_engines(providers: Providers, source: str | bytes, batch: int | None) -> Providers:
-    """Give each model and batch its own engine folder, as two models may share a structure."""
+    """Give each model and batch its own engine folder: two models may share a structure."""
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     own = f"{hashlib.sha256(content).hexdigest()[:16]}-batch-{batch or 'any'}"
     changed = []

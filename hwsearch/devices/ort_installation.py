@@ -39,13 +39,7 @@ def mixed_builds() -> str | None:
 
 
 def missing_build(package: str, extra: str, why: str) -> str | None:
-    """Return the problem where the build that a device needs is not installed, None where it is.
-
-    Args:
-        package: Package of the build.
-        extra: Extra of hwsearch that installs it.
-        why: Reason for the need.
-    """
+    """Return the problem where ``package``, which ``extra`` installs, is missing, else None."""
     found = installed_builds()
     if package in found:
         return None

@@ -18,12 +18,7 @@ _CUT_S = 0.5e-6  # the profiler cuts to whole microseconds: half of one is what 
 
 
 class OrtModel:
-    """A session; see `hwsearch.devices.runtime.LoadedModel`.
-
-    Args:
-        session: An InferenceSession.
-        profiled_in: The folder in which it writes its profile.
-    """
+    """An InferenceSession; see `hwsearch.devices.runtime.LoadedModel`."""
 
     def __init__(
         self, session: Any, profiled_in: tempfile.TemporaryDirectory[str] | None = None
@@ -34,11 +29,11 @@ class OrtModel:
         self.inputs = declared_inputs(session)
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
-        """Return the outputs for any batch."""
+        """Return the outputs for a batch of any size."""
         return list(self._session.run(self._outputs, dict(feeds)))
 
     def bind(self, feeds: Feeds) -> Bound:
-        """Run once, and prepare for repeated runs on these inputs."""
+        """Run once, and prepare repeated runs on these inputs."""
         session, names, given = self._session, self._outputs, dict(feeds)
 
         def once() -> None:
@@ -94,7 +89,7 @@ class OrtRuntime:
 def _thread_cpus(options: Options) -> list[int]:
     """Return one CPU for each of several threads; none for one thread, or without affinity.
 
-    The system sometimes schedules two threads on one CPU for seconds while another one is idle.
+    The system sometimes schedules two threads on one CPU while another one is idle.
     """
     cpus, threads = options.get("cpus") or [], options["threads"]
     if threads < 2 or len(cpus) != threads or not hasattr(os, "sched_setaffinity"):
@@ -129,14 +124,10 @@ def _numpy_name(kind: str) -> str:
 def read_profile(
     events: Sequence[Mapping[str, Any]],
 ) -> tuple[list[str], NDArray[np.float64]]:
-    """Read the kernel times from an ONNX Runtime profile.
+    """Return node names, and (runs, nodes) seconds summed over the iterations of a loop.
 
-    Args:
-        events: Records of the profile: whole runs are ``model_run``, and a kernel is the name of
-            its node followed by ``_kernel_time``; times are in whole microseconds.
-
-    Returns:
-        Names of the nodes, and (runs, nodes) seconds, summed over the iterations of a loop.
+    In ``events``, ONNX Runtime's profile, whole runs are ``model_run``, and a kernel is its node's
+    name followed by ``_kernel_time``; times are in whole microseconds.
     """
     runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
     kernels = [

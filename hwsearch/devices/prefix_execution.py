@@ -14,15 +14,11 @@ Outputs = list[NDArray[Any]]
 
 
 class SegmentTree:
-    """Loaded segments of models, each of which takes the output of its parent.
+    """Loaded segments of models, each of which takes the output of its parent (None: the batch).
 
     A batch is split into chunks, each of which one thread takes through the whole tree, so that
-    activations stay in the processor's cache.
-
-    Args:
-        segments: Each after its parent.
-        parents: Index of each segment's parent; None for the batch itself.
-        ends: For each segment, whether its outputs are returned.
+    activations stay in the processor's cache. Segments come after their parents; ``ends`` states
+    for each whether its outputs are returned.
     """
 
     def __init__(
@@ -37,16 +33,11 @@ class SegmentTree:
     def run(
         self, feeds: Feeds, size: int, threads: int
     ) -> tuple[list[Outputs], list[float], dict[int, str]]:
-        """Run all segments on a batch.
-
-        Args:
-            feeds: The batch.
-            size: Samples in a chunk.
-            threads: Chunks that run concurrently.
+        """Run all segments on a batch, in chunks of ``size`` samples on ``threads`` threads.
 
         Returns:
             Outputs of each segment that is an end, empty where it failed; seconds of each segment;
-            and the reasons of failures by index. The descendants of a failed segment fail too.
+            errors by index. The descendants of a failed segment fail too.
         """
         n = len(next(iter(feeds.values())))
         chunks = [

@@ -19,19 +19,10 @@ _TIMEOUT_S = 60.0
 def profile_models(
     benchmark: Benchmark, models: Mapping[str, Path], *, runs: int
 ) -> dict[str, Profile | DeviceError]:
-    """Profile models in turns in one process of their own.
+    """Profile models in turns in one process; see `hwsearch.devices.base.Profiling.profile`.
 
     The first turn and the first run of each turn are not counted. Of the counted runs, those are
     used that waited for a CPU at most as long as the median one, as kernel times include waiting.
-
-    Args:
-        benchmark: Settings of the device, whose runtime must support profiles.
-        models: ONNX files by name.
-        runs: Counted runs per model, at least 1.
-
-    Returns:
-        The profile of each model or why there is none, in the order given. A model that is
-        refused, crashes or hangs does not affect the others.
     """
     benchmark = replace(benchmark, options={**benchmark.options, "profile": True})
     done: dict[str, Profile | DeviceError] = {}
@@ -49,9 +40,7 @@ def profile_models(
 class _Attempt:
     """One worker process that profiles, from its start to its end or loss.
 
-    Attributes:
-        running: Model that the worker is executing; None before the first.
-        refused: Models that the runtime refused to load, and why.
+    ``running`` is the model that the worker is executing; None before the first.
     """
 
     def __init__(self, benchmark: Benchmark, runs: int) -> None:
@@ -61,11 +50,7 @@ class _Attempt:
         self.refused: dict[str, DeviceError] = {}
 
     def profile(self, models: Mapping[str, Path]) -> dict[str, Profile]:
-        """Load models, run them in turns and read their profiles.
-
-        Raises:
-            DeviceError: The worker was lost, or a model failed while it ran.
-        """
+        """Load models, run them in turns and read their profiles."""
         rng = np.random.default_rng(0)
         with self._benchmark.start() as worker:
             numbers = self._load(worker, models)

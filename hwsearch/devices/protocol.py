@@ -1,9 +1,9 @@
 """Measuring protocol: interleaved schedule, warm-up and stopping rule.
 
-The speed of a shared machine changes by up to 40% from one minute to the next. Therefore models
-and a fixed anchor model take turns in short bursts, in a random order for each round, and each
-time is divided by the anchor's time of the same round, which cancels what slows both alike. Rounds
-in which a model or the anchor was disturbed count only where there are no others.
+The speed of a shared machine changes by up to 40% within a minute. Therefore models and a fixed
+anchor model take turns in short bursts, in a random order for each round, and each time is divided
+by the anchor's time of the same round, which cancels what slows both alike. Rounds in which a
+model or the anchor was disturbed count only where there are no others.
 
 The protocol is independent of clock, process and runtime: `Run` executes, `Clock` returns seconds.
 """
@@ -100,8 +100,8 @@ class Rounds:
     def counted(self) -> Bools:
         """Return which rounds count for which model: (n_rounds, n_models).
 
-        A round counts if neither the model nor the anchor was disturbed. Where fewer than five
-        count, all do.
+        These are the rounds without disturbance of model and anchor; all where those are under
+        five.
         """
         calm = undisturbed(self.bursts_s())
         both: Bools = calm[:, :-1] & calm[:, -1:]
@@ -109,11 +109,7 @@ class Rounds:
         return both
 
     def medians(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Return the median ratios over the counted rounds and their bootstrap draws.
-
-        Returns:
-            Medians, (n_models,), and bootstrapped medians, (2000, n_models).
-        """
+        """Return median ratios, (n_models,), and their bootstraps, (2000, n_models)."""
         pairs = zip(self.ratios().T, self.counted().T, strict=True)
         columns = [ratios[counted] for ratios, counted in pairs]
         draws = [median_draws(column[:, None], rng) for column in columns]
@@ -131,16 +127,8 @@ def sample_rounds(
 ) -> Rounds:
     """Warm up, then time models and the anchor in rounds until the stopping rule holds.
 
-    Args:
-        run: Executes; indices 0 to ``n_models - 1`` are the models, ``n_models`` is the anchor.
-        n_models: Number of models, at least 1.
-        clock: Returns the time, for warm-up and time limit.
-        rng: Random generator of the orders and the bootstrap.
-        settings: Precision and time limits.
-        progress: Called after each round.
-
-    Returns:
-        At least five rounds.
+    ``run`` executes entries 0 to ``n_models - 1``, the models, and ``n_models``, the anchor. At
+    least five rounds are measured; ``progress`` is called after each.
     """
     sizes = warm_up(run, n_models + 1, clock=clock, rng=rng, settings=settings)
     deadline = clock() + settings.seconds_per_model * n_models
@@ -165,14 +153,11 @@ def warm_up(
     rng: np.random.Generator,
     settings: MeasureSettings,
 ) -> list[int]:
-    """Run all entries in turns until their times are steady, and choose burst sizes.
+    """Run all entries in turns until their times are steady; return each entry's runs per burst.
 
     Steady means that the times of the last three rounds are within 2% of the three before, on
     average over the entries. The limits are in seconds, as caches, clocks and memory pools warm up
     with time and not with the number of runs.
-
-    Returns:
-        Runs per burst of each entry.
     """
     start = clock()
     typical = np.array([np.median(run(index, 1)) for index in range(n_entries)])

@@ -11,7 +11,7 @@ WaitingNs = Callable[[], int]
 
 
 def schedstat_reader() -> WaitingNs | None:
-    """Return a reader of the Linux scheduler's wait time of the calling thread, None without."""
+    """Return a reader of this thread's wait time in Linux's schedstat, None without one."""
     try:
         file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
     except OSError:
@@ -30,21 +30,12 @@ def schedstat_reader() -> WaitingNs | None:
 def timed_run(
     run: Callable[[], object], clock: Callable[[], int], waiting_ns: WaitingNs | None
 ) -> tuple[int, int]:
-    """Run once and return the running time and the waiting time.
+    """Run once and return the running time and the time waiting for a CPU, nanoseconds.
 
-    On a busy machine most runs of a few milliseconds are interrupted by a time slice of another
-    process, so that any quantile of wall times measures that process.
-
-    The clock and the wait time cannot be read at once. When the thread was interrupted between
-    the two, the reading or the run is repeated, a few times at most.
-
-    Args:
-        run: The function to time.
-        clock: Returns nanoseconds.
-        waiting_ns: Reads the wait time, None where the system does not record it.
-
-    Returns:
-        Nanoseconds without the waiting, and nanoseconds of waiting.
+    On a busy machine most runs of a few milliseconds are interrupted by another process's time
+    slice, so that any quantile of wall times measures that process. The clock and the wait time
+    cannot be read at once: when the thread was interrupted between the two, the reading or the run
+    is repeated, a few times at most.
     """
     if waiting_ns is None:
         start = clock()

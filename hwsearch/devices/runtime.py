@@ -27,9 +27,8 @@ class Declared:
     """An input as a model declares it.
 
     Attributes:
-        name: Name in the file.
         dtype: numpy's name of its type; the runtime's own name where numpy has none.
-        shape: Sizes; for a size that is not fixed its name, or None where it has no name.
+        shape: Sizes; for a dynamic dimension its name, or None where it has no name.
     """
 
     name: str
@@ -51,40 +50,30 @@ class Bound:
 
 
 class LoadedModel(Protocol):
-    """A model that a runtime has accepted.
+    """A model that a runtime has accepted, with its declared ``inputs``.
 
-    A model that was loaded for profiling also has ``profile()``, which ends the profile and
-    returns the names of the executed nodes and a (runs, nodes) array of their seconds.
-
-    Attributes:
-        inputs: Declared inputs.
+    A model loaded for profiling also has ``profile()``, which ends the profile and returns the
+    names of the executed nodes and a (runs, nodes) array of their seconds.
     """
 
     inputs: Sequence[Declared]
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
-        """Return the outputs for any batch."""
+        """Return the outputs for a batch of any size."""
 
     def bind(self, feeds: Feeds) -> Bound:
-        """Run once, and prepare for repeated runs on these inputs."""
+        """Run once, and prepare repeated runs on these inputs."""
 
 
 class Runtime(Protocol):
-    """A library that runs models.
-
-    Attributes:
-        version: Version of the library.
-    """
+    """A library that runs models, and its version."""
 
     version: str
 
     def load(self, source: str | bytes, *, batch: int | None, options: Options) -> LoadedModel:
-        """Load a model.
+        """Load a model from an ONNX file's path or content, with the device's options.
 
-        Args:
-            source: Path of an ONNX file, or its content.
-            batch: Value of a first size that is not fixed; None where batches vary.
-            options: Options of the device.
+        ``batch`` is the value of a dynamic first dimension; None where batches vary.
 
         Raises:
             Exception: Any, with the reason, when the runtime refuses the model.
@@ -92,7 +81,7 @@ class Runtime(Protocol):
 
 
 def is_number(dtype: str) -> bool:
-    """Whether numpy has a numeric or boolean type of this name."""
+    """Return whether numpy has a numeric or boolean type of this name."""
     try:
         return np.dtype(dtype).kind in "biuf"
     except TypeError:

@@ -22,13 +22,9 @@ MAX_CHUNK = 32
 
 @dataclass(frozen=True, slots=True)
 class PendingBatch:
-    """A batch that models run on.
+    """A batch that models run on; ``request`` is None where every model has failed.
 
-    Attributes:
-        models: Names of the models.
-        segments: The segments that they consist of.
-        ends: For each segment, the models that end there.
-        request: The request; None where every model has failed.
+    ``ends`` lists for each segment the models that end there.
     """
 
     models: Sequence[str]
@@ -42,7 +38,7 @@ class SharedSession:
 
     Args:
         worker: Runs them.
-        numbers: Yields numbers that no other model in the worker has.
+        numbers: Yields unused model numbers of the worker.
         options: Options of the runtime for each segment, which takes one thread.
         threads: Chunks of a batch that run concurrently.
         timeout_s: Time limit of a reply.
@@ -64,20 +60,12 @@ class SharedSession:
         self._files: dict[str, tuple[str, int, int]] = {}
 
     def holds(self, models: Mapping[str, Path]) -> bool:
-        """Whether exactly these files are loaded and the worker lives."""
+        """Return whether exactly these files are loaded and the worker lives."""
         known = [self._files.get(name) == _identity(path) for name, path in models.items()]
         return all(known) and not self._worker.lost
 
     def load(self, models: Mapping[str, Path], refused: Mapping[str, DeviceError]) -> None:
-        """Load models; those that the runtime refuses fail with the reason.
-
-        Args:
-            models: ONNX files by name.
-            refused: Models that are not loaded, and why.
-
-        Raises:
-            DeviceError: The runtime crashed or hung.
-        """
+        """Load all ONNX files but the ``refused`` ones; keep the reasons of refusals."""
         self._files = {name: _identity(path) for name, path in models.items()}
         self._failed |= refused
         read = {}

@@ -19,13 +19,11 @@ class DeviceOption:
     """An option of a device; its type is that of its default.
 
     Attributes:
-        name: Name in a spec.
-        default: Value when it is not given.
-        help: One line for people.
+        help: One line for users.
         allowed: All allowed values, where they can be listed.
         low: Smallest value of an integer option.
         high: Largest value of an integer option, None for no limit.
-        shown: Whether the spec includes it even when it has its default value.
+        shown: Whether the spec includes it even at its default value.
     """
 
     name: str
@@ -37,11 +35,7 @@ class DeviceOption:
     shown: bool = False
 
     def parse(self, text: OptionValue, device: str) -> OptionValue:
-        """Parse a value of this option.
-
-        Raises:
-            InputError: It is not allowed; the text says what is.
-        """
+        """Parse a value of this option; raise InputError where it is not allowed."""
         if self.allowed:
             value = next((each for each in self.allowed if str(each) == str(text)), None)
             if value is None:
@@ -66,12 +60,12 @@ class DeviceFactory:
     Attributes:
         name: Name in specs.
         create: Makes the device from a value for every declared option.
-        available: Returns None where the device can be used, else what is missing and how to get
-            it.
+        available: Returns None where the device can be used, else the missing requirement and how
+            to get it.
         options: Declared options, in the order of the canonical spec.
-        takes: Name of the text that follows the colon in place of options, such as that of a
-            file; ``create`` is given that text.
-        untested: Whether it has not been tested on the hardware yet, which users are told.
+        takes: Name of the text that follows the colon in place of options, such as that of a file,
+            and is passed to ``create``.
+        untested: Whether it has not been tested on the hardware yet, which is shown to users.
     """
 
     name: str
@@ -98,11 +92,7 @@ def precision_option(*precisions: str, shown: bool = False) -> DeviceOption:
 
 
 def split_name(spec: str) -> tuple[str, str]:
-    """Split ``NAME:REST`` or ``NAME`` into the name and the rest.
-
-    Raises:
-        InputError: There is no name.
-    """
+    """Split ``NAME:REST`` or ``NAME``; raise InputError where there is no name."""
     name, _, rest = (part.strip() for part in spec.partition(":"))
     if not name:
         raise InputError(f"device {spec!r} has no name; write for example ort-cpu:threads=1")

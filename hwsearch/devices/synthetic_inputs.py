@@ -1,4 +1,4 @@
-"""Inputs of timed runs, made from what a model declares, and checks of inputs and outputs."""
+"""Synthetic inputs of timed runs, and checks of inputs and outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,7 @@ from hwsearch.devices.runtime import Bound, Declared, Feeds, LoadedModel, is_num
 
 
 def check_inputs(declared: Sequence[Declared], feeds: Feeds) -> None:
-    """Check names and types of inputs, which not every runtime does.
-
-    Raises:
-        ValueError: An input is missing, unknown or of the wrong type.
-    """
+    """Check names and types of inputs, which not every runtime does, else raise ValueError."""
     wanted = {item.name: item.dtype for item in declared}
     for name, array in feeds.items():
         if name not in wanted:
@@ -26,12 +22,9 @@ def check_inputs(declared: Sequence[Declared], feeds: Feeds) -> None:
 
 
 def bind_synthetic(model: LoadedModel, batch: int) -> tuple[Feeds, Bound]:
-    """Bind a model to synthetic inputs for which its outputs are no NaN.
+    """Bind a model to synthetic inputs, and raise ValueError where its outputs are NaN.
 
-    A model may take the logarithm or the root of its inputs, so that positive ones are tried too.
-
-    Raises:
-        ValueError: Outputs are NaN for both; the text names the output.
+    A model may take the logarithm or the root of its inputs, so positive ones are tried too.
     """
     problem = ""
     for positive in (False, True):
@@ -59,17 +52,13 @@ def synthetic_inputs(
 ) -> dict[str, NDArray[Any]]:
     """Create the inputs of timed runs, the same values every time.
 
-    Floating-point inputs are standard normal; integers are 0 or 1, which every vocabulary, mask
-    and segment input accepts; booleans are either.
-
-    Args:
-        declared: Declared inputs of a model.
-        batch: Value of a symbolic first dimension; a fixed one must be equal to it.
-        positive: Whether floating-point inputs are uniform from 0 to 1 instead.
+    Floating-point inputs are standard normal, or uniform from 0 to 1 where ``positive``; integers
+    are 0 or 1, which every vocabulary, mask and segment input accepts. ``batch`` is the value of a
+    symbolic first dimension; a fixed one must be equal to it.
 
     Raises:
         ValueError: An input has an unknown dimension beyond the first, another fixed batch, or a
-            type that is no tensor of numbers; the text names it.
+            type that is no tensor of numbers.
     """
     rng = np.random.default_rng(0)
     feeds = {}

@@ -17,9 +17,6 @@ class TensorRt(GpuDevice):
     Networks are strongly typed, so that the precision is the file's. The engine of a timed model
     is stored next to its ONNX file, or in the cache where that folder cannot be written; engines
     of other runs and the timing cache are in the cache.
-
-    Args:
-        options: Values of the declared options.
     """
 
     def __init__(self, **options: Any) -> None:

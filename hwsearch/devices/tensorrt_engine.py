@@ -22,7 +22,7 @@ class Log(trt.ILogger):  # type: ignore[misc] # the library has no types
         self.errors: list[str] = []
 
     def log(self, severity: Any, message: str) -> None:
-        """Keep errors, drop the rest."""
+        """Keep errors, drop other messages."""
         if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
             self.errors.append(message.strip())
 
@@ -32,15 +32,7 @@ class Log(trt.ILogger):  # type: ignore[misc] # the library has no types
 
 
 class Parsed:
-    """An ONNX model parsed by TensorRT; strongly typed, so that the precision is the file's.
-
-    Args:
-        source: Path of an ONNX file, or its content.
-        log: Collects errors.
-
-    Attributes:
-        network: TensorRT's INetworkDefinition.
-        content: The bytes of the file.
+    """An ONNX file parsed by TensorRT, given by path or content; strongly typed.
 
     Raises:
         ValueError: TensorRT cannot read it, or has no implementation of a node.
@@ -62,14 +54,9 @@ class Parsed:
         self._parser = parser  # it owns the weights of the network
 
     def build(self, shapes: Shapes, timings: Path) -> bytes:
-        """Build an engine with the cached kernel timings of earlier builds.
+        """Build an engine with the kernel timings cached in the file ``timings``, and extend them.
 
-        Args:
-            shapes: Shapes of the inputs that are not fixed; engines are optimised for the largest.
-            timings: File of the timing cache, written or extended.
-
-        Raises:
-            ValueError: TensorRT refuses; the text is its reason.
+        The engine is optimised for the largest of the dynamic inputs' ``shapes``.
         """
         config = self._builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)
@@ -101,13 +88,8 @@ def cached_engine(
 ) -> Loaded:
     """Load an engine from the first folder that has a valid one, else build and store it.
 
-    Args:
-        load: Deserialises an engine; raises ValueError where the bytes are damaged.
-        build: Returns a serialised engine.
-        content: Bytes of the model.
-        shapes: Shapes of the inputs that are not fixed.
-        key: Digest of the device's fingerprint.
-        folders: Folders to search; the engine is stored in the first writable one.
+    ``load`` raises ValueError for damaged bytes. ``key`` is the digest of the device's
+    fingerprint. The engine is stored in the first writable one of ``folders``.
     """
     text = f"{key} {sorted((name, *each) for name, each in shapes.items())}".encode()
     name = f"{hashlib.sha256(text + content).hexdigest()[:16]}.engine"

@@ -20,13 +20,7 @@ LOG = Log()
 
 
 class TensorRtModel:
-    """A parsed model, whose engine is built once shapes are known; see `LoadedModel`.
-
-    Args:
-        parsed: The model.
-        folders: Folders that its engine may be in.
-        options: Options of the device.
-    """
+    """A parsed model, whose engine is built once shapes are known; see `LoadedModel`."""
 
     def __init__(self, parsed: Parsed, folders: list[Path], options: Options) -> None:
         self._parsed, self._folders, self._options = parsed, folders, options
@@ -36,7 +30,7 @@ class TensorRtModel:
         self.inputs = [_declared(network.get_input(i)) for i in range(network.num_inputs)]
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
-        """Return the outputs for any batch; one larger than all before needs a new engine."""
+        """Return the outputs; a batch larger than all before needs a new engine."""
         size = max((len(array) for array in feeds.values() if array.ndim), default=0)
         if self._running is None or size > self._largest:
             self._running, self._largest = self._execution(feeds, least=1), size
@@ -63,14 +57,7 @@ class TensorRtModel:
 
 
 class Execution:
-    """An engine with its memory.
-
-    Args:
-        serialised: Bytes of the engine.
-
-    Raises:
-        ValueError: TensorRT refuses it.
-    """
+    """An engine with its memory; raises ValueError where TensorRT refuses its bytes."""
 
     def __init__(self, serialised: bytes) -> None:
         self._runtime = trt.Runtime(LOG)
@@ -140,11 +127,7 @@ class TensorRtRuntime:
         batch: int | None,  # noqa: ARG002 - the engine is built for the inputs of a run
         options: Options,
     ) -> TensorRtModel:
-        """Parse a model.
-
-        Raises:
-            ValueError: There is no such file, or TensorRT cannot take the model.
-        """
+        """Parse a model; see `hwsearch.devices.runtime.Runtime.load`."""
         cuda(cudart.cudaSetDevice, options["device_id"])
         folders = [Path(options["engines"])]
         if isinstance(source, str):
@@ -156,12 +139,9 @@ class TensorRtRuntime:
 
 
 def open_shapes(inputs: list[Declared], feeds: Feeds, least: int | None) -> Shapes:
-    """Return the least and the largest shape of each input that is not fixed.
+    """Return the least and the largest shape of each dynamic input.
 
-    Args:
-        inputs: Declared inputs.
-        feeds: Inputs of the largest batch.
-        least: The least batch; None for the largest one.
+    ``feeds`` are the inputs of the largest batch; ``least`` is the least, None for the largest.
     """
     given = {item.name: tuple(feeds[item.name].shape) for item in inputs if None in item.shape}
     return {

@@ -28,9 +28,7 @@ from hwsearch.devices.synthetic_inputs import bind_synthetic, check_inputs
 class Models:
     """Loaded models by the number that the parent gave each.
 
-    Args:
-        runtime: Loads and runs them.
-        waiting_ns: Reads the time spent waiting for a CPU; None where it is not recorded.
+    ``waiting_ns`` reads the time spent waiting for a CPU; None where it is not recorded.
     """
 
     def __init__(self, runtime: Runtime, waiting_ns: WaitingNs | None) -> None:
@@ -105,7 +103,7 @@ class Models:
         return (running / 1e9, waiting / 1e9) if own_s is None else (own_s, 0.0)
 
     def _profiled_runs(self, number: int, n: int) -> NDArray[Any]:
-        """Run the first mode ``n`` times: (2, n) wall time and the waiting in it, seconds."""
+        """Run the first mode ``n`` times: (2, n) seconds of wall time and of waiting in it."""
         once = next(iter(self._modes[number].values()))
         waiting_ns = self._waiting_ns or (lambda: 0)
         spent = []
@@ -126,7 +124,7 @@ def _reasoned(error: Exception) -> str:
 def _requests(stream: BinaryIO) -> "queue.Queue[tuple[Header, Arrays]]":
     """Read requests in a thread that ends the process when the pipe from the parent ends.
 
-    A runtime that hangs releases the interpreter lock, and the pipe ends however the parent ends.
+    A hanging runtime releases the interpreter lock, and the pipe ends however the parent ends.
     """
     waiting: queue.Queue[tuple[Header, Arrays]] = queue.Queue()
 
@@ -142,7 +140,7 @@ def _requests(stream: BinaryIO) -> "queue.Queue[tuple[Header, Arrays]]":
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the two pipes for messages; everything else that is printed goes to stderr."""
+    """Keep the two pipes for messages; all other output goes to stderr."""
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     replies = os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -152,7 +150,7 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _pin(cpus: Sequence[int] | None) -> str:
-    """Pin this process to CPUs and return them; "none" where the system does not."""
+    """Pin this process to CPUs and return them; "none" where the system does not support it."""
     if not cpus or not hasattr(os, "sched_setaffinity"):
         return "none"
     try:

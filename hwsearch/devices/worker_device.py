@@ -28,7 +28,7 @@ _RUN_TIMEOUT_S = 900.0
 
 
 class WorkerDevice(ABC):
-    """A device without its runtime; see `hwsearch.devices.base.Device`.
+    """Base class of devices with runtimes in worker processes; see `hwsearch.devices.base.Device`.
 
     A subclass names the runtime and its options, and implements `describe`.
 
@@ -39,8 +39,7 @@ class WorkerDevice(ABC):
         timed: Options of the runtime for a model that is timed.
         untimed: Options of the runtime for a model that is only run.
         cpus: CPUs of timed runs, None for all.
-        account: Whether the calling thread does the work of a run, so that its waiting for a CPU
-            can be subtracted.
+        account: Whether the calling thread computes, so that its waiting can be subtracted.
         objective: Timing mode whose time is the latency.
         load_s: Additional time limit for loading a model.
     """
@@ -71,10 +70,9 @@ class WorkerDevice(ABC):
 
     @abstractmethod
     def describe(self, version: str) -> Fingerprint:
-        """Return what decides a latency besides the processor, batch and precision.
+        """Return the properties that affect latency besides processor, batch and precision.
 
-        Args:
-            version: Version of the runtime in the worker process.
+        ``version`` is the runtime's in the worker process.
         """
 
     def fingerprint(self) -> Fingerprint:
@@ -133,8 +131,7 @@ class WorkerDevice(ABC):
     def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
         """Run a model on all CPUs; see `hwsearch.devices.base.Device.run`.
 
-        One worker process runs all models, in turns where needed; it is restarted after a crash or
-        hang.
+        One worker process runs all models, in turns where needed; it is restarted after a crash.
         """
         if error := refusal(model, self.spec, self.precision):
             raise error
@@ -181,7 +178,7 @@ class WorkerDevice(ABC):
             yield session.result(each)
 
     def _running(self) -> Worker:
-        """Return the worker process that runs models, started where there is none."""
+        """Return the worker process that runs models, started if necessary."""
         if self._runner is None or self._runner.lost:
             self.close()
             self._runner = Worker(None, self._runtime, account=False)
@@ -209,9 +206,7 @@ def threads_option() -> DeviceOption:
 def quota_warnings(threads: int, n_throttled: int) -> tuple[str, ...]:
     """Return a warning where a container's CPU quota slows timed runs; empty without one.
 
-    Args:
-        threads: Threads of a timed run.
-        n_throttled: Periods of the measurement in which the container was throttled.
+    ``n_throttled`` counts the periods in which the container was throttled meanwhile.
     """
     quota = cpu_quota()
     if quota is None or (threads <= quota and not n_throttled):

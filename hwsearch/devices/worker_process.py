@@ -45,11 +45,7 @@ _CAUSES = {
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """A request that was sent.
-
-    Attributes:
-        reply: Header and arrays of the reply, None before it is received.
-    """
+    """A request that was sent; ``reply`` is None before it is received."""
 
     reply: tuple[Header, Arrays] | None = None
 
@@ -60,14 +56,11 @@ class Worker:
     Args:
         cpus: CPUs that it is pinned to, None for all.
         runtime: ``module:attribute`` of a `hwsearch.devices.runtime.Runtime`.
-        account: Whether time spent waiting for a CPU is subtracted, which is right where the
-            calling thread does the work of a run.
+        account: Whether the calling thread computes, so that its waiting can be subtracted.
 
     Attributes:
         lost: Why the process has ended, None while it lives; every request then raises.
-        pid: Process id.
         affinity: CPUs that it is pinned to, such as "0,1", or "none".
-        version: Version of the runtime.
         waiting: Whether waiting for a CPU is "taken out" of times or "included" in them.
 
     Raises:
@@ -108,11 +101,6 @@ class Worker:
     ) -> tuple[Header, Arrays]:
         """Send a request and wait for its reply.
 
-        Args:
-            header: Fields of the request.
-            arrays: Its arrays.
-            timeout_s: Time limit in seconds.
-
         Raises:
             DeviceError: The worker refused, or it crashed or exceeded the limit, after which
                 ``lost`` is set.
@@ -122,11 +110,7 @@ class Worker:
     def send(
         self, header: Header, arrays: Sequence[NDArray[Any]] = (), *, timeout_s: float
     ) -> Request:
-        """Send a request, which the worker executes after those sent before.
-
-        Raises:
-            DeviceError: The worker has ended.
-        """
+        """Send a request, which the worker executes after those sent before."""
         with self._watched(timeout_s):
             write_message(cast(BinaryIO, self._process.stdin), header, arrays)
         request = Request()
@@ -134,11 +118,7 @@ class Worker:
         return request
 
     def receive(self, request: Request, *, timeout_s: float) -> tuple[Header, Arrays]:
-        """Wait for the reply to a request; replies to earlier ones are stored.
-
-        Raises:
-            DeviceError: As for `request`.
-        """
+        """Wait for the reply to a request; replies to earlier ones are stored."""
         while request.reply is None:
             with self._watched(timeout_s):
                 first = not self._connected
@@ -179,7 +159,7 @@ class Worker:
 
     @contextmanager
     def _watched(self, timeout_s: float) -> Iterator[None]:
-        """Exchange messages; on failure or timeout the process is killed and marked lost."""
+        """Exchange messages; on failure or timeout kill the process and mark it lost."""
         if self.lost:
             raise DeviceError(self.lost)
         watchdog = threading.Timer(timeout_s, self._expire, [timeout_s])
