@@ -1,1 +1,1 @@
-"""The kit: one file that measures models where there is no hwsearch, and what it sends back."""
+"""Measurement kits: one file that measures models where hwsearch is not installed."""

@@ -14,16 +14,12 @@ from hwsearch.files import MAX_BYTES
 from hwsearch.kit.manifest import NAME, KitModel, Manifest, SubnetEntry
 
 _CHUNK = 2**20
-# What zipfile raises for damage, of compressions and encryption that it does not know too.
+# Errors of zipfile for damaged content, and for unknown compressions and encryption.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError)
 
 
 def read_manifest(kit: Path) -> Manifest:
-    """Return the manifest of a kit.
-
-    Raises:
-        InputError: There is no such file, it is no kit, or its manifest is damaged.
-    """
+    """Return the manifest of a kit; raise InputError where it is missing or damaged."""
     where = repr(str(kit))
     if not kit.is_file():
         raise InputError(f"there is no kit {where}; make one by 'hwsearch kit SUPERNET'")
@@ -46,11 +42,7 @@ def _manifest_in(archive: zipfile.ZipFile) -> bytes:
 
 @contextmanager
 def unpacked(kit: Path, models: Sequence[SubnetEntry]) -> Iterator[dict[str, Path]]:
-    """Yield key -> file of some models, unpacked into a temporary folder.
-
-    Raises:
-        InputError: One is missing or is not the file in the manifest.
-    """
+    """Yield key -> file of models in a temporary folder; raise InputError where one is damaged."""
     with TemporaryDirectory(prefix="hwsearch-kit-") as folder:
         paths = {}
         with zipfile.ZipFile(kit) as archive:

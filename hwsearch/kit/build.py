@@ -1,4 +1,4 @@
-"""Writing a kit: a Python archive with models, and with the engine's own measuring code."""
+"""Writing a kit: a Python archive of models and of hwsearch's measuring code."""
 
 import hashlib
 import zipfile
@@ -31,7 +31,7 @@ SHIPPED = (
     *("kit/progress_line", "kit/main"),
 )
 SHIPPED_FOLDER = "devices"
-# Modules that are under another name in a kit.
+# Modules with another name in a kit.
 REPLACED = {
     "__main__.py": "kit/entry_point.py",
     "hwsearch/devices/model_check.py": "kit/no_model_check.py",
@@ -43,12 +43,11 @@ _LEVEL = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KitSubnet:
-    """A subnet that a kit is to measure.
+    """A subnet to measure by a kit.
 
     Attributes:
-        arch: Its architecture.
         model: Its graph; the weights do not get into the kit.
-        shipped: SHA-256 of the run's own model file, for a kit that confirms; else empty.
+        shipped: SHA-256 of the run's own model file in a kit that confirms; else empty.
     """
 
     arch: Architecture
@@ -57,7 +56,7 @@ class KitSubnet:
 
 
 def empty_manifest(net: Supernet, purpose: str, settings: MeasureSettings) -> Manifest:
-    """Return the manifest of a kit for a supernet before it has models."""
+    """Return the manifest of a kit before it has models."""
     return Manifest(
         purpose=purpose,
         supernet=net.family,
@@ -79,18 +78,9 @@ def device_entries() -> dict[str, str]:
 
 
 def write_kit(net: Supernet, subnets: Iterable[KitSubnet], out: Path, empty: Manifest) -> Manifest:
-    """Write a kit, all of it or nothing.
+    """Write a kit atomically, consuming one subnet at a time; return the complete manifest.
 
     Equal models and code give the same bytes.
-
-    Args:
-        net: The supernet.
-        subnets: Consumed one at a time.
-        out: The file.
-        empty: The manifest without models and specs.
-
-    Returns:
-        The complete manifest.
 
     Raises:
         InputError: There is no model, or the file cannot be written.

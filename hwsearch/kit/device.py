@@ -21,11 +21,8 @@ class KitDevice:
 
     A search predicts latencies from the table, and ends with candidates.
 
-    Args:
-        path: The results file of a kit.
-
     Attributes:
-        table: The latency table in it.
+        table: The latency table in the results file.
         content: Digest of the file.
 
     Raises:
@@ -53,7 +50,7 @@ class KitDevice:
 
     @property
     def measured_on(self) -> tuple[str, str]:
-        """Return the measured device as written down, and the digest of its fingerprint."""
+        """Return the spec of the measured device, and the digest of its fingerprint."""
         return self.table.device, digest(self.table.fingerprint)
 
     def fingerprint(self) -> Fingerprint:

@@ -1,4 +1,4 @@
-"""The ``__main__`` of a kit: it checks what Python has, then measures."""
+"""The ``__main__`` of a kit, which checks Python's version and packages, then measures."""
 
 import sys
 from importlib.util import find_spec
@@ -7,10 +7,7 @@ OLDEST = (3, 10)
 
 
 def unmet_requirement() -> str:
-    """Return the requirement that this Python lacks, in one line; empty if there is none.
-
-    The runtime depends on the device, which checks it.
-    """
+    """Return the requirement that this Python lacks, else ""; devices check their runtime."""
     if sys.version_info < OLDEST:
         return (
             f"this kit needs Python {OLDEST[0]}.{OLDEST[1]} or later, and this is "

@@ -1,4 +1,4 @@
-"""The command line of a kit: it measures the kit's models on a device of this machine."""
+"""Command line of a kit, which measures the kit's models on a device of this machine."""
 
 import argparse
 import shlex
@@ -28,12 +28,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str], kit: Path | None = None) -> int:
-    """Measure the models of a kit that have no result; return the exit code.
-
-    Args:
-        arguments: Of the command line.
-        kit: The kit; by default the running file.
-    """
+    """Measure the models that have no result; return the exit code."""
     file = kit or Path(sys.argv[0])
     try:
         manifest = read_manifest(file)
@@ -52,11 +47,7 @@ def main(arguments: Sequence[str], kit: Path | None = None) -> int:
 
 
 def load_device(spec: str, manifest: Manifest) -> Device:
-    """Return a device that the kit can measure on.
-
-    Raises:
-        InputError: The kit has no such device, an option is wrong, or it cannot be used here.
-    """
+    """Return a device that the kit can measure on, or raise InputError."""
     name, options = split_spec(spec)
     if name not in manifest.devices:
         raise unknown("device", name, manifest.devices, "The kit can measure on no other.")

@@ -30,19 +30,16 @@ def make_kit(
     """Make one file that measures subnets where there is Python, numpy and a runtime.
 
     Args:
-        net: A loaded supernet, or the name of one; its weights do not get into the kit.
+        net: A supernet, or the name of one; its weights do not get into the kit.
         out: The file; it is replaced.
-        subnets: How many it measures: from 8 up.
-        freeze: Choices left one option; see `Supernet.restrict`.
-        only: Choices left some options.
-        settings: How precisely it measures; the default asks for ±1.5%.
+        subnets: Number of subnets to measure, at least 8.
+        freeze: Choices restricted to one option; see `Supernet.restrict`.
+        only: Choices restricted to some options.
+        settings: Precision of the measurement; by default ±1.5%.
         built: Called with the number of every written model, from 1.
 
-    Returns:
-        The manifest of the kit.
-
     Raises:
-        InputError: Something given cannot be used; nothing has been written.
+        InputError: An argument cannot be used; nothing has been written.
     """
     if isinstance(net, str):
         net = load_supernet(net, f"{RANDOM}0" if net in supernet_names() else None)
@@ -60,13 +57,12 @@ def make_kit(
 
 
 def choose(net: Supernet, n: int) -> Architectures:
-    """Return subnets from which the latency of all others is predicted best.
+    """Return n subnets from which the latency of all others is predicted.
 
-    A part of them holds every block spec, twice if n allows; the others are spread evenly over
-    the size.
+    Some hold every block spec, twice if n allows; the others are spread evenly over the size.
 
     Raises:
-        InputError: The space has fewer than n, or n is too small for a prediction.
+        InputError: The space has fewer than n, or n is below the number that a prediction needs.
     """
     if not FEWEST <= n <= net.space.size:
         raise InputError(

@@ -22,13 +22,12 @@ KEY = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubnetEntry:
-    """A subnet to be measured.
+    """A subnet to measure.
 
     Attributes:
         key: Of its architecture.
         architecture: Its active choices.
-        blocks: Name of every block of the chain -> number of its spec in the plan; empty where
-            the subnet is no chain.
+        blocks: Block name -> number of its spec in the plan; empty where the subnet is no chain.
     """
 
     key: str
@@ -42,11 +41,10 @@ class KitModel(SubnetEntry):
 
     Attributes:
         sha256: Of the model file, hex.
-        n_bytes: Size of the model file.
-        shipped: SHA-256 of the run's own model file, for a kit that confirms; else empty.
+        shipped: SHA-256 of the run's own model file in a kit that confirms; else empty.
 
     Raises:
-        InputError: The key or the size is not usable: both come from a file.
+        InputError: The key or the size, which come from a file, are not usable.
     """
 
     sha256: str
@@ -74,9 +72,8 @@ class Plan:
 
     Attributes:
         purpose: `TABLE` for a search by prediction, `CONFIRM` for the candidates of a search,
-            `PROFILE` for a latency table that is made on this machine.
-        supernet: Name on the supernet's card.
-        space: Digest of its full search space.
+            `PROFILE` for a latency table made on this machine.
+        space: Digest of the full search space.
         specs: Block specs; subnets refer to them by number.
         models: The subnets in the order of measurement.
         run: Digest of the run that candidates belong to; else empty.
@@ -91,7 +88,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Return what results must have in common to be continued."""
+        """Return the digest that results to be continued must have."""
         return f"{self.purpose} {self.supernet} {self.space}"
 
 
@@ -102,11 +99,9 @@ class Manifest(Plan):
     Attributes:
         anchor: SHA-256 of the anchor model.
         devices: Name -> ``module:attribute`` of every device that the kit can measure on.
-        models: The subnets with their models.
         settings: Fields of `hwsearch.devices.MeasureSettings`.
         device: The device on which candidates are to be measured; else empty.
         fingerprint: Digest of that device's fingerprint; else empty.
-        version: Of hwsearch.
     """
 
     anchor: str
@@ -131,11 +126,7 @@ class Manifest(Plan):
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> "Manifest":
-        """Return the manifest in a JSON text.
-
-        Args:
-            text: Of `to_json`.
-            where: Names the file in messages.
+        """Return the manifest in a JSON text; ``where`` names the file in messages.
 
         Raises:
             InputError: It is no manifest, or has another schema.

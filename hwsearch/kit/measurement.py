@@ -1,4 +1,4 @@
-"""Measuring the subnets of a plan group by group, with resumption, and their latency table."""
+"""Resumable measurement of the subnets of a plan, group by group, and their latency table."""
 
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -35,15 +35,13 @@ class Results:
     """The results of a plan on one device; see `hwsearch.kit.results_file` for their file.
 
     Args:
-        plan: The subnets.
-        device: Measures them.
-        path: The results file; the results that it has are continued.
+        path: The results file; a measurement in it is continued.
         command: Continues the measurement after a stop.
 
     Attributes:
         latencies: Key -> the latency as a record.
         profiles: Key -> the profile as a record.
-        failed: Key -> why that subnet has no latency.
+        failed: Key -> reason why the subnet has no latency.
 
     Raises:
         InputError: The file is no results file, was changed, or has another plan or device.
@@ -82,11 +80,7 @@ class Results:
         self.save()
 
     def save(self) -> None:
-        """Write the file, all of it or nothing.
-
-        Raises:
-            InputError: It cannot be written.
-        """
+        """Write the file atomically; raise InputError where it cannot be written."""
         facts = KitFacts(
             digest=self.plan.digest,
             purpose=self.plan.purpose,
@@ -112,8 +106,7 @@ class Results:
 
         Args:
             validating: Keys of subnets that block latencies are not derived from.
-            macs: Multiply-accumulates of all specs, to derive the latencies of blocks that
-                were not profiled.
+            macs: Multiply-accumulates of all specs, used where blocks were not profiled.
         """
         measured = [subnet for subnet in self.plan.models if subnet.key in self.latencies]
         deriving = [subnet for subnet in measured if subnet.key not in validating]
@@ -189,14 +182,8 @@ def measure_missing(
 ) -> None:
     """Measure the subnets without a result, a group at a time; each group is saved.
 
-    Args:
-        results: Receives the measurements.
-        models: Context manager that makes the model files of a group: subnets -> key -> file.
-        settings: Of the measurement.
-        progress: Receives rounds, failures and finished subnets.
-        group_size: Number of models measured together.
-        profiled: Keys of the subnets that are profiled too, where the device can.
-        seed: Decides the order in which the models of a group take turns.
+    ``models`` makes the model files of a group: subnets -> context manager of key -> file. The
+    subnets in ``profiled`` are profiled too, where the device can.
     """
     device, order = results.device, [subnet.key for subnet in results.plan.models]
 

@@ -1,4 +1,4 @@
-"""Progress in one line of a terminal, or one line per group where there is none."""
+"""Progress as one line of a terminal, or one line per group without a terminal."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ class ProgressLine:
         self._began = time.monotonic()
 
     def advance(self, steps: int = 1) -> None:
-        """Print how many models are measured, and the time that the others will take."""
+        """Print the number of measured models and the estimated remaining time."""
         self._done += steps
         elapsed = time.monotonic() - self._began
         left_s = (self._total - self._done) * elapsed / (self._done - self._before)

@@ -27,19 +27,17 @@ _WANTED: dict[str, type] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KitFacts:
-    """The measurements in a results file, and the plan that they belong to.
+    """The measurements in a results file, and their plan.
 
     Attributes:
         digest: Of the plan.
-        purpose: Of the plan.
         run: Digest of the run whose candidates were measured; else empty.
-        command: The command that continues the measurement.
-        total: Number of models in the plan.
+        command: Continues the measurement.
         missing: Keys of the models that are not measured yet.
-        failed: Key -> why that model has no latency.
-        latencies: Key -> its `Latency` as plain numbers.
-        profiles: Key -> ``blocks_ms`` and ``nodes`` by the block's name; see `Observed` of
-            `hwsearch.prediction.block_times`.
+        failed: Key -> reason why the model has no latency.
+        latencies: Key -> `Latency` as plain numbers.
+        profiles: Key -> ``blocks_ms`` and ``nodes``; see
+            `hwsearch.prediction.block_times.Observed`.
         content: Digest of the file's content.
     """
 
@@ -55,11 +53,7 @@ class KitFacts:
     content: str = ""
 
     def latency(self, key: str, where: str) -> Latency:
-        """Return the latency of one model, without the times of its single runs.
-
-        Raises:
-            InputError: A number is missing, zero, negative or not finite.
-        """
+        """Return a model's latency without single runs; raise InputError for an invalid number."""
         return _latency(self.latencies[key], f"{where}, model {key}")
 
 
@@ -104,11 +98,7 @@ def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
 
 
 def check_complete(facts: KitFacts, path: Path) -> None:
-    """Refuse results of an unfinished measurement.
-
-    Raises:
-        InputError: Some are missing, or all failed.
-    """
+    """Raise InputError where results are missing, or all models failed."""
     if facts.missing:
         raise InputError(
             f"{str(path)!r} is not complete: {len(facts.missing)} of {facts.total} models are "
@@ -163,7 +153,7 @@ def _counted(given: object, n_rounds: int, where: str) -> NDArray[np.bool_] | No
 
 
 def _check_number(name: str, number: object, where: str) -> None:
-    """Refuse a number that is no time; spreads and shares may be 0."""
+    """Raise InputError for a number that is no time; spreads and shares may be 0."""
     if isinstance(number, bool) or not isinstance(number, int | float):
         return
     zero_is_fine = name in ("cv", "waited", "cost_s")

@@ -15,14 +15,7 @@ FEWEST = 8
 
 
 class TableLatency:
-    """Predicts the latency of a supernet's architectures from a kit's table.
-
-    Args:
-        net: The supernet.
-        table: Of the kit.
-
-    Attributes:
-        table: The same.
+    """Predicts latencies from a kit's table.
 
     Raises:
         InputError: The table is of another supernet or search space, or has too few subnets.
@@ -63,7 +56,6 @@ class TableLatency:
 def _chain_and_tables(
     net: Supernet, space: SearchSpace, table: LatencyTable
 ) -> tuple[ChainIndex | None, tuple[LatencyTable, ...]]:
-    """Return the index of a space of chains, and the table if it has all block specs."""
     if net.blocks(net.space.smallest()[0]) is None:
         return None, ()
     index = ChainIndex(space, net.network.blocks)
