@@ -1,8 +1,8 @@
-"""Bootstrap draws of scores and latencies, and how often an architecture is on the front of them.
+"""Bootstrap draws of scores and latencies, and shares of draws in which a front has a member.
 
-Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993. A draw resamples the
-images, or the rounds, for all architectures together: an image that is hard for all of them, or a
-round that slows all of them, shifts all values alike, so that differences vary less than values.
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993. A draw resamples images or
+rounds for all architectures together: effects that they share shift all values alike, so that
+differences vary less than values.
 """
 
 import math
@@ -23,17 +23,10 @@ _CHUNK: Final = 100  # draws at a time; image counts of all 2000 would fill the 
 
 
 def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
-    """Draw scores on resampled images.
+    """Draw the scores ``(2000, n)`` of n measurements on resampled images; one seed, one resample.
 
-    Images with the same outcomes for all architectures are interchangeable, so that the count of
-    each kind is drawn instead of every image.
-
-    Args:
-        scores: n measurements on the same samples, with an outcome per sample.
-        seed: The same seed resamples the same images.
-
-    Returns:
-        ``(2000, n)``, in the unit of the scores.
+    Images with the same outcomes for all architectures are interchangeable, so that counts of
+    each kind are drawn instead of images.
     """
     outcomes = np.array([np.asarray(score.samples, np.float64) for score in scores])
     kinds, counts = np.unique(outcomes, axis=1, return_counts=True)
@@ -51,19 +44,16 @@ def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
 def latency_draws(
     latencies: Sequence[Measurement], ratios: Mapping[str, Measurement], seed: int
 ) -> FloatArray:
-    """Draw latencies on rounds resampled for all models of a timing job together.
+    """Draw n confirmed latencies in ms, ``(2000, n)``, on rounds resampled for a whole job.
 
     Rounds are resampled in blocks, as for the interval of a latency. The baseline of the anchor,
-    which turns ratios into milliseconds, is drawn from its interval, once for all latencies. A
+    which converts ratios to milliseconds, is drawn from its interval, once for all latencies. A
     latency without ratios (stores of the first version) is drawn from its own interval.
 
     Args:
         latencies: n measurements with purpose ``confirm``.
         ratios: Key -> measurement with the ratio to the anchor in every round.
         seed: The same seed resamples the same rounds.
-
-    Returns:
-        ``(2000, n)``, in ms.
     """
     rng = np.random.default_rng((seed, _ROUNDS))
     draws = np.empty((N_DRAWS, len(latencies)))
@@ -88,7 +78,7 @@ def latency_draws(
 
 
 def interval_draws(value: float, low: float, high: float, seed: int) -> FloatArray:
-    """Draw a positive value ``(2000,)`` from its 95% interval, log-normally."""
+    """Draw a positive value ``(2000,)`` log-normally from its 95% interval."""
     rng = np.random.default_rng((seed, _INTERVALS))
     draws: FloatArray = value * np.exp(_log_deviation(low, high) * rng.standard_normal(N_DRAWS))
     return draws
@@ -103,12 +93,7 @@ def front_membership(
 
     Source: Efron and Tibshirani, The Problem of Regions, Annals of Statistics, 1998. Of two
     nearly equal architectures each is on the front in about half of the draws; of two equal ones
-    both are in all draws.
-
-    Args:
-        draws: Name -> ``(n_draws, n)`` values of every objective; ``(1, n)`` where it is exact.
-        objectives: Objectives of the front.
-        constraints: Constraints on objectives.
+    both are in all draws. The draws of an objective are ``(n_draws, n)``, or ``(1, n)`` if exact.
     """
     shape = np.broadcast_shapes(*(array.shape for array in draws.values()))
     flat = {name: np.broadcast_to(array, shape).ravel() for name, array in draws.items()}
@@ -122,7 +107,7 @@ def front_membership(
 
 
 def _undominated(losses: FloatArray, allowed: BoolArray, place: int) -> BoolArray:
-    """Return the draws ``(n_draws,)`` in which a feasible architecture is not dominated."""
+    """Return the draws ``(n_draws,)`` in which an architecture is feasible and not dominated."""
     ahead = losses - losses[:, place : place + 1]
     dominates = (ahead <= 0).all(axis=2) & (ahead < 0).any(axis=2) & allowed
     on_front: BoolArray = allowed[:, place] & ~dominates.any(axis=1)

@@ -26,17 +26,12 @@ def write_checksums(folder: Path, names: Iterable[str], last: Mapping[str, str])
 
 
 def remove_checksums(folder: Path) -> None:
-    """Remove the list, before a listed file changes."""
+    """Remove ``SHA256SUMS``, before a listed file changes."""
     (folder / CHECKSUMS).unlink(missing_ok=True)
 
 
 def damaged_files(folder: Path) -> dict[str, str]:
-    """Compare the files of a run with their checksums.
-
-    Returns:
-        Name -> what is wrong, for every file that is missing or changed; empty for a run without
-        checksums.
-    """
+    """Return name -> problem of missing or changed files; empty for a run without checksums."""
     path = folder / CHECKSUMS
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Everything needed to repeat a run, as ``config.toml`` keeps it."""
+"""Settings of a run, stored in ``config.toml`` with what is needed to repeat it."""
 
 import platform
 import tomllib
@@ -20,7 +20,7 @@ from hwsearch.run.setting import check_settings, one_of, positive, setting, text
 FILE, TRIALS = "config.toml", "trials.sqlite"
 REPORT, PICTURE = "report.html", "front.png"
 OBSOLETE = ("race",)  # settings of former versions; they are ignored
-# What settings resolved to; see `hwsearch.run.setup.Setup.recorded`.
+# Values to which settings resolved; see `hwsearch.run.setup.Setup.recorded`.
 RECORDED: dict[str, type] = {
     "space": str, "full_space": str, "weights": str, "data": dict, "device": dict,
     "objectives": list, "latency_table": dict, "predictor": dict, "warm_start": dict,
@@ -43,7 +43,7 @@ RECORDED_PACKAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """The settings of a search that decide its numbers; each is declared here alone."""
+    """Settings of a search that determine its results, each declared only here."""
 
     supernet: str = setting(
         "cifar10-resnet",
@@ -130,37 +130,34 @@ class RunConfig:
 
     @property
     def stopping(self) -> Stopping:
-        """When the search ends."""
+        """Criteria that end the search."""
         return Stopping(budget=self.budget, minutes=self.minutes, stop_gain=self.stop_gain)
 
     def with_budget(self, budget: int | None) -> "RunConfig":
-        """Return these settings with another budget, or the same for None."""
+        """Return the settings with another budget; None keeps it."""
         return self if budget is None else replace(self, budget=budget)
 
     def with_limits(
         self, budget: int | None, minutes: float | None, stop_gain: float | None
     ) -> "RunConfig":
-        """Return these settings with other limits; None leaves one as it is."""
+        """Return the settings with other limits; None keeps one."""
         limits = {"budget": budget, "minutes": minutes, "stop_gain": stop_gain}
         given: dict[str, Any] = {k: v for k, v in limits.items() if v is not None}
         return replace(self, **given) if given else self
 
 
 def write_config(folder: Path, config: RunConfig, recorded: Mapping[str, Any]) -> None:
-    """Write ``config.toml``: the settings, and what they resolved to when the run began."""
+    """Write ``config.toml``: the settings, and the values to which they resolved."""
     search = {name: value for name, value in asdict(config).items() if value is not None}
     content = {"search": {k: list(v) if isinstance(v, tuple) else v for k, v in search.items()}}
     write_atomic(folder / FILE, tomli_w.dumps({**content, "recorded": dict(recorded)}))
 
 
 def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
-    """Read ``config.toml``.
-
-    Returns:
-        The settings, and what they resolved to.
+    """Return the settings in ``config.toml``, and the values to which they resolved.
 
     Raises:
-        InputError: The folder holds no run, or its configuration cannot be read.
+        InputError: The folder contains no run, or its configuration cannot be read.
     """
     path = folder / FILE
     if not path.is_file():
@@ -184,10 +181,10 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
 
 
 def parsed_toml(content: str) -> dict[str, Any]:
-    """Read TOML that a stranger may have written.
+    """Parse TOML from an untrusted source.
 
     Raises:
-        ValueError: It is none, is nested too deeply, or has a key of too many parts.
+        ValueError: It is invalid, nested too deeply, or has a key of too many parts.
     """
     # A key of n parts takes n x n steps and bytes.
     if any(line.count(".") > _MOST_DOTS for line in content.splitlines()):
@@ -199,11 +196,7 @@ def parsed_toml(content: str) -> dict[str, Any]:
 
 
 def _check_recorded(path: Path, recorded: Mapping[str, Any]) -> None:
-    """Refuse what settings cannot have resolved to.
-
-    Raises:
-        InputError: An entry is of another type, or an objective lacks something.
-    """
+    """Refuse recorded values of a wrong type, and objectives without a required entry."""
     where = f"{str(path)!r} is damaged"
     for name, kind in RECORDED.items():
         if not isinstance(recorded.get(name, kind()), kind):
@@ -219,7 +212,7 @@ def _check_recorded(path: Path, recorded: Mapping[str, Any]) -> None:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of what decides the numbers of a run."""
+    """Return the versions of the software that affects results."""
     found = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:

@@ -63,7 +63,7 @@ def check_device(
         spec: The device, or its specification.
         pairs: Number of pairs in each condition, at least 1.
         seed: Seed of the order of turns.
-        progress: Told of every pair.
+        progress: Receives every pair.
 
     Returns:
         ``"as it is"`` and ``"beside a busy core"`` -> the agreement.
@@ -100,16 +100,9 @@ def check_agreement(
     progress: Progress | None = None,
     phase: str = "check",
 ) -> Agreement:
-    """Time each model under two names, in as many jobs as are needed for all pairs.
+    """Time each ONNX file under two names, in as many jobs as are needed for all pairs.
 
-    Args:
-        device: Device that measures.
-        models: ONNX files; all pairs of a job take turns in it.
-        pairs: Number of pairs in all.
-        seed: Seed of the order of turns, different in every job.
-        settings: Precision of the measurement.
-        progress: Told of every pair.
-        phase: Name of the phase in the progress.
+    All pairs of a job take turns; the seed of their order differs between jobs.
 
     Raises:
         DeviceError: The device does not run one of the models.

@@ -1,4 +1,4 @@
-"""Disk usage of runs, caches and imports, and the leftovers of killed processes in it."""
+"""Disk usage of runs, caches and imports, including leftovers of killed processes."""
 
 import os
 import re
@@ -22,7 +22,7 @@ HALF = "half-written: its process was killed"
 ENGINE = "an engine of a GPU: built again when it is needed"
 SCRATCH = "scratch of a process that was killed"
 _AGES_S: Final = {HALF: 3600.0, SCRATCH: 24 * 3600.0, ENGINE: 0.0}
-# As `hwsearch.files` and `hwsearch.kit.build` name what is not complete yet.
+# Names that `hwsearch.files` and `hwsearch.kit.build` give to incomplete files.
 _STAGED = re.compile(
     r"\.(?:[\w-]+\.(?:toml|csv|json|pyz|png|html|onnx|txt)|SHA256SUMS|[0-9a-f]{16})\.[a-z0-9_]{8}"
 )
@@ -33,13 +33,7 @@ _SCRATCH = re.compile(r"hwsearch-(?:kit-|profile-)?[a-z0-9_]{8}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """A file or folder that can be removed.
-
-    Attributes:
-        path: Its path.
-        size: Bytes in it.
-        why: Reason why it is not needed.
-    """
+    """A file or folder that can be removed: its size in bytes, and the reason."""
 
     path: Path
     size: int
@@ -48,13 +42,12 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskUsage:
-    """Disk usage of one folder.
+    """Disk usage of one folder, which may not exist.
 
     Attributes:
         kind: Content of the folder.
-        path: The folder; it need not exist.
-        size: Bytes in it that are of hwsearch, leftovers included.
-        leftovers: Parts of it that can be removed.
+        size: Bytes of hwsearch's files, leftovers included.
+        leftovers: Parts that can be removed.
     """
 
     kind: Kind
@@ -64,22 +57,16 @@ class DiskUsage:
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """Return the runs in a folder and in the folders in it, sorted."""
+    """Return the runs in a folder and in its direct subfolders, sorted."""
     inner = [each for one in _folders(folder) for each in (one, *_folders(one))]
     return sorted(each for each in inner if os.path.isfile(each / FILE))
 
 
 def disk_usage_of(runs: Sequence[Path]) -> list[DiskUsage]:
-    """Measure the disk usage of runs, the cache, imported checkpoints and scratch folders.
+    """Measure the disk usage of each run, the cache, imported checkpoints and scratch folders.
 
-    Files of a run are never leftovers, and neither are the baselines of the anchor in the cache:
-    without them the milliseconds of a resumed run would not compare with those that it has.
-
-    Args:
-        runs: Folders of runs.
-
-    Returns:
-        One entry for each run, then cache, user data and scratch.
+    Files of a run and baselines of the anchor in the cache are never leftovers: without the
+    baselines, milliseconds of a resumed run would not be comparable with earlier ones.
     """
     cache, home, scratch = cache_folder(), user_data(), Path(tempfile.gettempdir())
     found = [_place("run", run, _left_in_run(run)) for run in runs]
@@ -91,11 +78,7 @@ def disk_usage_of(runs: Sequence[Path]) -> list[DiskUsage]:
 
 
 def remove_leftovers(places: Iterable[DiskUsage]) -> list[Leftover]:
-    """Remove leftovers, except in runs that another process writes.
-
-    Returns:
-        The removed ones.
-    """
+    """Remove leftovers, except in runs that another process writes; return the removed ones."""
     gone: list[Leftover] = []
     for place in (each for each in places if each.leftovers):
         try:
@@ -109,7 +92,7 @@ def remove_leftovers(places: Iterable[DiskUsage]) -> list[Leftover]:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes in a file, or in all files below a folder; links are not followed."""
+    """Return the bytes in a file or below a folder; links are not followed."""
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size if os.path.lexists(path) else 0
     files = (Path(above) / name for above, _, names in os.walk(path) for name in names)
@@ -139,7 +122,7 @@ def _left_in_home(home: Path) -> Iterator[Leftover]:
 
 
 def _old(paths: Iterable[Path], why: str) -> Iterator[Leftover]:
-    """Return the leftovers among files of this user: those not written to for long enough."""
+    """Yield the files of this user that have not been written to for long enough."""
     for path in paths:
         below = (Path(above) / name for above, _, names in os.walk(path) for name in names)
         written = [each.lstat() for each in (path, *below) if os.path.lexists(each)]

@@ -27,17 +27,17 @@ def front_probabilities(
     values: Mapping[str, FloatArray],
     confirmed: Mapping[str, Measurement | None],
 ) -> dict[str, float]:
-    """Return the probability of each contender to be on the front of the true values.
+    """Return the probability of each of n contenders to be on the front of the true values.
 
     The front is that of the contenders, which were timed together. They were selected by the same
     images, so that the probabilities of the best are slightly too high.
 
     Args:
         setup: Parts of the run.
-        evaluator: Holds the store of the run.
-        keys: Keys of the n contenders.
+        evaluator: Has the store of the run.
+        keys: Keys of the contenders.
         values: Name -> ``(n,)`` values of the objectives.
-        confirmed: Key -> confirmed latency; None where latency is no objective.
+        confirmed: Key -> confirmed latency; None if latency is no objective.
     """
     store, seed, samples = evaluator.store, setup.config.seed, setup.task.search
     draws = {}
@@ -61,22 +61,13 @@ def front_probabilities(
 def constraint_probabilities(
     constraint: Constraint, members: "pd.DataFrame", measured: Sequence[Measurement], seed: int
 ) -> FloatArray:
-    """Return the probability that the true value of each of n members satisfies a constraint.
+    """Return the probability ``(n,)`` that the true value of each member satisfies a constraint.
 
-    It is the share of the bootstrap draws of `front_probabilities` that do, one-sided. A predicted
-    value is drawn from its interval; an exact one has probability 0 or 1.
-
-    Args:
-        constraint: Constraint on a column of the members.
-        members: Table of n members, as `Run.members`.
-        measured: All measurements of the run.
-        seed: Seed of the run.
-
-    Returns:
-        ``(n,)`` from 0 to 1.
+    It is the one-sided share of the bootstrap draws of `front_probabilities`. A predicted value is
+    drawn from its interval; an exact one has probability 0 or 1.
 
     Raises:
-        InputError: Values of the column have no interval.
+        InputError: Values of the constrained column have no interval.
     """
     name, keys = constraint.objective, [str(key) for key in members["key"]]
     exact = {*exact_quantities(), *members.columns[members.columns.get_loc("subnet") + 1 :]}
@@ -109,7 +100,7 @@ def constraint_probabilities(
 
 
 def _timed_together(members: "pd.DataFrame", measured: Sequence[Measurement]) -> list[Measurement]:
-    """Return the confirmed latencies of the timing job whose values the members have."""
+    """Return the confirmed latencies of the timing job that gave the members' values."""
     contexts: dict[str, list[Measurement]] = {}
     for each in measured:
         if (each.quantity, each.purpose) == (LATENCY, "confirm"):

@@ -1,4 +1,4 @@
-"""Lock of a run folder: one process at a time writes a run."""
+"""Lock of a run folder: only one process writes a run at a time."""
 
 import json
 import os
@@ -26,16 +26,13 @@ NETWORK = frozenset(
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing a run until the block ends.
+    """Lock a run's folder against writing by other processes until the block ends.
 
-    The system releases the lock of a process that was killed. On a network file system other
-    machines may not see it, so that the name of the holder decides there.
-
-    Args:
-        folder: Of the run.
+    The system releases the lock of a killed process. Other machines may not see the lock on a
+    network file system; there, a recorded holder on another machine counts as a lock.
 
     Raises:
-        HwsearchError: Another process has it, or the folder cannot be written.
+        HwsearchError: Another process has the lock, or the folder cannot be written.
     """
     path = folder / LOCK
     lock = FileLock(path, timeout=0)
@@ -61,13 +58,13 @@ def locked(folder: Path) -> Iterator[None]:
         finally:
             (folder / HOLDER).unlink(missing_ok=True)
     finally:
-        if os.name == "posix":  # while it is held, so that a process that waits sees it gone
+        if os.name == "posix":  # before release, so that a waiting process finds no file
             path.unlink(missing_ok=True)
         lock.release()
 
 
 def network_risk(folder: Path) -> str:
-    """Say what a run on a network file system risks; empty for one on a local disk."""
+    """Return a warning on a run on a network file system; empty on a local disk."""
     kind = file_system(folder)
     if kind not in NETWORK:
         return ""
@@ -79,7 +76,7 @@ def network_risk(folder: Path) -> str:
 
 
 def _holder(folder: Path) -> dict[str, Any]:
-    """Return the record of the process that has the lock, or had it last; empty without one."""
+    """Return the record of the process that has or had the lock; empty without one."""
     try:
         found = parsed_json(read_bounded(folder / HOLDER, MAX_BYTES))
     except (OSError, ValueError):
@@ -88,11 +85,7 @@ def _holder(folder: Path) -> dict[str, Any]:
 
 
 def _check_abandoned(holder: dict[str, Any], folder: Path) -> None:
-    """Refuse a run that a process of another machine may still write.
-
-    Raises:
-        HwsearchError: Its folder lies on a network file system.
-    """
+    """Refuse a run on a network file system whose recorded holder is on another machine."""
     elsewhere = holder.get("host") not in (None, socket.gethostname())
     if elsewhere and file_system(folder) in NETWORK:
         raise HwsearchError(

@@ -1,7 +1,7 @@
-"""Architectures with missing values: forecasts of these, and which of them to measure.
+"""Architectures with missing values: predictions, and the choice of those to measure.
 
-What is missing, such as the latency on this device, is predicted as a multiple of a proxy, such as
-the latency on another one.
+A missing value, such as the latency on this device, is predicted as a multiple of a proxy, such
+as the latency on another device.
 """
 
 from collections.abc import Mapping
@@ -38,16 +38,12 @@ _LEAST_GAIN: Final = 1e-3  # share of the hypervolume
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PartialValues:
-    """Values of n architectures, some of them missing.
+    """Values of n distinct architectures, some of them missing.
 
     Attributes:
-        archs: n distinct architectures.
-        objectives: Objectives of the search.
-        constraints: Constraints on objectives.
         values: ``(n, n_objectives)`` in the objectives' units; NaN is missing. Measured values
             are written into it.
-        proxies: Column -> ``(n,)`` numbers that missing values may be a multiple of, for columns
-            that have such numbers.
+        proxies: Column -> ``(n,)`` numbers to which missing values may be proportional.
     """
 
     archs: Architectures
@@ -63,12 +59,10 @@ class PartialValues:
         return known
 
     def forecast(self) -> tuple[FloatArray, FloatArray]:
-        """Predict the missing values.
+        """Return values and standard deviations, ``(n, n_objectives)`` each; predict missing ones.
 
-        Returns:
-            Values and standard deviations, ``(n, n_objectives)`` each. Deviations are 0 where a
-            value is known; both are NaN where it cannot be predicted: there is no proxy, or fewer
-            than four values of the objective are known.
+        Deviations are 0 for known values. Both are NaN without a proxy, or with fewer than four
+        known values of the objective.
         """
         values, deviations = self.values.copy(), np.zeros_like(self.values)
         for column in np.flatnonzero(np.isnan(values).any(axis=0)).tolist():
@@ -87,16 +81,13 @@ class PartialValues:
         return values, deviations
 
     def fill(self, row: int, found: Mapping[str, float]) -> None:
-        """Write the measured values of a row, by the names of objectives."""
+        """Write the measured values of a row, by objective."""
         for column, objective in enumerate(self.objectives):
             if objective.name in found:
                 self.values[row, column] = found[objective.name]
 
     def told(self, rows: Rows) -> list[dict[str, float | Estimate]]:
-        """Return rows as `Optimizer.tell` takes them: forecasts as estimates.
-
-        Every value of these rows must be known or predicted.
-        """
+        """Return rows without NaN forecasts as `Optimizer.tell` takes them, with estimates."""
         values, deviations = self.forecast()
         names = [objective.name for objective in self.objectives]
         return [
@@ -105,16 +96,12 @@ class PartialValues:
         ]
 
     def worth_measuring(self, left: BoolArray, n: int) -> Rows:
-        """Return up to n rows that may belong to the front, the most promising first.
+        """Return up to n rows of ``left``, ``(n_archs,)``, that may be on the front, best first.
 
-        Rows with a value that cannot be predicted yet are taken by their proxies alone, spread
-        along the front of the proxies; rows without a proxy are always taken. The others are
-        taken if they belong to the front, and add a thousandth to its hypervolume, when their
-        missing values are one standard deviation better than predicted.
-
-        Args:
-            left: ``(n_archs,)``: rows that are not complete, and may be measured.
-            n: Number of rows at most.
+        Rows with a value that cannot be predicted yet are selected by their proxies, spread along
+        the front of the proxies; rows without a proxy are always selected. Others are selected if
+        they are on the front, and add a thousandth to its hypervolume, when their missing values
+        are one standard deviation better than predicted.
         """
         values, deviations = self.forecast()
         unclear = np.flatnonzero(left & np.isnan(values).any(axis=1))
@@ -136,7 +123,7 @@ class PartialValues:
         return rows[order][enough][:n]
 
     def _spread(self, rows: Rows, n: int) -> Rows:
-        """Return rows of the front by proxies, evenly spaced along the first objective."""
+        """Return rows of the proxies' front, evenly spaced along the first objective."""
         values = self.values[rows]
         for column in np.flatnonzero(np.isnan(values).any(axis=0)).tolist():
             if column not in self.proxies:

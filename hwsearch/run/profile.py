@@ -1,8 +1,7 @@
-"""Making a latency table: a few subnets that hold every block spec are measured and profiled.
+"""Measurement of a latency table: subnets that contain every block spec are timed and profiled.
 
-Blocks are measured inside whole subnets; `hwsearch.prediction.block_times` derives their
-latencies. The table is then compared with subnets that it was not made from. Latency does not
-depend on weights, so they may be random.
+`hwsearch.prediction.block_times` derives latencies of blocks from those of whole subnets. The
+table is validated on other subnets. Weights may be random: latency does not depend on them.
 """
 
 import tempfile
@@ -69,7 +68,7 @@ class Deviation:
 
 
 def deviation(table: LatencyTable, net: Supernet) -> Deviation | None:
-    """Return the deviation of a table from its validation subnets; None where it has none."""
+    """Return the deviation of a table on its validation subnets; None if it has none."""
     checked = [subnet for subnet in table.subnets if subnet.purpose == "validate"]
     archs = net.full_space.architectures([subnet.architecture for subnet in checked])
     chains = [[block.spec for block in net.blocks(arch) or ()] for arch in archs]
@@ -82,11 +81,7 @@ def deviation(table: LatencyTable, net: Supernet) -> Deviation | None:
 
 
 def load_for_latency(name: str, checkpoint: str | None) -> Supernet:
-    """Return a supernet whose weights do not matter: random where none ship with it.
-
-    Raises:
-        InputError: As for `hwsearch.load_supernet`.
-    """
+    """Return a supernet to be timed, with random weights if none ship with it."""
     try:
         return load_supernet(name, checkpoint)
     except InputError:
@@ -106,24 +101,21 @@ def make_table(
 ) -> LatencyTable:
     """Measure the block specs that a table lacks, and write the table.
 
-    Results are kept in a file beside the table, from which a stopped measurement is continued; at
-    most the group of subnets that was being measured is lost.
+    Results are saved beside the table; a stopped measurement continues from there, and loses at
+    most the group of subnets that was being measured.
 
     Args:
         net: The supernet, restricted to the part that the table is to cover.
         device: Measures latency.
-        path: Of the table. An existing table of the same device is completed.
-        subnets: Number of subnets in which blocks are measured; by default as many as put each
-            spec into three.
-        seed: Draws the subnets and the order of turns.
+        path: File of the table. An existing table of the same device is completed.
+        subnets: Number of subnets in which blocks are measured; by default enough to have each
+            spec in three.
+        seed: Seed of the subnets and of the order of turns.
         progress: Receives every measured group.
 
-    Returns:
-        The table, with every block spec of the space.
-
     Raises:
-        InputError: The subnets are no chains of blocks or cannot hold all specs, the device
-            takes files of another precision, or an existing file is of something else.
+        InputError: The subnets are no chains of blocks or cannot contain all specs, the device
+            takes files of another precision, or an existing file has other content.
         HwsearchError: Some block specs could not be measured; the table has the others.
     """
     if device.precision != "fp32":
@@ -138,7 +130,7 @@ def make_table(
     lacking = index.specs if before is None else before.missing(index.specs)
     if before is not None and not lacking:
         progress.note(f"{path} has all {len(index.specs)} block specs already")
-        partial.unlink(missing_ok=True)  # of a process that was killed after it wrote the table
+        partial.unlink(missing_ok=True)  # left by a process killed after it wrote the table
         return before
     cover = covering(net, index, lacking, subnets, seed)
     validating = choose_subnets(
@@ -185,11 +177,11 @@ def covering(
 ) -> Architectures:
     """Return the subnets in which block specs are measured, in random order.
 
-    A few graded by size are among them: between subnets of one size, the overhead of a node cannot
-    be told from that of a run.
+    Some subnets graded by size are included: with subnets of one size, the overhead per node
+    cannot be separated from that per run.
 
     Raises:
-        InputError: n subnets cannot hold all specs.
+        InputError: n subnets cannot contain all specs.
     """
     space = net.space
     cover = covering_subnets(index, specs, repeats=REPEATS, seed=seed)
@@ -212,17 +204,17 @@ def covering(
 
 
 def shuffled(archs: Architectures, seed: int) -> Architectures:
-    """Return architectures in random order: drift of the machine must not look like size."""
+    """Return architectures in random order, so that machine drift does not correlate with size."""
     return archs[np.random.default_rng(seed).permutation(len(archs))]
 
 
 def open_results(
     net: Supernet, specs: Sequence[BlockSpec], archs: Architectures, device: Device, path: Path
 ) -> Results:
-    """Return the results of subnets on a device; failed measurements are tried again.
+    """Open the file of results of subnets on a device; failed measurements are repeated.
 
     Raises:
-        InputError: The file at the path has other results, or is damaged.
+        InputError: The file has other results, or is damaged.
     """
     numbers = {spec: number for number, spec in enumerate(specs)}
     entries = [
@@ -250,9 +242,9 @@ def open_results(
 
 
 def built_models(net: Supernet, results: Results, progress: Progress) -> Models:
-    """Return the context manager that exports the models of a group into a temporary folder.
+    """Return a context manager that exports a group of models into a temporary folder.
 
-    The reason of a subnet that cannot be built is recorded in the results.
+    The results record why a subnet cannot be built.
     """
 
     @contextmanager
@@ -291,7 +283,7 @@ def _existing_table(net: Supernet, device: Device, path: Path) -> LatencyTable |
 
 
 def _completed(table: LatencyTable, before: LatencyTable | None, net: Supernet) -> LatencyTable:
-    """Return the table with what was in it before, and its deviation."""
+    """Return the table with its earlier content and its deviation."""
     if before is not None:
         table = replace(
             table,

@@ -7,41 +7,41 @@ logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Hears of phases, steps and notes; a terminal shows them, a script may ignore them."""
+    """Receives phases, steps, figures and notes of a run."""
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """A phase of ``total`` steps begins, ``done`` of them earlier."""
+        """Begin a phase of ``total`` steps, ``done`` of which were finished earlier."""
 
     def advance(self, steps: int = 1) -> None:
-        """So many steps of the phase are finished."""
+        """Count finished steps of the phase."""
 
     def state(self, **figures: float | int | str) -> None:
-        """Figures of the search changed, such as the front's hypervolume."""
+        """Receive new figures of the search, such as the front's hypervolume."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Receive one line of text."""
 
 
 class Silent:
-    """A `Progress` that shows nothing; the logger ``hwsearch.run.progress`` hears of it all."""
+    """A `Progress` that only writes to the logger ``hwsearch.run.progress``."""
 
     def __init__(self) -> None:
         self._name, self._done, self._total = "", 0, 0
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Log it."""
+        """Log the phase."""
         self._name, self._done, self._total = name, done, total
         logger.info("%s: %d of %d", name, done, total)
 
     def advance(self, steps: int = 1) -> None:
-        """Count."""
+        """Count steps."""
         self._done += steps
 
     def state(self, **figures: float | int | str) -> None:
-        """Log them."""
+        """Log the figures."""
         text = "  ".join(f"{name} {value}" for name, value in figures.items())
         logger.info("%s: %d of %d  %s", self._name, self._done, self._total, text)
 
     def note(self, text: str) -> None:
-        """Log it."""
+        """Log the text."""
         logger.info("%s", text)

@@ -17,13 +17,12 @@ class PredictionQuality:
     """Agreement of predictions of one objective with measurements, up to one round.
 
     Attributes:
-        objective: Name of the objective.
         evaluated: Number of trials up to the end of the round.
-        n: Number of predictions behind the two figures, the last 16 at most.
-        tau: Kendall's rank correlation of predicted and measured values (tau-b); None of fewer
-            than four values, or of equal ones.
-        covered: Share of measured values inside their predicted 95% intervals, with the noise of
-            the measurement added.
+        n: Number of predictions compared, the last 16 at most.
+        tau: Kendall's tau-b of predicted and measured values; None for fewer than four values or
+            constant ones.
+        covered: Share of measured values inside their predicted 95% intervals, which include the
+            noise of the measurement.
     """
 
     objective: str
@@ -43,7 +42,7 @@ class Comparison:
         cost: Name of the compared cost: latency, else the first objective that is minimised.
         times: Cost of the largest subnet divided by that of the member.
         points: Score of the member minus that of the largest subnet, on the same search images;
-            None where either was not scored.
+            None if either was not scored.
         low: Low end of the 95% interval of that difference, paired over images.
         high: High end.
     """
@@ -64,29 +63,27 @@ class SearchSummary:
     Attributes:
         objectives: Name -> unit, in order.
         predicted: Names of objectives that are predicted and never measured.
-        metric: Name of the score that `Comparison` compares.
+        metric: Name of the score of `Comparison`.
         evaluated: Number of finished trials, failed ones included.
         failed: Number of failed trials.
         reused: Number of trials that an earlier run had scored; they come first.
         members: Number of members of the front.
         reference: Reference point of the hypervolumes, by objective.
-        hypervolumes: ``(evaluated,)``: after each trial, in order.
-        gain: Hypervolume that the next 50 evaluations are expected to add, by the surrogates;
-            None without surrogates.
+        hypervolumes: ``(evaluated,)`` after each trial, in order.
+        gain: Expected hypervolume that the next 50 evaluations add; None without surrogates.
         fits: One for every round with predictions and every measured objective.
-        random: Median hypervolume of random sets of as many architectures as were measured, by
-            the final surrogates' predictions; None without surrogates.
+        random: Median hypervolume of random sets of as many architectures as were measured,
+            predicted by the final surrogates; None without surrogates.
         uniform: Measured values of uniformly scaled architectures (all choices at about the same
-            fraction of their options), ordered by the last objective. Empty where fewer than
-            three were measured, as by tactics without a graded initial design.
-        uniform_hypervolume: Hypervolume of ``uniform``; None where it is empty.
-        uniform_at_knee: First of two objectives of uniform scaling where its second equals that
-            of the knee, interpolated; None outside of the measured range, and for other numbers
-            of objectives.
+            fraction of their options), ordered by the last objective; empty if fewer than three
+            were measured, as by tactics without a graded initial design.
+        uniform_hypervolume: Hypervolume of ``uniform``; None if it is empty.
+        uniform_at_knee: Of two objectives, the first one of uniform scaling where the second
+            equals that of the knee, interpolated; None outside of the measured range.
         knee: Values of the knee of the front.
-        largest: Values of the largest architecture; None where it was not measured.
-        versus: Comparisons of the knee and the best member with the largest subnet, without a
-            member that is the largest subnet.
+        largest: Values of the largest architecture; None if it was not measured.
+        versus: Comparisons of the knee and the best member with the largest subnet, if they are
+            not the largest subnet.
     """
 
     objectives: dict[str, str]
@@ -114,15 +111,15 @@ class SearchSummary:
         return self.members / self.evaluated
 
     def to_json(self) -> str:
-        """Return the summary as JSON; floats are read back exactly."""
+        """Return the summary as JSON that preserves floats exactly."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "SearchSummary":
-        """Read what `to_json` wrote.
+        """Read the text of `to_json`.
 
         Raises:
-            InputError: It is something else, or of another version.
+            InputError: The text is damaged or of another version.
         """
         try:
             read: dict[str, Any] = parsed_json(text, finite=False)

@@ -1,7 +1,7 @@
-"""Declaration of a setting: its default, explanation and check, from which all else derives.
+"""Declaration of a setting: its default, explanation and check.
 
-The command line, ``hwsearch.toml``, ``config.toml`` and the table in docs/settings.md come from
-the fields that `setting` declares.
+The command line, ``hwsearch.toml``, ``config.toml`` and the table in docs/settings.md are derived
+from the fields that `setting` declares.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,9 +28,9 @@ def setting(
     Args:
         default: Its default.
         text: Its explanation, one sentence.
-        check: ``check(name, value)`` raises InputError for a value that it cannot have.
-        example: A value to show where the default is None.
-        names: Returns the names that are worth showing beside the explanation.
+        check: ``check(name, value)`` raises InputError for a value that is not allowed.
+        example: Value to show where the default is None.
+        names: Returns the names to show beside the explanation.
     """
     metadata = {"text": text, "check": check, "example": example, "names": names}
     return field(default=default, metadata=metadata)
@@ -40,14 +40,14 @@ def check_settings(settings: Any) -> None:
     """Check every setting of a dataclass.
 
     Raises:
-        InputError: One has a value that it cannot have.
+        InputError: A value is not allowed.
     """
     for each in fields(settings):
         each.metadata["check"](each.name, getattr(settings, each.name))
 
 
 def explanation(declared: "Field[Any]") -> str:
-    """Return the explanation of a setting, with the names that it can have."""
+    """Return the explanation of a setting, with the names it accepts."""
     told, names = str(declared.metadata["text"]), declared.metadata["names"]
     try:
         return told if names is None else f"{told} Known: {', '.join(names())}."
@@ -56,7 +56,7 @@ def explanation(declared: "Field[Any]") -> str:
 
 
 def text(wanted: str, *, optional: bool = False) -> Check:
-    """Check that a value is text in UTF-8."""
+    """Return a check that a value is text in UTF-8."""
 
     def check(name: str, value: object) -> None:
         if not (isinstance(value, str) or (optional and value is None)):
@@ -68,7 +68,7 @@ def text(wanted: str, *, optional: bool = False) -> Check:
 
 
 def one_of(names: Callable[[], Iterable[str]]) -> Check:
-    """Check that a value is one of several names."""
+    """Return a check that a value is one of several names."""
 
     def check(name: str, value: object) -> None:
         if value not in (known := list(names())):
@@ -86,7 +86,7 @@ def texts(name: str, value: object) -> None:
 
 
 def whole(least: int, *, optional: bool = False) -> Check:
-    """Check that a value is a whole number."""
+    """Return a check that a value is a whole number."""
 
     def check(name: str, value: object) -> None:
         if optional and value is None:

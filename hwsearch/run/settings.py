@@ -1,4 +1,4 @@
-"""``hwsearch.toml``: the settings of a search, in a file that people write."""
+"""``hwsearch.toml``: the settings of a search as a file that users edit."""
 
 import textwrap
 from dataclasses import dataclass, fields
@@ -22,13 +22,10 @@ LARGEST = 1_000_000  # bytes; a parser takes a multiple of it as memory
 
 
 def check_workers(given: Workers) -> bool:
-    """Return whether a Ray cluster evaluates.
-
-    Args:
-        given: ``"ray"``; or 1 or None for this process.
+    """Return whether a Ray cluster evaluates: True for ``"ray"``, False for 1 or None.
 
     Raises:
-        InputError: It is something else, or Ray is not installed.
+        InputError: The value is something else, or Ray is not installed.
     """
     if given == RAY:
         if find_spec("ray") is None:
@@ -45,7 +42,7 @@ def check_workers(given: Workers) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings(RunConfig):
-    """All settings of a search: those of `RunConfig`, and what a run does not record."""
+    """All settings of a search: those of `RunConfig`, and those that a run does not record."""
 
     out: str | None = setting(
         None,
@@ -62,7 +59,7 @@ class SearchSettings(RunConfig):
 
     @property
     def config(self) -> RunConfig:
-        """The settings that a run records."""
+        """Settings that a run records."""
         return RunConfig(**{each.name: getattr(self, each.name) for each in fields(RunConfig)})
 
 
@@ -75,7 +72,7 @@ _HEADER = """\
 
 
 def settings_text() -> str:
-    """Write every setting of a search as TOML: its explanation, then its default."""
+    """Return every setting of a search as TOML: its explanation, then its default."""
     blocks = [_HEADER, f"[{TABLE}]"]
     for each in fields(SearchSettings):
         shown = each.metadata["example"] if each.default is None else each.default
@@ -87,10 +84,10 @@ def settings_text() -> str:
 
 
 def write_settings(path: Path) -> None:
-    """Write a file of settings for people to edit.
+    """Write a file of settings for users to edit.
 
     Raises:
-        InputError: There is something under that name, or no folder to write it into.
+        InputError: The path exists, or its folder does not.
     """
     if path.exists():
         raise InputError(
@@ -102,18 +99,17 @@ def write_settings(path: Path) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read settings: those of `write_settings`, or the ``config.toml`` of a run to repeat it.
+    """Return setting -> value from a file of `write_settings`, or from a run's ``config.toml``.
 
-    Returns:
-        Setting -> value, only what the file says; lists as tuples.
+    Only settings in the file are returned, lists as tuples.
 
     Raises:
-        InputError: It cannot be read, has a setting that does not exist, or a value of a type or
-            size that the setting cannot have. The text names the file.
+        InputError: The file cannot be read, has an unknown setting, or a value of a wrong type or
+            range. The text names the file.
     """
     content = _read(path)
     told = content.get(TABLE, {})
-    # What a run recorded of itself is no setting.
+    # The recorded values of a run are no settings.
     strange = set(content) - {TABLE, *([RECORDED] if path.name == FILE else [])}
     if strange or not isinstance(told, dict):
         found = min(strange, default=TABLE)

@@ -1,4 +1,4 @@
-"""Computation of a search summary from the store of the run; nothing is evaluated."""
+"""Computation of a search summary from the store of the run, without evaluations."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,11 +37,10 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
-    """A search and its completely measured trials.
+    """A search and its finished trials.
 
     Attributes:
-        setup: Parts of the run.
-        optimizer: Optimiser that was told all values.
+        optimizer: Optimiser that has received all values.
         trials: Finished trials, in order.
         values: ``(len(trials), n_objectives)``, NaN where a trial failed.
         found: Key -> quantity -> measurement with purpose ``search``.
@@ -58,13 +57,13 @@ class _Search:
         return dict(zip(names, map(float, row), strict=True))
 
     def of_keys(self, keys: Sequence[str]) -> FloatArray:
-        """Return the values of the keys that were measured, in the order of the keys."""
+        """Return the values of the measured ones of keys, in the order of the keys."""
         place = {trial.key: row for row, trial in enumerate(self.trials)}
         rows = self.values[[place[key] for key in keys if key in place]]
         return rows[~np.isnan(rows).any(axis=1)]
 
     def hypervolume(self, values: FloatArray) -> float:
-        """Return the hypervolume of the feasible rows, from the reference of the search."""
+        """Return the hypervolume of the feasible rows with the reference of the search."""
         history = self.optimizer.history
         if history.reference is None:
             return 0.0
@@ -75,13 +74,9 @@ class _Search:
 def summarize_search(
     optimizer: Optimizer, store: Store, setup: Setup, rows: Rows
 ) -> SearchSummary:
-    """Compute the summary of a search.
+    """Compute the summary of a search from an optimiser that has received all values.
 
-    Args:
-        optimizer: Optimiser that was told all values; see `replay_optimizer`.
-        store: Store of the run.
-        setup: Parts of the run.
-        rows: One row per member of the front, as in its table.
+    ``rows`` are those of the table of the front. See also `replay_optimizer`.
     """
     import pandas as pd
 
@@ -121,7 +116,7 @@ def summarize_search(
 
 
 def replay_optimizer(setup: Setup, store: Store) -> Optimizer:
-    """Return the optimiser of a run after it was told the values in the store, by rounds."""
+    """Return the optimiser of a run with the values in the store, told by rounds."""
     optimizer, found = setup.optimizer(), search_found(store)
     for _, members in groupby(store.trials(), key=lambda trial: trial.round):
         trials = [trial for trial in members if trial.state.is_finished]
@@ -200,10 +195,7 @@ def _noise(measured: Measurement) -> float:
 
 
 def _uniform(search: _Search) -> FloatArray:
-    """Return values of uniformly scaled architectures, ordered by the last objective.
-
-    They are empty where too few were measured for a curve.
-    """
+    """Return values of uniformly scaled architectures by the last objective; empty if too few."""
     graded = initial_design(search.optimizer.space, N_INITIAL, search.setup.config.seed)
     values = search.of_keys(graded.ids)
     return values[np.argsort(values[:, -1])] if len(values) >= MIN_SUCCESSES else values[:0]

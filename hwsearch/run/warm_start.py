@@ -1,4 +1,4 @@
-"""The warm-start phase of a run: measuring what an earlier run left open, where it is worth it."""
+"""Warm-start phase of a run: missing values of reused trials are measured if worthwhile."""
 
 from collections.abc import Sequence
 
@@ -20,17 +20,11 @@ from hwsearch.trials import Trial, TrialState
 def measure_reused(
     setup: Setup, evaluator: Evaluator, optimizer: Optimizer, progress: Progress
 ) -> None:
-    """Measure, of the trials that an earlier run had, those that may belong to the front here.
+    """Measure the reused trials that may be on the front.
 
-    The optimiser is told all known values; what is missing of the other trials as an estimate,
-    which enters no front. Measurements from before an interruption are not repeated, so that the
-    same architectures follow.
-
-    Args:
-        setup: Parts of the run.
-        evaluator: Measures and remembers.
-        optimizer: Optimiser that was told nothing yet.
-        progress: Told of every trial that is settled.
+    The optimiser, which must be new, receives all known values. Missing values of the other trials
+    become estimates, which enter no front. Measurements from before an interruption are not
+    repeated, so that the same architectures follow.
     """
     store = evaluator.store
     trials = [trial for trial in store.trials() if trial.origin == REUSED]
@@ -103,7 +97,7 @@ def _partial_values(setup: Setup, evaluator: Evaluator, trials: Sequence[Trial])
 def _proxy(
     setup: Setup, evaluator: Evaluator, objective: Objective, archs: Architectures
 ) -> FloatArray | None:
-    """Return numbers that an objective may be a multiple of; None where there are none."""
+    """Return numbers to which an objective may be proportional; None without such numbers."""
     if objective.approximation is not None:
         return np.asarray(objective.approximation(archs), np.float64)
     if objective.name != LATENCY:

@@ -1,4 +1,4 @@
-"""Relative paths of settings, found again when a run goes on from another working directory."""
+"""Resolution of a run's relative paths, also when it is resumed in another working directory."""
 
 import os
 from collections.abc import Mapping
@@ -8,18 +8,14 @@ from typing import Any, Final
 
 from hwsearch.run.config import RunConfig
 
-# As ``config.toml`` records it: the directory, and the way to it from the run's folder.
+# Names in ``config.toml``: the directory, and its path relative to the run's folder.
 CWD, FROM_RUN = "working_directory", "working_directory_from_run"
 _AFTER_COLON: Final = {"data": ("cifar10", "imagefolder", "npz"), "device": ("kit",)}
 _WHOLE: Final = ("checkpoint", "warm_start")
 
 
 def recorded_place(folder: Path) -> dict[str, str]:
-    """Return what a run records of the working directory.
-
-    Args:
-        folder: Of the run.
-    """
+    """Return the entries of ``config.toml`` on the working directory, for the folder of a run."""
     here = str(Path.cwd())
     try:
         here.encode()
@@ -34,10 +30,10 @@ def recorded_place(folder: Path) -> dict[str, str]:
 
 
 def places(folder: Path, recorded: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Return the directories that relative paths of a run are looked for in, the first one first.
+    """Return the directories for relative paths of a run, the preferred one first.
 
-    They are the working directory in which it began, that directory seen from the run's folder,
-    which may have been moved with it, and the present one.
+    They are the working directory in which the run began, the same relative to the run's folder,
+    which may have been moved with it, and the current one.
     """
     found = [Path(recorded[CWD])] if isinstance(recorded.get(CWD), str) else []
     if isinstance(recorded.get(FROM_RUN), str):
@@ -46,7 +42,7 @@ def places(folder: Path, recorded: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 def located(config: RunConfig, directories: tuple[Path, ...]) -> RunConfig:
-    """Return settings whose relative paths are absolute where one of the directories has them."""
+    """Return settings whose relative paths are absolute if one of the directories has them."""
     changed: dict[str, str] = {}
     for name in _WHOLE:
         if (path := getattr(config, name)) is not None:
@@ -59,7 +55,7 @@ def located(config: RunConfig, directories: tuple[Path, ...]) -> RunConfig:
 
 
 def module_directories(config: RunConfig, directories: tuple[Path, ...]) -> tuple[str, ...]:
-    """Return the directories that hold a module which the settings name, as ``sys.path`` does."""
+    """Return the directories of modules that the settings name, for ``sys.path``."""
     specs = [config.supernet, config.data]
     names = [spec.partition(":")[0].partition(".")[0] for spec in specs if ":" in spec]
     holding = (

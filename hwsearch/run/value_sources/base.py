@@ -42,21 +42,19 @@ class ValueModel(Protocol):
 class ValueSource:
     """Values of one quantity that a search has before it measures anything.
 
-    A source with a ``model`` shapes predictions and enters no front. A source whose values
-    ``hold`` was measured in the context of the run: its architectures become trials of the run,
-    and its measurements are not done again.
+    A source with a ``model`` guides the search and adds nothing to the front. A source that
+    ``holds`` was measured in the context of the run: its architectures become trials of the run,
+    and its measurements are not repeated.
 
     Attributes:
         kind: Table of ``config.toml`` that records the source, one of `KINDS`.
-        quantity: Name of the quantity, such as ``latency``.
         recorded: Content of that table. ``digest`` is 16 hex digits of the source's content.
         note: One sentence for users.
-        model: Predicts the quantity; None where the source knows too little for that.
-        archs: n architectures that the source lists; None for a source that is a model alone.
-        values: (n,) their values of the quantity, NaN where the source has none.
-        holds: Whether measurements of the source are measurements of the run.
-        measurements: These measurements, of the architectures that are listed.
-        files: File name -> text that the run's folder keeps as its copy of the source.
+        model: Predicts the quantity; None if there are too few values to fit one.
+        archs: n architectures of the source; None for a source that is only a model.
+        values: (n,) values of the quantity; NaN where the source has none.
+        measurements: Measurements of ``archs`` that hold in the run.
+        files: File name -> text; the run's folder keeps them as its copy of the source.
     """
 
     kind: str
@@ -87,7 +85,7 @@ class ValueSource:
         return int((~np.isnan(self.values)).sum()) if self.holds else 0
 
     def copy_to(self, folder: Path) -> None:
-        """Write what a resumed run reads in place of the source, all of it or nothing."""
+        """Write the copy of the source that a resumed run reads, all or nothing."""
         for name, text in self.files.items():
             write_atomic(folder / name, text)
         if self.holds and self.archs is not None:
@@ -102,7 +100,7 @@ class ValueSource:
 
 
 def part_of(space: SearchSpace, archs: Iterable[Architecture]) -> Architectures:
-    """Return the architectures of the full space that lie in a part of it."""
+    """Return the architectures of the full space that lie in a restricted space."""
     choices = {choice.name: choice.options for choice in space.choices}
     return space.architectures(
         arch.mapping
@@ -112,5 +110,5 @@ def part_of(space: SearchSpace, archs: Iterable[Architecture]) -> Architectures:
 
 
 def left_out(n: int) -> str:
-    """Return what a note says of n architectures outside of the space that is searched."""
+    """Return the part of a note on n architectures outside of the restricted space."""
     return f" ({n} more lie outside of what is searched)" if n else ""

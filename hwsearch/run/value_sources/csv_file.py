@@ -1,7 +1,6 @@
-"""A CSV of accuracies as a value source; nothing says in which context they were measured.
+"""A CSV of accuracies, measured in an unknown context, as a value source.
 
-They are evidence: they shape what a search predicts, for as long as its own measurements agree,
-and are no number of its front.
+The values guide the search as long as its own measurements agree, and are not on its front.
 """
 
 import csv
@@ -43,14 +42,13 @@ _FEWEST: Final = 8  # values; from fewer a surrogate predicts hardly more than t
 def read_csv(setup: Setup, path: Path) -> ValueSource:
     """Read a CSV with a column per choice and one of the metric.
 
-    Rows without a value are left out, and those of one architecture averaged. Columns of a run's
-    tables may be there too, and make no difference. The model of the source is a multiple of what
-    approximates the metric already, where something does.
+    Values of one architecture are averaged; rows without a value and columns of a run's tables are
+    ignored. Where the metric has an approximation, the model of the source is a multiple of it.
 
     Raises:
-        InputError: It cannot be read, is of another space (the text names the first difference),
-            lacks the metric, holds what is no finite number, or has no architecture in the space
-            that is searched.
+        InputError: The file cannot be read, is of another space (the text names the first
+            difference), lacks the metric, has a value that is not finite, or has no architecture
+            in the searched space.
     """
     metric, full = setup.task.metric.name, setup.net.full_space
     where = f"warm start {str(path)!r}"
@@ -93,7 +91,7 @@ def _fitted(
         return None
     with one_blas_thread():
         if approximations[0] is not None:
-            with suppress(InputError):  # a value that is no multiple of anything
+            with suppress(InputError):  # a value is not positive, so that no ratio exists
                 return ScaledApproximation(approximations[0], archs, values)
         return Predictor(setup.net.space).fit(archs, values)
 
@@ -157,7 +155,7 @@ def _architecture(where: str, row: Mapping[str, str], space: SearchSpace) -> Arc
 
 
 def _option(where: str, choice: Choice, text: str) -> Option:
-    """Return the option that a cell means; tables with gaps write 2 as 2.0."""
+    """Return the option that a cell names; tables with gaps write 2 as 2.0."""
     for option in choice.options:
         if text in (str(option), repr(option)):
             return option

@@ -1,7 +1,7 @@
-"""An earlier run as a value source: its measurements that hold here are not done again.
+"""An earlier run as a value source.
 
-A measurement holds where its context is that of the search: an accuracy needs the same weights,
-calibration, samples and precision, a latency the same device.
+A measurement is reused if its context is that of the search: the same weights, calibration,
+samples and precision for an accuracy, the same device for a latency.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,14 +30,14 @@ _Contexts = Mapping[tuple[str, str], str]  # quantity and purpose -> context of 
 
 
 def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
-    """Read what an earlier run measured; its folder may be one that can only be read.
+    """Read the measurements of an earlier run; a read-only folder is enough.
 
-    A search without data has measured no accuracy: its candidates are what is reused of it.
+    Of a search without data, which has measured no accuracy, the candidates are reused.
 
     Raises:
-        InputError: The folder is no run, or one of another space (the text names the first
-            difference), or its accuracies have another context, or it has no architecture in the
-            space that is searched.
+        InputError: The folder is no run or is of another space (the text names the first
+            difference), its accuracies have another context, or no architecture is in the
+            searched space.
     """
     config, recorded = read_config(folder)
     where, metric = f"warm start {str(folder)!r}", setup.task.metric.name
@@ -82,7 +82,7 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
 
 
 def first_difference(there: SearchSpace, here: SearchSpace) -> str:
-    """Say where two spaces first differ; empty where they have the same architectures."""
+    """Return the first difference of two spaces; empty if both have the same architectures."""
     own = {choice.name: choice for choice in here.choices}
     for choice in there.choices:
         mine = own.get(choice.name)
@@ -121,7 +121,6 @@ def _contexts(setup: Setup) -> _Contexts:
 def _check_measured(
     where: str, folder: Path, measured: Sequence[Measurement], metric: str, context: str
 ) -> None:
-    """Refuse a run without accuracies of the context of this search."""
     searched = [m for m in measured if m.purpose == "search"]
     scores = [m for m in searched if m.quantity == metric]
     if not scores:
@@ -142,7 +141,7 @@ def _check_measured(
 
 
 def _with_origin(m: Measurement, folder: Path, latency: Measurement | None) -> Measurement:
-    """Record in a measurement where it comes from, and the latency of its architecture there."""
+    """Add the earlier run and its latency of the architecture to the details of a measurement."""
     origin: dict[str, Any] = {"run": str(folder)}
     if latency is not None:
         origin |= {"latency_ms": latency.value, "device": latency.details.get("device", "")}
@@ -150,7 +149,7 @@ def _with_origin(m: Measurement, folder: Path, latency: Measurement | None) -> M
 
 
 def _candidates(where: str, folder: Path) -> set[str]:
-    """Return the keys that a search without data ended with."""
+    """Return the keys of the candidates of a search without data."""
     import pandas as pd
 
     path = folder / CANDIDATES

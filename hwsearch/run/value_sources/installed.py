@@ -1,4 +1,4 @@
-"""Latency tables and accuracy predictors, the user's own or shipped ones, as value sources."""
+"""Latency tables and accuracy predictors, the user's or shipped ones, as value sources."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from hwsearch.supernets.base import Supernet
 
 
 def find_tables(setup: Setup) -> Sequence[Path]:
-    """Return the latency tables of a search's supernet and device, the preferred one first."""
+    """Return the latency tables of a supernet and device, the preferred one first."""
     if LATENCY not in setup.measured:
         return []
     return tables.find_tables(setup.net.family, setup.device.slug)
 
 
 def read_table(setup: Setup, path: Path) -> ValueSource:
-    """Read a latency table, which predicts the latency that is then measured.
+    """Read a latency table, which predicts latency until it is measured.
 
     Raises:
         InputError: The table is of another supernet, search space or device, or lacks blocks.
@@ -52,7 +52,7 @@ def read_table(setup: Setup, path: Path) -> ValueSource:
 
 
 def find_predictors(setup: Setup) -> Sequence[Path]:
-    """Return the folder of the predictor of a search's supernet and metric, if there is one."""
+    """Return the folder of the predictor of a supernet and metric, if there is one."""
     metric = setup.task.metric.name
     unwanted = setup.config.prior == "off" and setup.task.scores
     if unwanted or metric not in [objective.name for objective in setup.objectives]:
@@ -62,7 +62,7 @@ def find_predictors(setup: Setup) -> Sequence[Path]:
 
 
 def read_predictor(setup: Setup, path: Path) -> ValueSource:
-    """Read an accuracy predictor; without data its values take the place of measured ones.
+    """Read an accuracy predictor; without data its values replace measured ones.
 
     Raises:
         InputError: The predictor cannot be read, or is of another search space.
@@ -93,7 +93,7 @@ def digest_of(path: Path) -> str:
 
 
 def _weights(net: Supernet, predictor: Predictor) -> str:
-    """Say where the predictor was fitted to other weights than these."""
+    """Return the part of a note on a predictor that was fitted to other weights."""
     fitted = str(predictor.facts.get("weights", ""))
     if fitted and net.digest.startswith(fitted):
         return ""

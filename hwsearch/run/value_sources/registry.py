@@ -1,4 +1,4 @@
-"""The kinds of value sources: chosen for a new run, and found again for a resumed one."""
+"""Registry of the value sources: selected for a new run, and restored for a resumed one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,14 +30,14 @@ from hwsearch.run.value_sources.installed import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceKind:
-    """A kind of file or folder that is found by the names of supernet, device and quantity.
+    """A kind of source that is found by the names of supernet, device and quantity.
 
     Attributes:
         name: As in `ValueSource.kind`.
-        title: As users call it.
-        find: Returns the files or folders that could serve a search, the preferred one first.
-        read: Returns the source in one of them; raises `InputError` where it cannot be used.
-        without: How a search does that cannot use it.
+        title: Name of the kind in messages.
+        find: Returns the files or folders for a search, the preferred one first.
+        read: Returns the source of a file or folder; raises `InputError` if it is not usable.
+        without: Sentence on a search that has no usable source of the kind.
     """
 
     name: str
@@ -66,13 +66,13 @@ INSTALLED: Final = (
 
 
 def with_sources(setup: Setup) -> Setup:
-    """Give a new search its sources: what is found for it, and the warm start of its settings.
+    """Add the installed sources and the warm start to the setup of a new search.
 
-    A table or predictor that cannot be used is left out, and the notes say why.
+    A table or predictor that is not usable is left out, with a note.
 
     Raises:
-        InputError: The warm start cannot serve this search (see `read_earlier_run` and
-            `read_csv`), or there are no data and no predictor that can be used.
+        InputError: The warm start is not usable (see `read_earlier_run` and `read_csv`), or there
+            are neither data nor a usable predictor.
     """
     for kind in INSTALLED:
         needed = kind.name == PREDICTOR and not setup.task.scores
@@ -94,18 +94,13 @@ def with_sources(setup: Setup) -> Setup:
 
 
 def with_recorded_sources(setup: Setup, folder: Path, recorded: Mapping[str, Any]) -> Setup:
-    """Give a resumed search the sources that it began with.
+    """Add the recorded sources of a run to the setup of a resumed search.
 
-    A warm start is read from the copy in the run's folder, which is made where the run was
-    stopped before it had one.
-
-    Args:
-        setup: Parts of the run.
-        folder: Folder of the run.
-        recorded: What its settings resolved to when it began.
+    A warm start is read from its copy in the run's folder, or copied first if the run was stopped
+    before that.
 
     Raises:
-        InputError: A source that is needed is gone or was changed.
+        InputError: A recorded source is missing or was changed.
     """
     for kind in INSTALLED:
         setup = _found_again(kind, setup, folder, recorded)
@@ -127,10 +122,10 @@ def with_recorded_sources(setup: Setup, folder: Path, recorded: Mapping[str, Any
 
 
 def with_recorded_predictor(setup: Setup, folder: Path, recorded: Mapping[str, Any]) -> Setup:
-    """Let a run without data predict its metric by the predictor that it began with.
+    """Add the recorded predictor of a run without data, which predicts its metric.
 
     Raises:
-        InputError: The predictor is gone or was changed.
+        InputError: The predictor is missing or was changed.
     """
     (kind,) = (each for each in INSTALLED if each.name == PREDICTOR)
     return setup if setup.task.scores else _found_again(kind, setup, folder, recorded)
@@ -171,7 +166,7 @@ def _read_warm_start(setup: Setup) -> ValueSource:
 
 
 def _using(setup: Setup, source: ValueSource) -> Setup:
-    """Return a setup that predicts by a source, records it, and notes it."""
+    """Return a setup with a source: its prediction, its record and its note."""
     metric = setup.task.metric.name
     changed = setup
     if source.model is not None and source.quantity in [o.name for o in setup.objectives]:
