@@ -1,9 +1,9 @@
-"""The command line: parses, prints, nothing else.
+"""Command line of hwsearch.
 
 Exit codes: 0 done, 1 failure, 2 usage or bad input, 3 nothing feasible, 130 interrupted.
 """
 
-# Each registers its commands; this order is that of the help.
+# Imports register the commands, in the order of the help.
 # isort: off
 from hwsearch.cli import runs, reports, settings, devices, tables, kit, worker  # noqa: F401
 from hwsearch.cli import supernets, clean  # noqa: F401

@@ -1,4 +1,4 @@
-"""The typer application: options that every command takes, errors as exit codes and JSON."""
+"""The typer application: common options, exit codes, errors as JSON."""
 
 import functools
 import inspect
@@ -22,15 +22,7 @@ from hwsearch.terminal import TerminalProgress
 
 
 class _Invocation:
-    """State of the command that runs.
-
-    Attributes:
-        quiet: Whether progress and notes are left out.
-        verbose: Whether the steps are logged.
-        debug: Whether everything is logged, and errors are raised with their traceback.
-        as_json: Whether stdout gets JSON, and nothing else.
-        answered: Whether it has got it.
-    """
+    """State of the running command; ``answered`` is set once a result is printed as JSON."""
 
     quiet = verbose = debug = as_json = answered = False
 
@@ -39,10 +31,9 @@ _now = _Invocation()
 
 
 class _Commands(TyperGroup):
-    """Group of the commands whose usage errors are JSON too where JSON was asked for."""
+    """Group of commands that prints usage errors as JSON under ``--json``."""
 
     def main(self, args: Any = None, *given: Any, **options: Any) -> Any:
-        """Run a command."""
         prepare_streams()
         words = [*(sys.argv[1:] if args is None else args)]
         _now.as_json = "--json" in words[: words.index("--") if "--" in words else None]
@@ -50,12 +41,10 @@ class _Commands(TyperGroup):
         return super().main(args, *given, **options)
 
     def make_context(self, *given: Any, **options: Any) -> Any:
-        """Parse the options before the command."""
         with _usage_as_json():
             return super().make_context(*given, **options)
 
     def invoke(self, context: Any) -> Any:
-        """Parse the options of the command, and run it."""
         with _usage_as_json():
             return super().invoke(context)
 
@@ -88,7 +77,7 @@ INTERRUPTED = 130
 
 
 class _StderrHandler(logging.Handler):
-    """Writes records to stderr as it is when they come."""
+    """Writes records to the current stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tell(self.format(record))
@@ -116,7 +105,7 @@ def _root(
 
 
 def showing() -> AbstractContextManager[Progress]:
-    """Return a context manager that shows progress on stderr, unless the options say not to."""
+    """Return the context manager of the progress display, which the options can turn off."""
     if _now.quiet or _now.verbose or _now.debug:
         return nullcontext(Silent())
     return TerminalProgress(err)
@@ -129,9 +118,9 @@ def answer(result: Any) -> None:
 
 
 def reporting(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn errors into one line and an exit code, and add the options that every command takes.
+    """Add the common options to a command, and turn its errors into one line and an exit code.
 
-    ``--debug`` raises errors as they are; ``--json`` prints them as JSON besides.
+    ``--debug`` raises errors unchanged; ``--json`` also prints them as JSON.
     """
 
     @functools.wraps(command)
@@ -155,7 +144,7 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             if _now.debug:
                 raise
-            # A mistake of ours or of a plugin, so that the traceback is worth having.
+            # A bug of hwsearch or of a plugin.
             text = f"{type(error).__name__}: {error}; 'hwsearch --debug ...' shows where"
             raise _failed(error, text, 1) from None
         finally:
@@ -167,13 +156,13 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
         for name, option in _EVERYWHERE.items()
     ]
-    # Typer makes options of the signature.
+    # Typer derives options from the signature.
     wrapped.__signature__ = given.replace(parameters=[*given.parameters.values(), *added])  # type: ignore[attr-defined]
     return wrapped
 
 
 def _apply(given: dict[str, bool]) -> None:
-    """Combine the options of a command with those before it, and set the level of the log."""
+    """Combine the options of a command with those before it, and set the log level."""
     for name, value in given.items():
         setattr(_now, name, getattr(_now, name) or value)
     levels = {"debug": logging.DEBUG, "verbose": logging.INFO, "quiet": logging.ERROR}
@@ -184,11 +173,7 @@ def _apply(given: dict[str, bool]) -> None:
 
 
 def _check_texts(values: Iterable[object]) -> None:
-    """Refuse names that no runtime, table or record can hold.
-
-    Raises:
-        InputError: An argument has bytes that are not UTF-8, or a null character.
-    """
+    """Refuse arguments with bytes that are not UTF-8, or with a null character."""
     for value in values:
         for text in value if isinstance(value, list | tuple) else [value]:
             if isinstance(text, str | Path) and not _is_text(str(text)):
@@ -210,7 +195,7 @@ def _text_and_code(error: BaseException) -> tuple[str, int]:
 
 
 def _failed(error: BaseException, text: str, code: int) -> typer.Exit:
-    """Tell of an error on stderr, on stdout too where JSON was asked for; return the exit."""
+    """Print an error on stderr, also as JSON on stdout under ``--json``; return the exit."""
     tell(text if code == INTERRUPTED else f"error: {text}")
     _answer_error(type(error).__name__, text, code)
     return typer.Exit(code)
@@ -230,7 +215,7 @@ def _usage_as_json() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Typer brings its own copy of click, or does not, so that the class cannot be named.
+        # Versions of typer with their own copy of click have another class.
         if hasattr(error, "format_message"):
             _answer_error("UsageError", error.format_message(), getattr(error, "exit_code", 2))
         raise

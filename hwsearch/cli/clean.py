@@ -1,4 +1,4 @@
-"""Command about the disk: clean."""
+"""Command about disk usage: clean."""
 
 from pathlib import Path
 from typing import Annotated

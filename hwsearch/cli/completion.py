@@ -1,6 +1,6 @@
-"""Shell completion of supernets, devices with their options, tactics and runs.
+"""Shell completion of supernets, devices with their options, tactics, objectives and runs.
 
-Nothing here may raise, print or be slow: a shell waits for it at every press of the key.
+The functions must not raise or print, and must be fast: a shell calls them at every key press.
 """
 
 import os
@@ -13,24 +13,24 @@ from hwsearch.run.disk_usage import runs_below
 
 
 def complete_supernet(incomplete: str) -> list[str]:
-    """Names of supernets, registered and imported."""
+    """Complete names of registered and imported supernets."""
     shelf = user_data() / "supernets"
     imported = [each for each in _names(shelf) if not each.startswith(".")]
     return _starting(incomplete, [*_registered("supernets"), *imported])
 
 
 def complete_tactic(incomplete: str) -> list[str]:
-    """Names of tactics."""
+    """Complete names of tactics."""
     return _starting(incomplete, _registered("tactics"))
 
 
 def complete_objective(incomplete: str) -> list[str]:
-    """Names of registered quantities."""
+    """Complete names of registered quantities."""
     return _starting(incomplete, _registered("quantities"))
 
 
 def complete_device(incomplete: str) -> list[str]:
-    """Names of devices; after ``NAME:``, the options of that one that are not given yet."""
+    """Complete names of devices; after ``NAME:``, the options that are not given yet."""
     name, colon, given = incomplete.partition(":")
     if not colon:
         return _starting(incomplete, _registered("devices"))
@@ -52,7 +52,7 @@ def complete_device(incomplete: str) -> list[str]:
 
 
 def complete_run(incomplete: str) -> list[str]:
-    """Runs at and below what is typed: ``runs/f`` finds ``runs/first``, nothing finds it too."""
+    """Complete folders of runs: ``runs/f``, and an empty text, complete to ``runs/first``."""
     typed = Path(incomplete)
     above = typed if incomplete.endswith("/") or not incomplete else typed.parent
     return _starting(incomplete.removeprefix("./"), list(map(str, runs_below(above))))
@@ -61,7 +61,7 @@ def complete_run(incomplete: str) -> list[str]:
 def _registered(group: str) -> list[str]:
     try:
         return plugins.names(f"hwsearch.{group}")
-    except Exception:  # noqa: BLE001 - a name that is registered twice is told by commands
+    except Exception:  # noqa: BLE001 - commands report a name that is registered twice
         return []
 
 

@@ -55,7 +55,7 @@ def measure(
 
 
 def _check_model(path: Path) -> None:
-    """Refuse a file that is no ONNX model before a runtime is started; one may be missing."""
+    """Refuse an existing file that is no ONNX model before a runtime is started."""
     import onnx
 
     problem = ""

@@ -1,4 +1,4 @@
-"""Commands about machines that only have ONNX Runtime: kit, confirm."""
+"""Commands for machines without hwsearch: kit, confirm."""
 
 from pathlib import Path
 from typing import Annotated

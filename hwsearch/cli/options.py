@@ -1,4 +1,4 @@
-"""Options of the settings of a search, derived from `hwsearch.run.settings.SearchSettings`."""
+"""Command-line options derived from the settings of a search."""
 
 import inspect
 from collections.abc import Callable
@@ -30,12 +30,9 @@ _KINDS = {str: "TEXT", int: "N", float: "X"}
 
 
 def setting_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add options for settings to a command, which takes them as keyword arguments.
+    """Add options for the named settings, by default all, as keyword arguments of a command.
 
-    What is not given is None; an option of a list can be repeated.
-
-    Args:
-        names: Of the settings; by default all of them.
+    Options that are not given are None; those of a list can be repeated.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -45,7 +42,7 @@ def setting_options(*names: str) -> Callable[[Callable[..., None]], Callable[...
         derived = [
             _option(each, told=not names) for each in fields(SearchSettings) if each.name in wanted
         ]
-        # Typer makes options of the signature.
+        # Typer derives options from the signature.
         command.__signature__ = inspect.Signature([*own, *derived])  # type: ignore[attr-defined]
         return command
 
@@ -53,7 +50,7 @@ def setting_options(*names: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 def _option(declared: Any, *, told: bool) -> inspect.Parameter:
-    """Return the parameter of a setting; its default is told unless a run has its own value."""
+    """Return the parameter of a setting; ``told`` shows its default in the help."""
     name = declared.name
     kinds = [each for each in get_args(_TYPES[name]) or (_TYPES[name],) if each is not type(None)]
     repeated = isinstance(declared.default, tuple)

@@ -1,4 +1,4 @@
-"""Output streams of the command line: results on stdout, progress, notes and errors on stderr."""
+"""Output streams of the command line: results on stdout; progress, notes and errors on stderr."""
 
 import codecs
 import json
@@ -13,36 +13,34 @@ from rich.console import Console, ConsoleDimensions
 from hwsearch.cli.stdout import result_stream
 
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
-_WIDE: Final = 100_000  # columns of what is no terminal: nothing is folded or cut
+_WIDE: Final = 100_000  # columns if the stream is no terminal: nothing is wrapped or cut
 _ERRORS: Final = "hwsearch"
 # For streams that are not UTF-8; other characters become \xNN or \uNNNN.
 _ASCII: Final = {"±": "+-", "─": "-", "│": "|", "└": "+", "┊": ":", "●": "*", "·": ".", "→": "->"}
 
 
 class _Console(Console):
-    """Console that prints text as it is, and whole where the stream is no terminal."""
+    """Console that prints text without markup, and unwrapped unless the stream is a terminal."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
 
     @property  # type: ignore[misc]  # rich's can be set
     def file(self) -> IO[str]:
-        """Stream that is written to: stdout as it is reserved for results, or stderr."""
+        """Current stream: stdout as reserved for results, or stderr."""
         return sys.stderr if self.stderr else result_stream()
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the stream is a terminal now; FORCE_COLOR makes a pipe none."""
+        """Whether the current stream is a terminal, regardless of FORCE_COLOR."""
         isatty = getattr(self.file, "isatty", None)
         return bool(isatty and isatty())
 
     @property  # type: ignore[misc]  # rich's can be set
     def size(self) -> ConsoleDimensions:
-        """Columns and rows that output is laid out for."""
         return super().size if self.is_terminal else ConsoleDimensions(_WIDE, 25)
 
     def on_broken_pipe(self) -> None:
-        """End the process quietly."""
         silence(BrokenPipeError())
         raise SystemExit(BROKEN_PIPE)
 
@@ -51,7 +49,7 @@ out, err = _Console(), _Console(stderr=True)
 
 
 def _replaced(error: UnicodeError) -> tuple[bytes, int]:
-    """Error handler: write bytes of file names as they are, other characters in ASCII."""
+    """Error handler of codecs: write bytes of file names unchanged, other characters in ASCII."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     written = b""
@@ -67,7 +65,7 @@ codecs.register_error(_ERRORS, _replaced)
 
 
 def prepare_streams() -> None:
-    """Let stdout and stderr take every character in any encoding; closed ones take nothing."""
+    """Make stdout and stderr accept every character; closed ones discard it."""
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -76,11 +74,7 @@ def prepare_streams() -> None:
 
 
 def silence(error: OSError) -> None:
-    """Send what is still to be written to a closed pipe nowhere.
-
-    Raises:
-        OSError: It is another error.
-    """
+    """Discard further output to a closed pipe; raise any other error."""
     if not isinstance(error, BrokenPipeError):
         raise error
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -99,14 +93,14 @@ def say(*lines: str) -> None:
 
 
 def tell(*lines: str) -> None:
-    """Print lines about what happens on stderr."""
+    """Print notes or errors on stderr."""
     result_stream().flush()
     for line in lines:
         print(line, file=sys.stderr)
 
 
 def say_json(result: Any) -> None:
-    """Print a result as JSON on stdout, in which numbers that are not finite are null."""
+    """Print a result as JSON on stdout; numbers that are not finite become null."""
     print(json.dumps(_finite(result), allow_nan=False), file=result_stream())
 
 

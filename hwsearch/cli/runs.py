@@ -127,7 +127,7 @@ def print_run(run: "hwsearch.Run", as_json: bool) -> None:
 
 
 def _next_steps(run: "hwsearch.Run", members: "pd.DataFrame") -> list[str]:
-    """Return the commands that make a front of candidates, if the run has candidates."""
+    """Return the commands that turn candidates into a front; none without candidates."""
     lines = []
     if "latency_source" in members:
         lines += [

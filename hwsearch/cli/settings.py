@@ -1,4 +1,4 @@
-"""Settings in a file: init, and what a search takes from there."""
+"""Settings in a file: the command init, and reading them for a search."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,17 +38,10 @@ def init(
 
 
 def chosen_settings(config: Path | None, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Put options over the settings of a file.
+    """Return the settings of a file, overridden by given options, and a line on their origin.
 
-    Args:
-        config: The file; None for the one in this folder, if there is one.
-        given: What was given as options; None for what was not.
-
-    Returns:
-        What is set, and one line on where from, or an empty one.
-
-    Raises:
-        InputError: The file cannot be read, or says what cannot be set.
+    Without a file, hwsearch.toml in the working directory is read if it exists; the line is empty
+    if nothing was read.
     """
     path = config or Path(SETTINGS)
     found = config is not None or path.exists()

@@ -1,4 +1,4 @@
-"""Standard output reserved for results: what libraries print goes to standard error."""
+"""Standard output reserved for results; output of libraries goes to standard error."""
 
 import ctypes
 import io
@@ -12,16 +12,16 @@ _reserved: list[TextIO] = []
 
 
 def result_stream() -> TextIO:
-    """Return the stream that results are written to."""
+    """Return the stream for results."""
     return _reserved[-1] if _reserved else sys.stdout
 
 
 @contextmanager
 def reserved_stdout() -> Iterator[None]:
-    """Reserve stdout for `result_stream`; everything else that is printed goes to stderr.
+    """Reserve stdout for `result_stream`; all other output goes to stderr.
 
-    ``sys.stdout`` becomes ``sys.stderr``, for what is printed from Python, and file descriptor 1
-    a second name of descriptor 2, for what is printed from C and by child processes.
+    ``sys.stdout`` becomes ``sys.stderr``, and file descriptor 1 a duplicate of descriptor 2, for
+    output of C code and child processes.
     """
     if _reserved:
         yield

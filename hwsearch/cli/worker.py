@@ -1,4 +1,4 @@
-"""The command ``worker``: this machine becomes a node of a Ray cluster."""
+"""Command of a node of a Ray cluster: worker."""
 
 from typing import Annotated
 
@@ -42,6 +42,6 @@ def worker(
                 "search   on this machine:  hwsearch search --workers ray",
             ]
         say(*lines)
-        result_stream().flush()  # Ray takes the place of this process
+        result_stream().flush()  # Ray replaces this process
 
     run_node(device or [], address, announce)

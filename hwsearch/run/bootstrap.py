@@ -49,11 +49,6 @@ def latency_draws(
     Rounds are resampled in blocks, as for the interval of a latency. The baseline of the anchor,
     which converts ratios to milliseconds, is drawn from its interval, once for all latencies. A
     latency without ratios (stores of the first version) is drawn from its own interval.
-
-    Args:
-        latencies: n measurements with purpose ``confirm``.
-        ratios: Key -> measurement with the ratio to the anchor in every round.
-        seed: The same seed resamples the same rounds.
     """
     rng = np.random.default_rng((seed, _ROUNDS))
     draws = np.empty((N_DRAWS, len(latencies)))

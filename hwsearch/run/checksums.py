@@ -10,12 +10,9 @@ CHECKSUMS = "SHA256SUMS"
 
 
 def write_checksums(folder: Path, names: Iterable[str], last: Mapping[str, str]) -> None:
-    """Write ``SHA256SUMS`` of a run.
+    """Write ``SHA256SUMS`` of the existing ones of files and folders.
 
-    Args:
-        folder: Folder of the run.
-        names: Files, and folders that are listed with their content; absent ones are left out.
-        last: Name -> text of files that are written after this one.
+    ``last`` has name -> text of files that are written after this one.
     """
     found = [each for name in names for each in (folder / name, *(folder / name).rglob("*"))]
     files = (path for path in found if path.is_file())

@@ -181,11 +181,7 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
 
 
 def parsed_toml(content: str) -> dict[str, Any]:
-    """Parse TOML from an untrusted source.
-
-    Raises:
-        ValueError: It is invalid, nested too deeply, or has a key of too many parts.
-    """
+    """Parse TOML from an untrusted source; raise ValueError if it is invalid or too complex."""
     # A key of n parts takes n x n steps and bytes.
     if any(line.count(".") > _MOST_DOTS for line in content.splitlines()):
         raise ValueError(f"a line has more than {_MOST_DOTS:,} dots")

@@ -59,14 +59,8 @@ def check_device(
 ) -> dict[str, Agreement]:
     """Time pairs of equal subnets of the bundled supernet, without and with a busy core.
 
-    Args:
-        spec: The device, or its specification.
-        pairs: Number of pairs in each condition, at least 1.
-        seed: Seed of the order of turns.
-        progress: Receives every pair.
-
     Returns:
-        ``"as it is"`` and ``"beside a busy core"`` -> the agreement.
+        ``"as it is"`` and ``"beside a busy core"`` -> the agreement of ``pairs`` pairs.
 
     Raises:
         InputError: The device is unknown or cannot be used here, or ``pairs`` is below 1.
@@ -103,9 +97,6 @@ def check_agreement(
     """Time each ONNX file under two names, in as many jobs as are needed for all pairs.
 
     All pairs of a job take turns; the seed of their order differs between jobs.
-
-    Raises:
-        DeviceError: The device does not run one of the models.
     """
     progress = progress or Silent()
     progress.phase(phase, pairs)

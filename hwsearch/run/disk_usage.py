@@ -42,13 +42,7 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskUsage:
-    """Disk usage of one folder, which may not exist.
-
-    Attributes:
-        kind: Content of the folder.
-        size: Bytes of hwsearch's files, leftovers included.
-        leftovers: Parts that can be removed.
-    """
+    """Disk usage of one folder, which may not exist: bytes of hwsearch's files and leftovers."""
 
     kind: Kind
     path: Path

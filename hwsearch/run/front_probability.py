@@ -30,14 +30,8 @@ def front_probabilities(
     """Return the probability of each of n contenders to be on the front of the true values.
 
     The front is that of the contenders, which were timed together. They were selected by the same
-    images, so that the probabilities of the best are slightly too high.
-
-    Args:
-        setup: Parts of the run.
-        evaluator: Has the store of the run.
-        keys: Keys of the contenders.
-        values: Name -> ``(n,)`` values of the objectives.
-        confirmed: Key -> confirmed latency; None if latency is no objective.
+    images, so that the probabilities of the best are slightly too high. ``confirmed`` has None
+    if latency is no objective.
     """
     store, seed, samples = evaluator.store, setup.config.seed, setup.task.search
     draws = {}

@@ -102,12 +102,13 @@ def make_table(
     """Measure the block specs that a table lacks, and write the table.
 
     Results are saved beside the table; a stopped measurement continues from there, and loses at
-    most the group of subnets that was being measured.
+    most the group of subnets that was being measured. An existing table of the same device is
+    completed.
 
     Args:
         net: The supernet, restricted to the part that the table is to cover.
         device: Measures latency.
-        path: File of the table. An existing table of the same device is completed.
+        path: File of the table.
         subnets: Number of subnets in which blocks are measured; by default enough to have each
             spec in three.
         seed: Seed of the subnets and of the order of turns.
@@ -179,9 +180,6 @@ def covering(
 
     Some subnets graded by size are included: with subnets of one size, the overhead per node
     cannot be separated from that per run.
-
-    Raises:
-        InputError: n subnets cannot contain all specs.
     """
     space = net.space
     cover = covering_subnets(index, specs, repeats=REPEATS, seed=seed)
@@ -211,11 +209,7 @@ def shuffled(archs: Architectures, seed: int) -> Architectures:
 def open_results(
     net: Supernet, specs: Sequence[BlockSpec], archs: Architectures, device: Device, path: Path
 ) -> Results:
-    """Open the file of results of subnets on a device; failed measurements are repeated.
-
-    Raises:
-        InputError: The file has other results, or is damaged.
-    """
+    """Open the file of results of subnets on a device; failed measurements are repeated."""
     numbers = {spec: number for number, spec in enumerate(specs)}
     entries = [
         SubnetEntry(
@@ -242,10 +236,7 @@ def open_results(
 
 
 def built_models(net: Supernet, results: Results, progress: Progress) -> Models:
-    """Return a context manager that exports a group of models into a temporary folder.
-
-    The results record why a subnet cannot be built.
-    """
+    """Return a context manager that exports a group of models; the results record failures."""
 
     @contextmanager
     def models(group: Sequence[SubnetEntry]) -> Iterator[dict[str, Path]]:

@@ -38,7 +38,6 @@ class Comparison:
 
     Attributes:
         member: ``"knee"``, or ``"best"`` by the first objective.
-        key: Key of the member.
         cost: Name of the compared cost: latency, else the first objective that is minimised.
         times: Cost of the largest subnet divided by that of the member.
         points: Score of the member minus that of the largest subnet, on the same search images;
@@ -65,7 +64,6 @@ class SearchSummary:
         predicted: Names of objectives that are predicted and never measured.
         metric: Name of the score of `Comparison`.
         evaluated: Number of finished trials, failed ones included.
-        failed: Number of failed trials.
         reused: Number of trials that an earlier run had scored; they come first.
         members: Number of members of the front.
         reference: Reference point of the hypervolumes, by objective.
@@ -80,7 +78,6 @@ class SearchSummary:
         uniform_hypervolume: Hypervolume of ``uniform``; None if it is empty.
         uniform_at_knee: Of two objectives, the first one of uniform scaling where the second
             equals that of the knee, interpolated; None outside of the measured range.
-        knee: Values of the knee of the front.
         largest: Values of the largest architecture; None if it was not measured.
         versus: Comparisons of the knee and the best member with the largest subnet, if they are
             not the largest subnet.

@@ -37,11 +37,7 @@ def setting(
 
 
 def check_settings(settings: Any) -> None:
-    """Check every setting of a dataclass.
-
-    Raises:
-        InputError: A value is not allowed.
-    """
+    """Check every setting of a dataclass; raise InputError for the first bad value."""
     for each in fields(settings):
         each.metadata["check"](each.name, getattr(settings, each.name))
 

@@ -84,11 +84,7 @@ def settings_text() -> str:
 
 
 def write_settings(path: Path) -> None:
-    """Write a file of settings for users to edit.
-
-    Raises:
-        InputError: The path exists, or its folder does not.
-    """
+    """Write a file of settings for users to edit, which must not exist."""
     if path.exists():
         raise InputError(
             f"settings {str(path)!r} exist already; edit them, or give another file name"
@@ -101,11 +97,8 @@ def write_settings(path: Path) -> None:
 def read_settings(path: Path) -> dict[str, Any]:
     """Return setting -> value from a file of `write_settings`, or from a run's ``config.toml``.
 
-    Only settings in the file are returned, lists as tuples.
-
-    Raises:
-        InputError: The file cannot be read, has an unknown setting, or a value of a wrong type or
-            range. The text names the file.
+    Only settings in the file are returned, lists as tuples. The text of an `InputError` names the
+    file.
     """
     content = _read(path)
     told = content.get(TABLE, {})

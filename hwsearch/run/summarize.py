@@ -40,8 +40,6 @@ class _Search:
     """A search and its finished trials.
 
     Attributes:
-        optimizer: Optimiser that has received all values.
-        trials: Finished trials, in order.
         values: ``(len(trials), n_objectives)``, NaN where a trial failed.
         found: Key -> quantity -> measurement with purpose ``search``.
     """
@@ -74,10 +72,7 @@ class _Search:
 def summarize_search(
     optimizer: Optimizer, store: Store, setup: Setup, rows: Rows
 ) -> SearchSummary:
-    """Compute the summary of a search from an optimiser that has received all values.
-
-    ``rows`` are those of the table of the front. See also `replay_optimizer`.
-    """
+    """Compute the summary of a search from its optimiser (see `replay_optimizer`) and front."""
     import pandas as pd
 
     trials = [trial for trial in store.trials() if trial.state.is_finished]
@@ -232,7 +227,6 @@ def _interpolated(search: _Search, uniform: FloatArray, middle: Point) -> float 
 
 
 def _versus(search: _Search, members: Mapping[str, Point]) -> Iterator[Comparison]:
-    """Compare the knee and the best member with the largest subnet."""
     import pandas as pd
 
     objectives = search.optimizer.objectives

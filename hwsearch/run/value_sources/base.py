@@ -49,7 +49,6 @@ class ValueSource:
     Attributes:
         kind: Table of ``config.toml`` that records the source, one of `KINDS`.
         recorded: Content of that table. ``digest`` is 16 hex digits of the source's content.
-        note: One sentence for users.
         model: Predicts the quantity; None if there are too few values to fit one.
         archs: n architectures of the source; None for a source that is only a model.
         values: (n,) values of the quantity; NaN where the source has none.
@@ -74,7 +73,7 @@ class ValueSource:
         return self.model.predict_mean(archs)
 
     def interval(self, archs: Architectures) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Predict n values with their 95% intervals: value, low end and high end, (n,) each."""
+        """Predict values, low and high ends of their 95% intervals, (n,) each."""
         assert self.model is not None
         mean, deviation = self.model.predict(archs)
         return mean, mean - Z95 * deviation, mean + Z95 * deviation

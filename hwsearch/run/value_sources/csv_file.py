@@ -44,11 +44,6 @@ def read_csv(setup: Setup, path: Path) -> ValueSource:
 
     Values of one architecture are averaged; rows without a value and columns of a run's tables are
     ignored. Where the metric has an approximation, the model of the source is a multiple of it.
-
-    Raises:
-        InputError: The file cannot be read, is of another space (the text names the first
-            difference), lacks the metric, has a value that is not finite, or has no architecture
-            in the searched space.
     """
     metric, full = setup.task.metric.name, setup.net.full_space
     where = f"warm start {str(path)!r}"

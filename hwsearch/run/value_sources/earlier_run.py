@@ -30,15 +30,7 @@ _Contexts = Mapping[tuple[str, str], str]  # quantity and purpose -> context of 
 
 
 def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
-    """Read the measurements of an earlier run; a read-only folder is enough.
-
-    Of a search without data, which has measured no accuracy, the candidates are reused.
-
-    Raises:
-        InputError: The folder is no run or is of another space (the text names the first
-            difference), its accuracies have another context, or no architecture is in the
-            searched space.
-    """
+    """Read the measurements of an earlier run, or the candidates of one without data."""
     config, recorded = read_config(folder)
     where, metric = f"warm start {str(folder)!r}", setup.task.metric.name
     if not (folder / TRIALS).is_file():

@@ -23,11 +23,7 @@ def find_tables(setup: Setup) -> Sequence[Path]:
 
 
 def read_table(setup: Setup, path: Path) -> ValueSource:
-    """Read a latency table, which predicts latency until it is measured.
-
-    Raises:
-        InputError: The table is of another supernet, search space or device, or lacks blocks.
-    """
+    """Read a latency table, which predicts latency until it is measured."""
     net, device = setup.net, setup.device
     table = tables.LatencyTable.load(path)
     table.check_made_for(net.family, net.full_space.digest, device.spec, where=repr(str(path)))
@@ -62,11 +58,7 @@ def find_predictors(setup: Setup) -> Sequence[Path]:
 
 
 def read_predictor(setup: Setup, path: Path) -> ValueSource:
-    """Read an accuracy predictor; without data its values replace measured ones.
-
-    Raises:
-        InputError: The predictor cannot be read, or is of another search space.
-    """
+    """Read an accuracy predictor; without data its values replace measured ones."""
     metric = setup.task.metric.name
     predictor = load_predictor(path, setup.net.space)
     name, weights = f"{path.parent.name}/{path.name}", _weights(setup.net, predictor)

@@ -68,11 +68,8 @@ INSTALLED: Final = (
 def with_sources(setup: Setup) -> Setup:
     """Add the installed sources and the warm start to the setup of a new search.
 
-    A table or predictor that is not usable is left out, with a note.
-
-    Raises:
-        InputError: The warm start is not usable (see `read_earlier_run` and `read_csv`), or there
-            are neither data nor a usable predictor.
+    A table or predictor that is not usable is left out, with a note. An unusable warm start is an
+    `InputError`, and so is an unusable predictor if there are no data.
     """
     for kind in INSTALLED:
         needed = kind.name == PREDICTOR and not setup.task.scores
@@ -97,10 +94,7 @@ def with_recorded_sources(setup: Setup, folder: Path, recorded: Mapping[str, Any
     """Add the recorded sources of a run to the setup of a resumed search.
 
     A warm start is read from its copy in the run's folder, or copied first if the run was stopped
-    before that.
-
-    Raises:
-        InputError: A recorded source is missing or was changed.
+    before that. A recorded source that is missing or was changed is an `InputError`.
     """
     for kind in INSTALLED:
         setup = _found_again(kind, setup, folder, recorded)
@@ -122,11 +116,7 @@ def with_recorded_sources(setup: Setup, folder: Path, recorded: Mapping[str, Any
 
 
 def with_recorded_predictor(setup: Setup, folder: Path, recorded: Mapping[str, Any]) -> Setup:
-    """Add the recorded predictor of a run without data, which predicts its metric.
-
-    Raises:
-        InputError: The predictor is missing or was changed.
-    """
+    """Add the recorded predictor of a run without data, which predicts its metric."""
     (kind,) = (each for each in INSTALLED if each.name == PREDICTOR)
     return setup if setup.task.scores else _found_again(kind, setup, folder, recorded)
 
