@@ -18,14 +18,12 @@ _JITTER: Final = 1e-9  # of the mean variance of a step, so that all of them var
 class AdditiveModel(LinearModel):
     """A `LinearModel` whose weights of steps up of ordered choices have one sign.
 
-    The weights of the steps are the most likely ones of the posterior without a wrong sign, by
-    non-negative least squares; the sign is that of their sum. The deviation is the posterior's
-    given that the weights at 0 are 0 (the normal approximation at a constrained mode).
-    Deterministic.
+    The weights of the steps maximise the posterior without a wrong sign, by non-negative least
+    squares; the sign is that of their sum. The deviation is the posterior's given that the weights
+    at 0 are 0 (the normal approximation at a constrained mode). Deterministic.
 
     Args:
-        priors: As for `LinearModel`.
-        steps: ``(n_features,)``, which columns are steps up; none by default.
+        steps: ``(n_features,)``, True for columns that are steps up; none by default.
     """
 
     def __init__(

@@ -19,10 +19,10 @@ IntArray = NDArray[np.int64]
 
 
 class Surrogate(Protocol):
-    """A regression model with uncertainty; a second `fit` forgets the first."""
+    """A regression model with uncertainty; `fit` replaces an earlier fit."""
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Learn from n rows.
+        """Fit n rows.
 
         Args:
             X: ``(n, n_features)``, n at least 1, finite, within about [0, 1].
@@ -31,7 +31,7 @@ class Surrogate(Protocol):
                 added to the noise that is learnt. 0 by default.
 
         Raises:
-            InputError: Shapes that do not match, no rows, or a number that is not finite.
+            InputError: Shapes differ, there are no rows, or a number is not finite.
         """
         ...
 
@@ -39,15 +39,14 @@ class Surrogate(Protocol):
         """Return mean and standard deviation, each ``(n,)``, in the unit of ``y``.
 
         Raises:
-            InputError: ``X`` has other features than the rows it was fitted on, or there was no
-                fit.
+            InputError: ``X`` has other features than the fitted rows, or there was no fit.
         """
         ...
 
     def cross_validate(
         self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Predict every value, as it was measured, from the rows of the other folds.
+        """Predict every value, with its noise, from the rows of the other folds.
 
         Transforms and variances may come from all rows, so that a fold costs little.
 
@@ -55,7 +54,7 @@ class Surrogate(Protocol):
             rows: ``(n, n_features)``.
             values: ``(n,)``.
             noise: ``(n,)``, known standard deviations of the values.
-            fold: ``(n,)``, the number of every row's fold.
+            fold: ``(n,)``, fold numbers.
 
         Returns:
             Mean and standard deviation, noise included, each ``(n,)``.
@@ -74,7 +73,7 @@ class Refittable(Protocol):
 def refit_folds(
     fitted: Refittable, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Implement `Surrogate.cross_validate` by a refit of a fitted model for every fold."""
+    """Implement `Surrogate.cross_validate` by refits of a fitted model."""
     mean, deviation = np.empty(len(values)), np.empty(len(values))
     for number in np.unique(fold):
         out = fold == number
@@ -92,20 +91,12 @@ class Parametric(Surrogate, Protocol):
         ...
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return all parameters by name.
-
-        Raises:
-            InputError: There was no fit.
-        """
+        """Return all parameters by name; raise InputError before a fit."""
         ...
 
     @classmethod
     def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the model that gave a state.
-
-        Raises:
-            InputError: An array is absent, has another shape, or holds what it cannot hold.
-        """
+        """Return the model of a state; raise InputError for a missing or invalid array."""
         ...
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from hwsearch.prediction.base import FloatArray
 
-# The likelihood costs the cube of the rows, and so many of them settle a few numbers.
+# The likelihood costs the cube of the rows; this many determine a few variances.
 MAX_LIKELIHOOD_ROWS: Final = 128
 
 
@@ -19,11 +19,8 @@ MAX_LIKELIHOOD_ROWS: Final = 128
 class VariancePrior:
     """Log-normal prior of the standard deviations of groups of weights and of the residuals.
 
-    Attributes:
-        groups: Features whose weights share a variance.
-        logs: (n_groups + 1,) prior means of the logarithms, the residuals' last.
-        deviations: (n_groups + 1,) prior standard deviations of the logarithms.
-        bounds: (n_groups + 1) lowest and highest logarithm.
+    ``logs`` and ``deviations``, (n_groups + 1,), are of the logarithms, the residuals' last;
+    ``bounds`` their lowest and highest values.
     """
 
     groups: Sequence[slice]
@@ -34,13 +31,7 @@ class VariancePrior:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedWeights:
-    """Posterior of the weights of a linear model.
-
-    Attributes:
-        weights: (n_features,) mean.
-        covariance: (n_features, n_features).
-        unexplained: Standard deviation of the residuals.
-    """
+    """Posterior mean (n_features,) and covariance of weights; deviation of the residuals."""
 
     weights: FloatArray
     covariance: FloatArray
@@ -52,11 +43,7 @@ def fit_grouped_weights(
 ) -> FittedWeights:
     """Fit weights with a prior mean of 0, and the variances of their groups. Deterministic.
 
-    Args:
-        features: (n, n_features), n at least 1.
-        targets: (n,).
-        noise: (n,) known standard deviations of the targets, beside the residuals'.
-        prior: Of weights and variances.
+    ``noise``, (n,), are known standard deviations of the targets, beside the residuals'.
     """
     chosen = evenly_spaced(len(targets), MAX_LIKELIHOOD_ROWS)
     rows = features[chosen]
@@ -75,15 +62,10 @@ def fit_grouped_weights(
 def weight_posterior(
     features: FloatArray, targets: FloatArray, noise: FloatArray, root: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the posterior mean (n_features,) and covariance of the weights.
+    """Return the posterior mean (n_features,) and covariance of the weights, in closed form.
 
-    In closed form (Bishop, Pattern recognition and machine learning, 2006, section 3.3).
-
-    Args:
-        features: (n, n_features).
-        targets: (n,).
-        noise: (n,) standard deviations of the residuals, known noise included; above 0.
-        root: (n_features, rank) of the prior covariance of the weights, root times root'.
+    Bishop, Pattern recognition and machine learning, 2006, section 3.3. ``noise``, above 0,
+    includes the residuals; ``root``, (n_features, rank), is a root of the prior covariance.
     """
     mixed = features @ root
     weighted = mixed / (noise**2)[:, np.newaxis]
@@ -99,13 +81,8 @@ def most_likely_deviations(
     """Return the deviations of groups and residuals, and their log likelihood.
 
     They maximise the marginal likelihood times their log-normal prior, by L-BFGS with a fixed
-    start (Bishop, 2006, section 3.5).
-
-    Args:
-        grams: (n_groups, n, n) inner products of the rows' features in each group.
-        targets: (n,).
-        noise: (n,) known standard deviations of the targets.
-        prior: Of the deviations.
+    start (Bishop, 2006, section 3.5). ``grams``, (n_groups, n, n), are the inner products of the
+    rows' features in each group; ``noise``, (n,), known standard deviations of the targets.
     """
     found = minimize(
         _negative_log_posterior,
@@ -126,9 +103,7 @@ def evenly_spaced(n: int, n_kept: int) -> NDArray[np.intp]:
 def likelihood_slope(factor: FloatArray, weights: FloatArray) -> FloatArray:
     """Return twice the gradient of a negative log likelihood in the kernel: (n, n).
 
-    Args:
-        factor: (n, n) lower Cholesky factor of the kernel.
-        weights: (n,) the inverse kernel times the targets.
+    ``factor`` is the kernel's lower Cholesky factor, ``weights`` the inverse kernel times targets.
     """
     lower, _ = lapack.dpotri(factor, lower=1)  # the inverse, without the half above
     slope: FloatArray = lower + np.tril(lower, -1).T - np.outer(weights, weights)
@@ -142,7 +117,7 @@ def _negative_log_posterior(
     known: FloatArray,
     prior: VariancePrior,
 ) -> tuple[float, FloatArray]:
-    """Of the standard deviations, with its gradient; ``known`` are variances of the targets."""
+    """Return the value for the log deviations, and its gradient; ``known`` are noise variances."""
     variances = np.exp(2.0 * logs)
     kernel = np.tensordot(variances[:-1], grams, axes=1)
     kernel[np.diag_indices_from(kernel)] += variances[-1] + known

@@ -6,10 +6,9 @@ The profiler's cost per node is subtracted, as estimated by cross-validation ove
 rest is scaled to the subnet's unprofiled latency. Without profiles: non-negative least squares on
 whole latencies, regularised towards multiply-accumulates.
 
-Seen on a busy 2-core server with ONNX Runtime, on 100 unseen subnets each, from 48 subnets: the
-sums of profiles were off by 2.2% on average for the bundled supernet (least squares: 3.5%,
-multiply-accumulates alone: 4.5%) and by 1.7% for ofa-mbv3-w1.0 (1.8 to 2.5%, 1.7%), mostly the
-noise of measuring them. So profiles are used where there are any.
+Profiles are preferred: on a 2-core server with ONNX Runtime, from 48 subnets, sums of profiles had
+a mean error of 2.2% on 100 unseen subnets of the bundled supernet (least squares 3.5%, MACs alone
+4.5%), and of 1.7% for ofa-mbv3-w1.0 (1.8 to 2.5%, 1.7%).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,12 +54,9 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockTimes:
-    """Latencies of block specs.
+    """Latencies of block specs; ``overhead_ms`` is the latency of a run beside its blocks.
 
-    Attributes:
-        blocks: Block spec -> latency.
-        overhead_ms: Latency of a run beside its blocks.
-        method: ``"profile"`` or ``"least squares"``.
+    ``method`` is ``"profile"`` or ``"least squares"``.
     """
 
     blocks: dict[BlockSpec, BlockLatency]
@@ -71,16 +67,10 @@ class BlockTimes:
 def split_nodes(
     nodes_ms: Mapping[str, float], names: Iterable[str]
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Add up the times of nodes per block.
+    """Return block -> time in ms, and block -> number of nodes, for node times in execution order.
 
-    Args:
-        nodes_ms: Time of every node by name, in the order of execution.
-        names: Of the blocks. A node belongs to the block with the longest name that its own
-            begins with, else to the block of the node before it; the first ones to the first
-            block.
-
-    Returns:
-        Block -> time in ms, and block -> number of nodes; every block is there.
+    A node belongs to the block with the longest name that its own begins with, else to the block
+    of the node before it; the first ones to the first block. Every block is in the results.
     """
     order = list(names)
     longest = sorted(order, key=len, reverse=True)
@@ -94,11 +84,9 @@ def split_nodes(
 
 
 def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
-    """Derive block latencies from subnets that were profiled.
+    """Derive block latencies from profiled subnets, at least one.
 
-    Args:
-        observed: At least one, all profiled. A spec's latency is the median over the blocks of
-            that spec.
+    A spec's latency is the median over the blocks of that spec.
     """
     found = _Occurrences.of(observed)
     costs = _PROFILING * float((found.totals_ms / np.bincount(found.subnet, found.nodes)).min())
@@ -120,12 +108,10 @@ def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
 
 
 def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) -> BlockTimes:
-    """Derive block latencies from whole subnets alone.
+    """Derive block latencies from the latencies of whole subnets, at least one.
 
-    Args:
-        observed: At least one.
-        macs: Multiply-accumulates of every spec in them: latencies lean towards being
-            proportional to these, so much as predicts left-out subnets best.
+    They are regularised towards multiples of ``macs``, as strongly as predicts left-out subnets
+    best.
     """
     specs = list(dict.fromkeys(spec for each in observed for _, spec in each.chain))
     place = {spec: column for column, spec in enumerate(specs)}
@@ -150,16 +136,7 @@ def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Occurrences:
-    """Every block of every profiled subnet, one entry each.
-
-    Attributes:
-        specs: The block specs.
-        subnet: (n,) number of the subnet.
-        spec: (n,) number of the block's spec.
-        profiled_ms: (n,) profiled time of its nodes.
-        nodes: (n,) number of these.
-        latency_ms: (n_subnets,) unprofiled latency of the subnets.
-    """
+    """Every block of every profiled subnet: ``subnet`` and ``spec`` are their numbers, (n,)."""
 
     specs: list[BlockSpec]
     subnet: IntArray
@@ -189,17 +166,12 @@ class _Occurrences:
 
     @property
     def totals_ms(self) -> FloatArray:
-        """(n_subnets,) profiled time of all nodes."""
+        """Profiled time of all nodes: (n_subnets,)."""
         totals: FloatArray = np.bincount(self.subnet, self.profiled_ms).astype(np.float64)
         return totals
 
     def shares_ms(self, cost_ms: float, overhead_ms: float) -> FloatArray:
-        """Return each block's share of its subnet's latency without the overhead: (n,).
-
-        Args:
-            cost_ms: Profiler's cost per node.
-            overhead_ms: Latency of a run beside its blocks.
-        """
+        """Return each block's share of its subnet's latency: (n,); ``cost_ms`` is per node."""
         own = np.maximum(self.profiled_ms - cost_ms * self.nodes, 0.0)
         scale = (self.latency_ms - overhead_ms) / np.maximum(
             np.bincount(self.subnet, own), _LEAST_MS
@@ -212,8 +184,8 @@ class _Occurrences:
     ) -> tuple[FloatArray, float]:
         """Return latencies (n_specs,) from the kept subnets, or from all where none has the spec.
 
-        A disturbed node leaves the others of its subnet too small a share, and medians with them:
-        the sums are scaled back to the measured latencies by the factor, which is returned, too.
+        A disturbed node leaves too small a share to the rest of its subnet, so the sums are
+        scaled to the measured latencies by a factor, which is returned, too.
         """
         medians = np.empty(len(self.specs))
         for number in range(len(self.specs)):
@@ -236,7 +208,7 @@ class _Occurrences:
 
 
 def _folds(n: int) -> list[BoolArray]:
-    """Return masks (n,) of what to leave out in turn; none for a single subnet."""
+    """Return masks (n,) of the subnets to leave out in turn; none for a single subnet."""
     n_folds = min(_FOLDS, n)
     return [np.arange(n) % n_folds == number for number in range(n_folds)] if n > 1 else []
 

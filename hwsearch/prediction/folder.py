@@ -1,7 +1,4 @@
-"""Folders of saved predictors: a card in JSON and arrays in npz, nothing that is executed.
-
-See predictors/README.md.
-"""
+"""Folders of saved predictors: a JSON card and npz arrays; see predictors/README.md."""
 
 import hashlib
 import io
@@ -35,14 +32,7 @@ _AGAIN: Final = "give a folder that Predictor.save wrote"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """The content of a folder.
-
-    Attributes:
-        surrogate: Name of the model.
-        space: The search space that it was fitted on.
-        state: Its parameters.
-        facts: Further entries of its card.
-    """
+    """The content of a folder; ``facts`` are further entries of its card."""
 
     surrogate: str
     space: SearchSpace
@@ -75,11 +65,7 @@ def write_folder(
 
 
 def read_folder(folder: Path) -> Saved:
-    """Read what `write_folder` wrote.
-
-    Raises:
-        InputError: There is no such folder, or something in it is not as it was written.
-    """
+    """Read a folder of `write_folder`; raise InputError where it is missing or invalid."""
     what = f"predictor {str(folder)!r}"
     card = _read_card(folder, what)
     reserved = ("format", "schema", "surrogate", "parameters_sha256", "space")
@@ -117,11 +103,7 @@ def _read_card(folder: Path, what: str) -> Mapping[str, Any]:
 
 
 def packed_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return plain arrays as npz.
-
-    Raises:
-        ValueError: One holds objects.
-    """
+    """Return plain arrays as npz; raise ValueError where one holds objects."""
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise ValueError(f"{name!r} holds objects")

@@ -1,4 +1,4 @@
-"""Gaussian process regression with a kernel made for architectures."""
+"""Gaussian process regression with a kernel for encoded architectures."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, Self
@@ -21,38 +21,35 @@ _BOUNDS: Final = [(-9.0, 5.0), (-3.0, 2.0), (-9.0, 0.0)]
 _FACTOR_BOUNDS: Final = (-9.0, 6.0)
 _INDEPENDENT: Final = float(np.log(0.3))  # the factor of the default prior
 _CONSTANT_VARIANCE: Final = 4.0
-# Everything costs the cube of the rows, and so many of them settle a handful of numbers.
+# The likelihood costs the cube of the rows; this many determine a few hyperparameters.
 _MAX_LIKELIHOOD_ROWS: Final = 96
 _MAX_ROWS: Final = 1500
 
 
 class GaussianProcess:
-    """Constant + linear (weights with a prior) + smooth (squared exponential).
+    """Gaussian process: constant + linear (weights with a prior) + squared exponential.
 
     The prior covariance of the linear weights is a sum of terms with a factor each
     (`prior_covariances`); the smooth term models interactions. Hyperparameters maximise the
     marginal likelihood times a weak log-normal prior (Rasmussen and Williams, 2006, chapter 5),
     by L-BFGS with a fixed start and bounded effort. Of more than 1,500 rows, evenly spaced ones
-    are used. Deterministic.
-
-    Args:
-        priors: Of the weights of ``n_features`` columns; by default independent.
+    are used. ``priors`` of the weights are independent by default. Deterministic.
     """
 
     def __init__(self, priors: Sequence[PriorCovariance] | None = None) -> None:
         self.priors = priors
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Learn from n rows; see `Surrogate.fit`.
+        """Fit n rows; see `Surrogate.fit`.
 
-        Targets that are all equal are predicted everywhere, with a deviation of 1% of their size.
+        Equal targets are predicted everywhere, with a deviation of 1% of their size.
         """
         self.prepare(X, y, noise)
         self.learn()
         return self.condition()
 
     def prepare(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Take n rows, hyperparameters at their prior means; call `learn` and `condition` next."""
+        """Set n rows, hyperparameters at their prior means; call `learn` and `condition` next."""
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
         chosen = evenly_spaced(len(values), _MAX_ROWS)
@@ -74,11 +71,8 @@ class GaussianProcess:
     def learn(self, start: FloatArray | None = None, max_iterations: int = 30) -> float:
         """Choose the hyperparameters, from a start, and return the logarithm of their likelihood.
 
-        The likelihood is that of up to 96 rows, evenly spaced, in the unit of the targets.
-
-        Args:
-            start: Hyperparameters of a similar fit; by default their prior means.
-            max_iterations: Of L-BFGS; 0 takes the start as it is.
+        It is that of up to 96 rows, evenly spaced, in the unit of the targets. ``start`` holds the
+        hyperparameters of a similar fit; they are kept where ``max_iterations`` is 0.
         """
         chosen = evenly_spaced(len(self._targets), _MAX_LIKELIHOOD_ROWS)
         centred = self.rows_[chosen] - self.center_
@@ -134,7 +128,7 @@ class GaussianProcess:
         return mean, deviation
 
     def predict_mean(self, X: ArrayLike) -> FloatArray:  # noqa: N803
-        """Return the means alone, which takes a fraction of the time."""
+        """Return the means alone, in a fraction of the time."""
         mean: FloatArray = self._kernel(self._centred(X)) @ self.weights_
         return mean * self.scale_ + self.mean_
 
@@ -145,7 +139,7 @@ class GaussianProcess:
         return centred
 
     def _kernel(self, centred: FloatArray) -> FloatArray:
-        """Between given rows and the known ones: (len(centred), n)."""
+        """Return the kernel between given rows and the fitted ones: (len(centred), n)."""
         of_smooth, length, _ = np.exp(self.hyperparameters_[-3:])
         distance = _distances(centred, self._known)
         smooth = of_smooth * np.exp(distance / (-2.0 * length**2))
@@ -154,7 +148,7 @@ class GaussianProcess:
 
 
 def _distances(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Mean squared distances over the features, (len(a), len(b))."""
+    """Return mean squared distances over the features, (len(a), len(b))."""
     squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :]
     distances: FloatArray = np.maximum(squares - 2.0 * (a @ b.T), 0.0) / max(a.shape[1], 1)
     return distances
@@ -167,7 +161,7 @@ def _objective(
     variances: FloatArray,
     prior: tuple[FloatArray, FloatArray],
 ) -> Callable[[FloatArray], tuple[float, FloatArray]]:
-    """Negative log posterior of the hyperparameters, with its gradient."""
+    """Return the negative log posterior of the hyperparameters, with its gradient."""
     flat = np.array([gram.ravel() for gram in linear]).reshape(len(linear), -1)
     diagonal = np.diag_indices(len(targets))
 

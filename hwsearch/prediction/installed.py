@@ -13,12 +13,7 @@ FOLDER = "predictors"
 
 
 def find_predictor(supernet: str, objective: str) -> Path | None:
-    """Return the folder of a predictor, the user's own before one that ships; None without.
-
-    Args:
-        supernet: Name on the supernet's card.
-        objective: Such as ``top1``.
-    """
+    """Return the folder of a predictor, the user's own before one that ships; None without."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", supernet)
     for root in places(FOLDER):
         folder = root / name / objective
@@ -28,15 +23,11 @@ def find_predictor(supernet: str, objective: str) -> Path | None:
 
 
 def load_predictor(path: str | Path, space: SearchSpace) -> Predictor:
-    """Load a predictor for a search space.
-
-    Args:
-        path: Its folder.
-        space: The one that it was fitted on, or a part of that.
+    """Load a predictor for the search space that it was fitted on, or a part of that.
 
     Raises:
-        InputError: The folder holds no predictor that can be read, or one of another space; the
-            text says where they differ first.
+        InputError: The folder holds no readable predictor, or one of another space; the text has
+            the first difference.
     """
     predictor = Predictor.load(path)
     try:

@@ -4,7 +4,7 @@ A table predicts an architecture by the sum of its blocks' latencies. The sums o
 of other devices, are mixed with non-negative weights; without a table, numbers of
 multiply-accumulates and of blocks take their place. Measured latencies are a multiple of the mix
 whose logarithm is linear in the encoding (`LogRatioModel`). With few measured subnets the
-correction is small; without any, the only table is used as it is.
+correction is small; without any, a single table is used as it is.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class LatencyPredictor:
     """Predicts latencies on one device.
 
     Args:
-        space: The search space that all architectures come from.
+        space: The search space of all architectures.
         blocks: Returns an architecture's chain of blocks, or the index of all blocks; None where
             subnets are no chains.
         tables: Latency tables of this supernet: of the device, or of other ones.
@@ -60,11 +60,7 @@ class LatencyPredictor:
         self._compiled: LookupTableSum | None = None
 
     def fit(self, archs: Architectures, latencies_ms: ArrayLike) -> Self:
-        """Learn from whole subnets measured on the device; forgets an earlier fit.
-
-        Args:
-            archs: n of them, at least 1.
-            latencies_ms: (n,), positive.
+        """Fit measured latencies of n whole subnets, (n,) ms; replace an earlier fit.
 
         Raises:
             InputError: Architectures of another space, lengths that differ, or a latency that is
@@ -89,7 +85,7 @@ class LatencyPredictor:
         return mean, mean * self._ratio.log_deviation(archs, self._base(archs))
 
     def predict_mean(self, archs: Architectures) -> FloatArray:
-        """Return the medians alone, which takes a fraction of the time."""
+        """Return the medians alone, in a fraction of the time."""
         if self._ratio is None and self._n_tables != 1:
             raise InputError(
                 f"with {self._n_tables or 'no'} latency tables, latencies are known only up to "
@@ -161,7 +157,7 @@ def _costs(
 def _mixed(costs: FloatArray, latencies: FloatArray) -> FloatArray:
     """Return the non-negative weights (n_costs,) of the smallest relative errors.
 
-    A weak ridge spreads the weights where too few subnets tell the columns apart.
+    A weak ridge spreads the weights where too few subnets distinguish the columns.
     """
     scale = np.maximum(costs.mean(axis=0), 1e-12) / latencies.mean()
     rows = costs / scale / latencies[:, np.newaxis]

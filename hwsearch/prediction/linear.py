@@ -43,14 +43,8 @@ _RANK: Final = 32  # principal directions of the posterior covariance that predi
 class WeightDistribution:
     """A normal distribution of the weights, for one transform of the targets.
 
-    Attributes:
-        transform: Of the targets.
-        deviations: Standard deviations as `most_likely_deviations` returns them.
-        mean: (1 + n_features,) of a constant and of every column less its center.
-        covariance: Of the same.
-        center: (n_features,), means of the columns.
-        unexplained: Standard deviation of the residuals.
-        likelihood: Log likelihood of the untransformed targets, to compare transforms by.
+    ``mean``, (1 + n_features,), is of a constant and of columns less ``center``. ``unexplained``
+    is the residuals' deviation, ``likelihood`` the log likelihood of untransformed targets.
     """
 
     transform: TargetTransform
@@ -66,15 +60,12 @@ class LinearModel:
     """A weight for every column, with a prior by which weights are correlated.
 
     The targets are transformed as in `TransformedGaussianProcess`. The prior covariance of the
-    weights is a sum of terms, as that of a `GaussianProcess`; the factors of the terms and the
-    variance of the residuals maximise the marginal likelihood. Deterministic.
+    weights is a sum of terms, as in a `GaussianProcess`, independent by default; the factors of
+    the terms and the variance of the residuals maximise the marginal likelihood. Deterministic.
 
     The deviation is that of the true value: it includes the residuals, since interactions cannot
     be told from noise, and no known noise. Of the posterior covariance the 32 largest principal
     directions are kept, and the variances of the rest.
-
-    Args:
-        priors: Of the weights; by default independent.
 
     Attributes:
         columns_: (1 + n_features, n_outputs), what the constant and every column add to the sums
@@ -90,9 +81,9 @@ class LinearModel:
         self.priors = priors
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Learn from n rows; see `Surrogate.fit`.
+        """Fit n rows; see `Surrogate.fit`.
 
-        Targets that are all equal are predicted everywhere, with a deviation of 1% of their size.
+        Equal targets are predicted everywhere, with a deviation of 1% of their size.
         """
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
@@ -233,10 +224,8 @@ class LinearModel:
 def columns_of(mean: FloatArray, covariance: FloatArray, center: FloatArray) -> FloatArray:
     """Return what a constant of 1 and every column add to mean, variance and directions.
 
-    Args:
-        mean: (1 + n_features,) of the weights of a constant and of columns less their center.
-        covariance: Of the same; its largest directions are kept, and of the rest the variances.
-        center: (n_features,), means of the columns.
+    ``mean`` and ``covariance`` are those of the weights of a constant and of columns less
+    ``center``. The covariance's largest directions are kept, and the variances of the rest.
     """
     sizes, directions = np.linalg.eigh(covariance)
     kept = directions[:, -_RANK:] * np.sqrt(np.maximum(sizes[-_RANK:], 0.0))
@@ -253,9 +242,7 @@ def columns_of(mean: FloatArray, covariance: FloatArray, center: FloatArray) -> 
 def prior_root(priors: Sequence[PriorCovariance], deviations: FloatArray) -> FloatArray:
     """Return a root of the prior covariance of the weights of a constant and of the columns.
 
-    Args:
-        priors: Of the columns' weights.
-        deviations: Of the constant, the priors' factors, and the residuals.
+    ``deviations`` are those of the constant, the priors' factors, and the residuals.
     """
     terms = zip(deviations[1:-1] ** 2, priors, strict=True)
     sizes, directions = np.linalg.eigh(sum(factor * prior.covariance for factor, prior in terms))

@@ -29,13 +29,9 @@ class LogRatioModel:
     group with a variance of its own (`fit_grouped_weights`). With few rows the variances stay near
     their prior, and predictions near the approximation. Deterministic.
 
-    Args:
-        space: The search space that all architectures come from.
-
     Attributes:
         weights_: (2 + n_columns,) of the constant, the logarithm and the encoding.
         centres_: (2 + n_columns,) subtracted from the features; 0 for the constant.
-        covariance_: Of the weights.
         noise_: Standard deviation of the residuals, as a log ratio.
     """
 
@@ -49,13 +45,7 @@ class LogRatioModel:
         approximation: ArrayLike,
         noise: ArrayLike | None = None,
     ) -> Self:
-        """Learn from n architectures.
-
-        Args:
-            archs: n of them, at least 1.
-            values: (n,), positive.
-            approximation: (n,), positive, in the same unit or another.
-            noise: (n,) known standard deviations of the values, in their unit; 0 by default.
+        """Fit n positive values (n,) to their approximation (n,), in the same unit or another.
 
         Raises:
             InputError: Architectures of another space, lengths that differ, or a number that is
@@ -76,17 +66,7 @@ class LogRatioModel:
     def predict(
         self, archs: Architectures, approximation: ArrayLike
     ) -> tuple[FloatArray, FloatArray]:
-        """Return median and standard deviation, each (n,), in the unit of the values.
-
-        The deviation is that of a value to be measured: it includes the residuals.
-
-        Args:
-            archs: n architectures.
-            approximation: (n,), positive, in the unit that it was fitted in.
-
-        Raises:
-            InputError: As for `fit`, or there was no fit.
-        """
+        """Return median and standard deviation (residuals included) of measured values."""
         mean = self.predict_mean(archs, approximation)
         return mean, mean * self.log_deviation(archs, approximation)
 

@@ -12,18 +12,16 @@ from hwsearch.prediction.base import FloatArray
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
 
-# Below it a table stays in the processor's caches, and float32 holds every position exactly.
+# Up to this size a table fits in CPU caches, and float32 holds every position exactly.
 _MAX_ENTRIES: Final = 4096
 _CHUNK: Final = 8192
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LookupTable:
-    """A function of the options of a few choices.
+    """A function of the options of a few choices, whose positions are ``columns``, ascending.
 
-    Attributes:
-        columns: Positions of the choices, ascending.
-        values: (options of the first choice, ..., n_outputs).
+    ``values`` has an axis for every choice, then n_outputs.
     """
 
     columns: tuple[int, ...]
@@ -31,16 +29,7 @@ class LookupTable:
 
 
 class LookupTableSum:
-    """The sum of lookup tables for every architecture; small tables are joined.
-
-    Args:
-        space: The search space.
-        tables: At least one, all with the same number of outputs.
-
-    Attributes:
-        tables: The joined ones.
-        n_outputs: Number of sums.
-    """
+    """The sum of lookup tables with the same number of outputs; small tables are joined."""
 
     def __init__(self, space: SearchSpace, tables: Sequence[LookupTable]) -> None:
         self.space = space
@@ -55,11 +44,7 @@ class LookupTableSum:
             self._flat.append(table.values.reshape(-1, self.n_outputs))
 
     def __call__(self, archs: Architectures) -> FloatArray:
-        """Return the sums, (len(archs), n_outputs).
-
-        Raises:
-            InputError: The architectures are of another space.
-        """
+        """Return the sums, (len(archs), n_outputs); raise InputError for another space."""
         self.space.check_own(archs)
         sums = np.zeros((len(archs), self.n_outputs))
         for start in range(0, len(archs), _CHUNK):
@@ -73,12 +58,9 @@ class LookupTableSum:
 def thermometer_tables(
     space: SearchSpace, weights: FloatArray, whole: SearchSpace | None = None
 ) -> list[LookupTable]:
-    """Return tables that sum to the weighted columns of `thermometer`.
+    """Return tables that sum to the columns of `thermometer` times weights (n_columns, ...).
 
-    Args:
-        space: The search space.
-        weights: (n_columns,) or (n_columns, n_outputs).
-        whole: The space that the columns are of, where ``space`` is a part of it.
+    ``whole`` is the space of the columns where ``space`` is a part of it.
     """
     whole = space if whole is None else whole
     weights = weights.reshape(len(weights), -1)
@@ -99,14 +81,9 @@ def thermometer_tables(
 
 
 def block_tables(index: ChainIndex, values: FloatArray) -> list[LookupTable]:
-    """Return tables that sum the values of the blocks of an architecture.
+    """Return tables, one per position, that sum block values (n_specs, n_outputs).
 
-    Args:
-        index: The blocks of the space.
-        values: (n_specs, n_outputs) of every block spec.
-
-    Returns:
-        One for each position of a block. Options that no architecture has give NaN.
+    Options that no architecture has give NaN.
     """
     width = values.shape[1]
     by_number = np.concatenate([values, np.full((1, width), np.nan), np.zeros((1, width))])

@@ -43,22 +43,19 @@ class PairwiseModel:
     """A `LinearModel` with a small weight for every pair of columns besides.
 
     The posterior mean of all weights is found through the inner products of the rows, whose number
-    decides the cost and not that of the pairs; the variances maximise the marginal likelihood
-    (Rasmussen and Williams, Gaussian processes for machine learning, 2006, section 4.2.2, on
-    polynomial kernels). Of more than 4,096 rows, evenly spaced ones are used. Deterministic.
+    determines the cost; the variances maximise the marginal likelihood (Rasmussen and Williams,
+    Gaussian processes for machine learning, 2006, section 4.2.2, on polynomial kernels). Of more
+    than 4,096 rows, evenly spaced ones are used. Deterministic.
 
     The deviation is that of the linear part, and a constant that brings the mean variance to that
     of leave-one-out predictions (section 5.4.2 there).
-
-    Args:
-        priors: As for `LinearModel`.
     """
 
     def __init__(self, priors: Sequence[PriorCovariance] | None = None) -> None:
         self.priors = priors
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Learn from n rows; see `Surrogate.fit`."""
+        """Fit n rows; see `Surrogate.fit`."""
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
         linear = LinearModel(self.priors).fit(rows, values, known)

@@ -31,7 +31,7 @@ class Predictor:
     """Predicts one number of architectures, fitted to architectures with known values.
 
     Args:
-        space: The search space that all architectures come from.
+        space: The search space of all architectures.
         surrogate: Name of the model: ``"gaussian-process"``, ``"linear"``, ``"additive"`` (linear,
             all steps up have weights of one sign), ``"pairwise"`` (linear, with weights of pairs),
             ``"trees"`` (needs XGBoost), or ``"auto"``: every fit chooses by cross-validation.
@@ -54,10 +54,10 @@ class Predictor:
         self._surrogate: Surrogate = make_surrogate(self._name, space)
 
     def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
-        """Fit the values of n architectures; an earlier fit is forgotten.
+        """Fit the values of n architectures; replace an earlier fit.
 
         Args:
-            archs: n of them, at least 1; repeated ones count as repeated measurements.
+            archs: At least 1; repeated ones count as repeated measurements.
             values: ``(n,)``, finite, in any unit and direction.
             noise: ``(n,)``, known standard deviations of the values, in their unit; 0 by default.
 
@@ -89,7 +89,7 @@ class Predictor:
         The deviation is that of the true value, without the known noise of a measurement.
 
         Raises:
-            InputError: Architectures of another space, or nothing was fitted.
+            InputError: Architectures of another space, or there was no fit.
         """
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
@@ -101,7 +101,7 @@ class Predictor:
         return mean, deviation
 
     def predict_mean(self, archs: Architectures) -> FloatArray:
-        """Return the means alone, which takes a fraction of the time."""
+        """Return the means alone, in a fraction of the time."""
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
             return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
@@ -110,14 +110,11 @@ class Predictor:
         return self.predict(archs)[0]
 
     def widen(self, factor: float) -> Self:
-        """Multiply all deviations by a factor, until the next fit.
-
-        Args:
-            factor: Above 0.
+        """Multiply all deviations by a factor above 0, until the next fit.
 
         Raises:
-            InputError: The surrogate cannot be saved either, nothing was fitted, or the factor is
-                not positive and finite.
+            InputError: The surrogate is not parametric, there was no fit, or the factor is not
+                positive and finite.
         """
         parametric_class(self._name)
         if not 0.0 < factor < np.inf:
@@ -127,14 +124,14 @@ class Predictor:
         return self
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write a card and the parameters, without the rows that it was fitted on, to a folder.
+        """Write a card and the parameters, without the fitted rows, to a folder.
 
         Args:
             folder: Created, or replaced.
             facts: Further entries of the card, JSON-ready; `facts` by default.
 
         Raises:
-            InputError: Its surrogate keeps the rows and cannot be saved, or nothing was fitted.
+            InputError: The surrogate keeps its rows and cannot be saved, or there was no fit.
         """
         parametric_class(self._name)
         write_folder(
@@ -147,11 +144,7 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Predictor":
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: There is no such folder, or something in it is not as `save` writes it.
-        """
+        """Read a folder of `save`; raise InputError where it is missing or invalid."""
         saved = read_folder(Path(folder))
         predictor = cls(saved.space, saved.surrogate)
         try:
@@ -163,10 +156,10 @@ class Predictor:
         return predictor
 
     def within(self, space: SearchSpace) -> "Predictor":
-        """Return the same predictor for a part of its space, such as `SearchSpace.restrict` gives.
+        """Return the same predictor for a part of its space; see `SearchSpace.restrict`.
 
         Raises:
-            InputError: It is no part of it; the text says where they differ first.
+            InputError: The space is no part of it; the text has the first difference.
         """
         if (difference := _difference(space, self._fit_space)) is not None:
             raise InputError(difference)

@@ -1,4 +1,4 @@
-"""Registry of surrogates by name; each module loads when its surrogate is first asked for."""
+"""Registry of surrogates by name; the module of a surrogate is imported on first use."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -27,22 +27,14 @@ NAMES: Final = tuple(_CLASSES)
 
 
 def make_surrogate(name: str, space: SearchSpace) -> Surrogate:
-    """Return a new surrogate for the columns of `thermometer` of a space.
-
-    Raises:
-        InputError: No surrogate has that name.
-    """
+    """Return a new surrogate for the columns of `thermometer`; InputError for an unknown name."""
     found = _class(name)
     made: Surrogate = found(**{each: _ARGUMENTS[each](space) for each in _CLASSES[name][2]})
     return made
 
 
 def parametric_class(name: str) -> type[Parametric]:
-    """Return the class of a surrogate that can be saved.
-
-    Raises:
-        InputError: No surrogate has that name, or it keeps the rows that it was fitted on.
-    """
+    """Return the class of a surrogate that can be saved; raise InputError for any other name."""
     found: type[Parametric] = _class(name)
     if not hasattr(found, "from_state"):
         able = [each for each in NAMES if hasattr(_class(each), "from_state")]

@@ -29,7 +29,6 @@ class SurrogateScore:
     """Agreement of a surrogate's predictions with values that it was not fitted to.
 
     Attributes:
-        name: Of the surrogate.
         tau: Kendall's tau of predicted and known values; NaN where all are equal.
         log_likelihood: Mean log density of the known values.
         coverage: Share of values in their 95% intervals.
@@ -47,12 +46,7 @@ class SurrogateScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The selected surrogate, and the scores of all.
-
-    Attributes:
-        name: Of the selected one.
-        scores: In the order of trying; empty where rows were too few.
-    """
+    """The selected surrogate, and the scores of all tried; no scores where rows were too few."""
 
     name: str
     scores: tuple[SurrogateScore, ...] = ()
@@ -65,7 +59,7 @@ def select_surrogate(
     noise: ArrayLike | None = None,
     names: Sequence[str] | None = None,
 ) -> Selection:
-    """Choose a surrogate by 5-fold cross-validation.
+    """Choose a surrogate by 5-fold cross-validation; errors as for `Surrogate.fit`.
 
     Of the surrogates whose mean log likelihood is within one standard error (of the differences,
     row by row) of the highest, the first is chosen whose tau is within 0.05 of the highest. With
@@ -80,9 +74,6 @@ def select_surrogate(
         names: Of the surrogates to try; by default the Gaussian process, the additive and the
             linear one, from 60 rows on trees (where XGBoost is installed), and from 256 rows on
             the pairwise one.
-
-    Raises:
-        InputError: As for `Surrogate.fit`, or no surrogate has one of the names.
     """
     rows, values = check_rows(X, y)
     known = check_noise(noise, len(values))

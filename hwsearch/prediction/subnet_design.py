@@ -27,16 +27,8 @@ def covering_subnets(
     """Choose few subnets that together hold every block spec several times (greedy set cover).
 
     Each is found by hill climbing from architectures that hold the rarest spec, and holds as many
-    specs as possible that are not covered yet.
-
-    Args:
-        index: The blocks of the space.
-        specs: Block specs of the space to cover.
-        repeats: Number of subnets that hold each spec; fewer where the space has fewer.
-        seed: Draws the candidates.
-
-    Returns:
-        Distinct architectures, the ones that cover most first.
+    uncovered specs as possible. The ones that cover most come first; a spec is in fewer than
+    ``repeats`` where the space has fewer.
     """
     rng = np.random.default_rng(seed)
     place = {spec: number for number, spec in enumerate(index.specs)}
@@ -62,20 +54,11 @@ def choose_subnets(
     seed: Seed,
     exclude: Architectures | None = None,
 ) -> Architectures:
-    """Choose subnets that are spread evenly over size and over options.
+    """Choose n subnets, or all of a smaller space, spread evenly over size and over options.
 
     Sizes go from the smallest to the largest of a few thousand candidates; among candidates of
-    about one size, the one with most options that the others lack is taken.
-
-    Args:
-        space: The search space.
-        n: Number of subnets; fewer where the space has fewer.
-        sizes: Returns numbers that grow with latency, such as predicted latencies.
-        seed: Draws the candidates.
-        exclude: Architectures to leave out.
-
-    Raises:
-        InputError: ``n`` is below 1.
+    about one size, the one with most options that the others lack is taken. ``sizes`` returns
+    numbers that grow with latency, such as predicted latencies.
     """
     if n < 1:
         raise InputError(f"cannot choose {n} subnets to measure; ask for 1 or more")

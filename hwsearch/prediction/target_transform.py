@@ -76,16 +76,13 @@ class TransformedGaussianProcess:
     transform with the highest marginal likelihood, change of variables included, is used
     (Snelson, Rasmussen and Ghahramani, Warped Gaussian processes, 2003). Predicted means are
     medians of ``y``.
-
-    Args:
-        priors: As for `GaussianProcess`.
     """
 
     def __init__(self, priors: Sequence[PriorCovariance] | None = None) -> None:
         self.priors = priors
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Learn from n rows; see `Surrogate.fit`."""
+        """Fit n rows; see `Surrogate.fit`."""
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
         self.transform_ = TargetTransform()
@@ -112,7 +109,7 @@ class TransformedGaussianProcess:
         return self.transform_.backward(*self.process_.predict(X))
 
     def predict_mean(self, X: ArrayLike) -> FloatArray:  # noqa: N803
-        """Return the means alone, which takes a fraction of the time; errors as for `predict`."""
+        """Return the means alone, in a fraction of the time; errors as for `predict`."""
         check_fitted(self, "process_")
         mean = self.process_.predict_mean(X)
         return self.transform_.backward(mean, np.zeros_like(mean))[0]

@@ -45,7 +45,7 @@ class TreeModel:
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Learn from n rows; see `Surrogate.fit`."""
+        """Fit n rows; see `Surrogate.fit`."""
         rows, values = check_rows(X, y)
         known = check_noise(noise, len(values))
         self.mean_ = float(values.mean())
@@ -63,10 +63,7 @@ class TreeModel:
     def cross_validate(
         self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Predict left-out rows; see `Surrogate.cross_validate`.
-
-        The deviation of a fold is the root mean squared error on the other folds.
-        """
+        """Predict left-out rows; a fold's deviation is the RMSE on the other folds."""
         spread = float(values.std()) or 1.0
         center = float(values.mean())
         mean = center + spread * _left_out(rows, (values - center) / spread, noise / spread, fold)
