@@ -54,9 +54,9 @@ def choose_batch(
 
     The gain of a feasible success (Emmerich, 2005) is averaged over draws from the posterior,
     given the front (estimates at their posterior means) and the predicted values of pending and
-    chosen architectures. The last of a batch explores: it has the largest gain if it comes out
-    two deviations better. Where no gain is expected, the candidate nearest to feasible is chosen
-    as long as nothing feasible is known, then the least certain one.
+    chosen architectures. The last of a batch explores: it has the largest gain at values two
+    deviations better. Where no gain is expected, the candidate nearest to feasible is chosen
+    while nothing feasible is known, then the least certain one.
     """
     forecast = posterior.forecast(candidates)
     known = posterior_values(history, posterior)
@@ -112,10 +112,7 @@ def _pending(history: History, posterior: Posterior) -> FloatArray:
 
 
 def _draws(losses: FloatArray, deviation: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Return draws ``(_N_NODES, n, n_objectives)`` of losses, the objectives independent.
-
-    A Latin hypercube: every objective takes the same evenly spaced quantiles in another order.
-    """
+    """Return draws ``(_N_NODES, n, n_objectives)`` of losses, a Latin hypercube."""
     quantiles = ndtri((np.arange(_N_NODES) + 0.5) / _N_NODES)
     nodes = rng.permuted(np.tile(quantiles, (losses.shape[1], 1)), axis=1).T
     draws: FloatArray = losses + deviation * nodes[:, np.newaxis, :]

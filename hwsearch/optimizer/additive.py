@@ -28,7 +28,7 @@ _MAX_TIGHTENED: Final = 5
 def propose_by_additive(
     history: History, n: int, seed: int, rng: np.random.Generator
 ) -> Architectures:
-    """Evaluate the initial design, then the optima of additive models.
+    """Propose the initial design, then the optima of additive models.
 
     Where a constraint is on another objective than the first, the first objective is optimised
     within the constraints; elsewhere within levels of the other objectives, which sweep the
@@ -111,7 +111,7 @@ class _Solver:
         return bounds
 
     def _missed(self, arch: Architectures) -> FloatArray:
-        """Return by how much one architecture misses each constraint on an exact objective."""
+        """Return the violation of each constraint on an exact objective by one architecture."""
         exact = dict(
             zip(
                 (objective.name for objective in self._history.objectives),
@@ -140,7 +140,7 @@ class _Solver:
         ]
 
     def _function(self, column: int) -> Function | None:
-        """Return what computes an objective, exactly or roughly; None where it is learnt."""
+        """Return an objective's exact or approximate function; None where it is only measured."""
         objective, check = (
             self._history.objectives[column],
             self._history.approximations.get(column),

@@ -28,11 +28,7 @@ _TINY: Final = 1e-9
 class AdditiveObjective:
     """An objective as ``constant + weights @ variables``, on a transform that rises with it.
 
-    Attributes:
-        constant: Transformed.
-        weights: ``(n_variables,)``.
-        root: ``(n_variables, k)``, of the weights' posterior covariance; None where it is 0.
-        transform: On which effects add up.
+    ``root``, ``(n_variables, k)``, is of the weights' posterior covariance; None where it is 0.
     """
 
     constant: float
@@ -41,10 +37,7 @@ class AdditiveObjective:
     transform: TargetTransform = field(default_factory=TargetTransform)
 
     def sum_at(self, value: float) -> float:
-        """Return ``weights @ variables`` where the objective has a value.
-
-        A value beyond the transform's limit counts as one just within it.
-        """
+        """Return ``weights @ variables`` for a value, clipped to the transform's limit."""
         side, limit = self.transform.side, self.transform.limit
         if side:
             nearest = limit - side * _TINY * self.transform.span
@@ -60,14 +53,11 @@ class AdditiveObjective:
 
 
 def interacting_pairs(function: Function, space: SearchSpace) -> list[tuple[int, int]]:
-    """Return the pairs of choices whose effects on a function do not add up, strongest first.
+    """Return up to 64 pairs of choices whose effects on a function do not add up, strongest first.
 
     The interaction of two choices is their second difference around a few architectures. Choices
-    of which one decides whether the other is active need no pair: an inactive choice has no
-    variable.
-
-    Returns:
-        Up to 64 pairs of positions, the smaller first.
+    of which one determines whether the other is active need no pair: an inactive choice has no
+    variable. The smaller position is first in a pair.
     """
     n_choices = len(space.choices)
     strength = np.zeros((n_choices, n_choices))
@@ -117,14 +107,7 @@ def fit_function(function: Function, program: IntegerProgram) -> AdditiveObjecti
 def fit_values(
     archs: Architectures, values: FloatArray, noise: FloatArray, program: IntegerProgram
 ) -> AdditiveObjective:
-    """Fit an `AdditiveModel` to told values; pairs have a weight of 0.
-
-    Args:
-        archs: n evaluated architectures, at least 1.
-        values: (n,) told values.
-        noise: (n,) their standard deviations, 0 where they are not estimates.
-        program: Defines the variables.
-    """
+    """Fit an `AdditiveModel` to told values (n,) with deviations ``noise``; pairs weigh 0."""
     model = AdditiveModel(
         prior_covariances(program.space), thermometer_columns(program.space).ordered
     )

@@ -18,17 +18,7 @@ _NORMAL_95: Final = 1.96
 
 
 class ScaledApproximation:
-    """Predicts an objective as a learned multiple of its approximation.
-
-    Args:
-        approximation: Of the objective, ``Architectures`` of length n to (n,).
-        archs: Evaluated architectures, at least 1.
-        values: (n,) their measured values.
-        noise: (n,) known standard deviations of the values; 0 by default.
-
-    Raises:
-        InputError: A value or an approximation is not positive.
-    """
+    """Predicts an objective as a learned multiple of its approximation, both positive."""
 
     def __init__(
         self,
@@ -52,11 +42,7 @@ class ScaledApproximation:
 
 
 class ApproximationCheck:
-    """Check of the predictions that one objective's approximation gives.
-
-    Attributes:
-        given_up: Why the approximation is no longer used; empty while it is.
-    """
+    """Check of one objective's approximation; ``given_up`` is why it is not used, else empty."""
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
@@ -78,15 +64,9 @@ class ApproximationCheck:
     def judge(
         self, told: Architectures, values: FloatArray, new: Architectures, measured: FloatArray
     ) -> None:
-        """Compare new values with predictions from the earlier ones.
+        """Compare ``new`` architectures' values with predictions from the ones told before.
 
         The approximation is given up when too many recent values lie outside their 95% intervals.
-
-        Args:
-            told: Architectures evaluated before.
-            values: (len(told),) their measured values.
-            new: Architectures evaluated since.
-            measured: (len(new),) their measured values.
         """
         if len(told) < LEAST_TOLD or not len(new) or not (measured > 0).all():
             return

@@ -20,16 +20,8 @@ def expected_gain(history: History, n: int, seed: int) -> float | None:
     Values of the n most promising candidates are drawn from their predictions, failures and
     missed constraints among them, and the hypervolume that the draws add is averaged. What the
     search learns meanwhile is left out: in the tests and on recorded ImageNet results the search
-    then added one to three times as much.
-
-    Args:
-        history: Of the search.
-        n: Number of evaluations, at least 1.
-        seed: Of the search; the same history gives the same number.
-
-    Returns:
-        In the product of the objectives' units, against the history's reference; 0 where
-        nothing is left to propose, None where too little is known for surrogates.
+    then added one to three times as much. It is 0 where nothing is left to propose, None where
+    there are too few values for surrogates. The same history gives the same number.
     """
     if history.succeeded.sum() < MIN_SUCCESSES or not history.measured.any():
         return None

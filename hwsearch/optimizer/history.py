@@ -1,4 +1,4 @@
-"""History of a search: proposed architectures and told values, all that a tactic sees."""
+"""History of a search: proposed architectures and told values, the only input of a tactic."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -40,8 +40,8 @@ class History:
         deviations: The same shape; 0 except where the value is an `Estimate`.
         approximations: Column of each objective with an approximation -> its check.
         latest_forecasts: Key -> objective -> mean and deviation, of the last predicted batch.
-        selections: Column of an objective and number of values -> the surrogate selected from so
-            many; in the order of selection.
+        selections: Column of an objective and number of values -> the surrogate selected for
+            them, in the order of selection.
     """
 
     def __init__(
@@ -76,19 +76,11 @@ class History:
         }
 
     def ask(self, archs: Architectures) -> None:
-        """Record architectures as proposed.
-
-        Raises:
-            InputError: They are of another space, or one of them was proposed before.
-        """
+        """Record architectures as proposed; raise InputError for another space or a repetition."""
         self.asked = self._extended(self.asked, archs, "proposed")
 
     def tell(self, archs: Architectures, values: Sequence[Told | None]) -> None:
-        """Add results; nothing is added where an error is raised.
-
-        Raises:
-            InputError: As for `Optimizer.tell`.
-        """
+        """Add results, all or none; errors as for `Optimizer.tell`."""
         if isinstance(values, Mapping) or len(values) != len(archs):
             raise InputError(
                 f"{len(values)} results were told for {len(archs)} architectures; "
@@ -110,11 +102,7 @@ class History:
         self.asked = Architectures.concatenate([self.asked, archs]).unique()
 
     def exact(self, archs: Architectures) -> FloatArray:
-        """Compute the exact objectives: ``(n, n_objectives)``, NaN in the measured columns.
-
-        Raises:
-            InputError: An exact objective gives another shape, or a number that is not finite.
-        """
+        """Compute the exact objectives: ``(n, n_objectives)``, NaN in the measured columns."""
         values = np.full((len(archs), len(self.objectives)), np.nan)
         for column, objective in enumerate(self.objectives):
             if objective.computed is None or not len(archs):
@@ -141,12 +129,12 @@ class History:
 
     @property
     def succeeded(self) -> BoolArray:
-        """``(len(told),)``: which have values, estimates among them."""
+        """``(len(told),)``: True for rows with values, estimates among them."""
         return _complete(self.values)
 
     @property
     def measured(self) -> BoolArray:
-        """``(len(told),)``: which have values without estimates; only these enter the front."""
+        """``(len(told),)``: True for rows without estimates; only these enter the front."""
         full: BoolArray = self.succeeded & (self.deviations == 0).all(axis=1)
         return full
 
@@ -157,11 +145,11 @@ class History:
 
     @property
     def front(self) -> BoolArray:
-        """``(len(told),)``: which are feasible, and not dominated by a feasible one."""
+        """``(len(told),)``: True where feasible, and not dominated by a feasible one."""
         return self.non_dominated(np.where(self.measured[:, np.newaxis], self.values, np.nan))
 
     def non_dominated(self, values: FloatArray) -> BoolArray:
-        """``(n,)``: which rows of values are feasible, and not dominated by a feasible one."""
+        """Return ``(n,)``: True for rows of values that are feasible and not dominated by such."""
         losses = to_losses(values, self.objectives)
         losses[~self.feasible(values)] = np.nan
         return is_non_dominated(losses)
@@ -170,30 +158,26 @@ class History:
     def reference(self) -> FloatArray | None:
         """``(n_objectives,)`` losses, a margin beyond the worst of the initial design.
 
-        Fixed once `N_INITIAL` results are there, so that hypervolumes are comparable over a run;
-        None before the first result.
+        It is fixed after `N_INITIAL` results, so that hypervolumes are comparable over a run; None
+        before the first result.
         """
         losses = self.losses[self.measured][:N_INITIAL]
         return beyond_worst(losses) if len(losses) else None
 
     def feasible(self, values: FloatArray) -> BoolArray:
-        """``(n,)``: which rows of values ``(n, n_objectives)`` keep all constraints."""
+        """Return ``(n,)``: True for rows of values that keep all constraints."""
         if not self.constraints:
             return _complete(values)
         return satisfied(self._by_name(values), self.constraints)
 
     def violation(self, values: FloatArray) -> FloatArray:
-        """``(n,)``: by how much rows of values miss the constraints, as shares of the bounds."""
+        """Return constraint violations of rows of values, as shares of the bounds: ``(n,)``."""
         if not self.constraints:
             return np.zeros(len(values))
         return total_violation(self._by_name(values), self.constraints)
 
     def judged(self, values: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-        """Return losses and violations of rows of values, as `nsga2` takes them.
-
-        Returns:
-            ``(n, n_objectives)`` and ``(n,)``; None for these where there are no constraints.
-        """
+        """Return losses and violations of rows of values for `nsga2`; None without constraints."""
         missed = self.violation(values) if self.constraints else None
         return to_losses(values, self.objectives), missed
 
@@ -242,7 +226,6 @@ def _complete(values: FloatArray) -> BoolArray:
 
 
 def _number(name: str, given: object) -> tuple[float, float]:
-    """Return a told value and its deviation."""
     if isinstance(given, Estimate):
         return float(given.value), float(given.deviation)
     if given is None:

@@ -8,19 +8,12 @@ from hwsearch.objectives import FloatArray, is_non_dominated
 
 
 def hypervolume_gain(points: FloatArray, front: FloatArray, reference: FloatArray) -> FloatArray:
-    """Return by how much each point alone enlarges the hypervolume of a front.
+    """Return the gain in hypervolume by each point alone: ``(n,)``.
 
     In two dimensions the free region is cut into vertical strips; in more, the last objective is
     cut into slabs, within each of which the points of the front that reach it leave the same
-    problem with one objective less.
-
-    Args:
-        points: ``(n, n_objectives)`` losses, minimised, finite.
-        front: ``(k, n_objectives)`` losses; dominated and repeated rows do not matter.
-        reference: ``(n_objectives,)`` losses; points beyond it gain nothing.
-
-    Returns:
-        ``(n,)``, 0 where a point is dominated or beyond the reference.
+    problem with one objective less. Losses are minimised; points beyond the reference gain 0, and
+    dominated rows of the front do not matter.
     """
     inside = front[(front < reference).all(axis=1)]
     inside = np.unique(inside[is_non_dominated(inside)], axis=0)

@@ -23,8 +23,7 @@ def initial_design(space: SearchSpace, n: int, seed: int) -> Architectures:
     little toward some kinds of choices and toward one end of the space, the one with the largest
     variance given those before (Fedorov, Theory of optimal experiments, 1972) under
     `prior_covariances`. All stay near uniform scaling, where good architectures are. Order:
-    smallest, largest, then the level farthest from those before. Fewer where the space has no
-    more.
+    smallest, largest, then the level farthest from those before. Fewer for a smaller space.
     """
     n, rng = min(n, space.size), np.random.default_rng((seed, 0))
     chosen = Architectures.concatenate([space.smallest(), space.largest()]).unique()[:n]

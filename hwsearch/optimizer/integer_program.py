@@ -32,12 +32,8 @@ class IntegerProgram:
     """0/1 variables of architectures, and the minimisation of a linear function of them.
 
     There is a variable for each option of each choice (1 where the choice is active and has it),
-    then one for each combination of the options of paired choices. Conditions are linear: the
-    options of a choice sum to 1 where it is active and to 0 where it is not.
-
-    Args:
-        space: The search space.
-        pairs: Positions of choices whose combinations have variables of their own.
+    then one for each combination of the options of paired choices (``pairs`` of positions).
+    Conditions are linear: the options of a choice sum to 1 where it is active, else to 0.
     """
 
     def __init__(self, space: SearchSpace, pairs: Sequence[tuple[int, int]] = ()) -> None:
@@ -71,17 +67,9 @@ class IntegerProgram:
     def minimise(
         self, weights: FloatArray, bounds: Sequence[Bound], without: Architectures
     ) -> Architectures | None:
-        """Return the architecture with the least ``weights @ variables`` within the bounds.
+        """Return the architecture with the least ``weights @ variables``; None where none is left.
 
-        The relative gap is 0.01%.
-
-        Args:
-            weights: ``(n_variables,)``.
-            bounds: Linear constraints.
-            without: Architectures to exclude, by an inequality each.
-
-        Returns:
-            One architecture, or None where nothing is left within the bounds.
+        The relative gap is 0.01%. Architectures in ``without`` are excluded by an inequality each.
         """
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
@@ -113,7 +101,7 @@ class IntegerProgram:
         return np.arange(self._starts[position], self._starts[position + 1])
 
     def _add_condition(self, position: int) -> None:
-        """Options sum to 1; or to the sum of the parent's options that activate the choice."""
+        """Options sum to 1, or to the sum of the parent's options that activate the choice."""
         row = np.zeros(self.n_variables)
         row[self._options(position)] = 1.0
         choice = self.space.choices[position]
@@ -157,7 +145,7 @@ class IntegerProgram:
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Redirect stdout to stderr: HiGHS prints from C even when told not to (SciPy 1.17)."""
+    """Redirect stdout to stderr: HiGHS prints from C even when output is off (SciPy 1.17)."""
     kept = os.dup(1)
     try:
         os.dup2(2, 1)

@@ -31,7 +31,7 @@ def propose_by_linas(
 ) -> Architectures:
     """Propose 50 random architectures, then the last populations of inner searches.
 
-    A round is as published where all 50 are asked for; of fewer, it draws from the population.
+    A round is as published for n = 50; for fewer, it draws from the population.
     """
     missing = POPULATION - len(history.asked)
     if missing > 0:
@@ -68,7 +68,7 @@ def _inner_search(history: History, rng: np.random.Generator) -> Architectures:
 
 
 def _fitted(rows: FloatArray, values: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    """Return the better of ridge regression and support vector regression after a grid search.
+    """Return the better of ridge and support vector regression, each after a grid search.
 
     Both are scored by the mean absolute percentage error of five-fold cross-validation, on targets
     scaled to between 10 and 100.

@@ -2,7 +2,7 @@
 
 Non-dominated sorting and crowding distances are pymoo's, crossover and mutation the search
 space's, so that every child is canonical. There is no object per individual: pymoo's own
-algorithm class takes ten times as long as the predictions that it searches on.
+algorithm class takes ten times as long as the predictions.
 """
 
 from collections.abc import Callable
@@ -64,12 +64,7 @@ def survivors(losses: FloatArray, violations: FloatArray, n: int) -> NDArray[np.
     """Return the positions of the n best of distinct individuals, the best first.
 
     Order: feasible before infeasible, then by Pareto rank and, within a rank, by falling
-    crowding distance; infeasible ones by violation.
-
-    Args:
-        losses: ``(m, n_objectives)``, minimised.
-        violations: ``(m,)``, 0 where feasible.
-        n: Number of survivors.
+    crowding distance; infeasible ones by violation ``(m,)``, which is 0 where feasible.
     """
     feasible, infeasible = np.flatnonzero(violations <= 0), np.flatnonzero(violations > 0)
     order = []
@@ -81,15 +76,10 @@ def survivors(losses: FloatArray, violations: FloatArray, n: int) -> NDArray[np.
 
 
 def offspring(parents: Architectures, n: int, rng: np.random.Generator) -> Architectures:
-    """Return up to n children, pairwise distinct and unlike their parents.
+    """Return up to n children, pairwise distinct and unlike their parents, from n matings.
 
     Every child is a mutation of the crossover of two parents, or of one parent, which win binary
-    tournaments.
-
-    Args:
-        parents: Distinct architectures, the best first, as `survivors` orders them.
-        n: Number of matings; repeated children are dropped.
-        rng: The only source of randomness.
+    tournaments. Parents are distinct and in the order of `survivors`.
     """
     first, second = rng.integers(len(parents), size=(2, 2, n)).min(axis=0)
     crossed = rng.random(n) < _CROSSOVER

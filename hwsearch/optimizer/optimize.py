@@ -32,8 +32,7 @@ class SearchProgress:
     """Figures of a search after a round.
 
     Attributes:
-        evaluated: Trials so far, failed ones included.
-        failed: Number of failed trials.
+        evaluated: Number of trials, failed ones included.
         budget: Largest number of trials.
         front: Number of trials on the front.
         hypervolume: Of the front, against the optimiser's own reference point.
@@ -55,10 +54,9 @@ class Result:
             choice (absent where inactive), one per objective (NaN where the trial failed),
             ``state`` (``done`` or ``failed``), ``reason`` (of a failure), ``feasible``.
         front: The feasible, non-dominated rows of it, best first objective first.
-        objectives: The objectives.
         exhausted: Whether every architecture of the space was evaluated, so that the front is
             the true one of all that did not fail.
-        ended: Why the search ended before its budget was spent; empty where it was spent.
+        ended: Reason why the search ended before its budget was spent; else empty.
     """
 
     trials: pd.DataFrame
@@ -106,13 +104,12 @@ def optimize(
         evaluate: Takes `Architectures` and returns for each a mapping with the measured
             objectives. ``None``, a value that is not finite, or an exception is a failed trial;
             where a batch raises, its architectures are tried again one at a time.
-        objectives: 1 to 4; an objective with ``exact`` is computed, not asked of ``evaluate``.
+        objectives: 1 to 4; one with ``exact`` is computed instead of evaluated.
         budget: Number of evaluations; fewer where the space has no more.
         seed: The same seed and the same values give the same trials.
         constraints: Such as ``"macs <= 400e6"``, on objectives.
         tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
-        batch: Largest number of architectures that ``evaluate`` gets at once; by default that of
-            the tactic.
+        batch: Largest number of architectures per call of ``evaluate``; by default the tactic's.
         minutes: Wall time after which no further round begins.
         stop_gain: Percent: the search ends when the next 50 evaluations are expected to add less
             than this share of the hypervolume (`Optimizer.expected_gain`).

@@ -24,9 +24,9 @@ from hwsearch.space import Architectures, SearchSpace
 class Optimizer:
     """Multi-objective search over the architectures of a space, by asking and telling.
 
-    What `ask` proposes depends only on the seed, the number of rounds so far, the told results in
-    the order of telling, and what is pending; so a search is resumed in another process by
-    `ask_recorded` and `tell`. No architecture is proposed twice, failed ones included.
+    Proposals depend only on the seed, the number of rounds so far, the told results in the order
+    of telling, and what is pending; so a search is resumed in another process by `ask_recorded`
+    and `tell`. No architecture is proposed twice, failed ones included.
 
     Args:
         space: The search space.
@@ -43,7 +43,7 @@ class Optimizer:
             ``"linas"`` and 4 for the others.
 
     Attributes:
-        forecasts: Key -> measured objective -> (mean, standard deviation), in its unit, as it was
+        forecasts: Key -> measured objective -> (mean, standard deviation), in its unit, as
             predicted when `ask` proposed that architecture; absent for those of the initial
             design, and of tactics without surrogates.
 
@@ -78,8 +78,7 @@ class Optimizer:
     def ask(self, n: int | None = None) -> Architectures:
         """Propose up to n architectures, distinct and never asked for or told before.
 
-        Fewer than n come back at the end of the initial design, and where fewer are left in the
-        space; none when it is exhausted.
+        They are fewer at the end of the initial design, and where fewer are left in the space.
 
         Raises:
             InputError: ``n`` is below 1.
@@ -99,10 +98,10 @@ class Optimizer:
         return archs
 
     def ask_recorded(self, archs: Architectures) -> None:
-        """Count architectures that an earlier process proposed in one round as asked now.
+        """Record architectures as asked that an earlier process proposed in one round.
 
         Raises:
-            InputError: They are of another space, or one of them was asked or told before.
+            InputError: They are of another space, or one was asked or told before.
         """
         self.history.ask(archs)
         self.rounds += 1
@@ -125,14 +124,13 @@ class Optimizer:
 
     @property
     def remarks(self) -> list[str]:
-        """Notes on the surrogates in use, one sentence each."""
+        """Return notes on the surrogates in use, one sentence each."""
         given_up = [
             check.given_up for check in self.history.approximations.values() if check.given_up
         ]
         return given_up + list(self._unusual_surrogates())
 
     def _unusual_surrogates(self) -> Iterator[str]:
-        """Say which surrogates replaced the default one, with their cross-validation scores."""
         from hwsearch.prediction.registry import GAUSSIAN_PROCESS
 
         latest = {column: (n, made) for (column, n), made in self.history.selections.items()}
@@ -153,10 +151,7 @@ class Optimizer:
 
         It is against the default reference of `hypervolume`; 0 where nothing is left to propose,
         None where too little was told for surrogates. What the surrogates learn meanwhile mostly
-        adds to it. It costs as much as a round of ``"hwsearch"``, and does not change the search.
-
-        Raises:
-            InputError: ``n`` is below 1.
+        adds to it. It takes as long as a round of ``"hwsearch"``, and does not change the search.
         """
         return expected_gain(self.history, check_count("number of evaluations", n, 1), self.seed)
 
@@ -197,10 +192,10 @@ class Optimizer:
         return self.history.n_left == 0
 
     def closest_to_feasible(self) -> str:
-        """Return a text on what came closest, where nothing told satisfies the constraints.
+        """Return a text on the evaluated architecture that is closest to feasible.
 
         Raises:
-            InputError: Something does.
+            InputError: One is feasible.
         """
         columns = zip(self.objectives, self.history.values.T, strict=True)
         values = {objective.name: column for objective, column in columns}
@@ -210,11 +205,7 @@ class Optimizer:
 def reference_losses(
     reference: Mapping[str, float], objectives: Sequence[Objective]
 ) -> FloatArray:
-    """Turn a reference point by name into losses ``(n_objectives,)``.
-
-    Raises:
-        InputError: An objective is missing, or a name is not one.
-    """
+    """Return a reference point as losses ``(n_objectives,)``; InputError for other names."""
     names = [objective.name for objective in objectives]
     for name in reference:
         if name not in names:

@@ -23,12 +23,9 @@ _GROWTH: Final = 1.5  # factor of the number of values between two comparisons o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Predicted and exact values of n architectures.
+    """Predicted and exact values ``(n, n_objectives)``; deviations are 0 in exact columns.
 
-    Attributes:
-        mean: ``(n, n_objectives)`` in the objectives' units.
-        deviation: The same shape; 0 in the exact columns.
-        success: ``(n,)``, the probability that an evaluation does not fail.
+    ``success``, ``(n,)``, is the probability that an evaluation does not fail.
     """
 
     mean: FloatArray
@@ -71,17 +68,14 @@ class Posterior:
         return Predictor(self._history.space, name).fit(archs, values, noise)
 
     def losses(self, archs: Architectures) -> tuple[FloatArray, FloatArray | None]:
-        """Predict losses ``(n, n_objectives)`` and violations ``(n,)``, None without constraints.
-
-        Means alone, which takes a fraction of the time that `forecast` does.
-        """
+        """Predict losses, and violations if there are constraints, by the means alone."""
         mean = self._history.exact(archs)
         for column, predictor in self._predictors.items():
             mean[:, column] = predictor.predict_mean(archs)
         return self._history.judged(mean)
 
     def forecast(self, archs: Architectures) -> Forecast:
-        """Compute what is exact and predict what is measured."""
+        """Compute the exact objectives and predict the measured ones."""
         mean = self._history.exact(archs)
         deviation = np.zeros_like(mean)
         for column, predictor in self._predictors.items():
@@ -96,8 +90,8 @@ class Posterior:
 def posterior_values(history: History, posterior: Posterior) -> FloatArray:
     """Return the told values ``(len(told), n_objectives)``, estimates at their posterior means.
 
-    The posterior weighs an estimate by its deviation, so that the luckiest of many does not count
-    as the best. A failed row is all NaN.
+    The posterior weighs an estimate by its deviation, so that the highest of many noisy ones does
+    not count as the best. A failed row is all NaN.
     """
     values = history.values.copy()
     rows = np.flatnonzero((history.deviations > 0).any(axis=1))
@@ -111,8 +105,7 @@ def posterior_values(history: History, posterior: Posterior) -> FloatArray:
 def surrogate_selection(history: History, column: int) -> Selection | None:
     """Return the surrogate of an objective, chosen by cross-validation; None before 12 values.
 
-    The choice is made after 12, 18, 27, ... values and depends on the first so many values alone,
-    and not on when it is asked for; it is kept in the history.
+    It is chosen after 12, 18, 27, ... values, from those values alone, and kept in the history.
     """
     rows = np.flatnonzero(history.succeeded)
     rows = rows[: _n_compared(len(rows))]

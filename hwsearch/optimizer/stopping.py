@@ -14,16 +14,13 @@ LOOKAHEAD: Final = 50  # evaluations whose expected gain decides
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
-    """Stopping rules of a search, which ends by the first that holds.
+    """Stopping rules of a search, which ends by the first that holds; None for no limit.
 
     Attributes:
         budget: Number of evaluations, failed ones included.
-        minutes: Wall time of the search; a started round is finished. None for no limit.
+        minutes: Wall time of the search; a started round is finished.
         stop_gain: Percent; the search ends when its next 50 evaluations are expected to add less
-            than this share of the hypervolume. None for no limit.
-
-    Raises:
-        InputError: A number that is not positive.
+            than this share of the hypervolume.
     """
 
     budget: int
@@ -36,12 +33,7 @@ class Stopping:
         check_positive("stop_gain", self.stop_gain)
 
     def reason(self, optimizer: Optimizer, seconds: float) -> str:
-        """Return why a search ends before its budget is spent; empty where it goes on.
-
-        Args:
-            optimizer: Between two rounds.
-            seconds: Wall time of the search so far.
-        """
+        """Return the reason to end before the budget is spent, between two rounds; else empty."""
         done = len(optimizer.history.told)
         spent = f"the search ended after {done} of {self.budget} evaluations"
         if self.minutes is not None and seconds >= 60.0 * self.minutes:
@@ -55,7 +47,6 @@ class Stopping:
         )
 
     def _share(self, optimizer: Optimizer) -> float | None:
-        """Return the percentage of the hypervolume that the next evaluations should add."""
         if self.stop_gain is None:
             return None
         gain, volume = optimizer.expected_gain(LOOKAHEAD), optimizer.hypervolume()

@@ -1,6 +1,6 @@
-"""Tactics: functions that propose architectures from the history of a search; their registry.
+"""Tactics, functions that propose architectures from the history of a search; their registry.
 
-pymoo and scipy load when a tactic first needs them, so that importing an optimiser is cheap.
+pymoo and scipy are imported on first use, so that importing an optimiser is fast.
 """
 
 from collections.abc import Callable
@@ -29,13 +29,13 @@ Propose = Callable[[History, int, int, np.random.Generator], Architectures]
 class Tactic:
     """A search algorithm, registered under a name in the entry-point group ``hwsearch.tactics``.
 
-    `hwsearch.testing.check_tactic` checks what a tactic owes.
+    `hwsearch.testing.check_tactic` checks these requirements.
 
     Attributes:
-        propose: Takes the history, the number of architectures, the search's seed, and the
-            generator of this round. Returns up to so many architectures, distinct and never asked
-            for; where it returns none they are drawn at random. It depends on these four alone,
-            keeps no state between calls, and changes nothing in the history but its forecasts.
+        propose: (history, n, seed of the search, generator of this round) -> up to n distinct
+            architectures never asked for; where it returns none they are drawn at random. It
+            depends on these four alone, keeps no state between calls, and changes nothing in
+            the history but its forecasts.
         batch: Default number of architectures.
         approximates: Whether it uses the objectives' approximations; only then are they kept in
             the history and checked.
@@ -52,11 +52,7 @@ def tactic_names() -> list[str]:
 
 
 def load_tactic(name: str) -> Tactic:
-    """Return a registered tactic.
-
-    Raises:
-        InputError: No tactic is registered under that name, or what is registered is none.
-    """
+    """Return a registered tactic; raise InputError for an unknown name or an invalid plugin."""
     tactic = plugins.load(GROUP, name, "tactic")
     if not isinstance(tactic, Tactic):
         raise InputError(
