@@ -1,8 +1,7 @@
 """CPUs and memory that this process may use: affinity and the limits of its control groups.
 
-A container is a control group (cgroup) of version 1 or 2, or lies in several nested ones. The
-process's own group is the one of ``/proc/self/cgroup``; a limit of any of its ancestors holds too.
-Every function takes the root of the file system, so that tests can give a tree of their own.
+A container is a control group (cgroup) of version 1 or 2, or lies in several nested ones, whose
+limits all hold. ``root``, the root of the file system, can be replaced by a test tree.
 """
 
 import math
@@ -17,7 +16,7 @@ _UNLIMITED_BYTES = 1 << 60  # version 1 writes the largest number of pages for n
 
 
 def usable_cpus(root: Path = ROOT) -> list[int]:
-    """Return the numbers of the CPUs that this process may run on, in order.
+    """Return the sorted numbers of the CPUs that this process may run on.
 
     A quota takes no CPU away: see `cpu_quota`.
     """
@@ -28,7 +27,7 @@ def usable_cpus(root: Path = ROOT) -> list[int]:
     for group in _groups("cpuset", root):
         names = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
         listed = next(filter(None, (_cpu_list(group / name) for name in names)), allowed)
-        # Where the two contradict each other, affinity is what the system acts on.
+        # Where the two contradict each other, the system acts on affinity.
         allowed = allowed & listed or allowed
     return sorted(allowed)
 
@@ -36,14 +35,14 @@ def usable_cpus(root: Path = ROOT) -> list[int]:
 def cpu_quota(root: Path = ROOT) -> float | None:
     """Return the CPU time per second that the container may use, None without a limit.
 
-    A quota of 1.5 is the time of one and a half CPUs. What asks for more within a period, mostly
-    0.1 s, stands still until the next one.
+    A quota of 1.5 is the time of one and a half CPUs. A container that exceeds it within a period,
+    mostly 0.1 s, is paused until the next one.
     """
     return min((quota for _, quota in _quotas(root)), default=None)
 
 
 def thread_limit(root: Path = ROOT) -> int:
-    """Return how many threads can compute at once: the usable CPUs, or the quota rounded up."""
+    """Return the number of threads that can run at once: usable CPUs, or the quota rounded up."""
     quota = cpu_quota(root)
     n_cpus = len(usable_cpus(root))
     return n_cpus if quota is None else max(1, min(n_cpus, math.ceil(quota)))
@@ -56,22 +55,22 @@ def quota_text(root: Path = ROOT) -> str | None:
 
 
 def throttled_periods(root: Path = ROOT) -> int:
-    """Return in how many periods so far a quota has made the container stand still."""
+    """Return the number of periods so far in which a quota has paused the container."""
     counts = [_fields(group / "cpu.stat").get("nr_throttled", 0) for group, _ in _quotas(root)]
     return sum(counts)
 
 
 def memory_limit_bytes(root: Path = ROOT) -> int | None:
-    """Return the memory that the container may use, None where that is all that there is."""
+    """Return the container's memory limit, None where it is not below the machine's memory."""
     limit = min((limit for _, limit in _memory_limits(root)), default=None)
     total = _meminfo(root).get("MemTotal")
     return None if limit is None or (total is not None and limit >= total) else limit
 
 
 def available_memory_bytes(root: Path = ROOT) -> int:
-    """Return the memory that can be had now without swapping and within the container's limit.
+    """Return the memory available without swapping and within the container's limit.
 
-    Cached files count as available, as the system gives their memory up first.
+    Cached files count as available, as the system frees their memory first.
     """
     info = _meminfo(root)
     found = [info["MemAvailable"]] if "MemAvailable" in info else []
@@ -90,7 +89,7 @@ _MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
 def _memory_limits(root: Path) -> Iterator[tuple[Path, int]]:
     for group in _groups("memory", root):
         limits = [_number(group / name) for name in _MEMORY_LIMITS]
-        # Version 1 tells the limits of ancestors here, also of those that a container cannot see.
+        # Version 1 has the limits of ancestors here, also of those outside a container's view.
         limits.append(_fields(group / "memory.stat").get("hierarchical_memory_limit"))
         known = [limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES]
         yield from ((group, limit) for limit in known)
@@ -111,9 +110,8 @@ def _quotas(root: Path) -> Iterator[tuple[Path, float]]:
 def _groups(controller: str, root: Path) -> Iterator[Path]:
     """Yield the folders of the process's control group and of its ancestors, of both versions.
 
-    A container often sees its own group as the top of the tree while ``/proc/self/cgroup`` names
-    it by its place in the host's tree: folders that do not exist hold no limit, and the top counts
-    always.
+    A container often sees its own group as the top of the tree while ``/proc/self/cgroup`` has its
+    path in the host's tree: missing folders have no limit, and the top always counts.
     """
     mount = root / "sys/fs/cgroup"
     tops = {"": [mount, mount / "unified"], controller: [mount / controller]}
@@ -167,7 +165,7 @@ def _meminfo(root: Path) -> dict[str, int]:
 
 
 def _physical_bytes() -> int:
-    """Return half of the machine's memory, where the system does not tell what is available."""
+    """Return half of the machine's memory, used where available memory is unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, OSError, ValueError):
@@ -175,7 +173,7 @@ def _physical_bytes() -> int:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """Read lines of a name and a whole number."""
+    """Read lines of a name and an integer."""
     pairs = [line.split() for line in _read(path).splitlines()]
     found = {pair[0]: _parsed(pair[1]) for pair in pairs if len(pair) == 2}
     return {name: value for name, value in found.items() if value is not None}
@@ -186,7 +184,7 @@ def _number(path: Path) -> int | None:
 
 
 def _parsed(text: str) -> int | None:
-    """Return a whole number from 0 up; None for "max", for -1 (no limit), and for other text."""
+    """Return a non-negative integer; None for "max", -1 (no limit) and other text."""
     text = text.strip()
     return int(text) if text.isdecimal() else None
 

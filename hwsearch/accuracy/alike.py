@@ -1,4 +1,4 @@
-"""Which architectures to evaluate together."""
+"""Groups of architectures that are evaluated together."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ TOGETHER = 16
 
 
 def alike(net: Supernet, archs: Iterable[Architecture]) -> list[list[Architecture]]:
-    """Put architectures into groups to be evaluated together: those that begin alike.
+    """Group architectures by equal first blocks.
 
-    A group holds so few that their subnets fit into memory side by side.
+    A group is so small that its subnets fit into memory at once.
     """
     chains = {arch: _chain(net, arch) for arch in archs}
     ordered = sorted(archs, key=chains.__getitem__)
@@ -19,10 +19,10 @@ def alike(net: Supernet, archs: Iterable[Architecture]) -> list[list[Architectur
 
 
 def _chain(net: Supernet, arch: Architecture) -> tuple[str, ...]:
-    """Write the blocks of a subnet down, so that it can be told who begins alike."""
+    """Return the input and blocks of a subnet as a sort key for common prefixes."""
     try:
         blocks = net.blocks(arch)
-    except Exception:  # noqa: BLE001 - what is wrong with it is said when it is built
+    except Exception:  # noqa: BLE001 - the error is reported when it is built
         return ()
     spec = str(net.input_spec(arch).inputs)
     return (spec, *(f"{block.name} {block.spec}" for block in blocks or ()))

@@ -13,17 +13,15 @@ from hwsearch.accuracy.task import Preprocess, Samples, Task
 from hwsearch.errors import InputError
 from hwsearch.supernets.base import InputSpec, TensorSpec
 
-_ROWS = 4096  # looked at together: a mask of all of a large array would take memory
+_ROWS = 4096  # per check: a mask of a whole large array would take much memory
 
 
 def samples_of(what: str, arrays: Mapping[str, NDArray[Any]], spec: InputSpec) -> Samples:
     """Return the samples of one split, with class indices as targets.
 
-    Args:
-        what: What messages begin with.
-        arrays: Input name -> (n, ...) array as the network takes it, or (n, height, width,
-            channels) uint8 images; ``target`` -> (n,) class indices.
-        spec: What the network takes.
+    ``arrays`` maps input name -> (n, ...) array in the network's input format, or (n, height,
+    width, channels) uint8 images, and ``target`` -> (n,) class indices. Messages begin with
+    ``what``.
 
     Raises:
         InputError: An array is missing, or does not fit the network or the others, or a sample
@@ -55,10 +53,9 @@ def samples_of(what: str, arrays: Mapping[str, NDArray[Any]], spec: InputSpec) -
 
 
 def check_task(task: Task, spec: InputSpec) -> None:
-    """Check the arrays of a task that a function has made.
+    """Check the arrays of a task that a user's function returned; raise as `samples_of` does.
 
-    Raises:
-        InputError: As for `samples_of`, with targets of any type where the metric is not top1.
+    Targets may be of any type where the metric is not top1.
     """
     for split in ("calibration", "search", "report"):
         samples = getattr(task, split)
@@ -76,13 +73,13 @@ def check_task(task: Task, spec: InputSpec) -> None:
 
 
 def _check_fed(what: str, samples: Samples, spec: InputSpec) -> None:
-    """Refuse samples of which the network cannot be fed the first one."""
+    """Raise InputError where the first sample cannot be fed to the network."""
     try:
         fed, _ = next(samples.batches(1, spec))
     except InputError:
         raise
     except Exception as error:
-        # A stranger's function prepares them.
+        # Code of a user may raise any error.
         raise InputError(
             f"{what}: its preprocess raised {type(error).__name__}: {error}"
         ) from error
@@ -99,15 +96,9 @@ def _check_fed(what: str, samples: Samples, spec: InputSpec) -> None:
 
 
 def check_classes(what: str, targets: NDArray[Any], classes: int) -> None:
-    """Refuse targets that are no class indices.
+    """Raise InputError unless targets are (n,) integers from 0 up to ``classes`` (0 if unknown).
 
-    Args:
-        what: What messages begin with.
-        targets: An array.
-        classes: How many there are; 0 if unknown.
-
-    Raises:
-        InputError: It is not (n,) integers from 0 up to ``classes``; the first other one is named.
+    The message begins with ``what`` and names the first bad sample.
     """
     if targets.ndim != 1:
         raise InputError(f"{what}: target has shape {targets.shape}, not (n,)")
@@ -158,7 +149,7 @@ def _outside(high: int, part: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _rows(array: NDArray[Any], bad: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> list[int]:
-    """Return the samples that have a bad number."""
+    """Return the indices of samples with a bad number."""
     found: list[int] = []
     for start in range(0, len(array), _ROWS):
         part = bad(array[start : start + _ROWS])

@@ -19,15 +19,14 @@ _PNG_BATCHES = {
     "train": [f"data_batch_{number}.png" for number in range(1, 6)],
     "test": ["test_batch.png"],
 }
-# The package spells them so.
+# Spelt as in the package.
 _PNG_LABELS = {"train": "train_lables.json", "test": "test_lables.json"}
 
 
 def read_cifar10(path: Path, sizes: SplitSizes) -> dict[str, Split]:
     """Return calibration and search images from the training set, report images from the test set.
 
-    Returns:
-        Split -> ((n, 32, 32, 3) uint8 images, (n,) labels).
+    A split is ((n, 32, 32, 3) uint8 images, (n,) labels).
 
     Raises:
         InputError: The folder holds CIFAR-10 in neither form, or its files are damaged.
@@ -45,17 +44,13 @@ def read_cifar10(path: Path, sizes: SplitSizes) -> dict[str, Split]:
 def search_and_calibration(
     train_labels: NDArray[Any], sizes: SplitSizes
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices into the training set that training leaves out, and calibration's."""
+    """Return rows of the training set: search, left out by training, and calibration."""
     search, calibration = stratified(train_labels, [sizes.search, sizes.calibration])
     return search, calibration
 
 
 def load_cifar10(path: Path) -> tuple[Split, Split]:
-    """Return the whole training and test set.
-
-    Raises:
-        InputError: The folder holds CIFAR-10 in neither form, or its files are damaged.
-    """
+    """Return the whole training and test set, or raise as `read_cifar10` does."""
     if (path / _PNG_BATCHES["test"][0]).is_file():
         return _read_pngs(path, "train"), _read_pngs(path, "test")
     root = path.parent if path.name == "cifar-10-batches-py" else path

@@ -18,10 +18,8 @@ _SYNSET = re.compile(r"n[0-9]{8}")
 class ClassIndex:
     """Index of every class by its names, in any case, with blanks, underscores or hyphens.
 
-    A name as it is written goes before its variants; what stands for two classes stands for none.
-
-    Args:
-        names: For each class in the order of the outputs, its names; the first one is shown.
+    Exact names take precedence over variants; a name of two classes has no index. ``names`` are
+    those of each class in the order of the outputs; the first one is shown.
     """
 
     def __init__(self, names: Sequence[Sequence[str]]) -> None:
@@ -37,12 +35,12 @@ class ClassIndex:
         return self._exact.get(name, self._folded.get(folded(name)))
 
     def nearest(self, name: str) -> str | None:
-        """Return the known name that is most like another one, or None where none is alike."""
+        """Return the known name nearest to another one, or None where none is similar."""
         close = difflib.get_close_matches(folded(name), self._folded, n=1, cutoff=0.75)
         return self._spelt[close[0]] if close else None
 
     def listed(self) -> str:
-        """Return how many classes there are, with the first few names."""
+        """Return the number of classes and the first few names."""
         more = ", ..." if len(self.shown) > 10 else ""
         return f"{len(self.shown)} ({', '.join(self.shown[:10])}{more})"
 
@@ -58,8 +56,8 @@ def folded(name: str) -> str:
 def known_classes(classes: Sequence[str]) -> ClassIndex:
     """Return the classes of a supernet by name.
 
-    Where it only numbers 1000 classes, they are also known by the names that torchvision gives
-    to ImageNet's classes, and by ImageNet's synsets where timm is installed, which lists them.
+    1000 classes without names are also known by torchvision's names of ImageNet's classes, and by
+    ImageNet's synsets where timm is installed.
     """
     if not (are_numbers(classes) and len(classes) == IMAGENET_CLASSES):
         return ClassIndex([[name] for name in classes])
@@ -71,7 +69,7 @@ def known_classes(classes: Sequence[str]) -> ClassIndex:
 
 
 def imagenet_synsets() -> list[str]:
-    """Return ImageNet's 1000 synsets in order; empty without timm, which lists them."""
+    """Return ImageNet's 1000 synsets in order; empty without timm."""
     package = find_spec("timm")
     for folder in (package and package.submodule_search_locations) or ():
         file = Path(folder) / "data" / "_info" / "imagenet_synsets.txt"
@@ -83,17 +81,12 @@ def imagenet_synsets() -> list[str]:
 def indices_by_name(
     where: str, names: Sequence[str], classes: Sequence[str], remedy: str
 ) -> dict[str, int] | None:
-    """Return the index of each class name; None where none of them is known.
+    """Return the index of each class name of a data set; None where none is known.
 
-    Args:
-        where: What messages begin with.
-        names: Names of the classes of a data set.
-        classes: Of the supernet, in order; empty if unknown.
-        remedy: What to do about names that are not known.
+    Messages begin with ``where`` and end with ``remedy``.
 
     Raises:
-        InputError: Some names are known, or nearly, and others are not; or there are more names
-            than classes.
+        InputError: Some names are known, or nearly, and others are not, or there are too many.
     """
     known = known_classes(classes)
     found = {name: index for name in names if (index := known.find(name)) is not None}
@@ -124,21 +117,11 @@ def indices_by_name(
 def classes_of_folders(
     root: Path, parts: Sequence[Sequence[str]], classes: Sequence[str]
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Decide the class index of each class folder.
+    """Return the class index of each class folder by name, and warnings.
 
-    ``classes.txt`` decides where there is one; else the supernet's class names, where the folders
-    have them; else the names themselves, where all are whole numbers; else their sorted order.
-
-    Args:
-        root: Holds ``classes.txt``, if there is one.
-        parts: Names of the class folders, for each folder that holds some.
-        classes: Of the supernet, in order; empty if unknown.
-
-    Returns:
-        Name -> index; and warnings.
-
-    Raises:
-        InputError: A name stands for no class of the supernet.
+    ``classes.txt`` in ``root`` decides where there is one; else the supernet's class names, where
+    the folders have them; else the names themselves, where all are integers; else sorted order.
+    ``parts`` are the names of the class folders in each split folder.
     """
     names = sorted({name for part in parts for name in part})
     where, file = f"image folder {str(root)!r}", root / CLASSES
@@ -211,12 +194,8 @@ def _listed_indices(
 def listed_classes(file: Path, classes: Sequence[str]) -> ClassIndex:
     """Read ``classes.txt``: a class in each line, in the order of the outputs.
 
-    A class may be called by its whole line, or by what stands before the first comma or blank, as
-    in ImageNet's list of synsets.
-
-    Raises:
-        InputError: It is no text, has an empty line among others, a line twice, or more lines
-            than the supernet has classes.
+    A class is named by its line, or by the text before the first comma or blank, as in ImageNet's
+    list of synsets. Damaged, empty, repeated or surplus lines raise InputError.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
@@ -235,16 +214,10 @@ def listed_classes(file: Path, classes: Sequence[str]) -> ClassIndex:
 
 
 def class_of_label(where: str, label: str, known: ClassIndex, n_classes: int = 0) -> int:
-    """Return the class index of a label: a class name, or a whole number.
-
-    Args:
-        where: What messages begin with.
-        label: As written.
-        known: Classes by name.
-        n_classes: How many classes the supernet scores; 0 if as many as are known.
+    """Return the index of a class name, or of an integer below ``n_classes`` (0: the known ones).
 
     Raises:
-        InputError: It is neither, or out of range.
+        InputError: It is neither, or out of range; the message begins with ``where``.
     """
     index = known.find(label)
     if index is not None:
@@ -264,12 +237,12 @@ def class_of_label(where: str, label: str, known: ClassIndex, n_classes: int = 0
 
 
 def are_numbers(classes: Sequence[str]) -> bool:
-    """Whether class names are their indices, and so say nothing."""
+    """Return whether class names are only their indices."""
     return all(name == str(index) for index, name in enumerate(classes))
 
 
 def _misordered(names: Sequence[str]) -> bool:
-    """Whether names differ in numbers whose order is not theirs, as ``c10`` before ``c2``."""
+    """Return whether sorted names differ in numbers of another order, as ``c10`` before ``c2``."""
     groups: dict[str, list[list[int]]] = {}
     for name in names:
         numbers = [int(digits) for digits in re.findall(r"\d+", name)]

@@ -1,4 +1,4 @@
-"""Decoding of image files into the crops that a network takes, and their normalisation."""
+"""Decoding of image files into crops for a network, and their normalisation."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +26,10 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True, slots=True)
 class CropSize:
-    """How an image becomes an input: resized, cropped at the centre, in some channels.
+    """Size and channels of an input image: resized, then cropped at the centre.
 
-    Attributes:
-        resize: Length in pixels that the shorter side is resized to; more where the image would
-            not cover the crop.
-        height: Of the crop, in pixels.
-        width: Of the crop, in pixels.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+    The shorter side is resized to ``resize`` pixels, or more where the image would not cover the
+    crop. ``channels`` are 1 (grey), 3 (RGB) or 4 (RGBA).
     """
 
     resize: int
@@ -43,16 +39,15 @@ class CropSize:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels."""
+        """Return height, width and channels."""
         return self.height, self.width, self.channels
 
 
 def crop_size(spec: InputSpec) -> CropSize:
-    """Return how image files become the input of a network.
+    """Return the crop for image files that a network's input requires.
 
     Raises:
-        DataError: They can not: it takes no image, several inputs, or another number of channels
-            than 1, 3 or 4.
+        DataError: It has no image input, several inputs, or not 1, 3 or 4 channels.
     """
     preprocessing, shapes = image_preprocessing(spec), [tensor.shape for tensor in spec.inputs]
     (shape, *more), dtype = shapes, spec.inputs[0].dtype
@@ -72,12 +67,7 @@ def crop_size(spec: InputSpec) -> CropSize:
 
 
 def image_preprocessing(spec: InputSpec) -> ImagePreprocessing:
-    """Return the preprocessing of a network's images.
-
-    Raises:
-        DataError: There is none; or it asks for another layout or order of colours, for the mean
-            of other channels, or for a division by zero.
-    """
+    """Return the preprocessing of a network's images; raise DataError if it is unsupported."""
     preprocessing, shape = spec.preprocessing, spec.inputs[0].shape
     if preprocessing is None:
         raise DataError("the inputs of this supernet are no images")
@@ -105,7 +95,7 @@ def image_preprocess(preprocessing: ImagePreprocessing) -> Preprocess:
     """Return the function from (n, h, w, c) uint8 crops to normalised (n, c, h, w) float32."""
     mean = np.asarray(preprocessing.mean, np.float32)
     std = np.asarray(preprocessing.std, np.float32)
-    # Of the 256 values that there are: looked up, they cost a fifth of computing each pixel's.
+    # A table of the 256 values takes a fifth of the time of computing each pixel's.
     scaled = (np.arange(256, dtype=np.float32)[:, None] / np.float32(255) - mean) / std
 
     def normalise(images: NDArray[Any]) -> NDArray[Any]:
@@ -121,9 +111,7 @@ def image_preprocess(preprocessing: ImagePreprocessing) -> Preprocess:
 def eight_bit(image: "Image", mode: str) -> "Image":
     """Return an image upright and in a mode of 8 bits, such as ``RGB``; transparency is dropped.
 
-    Raises:
-        ValueError: Its numbers have more than 16 bits, or are no integers: no range is known that
-            they could be scaled from.
+    Pixels of more than 16 bits or of floats, whose range is unknown, raise ValueError.
     """
     from PIL import Image, ImageOps
 
@@ -146,16 +134,13 @@ def eight_bit(image: "Image", mode: str) -> "Image":
 
 
 def decoder(size: CropSize) -> Callable[[bytes], Crops]:
-    """Return the function that decodes as torchvision's loader, ``Resize`` and ``CenterCrop`` do.
+    """Return a function from a file's content to a (height, width, channels) uint8 crop.
 
-    Other than torchvision's it turns images upright, scales 16-bit ones, and enlarges what does
-    not cover the crop.
-
-    Returns:
-        From a file's content to (height, width, channels) uint8. It raises whatever Pillow does
-        where that is no image, and ValueError where it cannot be converted.
+    It decodes as torchvision's loader, ``Resize`` and ``CenterCrop`` do, but turns images upright,
+    scales 16-bit ones, and enlarges those that do not cover the crop. It raises Pillow's error for
+    a damaged image, and ValueError where it cannot be converted.
     """
-    # Here and not in the function, which threads call.
+    # Imported once, not in every thread.
     from PIL import Image
 
     mode = MODES[size.channels]
@@ -183,9 +168,9 @@ def decoder(size: CropSize) -> Callable[[bytes], Crops]:
 def in_parallel(
     function: Callable[[str], T], paths: Sequence[str], size: int
 ) -> Iterator[list[T]]:
-    """Yield the results for ``size`` paths at a time, while the next ones are worked on.
+    """Yield the results for ``size`` paths at a time, while threads compute the next ones.
 
-    Threads will do: Pillow and hashlib let go of the interpreter while they work.
+    Pillow and hashlib release the interpreter lock.
     """
     pool = ThreadPoolExecutor(thread_limit())
     ahead: deque[list[Future[T]]] = deque()

@@ -1,4 +1,4 @@
-"""Layout of an image folder: which of its folders are splits, and which are classes."""
+"""Layout of an image folder: its splits and its classes."""
 
 import os
 import re
@@ -20,9 +20,9 @@ ROLES = {
     "test": ("test", "testing", "tst"),
 }
 _FILLERS = ("set", "split", "data", "dataset", "image", "images", "img", "imgs")
-# Folders of all classes' images, or of what is known of them.
+# Names of folders that hold images of all classes, or annotations.
 _CONTAINERS = ("image", "images", "img", "imgs", "jpegimages", "labels", "annotations", "masks")
-# What systems and tools leave behind, besides names that begin with a dot.
+# Leftovers of systems and tools, besides hidden files.
 _JUNK = (
     "__macosx", "__pycache__", "lost+found", "@eadir", "$recycle.bin", "system volume information",
 )  # fmt: skip
@@ -37,7 +37,7 @@ class Tree:
     folders: "dict[str, Tree]" = field(default_factory=dict)
 
     def all_images(self) -> list[str]:
-        """Return the images in it, however deep, sorted by path."""
+        """Return all images below it, sorted by path."""
         return sorted(self._walk())
 
     def _walk(self) -> Iterator[str]:
@@ -46,7 +46,7 @@ class Tree:
             yield from each._walk()
 
     def holding(self) -> "dict[str, Tree]":
-        """Return the folders in it that hold images, however deep."""
+        """Return its folders with images below them."""
         return {n: each for n, each in self.folders.items() if next(each._walk(), None)}
 
 
@@ -54,10 +54,7 @@ class Tree:
 class Pool:
     """Class folders of one split, or of all where there are no splits.
 
-    Attributes:
-        role: ``"train"``, ``"val"``, or empty for all images.
-        path: The folder that holds the class folders.
-        classes: Class folder -> its images.
+    ``role`` is ``"train"``, ``"val"``, or empty for all images; ``classes`` maps folder -> images.
     """
 
     role: str
@@ -67,13 +64,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where the images of a data set are.
+    """Location of the images of a data set.
 
-    Attributes:
-        root: The folder that ``classes.txt`` lies in, if there is one.
-        labels: The file that names images and labels; None where class folders do.
-        pools: Class folders.
-        warnings: What was left out or assumed, one sentence each.
+    ``root`` is the folder of an optional ``classes.txt``; ``labels``, the label file, is None
+    where there are class folders. ``warnings`` name omissions and assumptions.
     """
 
     root: Path
@@ -83,7 +77,7 @@ class Layout:
 
 
 def scan(folder: str) -> Tree:
-    """List a folder; names that begin with a dot and what systems leave behind are left out."""
+    """List a folder without hidden files and leftovers of systems and tools."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     tree = Tree(folder)
@@ -100,7 +94,7 @@ def scan(folder: str) -> Tree:
 
 
 def _leads_back(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a link to a folder that it lies in."""
+    """Return whether an entry is a link to a folder that contains it."""
     if not entry.is_symlink():
         return False
     there, here = (os.path.realpath(each) for each in (entry.path, os.path.dirname(entry.path)))
@@ -110,13 +104,9 @@ def _leads_back(entry: os.DirEntry[str]) -> bool:
 def find_layout(path: Path, known: ClassIndex) -> Layout:
     """Find splits and classes in a folder, or in the only folder in it that holds images.
 
-    Args:
-        path: The folder.
-        known: The supernet's classes by name.
-
     Raises:
-        InputError: It has several label files, two folders for one split, splits below classes,
-            or images without classes.
+        InputError: It has several label files, two folders for one split, splits below classes, or
+            images without classes.
     """
     if labels := label_file(path):
         return Layout(root=path, labels=labels)
@@ -146,11 +136,7 @@ def find_layout(path: Path, known: ClassIndex) -> Layout:
 
 
 def label_file(folder: Path) -> Path | None:
-    """Return the label file in a folder, if there is one.
-
-    Raises:
-        InputError: There are several.
-    """
+    """Return the label file in a folder, or None; raise InputError where there are several."""
     found = [folder / name for name in LABEL_FILES if (folder / name).is_file()]
     if len(found) > 1:
         raise InputError(f"image folder {str(folder)!r} has {' and '.join(LABEL_FILES)}; keep one")
@@ -174,7 +160,7 @@ def _unwrapped(node: Tree, known: ClassIndex, *, in_split: bool = False) -> Tree
 def role_of(name: str) -> tuple[str, str] | None:
     """Return the split that a folder's name stands for and the rest of the name, or None.
 
-    ``train``, ``Train``, ``train_set`` and ``train2017`` have no rest; that of ``seg_train`` is
+    ``train``, ``Train``, ``train_set``, ``train2017`` have no rest; that of ``seg_train`` is
     ``seg``.
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()
@@ -187,18 +173,14 @@ def role_of(name: str) -> tuple[str, str] | None:
 
 
 def _are_classes(node: Tree, known: ClassIndex, *, listed: bool) -> bool:
-    """Whether all folders are known classes, or ``classes.txt`` lies beside plain folders."""
+    """Return whether all folders are known classes, or ``classes.txt`` lies beside plain ones."""
     names = node.holding()
     plain = listed and all(each.images for each in names.values())
     return len(names) > 1 and (plain or all(known.find(name) is not None for name in names))
 
 
 def _splits(node: Tree) -> dict[str, str]:
-    """Return split -> name of its folder; empty where the folders are classes.
-
-    Raises:
-        InputError: Two folders stand for one split, or it can not be told which they are.
-    """
+    """Return split -> name of its folder; empty where the folders are classes."""
     inside = node.holding()
     by_rest: dict[str, dict[str, list[str]]] = {}
     for name in inside:
@@ -226,11 +208,7 @@ def _splits(node: Tree) -> dict[str, str]:
 
 
 def _pool(role: str, node: Tree, known: ClassIndex, *, listed: bool) -> Pool:
-    """Take the folders of a folder as classes.
-
-    Raises:
-        InputError: They are other things.
-    """
+    """Return the folders in a folder as classes; raise InputError where they are not."""
     inside = node.holding()
     for name, child in inside.items():
         below = [each for each in child.holding() if role_of(each)]
@@ -260,11 +238,7 @@ def _pool(role: str, node: Tree, known: ClassIndex, *, listed: bool) -> Pool:
 
 
 def _chosen(pools: Mapping[str, Pool]) -> tuple[tuple[Pool, ...], tuple[str, ...]]:
-    """Return the pools to draw from: train and val, or one for all; and warnings.
-
-    Raises:
-        InputError: No class is in train and in val.
-    """
+    """Return the pools to draw from: train and val, or one for all; and warnings."""
     train, val, test = (pools.get(role) for role in ROLES)
     if test and not (_names(test) & _names(train) if train else _names(test)):
         test = None  # images without their classes

@@ -11,15 +11,11 @@ SHARE_OF_MEMORY = 0.25
 
 
 class DecodedImageCache:
-    """Decoded crops of all splits of a task.
-
-    Args:
-        budget: Bytes; None takes a quarter of the memory that is available now.
-    """
+    """Decoded crops of all splits; the default budget is a quarter of the available memory."""
 
     def __init__(self, budget: int | None = None) -> None:
         self.budget = int(SHARE_OF_MEMORY * available_memory_bytes()) if budget is None else budget
-        # The size used longest ago comes first.
+        # Least recently used first.
         self._kept: OrderedDict[CropSize, dict[object, Crops]] = OrderedDict()
 
     def get(self, size: CropSize, owner: object) -> Crops | None:
@@ -31,8 +27,8 @@ class DecodedImageCache:
     def make_room(self, size: CropSize, images: int) -> Crops | None:
         """Return an empty array for crops, or None where they do not fit.
 
-        Other sizes are evicted, the one used longest ago first; other splits of the same size
-        are not.
+        Other sizes are evicted, the least recently used first; other splits of the same size are
+        not.
         """
         shape = (images, *size.shape)
         wanted = int(np.prod(shape, dtype=np.int64))

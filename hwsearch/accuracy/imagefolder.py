@@ -15,8 +15,8 @@ from hwsearch.errors import InputError
 
 # Batch statistics from 2,000 images, as in Cai et al., "Once-for-All", ICLR 2020.
 SIZES = SplitSizes(calibration=2000, search=2500, report=2500)
-# Pool of images -> the splits drawn from it. Search first: the same images are searched by,
-# whatever the other sizes are.
+# Pool of images -> the splits drawn from it. Search comes first, so that its images do not depend
+# on the other sizes.
 DRAWN = {
     "": ("search", "report", "calibration"),
     "train": ("calibration",),
@@ -26,13 +26,7 @@ DRAWN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFiles:
-    """Images and their classes.
-
-    Attributes:
-        folder: The folder that they lie in.
-        paths: (n,) files.
-        labels: (n,) class indices.
-    """
+    """Image files of a folder, with (n,) paths and (n,) class indices as labels."""
 
     folder: Path
     paths: list[str]
@@ -51,18 +45,14 @@ def read_imagefolder(
 
     The folder holds one folder per class, or ``train`` with ``val`` or ``test`` that do (then
     calibration is drawn from ``train``, the rest from the other), or a label file; see
-    `hwsearch.accuracy.folder_layout`.
-
-    Args:
-        path: The folder.
-        classes: Names of the classes that the supernet scores, in order; empty if unknown.
-        sizes: Of the splits, shrunk in proportion where there are fewer images.
+    `hwsearch.accuracy.folder_layout`. ``classes`` of the supernet are empty if unknown; ``sizes``
+    shrink in proportion where there are fewer images.
 
     Returns:
         Split -> its files; and warnings.
 
     Raises:
-        InputError: The folder is absent, holds too few images, or does not say their classes.
+        InputError: The folder is absent, has too few images, or their classes are unknown.
     """
     if not path.is_dir():
         raise InputError(f"image folder {str(path)!r} does not exist or is no folder")

@@ -35,7 +35,7 @@ TOLD_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read of a file: its SHA-256 and its crop if asked for, or an error."""
+    """Result of reading a file: its SHA-256 and its crop if requested, or an error."""
 
     digest: bytes = b""
     crop: Crops | None = None
@@ -45,15 +45,9 @@ class _Read:
 class ImageSamples:
     """Images of one split in files; see `hwsearch.accuracy.task.SplitSamples`.
 
-    Images are decoded for a size of crop the first time that it is asked for, and kept where
-    memory allows; where it does not, they are decoded anew each time.
-
-    Args:
-        root: Folder that messages name, and name files relative to.
-        paths: (n,) files.
-        targets: (n,) class of each.
-        spec: The input spec that batches are for where none is given.
-        cache: Keeps decoded images; shared by the splits of a task.
+    Images are decoded at the first request for a crop size, and kept where memory allows in a
+    cache that the splits of a task share. Messages name files relative to ``root``; ``spec`` is
+    the default input spec of batches.
     """
 
     def __init__(
@@ -73,7 +67,7 @@ class ImageSamples:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the files' bytes and the targets, 16 digits."""
+        """Return the SHA-256 of the files' bytes and the targets, 16 digits."""
         if self._digest is None:
             found = [r for part in in_parallel(_reader(None), self.paths, AT_A_TIME) for r in part]
             self._refuse(self._unreadable(found))
@@ -81,11 +75,7 @@ class ImageSamples:
         return self._digest
 
     def batches(self, size: int, spec: InputSpec | None = None) -> Iterator[Batch]:
-        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
-
-        Raises:
-            DataError: Files cannot be decoded; the text says how many, which and why.
-        """
+        """Yield batches; see `hwsearch.accuracy.task.SplitSamples.batches`."""
         spec = spec if spec is not None else self.spec
         crop = crop_size(spec)
         normalise, start = image_preprocess(image_preprocessing(spec)), 0
@@ -95,11 +85,7 @@ class ImageSamples:
             start += len(crops)
 
     def read(self, spec: InputSpec) -> Iterator[list[str]]:
-        """Read, hash and decode every file once; keep the crops if they fit.
-
-        Yields:
-            For each next few files: which of them cannot be read, and why.
-        """
+        """Read, hash and decode every file; cache crops that fit; yield errors of each part."""
         crop = crop_size(spec)
         keep = self.cache.make_room(crop, len(self))
         digests: list[bytes] = []
@@ -156,12 +142,7 @@ class ImageSamples:
 
 
 def read_images(task: Task, spec: InputSpec, progress: "Progress") -> None:
-    """Read, hash and decode every image file of a task once; other data are left alone.
-
-    Args:
-        task: Its splits.
-        spec: Decides the size.
-        progress: Told of a phase ``read`` and of images per second.
+    """Read, hash and decode every image file of a task once, with progress in images per second.
 
     Raises:
         DataError: Some cannot be decoded; the text says how many, which and why.
@@ -198,7 +179,7 @@ def _unreadable_error(root: Path, unreadable: list[str], total: int) -> DataErro
 
 
 def _reader(crop: CropSize | None) -> Callable[[str], _Read]:
-    """Return the function that reads and hashes a file, and decodes it where a crop is given."""
+    """Return a function that reads and hashes a file, and decodes it where a crop is given."""
     from PIL import UnidentifiedImageError
 
     decode = decoder(crop) if crop is not None else None

@@ -13,13 +13,9 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """The mean of per-sample outcomes, scaled by the metric, with its 95% interval.
+    """Scaled mean of per-sample outcomes with its 95% interval.
 
-    Attributes:
-        value: Scaled mean.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        outcomes: (n,) unscaled outcome of each sample, in the order of the samples.
+    ``outcomes`` are (n,), unscaled, in the order of the samples.
     """
 
     value: float
@@ -29,7 +25,7 @@ class Score:
 
 
 def score_outcomes(outcomes: NDArray[Any], metric: Metric) -> Score:
-    """Return the score of a subnet with these (n,) unscaled outcomes, n from 1 up."""
+    """Return the score of (n,) unscaled outcomes, n at least 1."""
     value, low, high = mean_interval(outcomes)
     scaled = sorted((low * metric.scale, high * metric.scale))
     return Score(value=value * metric.scale, low=scaled[0], high=scaled[1], outcomes=outcomes)
@@ -38,8 +34,8 @@ def score_outcomes(outcomes: NDArray[Any], metric: Metric) -> Score:
 def mean_interval(outcomes: NDArray[Any]) -> tuple[float, float, float]:
     """Return the mean of (n,) outcomes and its 95% interval.
 
-    For outcomes that are all 0 or 1 it is Wilson's score interval (Wilson, JASA 1927), else the
-    normal approximation.
+    For outcomes of 0 or 1 it is Wilson's score interval (Wilson, JASA 1927), else the normal
+    approximation.
     """
     values = outcomes.astype(np.float64)
     n, mean = len(values), float(values.mean())
@@ -54,15 +50,10 @@ def mean_interval(outcomes: NDArray[Any]) -> tuple[float, float, float]:
 def paired_difference(
     a: NDArray[Any], b: NDArray[Any], scale: float = 1.0
 ) -> tuple[float, float, float]:
-    """Return the mean of ``a - b`` over the same samples, and its 95% interval.
+    """Return the mean of ``a - b``, times ``scale``, and its 95% interval.
 
-    Pairing cancels the difficulty of the samples: the interval is much narrower than those of
-    the two scores suggest.
-
-    Args:
-        a: (n,) outcomes of one subnet.
-        b: (n,) outcomes of another on the same samples in the same order.
-        scale: The metric's scale.
+    ``a`` and ``b`` are (n,) outcomes of two subnets on the same samples in the same order. Pairing
+    cancels the difficulty of the samples: the interval is much narrower than those of the scores.
     """
     difference = (a.astype(np.float64) - b.astype(np.float64)) * scale
     half = Z95 * float(difference.std(ddof=1)) / np.sqrt(len(difference))

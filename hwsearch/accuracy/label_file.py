@@ -1,4 +1,4 @@
-"""Label files: the images that they name, with the class index of each."""
+"""Label files: the names of images and the class of each."""
 
 import csv
 import os
@@ -11,7 +11,7 @@ from hwsearch.errors import InputError
 
 
 def read_labels(file: Path, classes: Sequence[str]) -> dict[str, int]:
-    """Return the class index of each image that a label file names; others are left out.
+    """Return the class index of each image listed in a label file.
 
     Raises:
         InputError: A line is malformed, or names no file, no class, or a file twice.
@@ -37,7 +37,7 @@ def read_labels(file: Path, classes: Sequence[str]) -> dict[str, int]:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield (line, file, label)."""
+    """Yield (line number, file, label)."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     try:
@@ -59,6 +59,6 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _split(line: str) -> list[str]:
-    """Split at the last gap or comma: a file's name may have spaces in it."""
+    """Split at the last blank or comma: a file's name may have blanks in it."""
     found = re.fullmatch(r"(.+?)(?:\s*,\s*|\s+)([^\s,]+)", line)
     return list(found.groups()) if found else [line]

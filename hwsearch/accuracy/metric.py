@@ -1,4 +1,4 @@
-"""Metric: a number for each sample, from the outputs of a network and the target."""
+"""Metric: an outcome for each sample, from the outputs of a network and the target."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from hwsearch.errors import EvaluationError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """How a sample is scored; its number is called its outcome.
+    """A function that gives each sample a number, its outcome.
 
     Attributes:
-        name: The objective it supplies, such as ``"top1"``.
+        name: The objective that it supplies, such as ``"top1"``.
         per_sample: Maps (outputs, targets (n,)) to (n,) numbers.
         direction: ``"max"`` or ``"min"``.
         unit: Of the scaled mean.
         scale: The reported value is the mean over samples times this.
-        output: Name of the output that ``per_sample`` gets as its only one, where a network
-            declares several; None for all of them, in the declared order.
+        output: Name of the only output that ``per_sample`` gets, where a network declares several;
+            None for all of them, in the declared order.
     """
 
     name: str
@@ -34,11 +34,7 @@ class Metric:
     def scored(
         self, outputs: Sequence[NDArray[Any]], declared: Sequence[str]
     ) -> list[NDArray[Any]]:
-        """Return the outputs that ``per_sample`` gets.
-
-        Args:
-            outputs: Of a network, in the declared order.
-            declared: Their names.
+        """Return the outputs that ``per_sample`` gets, from all outputs in the declared order.
 
         Raises:
             EvaluationError: There are more or fewer than declared, or none of the name.
@@ -78,7 +74,7 @@ class Metric:
         try:
             outcomes = np.asarray(self.per_sample(scored, targets))
         except Exception as error:
-            # A metric is a stranger's code: whatever it raises is this trial's failure.
+            # Code of a user may raise any error, which fails this trial only.
             raise EvaluationError(
                 f"metric {self.name!r} raised {type(error).__name__}: {error}"
             ) from error

@@ -1,4 +1,4 @@
-"""Check before a search that the metric can score what the network returns."""
+"""Check before a search that the metric can score the network's outputs."""
 
 from typing import Any
 
@@ -19,28 +19,28 @@ SAMPLES = 2
 
 
 def check_outputs(net: Supernet, task: Task) -> None:
-    """Score two samples with the smallest subnet, as it is before recalibration.
+    """Score two samples with the smallest subnet before recalibration.
 
-    A subnet that cannot be built or run is left to its trial, which then fails by itself.
+    A subnet that cannot be built or run is ignored; its trial fails.
 
     Raises:
-        InputError: The network does not return the outputs that its input spec declares, does not
-            declare the one that is scored, or the metric cannot score it.
+        InputError: The network does not return its declared outputs, does not declare the one that
+            is scored, or the metric cannot score it.
     """
     if not task.scores:
         return
     arch = net.space.smallest()[0]
     spec = net.input_spec(arch)
     if isinstance(task.search, ImageSamples):
-        crop_size(net.input_spec(net.space.largest()[0]))  # refuses what it cannot prepare
+        crop_size(net.input_spec(net.space.largest()[0]))  # raises for unsupported inputs
     inputs, targets = _few(task.search, spec)
     try:
         with torch.no_grad():
             result = net.subnet(arch)(*(torch.from_numpy(each) for each in inputs.values()))
-    except Exception:  # noqa: BLE001 - a family is a stranger's code; its trial says what it is
+    except Exception:  # noqa: BLE001 - code of a plugin; its trial reports the error
         return
     try:
-        # Before recalibration they may well overflow.
+        # Before recalibration outputs may overflow.
         declared = declared_outputs(result, spec.outputs).values()
         outputs = [np.nan_to_num(each.numpy()) for each in declared]
         _check_width(task, spec, task.metric.scored(outputs, spec.outputs))
@@ -60,7 +60,7 @@ def _few(samples: SplitSamples, spec: InputSpec) -> tuple[dict[str, NDArray[Any]
 
 
 def _check_width(task: Task, spec: InputSpec, scored: list[NDArray[Any]]) -> None:
-    """Refuse class scores that are not one for each class."""
+    """Raise InputError where the number of class scores is not the number of classes."""
     if task.metric.per_sample is not TOP1.per_sample:
         return
     (scores,) = scored

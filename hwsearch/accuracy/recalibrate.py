@@ -17,11 +17,11 @@ from hwsearch.accuracy.sync_batch_norm import (
     run_synchronised,
 )
 
-# Of mallopt(3): free memory at the end of the heap that is given back, and the size from which
-# memory is asked for apart from the heap, to be given back as soon as it is freed.
+# Parameters of mallopt(3): free memory at the end of the heap that is returned to the system, and
+# the size from which memory is mapped apart from the heap and returned when freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _ALL = 2**31 - 1
-# Where glibc's own adjustment ends, which is off once either has been set.
+# Upper ends of glibc's own adjustment, which setting either turns off.
 _TRIM, _MMAP = 64 << 20, 32 << 20
 
 
@@ -30,19 +30,12 @@ def recalibrate(
     norms: tuple[type[nn.Module], ...],
     batches: Iterator[dict[str, NDArray[Any]]],
 ) -> nn.Module:
-    """Set the batch statistics of a subnet, in place.
+    """Set the statistics of all ``norms`` of a subnet, in place, and return it in eval mode.
 
     Every norm's mean and variance become the means of the batches' means and biased variances,
-    weighted by batch size; while a batch passes, each norm normalises by that batch's own
-    (Cai et al., "Once-for-All", ICLR 2020, appendix B).
-
-    Args:
-        subnet: The network; it comes back in eval mode.
-        norms: Types of the modules to set; with none of them nothing is run.
-        batches: Inputs by name, in the order in which ``forward`` takes them.
-
-    Returns:
-        The same network.
+    weighted by batch size; in a batch, each norm normalises by that batch's own (Cai et al.,
+    "Once-for-All", ICLR 2020, appendix B). A batch has inputs by name, in the order of
+    ``forward``.
 
     Raises:
         EvaluationError: There were no batches, or a statistic is not finite.
@@ -76,9 +69,8 @@ def tensors_of(batch: Mapping[str, NDArray[Any]]) -> list[Tensor]:
 def freed_memory_kept() -> Iterator[None]:
     """Let glibc keep freed memory until the end; elsewhere this does nothing.
 
-    Every layer of a large batch takes hundreds of megabytes. Given back and taken anew each time,
-    they come from the system page by page, which took more than half of the time of a
-    recalibration.
+    Every layer of a large batch allocates hundreds of megabytes. Page faults of memory that is
+    returned to the system and allocated anew took more than half of a recalibration's time.
     """
     with suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)

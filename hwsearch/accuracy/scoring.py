@@ -1,4 +1,4 @@
-"""Outcomes of several subnets, on all samples of a split or on some of them."""
+"""Scoring of subnets: outcomes on the samples of a split."""
 
 import time
 from collections import deque
@@ -20,17 +20,15 @@ from hwsearch.errors import DeviceError, EvaluationError
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
 
-# Large enough to give several CPUs their pieces, small enough to be reused by the allocator.
+# Large enough for several CPUs, small enough for the allocator to reuse its memory.
 SCORE_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """How one subnet did on some samples.
+    """Result of one subnet on some samples.
 
-    Attributes:
-        outcomes: (n,) unscaled outcome of each sample, in the order of the samples.
-        cost_s: Seconds that this took.
+    ``outcomes`` are (n,), unscaled, in the order of the samples; ``cost_s`` is the time taken.
     """
 
     outcomes: NDArray[Any]
@@ -38,16 +36,10 @@ class Scored:
 
 
 class Scorer:
-    """Runs subnets over samples, those that begin alike together.
+    """Runs subnets over samples, those with a common prefix together.
 
-    On a device that can (see `hwsearch.devices.base.SharedInference`) the samples are read once
-    for all subnets of a group, and what their models have in common is run once; on others the
-    subnets take turns.
-
-    Args:
-        net: The supernet that they belong to.
-        device: Runs their models.
-        metric: Gives each sample's outcome.
+    On a device with `hwsearch.devices.base.SharedInference` the samples of a group are read once,
+    and the common prefix of its models is run once; on others the subnets take turns.
     """
 
     def __init__(self, net: Supernet, device: Device, metric: Metric) -> None:
@@ -58,21 +50,12 @@ class Scorer:
         models: Mapping[Architecture, Path],
         samples: SplitSamples,
     ) -> dict[Architecture, Scored | EvaluationError]:
-        """Score models on samples: a whole split, or a part of one.
+        """Score the ONNX files of architectures on samples, which may not be empty.
 
-        A sample's outcome does not depend on which others are scored with it, nor on which other
-        models are.
-
-        Args:
-            models: The ONNX file of each architecture.
-            samples: What they are scored on.
-
-        Returns:
-            For each architecture in order, its outcomes or why there are none: the runtime or the
-            metric failed, or gave NaN.
+        A sample's outcome depends neither on the other samples nor on the other models. An error
+        of the runtime or the metric is returned in place of outcomes.
 
         Raises:
-            EvaluationError: There are no samples.
             DataError: The samples cannot be read.
         """
         if not len(samples):
@@ -87,12 +70,7 @@ class Scorer:
         return {arch: found[arch] for arch in models}
 
     def seconds(self, arch: Architecture, model: Path, samples: SplitSamples) -> float:
-        """Estimate how long scoring one subnet by itself takes, by the first few samples.
-
-        Raises:
-            DeviceError: The runtime failed.
-            DataError: The samples cannot be read.
-        """
+        """Estimate the time of scoring one subnet by itself, from the first few samples."""
         spec = self._net.input_spec(arch)
         for few, targets in islice(samples.batches(SCORE_BATCH, spec), 1):
             self._answer(arch, model, few)  # loads the model
@@ -110,7 +88,7 @@ class Scorer:
     def _together(
         self, device: SharedInference, models: Mapping[Architecture, Path], samples: SplitSamples
     ) -> dict[Architecture, Scored | EvaluationError]:
-        """Score those that take the same inputs at once; one by one if the runtime breaks down."""
+        """Score models with the same inputs at once; one by one if the runtime breaks down."""
         by_spec: dict[InputSpec, dict[Architecture, Path]] = {}
         for arch, model in models.items():
             by_spec.setdefault(self._net.input_spec(arch), {})[arch] = model
@@ -159,7 +137,7 @@ class Scorer:
 
 
 class _Tally:
-    """Outcomes of one subnet so far, or why it has none."""
+    """Outcomes of one subnet so far, or the error."""
 
     def __init__(self, metric: Metric, declared: Sequence[str]) -> None:
         self._metric, self._declared = metric, declared
@@ -168,7 +146,6 @@ class _Tally:
         self.error: EvaluationError | None = None
 
     def add(self, outputs: list[NDArray[Any]] | DeviceError, targets: NDArray[Any]) -> None:
-        """Add the outcomes of a batch."""
         if isinstance(outputs, DeviceError):
             self.error = outputs
         if self.error is None and not isinstance(outputs, DeviceError):
@@ -187,7 +164,7 @@ class _Tally:
 def _fed(
     samples: SplitSamples, spec: InputSpec, waiting: deque[NDArray[Any]]
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield the inputs of each batch; its targets wait for what comes out."""
+    """Yield the inputs of each batch; append its targets to ``waiting``."""
     for inputs, targets in samples.batches(SCORE_BATCH, spec):
         waiting.append(targets)
         yield inputs

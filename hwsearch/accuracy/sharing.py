@@ -1,4 +1,4 @@
-"""Recalibrating several subnets together: what they begin with alike is run once."""
+"""Recalibration of several subnets together: their common prefixes are run once."""
 
 import hashlib
 import time
@@ -30,7 +30,7 @@ SHARE_OF_MEMORY = 0.125
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chained:
-    """A subnet and the chain of blocks that it is."""
+    """A subnet that is a chain of blocks."""
 
     subnet: nn.Module
     blocks: Sequence[Block]
@@ -38,12 +38,11 @@ class Chained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalibrated:
-    """What it took to recalibrate one of several subnets.
+    """Costs of recalibrating one of several subnets.
 
     Attributes:
-        cost_s: Its share of the time, in seconds: that of a block is divided among those who
-            have it.
-        share: Its share of the multiply-accumulates that it would have taken by itself.
+        cost_s: Its time in seconds; a block's time is divided among the subnets that share it.
+        share: Its multiply-accumulates relative to those of a recalibration by itself.
     """
 
     cost_s: float
@@ -52,15 +51,10 @@ class Recalibrated:
 
 @dataclass(eq=False)
 class _Node:
-    """A block behind the same blocks with the same weights, in all subnets that have it.
+    """A block with equal predecessors and weights in several subnets; ``children`` come next.
 
-    Attributes:
-        block: Its place and costs.
-        modules: The block's module in each subnet; the first one is run.
-        averages: Of the norms of that one.
-        children: What follows, by what it is.
-        seconds: That running it took.
-        error: Why it cannot be run.
+    ``modules`` are the block's in each subnet. The first one is run, and ``averages`` are of its
+    norms. ``error`` is the reason why it cannot be run.
     """
 
     block: Block
@@ -74,10 +68,7 @@ class _Node:
 def chain_of(
     subnet: nn.Module, blocks: Sequence[Block] | None, norms: tuple[type[nn.Module], ...]
 ) -> Sequence[Block] | None:
-    """Return the blocks that a subnet can be recalibrated by; None where it has to run whole.
-
-    They hold all of its norms, each in one place.
-    """
+    """Return the blocks if they hold all norms of a subnet, each once; else None."""
     found = norms_of(subnet, norms)
     if not blocks or not found:
         return None
@@ -93,22 +84,16 @@ def recalibrate_together(
 ) -> list[Recalibrated | Exception]:
     """Set the batch statistics of subnets, in place: the same as `recalibrate` sets one by one.
 
-    Subnets that begin with equal blocks of equal weights have the same activations and the same
-    batch statistics up to there, which are computed once. Each batch goes through all subnets
-    before the next one does, depth first, so that activations are kept only where paths that are
-    still to be gone branch off.
+    Subnets with equal first blocks of equal weights have the same activations and batch statistics
+    up to there, which are computed once. Each batch, of one input, goes through all subnets before
+    the next one, depth first, so that activations are kept only at branches with paths left to
+    run.
 
-    Args:
-        chains: Subnets that take the same inputs and are chains; see `chain_of`. They come back
-            in eval mode.
-        norms: Types of the modules to set.
-        batches: Inputs by name, one of them.
-        budget: Bytes of kept activations, beyond those of the block that runs; where they do not
-            fit, what leads to them is run once more. None takes an eighth of the memory that is
-            available now.
+    Up to ``budget`` bytes are kept beyond those of the block that runs, and others computed again;
+    None is an eighth of the memory that is available now.
 
     Returns:
-        For each subnet what it took, or what its blocks or its statistics failed by.
+        For each subnet its costs, or the error of its blocks or its statistics.
     """
     for chain in chains:
         chain.subnet.eval()
@@ -131,7 +116,7 @@ def _first(batch: dict[str, NDArray[Any]]) -> list[MicroBatch]:
 def _path(
     nodes: dict[str, _Node], chain: Chained, norms: tuple[type[nn.Module], ...]
 ) -> Iterator[_Node]:
-    """Find or make the nodes that a subnet leads through."""
+    """Yield the nodes of a subnet's blocks; add those that are missing."""
     for block in chain.blocks:
         module = chain.subnet.get_submodule(block.name)
         key = _identity(block, module, norms)
@@ -146,7 +131,7 @@ def _path(
 
 
 def _identity(block: Block, module: nn.Module, norms: tuple[type[nn.Module], ...]) -> str:
-    """Say all that decides what a block makes of its input: structure, settings and weights."""
+    """Return a digest of a block's structure, settings and weights without batch statistics."""
     digest = hashlib.sha256(f"{block.name} {block.spec} {module!r}".encode())
     statistics = {id(buffer) for norm in norms_of(module, norms) for buffer in norm.buffers()}
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
@@ -157,13 +142,9 @@ def _identity(block: Block, module: nn.Module, norms: tuple[type[nn.Module], ...
 
 
 def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
-    """Run a node and all that follows it on one batch.
+    """Run a node and all its descendants on one batch.
 
-    Args:
-        node: The first one.
-        source: Gives its input, as often as it is asked for.
-        spare: Bytes of activations that may still be kept.
-        pool: See `micro_batch_threads`.
+    ``source`` returns its input at each call; ``spare`` bytes of activations may still be kept.
     """
     values = _run(node, source, pool)
     while values is not None and len(node.children) == 1:
@@ -185,20 +166,20 @@ def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
 
 
 def _once(values: list[MicroBatch], otherwise: Source | None = None) -> Source:
-    """Give values the first time, without holding them any longer, then what comes otherwise."""
+    """Return the values at the first call, without holding them any longer, then ``otherwise``."""
     held = [values]
     del values
     return lambda: held.pop() if held or otherwise is None else otherwise()
 
 
 def _kept(values: list[MicroBatch], otherwise: Source) -> Source:
-    """Give values as long as nobody has written into them, then what comes otherwise."""
+    """Return the values until they are modified in place, then ``otherwise``."""
     versions = [each._version for (each,) in values]
     return lambda: values if [each._version for (each,) in values] == versions else otherwise()
 
 
 def _rerun(node: _Node, source: Source, pool: Executor) -> Source:
-    """Return a function that gives a node's output by running it once more, unrecorded."""
+    """Return a function that computes a node's output again, without adding to its averages."""
 
     def run() -> list[MicroBatch]:
         values = source()
@@ -225,7 +206,7 @@ def _run(node: _Node, source: Source, pool: Executor) -> list[MicroBatch] | None
         values = source()
         begin = time.perf_counter()
         output = _through(node, values, node.averages, pool)
-    except Exception as error:  # noqa: BLE001 - a family is a stranger's code
+    except Exception as error:  # noqa: BLE001 - code of a plugin may raise any error
         node.error = error
         return None
     node.seconds += time.perf_counter() - begin

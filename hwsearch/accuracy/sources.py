@@ -1,4 +1,4 @@
-"""Where samples come from: ``bundled``, files, arrays, a function, or nowhere (``none``)."""
+"""Sources of samples: ``bundled``, files, arrays, a function, or ``none``."""
 
 import difflib
 import zipfile
@@ -32,13 +32,13 @@ IMAGES_CALIBRATION_BATCH = 200
 
 
 def load_task(spec: str, input_spec: InputSpec, supernet: str) -> Task:
-    """Read the data that a search scores by.
+    """Read the data by which a search scores.
 
     Args:
-        spec: ``bundled`` (what ships with the supernet), ``none``, ``cifar10:FOLDER``,
+        spec: ``bundled`` (the supernet's own data), ``none``, ``cifar10:FOLDER``,
             ``imagefolder:FOLDER``, ``npz:FILE``, or ``MODULE:FUNCTION`` of a function that takes
             the input spec and returns a `Task`.
-        input_spec: What the subnets expect.
+        input_spec: Input spec of the subnets.
         supernet: The name that ``bundled`` refers to.
 
     Raises:
@@ -81,7 +81,7 @@ def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
     try:
         arrays = _load_arrays(path)
     except Exception as error:
-        # NumPy, zipfile and zlib each have errors of their own for a damaged file.
+        # NumPy, zipfile and zlib raise different errors for a damaged file.
         raise InputError(f"data {spec!r}: {str(path)!r} cannot be read: {error}") from error
     parts: Arrays = {
         split: {

@@ -1,4 +1,4 @@
-"""Seeded, stratified, disjoint splits: the same images for everyone with the same data."""
+"""Seeded, stratified, disjoint splits: equal data give equal splits on every machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ SPLITS = ("calibration", "search", "report")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitSizes:
-    """How many samples each split gets where the data suffice."""
+    """Number of samples of each split where the data suffice."""
 
     calibration: int = 500
     search: int = 2500
     report: int = 2500
 
     def within(self, total: int) -> "SplitSizes":
-        """Return these sizes, shrunk in proportion to what there is, but none to nothing."""
+        """Return these sizes, shrunk in proportion to the data, but none to 0."""
         wanted = self.calibration + self.search + self.report
         if total >= wanted:
             return self
@@ -34,20 +34,15 @@ class SplitSizes:
 def stratified(
     labels: NDArray[Any], sizes: Sequence[int], seed: int = 0
 ) -> list[NDArray[np.int64]]:
-    """Draw disjoint subsets that hold every class in proportion.
-
-    Args:
-        labels: (n,) class of each sample.
-        sizes: Wanted size of each subset; their sum is at most n.
-        seed: The same labels, sizes and seed give the same subsets.
+    """Draw disjoint subsets of these sizes that hold every class of (n,) labels in proportion.
 
     Returns:
         For each size, sorted indices into ``labels``.
     """
     rng = np.random.default_rng(seed)
     shuffled = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
-    # Each sample's rank is its place within its class as a fraction, so that any leading part
-    # of the order holds all classes in proportion; ties fall in the order of the classes.
+    # A sample's rank is its relative position within its class, so that any leading part of
+    # the order holds all classes in proportion; ties are in the order of the classes.
     order = np.concatenate(shuffled)
     rank = np.concatenate([(np.arange(len(s)) + 0.5) / len(s) for s in shuffled])
     order = order[np.argsort(rank, kind="stable")]

@@ -16,12 +16,7 @@ Statistics = Sequence[tuple[Tensor, Tensor]]
 
 
 class StatisticsCache:
-    """Mean and variance of every norm of a subnet, by architecture, least recently used out first.
-
-    Args:
-        norms: Types of the modules that have statistics.
-        budget: Bytes; None takes a twentieth of the memory that is available now.
-    """
+    """LRU cache of all norms' statistics by architecture; default: 1/20 of available memory."""
 
     def __init__(self, norms: tuple[type[nn.Module], ...], budget: int | None = None) -> None:
         self._norms = norms
@@ -44,11 +39,7 @@ class StatisticsCache:
             self._forget(next(iter(self._kept)))
 
     def restore(self, arch: Architecture, subnet: nn.Module) -> bool:
-        """Set the statistics of an architecture's subnet, in place and in eval mode.
-
-        Returns:
-            Whether they were stored.
-        """
+        """Set stored statistics in place, in eval mode; return whether they were stored."""
         known = self._kept.get(arch)
         if known is None:
             return False

@@ -19,9 +19,9 @@ from hwsearch.accuracy.channel_statistics import (
 )
 from hwsearch.machine import thread_limit
 
-# Samples of a micro-batch, and the input values from which on it is half as many: more leave the
-# cache, with fewer the change of threads takes longer than the computation. They decide the last
-# bits of the statistics, and so are the same on every machine.
+# Samples of a micro-batch, and the number of input values from which it is halved: larger ones
+# exceed the cache, with smaller ones thread switches dominate. They affect the last bits of the
+# statistics, and so are the same on every machine.
 MICRO_BATCH, LARGE = 32, 2**20
 MicroBatch = tuple[Tensor, ...]
 
@@ -30,7 +30,7 @@ MicroBatch = tuple[Tensor, ...]
 def micro_batch_threads() -> Iterator[Executor]:
     """Yield a pool with a thread for every micro-batch; torch's own threads are off meanwhile.
 
-    They would go on spinning for a while beside these.
+    Those would continue to spin for a while and take CPU time.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -56,18 +56,10 @@ def run_synchronised(
     """Run a module in eval mode; each norm normalises by the statistics of the whole batch.
 
     Each micro-batch has a thread, and as many run at a time as there are CPUs. At a norm they wait
-    for the last one, and go on when the statistics of the whole batch are known. So activations
-    between two norms stay in the cache, no layer waits for the slowest CPU, and the number of CPUs
-    changes no bit.
-
-    Args:
-        module: The module; samples meet in its norms only.
-        batch: Arguments of ``forward``; see `micro_batches`.
-        averages: For each norm; the batch statistics are added to it.
-        pool: See `micro_batch_threads`.
-
-    Returns:
-        The output of each micro-batch.
+    for the last one, and continue with the statistics of the whole batch. So activations between
+    two norms stay in the cache, no layer waits for the slowest CPU, and results are bit-equal for
+    any number of CPUs. Samples may interact in the norms only. The batch statistics are added to
+    ``averages``. The output of each micro-batch is returned.
     """
     run = _SynchronisedRun(module, batch, averages)
     handles = [norm.register_forward_pre_hook(run.at_norm) for norm in averages]
@@ -167,7 +159,7 @@ class _SynchronisedRun:
             self._sleep[self._ready.pop()].release()
 
     def _synchronise(self) -> None:
-        """Once all are at norms, set the statistics of the first one's, and mark those ready."""
+        """Once all wait, set the statistics of the first micro-batch's norm; mark those ready."""
         if not self._waiting or len(self._waiting) < self._unfinished:
             return
         norm, _ = self._waiting[min(self._waiting)]
@@ -178,7 +170,7 @@ class _SynchronisedRun:
         self._ready += here
 
     def _abandon(self) -> None:
-        """End all threads that sleep or would."""
+        """End all waiting threads."""
         with self._state:
             self._abandoned = True
             for lock in self._sleep:

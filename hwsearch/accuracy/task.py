@@ -1,4 +1,4 @@
-"""A task: samples in three splits, and the metric that they are scored by."""
+"""A task: samples in three splits, and the metric that scores them."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hwsearch.supernets.base import InputSpec
 
 CALIBRATION_BATCH = 125
-NO_DATA = "none"  # how a task without samples is written down
+NO_DATA = "none"  # spec of a task without samples
 
 Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
 Preprocess = Callable[[NDArray[Any]], NDArray[Any]]
@@ -32,17 +32,16 @@ class SplitSamples(Protocol):
 
     @property
     def digest(self) -> str:
-        """Hash of all that the samples are; a run goes on only with equal digests."""
+        """Return a hash of the samples; a run continues only with equal digests."""
         ...
 
     def __len__(self) -> int: ...
 
     def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
-        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
+        """Yield (model inputs, targets) in order; the last batch may be smaller than ``size``.
 
-        Args:
-            size: Samples in a batch.
-            spec: What the architecture expects; None for what the samples were loaded for.
+        ``spec`` is the architecture's input spec; None is the one that the samples were loaded
+        for.
 
         Raises:
             DataError: The samples cannot be read, or not for this spec.
@@ -57,7 +56,7 @@ class Samples:
     Attributes:
         inputs: Input name -> (n, ...) array, as stored.
         targets: (n,) array.
-        preprocess: Input name -> function from a stored batch to what the model is fed.
+        preprocess: Input name -> function from a stored batch to the model's input.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -68,10 +67,10 @@ class Samples:
         return len(self.targets)
 
     def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
-        """Yield (inputs ready for the model, targets) in order, the last one maybe smaller.
+        """Yield (model inputs, targets) in order; the last batch may be smaller than ``size``.
 
         Raises:
-            DataError: The spec asks for inputs of other shapes.
+            DataError: The spec has inputs of other shapes.
         """
         for start in range(0, len(self), size):
             part = slice(start, start + size)
@@ -87,7 +86,7 @@ class Samples:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of inputs and targets, 16 digits."""
+        """Return the SHA-256 of inputs and targets, 16 digits."""
         digest = hashlib.sha256()
         for name in sorted(self.inputs):
             digest.update(name.encode())
@@ -111,13 +110,13 @@ class Task:
     """The data and the metric of a search.
 
     Attributes:
-        spec: As the user wrote it, such as ``"imagefolder:/data/val"``.
+        spec: Data spec of the user, such as ``"imagefolder:/data/val"``.
         metric: Supplies the accuracy objective.
-        calibration: Samples for batch statistics; their targets are not used. None where the
-            supernet has none to recalibrate.
-        search: What a search selects by.
-        report: What selects nothing; disjoint from the others.
-        calibration_batch: How many calibration samples share their batch statistics.
+        calibration: Samples for batch statistics, without use of targets. None where the supernet
+            has no statistics to recalibrate.
+        search: Samples for selection.
+        report: Samples for reporting only; disjoint from the others.
+        calibration_batch: Number of calibration samples that share batch statistics.
         warnings: Doubts about the scores, one sentence each.
     """
 
@@ -131,7 +130,7 @@ class Task:
 
     @property
     def scores(self) -> bool:
-        """Whether there are samples to score subnets by: all but ``none`` have some."""
+        """Return whether there are samples to score subnets by; only ``none`` has none."""
         return self.spec != NO_DATA
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Interface of devices: what they measure, profile and run, and the records that they return."""
+"""Interface of devices: measurement, profiling, inference, and their results."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ class Latency:
 
     @property
     def undisturbed(self) -> float:
-        """Share of the rounds that count."""
+        """Return the share of the rounds that count."""
         return 1.0 if self.counted is None else float(self.counted.mean())
 
 

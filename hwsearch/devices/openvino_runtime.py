@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hwsearch.devices.runtime import RUN, Bound, Declared, Feeds, Options
 
 _UNCOUNTED = 5
-_CUT_S = 0.5e-6  # times are cut to whole microseconds: half of one is what is lost on average
+_CUT_S = 0.5e-6  # times are cut to whole microseconds, which loses half of one on average
 
 
 class OpenVinoModel:

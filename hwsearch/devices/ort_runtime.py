@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hwsearch.devices.runtime import RUN, Bound, Declared, Feeds, Options
 
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
-_CUT_S = 0.5e-6  # the profiler cuts to whole microseconds: half of one is what is lost on average
+_CUT_S = 0.5e-6  # the profiler cuts to whole microseconds, which loses half of one on average
 
 
 class OrtModel:

@@ -1,4 +1,4 @@
-"""Interface of runtimes as a worker process sees them; a device names one ``module:attribute``."""
+"""Interface of runtimes in a worker process; a device names one as ``module:attribute``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

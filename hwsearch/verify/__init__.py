@@ -1,1 +1,1 @@
-"""Checks that a file is what its card claims."""
+"""Verification of exported subnets."""

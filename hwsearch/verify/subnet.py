@@ -1,4 +1,4 @@
-"""Verification of exported subnets: against PyTorch when written, from their files alone later."""
+"""Verification of exported subnets: against PyTorch at export, from their files alone later."""
 
 import json
 import subprocess
@@ -51,15 +51,10 @@ def verify_export(
 ) -> dict[str, Any]:
     """Verify new files against the PyTorch network that they were exported from.
 
-    A float32 model has to agree with the network. A model of another precision was converted from
-    a float32 model that has to agree with it; the difference of the two is recorded.
-
-    Args:
-        folder: Folder of the model, the weights and ``infer.py``.
-        exported: The network and its model.
-        promised: ``macs`` and ``params`` of the architecture.
-        samples: Real inputs by name, preprocessed.
-        device: Runs the model; where it takes no float32 models, ``ort-cpu`` runs the original.
+    A float32 model has to agree with the network on ``samples``, real inputs by name,
+    preprocessed. A model of another precision was converted from a float32 model that has to
+    agree; the difference of the two is recorded. ``promised`` are the architecture's ``macs`` and
+    ``params``. Where the device takes no float32 models, ``ort-cpu`` runs the original.
 
     Returns:
         The checks and their results, JSON-serialisable.
@@ -98,15 +93,7 @@ def verify_export(
 
 
 def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDArray[Any]]:
-    """Return the outputs for the probe that a card records.
-
-    They are PyTorch's for a float32 model, and the model's own for another precision.
-
-    Args:
-        folder: Folder of the model.
-        exported: The network and its model.
-        device: Runs the model.
-    """
+    """Return outputs for the card's probe: PyTorch's for float32, else the model's own."""
     stated = json.loads(read_metadata(exported.model)["input"])
     inputs = probe_inputs([_tensor_spec(tensor) for tensor in stated["inputs"]])
     if exported.original is None:
@@ -115,14 +102,11 @@ def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDAr
 
 
 def verify_artifact(folder: Path, device: Device) -> dict[str, Any]:
-    """Verify an exported subnet from its files alone.
+    """Verify an exported subnet from its files alone, and return its card.
 
     The files must have the checksums of the card. The model must pass the ONNX checker with full
     shape inference, have the card's architecture, precision, MACs and parameters, and reproduce
     the card's probe outputs. ``infer.py`` must run.
-
-    Returns:
-        The card.
 
     Raises:
         InputError: The folder is not an exported subnet.
@@ -166,11 +150,7 @@ def _check_artifact(folder: Path, card: Mapping[str, Any], device: Device) -> No
 
 
 def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
-    """Compare the model's outputs for the seeded probe with those of the card.
-
-    Raises:
-        VerificationError: They differ by more than the tolerance of the precision.
-    """
+    """Return the difference of the model's probe outputs from the card's, or raise."""
     tensors = [_tensor_spec(tensor) for tensor in card["input"]["inputs"]]
     inputs = probe_inputs(tensors, seed=card["probe"]["seed"])
     expected = [np.asarray(output, np.float32) for output in card["probe"]["outputs"]]
@@ -182,11 +162,7 @@ def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
 
 
 def run_infer(folder: Path) -> str:
-    """Run ``infer.py`` without arguments and return what it prints.
-
-    Raises:
-        VerificationError: It failed, printed nothing or took over two minutes.
-    """
+    """Run ``infer.py`` without arguments and return what it prints, or raise."""
     with tempfile.TemporaryDirectory() as elsewhere:
         command = [sys.executable, str((folder / INFER).resolve())]
         try:
@@ -279,12 +255,7 @@ def _run_original(
 
 
 def _class_scores(outputs: Sequence[NDArray[Any]], stated: Mapping[str, Any]) -> list[int]:
-    """Return the positions of the outputs that hold a score for each class.
-
-    Args:
-        outputs: (n, ...) each.
-        stated: The input spec as JSON; without classes, the only output may hold scores.
-    """
+    """Return the positions of outputs with class scores: of any width if no class is declared."""
     classes = len(stated["classes"])
     fitting = [at for at, each in enumerate(outputs) if each.ndim == 2]
     if classes:
