@@ -83,10 +83,8 @@ def indices_by_name(
 ) -> dict[str, int] | None:
     """Return the index of each class name of a data set; None where none is known.
 
-    Messages begin with ``where`` and end with ``remedy``.
-
-    Raises:
-        InputError: Some names are known, or nearly, and others are not, or there are too many.
+    Names of which only some are known, or nearly, and surplus names raise InputError, whose
+    message begins with ``where`` and ends with ``remedy``.
     """
     known = known_classes(classes)
     found = {name: index for name in names if (index := known.find(name)) is not None}

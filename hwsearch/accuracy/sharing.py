@@ -40,9 +40,8 @@ class Chained:
 class Recalibrated:
     """Costs of recalibrating one of several subnets.
 
-    Attributes:
-        cost_s: Its time in seconds; a block's time is divided among the subnets that share it.
-        share: Its multiply-accumulates relative to those of a recalibration by itself.
+    ``cost_s`` is its time in seconds, a block's divided among the subnets that share it; ``share``
+    its multiply-accumulates relative to those of a recalibration by itself.
     """
 
     cost_s: float
@@ -82,18 +81,16 @@ def recalibrate_together(
     batches: Iterable[dict[str, NDArray[Any]]],
     budget: int | None = None,
 ) -> list[Recalibrated | Exception]:
-    """Set the batch statistics of subnets, in place: the same as `recalibrate` sets one by one.
+    """Set the batch statistics of subnets in place: the same as `recalibrate` sets one by one.
 
-    Subnets with equal first blocks of equal weights have the same activations and batch statistics
-    up to there, which are computed once. Each batch, of one input, goes through all subnets before
-    the next one, depth first, so that activations are kept only at branches with paths left to
-    run.
+    Subnets are chains (see `chain_of`) with the same inputs, and come back in eval mode. Those
+    with equal first blocks of equal weights have the same activations and batch statistics up to
+    there, which are computed once. Each batch, of one input, goes through all subnets before the
+    next one, depth first, so that activations are kept only at branches with paths left to run.
 
     Up to ``budget`` bytes are kept beyond those of the block that runs, and others computed again;
-    None is an eighth of the memory that is available now.
-
-    Returns:
-        For each subnet its costs, or the error of its blocks or its statistics.
+    None is an eighth of the memory that is available now. The result has for each subnet its
+    costs, or the error of its blocks or its statistics.
     """
     for chain in chains:
         chain.subnet.eval()

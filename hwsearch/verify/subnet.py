@@ -93,7 +93,7 @@ def verify_export(
 
 
 def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDArray[Any]]:
-    """Return outputs for the card's probe: PyTorch's for float32, else the model's own."""
+    """Return outputs for the probe of a card: PyTorch's for float32, else the model's own."""
     stated = json.loads(read_metadata(exported.model)["input"])
     inputs = probe_inputs([_tensor_spec(tensor) for tensor in stated["inputs"]])
     if exported.original is None:
@@ -150,7 +150,11 @@ def _check_artifact(folder: Path, card: Mapping[str, Any], device: Device) -> No
 
 
 def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
-    """Return the difference of the model's probe outputs from the card's, or raise."""
+    """Return the difference of the model's probe outputs from the card's.
+
+    Raises:
+        VerificationError: It exceeds the tolerance of the precision.
+    """
     tensors = [_tensor_spec(tensor) for tensor in card["input"]["inputs"]]
     inputs = probe_inputs(tensors, seed=card["probe"]["seed"])
     expected = [np.asarray(output, np.float32) for output in card["probe"]["outputs"]]
@@ -162,7 +166,7 @@ def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
 
 
 def run_infer(folder: Path) -> str:
-    """Run ``infer.py`` without arguments and return what it prints, or raise."""
+    """Return the output of ``infer.py`` without arguments; raise VerificationError if it fails."""
     with tempfile.TemporaryDirectory() as elsewhere:
         command = [sys.executable, str((folder / INFER).resolve())]
         try:
