@@ -1,7 +1,7 @@
 """hwsearch: hardware-aware subnet search.
 
-A pretrained supernet and a device in; the Pareto-optimal subnets for that device out, as verified
-ONNX files. Names load what they need when they are first used, so that the import stays light.
+From a pretrained supernet and a device to the Pareto-optimal subnets on that device, as verified
+ONNX files. Names are imported at first use, so that ``import hwsearch`` is fast.
 """
 
 import logging
@@ -95,7 +95,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # which would take any name that is not there for one of any type
+if not TYPE_CHECKING:  # mypy would accept any missing name as Any
 
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:

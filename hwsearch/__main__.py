@@ -1,4 +1,4 @@
-"""``python -m hwsearch`` is the ``hwsearch`` command."""
+"""Entry point of ``python -m hwsearch``."""
 
 from hwsearch.cli import main
 

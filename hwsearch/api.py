@@ -1,4 +1,4 @@
-"""Runs as users see them: what `hwsearch.run` does, drawn by `hwsearch.report`."""
+"""The public functions on runs: `hwsearch.run` with the reports of `hwsearch.report`."""
 
 import inspect
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Run(folders.Run):
     """A run folder: its settings, trials and front, and the report on them.
 
     Args:
-        folder: As `search` left it, finished or not.
+        folder: A folder that `search` wrote, finished or not.
 
     Raises:
         InputError: The folder is no run.
@@ -32,7 +32,7 @@ class Run(folders.Run):
 
     @property
     def members(self) -> "pd.DataFrame":
-        """The front, or else the candidates: ``NAME_source`` says which NAME is ``predicted``.
+        """Return the front, or else the candidates; ``NAME_source`` marks a ``predicted`` NAME.
 
         Raises:
             InputError: The run is not finished, or the file is damaged.
@@ -42,13 +42,13 @@ class Run(folders.Run):
         return Front(super().members)
 
     def report(self, to: str | Path | None = None) -> Path:
-        """Write the run as one HTML page that opens offline, with its picture beside it.
+        """Write the run as one HTML page that opens offline, and the front's picture beside it.
 
         Args:
             to: The file; by default ``report.html`` in the run's folder.
 
         Returns:
-            The page.
+            The path of the page.
 
         Raises:
             InputError: The run cannot be read, or the file is a folder or cannot be written.
@@ -58,10 +58,10 @@ class Run(folders.Run):
         return write_report([self], Path(to) if to else None)[0]
 
     def plot(self, across: str | None = None) -> "Figure":
-        """Return the front, every trial behind it, as a plotly figure.
+        """Return the front and every trial as a plotly figure.
 
         Args:
-            across: The objective from left to right; by default latency, or the second one.
+            across: The objective on the horizontal axis; by default latency, or the second one.
 
         Raises:
             InputError: There is no such objective, or the run cannot be read.
@@ -98,18 +98,18 @@ def search(  # noqa: D417 - the settings are explained where they are declared, 
     workers: str | int | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Search a supernet for one device, export the confirmed front, and draw the report.
+    """Search a supernet for one device, export the confirmed front, and write the report.
 
     Args:
-        net: A loaded supernet, or the name of one; a checkpoint goes with a name only.
-        progress: Told of phases and steps.
+        net: A loaded supernet, or its name; a checkpoint can be given with a name only.
+        progress: Receives phases and steps.
 
     Returns:
         The finished run.
 
     Raises:
-        InputError: Something given cannot be used; nothing has been written.
-        InfeasibleError: Nothing satisfies the constraints; the run can be looked at all the same.
+        InputError: An argument cannot be used; nothing has been written.
+        InfeasibleError: Nothing satisfies the constraints; the run can still be opened.
     """
     given: dict[str, Any] = {name: v for name, v in locals().items() if name in _SETTINGS}
     for name in ("objectives", "constraints", "freeze", "only"):
@@ -143,15 +143,15 @@ def resume(  # noqa: D417 - likewise
     workers: str | int | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Go on with a run that was stopped, or give a finished one a larger budget.
+    """Continue a stopped run, or a finished one with a larger budget.
 
     Args:
-        folder: Of the run.
-        net: For a supernet that cannot be loaded by its recorded name.
-        progress: Told of phases and steps.
+        folder: The run's folder.
+        net: The supernet, where it cannot be loaded by its recorded name.
+        progress: Receives phases and steps.
 
     Raises:
-        InputError: The folder is no run, or the supernet, data or device are no longer the same.
+        InputError: The folder is no run, or the supernet, data or device have changed.
     """
     limits = (budget, minutes, stop_gain)
     run = folders.resume(folder, limits, net, workers, progress, draw=_write_report)
@@ -165,22 +165,21 @@ def confirm(
     net: Supernet | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Turn the candidates of a run into a front by what its kit measured; again is harmless.
+    """Turn the candidates of a run into a front by its kit's measurements; repeatable.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         timings: The file that the run's kit wrote on the device.
-        net: For a supernet that cannot be loaded by its recorded name.
-        progress: Told of phases and steps.
+        net: The supernet, where it cannot be loaded by its recorded name.
+        progress: Receives phases and steps.
 
     Returns:
         The run, with a front.
 
     Raises:
-        InputError: The folder is no run, the file is not complete, was changed, or is of another
-            kit, run or device, or supernet and data are no longer the same. The run stays as it
-            was.
-        InfeasibleError: Nothing satisfies the constraints as measured; the text says what came
+        InputError: The folder is no run, the file is incomplete, was changed, or is of another
+            kit, run or device, or supernet or data have changed. The run stays as it was.
+        InfeasibleError: Nothing satisfies the constraints as measured; the text names the
             closest.
     """
     run = confirming.confirm(folder, timings, net=net, progress=progress, draw=_write_report)

@@ -1,4 +1,4 @@
-"""Architectures: batches of canonical assignments as arrays, and single ones as mappings."""
+"""Architectures: single ones as mappings, batches as arrays in canonical form."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 class Architecture(Mapping[str, "Option"]):
     """One architecture as a read-only mapping from its active choices to their options.
 
-    Asking for a choice that is not active, or that the space does not have, raises ``KeyError``.
-
-    Attributes:
-        space: The search space that it belongs to.
-        mapping: The same as a ``dict`` of plain Python values.
+    A choice that is inactive or unknown raises ``KeyError``. ``mapping`` is the same as a ``dict``
+    of plain Python values.
     """
 
     def __init__(self, space: SearchSpace, mapping: dict[str, Option]) -> None:
@@ -34,7 +31,7 @@ class Architecture(Mapping[str, "Option"]):
 
     @cached_property
     def key(self) -> str:
-        """16 hex digits that name this architecture in every process and every version.
+        """Return 16 hex digits that identify this architecture in every process and version.
 
         They are the start of the SHA-256 of the lines ``name=repr(option)`` of the active choices
         sorted by name, so neither the order of the choices nor inactive ones matter.
@@ -65,7 +62,7 @@ class Architecture(Mapping[str, "Option"]):
         return f"Architecture({self.key}: {self.mapping!r})"
 
     def _repr_html_(self) -> str:
-        """Return the table that notebooks show: the key, and a row for each stage."""
+        """Return an HTML table: the key, and a row for each stage."""
         lines = [("key", self.key), *stage_lines(self.mapping)]
         cell = '<td style="text-align:left">'
         rows = (f"<tr><th>{escape(n)}</th>{cell}{escape(text)}</td></tr>" for n, text in lines)
@@ -85,9 +82,8 @@ class Architectures:
     ``Architectures``.
 
     Attributes:
-        space: The search space that they belong to.
-        indices: (n, number of choices) int64, read-only: the position of the option of every
-            choice among its options; 0 where the choice is inactive.
+        indices: (n, number of choices) int64, read-only: the position of each choice's option; 0
+            where the choice is inactive.
         active: (n, number of choices) bool, read-only: whether the choice is active.
     """
 
@@ -122,7 +118,7 @@ class Architectures:
 
     @cached_property
     def ids(self) -> list[str]:
-        """The ``Architecture.key`` of every architecture, in order."""
+        """Return the ``Architecture.key`` of every architecture, in order."""
         by_name = sorted(range(len(self.space.choices)), key=self.space.names.__getitem__)
         choices = [self.space.choices[position] for position in by_name]
         lines = [[_line(choice.name, o) for o in choice.options] for choice in choices]
@@ -134,10 +130,7 @@ class Architectures:
         ]
 
     def unique(self, exclude: Architectures | None = None) -> Architectures:
-        """Keep the first occurrence of every architecture, in order.
-
-        Args:
-            exclude: Architectures to leave out altogether.
+        """Return the first occurrence of every architecture, in order, none of ``exclude``.
 
         Raises:
             InputError: ``exclude`` is of another space.

@@ -1,4 +1,4 @@
-"""Block specs: the chain of blocks that a subnet is, with what each one costs exactly."""
+"""Block specs and blocks: a subnet as a chain of blocks with exact costs."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ Hyperparameter = int | float | str | bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSpec:
-    """Kind, hyperparameters and input of a block: what decides its cost, and no weights.
+    """Kind, hyperparameters and input of a block: all that decides its cost, without weights.
 
     Two blocks with equal specs take the same time on a device; their weights may differ.
 
     Attributes:
-        kind: What the family calls this kind of block, such as ``"residual"``.
+        kind: The family's name of this kind of block, such as ``"residual"``.
         hyperparameters: Sorted (name, value) pairs, such as ``(("inner", 20), ("width", 40))``.
         input_shape: Shape of the block's input without the batch.
-        dtype: Element type of the input, as NumPy spells it.
+        dtype: NumPy name of the input's element type.
     """
 
     kind: str
@@ -26,14 +26,13 @@ class BlockSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One link of the chain: its place in the subnet, its spec, and its exact costs.
+    """One block of a chain.
 
     Attributes:
-        name: Name of the block's module in the subnet, such as ``"stage1.block2"``; weights of
-            the block carry it as prefix.
-        spec: What decides the cost.
+        name: Name of the block's module in the subnet, such as ``"stage1.block2"``; the names of
+            its weights begin with it.
         macs: Multiply-accumulates of its convolutions and matrix products for one sample.
-        params: Learned numbers of the block; batch statistics are not among them.
+        params: Number of learned parameters, without batch statistics.
     """
 
     name: str

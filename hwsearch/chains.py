@@ -1,10 +1,9 @@
 """The block index of a search space: every block spec, and the choices that decide each block.
 
 A family gives the chain of one architecture only. The choices that decide a block are found by
-trying: where two architectures agree in all choices known to decide a block and still differ in
-it, the choices between the two are changed one after another until the block changes. All
-combinations of the deciding choices are then tried, so that one table for each block covers the
-space, however large it is.
+trial: where two architectures agree in all choices known to decide a block and still differ in
+it, bisection over the other choices finds one more. All combinations of the deciding choices are
+then tried, so that one table per block covers the space, however large it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,19 +34,18 @@ class ChainIndex:
 
     Args:
         space: The search space.
-        blocks: Gives an architecture's chain of blocks.
-        seed: Of the architectures that are tried.
+        blocks: Returns an architecture's chain of blocks.
+        seed: Seed of the architectures that are tried.
 
     Attributes:
-        space: The search space.
         specs: Every block spec that an architecture can have, each once.
-        macs: (n_specs,) multiply-accumulates of each, for one sample.
-        params: (n_specs,) learned numbers of each.
-        examples: (n_specs) architectures that have them.
+        macs: (n_specs,) multiply-accumulates for one sample.
+        params: (n_specs,) numbers of learned parameters.
+        examples: (n_specs) architectures that have the specs.
         places: Names of blocks, one for each column of `numbers`.
         deciding: Positions of the choices that decide each place, ascending.
-        tables: For each place, the number of the spec by the options of these choices; -1 where
-            there is no such block, -2 for options that no architecture has.
+        tables: For each place, the spec's number by the options of these choices; -1 where there
+            is no such block, -2 for options that no architecture has.
 
     Raises:
         InputError: An architecture is no chain of blocks, a block is decided by too many choices,
@@ -72,16 +70,10 @@ class ChainIndex:
         self.tables: list[IntArray] = [place.dense(space) for place in trial.places.values()]
 
     def numbers(self, archs: Architectures) -> IntArray:
-        """Return which spec stands at every place.
-
-        Args:
-            archs: n architectures.
-
-        Returns:
-            (n, n_places) positions in ``specs``, -1 where an architecture has no such block.
+        """Return the spec of every place: (n, n_places) positions in ``specs``, -1 for no block.
 
         Raises:
-            InputError: They are of another space, or have a block that is not known.
+            InputError: The architectures are of another space, or have an unknown block.
         """
         self.space.check_own(archs)
         columns = zip(self.deciding, self.tables, strict=True)
@@ -98,23 +90,21 @@ class ChainIndex:
         return numbers
 
     def counts(self, archs: Architectures) -> NDArray[np.float64]:
-        """Return how often every spec is in every architecture: (n, n_specs)."""
+        """Return the number of blocks with each spec: (n, n_specs)."""
         numbers = self.numbers(archs)
         counts = np.zeros((len(archs), len(self.specs) + 1))
         np.add.at(counts, (np.arange(len(archs))[:, np.newaxis], numbers), 1.0)
         return counts[:, :ABSENT]
 
     def sums(self, archs: Architectures, values: NDArray[Number]) -> NDArray[Number]:
-        """Return the sum of a quantity over the blocks of every architecture; see `BlockSum`."""
+        """Return the sum of a quantity over the blocks of each architecture; see `BlockSum`."""
         return BlockSum(self, values)(archs)
 
 
 class BlockSum(Generic[Number]):
-    """A quantity of architectures that is the sum of their blocks' quantities.
+    """A quantity of architectures that is the sum over their blocks.
 
-    Args:
-        index: The blocks.
-        values: (n_specs,) the quantity of each spec, 0 or more, such as ``index.macs``.
+    ``values`` is (n_specs,), 0 or more, such as ``index.macs``.
     """
 
     def __init__(self, index: ChainIndex, values: NDArray[Number]) -> None:
@@ -132,7 +122,7 @@ class BlockSum(Generic[Number]):
         """Return the sum for each of n architectures: (n,), of the type of the values.
 
         Raises:
-            InputError: They are of another space, or have a block that is not known.
+            InputError: They are of another space, or have an unknown block.
         """
         self._index.space.check_own(archs)
         sums: NDArray[Number] = np.full(len(archs), self._zero)
@@ -147,7 +137,7 @@ class BlockSum(Generic[Number]):
 
 
 def with_conditions(space: SearchSpace, columns: Sequence[int]) -> tuple[int, ...]:
-    """Return positions of choices and of all that their being active depends on, ascending."""
+    """Return positions of choices and of their (transitive) parents, ascending."""
     position = {name: column for column, name in enumerate(space.names)}
     found, waiting = set(columns), list(columns)
     while waiting:
@@ -161,9 +151,7 @@ def with_conditions(space: SearchSpace, columns: Sequence[int]) -> tuple[int, ..
 class _Place:
     """The block of one name: the choices found to decide it, and the specs seen there.
 
-    Attributes:
-        columns: Positions of the deciding choices found so far.
-        seen: Options of these choices -> number of the spec there, and a row that has it.
+    ``seen`` maps options of the choices at ``columns`` to (spec number, a row that has it).
     """
 
     def __init__(self) -> None:
@@ -174,7 +162,6 @@ class _Place:
         return row[self.columns].tobytes()
 
     def dense(self, space: SearchSpace) -> IntArray:
-        """Return the numbers by the options of the sorted columns."""
         columns = sorted(self.columns)
         table = np.full([len(space.choices[column].options) for column in columns], UNSEEN)
         for number, row in self.seen.values():
@@ -184,31 +171,26 @@ class _Place:
 
 @dataclass(slots=True)
 class _Untried:
-    """Combinations of a place's deciding choices that no architecture has been tried with.
+    """Untried combinations of a place's deciding choices.
 
-    Attributes:
-        columns: Positions of the deciding choices and of those that they depend on.
-        rows: (n, number of choices) a row of indices for each combination; choices besides these
-            are at their first option.
+    ``columns`` are these choices and their parents; ``rows`` is (n, number of choices) indices,
+    the other choices at their first option.
     """
 
     columns: list[int]
     rows: IntArray
 
     def drop(self, row: IntArray) -> None:
-        """Take out the combination that an architecture has."""
+        """Remove the combination that an architecture has."""
         same = (self.rows[:, self.columns] == row[self.columns]).all(axis=1)
         self.rows = self.rows[~same]
 
 
 class _Trial:
-    """The architectures tried so far and the blocks that they have.
+    """The architectures tried so far and their blocks.
 
-    Attributes:
-        numbers: Every spec seen -> its number.
-        costs: (MACs, parameters) of every spec, by number.
-        examples: A row of indices that has the spec, by number.
-        places: What is known of the block of every name.
+    ``numbers`` maps specs to numbers; ``costs`` (MACs, parameters) and ``examples`` (a row of
+    indices) are by number.
     """
 
     def __init__(self, space: SearchSpace, blocks: BlocksOf) -> None:
@@ -234,7 +216,7 @@ class _Trial:
         return not any(found) and len(self.numbers) == before
 
     def try_combinations(self, rng: np.random.Generator) -> bool:
-        """Try every combination of each place's deciding choices; False once one more decides."""
+        """Try all combinations of deciding choices; return False if one more choice decides."""
         waiting = {name: self._untried(name) for name in self.places}
         while waiting := {name: left for name, left in waiting.items() if len(left.rows)}:
             row = self._joined(list(waiting.values()), rng)
@@ -245,7 +227,7 @@ class _Trial:
         return True
 
     def learn(self, row: IntArray) -> bool:
-        """Note the blocks of an architecture; return whether a new deciding choice was found."""
+        """Record an architecture's blocks; return whether a new deciding choice was found."""
         chain = self._chain(row)
         for name in chain:
             if name not in self.places:
@@ -258,7 +240,7 @@ class _Trial:
         return found
 
     def _note(self, name: str, row: IntArray, number: int) -> bool:
-        """Note the spec at a place; return whether another choice turned out to decide it."""
+        """Record the spec at a place; return whether a new deciding choice was found."""
         place = self.places[name]
         known, other = place.seen.setdefault(place.key(row), (number, row))
         if known == number:
@@ -286,7 +268,7 @@ class _Trial:
             self._note(name, row, blocks.get(name, ABSENT))
 
     def _chain(self, row: IntArray) -> dict[str, int]:
-        """Return the number of the spec of every block of an architecture, by name."""
+        """Return block name -> spec number of an architecture."""
         key = row.tobytes()
         if key not in self._rows:
             arch = self._space.from_indices(row[np.newaxis])[0]
@@ -305,7 +287,7 @@ class _Trial:
         return self._rows[key][1]
 
     def _number(self, block: Block, row: IntArray) -> int:
-        """Return the number of a block's spec, a new one where it was not seen before."""
+        """Return the number of a block's spec; an unseen spec gets a new one."""
         number, costs = self.numbers.get(block.spec), (block.macs, block.params)
         if number is None:
             number = self.numbers[block.spec] = len(self.costs)
@@ -325,7 +307,6 @@ class _Trial:
         return canonical
 
     def _untried(self, name: str) -> _Untried:
-        """Return the combinations that decide a place and that no architecture had yet."""
         place, choices = self.places[name], self._space.choices
         columns = list(with_conditions(self._space, place.columns))
         if not columns:
@@ -343,7 +324,7 @@ class _Trial:
         return _Untried(columns, rows[new])
 
     def _joined(self, waiting: Sequence[_Untried], rng: np.random.Generator) -> IntArray:
-        """Return one architecture with an untried combination at as many places as agree."""
+        """Return one architecture that has as many compatible untried combinations as possible."""
         taken = np.full(len(self._space.choices), ABSENT)
         for number in rng.permutation(len(waiting)):
             columns, rows = waiting[number].columns, waiting[number].rows

@@ -1,8 +1,8 @@
 """Choices, and the forest of their conditions: counting and uniform sampling.
 
 A choice may be active only under some options of one other choice, so the choices form a forest.
-Given the option of a parent, its subtrees are independent, so that the distinct architectures can
-be counted exactly and drawn uniformly.
+Given the option of a parent its subtrees are independent, so that distinct architectures are
+counted exactly and sampled uniformly.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Choice:
 
     Attributes:
         name: Unique in its space; printable text without ``=``.
-        options: Distinct values, small to large where they are numbers: the first ones make the
+        options: Distinct values, ascending where they are numbers: the first ones make the
             smallest architecture, the last ones the largest.
         active: The parent choice and those of its options under which this choice is active;
-            ``None`` for a choice that always is. Where the parent is inactive, so is this one.
+            ``None`` for a choice that always is. Under an inactive parent it is inactive.
 
     Raises:
-        InputError: An invalid name, option or condition.
+        InputError: The name, an option or the condition is invalid.
     """
 
     name: str
@@ -53,23 +53,23 @@ class Choice:
 
     @property
     def ordered(self) -> bool:
-        """Whether all options are numbers (``bool`` is none) in increasing order."""
+        """Return whether all options are increasing numbers (``bool`` is none)."""
         numbers = [o for o in self.options if not isinstance(o, str | bool)]
         return len(numbers) == len(self.options) and numbers == sorted(numbers)
 
     @property
     def condition(self) -> str:
-        """When this choice is active, in words: ``stage1.depth is 3 or 4``, or ``always``."""
+        """Return the condition in words: ``stage1.depth is 3 or 4``, or ``always``."""
         if self.active is None:
             return "always"
         parent, options = self.active
         return f"{parent} is {' or '.join(map(repr, options))}"
 
     def index(self, option: object) -> int:
-        """Position of an option among the options; 3.0 is the option 3, but ``True`` is not 1.
+        """Return the position of an option; 3.0 is the option 3, but ``True`` is not 1.
 
         Raises:
-            InputError: It is not one of them.
+            InputError: It is not one of the options.
         """
         given = option.item() if isinstance(option, np.generic) else option
         if isinstance(given, int | float | str):
@@ -82,11 +82,8 @@ class Choice:
 class Forest:
     """The conditions of choices: which are active, number of architectures, uniform sampling.
 
-    Arrays of indices are (n, number of choices) int64: option positions, in range.
-
-    Raises:
-        InputError: A name occurs twice, a parent is unknown or does not come earlier, or a
-            condition names an option that the parent does not have.
+    Arrays of indices are (n, number of choices) int64: option positions, in range. Raises
+    InputError for a duplicate name, an unknown or later parent, or an unknown option.
     """
 
     def __init__(self, choices: Sequence[Choice]) -> None:
@@ -103,7 +100,7 @@ class Forest:
 
     @cached_property
     def size(self) -> int:
-        """Exact number of distinct architectures."""
+        """Return the exact number of distinct architectures."""
         return math.prod(
             sum(ways)
             for ways, parent in zip(self._completions, self._parents, strict=True)
@@ -121,9 +118,9 @@ class Forest:
         return active
 
     def draw(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Draw indices, each choice as if it was active.
+        """Draw indices, including those of inactive choices.
 
-        With inactive choices blanked out they are uniform over the distinct architectures.
+        With inactive choices set to 0 they are uniform over the distinct architectures.
         """
         uniform = rng.random((len(self._choices), n))
         indices: npt.NDArray[np.int64] = (uniform >= self._cuts[:, :, np.newaxis]).sum(axis=0).T
@@ -131,7 +128,7 @@ class Forest:
 
     @cached_property
     def _completions(self) -> list[list[int]]:
-        """Per choice and option: the number of assignments of the choices below it."""
+        """Return, per choice and option, the number of assignments of the choices below it."""
         ways = [[1] * len(choice.options) for choice in self._choices]
         for position in reversed(range(len(ways))):
             parent = self._parents[position]
@@ -142,10 +139,7 @@ class Forest:
 
     @cached_property
     def _cuts(self) -> npt.NDArray[np.float64]:
-        """Thresholds of a uniform number in [0, 1) between one option and the next.
-
-        ``(most options - 1, number of choices)``; 1 where a choice has no such option.
-        """
+        """Return (most options - 1, number of choices) thresholds in [0, 1] between options."""
         most = max((len(ways) for ways in self._completions), default=1)
         cuts = np.ones((most - 1, len(self._choices)))
         for column, ways in enumerate(self._completions):
@@ -178,7 +172,7 @@ def _is_name(name: object) -> bool:
 
 
 def _checked_options(options: object, what: str) -> tuple[Option, ...]:
-    """Plain Python values: keys and JSON must not depend on NumPy's or an enum's spelling."""
+    """Return plain Python values: keys and JSON must not depend on NumPy's or an enum's repr."""
     if isinstance(options, str) or not isinstance(options, Sequence | np.ndarray):
         raise InputError(f"{what}: the options are {options!r}; give a tuple of them")
     plain = tuple(o.item() if isinstance(o, np.generic) else o for o in options)

@@ -1,4 +1,4 @@
-"""Constraints on objectives: parsing, checking, and by how much values miss them."""
+"""Constraints on objectives: parsing, checking, and violations."""
 
 import math
 import re
@@ -18,9 +18,7 @@ _CONSTRAINT = re.compile(rf"\s*({NAME})\s*(<=|>=|<|>)\s*([^\s<>=]+)\s*")
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A bound that an architecture's value must keep, such as ``latency <= 12``.
-
-    ``str()`` gives text that `parse` reads back to an equal constraint.
+    """A bound on a value, such as ``latency <= 12``; `parse` reads its ``str()`` back.
 
     Raises:
         InputError: The name is not one word, the operator unknown, or the bound not finite.
@@ -43,7 +41,7 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: "str | Constraint") -> "Constraint":
-        """Read ``latency <= 12`` or ``macs<=400e6``; a constraint is returned as it is.
+        """Parse ``latency <= 12`` or ``macs<=400e6``; return a constraint unchanged.
 
         Raises:
             InputError: The text is not ``NAME OPERATOR NUMBER``, or the number not finite.
@@ -64,17 +62,13 @@ class Constraint:
 
     @property
     def is_upper(self) -> bool:
-        """Whether the bound is one from above (``<=``, ``<``)."""
+        """Return whether it is an upper bound (``<=``, ``<``)."""
         return self.op.startswith("<")
 
     def violation(self, values: ArrayLike) -> FloatArray:
-        """By how much each value misses the bound, in the values' own unit.
+        """Return by how much each value misses the bound, in the values' unit and shape.
 
-        Args:
-            values: Any shape. NaN (not known) counts as missed by infinity.
-
-        Returns:
-            The same shape; 0 exactly where the constraint is satisfied, positive elsewhere.
+        0 exactly where the constraint is satisfied, positive elsewhere, infinite for NaN.
         """
         array = np.asarray(values, dtype=np.float64)
         toward = -math.inf if self.is_upper else math.inf
@@ -92,8 +86,8 @@ def check_constraints(
     """Parse constraints and check them against the names that have values.
 
     Raises:
-        InputError: A text that cannot be read, a name that is not among ``names``, or two
-            constraints that no number satisfies together.
+        InputError: A text is malformed, a name is not among ``names``, or two constraints
+            exclude each other.
     """
     if isinstance(constraints, str):
         constraints = [constraints]
@@ -112,15 +106,15 @@ def check_constraints(
 def total_violation(
     values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]
 ) -> FloatArray:
-    """By how much each row misses all constraints together, for ranking rows.
+    """Return by how much each row misses all constraints together, for ranking rows.
 
     Args:
-        values: Name to array ``(n,)``, in the names' own units; NaN is not known.
-        constraints: What is to be kept.
+        values: Name to array ``(n,)``, in the quantity's unit; NaN is unknown.
+        constraints: Constraints on these names.
 
     Returns:
-        ``(n,)``: the sum of the violations, each as a share of its bound's size (of 1 where
-        the bound is 0). 0 where all are satisfied, infinite where a value is not known.
+        ``(n,)``: the sum of the violations, each relative to the magnitude of its bound (to 1
+        where that is 0). 0 where all are satisfied, infinite where a value is unknown.
 
     Raises:
         InputError: A constraint names something without values, or lengths differ.
@@ -132,9 +126,9 @@ def total_violation(
 
 
 def satisfied(values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]) -> BoolArray:
-    """Mark the rows that keep every constraint; a value that is NaN keeps none.
+    """Return which rows keep every constraint, ``(n,)``; a row with NaN does not.
 
-    Args and errors are those of `total_violation`; the result has shape ``(n,)``.
+    Arguments and errors are those of `total_violation`.
     """
     kept: BoolArray = (_violations(values, constraints) == 0.0).all(axis=0)
     return kept
@@ -145,19 +139,14 @@ def closest_to_feasible(
     values: Mapping[str, ArrayLike],
     keys: Sequence[str] | None = None,
 ) -> str:
-    """Say what came closest when nothing evaluated keeps all constraints.
+    """Return the text of an `InfeasibleError` for rows that all violate a constraint.
 
-    Args:
-        constraints: At least one.
-        values: Name to array ``(n,)``; NaN is not known.
-        keys: The ``n`` architectures' keys, so that the closest one is named.
-
-    Returns:
-        The text of an `InfeasibleError`: how many were tried, the closest one with each of its
-        misses, the best value seen for every constraint, and what to do.
+    It says how many were tried, the closest row with its violations, the best value seen for each
+    constraint, and what to do. ``values`` maps names to ``(n,)``, NaN for unknown; ``keys`` are
+    the ``n`` architectures' keys.
 
     Raises:
-        InputError: A row does satisfy all constraints, or as for `total_violation`.
+        InputError: A row satisfies all constraints, or as for `total_violation`.
     """
     total = total_violation(values, constraints)
     wanted = " and ".join(str(constraint) for constraint in constraints)
@@ -181,7 +170,7 @@ def closest_to_feasible(
 
 
 def _violations(values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]) -> FloatArray:
-    """Violations of shape ``(n_constraints, n)``."""
+    """Return violations of shape ``(n_constraints, n)``."""
     arrays = {name: np.asarray(given, dtype=np.float64) for name, given in values.items()}
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:

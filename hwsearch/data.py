@@ -1,4 +1,4 @@
-"""Data folders: those that ship with the project, and the user's own."""
+"""Folders of data: those that ship with the project, and the user's own."""
 
 import os
 from importlib.resources import files
@@ -10,7 +10,7 @@ FOLDERS = ("predictors", "latency_tables")
 
 
 def shipped(name: str) -> Path:
-    """Return ``predictors`` or ``latency_tables``, from a wheel or from a checkout.
+    """Return the shipped ``predictors`` or ``latency_tables``, in a wheel or a checkout.
 
     Raises:
         HwsearchError: The installation lacks it.
@@ -23,16 +23,12 @@ def shipped(name: str) -> Path:
 
 
 def places(name: str) -> tuple[Path, Path]:
-    """Return where ``predictors`` or ``latency_tables`` lie: the user's own, then what ships.
-
-    Raises:
-        HwsearchError: The installation lacks it.
-    """
+    """Return the user's folder of ``predictors`` or ``latency_tables``, then the shipped one."""
     return user_data() / name, shipped(name)
 
 
 def user_data() -> Path:
-    """Return the folder that keeps what the user imports; it may not exist yet.
+    """Return the folder for imported data; it may not exist yet.
 
     ``$HWSEARCH_HOME``, else ``$XDG_DATA_HOME/hwsearch``, else ``~/.local/share/hwsearch``.
     """

@@ -1,7 +1,6 @@
 """One-hot and thermometer encodings of architectures as 0/1 columns.
 
-The columns of an inactive choice are all zeros, so that two assignments of one architecture
-cannot reach a model as different rows.
+The columns of an inactive choice are all zeros, so that an architecture has one encoding.
 """
 
 from __future__ import annotations
@@ -20,12 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """The choice and the option of every column of an encoding.
+    """The choice and the option of every column of an encoding, each ``(n_columns,)``.
 
-    Attributes:
-        choice: ``(n_columns,)``, position of the choice.
-        option: ``(n_columns,)``, position of the option.
-        ordered: ``(n_columns,)``, whether the column is 1 for all later options, too.
+    ``choice`` and ``option`` are positions; ``ordered`` says whether the column is also 1 for all
+    later options.
     """
 
     choice: NDArray[np.int64]
@@ -41,9 +38,9 @@ def onehot(archs: Architectures) -> NDArray[np.float64]:
 def thermometer(archs: Architectures) -> NDArray[np.float64]:
     """Return the thermometer encoding: ``(len(archs), n_columns)``.
 
-    An ordered choice has one column per option after the first, 1 where the option is that one or
-    a later one, so that every step up has a weight of its own; before them, where the choice has a
-    condition, one that says whether it is active. An unordered choice is one-hot.
+    An ordered choice has one column per option after the first, 1 for that option and all later
+    ones, so that every step up has its own weight; a conditional one has before them a column
+    that is 1 where it is active. An unordered choice is one-hot.
     """
     return _encoded(archs, thermometer_columns(archs.space))
 
@@ -73,7 +70,7 @@ def thermometer_columns(space: SearchSpace) -> Columns:
 
 
 def column_counts(space: SearchSpace) -> list[int]:
-    """Return the number of columns of `thermometer` that every choice has."""
+    """Return the number of `thermometer` columns of every choice."""
     columns = thermometer_columns(space)
     counts: list[int] = np.bincount(columns.choice, minlength=len(space.choices)).tolist()
     return counts

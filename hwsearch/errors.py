@@ -1,14 +1,14 @@
-"""Every error that hwsearch raises on purpose.
+"""Exceptions of hwsearch, with the command line's exit codes.
 
-HwsearchError             exit code 1: something went wrong that is not the caller's input
+HwsearchError             exit code 1: an error that is not in the caller's input
 ├── InputError            exit code 2: a value, file or option that the caller can correct
-│   └── DataError         samples cannot be read, or do not fit; a run can go on once they do
+│   └── DataError         samples are unreadable or do not fit; a run can be resumed
 ├── InfeasibleError       exit code 3: no architecture satisfies the constraints
 ├── EvaluationError       one trial failed; the reason is recorded and the search goes on
 │   └── DeviceError       the device's runtime refused, crashed or hung on one model
-├── DeviceLostError   the device no longer runs what it ran before; the run can go on later
-├── VerificationError     an exported artifact is not what it claims to be
-└── ContractError         a family or tactic does not do what it owes (an AssertionError too)
+├── DeviceLostError       the device no longer runs any model; a run can be resumed
+├── VerificationError     an exported artifact fails its verification
+└── ContractError         a family or tactic breaks its contract (an AssertionError too)
 
 A message says what was wrong, the value given, what is allowed, and the next step.
 """
@@ -18,13 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 class HwsearchError(Exception):
-    """Base of every error raised on purpose; its text is meant for the user."""
+    """Base class of the package's errors; the text is meant for the user."""
 
     exit_code = 1
 
 
 class InputError(HwsearchError, ValueError):
-    """The caller gave something that cannot be used; nothing has been changed."""
+    """An argument, file or option cannot be used; nothing has been changed."""
 
     exit_code = 2
 
@@ -34,13 +34,13 @@ class DataError(InputError):
 
 
 class InfeasibleError(HwsearchError):
-    """No architecture satisfies the constraints; the text says what came closest."""
+    """No architecture satisfies the constraints; the text names the closest."""
 
     exit_code = 3
 
 
 class EvaluationError(HwsearchError):
-    """One architecture could not be evaluated; its text is the trial's recorded reason."""
+    """One architecture could not be evaluated; the text is the trial's recorded reason."""
 
 
 class DeviceError(EvaluationError):
@@ -52,14 +52,14 @@ class DeviceLostError(HwsearchError):
 
 
 class VerificationError(HwsearchError):
-    """An artifact differs from what it promises."""
+    """An exported artifact fails its verification."""
 
 
 class ContractError(HwsearchError, AssertionError):
-    """A family or a tactic does not do what it owes; the text says what, for every failed check.
+    """A family or a tactic breaks its contract; the text lists every failed check.
 
     Attributes:
-        failed: Name of each failed check -> what it found.
+        failed: Name of each failed check -> the problems found.
     """
 
     def __init__(self, message: str, failed: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -70,13 +70,13 @@ class ContractError(HwsearchError, AssertionError):
 def unknown(
     what: str, given: object, allowed: Iterable[object], next_step: str = ""
 ) -> InputError:
-    """Build the error for a name that is not among the allowed ones, with the nearest match.
+    """Return the error for an unknown name, with the nearest allowed one.
 
     Args:
         what: The kind of thing, as the user knows it ("supernet", "option of ort-cpu").
-        given: The value that was not recognised.
-        allowed: Every value that would have been.
-        next_step: A sentence on what to do, appended as it is.
+        given: The unknown value.
+        allowed: All allowed values.
+        next_step: A sentence on what to do, appended unchanged.
     """
     names = [str(name) for name in allowed]
     nearest = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Files and folders that are complete or not there, and what identifies them."""
+"""Atomic writes, bounded reads and digests of files."""
 
 import errno
 import hashlib
@@ -18,12 +18,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Of a JSON or TOML file. Small objects take some 40 times what they take as text.
+# Of a JSON or TOML file: parsed, small objects take about 40 times the memory of their text.
 MAX_BYTES = 16 * 2**20
 _BOM = "\ufeff"
-DIGITS = 16  # of a SHA-256 that name something among others of its kind
+DIGITS = 16  # of a SHA-256, as an identifier
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that flush no folder
-# Of a damaged array or zip; the header of an array is Python.
+# Raised for a damaged array or zip; the header of an array is parsed as Python.
 _OF_ARRAYS = (
     RuntimeError,
     SyntaxError,
@@ -40,10 +40,10 @@ _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 @contextmanager
 def staged_folder(final: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``final`` that takes its name at the end, unless an error comes.
+    """Yield a new folder that is renamed to ``final`` at the end, unless an error is raised.
 
-    Every file in it is flushed to disk before. A folder of that name is replaced, so that a folder
-    under the final name is always complete. Permissions are those that the umask leaves.
+    Its files are flushed to disk first, and a folder of that name is replaced, so that a folder
+    under the final name is always complete. Permissions follow the umask.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     folder = _beside(final)
@@ -62,10 +62,9 @@ def staged_folder(final: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_file(final: Path) -> Iterator[IO[bytes]]:
-    """Yield a new file beside ``final`` that takes its name at the end, unless an error comes.
+    """Yield a new file that is renamed to ``final`` at the end, unless an error is raised.
 
-    It is flushed to disk before. Permissions are those that the umask leaves, which a file of
-    `tempfile` would not have.
+    It is flushed to disk first. Permissions follow the umask, unlike those of `tempfile`.
     """
     path = _beside(final)
     try:
@@ -80,18 +79,18 @@ def staged_file(final: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file that is complete or not there; see `staged_file`."""
+    """Write a whole file or none; see `staged_file`."""
     with staged_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def _beside(final: Path) -> Path:
-    """Return the name of what is not complete yet; `hwsearch.run.disk_usage` knows its form."""
+    """Return a temporary name beside ``final``; `hwsearch.run.disk_usage` knows its form."""
     return final.with_name(f".{final.name}.{secrets.token_hex(4)}")
 
 
 def flush(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to disk before anything else."""
+    """Flush a file, or the names in a folder, to disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -103,11 +102,11 @@ def flush(path: Path) -> None:
 
 
 def plain_array(file: IO[bytes]) -> NDArray[Any]:
-    """Read an array (``.npy``) that a stranger may have written.
+    """Read an untrusted array (``.npy``).
 
     Raises:
         ValueError: It is none, is damaged, or would need pickle.
-        MemoryError: It says that it holds more than there is memory for.
+        MemoryError: Its header claims more than there is memory for.
     """
     with _readable():
         found = np.load(file, allow_pickle=False)
@@ -117,7 +116,7 @@ def plain_array(file: IO[bytes]) -> NDArray[Any]:
 
 
 def plain_arrays(file: IO[bytes]) -> dict[str, NDArray[Any]]:
-    """Read arrays by name (``.npz``) that a stranger may have written; raises as `plain_array`."""
+    """Read untrusted arrays by name (``.npz``); raises as `plain_array`."""
     with _readable():
         found = np.load(file, allow_pickle=False)
         if not isinstance(found, np.ndarray):
@@ -126,11 +125,7 @@ def plain_arrays(file: IO[bytes]) -> dict[str, NDArray[Any]]:
 
 
 def unpacked_size(file: IO[bytes] | Path) -> int:
-    """Return the bytes that a zip says it unpacks to.
-
-    Raises:
-        ValueError: It is none, or damaged.
-    """
+    """Return the total unpacked bytes that a zip states; raise ValueError if it is none."""
     with _readable(), zipfile.ZipFile(file) as archive:
         return sum(entry.file_size for entry in archive.infolist())
 
@@ -144,16 +139,16 @@ def _readable() -> Iterator[None]:
 
 
 def is_of_disk(error: OSError) -> bool:
-    """Whether an error is of a disk that is full, cannot be written, or fails."""
+    """Return whether an error means a disk that is full, read-only or failing."""
     return error.errno in _OF_DISK
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:
-    """Return the type of the file system that a path lies on, such as ``"ext4"`` or ``"nfs4"``.
+    """Return the type of the file system of a path, such as ``"ext4"`` or ``"nfs4"``.
 
     Args:
         path: It need not exist yet.
-        mounts: What ``/proc/self/mountinfo`` says; None reads it. Empty without one.
+        mounts: Text of ``/proc/self/mountinfo``; None reads it. Without one, return ``""``.
     """
     if mounts is None:
         listed = Path("/proc/self/mountinfo")
@@ -162,23 +157,14 @@ def file_system(path: Path, mounts: str | None = None) -> str:
     for line in mounts.splitlines():
         fields, _, of = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields.split()[4])
-        # Of two mounts on one point the later one is seen.
+        # A later mount on the same point hides the earlier one.
         if where.is_relative_to(point) and len(point) >= longest:
             kind, longest = of.split()[0], len(point)
     return kind
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """Read a file that a stranger may have written.
-
-    Args:
-        path: The file.
-        most: Bytes that it can have.
-
-    Raises:
-        ValueError: It is larger; nothing of it was read.
-        OSError: It cannot be read.
-    """
+    """Read an untrusted file of at most ``most`` bytes; raise ValueError, unread, if larger."""
     size = path.stat().st_size
     if size > most:
         raise ValueError(f"it takes {size / 2**20:,.0f} MB, and {most / 2**20:,.0f} are allowed")
@@ -186,23 +172,19 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def decoded(data: bytes) -> str:
-    """Decode UTF-8, with or without the byte order mark that some editors put before it.
-
-    Raises:
-        UnicodeDecodeError: It is not UTF-8.
-    """
+    """Decode UTF-8, with or without a byte order mark."""
     return data.decode("utf-8-sig")
 
 
 def parsed_json(text: str | bytes, *, finite: bool = True) -> Any:
-    """Read JSON that a stranger may have written.
+    """Parse untrusted JSON.
 
     Args:
         text: JSON; bytes are UTF-8, with or without a byte order mark.
         finite: Whether NaN and infinite numbers are refused.
 
     Raises:
-        ValueError: It is none, holds what is refused, or is nested too deeply.
+        ValueError: It is not JSON, holds what is refused, or is nested too deeply.
     """
     try:
         text = decoded(text) if isinstance(text, bytes) else text.removeprefix(_BOM)
@@ -216,12 +198,12 @@ def _refused(constant: str) -> float:
 
 
 def digest_of_text(text: str) -> str:
-    """16 digits that identify a text."""
+    """Return 16 hex digits that identify a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**20):

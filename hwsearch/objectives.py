@@ -1,7 +1,7 @@
-"""Objectives and the Pareto arithmetic on them.
+"""Objectives, and Pareto dominance and hypervolume.
 
-Values are what people read (top-1 in percent, latency in ms). Losses are the same numbers with
-every direction turned to minimisation; `to_losses` and `from_losses` are the only door between.
+Values are in users' units and directions (top-1 in percent, latency in ms). Losses are the same
+numbers, all minimised; only `to_losses` and `from_losses` convert.
 """
 
 import math
@@ -35,11 +35,11 @@ class Objective:
         direction: ``"max"`` or ``"min"``.
         exact: Computes the objective, ``Architectures`` of length n to an array ``(n,)``; an
             objective without it is measured or predicted.
-        unit: How reports print it, such as ``ms``.
-        prediction: Predicts, as ``exact`` computes, an objective that cannot be measured here;
-            predicted values choose, and enter no front.
-        approximation: Roughly computes a positive objective that is measured all the same, as
-            ``exact`` does; a search predicts by learned multiples of it while that fits.
+        unit: Unit in reports, such as ``ms``.
+        prediction: Like ``exact``, for an objective that cannot be measured here; predicted
+            values guide the search and enter no front.
+        approximation: Like ``exact``, rough values of a positive objective that is measured; a
+            search predicts it by learned multiples of them while that fits.
 
     Raises:
         InputError: The name is no such word, the direction neither of the two, or the objective
@@ -68,26 +68,26 @@ class Objective:
 
     @property
     def source(self) -> Literal["exact", "measured", "predicted"]:
-        """How its values are obtained."""
+        """Return how its values are obtained."""
         if self.exact is not None:
             return "exact"
         return "measured" if self.prediction is None else "predicted"
 
     @property
     def computed(self) -> "Callable[[Architectures], ArrayLike] | None":
-        """The function that gives its values, exact or predicted; None where it is measured."""
+        """Return the function of its exact or predicted values; None if it is measured."""
         return self.prediction if self.exact is None else self.exact
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A measured objective as far as it is known, such as an accuracy on a part of the images.
+    """An uncertain value of a measured objective, such as an accuracy on a part of the images.
 
-    It teaches a search, as much as its deviation allows, and enters no front.
+    A search learns from it, weighted by its deviation; it enters no front.
 
     Args:
         value: In the objective's unit.
-        deviation: Standard deviation of what is still unknown of the full value; positive.
+        deviation: Standard deviation of the full value around it; positive.
 
     Raises:
         InputError: The deviation is not positive and finite.
@@ -104,15 +104,15 @@ class Estimate:
 
 
 def known_as(value: float, deviation: float) -> float | Estimate:
-    """Return a value as a search is told it: an `Estimate` unless the deviation is 0."""
+    """Return an `Estimate`, or the value itself if the deviation is 0."""
     return Estimate(value, deviation) if deviation else value
 
 
 def check_objectives(objectives: Iterable[Objective]) -> tuple[Objective, ...]:
-    """Validate a list of objectives, keeping its order.
+    """Return the objectives as a tuple after validation.
 
     Raises:
-        InputError: Not 1 to 4 of them, something that is no `Objective`, or a name twice.
+        InputError: Not 1 to 4 of them, something that is no `Objective`, or a duplicate name.
     """
     checked = tuple(objectives)
     for objective in checked:
@@ -131,14 +131,9 @@ def check_objectives(objectives: Iterable[Objective]) -> tuple[Objective, ...]:
 
 
 def to_losses(values: ArrayLike, objectives: Sequence[Objective]) -> FloatArray:
-    """Turn values into losses, every one of which is minimised.
+    """Return values as losses, all minimised: a new ``(n, n_objectives)`` array; NaN stays NaN.
 
-    Args:
-        values: ``(n, n_objectives)``, in the objectives' units and directions; NaN stays NaN.
-        objectives: One for each column.
-
-    Returns:
-        ``(n, n_objectives)``, a new array.
+    ``values`` has the same shape, in the objectives' units and directions.
 
     Raises:
         InputError: The number of columns differs from the number of objectives.
@@ -159,21 +154,18 @@ def loss_signs(objectives: Sequence[Objective]) -> FloatArray:
 
 
 def from_losses(losses: ArrayLike, objectives: Sequence[Objective]) -> FloatArray:
-    """Turn losses ``(n, n_objectives)`` back into values; the inverse of `to_losses`."""
+    """Return values ``(n, n_objectives)`` from losses; the inverse of `to_losses`."""
     return to_losses(losses, objectives)
 
 
 def is_non_dominated(losses: ArrayLike) -> BoolArray:
-    """Mark the rows that no other row dominates.
+    """Return which rows no other row dominates, ``(n,)``.
 
-    A row dominates another when it is nowhere larger and somewhere smaller.
+    A row dominates another when it is nowhere larger and somewhere smaller. Duplicates of a
+    non-dominated row are all marked. A row with a NaN is not marked and dominates nothing.
 
     Args:
         losses: ``(n, n_objectives)``, minimised.
-
-    Returns:
-        ``(n,)``. Duplicates of a non-dominated row are all marked. A row with a NaN is not
-        marked and dominates nothing.
     """
     array = _matrix(losses)
     marked = np.zeros(len(array), dtype=np.bool_)
@@ -186,7 +178,7 @@ def is_non_dominated(losses: ArrayLike) -> BoolArray:
 
 
 def hypervolume(losses: ArrayLike, reference_losses: ArrayLike) -> float:
-    """Volume that the rows dominate, up to a reference point.
+    """Return the volume that the rows dominate, up to a reference point.
 
     Computed by moocore (Fonseca, Paquete and Lopez-Ibanez, 2006, and its successors).
 

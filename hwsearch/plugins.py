@@ -1,4 +1,4 @@
-"""Families and devices by name through entry points: one door for ours and a stranger's."""
+"""Plugins by name through entry points: families, devices, quantities and tactics."""
 
 import importlib
 import sys
@@ -10,17 +10,14 @@ from hwsearch.errors import InputError, unknown
 
 
 def names(group: str) -> list[str]:
-    """Sorted names registered in an entry-point group, such as ``hwsearch.devices``."""
+    """Return the sorted names in an entry-point group, such as ``hwsearch.devices``."""
     return sorted(_registered(group))
 
 
 def load(group: str, name: str, what: str) -> Any:
-    """Import what is registered under a name.
+    """Import the object registered under a name.
 
-    Args:
-        group: Entry-point group, such as ``hwsearch.supernets``.
-        name: The registered name.
-        what: How messages call such a thing ("supernet", "device").
+    ``what`` is the kind of thing in messages ("supernet", "device").
 
     Raises:
         InputError: The name is not registered, registered twice, or cannot be imported.
@@ -38,7 +35,7 @@ def load(group: str, name: str, what: str) -> Any:
 
 
 def import_function(spec: str, what: str) -> Any:
-    """Import ``module:function``, looking in the working directory too.
+    """Import ``module:function``, also from the working directory.
 
     Raises:
         InputError: The text has no colon, or the module or its attribute does not exist.
@@ -52,7 +49,7 @@ def import_function(spec: str, what: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        # The module is the user's: whatever it raises is about what was asked for.
+        # The module is the user's: any exception in it is an error in the user's input.
         reason = str(error) if isinstance(error, ImportError) else repr(error)
         raise InputError(f"{what} {spec!r}: cannot import {module_name!r}: {reason}") from error
     if not hasattr(module, attribute):

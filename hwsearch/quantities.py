@@ -24,17 +24,16 @@ class Quantity:
     """A named number of an architecture.
 
     Attributes:
-        name: The word for it in settings, tables and files, such as ``peak_memory``.
-        title: The words for it in text, such as ``peak memory``.
+        name: Its name in settings, tables and files, such as ``peak_memory``.
+        title: Its name in text, such as ``peak memory``.
         summary: One sentence: what is counted or measured.
-        unit: Of its values, such as ``ms``.
         direction: ``"min"`` or ``"max"``: which values are better.
-        exact: Computes it: a supernet and n of its architectures -> (n,) finite numbers. None for
-            what is measured.
-        measured_by: ``"device"`` or ``"task"``; None for what is computed.
-        predicted_by: What stands in where it cannot be measured; empty where nothing does.
+        exact: Computes it: a supernet and n of its architectures -> (n,) finite numbers. None if
+            it is measured.
+        measured_by: ``"device"`` or ``"task"``; None if it is computed.
+        predicted_by: What predicts it where it cannot be measured; empty for nothing.
         context: What decides a value besides the architecture.
-        of_float32: Whether it is a number of the float32 model, whatever precision is shipped.
+        of_float32: Whether it is a number of the float32 model, also where another is shipped.
         comparative: Words for a lower value, such as ``faster``; empty for ``less NAME``.
         superlative: Words for the best value, such as ``fastest``; empty for ``best NAME``.
 
@@ -64,13 +63,13 @@ class Quantity:
 
     @property
     def source(self) -> Source:
-        """How it is obtained: ``exact``, or by what it is measured."""
+        """Return ``exact``, or by what it is measured."""
         return self.measured_by or "exact"
 
 
 @cache
 def quantity_names() -> tuple[str, ...]:
-    """Return the names of all registered quantities, sorted; nothing is imported."""
+    """Return the sorted names of all registered quantities; nothing is imported."""
     return tuple(plugins.names(GROUP))  # remembered: reading entry points takes milliseconds
 
 
@@ -79,7 +78,7 @@ def load_quantity(name: str) -> Quantity:
     """Return the registered quantity of a name.
 
     Raises:
-        InputError: It is not registered, cannot be imported, or is registered by another name.
+        InputError: It is not registered, cannot be imported, or has another name itself.
     """
     found: Any = plugins.load(GROUP, name, "quantity")
     if not isinstance(found, Quantity) or found.name != name:
@@ -89,10 +88,10 @@ def load_quantity(name: str) -> Quantity:
 
 @cache
 def exact_quantities() -> dict[str, Quantity]:
-    """Return name -> quantity of all that are computed, MACs, parameters and bytes first.
+    """Return name -> computed quantity, MACs, parameters and bytes first.
 
     Raises:
-        InputError: None are registered: what is installed is older than the code.
+        InputError: None are registered: the installation is older than the code.
     """
     if not quantity_names():
         raise InputError(
@@ -106,18 +105,14 @@ def exact_quantities() -> dict[str, Quantity]:
 
 
 def exact_quantity(name: str) -> Quantity:
-    """Return the computed quantity of a name.
-
-    Raises:
-        InputError: There is none.
-    """
+    """Return the computed quantity of a name; raise InputError if there is none."""
     if name not in (known := exact_quantities()):
         raise unknown("exact quantity", name, known)
     return known[name]
 
 
 def of_metric(metric: "Metric") -> Quantity:
-    """Return the quantity that a task's metric is."""
+    """Return a task's metric as a quantity."""
     known = TOP1 if metric.name == TOP1.name else None
     return replace(
         TOP1,
@@ -130,7 +125,7 @@ def of_metric(metric: "Metric") -> Quantity:
 
 
 def search_quantities(metric: "Metric") -> dict[str, Quantity]:
-    """Return name -> quantity of all that a search on a task can have as objectives."""
+    """Return name -> quantity for all possible objectives of a search on a task."""
     registered = [each for each in map(load_quantity, quantity_names()) if each.source != "task"]
     exact = [*exact_quantities().values()]
     measured = [each for each in registered if each.exact is None]
@@ -138,12 +133,12 @@ def search_quantities(metric: "Metric") -> dict[str, Quantity]:
 
 
 def source_of(name: str) -> Source:
-    """Return how the quantity of a name is obtained; a name that is not registered is a metric."""
+    """Return the source of a quantity; an unregistered name is a task's metric."""
     return load_quantity(name).source if name in quantity_names() else "task"
 
 
 def unit_of(name: str, default: str = "") -> str:
-    """Return the unit of the quantity of a name; the default where it is not registered."""
+    """Return the unit of a quantity; the default if it is not registered."""
     return load_quantity(name).unit if name in quantity_names() else default
 
 
@@ -160,7 +155,7 @@ def comparative_of(name: str) -> str:
 
 
 def main_cost(names: Sequence[str]) -> str:
-    """Return the first name of a quantity that the device measures, or else the first of all."""
+    """Return the first name of a quantity that the device measures, or else the first."""
     return next((name for name in names if source_of(name) == "device"), names[0])
 
 

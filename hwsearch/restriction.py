@@ -23,13 +23,7 @@ _FIRST, _LAST, _ALL = "min", "max", "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule.
-
-    Attributes:
-        text: The rule as given.
-        glob: Name or pattern of choices.
-        values: The remaining options, as written.
-    """
+    """A rule as given, its name or pattern of choices, and the options it leaves, as written."""
 
     text: str
     glob: str
@@ -69,11 +63,7 @@ class Rule:
 
 
 def parse_freeze(text: str) -> Rule:
-    """Parse ``GLOB=VALUE``.
-
-    Raises:
-        InputError: It is not of that form.
-    """
+    """Parse ``GLOB=VALUE``; raise InputError for another form."""
     glob, equals, value = (part.strip() for part in _text(text, "freeze").partition("="))
     if not (glob and equals):
         raise InputError(
@@ -86,11 +76,7 @@ def parse_freeze(text: str) -> Rule:
 
 
 def parse_only(text: str) -> Rule:
-    """Parse ``GLOB in V1,V2``.
-
-    Raises:
-        InputError: It is not of that form.
-    """
+    """Parse ``GLOB in V1,V2``; raise InputError for another form."""
     glob, *rest = _IN.split(_text(text, "only").strip(), maxsplit=1)
     if not (glob and rest):
         raise InputError(
@@ -134,14 +120,12 @@ def restricted(
 
 
 def widened(archs: Architectures, space: SearchSpace) -> Architectures:
-    """Return architectures of a part of a space as architectures of the space.
+    """Return architectures of a part of a space as architectures of the whole space.
 
-    Args:
-        archs: n architectures.
-        space: It has all of their choices and options; further choices are inactive in them.
+    Choices that only the whole space has are inactive in them.
 
     Raises:
-        InputError: It lacks a choice or an option of theirs.
+        InputError: The space lacks a choice or an option of theirs.
     """
     indices = np.zeros((len(archs), len(space.choices)), np.int64)
     for column, choice in enumerate(archs.space.choices):
@@ -155,7 +139,7 @@ def widened(archs: Architectures, space: SearchSpace) -> Architectures:
 
 
 def one_or_several(texts: Iterable[str] | None) -> tuple[str, ...]:
-    """Return rules as a tuple; a single text is one rule, and None is none."""
+    """Return rules as a tuple; a single text is one rule, None is none."""
     return (texts,) if isinstance(texts, str) else tuple(texts or ())
 
 

@@ -1,4 +1,4 @@
-"""Search spaces: count, draw and vary architectures, canonical and in batches."""
+"""Search spaces: counting, sampling, mutation and crossover of architectures."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class SearchSpace:
-    """An ordered list of choices, every one after the parent that it depends on.
+    """An ordered list of choices, each after the parent that it depends on.
 
     Attributes:
-        choices: The choices, in order; column j of every array here belongs to choice j.
-        names: Their names.
+        choices: The choices; column j of every array here belongs to choice j.
         size: Exact number of distinct architectures.
 
     Raises:
@@ -50,7 +49,7 @@ class SearchSpace:
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that name this space, its order of choices and options included."""
+        """Return 16 hex digits that identify this space, including the order of its choices."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def architectures(
@@ -76,10 +75,7 @@ class SearchSpace:
         return archs
 
     def from_indices(self, indices: npt.ArrayLike) -> Architectures:
-        """Build architectures from option positions, making them canonical.
-
-        Args:
-            indices: (n, number of choices) integers.
+        """Build canonical architectures from (n, number of choices) option positions.
 
         Raises:
             InputError: The shape or type is another, or a position is out of range.
@@ -130,26 +126,17 @@ class SearchSpace:
         return self.derived(choices)
 
     def derived(self, choices: Iterable[Choice]) -> SearchSpace:
-        """Return a space of other choices; a subclass returns one of its own class."""
+        """Return a space of other choices; a subclass returns its own class."""
         return SearchSpace(choices)
 
     def sample(self, n: int, seed: Seed) -> Architectures:
-        """Draw n architectures, with replacement, uniformly over the distinct ones.
-
-        Raises:
-            InputError: ``n`` is negative.
-        """
+        """Draw n architectures, with replacement, uniformly over the distinct ones."""
         return self._canonical(self._forest.draw(_count(n), np.random.default_rng(seed)))
 
     def sample_distinct(
         self, n: int, seed: Seed, exclude: Architectures | None = None
     ) -> Architectures:
-        """Draw n pairwise distinct architectures, uniformly; fewer where fewer remain.
-
-        Args:
-            n: Number of architectures.
-            seed: Seed or generator.
-            exclude: Architectures to leave out.
+        """Draw n distinct architectures, uniformly, none of ``exclude``; fewer if fewer remain.
 
         Raises:
             InputError: ``n`` is negative, or ``exclude`` is of another space.
@@ -168,7 +155,7 @@ class SearchSpace:
         return found
 
     def sample_spread(self, n: int, seed: Seed) -> Architectures:
-        """Return n distinct architectures graded by size; fewer where the space has fewer.
+        """Return n distinct architectures graded by size; fewer if the space has fewer.
 
         From the smallest to the largest in even steps: every ordered choice is near one relative
         position, rounded up or down at random; unordered choices are random.
@@ -222,8 +209,8 @@ class SearchSpace:
         """Change every architecture in at least one active choice.
 
         Args:
-            archs: The architectures to change.
-            rng: Source of randomness.
+            archs: n architectures.
+            rng: Random generator.
             rate: Probability of every active choice to change, in [0, 1]; by default 1 over their
                 number. Choices that become active are drawn.
 
@@ -249,10 +236,10 @@ class SearchSpace:
     ) -> Architectures:
         """Return a child of every pair (a[i], b[i]) by uniform crossover.
 
-        A choice that is active in only one of the two comes from that one.
+        A choice that is active in only one parent comes from that parent.
 
         Raises:
-            InputError: They are of another space, or not equally many.
+            InputError: They are of another space, or differ in number.
         """
         self.check_own(a)
         self.check_own(b)
@@ -276,7 +263,7 @@ class SearchSpace:
         """Read a space that ``to_json`` wrote.
 
         Raises:
-            InputError: The text is not JSON, or is none of a search space.
+            InputError: The text is not JSON, or no search space.
         """
         try:
             return cls(Choice(**choice) for choice in parsed_json(text)["choices"])
@@ -286,7 +273,7 @@ class SearchSpace:
             raise InputError(f"this is not the JSON of a search space: {error!r}") from error
 
     def check_own(self, archs: Architectures) -> None:
-        """Raise InputError where architectures belong to another space."""
+        """Raise InputError if architectures belong to another space."""
         if archs.space != self:
             raise InputError(
                 f"these architectures belong to another space: {archs.space!r}, not {self!r}"
@@ -321,7 +308,7 @@ class SearchSpace:
     def _balanced(
         self, position: float, used: Architectures, rng: np.random.Generator
     ) -> Architectures:
-        """Return one architecture near a relative position that is not among the used ones.
+        """Return one unused architecture near a relative position.
 
         The rounding offsets of choices with equally many options are a low-discrepancy sequence
         (multiples of the golden ratio), so that roundings cancel in the sum; the offsets widen

@@ -11,12 +11,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceName:
-    """The parts of a choice's name.
+    """The parts of a choice's name: the first, those between (joined by dots), the last.
 
-    Attributes:
-        stage: The first part; empty for a choice of no stage.
-        block: The parts between; empty for a choice of the whole stage.
-        attribute: The last part.
+    ``stage`` is empty for a choice of no stage, ``block`` for a choice of the whole stage.
     """
 
     stage: str
@@ -42,13 +39,9 @@ def slots(names: Sequence[str]) -> dict[tuple[str, str], list[int]]:
 
 
 def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Format an architecture as a line for each stage, such as ``depth 2 · kernel 3 5``.
+    """Return (stage, text) lines of an architecture, such as ``depth 2 · kernel 3 5``.
 
-    Args:
-        choices: Name -> option, of the active choices.
-
-    Returns:
-        (stage, text); options of several blocks are listed in their order.
+    ``choices`` are the active ones; options of several blocks are listed in their order.
     """
     stages: dict[str, dict[str, list[str]]] = {}
     for name, option in choices.items():

@@ -1,8 +1,8 @@
 """Latency tables: the latency of every block of a supernet on one device, as a file.
 
 A table is JSON, one block or subnet a line, named ``SUPERNET@DEVICE-SLUG.json``. It holds the
-latency of block specs in context, the overhead of an inference besides its blocks, and whole
-subnets that were measured; a table may hold subnets only. See latency_tables/README.md.
+latency of block specs in context, the overhead of an inference besides its blocks, and measured
+whole subnets; it may hold subnets only. See latency_tables/README.md.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, parsed_json, write_atomic
 
 FORMAT = "hwsearch latency table"
-# 2 added the digest; a table of 1 has none.
+# Schema 2 added the digest.
 SCHEMA, READABLE = 2, (1, 2)
 FOLDER = "latency_tables"
 DIGEST = "sha256"
@@ -54,12 +54,8 @@ class SubnetLatency:
 
     Attributes:
         architecture: Active choices of the subnet.
-        latency_ms: Median, ratio x baseline, above 0.
-        low_ms: Low end of its 95% interval.
-        high_ms: High end.
-        ratio: Relative to the anchor in the same rounds.
-        ratio_low: Low end of its 95% interval.
-        ratio_high: High end.
+        latency_ms: Median, ratio x baseline, above 0, with its 95% interval.
+        ratio: Relative to the anchor in the same rounds, with its 95% interval.
         purpose: ``"cover"``: the table was made from it; ``"validate"``: the table was compared
             with it.
     """
@@ -87,7 +83,6 @@ class LatencyTable:
         created: Date, as ``2026-01-31``.
         baseline_ms: Baseline of the anchor, above 0: milliseconds are ratios times this.
         overhead_ms: Latency of an inference besides its blocks, not negative.
-        blocks: Block spec -> latency of the block.
         subnets: Whole subnets, in the order in which they were measured.
         facts: Further facts, as JSON-ready values.
     """
@@ -119,15 +114,9 @@ class LatencyTable:
         return [spec for spec in dict.fromkeys(specs) if spec not in self.blocks]
 
     def check_covers(self, specs: Iterable[BlockSpec], rules: str = "") -> None:
-        """Raise an error where the table lacks a spec.
+        """Raise InputError, with the command that completes the table, if it lacks a spec.
 
-        Args:
-            specs: Required specs.
-            rules: Options that restrict the supernet to them, for the command in the message.
-
-        Raises:
-            InputError: It lacks some; the text names the first of them, how many there are, and
-                the command that completes the table.
+        ``rules`` are the options that restrict the supernet to these specs, for that command.
         """
         lacking = self.missing(specs)
         if lacking:
@@ -142,16 +131,13 @@ class LatencyTable:
     def check_made_for(
         self, supernet: str, space: str, device: str | None = None, where: str = "this table"
     ) -> None:
-        """Raise an error where the table is of something else.
+        """Raise InputError if the table is of another supernet, search space or device.
 
         Args:
             supernet: Name on the supernet's card.
             space: Digest of its full search space.
-            device: Specification of the device; None takes a table of any device.
-            where: Name of the table, for messages.
-
-        Raises:
-            InputError: It is of another supernet, search space or device.
+            device: Specification of the device; None accepts any device.
+            where: Name of the table in messages.
         """
         wanted = {"supernet": supernet, "search space": space, "device": device}
         given = {"supernet": self.supernet, "search space": self.space, "device": self.device}
@@ -164,7 +150,7 @@ class LatencyTable:
                 )
 
     def to_json(self) -> str:
-        """Write the table as text: sorted, and with one block or subnet a line."""
+        """Return the table as sorted text, one block or subnet a line."""
         head = {
             "format": FORMAT,
             "schema": SCHEMA,
@@ -184,7 +170,7 @@ class LatencyTable:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def save(self, path: str | Path) -> None:
-        """Write the table to a file, all of it or nothing; folders are made."""
+        """Write the table to a file atomically; missing folders are made."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(path), self.to_json())
 
@@ -208,15 +194,7 @@ class LatencyTable:
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "this text") -> "LatencyTable":
-        """Read what `to_json` wrote.
-
-        Args:
-            text: JSON.
-            where: Name of the source, for messages.
-
-        Raises:
-            InputError: As for `load`.
-        """
+        """Read what `to_json` wrote; ``where`` names the source in messages. Raises as `load`."""
         record = _parsed(text, where)
         if record.get("schema") not in READABLE:
             raise InputError(
@@ -249,34 +227,29 @@ class LatencyTable:
 
 
 def content_digest(record: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the content of a table besides its digest, in hex."""
+    """Return the SHA-256 of a table's content without its digest, in hex."""
     content = {name: value for name, value in record.items() if name != DIGEST}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def file_name(supernet: str, slug: str) -> str:
-    """Return the name of the file that holds a supernet's table of a device."""
+    """Return the file name of a supernet's table of a device."""
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', supernet)}@{slug}.json"
 
 
 def find_table(supernet: str, slug: str) -> Path | None:
-    """Find the table of a supernet and a device: the user's own first, then what ships.
-
-    Args:
-        supernet: Name on the supernet's card.
-        slug: Of the device.
-    """
+    """Return the table of a supernet and a device: the user's own, else the shipped one."""
     return next(iter(find_tables(supernet, slug)), None)
 
 
 def find_tables(supernet: str, slug: str) -> list[Path]:
-    """Find every table of a supernet and a device, in the order of `find_table`."""
+    """Return every table of a supernet and a device, in the order of `find_table`."""
     paths = (root / file_name(supernet, slug) for root in places(FOLDER))
     return [path for path in paths if path.is_file()]
 
 
 def describe(spec: BlockSpec) -> str:
-    """Write a block spec for people: ``conv(kernel=3, out=40) on 3x32x32``."""
+    """Return a readable block spec: ``conv(kernel=3, out=40) on 3x32x32``."""
     given = ", ".join(f"{name}={value}" for name, value in spec.hyperparameters)
     dtype = "" if spec.dtype == "float32" else f" of {spec.dtype}"
     return f"{spec.kind}({given}) on {'x'.join(map(str, spec.input_shape))}{dtype}"
@@ -287,7 +260,7 @@ _TEXTS = ("supernet", "space", "device", "slug", "created")
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Takes checked entries out of one JSON object."""
+    """Reader of checked entries of one JSON object."""
 
     where: str
     record: Mapping[str, Any]

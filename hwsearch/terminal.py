@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_KEY_WIDTH = 16  # people copy keys: they are never cut short
+_KEY_WIDTH = 16  # keys are copied by users: never truncated
 
 
 class TerminalProgress:
-    """Shows a run's phases as a live bar, or as plain lines where there is no terminal."""
+    """Progress of a run as a live bar, or as plain lines without a terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -48,7 +48,7 @@ class TerminalProgress:
         self._name, self._done, self._total, self._began = "", 0, 0, time.monotonic()
 
     def __enter__(self) -> Self:
-        # Elsewhere rich before 15 ends with an empty line.
+        # Without a terminal rich before 15 ends with an empty line.
         if self.console.is_terminal:
             self._bars.start()
         return self
@@ -89,12 +89,9 @@ class TerminalProgress:
 
 
 def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: str) -> Table:
-    """Lay out the front, one row per subnet.
+    """Return a table of the front, one row per subnet.
 
-    Args:
-        front: As `Run.front`.
-        names: (objective, unit) in order.
-        knee: Key of the member to mark.
+    ``names`` are (objective, unit) in order, ``knee`` is the key of the member to mark.
     """
     predicted = [name for name, _ in names if f"{name}_source" in front]
     title = f"candidates, {', '.join(predicted)} predicted" if predicted else "front"
@@ -126,7 +123,7 @@ def front_table(front: "pd.DataFrame", names: Sequence[tuple[str, str]], knee: s
 
 
 def summary_lines(summary: SearchSummary) -> list[str]:
-    """Say in a few lines how a search went and whether it paid, marking what is predicted."""
+    """Return the search summary in a few lines; predicted values are marked."""
     reached = summary.hypervolumes[-1]
     units = " x ".join(unit or name for name, unit in summary.objectives.items())
     failed = f", {summary.failed} of them failed" if summary.failed else ""
@@ -176,7 +173,7 @@ def _versus(versus: Comparison, metric: str) -> str:
 
 
 def size_text(size: int) -> str:
-    """Write a number of bytes, as file managers do: 1 MB has a million."""
+    """Return a number of bytes in decimal units: 1 MB is a million."""
     for scale, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size >= scale:
             return f"{size / scale:.3g} {unit}"
@@ -184,7 +181,7 @@ def size_text(size: int) -> str:
 
 
 def supernets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Lay out supernets, one row each, with ``name``, ``summary``, ``source`` and ``family``."""
+    """Return a table of supernets with ``name``, ``summary``, ``source`` and ``family``."""
     table = Table("supernet", "what it is", "imported from")
     for row in rows:
         origin = f"{row['source']} ({row['family']})" if row["source"] else ""
@@ -200,7 +197,7 @@ def _cell(row: dict[Any, Any], name: str) -> str:
 
 
 def _percent(share: float) -> str:
-    """Write a probability; what came out in all draws, or in none, is not certain for that."""
+    """Return a probability in percent; estimated from draws, it is never 0% or 100%."""
     if share > 0.995:
         return ">99%"
     return "<1%" if share < 0.005 else f"{share:.0%}"

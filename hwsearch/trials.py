@@ -1,6 +1,7 @@
-"""Trials and measurements: the records, the rules of a store, and a store in memory.
+"""Trials and measurements: the records, and the contract of a store.
 
-A store holds rows and states; it decides nothing. `hwsearch.trials_sqlite` keeps one in a file.
+A store holds rows and states; it decides nothing. It is implemented by `hwsearch.trials_memory`
+and `hwsearch.trials_sqlite`.
 """
 
 import json
@@ -29,7 +30,7 @@ NO_FORECASTS: Mapping[str, Forecast] = MappingProxyType({})
 
 
 class TrialState(StrEnum):
-    """Where a trial stands; `DONE` and `FAILED` are final."""
+    """State of a trial; `DONE` and `FAILED` are final."""
 
     PROPOSED = "proposed"
     RUNNING = "running"
@@ -38,7 +39,7 @@ class TrialState(StrEnum):
 
     @property
     def is_finished(self) -> bool:
-        """Whether the state is final."""
+        """Return whether the state is final."""
         return self in (TrialState.DONE, TrialState.FAILED)
 
 
@@ -48,14 +49,12 @@ class Trial:
 
     Args:
         number: Position in the order of proposals, from 0 without gaps.
-        key: The architecture's key; no two trials of a store share one.
+        key: The architecture's key; unique in a store.
         choices: The active choices and their options.
-        round: The search's round that proposed it.
+        round: The round of the search that proposed it.
         origin: How it was proposed, such as ``sample`` or ``search``.
-        state: Where it stands.
-        reason: Why it failed; ``None`` unless it did.
-        forecast: Name -> mean and standard deviation of what was predicted when it was proposed;
-            empty where nothing was.
+        reason: Cause of failure; ``None`` unless it failed.
+        forecast: Name -> mean and standard deviation predicted at its proposal; may be empty.
     """
 
     number: int
@@ -79,20 +78,20 @@ class Measurement:
 
     Args:
         key: The architecture's key.
-        quantity: What was measured, such as ``top1`` or ``latency``.
+        quantity: Its name, such as ``top1`` or ``latency``.
         context: Everything that decides the value: device and settings, or data and images.
-        purpose: What it was measured for: ``search``, ``confirm`` or ``report``.
-        value: The number, in the quantity's unit; finite.
+        purpose: ``search``, ``confirm`` or ``report``.
+        value: In the quantity's unit; finite.
         low: Lower end of the 95% interval, ``None`` where there is none; finite.
         high: Upper end, likewise; not below ``low``.
-        count: How many images or runs it rests on, at least 1.
+        count: Number of images or runs, at least 1.
         cost_s: Seconds that it took, at least 0.
         samples: Raw times or outcomes per image, any shape, of plain numbers; kept as a
             read-only copy.
-        details: Anything else, as plain JSON values; NaN is refused here too.
+        details: Anything else, as plain JSON values without NaN.
 
     Raises:
-        InputError: A value breaks one of these rules; the text names it.
+        InputError: A value breaks one of these rules.
     """
 
     key: str
@@ -126,7 +125,7 @@ class Measurement:
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
-        """``(key, quantity, context, purpose)``: a store holds one measurement of each."""
+        """Return ``(key, quantity, context, purpose)``, unique in a store."""
         return (self.key, self.quantity, self.context, self.purpose)
 
     def __eq__(self, other: object) -> bool:
@@ -181,18 +180,17 @@ class Measurement:
 
 
 class Store(Protocol):
-    """Every trial and measurement of one run, in the order in which they happened.
+    """All trials and measurements of one run, in chronological order.
 
     - A call that returns has stored everything that it was given; one that raises, nothing.
     - No two trials share a key, and no two measurements an identity.
     - A finished trial (done, failed) never changes; a measurement never does.
     - Measurements may be added to a finished trial, and only to an architecture that was
       proposed: a proposal is stored before it is evaluated.
-    - What a store returns is the caller's: changing it changes nothing stored.
+    - Returned objects are the caller's: changing them changes nothing stored.
     - One thread of one process writes.
 
-    Every method that is given an unknown key raises `InputError`, except the two look-ups of
-    measurements, for which there is nothing to find.
+    An unknown key raises `InputError`, except in `find` and `measurements`.
     """
 
     def propose(
@@ -205,10 +203,10 @@ class Store(Protocol):
         """Store a batch of proposals in the order given, all or none.
 
         Args:
-            archs: What is proposed.
-            round: The search's round that proposes it.
-            origin: How it came about.
-            forecasts: Key -> what is predicted of it; of others than those proposed it is ignored.
+            archs: The proposed architectures.
+            round: The round of the search.
+            origin: How they were proposed.
+            forecasts: Key -> predictions; those of other keys are ignored.
 
         Raises:
             InputError: A key was proposed before, or is twice in the batch, or a forecast holds a
@@ -216,7 +214,7 @@ class Store(Protocol):
         """
 
     def start(self, key: str) -> None:
-        """Mark a trial as running; again after an interruption is no error.
+        """Mark an unfinished trial as running; may be repeated after an interruption.
 
         Raises:
             InputError: The trial is finished.
@@ -237,46 +235,45 @@ class Store(Protocol):
         """
 
     def trials(self, state: TrialState | None = None) -> list[Trial]:
-        """All trials, or those in one state, in the order of proposals."""
+        """Return all trials, or those in one state, in the order of proposals."""
 
     def trial(self, key: str) -> Trial:
-        """The trial of one architecture."""
+        """Return the trial of one architecture."""
 
     def add(self, measurement: Measurement) -> None:
-        """Append one measurement; the same as `add_all` of one."""
+        """Add one measurement, as `add_all` does."""
 
     def add_all(self, measurements: Iterable[Measurement]) -> None:
-        """Append measurements in the order given, all or none.
+        """Add measurements in the order given, all or none.
 
         Raises:
-            InputError: A measurement of that architecture, quantity, context and purpose is
-                there already, or twice among those given.
+            InputError: The identity of one is stored already, or twice among those given.
         """
 
     def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
-        """The one measurement of this identity, or ``None``: it has to be measured."""
+        """Return the measurement of this identity, or ``None``."""
 
     def measurements(
         self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
     ) -> list[Measurement]:
-        """Measurements in the order of their adding, all or those that match what is given."""
+        """Return all measurements, or those that match, in the order in which they were added."""
 
     def close(self) -> None:
-        """Release what the store holds; a second call does nothing."""
+        """Release the store's resources; may be repeated."""
 
 
 def already_proposed(key: str) -> InputError:
-    """The error for a key that a store holds already."""
+    """Return the error for a key that a store holds already."""
     return InputError(f"architecture {key} was proposed before; a store holds each one once")
 
 
 def not_proposed(key: str) -> InputError:
-    """The error for a key that a store does not hold."""
+    """Return the error for a key that a store does not hold."""
     return InputError(f"no trial has the key {key!r}; propose the architecture first")
 
 
 def already_measured(measurement: Measurement) -> InputError:
-    """The error for an identity that a store holds already."""
+    """Return the error for an identity that a store holds already."""
     key, quantity, context, purpose = measurement.identity
     return InputError(
         f"{quantity} of {key} was measured before for the purpose {purpose!r} in the context "
@@ -285,7 +282,7 @@ def already_measured(measurement: Measurement) -> InputError:
 
 
 def finished(trial: Trial) -> InputError:
-    """The error for a change to a trial that is finished."""
+    """Return the error for a change to a finished trial."""
     return InputError(f"trial {trial.number} ({trial.key}) is {trial.state}: it never changes")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class MemoryStore:
-    """A `Store` that lives as long as the process; for tests and `hwsearch.optimize`."""
+    """A `Store` in memory; for tests and `hwsearch.optimize`."""
 
     def __init__(self) -> None:
         self._trials: dict[str, Trial] = {}
@@ -72,21 +72,21 @@ class MemoryStore:
         self._move(key, TrialState.FAILED, check_reason(key, reason))
 
     def trials(self, state: TrialState | None = None) -> list[Trial]:
-        """All trials, or those in one state; see `Store`."""
+        """Return all trials, or those in one state; see `Store`."""
         return [replace(t) for t in self._trials.values() if state in (None, t.state)]
 
     def trial(self, key: str) -> Trial:
-        """The trial of one architecture; see `Store`."""
+        """Return the trial of one architecture; see `Store`."""
         if key not in self._trials:
             raise not_proposed(key)
         return replace(self._trials[key])
 
     def add(self, measurement: Measurement) -> None:
-        """Append one measurement; see `Store`."""
+        """Add one measurement; see `Store`."""
         self.add_all([measurement])
 
     def add_all(self, measurements: Iterable[Measurement]) -> None:
-        """Append measurements, all or none; see `Store`."""
+        """Add measurements, all or none; see `Store`."""
         new: dict[tuple[str, str, str, str], Measurement] = {}
         for measurement in measurements:
             if measurement.key not in self._trials:
@@ -97,14 +97,14 @@ class MemoryStore:
         self._measurements.update(new)
 
     def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
-        """The one measurement of this identity, or ``None``; see `Store`."""
+        """Return the measurement of this identity, or ``None``; see `Store`."""
         found = self._measurements.get((key, quantity, context, purpose))
         return None if found is None else replace(found)
 
     def measurements(
         self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
     ) -> list[Measurement]:
-        """Measurements in the order of their adding; see `Store`."""
+        """Return measurements in the order in which they were added; see `Store`."""
         return [
             replace(m)
             for m in self._measurements.values()

@@ -55,7 +55,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_fo
 
 
 def check_ours(path: Path) -> None:
-    """Read the header only: a file of another program is not even opened as a database."""
+    """Raise InputError if the header is not of a store; the file is not opened as a database."""
     with path.open("rb") as file:
         header = file.read(72)
     if not header:
@@ -69,7 +69,7 @@ def check_ours(path: Path) -> None:
 
 
 def create_file(path: Path) -> None:
-    """Build the file under another name first: a kill leaves a whole store or none."""
+    """Create an empty store atomically; raise InputError if the log of a lost store is there."""
     for suffix in ("-wal", "-shm", "-journal"):
         stale = path.with_name(path.name + suffix)
         if stale.exists():
@@ -84,7 +84,7 @@ def create_file(path: Path) -> None:
 
 
 def check_readable(path: Path) -> None:
-    """Refuse a damaged or newer file, on a connection of its own.
+    """Raise InputError for a damaged or newer file, on a connection of its own.
 
     SQLite refuses to checkpoint on a connection that checked the file and then turned it to WAL.
     """
@@ -104,7 +104,7 @@ def _check_sound(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def open_store(path: Path) -> sqlite3.Connection:
-    """Open a store for writing, in write-ahead mode and brought to the newest schema."""
+    """Open a store for writing, in write-ahead mode and migrated to the newest schema."""
     connection = _connect(path)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -118,7 +118,7 @@ def open_store(path: Path) -> sqlite3.Connection:
 
 
 def copied_store(path: Path) -> sqlite3.Connection:
-    """Copy a database into memory, with what its write-ahead log holds."""
+    """Copy a database into memory, including its write-ahead log."""
     wal, shm = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
     memory = sqlite3.connect(":memory:", isolation_level=None)
     try:
@@ -139,7 +139,7 @@ def copied_store(path: Path) -> sqlite3.Connection:
 
 
 def _backed_up(uri: str, memory: sqlite3.Connection) -> bool:
-    """Copy a database; False where SQLite has no permission to open it."""
+    """Copy a database; return False if SQLite has no permission to open it."""
     try:
         _back_up(uri, memory)
     except sqlite3.OperationalError:

@@ -1,7 +1,7 @@
-"""The store in one SQLite file, written as things happen.
+"""The store in one SQLite file.
 
-While it is open the file is in write-ahead mode (``-wal`` and ``-shm`` lie beside it); what was
-acknowledged survives a kill. `SqliteStore.close` leaves the one file.
+While it is open the file is in write-ahead mode (``-wal`` and ``-shm`` lie beside it); stored
+rows survive a kill. `SqliteStore.close` leaves the one file.
 """
 
 import contextlib
@@ -49,14 +49,14 @@ _MEASUREMENT = "key, quantity, context, purpose, value, low, high, count, cost_s
 
 
 class SqliteStore:
-    """A `Store` in a file, created when there is none.
+    """A `Store` in a file, created if there is none.
 
     Args:
-        path: The file, in a folder that exists.
+        path: The file, in an existing folder.
 
     Raises:
         InputError: The path cannot be read or written, is no database or another program's,
-            is damaged, or was written by a newer hwsearch. The file is left as it was.
+            is damaged, or was written by a newer hwsearch. The file is left unchanged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -76,8 +76,8 @@ class SqliteStore:
     def snapshot(cls, path: str | Path) -> Self:
         """Return a copy of a store in memory; nothing is written beside it.
 
-        It needs no permission to write, shows what was acknowledged so far of a store that another
-        process writes, and brings files of older versions up to date in memory alone.
+        It needs no write permission, includes the rows stored so far by another process, and
+        migrates files of older versions in memory only.
 
         Raises:
             InputError: There is no such file, or it cannot be read as a store; see `SqliteStore`.
@@ -123,12 +123,12 @@ class SqliteStore:
         self._move(key, TrialState.FAILED, check_reason(key, reason))
 
     def trials(self, state: TrialState | None = None) -> list[Trial]:
-        """All trials, or those in one state; see `Store`."""
+        """Return all trials, or those in one state; see `Store`."""
         where, values = _where(state=state)
         return self._read(_trial, self._rows(_TRIAL, "trials", where, values))
 
     def trial(self, key: str) -> Trial:
-        """The trial of one architecture; see `Store`."""
+        """Return the trial of one architecture; see `Store`."""
         where, values = _where(key=key)
         rows = self._rows(_TRIAL, "trials", where, values)
         if not rows:
@@ -136,11 +136,11 @@ class SqliteStore:
         return self._read(_trial, rows)[0]
 
     def add(self, measurement: Measurement) -> None:
-        """Append one measurement; see `Store`."""
+        """Add one measurement; see `Store`."""
         self.add_all([measurement])
 
     def add_all(self, measurements: Iterable[Measurement]) -> None:
-        """Append measurements in one transaction; see `Store`."""
+        """Add measurements in one transaction; see `Store`."""
         batch = list(measurements)
         with self._transaction():
             for measurement in batch:
@@ -152,7 +152,7 @@ class SqliteStore:
             logger.debug("%s: %s for %s is %g", m.key, m.quantity, m.purpose, m.value)
 
     def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
-        """The one measurement of this identity, or ``None``; see `Store`."""
+        """Return the measurement of this identity, or ``None``; see `Store`."""
         where, values = _where(key=key, quantity=quantity, context=context, purpose=purpose)
         rows = self._rows(_MEASUREMENT, "measurements", where, values)
         return self._read(_measurement, rows)[0] if rows else None
@@ -160,13 +160,13 @@ class SqliteStore:
     def measurements(
         self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
     ) -> list[Measurement]:
-        """Measurements in the order of their adding; see `Store`."""
+        """Return measurements in the order in which they were added; see `Store`."""
         where, values = _where(key=key, quantity=quantity, purpose=purpose)
         rows = self._rows(_MEASUREMENT, "measurements", where, values)
         return self._read(_measurement, rows)
 
     def close(self) -> None:
-        """Bring the write-ahead log into the file and close it, so that one file is left."""
+        """Checkpoint the write-ahead log and close, so that one file is left."""
         if self._is_open:
             self._is_open = False
             with contextlib.closing(self._connection):
