@@ -144,7 +144,7 @@ def label_file(folder: Path) -> Path | None:
 
 
 def _unwrapped(node: Tree, known: ClassIndex, *, in_split: bool = False) -> Tree:
-    """Go down while all images are in one folder that is no class and, but in one, no split."""
+    """Descend while one folder holds all images and is no class and (unless in_split) no split."""
     while len(inside := node.holding()) == 1:
         ((name, child),) = inside.items()
         below = child.holding() and not child.images

@@ -1,4 +1,4 @@
-"""Image folders: which files there are, of which class, and which split each belongs to."""
+"""Image folders: their files, classes and splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -30,12 +30,11 @@ def recalibrate(
     norms: tuple[type[nn.Module], ...],
     batches: Iterator[dict[str, NDArray[Any]]],
 ) -> nn.Module:
-    """Set the statistics of all ``norms`` of a subnet, in place, and return it in eval mode.
+    """Set the statistics of a subnet's ``norms`` (types) in place, and return it in eval mode.
 
     Every norm's mean and variance become the means of the batches' means and biased variances,
     weighted by batch size; in a batch, each norm normalises by that batch's own (Cai et al.,
-    "Once-for-All", ICLR 2020, appendix B). A batch has inputs by name, in the order of
-    ``forward``.
+    "Once-for-All", ICLR 2020, appendix B). A batch has inputs by name, in ``forward``'s order.
 
     Raises:
         EvaluationError: There were no batches, or a statistic is not finite.
