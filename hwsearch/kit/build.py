@@ -43,11 +43,9 @@ _LEVEL = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KitSubnet:
-    """A subnet to measure by a kit.
+    """A subnet to measure by a kit, and its graph, whose weights do not get into the kit.
 
-    Attributes:
-        model: Its graph; the weights do not get into the kit.
-        shipped: SHA-256 of the run's own model file in a kit that confirms; else empty.
+    ``shipped`` is the SHA-256 of the run's own model file in a kit that confirms; else empty.
     """
 
     arch: Architecture
@@ -80,10 +78,8 @@ def device_entries() -> dict[str, str]:
 def write_kit(net: Supernet, subnets: Iterable[KitSubnet], out: Path, empty: Manifest) -> Manifest:
     """Write a kit atomically, consuming one subnet at a time; return the complete manifest.
 
-    Equal models and code give the same bytes.
-
-    Raises:
-        InputError: There is no model, or the file cannot be written.
+    Equal models and code give the same bytes. Raise InputError where there is no model, or the
+    file cannot be written.
     """
     specs: dict[BlockSpec, int] = {}
     models: list[KitModel] = []

@@ -60,9 +60,6 @@ def choose(net: Supernet, n: int) -> Architectures:
     """Return n subnets from which the latency of all others is predicted.
 
     Some hold every block spec, twice if n allows; the others are spread evenly over the size.
-
-    Raises:
-        InputError: The space has fewer than n, or n is below the number that a prediction needs.
     """
     if not FEWEST <= n <= net.space.size:
         raise InputError(

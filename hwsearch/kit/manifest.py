@@ -22,12 +22,9 @@ KEY = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubnetEntry:
-    """A subnet to measure.
+    """A subnet to measure, by the key and the active choices of its architecture.
 
-    Attributes:
-        key: Of its architecture.
-        architecture: Its active choices.
-        blocks: Block name -> number of its spec in the plan; empty where the subnet is no chain.
+    ``blocks`` is block name -> number of its spec in the plan; empty where it is no chain.
     """
 
     key: str
@@ -37,14 +34,9 @@ class SubnetEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KitModel(SubnetEntry):
-    """A subnet whose model is in a kit.
+    """A subnet whose model is in a kit; raise InputError for an unusable key or size of a file.
 
-    Attributes:
-        sha256: Of the model file, hex.
-        shipped: SHA-256 of the run's own model file in a kit that confirms; else empty.
-
-    Raises:
-        InputError: The key or the size, which come from a file, are not usable.
+    ``shipped`` is the SHA-256 of the run's own model file in a kit that confirms; else empty.
     """
 
     sha256: str
@@ -126,11 +118,7 @@ class Manifest(Plan):
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> "Manifest":
-        """Return the manifest in a JSON text; ``where`` names the file in messages.
-
-        Raises:
-            InputError: It is no manifest, or has another schema.
-        """
+        """Return the manifest in a JSON text; raise InputError for another text or schema."""
         try:
             record = parsed_json(text)
             named, schema = record.pop("format"), record.pop("schema")

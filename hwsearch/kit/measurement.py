@@ -34,9 +34,7 @@ _NUMBERS = ("latency_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high
 class Results:
     """The results of a plan on one device; see `hwsearch.kit.results_file` for their file.
 
-    Args:
-        path: The results file; a measurement in it is continued.
-        command: Continues the measurement after a stop.
+    Results in the file are continued. ``command`` is recorded as the one to continue by.
 
     Attributes:
         latencies: Key -> the latency as a record.

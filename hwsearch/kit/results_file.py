@@ -66,11 +66,7 @@ def sealed(table: LatencyTable, facts: KitFacts) -> LatencyTable:
 
 
 def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
-    """Return the table and the facts in a results file, complete or not.
-
-    Raises:
-        InputError: There is no file, it is no results file, or it was changed.
-    """
+    """Return the table and the facts in a results file, complete or not; raise InputError."""
     where = repr(str(path))
     try:
         text = read_bounded(path, MAX_BYTES)

@@ -125,8 +125,7 @@ class _Solver:
     def _levels(self, position: float) -> list[Bound]:
         """Return bounds on all but the first objective at a position from 0 to 1 on the front.
 
-        They interpolate between neighbours in the second objective, whose range the positions
-        cover evenly.
+        They interpolate between neighbours in the second objective, covered evenly by positions.
         """
         front = self._history.losses[self._history.front][:, 1:]
         if not front.size:

@@ -117,8 +117,7 @@ class IntegerProgram:
     def _add_pair(self, a: int, b: int, first: int) -> None:
         """A combination is 1 exactly where both of its options are.
 
-        Where both choices are always active together, the combinations of an option sum to it,
-        which is the tightest form.
+        For choices always active together, an option's combinations sum to it (tightest form).
         """
         together = self.space.choices[a].active == self.space.choices[b].active
         places = first + np.arange(self._widths[a] * self._widths[b])

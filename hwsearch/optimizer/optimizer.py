@@ -98,7 +98,7 @@ class Optimizer:
         return archs
 
     def ask_recorded(self, archs: Architectures) -> None:
-        """Record architectures as asked that an earlier process proposed in one round.
+        """Record the proposals of a round in an earlier process as asked.
 
         Raises:
             InputError: They are of another space, or one was asked or told before.
@@ -147,7 +147,7 @@ class Optimizer:
             )
 
     def expected_gain(self, n: int) -> float | None:
-        """Return the hypervolume that the next n evaluations are expected to add.
+        """Return the hypervolume that the next n (at least 1) evaluations are expected to add.
 
         It is against the default reference of `hypervolume`; 0 where nothing is left to propose,
         None where too little was told for surrogates. What the surrogates learn meanwhile mostly
@@ -192,7 +192,7 @@ class Optimizer:
         return self.history.n_left == 0
 
     def closest_to_feasible(self) -> str:
-        """Return a text on the evaluated architecture that is closest to feasible.
+        """Return a text on the told architecture that is closest to feasible.
 
         Raises:
             InputError: One is feasible.

@@ -103,7 +103,7 @@ def posterior_values(history: History, posterior: Posterior) -> FloatArray:
 
 
 def surrogate_selection(history: History, column: int) -> Selection | None:
-    """Return the surrogate of an objective, chosen by cross-validation; None before 12 values.
+    """Return an objective's surrogate, chosen by cross-validation; None before 12 values.
 
     It is chosen after 12, 18, 27, ... values, from those values alone, and kept in the history.
     """

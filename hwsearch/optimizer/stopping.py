@@ -19,8 +19,7 @@ class Stopping:
     Attributes:
         budget: Number of evaluations, failed ones included.
         minutes: Wall time of the search; a started round is finished.
-        stop_gain: Percent; the search ends when its next 50 evaluations are expected to add less
-            than this share of the hypervolume.
+        stop_gain: Percent; see `hwsearch.optimizer.optimize.optimize`.
     """
 
     budget: int

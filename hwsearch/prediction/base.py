@@ -46,18 +46,10 @@ class Surrogate(Protocol):
     def cross_validate(
         self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Predict every value, with its noise, from the rows of the other folds.
+        """Predict all values from the rows of other folds: mean and deviation, noise included.
 
-        Transforms and variances may come from all rows, so that a fold costs little.
-
-        Args:
-            rows: ``(n, n_features)``.
-            values: ``(n,)``.
-            noise: ``(n,)``, known standard deviations of the values.
-            fold: ``(n,)``, fold numbers.
-
-        Returns:
-            Mean and standard deviation, noise included, each ``(n,)``.
+        ``fold`` has a number for every row. Transforms and variances may come from all rows, so
+        that a fold costs little.
         """
         ...
 

@@ -17,11 +17,7 @@ MAX_LIKELIHOOD_ROWS: Final = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariancePrior:
-    """Log-normal prior of the standard deviations of groups of weights and of the residuals.
-
-    ``logs`` and ``deviations``, (n_groups + 1,), are of the logarithms, the residuals' last;
-    ``bounds`` their lowest and highest values.
-    """
+    """Log-normal prior of the standard deviations of groups of weights and, last, of residuals."""
 
     groups: Sequence[slice]
     logs: FloatArray
@@ -101,7 +97,7 @@ def evenly_spaced(n: int, n_kept: int) -> NDArray[np.intp]:
 
 
 def likelihood_slope(factor: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return twice the gradient of a negative log likelihood in the kernel: (n, n).
+    """Return twice a negative log likelihood's gradient in the kernel, (n, n).
 
     ``factor`` is the kernel's lower Cholesky factor, ``weights`` the inverse kernel times targets.
     """

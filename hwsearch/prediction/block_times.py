@@ -54,10 +54,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockTimes:
-    """Latencies of block specs; ``overhead_ms`` is the latency of a run beside its blocks.
-
-    ``method`` is ``"profile"`` or ``"least squares"``.
-    """
+    """Latencies of block specs, by ``"profile"`` or ``"least squares"``, and of the overhead."""
 
     blocks: dict[BlockSpec, BlockLatency]
     overhead_ms: float
@@ -84,10 +81,7 @@ def split_nodes(
 
 
 def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
-    """Derive block latencies from profiled subnets, at least one.
-
-    A spec's latency is the median over the blocks of that spec.
-    """
+    """Derive block latencies from profiled subnets: the median over the blocks of each spec."""
     found = _Occurrences.of(observed)
     costs = _PROFILING * float((found.totals_ms / np.bincount(found.subnet, found.nodes)).min())
     overheads = _OVERHEADS * float(found.latency_ms.min())
@@ -108,10 +102,9 @@ def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
 
 
 def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) -> BlockTimes:
-    """Derive block latencies from the latencies of whole subnets, at least one.
+    """Derive block latencies from the latencies of whole subnets, regularised towards ``macs``.
 
-    They are regularised towards multiples of ``macs``, as strongly as predicts left-out subnets
-    best.
+    The strength of it is the one that predicts left-out subnets best.
     """
     specs = list(dict.fromkeys(spec for each in observed for _, spec in each.chain))
     place = {spec: column for column, spec in enumerate(specs)}

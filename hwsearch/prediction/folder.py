@@ -114,11 +114,9 @@ def packed_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def unpacked_arrays(content: bytes) -> dict[str, NDArray[Any]]:
-    """Read npz from an untrusted source.
+    """Read npz from an untrusted source; raise ValueError above the limit, or for other content.
 
-    Raises:
-        ValueError: It unpacks to more than the limit, or is no npz of plain arrays.
-        MemoryError: It declares more than fits into memory.
+    Raise MemoryError where an array declares more than fits into memory.
     """
     if unpacked_size(io.BytesIO(content)) > MAX_BYTES:
         raise ValueError(f"it unpacks to more than {MAX_BYTES // 2**20} MB")

@@ -31,10 +31,9 @@ def device_resource(spec: str) -> str:
 
 
 def connect() -> bool:
-    """Connect to the cluster at ``$RAY_ADDRESS``, else on this machine; False if done before.
+    """Connect to the cluster at ``$RAY_ADDRESS``, else on this machine, or raise InputError.
 
-    Raises:
-        InputError: There is no cluster.
+    It returns False where this process is connected already.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     import ray
@@ -92,11 +91,9 @@ def remote(function: Callable[..., Any], name: str, device: str | None = None) -
 
 
 def result_of(ref: Any) -> Any:
-    """Return the result of a remote function that has ended.
+    """Return a remote function's result, or raise its HwsearchError with the same class.
 
-    Raises:
-        HwsearchError: Raised by the function; the class is kept.
-        DeviceError: Its worker process or node was lost twice.
+    Raise DeviceError where its worker process or node was lost twice.
     """
     import ray
     from ray import exceptions
@@ -116,12 +113,7 @@ def result_of(ref: Any) -> Any:
 
 
 def device_on_node(spec: str) -> Device:
-    """Return the device that nodes of the cluster declare.
-
-    Raises:
-        InputError: There is no cluster, no node declares the device, it cannot be used there, or
-            this machine cannot compute its outputs.
-    """
+    """Return the device that nodes of the cluster declare; raise InputError if not usable."""
     import ray
 
     disconnect = ray.shutdown if connect() else None

@@ -11,11 +11,7 @@ from hwsearch.trials import Measurement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One quantity of one architecture, to be measured by a worker process.
-
-    Attributes:
-        pace: `hwsearch.evaluation.outliers.Pace` as (highest, known).
-    """
+    """A measurement by a worker process; ``pace`` is (highest, known) of the search's `Pace`."""
 
     arch: Architecture
     quantity: str

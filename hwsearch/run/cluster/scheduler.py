@@ -19,7 +19,6 @@ class InProcess:
     """Evaluates batches in this process, each when its results are requested.
 
     Attributes:
-        n_workers: Number of architectures evaluated at a time.
         capacity: A batch is proposed while fewer architectures than this are open.
         default_batch: Number of architectures per proposal; None for the tactic's batch, whose
             subnets share prefixes.
@@ -72,12 +71,7 @@ class JobScheduler:
             self._advance(arch)
 
     def finished(self) -> Results:
-        """Wait until architectures are evaluated; return key -> values or failure.
-
-        Raises:
-            InputError: A worker lacks something that the settings name, or has another version.
-            DataError: Samples cannot be read.
-        """
+        """Wait until architectures are evaluated; return key -> values or failure."""
         while not self._finished:
             job, result = self._queue.next()
             self._jobs.store(result)

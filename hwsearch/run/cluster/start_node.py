@@ -24,13 +24,9 @@ def run_node(
 ) -> NoReturn:
     """Replace this process by ``ray start --block``, which runs until Ctrl-C.
 
-    Args:
-        devices: Devices of this machine that the node declares.
-        address: ``HOST:PORT`` of the cluster to join; None to start one.
-        announce: Called with the cluster's address.
-
-    Raises:
-        InputError: Ray is not installed, or the address or a device is not usable.
+    The node declares the devices, and joins the cluster at ``HOST:PORT`` or starts one without an
+    address. ``announce`` gets the cluster's address. Raise InputError where an argument is not
+    usable, or Ray is not installed.
     """
     if find_spec("ray") is None:
         raise InputError("a worker needs Ray: pip install 'hwsearch[ray]'")

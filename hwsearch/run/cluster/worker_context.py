@@ -63,9 +63,8 @@ def search_spec(setup: Setup) -> SearchSpec:
 class WorkerContext:
     """The supernet, device and task of a search, loaded once in a worker process.
 
-    Raises:
-        InputError: This machine lacks something that the settings name, or its version, space,
-            weights or data differ from those of the search.
+    Raise InputError where this machine lacks something that the settings name, or its version,
+    space, weights or data differ from those of the search.
     """
 
     def __init__(self, spec: SearchSpec) -> None:

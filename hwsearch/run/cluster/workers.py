@@ -12,12 +12,7 @@ from hwsearch.run.setup import Setup
 
 
 def cluster_device(workers: Workers, spec: str) -> Device | None:
-    """Return the device of a cluster's node; None for work in this process and for ``kit:FILE``.
-
-    Raises:
-        InputError: There is no cluster, no node declares the device, or this machine cannot
-            compute its outputs.
-    """
+    """Return the device of a cluster's node; None for this process and for ``kit:FILE``."""
     if not check_workers(workers) or split_name(spec)[0] == DEVICE.name:
         return None
     from hwsearch.run.cluster.connection import device_on_node
