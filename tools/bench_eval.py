@@ -30,9 +30,14 @@ from hwsearch.accuracy.alike import alike
 from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.imagefolder import SIZES
 from hwsearch.accuracy.metric import TOP1
+from hwsearch.accuracy.prefix_recalibration import (
+    Chained,
+    Recalibrated,
+    chain_of,
+    recalibrate_together,
+)
 from hwsearch.accuracy.recalibrate import freed_memory_kept
 from hwsearch.accuracy.scoring import Scorer
-from hwsearch.accuracy.sharing import Chained, Recalibrated, chain_of, recalibrate_together
 from hwsearch.accuracy.sources import IMAGES_CALIBRATION_BATCH
 from hwsearch.accuracy.task import Batch
 from hwsearch.devices import load_device

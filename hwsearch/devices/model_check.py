@@ -40,7 +40,7 @@ def _inspected(model: Path, mtime_ns: int, size: int) -> tuple[str | None, str]:
     """Parse a file once; return its defect for every device, and its precision."""
     import onnx
 
-    from hwsearch.models.external_data import stray_data
+    from hwsearch.models.onnx_file import stray_data
     from hwsearch.models.precision import precision_of
 
     try:

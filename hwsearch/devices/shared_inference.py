@@ -13,7 +13,7 @@ from hwsearch.devices.messages import Arrays, Header
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.worker_process import Request, Worker
 from hwsearch.errors import DeviceError
-from hwsearch.models.parts import Part, shared_parts
+from hwsearch.models.shared_segments import Part, shared_parts
 
 # Larger chunks leave the cache, smaller ones are dominated by the overhead of calls.
 CHUNK_BYTES = 2 << 20

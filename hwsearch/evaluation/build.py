@@ -9,8 +9,13 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
+from hwsearch.accuracy.prefix_recalibration import (
+    Chained,
+    Recalibrated,
+    chain_of,
+    recalibrate_together,
+)
 from hwsearch.accuracy.recalibrate import recalibrate
-from hwsearch.accuracy.sharing import Chained, Recalibrated, chain_of, recalibrate_together
 from hwsearch.accuracy.statistics_cache import StatisticsCache
 from hwsearch.accuracy.task import Task
 from hwsearch.blocks import Block

@@ -26,8 +26,8 @@ from hwsearch.models.artifact import (
     read_card,
 )
 from hwsearch.models.count import count_macs, count_params
-from hwsearch.models.external_data import external_tensors
 from hwsearch.models.model import read_metadata
+from hwsearch.models.onnx_file import external_tensors
 from hwsearch.models.precision import precision_of
 from hwsearch.models.probe import (
     TOLERANCE,

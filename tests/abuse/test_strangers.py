@@ -19,7 +19,7 @@ from hwsearch.kit.archive import read_manifest, unpacked
 from hwsearch.kit.manifest import KitModel
 from hwsearch.kit.results_file import read_results
 from hwsearch.models.artifact import read_card
-from hwsearch.models.external_data import stray_data
+from hwsearch.models.onnx_file import stray_data
 from hwsearch.prediction.folder import CARD, FORMAT, PARAMETERS, SCHEMA, read_folder
 from hwsearch.run.outcome import read_members
 from hwsearch.run.search_summary import SearchSummary

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from hwsearch.models.model import to_onnx
-from hwsearch.models.parts import shared_parts
+from hwsearch.models.shared_segments import shared_parts
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy import sharing
-from hwsearch.accuracy.recalibrate import recalibrate
-from hwsearch.accuracy.sharing import (
+from hwsearch.accuracy import prefix_recalibration
+from hwsearch.accuracy.prefix_recalibration import (
     Chained,
     Recalibrated,
     chain_of,
     recalibrate_together,
 )
+from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family
@@ -217,13 +217,13 @@ def test_kept_activations_stay_within_the_budget(monkeypatch):
     ]
     outputs, most = [], {}
 
-    def run_synchronised(module, parts, moments, pool, real=sharing.run_synchronised):
+    def run_synchronised(module, parts, moments, pool, real=prefix_recalibration.run_synchronised):
         (output,) = real(module, parts, moments, pool)
         outputs.append(weakref.ref(output))
         alive.append(sum(each() is not None for each in outputs))
         return [output]
 
-    monkeypatch.setattr(sharing, "run_synchronised", run_synchronised)
+    monkeypatch.setattr(prefix_recalibration, "run_synchronised", run_synchronised)
     for budget in (0, 1, 2):
         alive = []
         recalibrate_together(chains, NORMS, iter(given()), budget * one)
@@ -234,7 +234,9 @@ def test_kept_activations_stay_within_the_budget(monkeypatch):
 
 def test_memory_is_asked_for_where_no_budget_is_given(monkeypatch):
     asked = []
-    monkeypatch.setattr(sharing, "available_memory_bytes", lambda: asked.append(1) or 1e9)
+    monkeypatch.setattr(
+        prefix_recalibration, "available_memory_bytes", lambda: asked.append(1) or 1e9
+    )
     recalibrate_together([chain(Watched(1))], NORMS, iter(given()))
     assert asked == [1]
 
