@@ -22,7 +22,7 @@ from hwsearch.quantities import exact_quantities
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
-# 2 added precision, conversion and graph; a card of 1 is of a float32 model.
+# Schema 2 added precision, conversion and graph; schema 1 is float32 only.
 SCHEMA, READABLE = 2, (1, 2)
 MODEL, WEIGHTS, INFER, CARD = "model.onnx", "weights.safetensors", "infer.py", "card.json"
 BUFFERS = "hwsearch.buffers"
@@ -32,13 +32,9 @@ CONVERSION = ("converter", "quantization", "quantization_samples")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """One architecture's recalibrated network and its ONNX model, before they are written.
+    """One architecture's recalibrated subnet and the ONNX model that is timed, scored and shipped.
 
-    Attributes:
-        arch: The architecture.
-        subnet: The network.
-        model: What is timed, scored and shipped.
-        original: The float32 model that it was converted from; None where it is that one.
+    ``original`` is the float32 model that it was converted from; None for a float32 model.
     """
 
     arch: Architecture
@@ -48,9 +44,9 @@ class Exported:
 
 
 def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
-    """Write everything but the card."""
+    """Write all files but the card."""
     write_atomic(folder / MODEL, exported.model.SerializeToString(deterministic=True))
-    # Tied weights are stored under each of their names, but were learned once.
+    # Tied weights are stored under each name, but count once.
     state = {name: tensor.clone() for name, tensor in exported.subnet.state_dict().items()}
     learned = {name for name, _ in exported.subnet.named_parameters()}
     buffers = {name for name, _ in exported.subnet.named_buffers()} | (set(state) - learned)
@@ -70,18 +66,11 @@ def write_card(
     predictions: Sequence[Mapping[str, Any]] = (),
     probability: float | None = None,
 ) -> dict[str, Any]:
-    """Write ``card.json``: what the subnet is, its exact costs, and every measured number.
+    """Write ``card.json``: the subnet, its exact costs, measurements and predictions.
 
-    Args:
-        folder: Where the other three files lie.
-        net: The supernet.
-        exported: What was written.
-        measurements: JSON-ready measurements of this architecture.
-        verification: JSON-ready results of the checks.
-        answers: What the model answers to the probe; None takes PyTorch's, which are those of a
-            float32 model.
-        predictions: JSON-ready numbers that stand in for what was not measured; kept apart.
-        probability: That it belongs on the front that it was exported with; None without a front.
+    ``folder`` has the other three files. ``answers`` are the model's outputs for the probe; None
+    takes PyTorch's, for a float32 model. ``predictions`` stand in for missing measurements; these
+    and ``verification`` are JSON-ready. ``probability`` is that of belonging on the front.
     """
     arch = exported.arch
     spec = net.input_spec(arch)
@@ -121,17 +110,7 @@ def write_listed_card(
     measurements: Sequence[Mapping[str, Any]],
     predictions: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Write the card of a candidate that has no other file.
-
-    Without data there are no batch statistics of its own, and nothing to verify a model on.
-
-    Args:
-        folder: Where it goes.
-        net: The supernet.
-        arch: The architecture.
-        measurements: JSON-ready measurements, of a model of the same graph.
-        predictions: JSON-ready numbers that stand in for what was not measured.
-    """
+    """Write the card of a candidate without other files, for lack of data to verify a model."""
     card = {
         **_identity(net, arch),
         "input": net.input_spec(arch).to_dict(),
@@ -166,11 +145,7 @@ def _exact(net: Supernet, arch: Architecture) -> dict[str, int | float]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Read the card of an exported subnet.
-
-    Raises:
-        InputError: There is none, or it is no card of this schema.
-    """
+    """Read the card of an exported subnet; raise InputError if there is none of this schema."""
     path = folder / CARD
     try:
         card = parsed_json(read_bounded(path, MAX_BYTES))

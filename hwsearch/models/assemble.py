@@ -28,7 +28,7 @@ from hwsearch.models.batch_norm_folding import (
 from hwsearch.models.trace import OPSET, opset_of, trace
 from hwsearch.supernets.base import InputSpec, Network, TensorSpec
 
-# Graphs of these operators alone are right for inputs of every height and width.
+# Operators whose traced graphs are valid for every height and width.
 SIZELESS = frozenset(
     (
         "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "Conv", "Div",
@@ -39,18 +39,15 @@ SIZELESS = frozenset(
 
 
 class NotAChainError(Exception):
-    """Why a subnet cannot be assembled; it is traced as a whole then."""
+    """A subnet cannot be assembled from blocks and is traced as a whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """A batch norm that the graph of a block no longer has: names of tensors in the block.
+    """A batch norm folded out of a block's graph: names of tensors in the block.
 
-    Attributes:
-        weight: Of the convolution that took it in; the folded one has the same name.
-        bias: Of the convolution, or None where it had none.
-        norm: Scale, shift, mean and variance.
-        epsilon: Of the norm.
+    ``weight`` is the convolution's (the folded one keeps the name), ``bias`` its bias or None,
+    ``norm`` are scale, shift, mean and variance.
     """
 
     weight: str
@@ -61,14 +58,10 @@ class Fold:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockGraph:
-    """The traced graph of one block, with the names that its tensors have in the block.
+    """The traced graph of one block with one input and output, under the block's tensor names.
 
-    Attributes:
-        graph: One input, one output; norms are folded where that concerns this block alone.
-        learned: Initialisers without numbers, to be filled with a subnet's own tensors.
-        folds: The folded norms.
-        saved: By how many learned numbers the graph is smaller than the block.
-        links: Block's name, its input, its output -> the graph under the names that it has there.
+    ``learned`` initialisers have no values, ``folds`` are the folded norms, ``saved`` is the
+    reduction of learned parameters, ``links`` caches the graph under the model's names.
     """
 
     graph: ir.Graph
@@ -80,12 +73,9 @@ class BlockGraph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Link:
-    """A block's graph in one place of a chain, ready to be written: only numbers are missing.
+    """A block's graph at one place of a chain, without values.
 
-    Attributes:
-        nodes: In order, under the names that they have in the model.
-        constants: Tensors that are the same for every subnet, by their names in the block.
-        output: Name of the block's output in the model.
+    ``nodes`` and ``output`` have the model's names, ``constants`` those of the block.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -105,16 +95,12 @@ def assemble(
 ) -> tuple[onnx.ModelProto, int]:
     """Join the graphs of the blocks, filled with the subnet's tensors.
 
-    Args:
-        network: What the graphs are kept for.
-        blocks: The chain that the subnet is, or None.
-        tensors: Parameters and buffers of the subnet by name.
-        module_of: Gives the module of a block by its name; asked for blocks not traced yet.
-        spec: Names of input and output.
+    ``network`` is the key of the graph cache; ``module_of`` returns the module of a block by name
+    and is called for blocks not traced yet.
 
     Returns:
-        A model with a dynamic batch, in which norms are folded that follow a convolution of
-        their own block; and by how many learned numbers it has become smaller by that.
+        A model with a dynamic batch, norms folded into the convolutions before them in the same
+        block, and the reduction of the number of learned parameters by folding.
 
     Raises:
         NotAChainError: It is no chain, has other than one input and output, or a block's graph
@@ -126,7 +112,7 @@ def assemble(
         raise NotAChainError(f"{len(spec.inputs)} inputs and {len(spec.outputs)} outputs")
     try:
         kept = _kept.setdefault(network, {})
-    except TypeError:  # a network that cannot be a key has its blocks traced every time
+    except TypeError:  # an unhashable network has no cache
         kept = {}
     model = onnx.ModelProto(
         ir_version=_ir_version(), opset_import=[helper.make_opsetid("", OPSET)]
@@ -142,7 +128,7 @@ def assemble(
         _append(model.graph, block, block_graph, link, tensors)
         last = link.output
         saved += block_graph.saved
-        if is_last:  # its graph is of just this input size, so that its output's shape holds
+        if is_last:  # traced at this input size, so its output shape is right
             output = ir.to_proto(block_graph.graph.outputs[0])
             output.name = last
             model.graph.output.append(output)
@@ -150,7 +136,7 @@ def assemble(
 
 
 def tensors_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield every parameter and buffer by its full name, five times as fast as torch's walk."""
+    """Yield every parameter and buffer by full name, five times as fast as torch's methods."""
     for held in (module._parameters, module._buffers):
         for name, tensor in held.items():
             if tensor is not None:
@@ -167,10 +153,10 @@ def _block_graph(
     *,
     is_last: bool,
 ) -> BlockGraph:
-    """Find or trace the graph of a block; one that may depend on the image's size is its own."""
+    """Return the cached or traced graph of a block; by image size where it may depend on that."""
     spec = block.spec
     sizeless = (spec.kind, spec.hyperparameters, spec.input_shape[:1], len(spec.input_shape))
-    # The last one says the shape of the output.
+    # The last block's graph has the output shape, which depends on the input size.
     for key in (spec,) if is_last else (sizeless, spec):
         if key in kept:
             return kept[key]
@@ -198,7 +184,7 @@ def _trace_block(block: Block, module: nn.Module) -> BlockGraph:
         raise NotAChainError(f"block {block.name} holds numbers that are no tensor of it")
     learned = frozenset(names & set(graph.initializers))
     for name in learned:
-        graph.initializers[name].const_value = None  # that subnet's numbers are not needed
+        graph.initializers[name].const_value = None  # frees the values of the traced subnet
     folds = tuple(_fold_inside(graph, learned))
     sizes = [math.prod(module.get_parameter(fold.norm[0]).shape) for fold in folds]
     saved = sum(size if f.bias is None else 2 * size for f, size in zip(folds, sizes, strict=True))
@@ -206,7 +192,7 @@ def _trace_block(block: Block, module: nn.Module) -> BlockGraph:
 
 
 def _fold_inside(graph: ir.Graph, learned: frozenset[str]) -> Iterator[Fold]:
-    """Take norms out of a block's graph, and say what is to be done to the numbers."""
+    """Remove norms from a block's graph, and yield how to fold their values."""
     done: set[str] = set()
     for norm in norms_of(graph):
         conv = conv_before(norm)
@@ -214,7 +200,7 @@ def _fold_inside(graph: ir.Graph, learned: frozenset[str]) -> Iterator[Fold]:
             continue
         taken = [value for value in (*conv.inputs[1:], *norm.inputs[1:5]) if value is not None]
         names = [str(value.name) for value in taken]
-        # What is used or folded twice, or is no tensor of the block, waits for the whole graph.
+        # Tensors used or folded twice, or not of the block, are folded in the whole graph.
         if any(len(value.uses()) > 1 for value in taken) or not learned - done >= set(names):
             continue
         done.add(names[0])
@@ -238,7 +224,7 @@ def _fold_inside(graph: ir.Graph, learned: frozenset[str]) -> Iterator[Fold]:
 
 
 def _constants(graph: ir.Graph, names: set[str]) -> Iterator[ir.TensorProtocol]:
-    """Yield the tensors in a graph besides those of these names."""
+    """Yield the tensors in a graph except those of these names."""
     for name, value in graph.initializers.items():
         if name not in names and value.const_value is not None:
             yield value.const_value
@@ -255,10 +241,7 @@ def _may_be_weights(constant: ir.TensorProtocol) -> bool:
 
 
 def _link(made: BlockGraph, block: str, start: str, end: str | None) -> Link:
-    """Find or make a block's graph under the names of one place: behind a value, maybe the last.
-
-    Writing nodes anew for every subnet would take longer than all else.
-    """
+    """Return a block's graph under the names of one place, cached: writing nodes is slow."""
     key = (block, start, end)
     if key not in made.links:
         names = {made.graph.inputs[0]: start}
@@ -296,7 +279,7 @@ def _append(
     link: Link,
     state: Mapping[str, Tensor],
 ) -> None:
-    """Add a block's nodes and its tensors, filled with the subnet's numbers."""
+    """Add a block's nodes and its tensors, filled with the subnet's values."""
     _check_shapes(block, made, state)
     graph.node.extend(link.nodes)
     folded = dict(_folded(block, made, state))
@@ -317,7 +300,7 @@ def _tensor(name: str, array: NDArray[Any]) -> onnx.TensorProto:
 
 
 def _fill(tensor: onnx.TensorProto, name: str, array: NDArray[Any]) -> None:
-    """Write an array; in place, because what is added to a message is copied."""
+    """Write an array in place, because a message that is added to another is copied."""
     tensor.name = name
     tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
     tensor.dims.extend(array.shape)
@@ -325,7 +308,7 @@ def _fill(tensor: onnx.TensorProto, name: str, array: NDArray[Any]) -> None:
 
 
 def _check_shapes(block: Block, made: BlockGraph, state: Mapping[str, Tensor]) -> None:
-    """Refuse a graph that was traced from a block of equal spec, but other tensors."""
+    """Raise NotAChainError if a block of equal spec has other tensor shapes."""
     for name, value in made.graph.initializers.items():
         if name not in made.learned:
             continue
@@ -337,7 +320,7 @@ def _check_shapes(block: Block, made: BlockGraph, state: Mapping[str, Tensor]) -
 def _folded(
     block: Block, made: BlockGraph, state: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield name and numbers of every tensor that took a norm in."""
+    """Yield name and values of every tensor with a folded norm."""
 
     def of(name: str) -> NDArray[np.float32]:
         array: NDArray[np.float32] = state[f"{block.name}.{name}"].detach().numpy()

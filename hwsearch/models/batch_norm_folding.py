@@ -11,7 +11,7 @@ Array: TypeAlias = NDArray[Any]
 
 
 def drop_identities(graph: ir.Graph) -> None:
-    """Give every user of a copied initialiser its own: tracing shares those of equal content."""
+    """Give every user of a copied initialiser its own: tracing merges those of equal content."""
     for node in list(graph):
         source = node.inputs[0] if node.inputs else None
         if node.op_type != "Identity" or source is None or source.const_value is None:
@@ -28,11 +28,8 @@ def drop_identities(graph: ir.Graph) -> None:
 def fold_batch_norms(graph: ir.Graph) -> int:
     """Fold each batch norm into the convolution that feeds it alone, in float64.
 
-    A norm that follows anything else stays.
-
-    Returns:
-        By how many learned numbers the graph has become smaller: two per channel of each folded
-        norm, less the biases that convolutions gained.
+    Other norms stay. Return the reduction of the number of learned parameters: two per channel
+    of each folded norm, less the biases that convolutions gained.
     """
     norms = norms_of(graph)
     if not norms:
@@ -52,7 +49,7 @@ def norms_of(graph: ir.Graph) -> list[ir.Node]:
 
 
 def conv_before(norm: ir.Node) -> ir.Node | None:
-    """Return the convolution that feeds a norm and nothing else, if it can take the norm in."""
+    """Return the convolution that feeds only this norm, if the norm can be folded into it."""
     source = norm.inputs[0]
     conv = source.producer() if source is not None else None
     if source is None or conv is None or conv.op_type != "Conv":
@@ -67,13 +64,9 @@ def conv_before(norm: ir.Node) -> ir.Node | None:
 def folded_numbers(
     weight: Array, bias: Array | None, norm: Sequence[Array], epsilon: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the weight and bias of a convolution that does what it and its norm did.
+    """Return weight (out, ...) and bias (out,) of a convolution with its norm folded in.
 
-    Args:
-        weight: (out, ...).
-        bias: (out,), or None.
-        norm: Scale, shift, mean and variance, (out,) each.
-        epsilon: Of the norm.
+    ``norm`` are scale, shift, mean and variance, (out,) each.
     """
     scale, shift, mean, var = (array.astype(np.float64) for array in norm)
     factor = scale / np.sqrt(var + epsilon)
@@ -88,7 +81,7 @@ def folded_numbers(
 def bypass_norm(
     graph: ir.Graph, conv: ir.Node, norm: ir.Node, weight: ir.Value, bias: ir.Value
 ) -> None:
-    """Give a convolution the folded weight and bias, and take its norm out of the graph."""
+    """Give a convolution the folded weight and bias, and remove its norm from the graph."""
     conv.replace_input_with(1, weight)
     if len(conv.inputs) < 3:
         conv.resize_inputs(3)
@@ -102,7 +95,7 @@ def bypass_norm(
 
 
 def drop_unused(graph: ir.Graph) -> None:
-    """Drop constants and initialisers that no node takes."""
+    """Remove constants and initialisers that no node reads."""
     for node in list(graph):
         if node.op_type == "Constant" and not any(value.uses() for value in node.outputs):
             graph.remove(node, safe=True)
@@ -151,7 +144,7 @@ def _array(value: ir.Value | None) -> Array:
 
 
 def _initialiser(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Register an initialiser; one of that name that others may still use keeps its values."""
+    """Register an initialiser; an existing one that others may use keeps its values."""
     if name in graph.initializers:
         old = graph.initializers.pop(name)
         spare = f"{name}.before"

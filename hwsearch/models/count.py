@@ -1,4 +1,4 @@
-"""MACs and learned numbers counted from an ONNX file alone."""
+"""MACs and parameters counted from an ONNX model."""
 
 import math
 from collections.abc import Callable, Collection
@@ -14,11 +14,7 @@ _FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, Tenso
 
 
 def count_macs(model: onnx.ModelProto) -> int:
-    """Count the MACs of convolutions and matrix products for one sample.
-
-    Raises:
-        VerificationError: A shape that the count needs cannot be inferred.
-    """
+    """Count the MACs of convolutions and matrix products for one sample."""
     shapes = _shapes_of_one_sample(model)
     return sum(
         _COUNTERS[node.op_type](node, shapes)
@@ -28,10 +24,9 @@ def count_macs(model: onnx.ModelProto) -> int:
 
 
 def count_params(model: onnx.ModelProto, buffers: Collection[str]) -> int:
-    """Count the learned numbers in a model's initialisers, buffers left out.
+    """Count the learned parameters in a model's initialisers, without ``buffers``.
 
-    Learned are floating-point numbers and integers that are dequantised; scales and zero points
-    are how those are written.
+    Floating-point numbers and dequantised integers count; scales and zero points do not.
     """
     learned = {i.name for i in model.graph.initializer if i.data_type in _FLOATING}
     for node in model.graph.node:

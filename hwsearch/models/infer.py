@@ -1,8 +1,8 @@
-"""Script ``infer.py``, which ships beside a model and runs it on one image or on arrays."""
+"""Script ``infer.py``, which is shipped with a model and runs it on one image or on arrays."""
 
 from hwsearch.supernets.base import InputSpec
 
-# Lines that an image is decoded by are those of `hwsearch.accuracy.decoding`, which tests compare.
+# Image decoding repeats `hwsearch.accuracy.decoding`; tests compare the two.
 _IMAGE = '''\
 """Run model.onnx on one image: python infer.py IMAGE (a plain grey one where none is given)."""
 import json, pathlib, sys
@@ -59,11 +59,7 @@ for name, output in zip(spec["outputs"], session.run(spec["outputs"], feed)):
 
 
 def infer_script(spec: InputSpec) -> str:
-    """Return the script for a model that is fed with an image, or with plain arrays.
-
-    The five highest class scores are printed where it is known which output holds them, else all
-    outputs.
-    """
+    """Return the script; it prints the five highest class scores if known, else all outputs."""
     if not takes_image(spec):
         return _ARRAYS + _RUN + _OUTPUTS
     place = spec.position("logits")
@@ -72,7 +68,7 @@ def infer_script(spec: InputSpec) -> str:
 
 
 def takes_image(spec: InputSpec) -> bool:
-    """Whether the only input is a float32 image of 1, 3 or 4 channels, channels first."""
+    """Return whether the only input is a float32 NCHW image of 1, 3 or 4 channels."""
     (first, *more) = spec.inputs
     return (
         spec.preprocessing is not None

@@ -33,30 +33,18 @@ IntArray = NDArray[np.int64]
 
 
 def peak_memory(model: onnx.ModelProto, batch: int = 1) -> int:
-    """Return the largest number of bytes of activations that are live at one node.
-
-    Args:
-        model: A model whose inputs have a batch as their first dimension.
-        batch: Samples in a batch.
-
-    Raises:
-        EvaluationError: The shape or the type of an activation cannot be inferred.
-    """
+    """Return the largest number of bytes of activations that are live at one node."""
     return max(live_bytes(model, batch), default=0)
 
 
 def weight_traffic(model: onnx.ModelProto) -> int:
-    """Return the bytes of the weights that one inference reads: each initialiser that is used."""
+    """Return the bytes of the initialisers that one inference reads."""
     used = {name for node in model.graph.node for name in _reads(node)}
     return sum(_tensor_bytes(t) for t in model.graph.initializer if t.name in used)
 
 
 def live_bytes(model: onnx.ModelProto, batch: int = 1) -> list[int]:
-    """Return the bytes of the activations that are live at each node, in the nodes' order.
-
-    Raises:
-        EvaluationError: The shape or the type of an activation cannot be inferred.
-    """
+    """Return the bytes of activations that are live at each node, in order."""
     graph, sizes = model.graph, _activation_bytes(model, batch)
     weights = {tensor.name for tensor in graph.initializer}
     weights |= {name for n in graph.node if n.op_type == "Constant" for name in n.output}
@@ -85,7 +73,7 @@ def live_bytes(model: onnx.ModelProto, batch: int = 1) -> list[int]:
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node reads, those that its subgraphs capture among them."""
+    """Yield the names that a node reads, including those its subgraphs capture."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
@@ -104,7 +92,7 @@ def _known_bytes(name: str, sizes: dict[str, int]) -> int:
 def _activation_bytes(model: onnx.ModelProto, batch: int) -> dict[str, int]:
     """Return name -> bytes of every value whose shape follows from those of the inputs.
 
-    Weights take part by their shapes alone: copying them would take most of the time.
+    Weights are replaced by their shapes: copying them would take most of the time.
     """
     graph = onnx.GraphProto(node=model.graph.node, name=model.graph.name)
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -142,10 +130,10 @@ def _tensor_bytes(tensor: onnx.TensorProto) -> int:
 
 
 class _Footprints:
-    """Peak memory and weight traffic of the architectures of one network, remembered.
+    """Peak memory and weight traffic of the architectures of one network, cached.
 
-    Where the network is a chain of blocks, the peak is the largest of its blocks' and the traffic
-    is their sum, so that only one model for each block has to be built.
+    For a chain of blocks the peak is the maximum over its blocks and the traffic their sum, so
+    that only one model per block has to be built.
     """
 
     def __init__(self) -> None:
@@ -154,7 +142,7 @@ class _Footprints:
         self.indexes: dict[str, ChainIndex] = {}
 
     def values(self, net: Supernet, archs: Architectures) -> IntArray:
-        """Return the bytes of n architectures: (n, 2), peak memory and weight traffic."""
+        """Return (n, 2) bytes of n architectures: peak memory and weight traffic."""
         if self.of_specs is not None and len(archs) + len(self.of_keys) >= _WORTH_AN_INDEX:
             found = self._by_blocks(net, archs)
             if found is not None:
@@ -185,7 +173,7 @@ class _Footprints:
         return np.column_stack([peaks, table[numbers, _TRAFFIC].sum(axis=1)])
 
     def _built(self, net: Supernet, arch: Architecture) -> tuple[int, int]:
-        """Build the model of an architecture; keep what its blocks take."""
+        """Build the model of an architecture; cache the values of its blocks."""
         model, blocks = to_onnx(net, arch), net.blocks(arch)
         live = live_bytes(model)
         whole = max(live, default=0), weight_traffic(model)
@@ -204,10 +192,7 @@ class _Footprints:
 def _of_blocks(
     model: onnx.ModelProto, live: Sequence[int], names: Sequence[str]
 ) -> list[tuple[int, int]]:
-    """Return peak memory and weight traffic of the nodes of each block, by the nodes' names.
-
-    A node whose name does not begin with that of a block counts for none.
-    """
+    """Return peak memory and weight traffic of each block, by the prefixes of node names."""
     sizes = {tensor.name: _tensor_bytes(tensor) for tensor in model.graph.initializer}
     peaks, reads = dict.fromkeys(names, 0), {name: set[str]() for name in names}
     for node, amount in zip(model.graph.node, live, strict=True):
@@ -224,7 +209,7 @@ _kept: WeakKeyDictionary[Network, _Footprints] = WeakKeyDictionary()
 def _footprints(net: Supernet, archs: Architectures) -> IntArray:
     try:
         kept = _kept.setdefault(net.network, _Footprints())
-    except TypeError:  # a network that cannot be a key
+    except TypeError:  # an unhashable network
         kept = _Footprints()
     return kept.values(net, archs)
 

@@ -1,4 +1,4 @@
-"""A subnet's ONNX model in float32: its graph, batch norm folded, metadata written."""
+"""A subnet's float32 ONNX model: graph, folded batch norms, metadata."""
 
 import json
 from functools import cache, lru_cache
@@ -31,16 +31,16 @@ def to_onnx(
     Args:
         net: The supernet that the architecture belongs to.
         arch: The architecture.
-        subnet: Its recalibrated network; None takes ``net.subnet(arch)`` as it is, whose batch
-            statistics are those of the checkpoint, if any.
+        subnet: Its recalibrated network; None takes ``net.subnet(arch)`` with the batch
+            statistics of the checkpoint, if any.
         calibration: Digest of the samples that the statistics come from, for the metadata.
 
     Returns:
-        A model with a dynamic batch, named inputs and outputs, batch norm folded into the
-        convolutions before it, and the architecture and preprocessing as metadata. It is put
-        together from graphs of the blocks, each traced once and kept; a subnet that is no chain
-        is traced as a whole, and the entry ``hwsearch.graph`` of the metadata says so. Batch
-        norms that no convolution feeds alone stay; ``hwsearch.unfolded_norms`` counts them.
+        A model with a dynamic batch, named inputs and outputs, batch norms folded into the
+        convolutions before them, and the architecture and preprocessing as metadata. It is
+        assembled from cached graphs of the blocks; a subnet that is no chain is traced as a
+        whole, which the metadata entry ``hwsearch.graph`` says. Norms that cannot be folded
+        stay; ``hwsearch.unfolded_norms`` counts them.
     """
     spec = net.input_spec(arch)
     model, saved, made = _graph(net, arch, subnet, spec)
@@ -66,7 +66,7 @@ def _input_text(spec: InputSpec) -> str:
 
 
 def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """Return what `to_onnx` wrote into a model, without the prefix."""
+    """Return the metadata that `to_onnx` wrote, without the prefix."""
     return {
         prop.key.removeprefix(PREFIX): prop.value
         for prop in model.metadata_props
@@ -77,10 +77,7 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
 def _graph(
     net: Supernet, arch: Architecture, subnet: nn.Module | None, spec: InputSpec
 ) -> tuple[onnx.ModelProto, int, str]:
-    """Assemble the graph from blocks, or trace it; say by how much it shrank, and which it was.
-
-    The module of the subnet is built only where it has to be traced.
-    """
+    """Assemble or trace the graph; return it, the reduction of parameters, and the method."""
 
     @cache
     def network() -> nn.Module:

@@ -1,4 +1,4 @@
-"""External data of ONNX models: tensors that are stored in other files."""
+"""External data of ONNX models: tensors stored in other files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import onnx
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield the tensors of a model that keep their numbers in another file."""
+    """Yield the tensors of a model that are stored in another file."""
     graphs = [model.graph]
     nodes = [node for function in model.functions for node in function.node]
     while graphs:
@@ -22,11 +22,9 @@ def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def stray_data(model: onnx.ModelProto, folder: Path) -> str | None:
-    """Return the path of external data outside of a model's folder, or None.
+    """Return the path of external data outside the folder of the model's file, or None.
 
-    Args:
-        model: Read without the files beside it.
-        folder: Where its file lies.
+    The model must have been read without its external data.
     """
     home = folder.resolve()
     for tensor in external_tensors(model):

@@ -1,4 +1,4 @@
-"""The precision of an ONNX file: what it states of itself, or else what it is made of."""
+"""The precision of an ONNX model, from its metadata or else its types."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +19,10 @@ _QUANTIZED = frozenset(
 
 
 def precision_of(model: onnx.ModelProto | Path) -> str:
-    """Return the precision that a model is of: one of `PRECISIONS`.
+    """Return the precision of a model or an ONNX file: one of `PRECISIONS`.
 
-    A model without the metadata entry ``hwsearch.precision`` is int8 where it quantises, fp16
-    where it has weights of that type, else fp32.
-
-    Args:
-        model: A model, or an ONNX file; weights kept in another file are not read.
+    Without the metadata entry ``hwsearch.precision`` a model is int8 if it quantises, fp16 if it
+    has weights of that type, else fp32. External data is not read.
 
     Raises:
         InputError: The file cannot be read as a model, or states an unknown precision.
@@ -57,7 +54,7 @@ def _by_content(graph: onnx.GraphProto) -> str:
 
 
 def _weight_types(graph: onnx.GraphProto) -> Iterator[int]:
-    """Yield the element types of weights, those written as constants among them."""
+    """Yield the element types of weights, including constants."""
     yield from (initialiser.data_type for initialiser in graph.initializer)
     for node in graph.node:
         if node.op_type == "Constant":

@@ -1,8 +1,7 @@
-"""A seeded probe input and the answer to it, kept in the card.
+"""A seeded probe input and the model's output for it, kept in the card.
 
-With it anyone can check later, from the files alone, that the ONNX file is still the same
-network: no data, no supernet and no PyTorch are needed. A float32 file answers as the PyTorch
-subnet did, one of another precision as it did itself when it was written.
+With it an ONNX file can be checked from the exported files alone, without data, supernet and
+PyTorch. The output is that of the PyTorch subnet for a float32 file, else that of the file itself.
 """
 
 from collections.abc import Sequence
@@ -42,16 +41,7 @@ def _draw(tensor: TensorSpec, samples: int, rng: np.random.Generator) -> NDArray
 def torch_outputs(
     subnet: nn.Module, inputs: dict[str, NDArray[Any]], names: Sequence[str] | None = None
 ) -> list[NDArray[Any]]:
-    """Run a network in eval mode.
-
-    Args:
-        subnet: The network.
-        inputs: In the order in which ``forward`` takes them.
-        names: Names of the outputs to return; None returns those of a tensor, a tuple or a list.
-
-    Raises:
-        InputError: The network does not return outputs of these names.
-    """
+    """Run a network in eval mode; return the outputs of these names, or else all of a sequence."""
     with torch.no_grad():
         outputs = subnet.eval()(*(torch.from_numpy(array) for array in inputs.values()))
     if names is not None:
@@ -77,12 +67,9 @@ def disagreement(ours: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]]
 def labels_agree(
     ours: NDArray[Any], reference: NDArray[Any], tolerance: float = TOLERANCE
 ) -> NDArray[np.bool_]:
-    """Tell for each sample whether both pick one label, or labels that tie within tolerance.
+    """Return for each sample whether both (n, classes) scores have the same label, up to ties.
 
-    Args:
-        ours: (n, classes) scores.
-        reference: (n, classes) scores.
-        tolerance: Relative to the largest absolute reference score.
+    ``tolerance`` of a tie is relative to the largest absolute reference score.
     """
     rows = np.arange(len(ours))
     mine, theirs = ours.argmax(axis=1), reference.argmax(axis=1)

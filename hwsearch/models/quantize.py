@@ -1,6 +1,6 @@
 """Conversion of float32 models to int8 and float16: the same graph, names and metadata.
 
-ONNX Runtime's own tools convert; besides devices only this module imports it.
+ONNX Runtime's tools do the conversion.
 """
 
 import tempfile
@@ -28,11 +28,10 @@ _NORMS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """Settings of static quantisation; weights become int8 with a scale for each channel.
+    """Settings of static quantisation with int8 weights and a scale for each channel.
 
-    Attributes:
-        activations: ``"uint8"`` with a zero point, or ``"int8"`` around 0.
-        reduce_range: Whether weights keep to 7 bits.
+    ``activations`` are ``"uint8"`` with a zero point, or ``"int8"`` around 0; ``reduce_range``
+    keeps weights to 7 bits.
     """
 
     activations: str
@@ -44,16 +43,13 @@ class Quantization:
 
 
 def quantization_for(fingerprint: Mapping[str, str | int]) -> Quantization:
-    """Choose how to quantise for a device, by what its fingerprint says of its processor.
+    """Return the settings for a device, by the processor in its fingerprint.
 
     x86 multiplies unsigned by signed bytes (``vpdpbusd``, before VNNI ``vpmaddubsw``), so uint8
     activations are its fast path: with int8 ones ONNX Runtime took 1.8 to 2.6 times as long for
     `cifar10-resnet` on an EPYC with VNNI. Before VNNI two products are summed in 16 bits that
     saturate, which weights of 7 bits do not reach. ARM multiplies signed bytes, and TensorRT has
     no zero points.
-
-    Args:
-        fingerprint: Of the device that the file is for, which need not be this machine.
     """
     if fingerprint.get("architecture") not in _X86 or "gpu" in fingerprint:
         return Quantization(activations="int8")
@@ -64,19 +60,11 @@ def quantization_for(fingerprint: Mapping[str, str | int]) -> Quantization:
 def quantize_int8(
     model: onnx.ModelProto, batches: Batches, quantization: Quantization, *, digest: str = "none"
 ) -> onnx.ModelProto:
-    """Quantise a float32 model statically: QuantizeLinear and DequantizeLinear in its graph.
+    """Quantise a float32 model statically, with QuantizeLinear and DequantizeLinear nodes.
 
-    An activation's range is that of its values on the samples. Norms that stand alone stay in
-    float32. The same model and samples give the same bytes.
-
-    Args:
-        model: A model in float32.
-        batches: Calibration inputs by name; one batch is held at a time.
-        quantization: How, see `quantization_for`.
-        digest: Of the samples, for the metadata.
-
-    Raises:
-        EvaluationError: There are no samples.
+    An activation's range is that of its values on the samples, of which one batch is held at a
+    time. Unfolded norms stay in float32. The same model and samples give the same bytes.
+    ``digest`` identifies the samples in the metadata.
     """
     import onnxruntime
     from onnxruntime import quantization as quantiser
@@ -86,7 +74,7 @@ def quantize_int8(
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
         plain, ready, done = (Path(scratch, f"{name}.onnx") for name in ("plain", "ready", "done"))
         onnx.save(model, plain)
-        # Symbolic inference would find no more, and an optimiser would rename what blocks named.
+        # Symbolic inference would find no more, and an optimiser would rename nodes of blocks.
         quantiser.quant_pre_process(plain, ready, skip_optimization=True, skip_symbolic_shape=True)
         quantiser.quantize_static(
             ready,
@@ -113,11 +101,7 @@ def quantize_int8(
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Cast a float32 model to float16, but for its inputs and outputs.
-
-    Raises:
-        EvaluationError: A number of the model is beyond what float16 holds.
-    """
+    """Cast a float32 model except its inputs and outputs; EvaluationError on overflow."""
     import onnxruntime
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -134,7 +118,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Reader:
-    """Feeds a calibrator, and counts; see `onnxruntime.quantization.CalibrationDataReader`."""
+    """A counting `onnxruntime.quantization.CalibrationDataReader`."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches = iter(batches)
@@ -153,7 +137,7 @@ class _Reader:
 def _finished(
     converted: onnx.ModelProto, model: onnx.ModelProto, **stated: str
 ) -> onnx.ModelProto:
-    """Give a converted model the original's name and metadata, with what is stated besides."""
+    """Copy the original's name and metadata to a converted model, with further entries."""
     found = ir.from_proto(converted)
     drop_unused(found.graph)
     found.graph.sort()

@@ -1,4 +1,4 @@
-"""Models for timing only: their weights are one short random pattern, repeated.
+"""Models for timing only: their weights repeat one short random pattern.
 
 A runtime takes the same time for any weights as long as no activation is infinite, NaN or
 denormal. Weights are therefore scaled by their fan-in, so that activations do not grow from layer
@@ -34,10 +34,7 @@ _KEPT = ("architecture", "key", "precision")
 
 
 def with_repeated_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model with the same graph whose weights compress to almost nothing.
-
-    Its metadata name the repeated weights instead of the origin of the weights.
-    """
+    """Return a model with the same graph whose weights compress to almost nothing."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in result.graph.initializer}
@@ -55,7 +52,7 @@ def with_repeated_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _uses(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, int]]:
-    """Yield every input of a node that is learned: node and position."""
+    """Yield (node, position) of every learned input."""
     for node in graph.node:
         for position in _LEARNED.get(node.op_type, ()):
             if position < len(node.input):

@@ -1,4 +1,4 @@
-"""Cutting ONNX models into parts, so that what several begin with alike is there once."""
+"""Splitting ONNX models into parts, so that common prefixes are stored and run once."""
 
 import hashlib
 from collections import Counter
@@ -16,11 +16,8 @@ _SMALL_BYTES = 1024
 class Part:
     """A part of one or more models.
 
-    Attributes:
-        content: It as a model of its own.
-        before: Which part's only output is its only input; None where it begins the models.
-        models: Names of those that go through it.
-        ends: Names of those whose outputs are its outputs.
+    ``before`` is the part whose only output is its only input, ``models`` are the names of the
+    models that contain it, ``ends`` of those that end with it.
     """
 
     content: bytes
@@ -31,13 +28,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What lies between two places at which one value is all that passes.
+    """The nodes between two places where a single value passes.
 
-    Attributes:
-        nodes: In order.
-        initializers: That they take.
-        outputs: What passes at its end.
-        identity: Digest of all of it, weights included.
+    ``outputs`` pass at its end; ``identity`` is a digest of all of it, weights included.
     """
 
     nodes: Sequence[onnx.NodeProto]
@@ -48,7 +41,7 @@ class _Piece:
 
 @dataclass(slots=True)
 class _Growing:
-    """Models that are alike so far, and what each still has in front of it."""
+    """Models with a common prefix, and the pieces that each still has ahead."""
 
     inputs: Sequence[onnx.ValueInfoProto]
     before: int | None
@@ -56,18 +49,12 @@ class _Growing:
 
 
 def shared_parts(models: Mapping[str, onnx.ModelProto]) -> list[Part]:
-    """Cut models where they cease to be alike, and nowhere else.
+    """Split models at the ends of their common prefixes; return each part after its predecessor.
 
-    Alike is what has equal nodes and equal numbers. A model is only cut where one value is all
-    that passes, its type and rank are known, and a convolution is all that takes it: runtimes
-    fuse what a convolution is followed by, such as the sum with a block's input, and so the last
-    bits of a result would depend on a cut anywhere else.
-
-    Args:
-        models: By name; they take the same inputs.
-
-    Returns:
-        The parts, each after what it takes its input from.
+    Prefixes are common if nodes and numbers are equal. A model is split only where a single value
+    of known type and rank passes and only a convolution reads it: runtimes fuse what follows a
+    convolution, such as a residual sum, so that any other split could change the last bits of a
+    result. All models take the same inputs.
     """
     parts: list[Part] = []
     if not models:
@@ -91,7 +78,7 @@ def shared_parts(models: Mapping[str, onnx.ModelProto]) -> list[Part]:
 
 
 def _by_next(ahead: Mapping[str, list[_Piece]]) -> Iterator[dict[str, list[_Piece]]]:
-    """Yield those whose next piece is the same."""
+    """Group models by their next piece."""
     groups: dict[bytes, dict[str, list[_Piece]]] = {}
     for name, pieces in ahead.items():
         groups.setdefault(pieces[0].identity, {})[name] = pieces
@@ -99,7 +86,7 @@ def _by_next(ahead: Mapping[str, list[_Piece]]) -> Iterator[dict[str, list[_Piec
 
 
 def _common(alike: Mapping[str, list[_Piece]]) -> list[_Piece]:
-    """Return the pieces that all have next, up to where the first of them ends or leaves."""
+    """Return the longest common sequence of next pieces."""
     common = []
     for level in zip(*alike.values(), strict=False):
         if len({piece.identity for piece in level}) > 1:
@@ -175,7 +162,7 @@ def _digest(
 def _model(
     like: onnx.ModelProto, inputs: Sequence[onnx.ValueInfoProto], pieces: Sequence[_Piece]
 ) -> onnx.ModelProto:
-    """Return pieces as a model that takes what passes before them."""
+    """Return pieces as a model with these inputs."""
     model = onnx.ModelProto(ir_version=like.ir_version, opset_import=like.opset_import)
     model.graph.name = like.graph.name
     model.graph.input.extend(inputs)

@@ -1,4 +1,4 @@
-"""Tracing a network into an ONNX graph that takes any batch: a whole subnet, or one block."""
+"""Tracing of a subnet or a block into an ONNX graph with a dynamic batch."""
 
 import copy
 import io
@@ -20,7 +20,7 @@ from hwsearch.supernets.base import InputSpec
 from hwsearch.supernets.outputs import declared_outputs
 
 OPSET = 17
-# Operators that act on each sample by itself, so that no trace of them fixes the batch.
+# Operators on each sample separately: their traces never fix the batch size.
 ANY_BATCH = frozenset(
     (
         "AveragePool", "BatchNormalization", "Clip", "Conv", "Flatten", "GlobalAveragePool",
@@ -32,18 +32,13 @@ Arrays = list[NDArray[Any]]
 
 
 def trace(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
-    """Trace a network in eval mode, with its own names for its tensors and a dynamic batch.
+    """Trace a network in eval mode, keeping its tensor names, with a dynamic batch.
 
-    Outputs are those that the spec declares, by name. The opset is `OPSET`, or the first one that
-    has all operators of the network. The model is run with a batch of another size than it was
-    traced with; reshapes that the trace has fixed to its batch are made to keep the batch.
-
-    Args:
-        network: The network.
-        spec: Names of inputs and outputs.
+    Outputs are the declared ones, by name. The opset is `OPSET`, or the first one that has all
+    operators of the network. The model is tried with a batch of another size than the traced one;
+    reshapes fixed to the traced batch are made to keep the batch.
 
     Raises:
-        InputError: The network does not return the declared outputs.
         EvaluationError: An operator has no counterpart in ONNX, or the trace has fixed the batch.
     """
     model = _exported(_with_declared_outputs(network.eval(), spec), spec, OPSET)
@@ -66,7 +61,7 @@ def trace(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
 
 
 def _with_declared_outputs(network: nn.Module, spec: InputSpec) -> nn.Module:
-    """Return the network, or one that shares its tensors and returns a tuple as declared."""
+    """Return the network, or a wrapper that returns the declared outputs as a tuple."""
     inputs = probe_inputs(spec.inputs)
     with torch.no_grad():
         result = network(*(torch.from_numpy(array) for array in inputs.values()))
@@ -96,7 +91,7 @@ def _exported(network: nn.Module, spec: InputSpec, opset: int) -> onnx.ModelProt
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
-            # The tracing exporter is deprecated in favour of one that takes seconds a model.
+            # The tracing exporter is deprecated, but its successor takes seconds per model.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 network,
@@ -124,12 +119,12 @@ def _exported(network: nn.Module, spec: InputSpec, opset: int) -> onnx.ModelProt
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the standard operators that a model uses."""
+    """Return the version of the standard operator set of a model."""
     return max(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))
 
 
 def _agreement(model: onnx.ModelProto, network: nn.Module, spec: InputSpec) -> list[bool]:
-    """Return whether a model answers as its network, for the traced batch size and another."""
+    """Return whether a model agrees with its network, for the traced batch size and another."""
     return [_agrees(model, network, spec, samples) for samples in (_TRACED, _TRIED)]
 
 
@@ -157,7 +152,7 @@ def _run(model: onnx.ModelProto, inputs: dict[str, NDArray[Any]]) -> Arrays:
 
 
 def _shape_constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Return name -> integers of every constant that a node may take for a shape."""
+    """Return name -> integers of every constant that may be a shape."""
     found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
@@ -166,7 +161,7 @@ def _shape_constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 
 def _fixed_nodes(model: onnx.ModelProto) -> list[str]:
-    """Name the nodes that take a shape which begins with the traced batch."""
+    """Describe the nodes whose shape begins with the traced batch size."""
     fixed = {}
     for name, tensor in _shape_constants(model).items():
         shape = np.atleast_1d(numpy_helper.to_array(tensor)).tolist()
@@ -181,7 +176,7 @@ def _fixed_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def _keep_batch(model: onnx.ModelProto) -> None:
-    """Let reshapes whose shape begins with the traced batch copy their input's first axis."""
+    """Make reshapes whose shape begins with the traced batch copy their input's first axis."""
     constants = _shape_constants(model)
     for node in model.graph.node:
         if node.op_type != "Reshape" or node.input[1] not in constants:

@@ -1,4 +1,4 @@
-"""Types of a supernet: tensor, input and preprocessing specs, card, family, network, supernet."""
+"""Supernets: tensor, input and preprocessing specs, card, family, network, loaded supernet."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,7 +26,7 @@ class TensorSpec:
     Attributes:
         name: Its name in the ONNX file.
         shape: Shape without the batch.
-        dtype: Element type, as NumPy spells it (``"float32"``, ``"int64"``).
+        dtype: NumPy name of the element type (``"float32"``, ``"int64"``).
         high: For integer inputs, the exclusive upper bound of valid values.
     """
 
@@ -41,10 +41,10 @@ class ImagePreprocessing:
     """Preprocessing of an RGB image: resize, centre crop, scale to [0, 1], normalise, NCHW.
 
     Attributes:
-        resize: Length in pixels that the shorter side is resized to.
+        resize: Length in pixels of the shorter side after resizing.
         crop: Side in pixels of the centre crop; the input's height and width.
         mean: Subtracted from each channel after scaling to [0, 1].
-        std: Each channel is divided by it after that.
+        std: Divides each channel after that.
     """
 
     resize: int
@@ -57,13 +57,13 @@ class ImagePreprocessing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
-    """Inputs and outputs of a subnet and the preprocessing its inputs expect.
+    """Inputs and outputs of a subnet, and the preprocessing of its inputs.
 
     Attributes:
         inputs: In the order in which ``forward`` takes them.
         outputs: Names of what ``forward`` returns, in order.
-        preprocessing: For images; None where inputs are fed as they are.
-        classes: Names of the classes that the outputs score, where they do.
+        preprocessing: For images; None for inputs that are fed unchanged.
+        classes: Names of the classes that the outputs score, if they do.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -72,13 +72,13 @@ class InputSpec:
     classes: tuple[str, ...] = ()
 
     def position(self, output: str) -> int | None:
-        """Return the place of a declared output, or None; the only output stands for any name."""
+        """Return the position of a declared output, or None; a single output matches any name."""
         if len(self.outputs) == 1:
             return 0
         return self.outputs.index(output) if output in self.outputs else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON-ready values."""
+        """Return JSON-ready values."""
         return asdict(self)
 
 
@@ -87,12 +87,9 @@ class Card:
     """Name, origin and licence of a supernet and of its weights.
 
     Attributes:
-        name: The name that the supernet is loaded by.
-        description: One sentence.
-        licence: Of the weights.
         source: Where the weights come from.
-        data: What they were trained on.
-        facts: Anything else worth showing, as JSON-ready values.
+        data: The training data.
+        facts: Further facts, as JSON-ready values.
     """
 
     name: str
@@ -104,13 +101,13 @@ class Card:
 
 
 class Network(Protocol):
-    """A supernet as its family gives it: a search space and the subnets in it.
+    """A family's supernet: a search space and the subnets in it.
 
-    ``recalibrate`` lists the module types whose batch statistics must be estimated anew for
-    every subnet; it is empty where there are none. ``digest`` identifies weights: equal digests
-    mean equal weights. An attribute ``defaults`` may map choices to options that a search leaves
-    them at unless a rule mentions them. A method ``tensors(arch)`` may return the parameters and
-    buffers of a subnet by name, so that its ONNX model is made without building the subnet.
+    ``recalibrate`` lists the module types whose batch statistics must be re-estimated for every
+    subnet; it may be empty. Equal ``digest`` means equal weights. An optional attribute
+    ``defaults`` maps choices to options that a search fixes unless a rule mentions them. An
+    optional method ``tensors(arch)`` returns the parameters and buffers of a subnet by name, so
+    that its ONNX model is made without building the subnet.
     """
 
     space: SearchSpace
@@ -119,19 +116,19 @@ class Network(Protocol):
     recalibrate: tuple[type[nn.Module], ...]
 
     def subnet(self, arch: Architecture) -> nn.Module:
-        """Return the standalone network of an architecture, with weights of its own memory.
+        """Return the standalone network of an architecture, with its own copy of the weights.
 
-        In eval mode samples meet in its norms only, and several threads may call ``forward``,
-        each with samples of its own.
+        In eval mode no layer but its norms may mix samples, and several threads may call
+        ``forward``, each with its own samples.
         """
         ...
 
     def input_spec(self, arch: Architecture) -> InputSpec:
-        """Return what goes into and comes out of that architecture's subnet."""
+        """Return the inputs and outputs of an architecture's subnet."""
         ...
 
     def blocks(self, arch: Architecture) -> list[Block] | None:
-        """Return the same network as a chain of blocks, or None where it is no chain."""
+        """Return the same network as a chain of blocks, or None if it is no chain."""
         ...
 
 
@@ -142,7 +139,7 @@ class Family(Protocol):
     summary: str
 
     def load(self, checkpoint: str | None) -> Network:
-        """Load the supernet; None takes the checkpoint that ships with it, where one does."""
+        """Load the supernet; None means the shipped checkpoint, if there is one."""
         ...
 
     def tiny(self, seed: int = 0) -> Network:
@@ -151,17 +148,15 @@ class Family(Protocol):
 
 
 class Supernet:
-    """A loaded supernet: a family's network plus everything that is computed from it.
+    """A loaded supernet: a family's network, restricted by rules, with its exact costs.
 
     Attributes:
         name: The name or ``module:function`` that it was loaded by.
-        checkpoint: The checkpoint asked for, or None for the one that ships.
-        space: What is searched: the full space, less what rules and the family's defaults leave
-            out.
+        checkpoint: The given checkpoint, or None for the shipped one.
+        space: The space to search: the full space restricted by rules and defaults.
         full_space: Every choice with all of its options.
-        freeze: Rules ``GLOB=VALUE`` that it is restricted by.
-        only: Rules ``GLOB in V1,V2`` that it is restricted by.
-        card: Name, licence and source of its weights.
+        freeze: Its rules ``GLOB=VALUE``.
+        only: Its rules ``GLOB in V1,V2``.
         digest: SHA-256 of its weights.
     """
 
@@ -197,20 +192,20 @@ class Supernet:
 
     @property
     def family(self) -> str:
-        """The registered name of its family, also where its checkpoint was imported by another."""
+        """Return the registered name of its family, also for an imported checkpoint."""
         return str(self.card.facts.get("family", self.card.name))
 
     @property
     def weights(self) -> str:
-        """Which weights these are, in a word: ``random:SEED``, or 16 digits of their digest."""
+        """Return an identifier of the weights: ``random:SEED``, or 16 digits of their digest."""
         return str(self.checkpoint) if self.untrained else self.digest[:16]
 
     def restrict(self, freeze: Iterable[str] = (), only: Iterable[str] = ()) -> "Supernet":
-        """Return the same supernet with only a part of its space to search.
+        """Return the same supernet with a part of its space.
 
         Args:
-            freeze: Rules such as ``"stage1.*=max"``, besides those that it has.
-            only: Rules such as ``"resolution in 160,192,224"``; they apply before all of
+            freeze: Further rules such as ``"stage1.*=max"``.
+            only: Further rules such as ``"resolution in 160,192,224"``; they apply before all of
                 ``freeze``. See `hwsearch.restriction`.
 
         Raises:
@@ -238,10 +233,7 @@ class Supernet:
         return self.network.subnet(self._own(arch)).eval()
 
     def tensors(self, arch: Architecture) -> Mapping[str, Tensor] | None:
-        """Return the parameters and buffers of a subnet, or None where only the subnet has them.
-
-        They may share memory with those of the supernet.
-        """
+        """Return a subnet's parameters and buffers, maybe views of the supernet's, or None."""
         given: Callable[[Architecture], Mapping[str, Tensor]] | None = getattr(
             self.network, "tensors", None
         )
@@ -252,10 +244,7 @@ class Supernet:
         return self.network.input_spec(self._own(arch))
 
     def blocks(self, arch: Architecture) -> list[Block] | None:
-        """Return the subnet as a chain of blocks, or None where it is none.
-
-        The chains of the last few hundred architectures are remembered: an evaluation asks often.
-        """
+        """Return the subnet as a chain of blocks, or None if it is none; cached."""
         own = self._own(arch)
         if own.key not in self._chains:
             if len(self._chains) >= _CHAINS_KEPT:
@@ -265,15 +254,10 @@ class Supernet:
         return None if chain is None else list(chain)
 
     def exact(self, quantity: str, archs: Architectures) -> NDArray[Any]:
-        """Compute a quantity of every architecture, for one sample.
+        """Return an exact quantity of n architectures for one sample: (n,).
 
-        Args:
-            quantity: A computed one of the registry (`hwsearch.quantities`), such as ``"macs"``,
-                ``"params"``, ``"bytes"``, ``"peak_memory"`` or ``"weight_traffic"``.
-            archs: n architectures.
-
-        Returns:
-            (n,) numbers, integers for all of these.
+        ``quantity`` is a computed one of `hwsearch.quantities`, such as ``"macs"``, ``"params"``,
+        ``"bytes"``, ``"peak_memory"`` or ``"weight_traffic"``.
 
         Raises:
             InputError: No such quantity is registered.
@@ -306,13 +290,13 @@ class Supernet:
         except HwsearchError:
             raise
         except Exception as error:
-            # A family is a stranger's code, and may fail for some architectures.
+            # A third-party family may fail for some architectures.
             raise EvaluationError(
                 f"the costs of {arch.key} cannot be computed: {type(error).__name__}: {error}"
             ) from error
 
     def _own(self, arch: Architecture) -> Architecture:
-        """Return an architecture as one of the full space, which the family knows."""
+        """Return an architecture in the full space, which the family knows."""
         self._check_own(arch.space, lambda: arch.key)
         return self._full(arch)
 
@@ -330,5 +314,5 @@ class Supernet:
 
 
 def is_random(checkpoint: str | None) -> bool:
-    """Return whether a checkpoint stands for seeded random weights."""
+    """Return whether a checkpoint means seeded random weights."""
     return checkpoint is not None and checkpoint.startswith(RANDOM)

@@ -1,7 +1,7 @@
-"""Supernets out of standard pieces: a search space, and the chain of pieces of an architecture.
+"""Supernets from standard pieces: a search space, and the chain of pieces of an architecture.
 
-Everything else that a family owes follows from the two: the static subnet with the weights that it
-inherits, its blocks with their costs, loading and checking of checkpoints, seeded random weights.
+The rest of a family follows from these two: static subnets with inherited weights, blocks with
+costs, loading and checking of checkpoints, seeded random weights.
 """
 
 import math
@@ -39,20 +39,19 @@ _KEPT = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """All that decides a supernet but its weights.
+    """The structure of a supernet, without its weights.
 
     Attributes:
         space: Every choice.
-        chain: Gives the pieces of an architecture in order, each with its module's dotted name,
-            such as ``"stage1.block2"``; weights are shared between architectures by name.
-        input_spec: Gives what goes into that architecture's subnet and what comes out.
-        defaults: Choices that a search leaves at one option unless it is asked for them.
-        kernels: Where the choice ``BLOCK.kernel`` resizes the depthwise convolution of an inverted
-            residual block by learned matrices: all kernel sizes, ascending. Each smaller kernel is
+        chain: Returns the pieces of an architecture in order, each with its module's dotted name,
+            such as ``"stage1.block2"``; architectures share weights by name.
+        input_spec: Returns the inputs and outputs of an architecture's subnet.
+        defaults: Choices that a search fixes at one option unless a rule mentions them.
+        kernels: All kernel sizes, ascending, if the choice ``BLOCK.kernel`` resizes the depthwise
+            convolution of an inverted residual block by learned matrices. Each smaller kernel is
             the centre of the next larger one times the matrix ``BLOCK.depthwise.conv.7to5_matrix``
-            and so on (Cai et al., "Once-for-All", ICLR 2020, section 3.3). Empty: the centre as
-            it is.
-        statistics: Whether checkpoints hold batch statistics; subnets start from them then.
+            and so on (Cai et al., "Once-for-All", ICLR 2020, section 3.3). Empty: the centre only.
+        statistics: Whether checkpoints hold batch statistics, which subnets then start from.
     """
 
     space: SearchSpace
@@ -64,7 +63,7 @@ class Design:
 
     @cached_property
     def largest(self) -> Architecture:
-        """The architecture that holds every weight."""
+        """Return the architecture that has every weight."""
         return self.space.largest()[0]
 
     def links(self, arch: Architecture) -> list[tuple[str, Piece, Shape]]:
@@ -90,9 +89,9 @@ class Design:
         return _nested(tree)
 
     def shapes(self) -> dict[str, Tensor]:
-        """Return the tensors that a checkpoint holds, without their numbers (on device meta)."""
+        """Return the tensors of a checkpoint without values (on device meta)."""
         network = self.module(self.largest, template)
-        # Equal blocks share one template here, and each has tensors of its own in a checkpoint.
+        # Equal blocks share a template, but have separate tensors in a checkpoint.
         tensors: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
         if self.statistics:
             buffers = network.named_buffers(remove_duplicate=False)
@@ -102,8 +101,8 @@ class Design:
     def random_state(self, seed: int) -> dict[str, Tensor]:
         """Return seeded random weights: convolutions by He et al. (ICCV 2015).
 
-        By fan-out, as training starts from; where the design has batch statistics, so that subnets
-        are used with those of an untrained norm, such that signals keep their size without norms.
+        By fan-out, as for training; where the design has batch statistics, by fan-in, so that
+        signals keep their size through untrained norms.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -117,7 +116,7 @@ class Design:
         return {name: held[name] for name in self.shapes() if name in held} | self._matrices("cpu")
 
     def _matrices(self, device: str) -> dict[str, Tensor]:
-        """Kernel matrices of every choice ``BLOCK.kernel``: the identity."""
+        """Return an identity kernel matrix for every choice ``BLOCK.kernel``."""
         steps = list(zip(self.kernels[1:], self.kernels, strict=False))
         blocks = [
             choice.name.removesuffix(".kernel")
@@ -133,15 +132,7 @@ class Design:
 
 @dataclass(frozen=True, slots=True)
 class PieceFacts:
-    """A piece on inputs of one shape.
-
-    Attributes:
-        spec: Its block spec.
-        macs: Multiply-accumulates for one sample.
-        params: Numbers of its learned parameters.
-        output: Shape of what it returns.
-        tensors: Name, shape and type of its parameters and buffers.
-    """
+    """Spec, costs of one sample, output shape and tensors of a piece on inputs of one shape."""
 
     spec: BlockSpec
     macs: int
@@ -152,14 +143,14 @@ class PieceFacts:
 
 @lru_cache(maxsize=_KEPT)
 def template(piece: Piece, shape: Shape) -> nn.Module:
-    """Return a piece's module without numbers (on device meta); one for all who ask."""
+    """Return a piece's shared module without values (on device meta)."""
     with torch.device("meta"):
         return piece.build(shape).eval()
 
 
 @lru_cache(maxsize=_KEPT)
 def piece_facts(piece: Piece, shape: Shape) -> PieceFacts:
-    """Count a piece by passing one sample of a shape through it, without numbers."""
+    """Return the facts of a piece, from one sample passed through it on device meta."""
     module = template(piece, shape)
     macs, output = counted_macs(module, [torch.zeros((1, *shape), device="meta")])
     state = module.state_dict().items()
@@ -180,7 +171,7 @@ def elastic_stage(
     Args:
         stage: Prefix of the names: ``stage1`` gives ``stage1.depth``, ``stage1.block1.kernel``.
         depths: Options of the depth; a single one makes no choice.
-        base: Blocks that the stage has beyond its depth.
+        base: Number of blocks that the stage has beyond its depth.
         options: Per block: name and options of each choice, such as ``kernel=(3, 5, 7)``.
     """
     choices = [Choice(f"{stage}.depth", tuple(depths))] if len(depths) > 1 else []
@@ -196,11 +187,7 @@ def elastic_stage(
 
 
 class ChainNetwork:
-    """A supernet of some design: one set of weights and every subnet in it.
-
-    Attributes:
-        state: Name -> tensor of the full weights.
-    """
+    """A supernet of some design; ``state`` holds the full weights by name."""
 
     recalibrate: tuple[type[nn.Module], ...] = (nn.BatchNorm2d,)
 
@@ -211,7 +198,7 @@ class ChainNetwork:
         self.digest = parameter_digest(self.state)
 
     def subnet(self, arch: Architecture) -> nn.Module:
-        """Return the standalone network with copies of the weights that it inherits."""
+        """Return the standalone network with copies of its inherited weights."""
         tensors = {name: tensor.clone() for name, tensor in self.tensors(arch).items()}
         return _filled(self.design.module(arch, template), tensors).eval()
 
@@ -224,7 +211,7 @@ class ChainNetwork:
         }
 
     def input_spec(self, arch: Architecture) -> InputSpec:
-        """Return what goes into that architecture's subnet."""
+        """Return the inputs and outputs of an architecture's subnet."""
         return self.design.input_spec(arch)
 
     def blocks(self, arch: Architecture) -> list[Block]:
@@ -241,13 +228,9 @@ class ChainFamily:
     """A family of one design, as it is registered.
 
     Attributes:
-        name: The name that it is registered under.
-        summary: One line for lists.
-        design: The full-size network.
-        small: Its miniature, for tests.
+        small: The miniature design, for tests.
         rename: Maps a key of a published checkpoint to ours; None for one that is not needed.
-        weights: Where to get weights, for those who give none; where weights ship, leave it out.
-        licence: Of published weights, where it is known.
+        weights: Where to get weights; leave it out where weights ship.
     """
 
     name: str
@@ -259,11 +242,10 @@ class ChainFamily:
     licence: str = "unknown"
 
     def load(self, checkpoint: str | None) -> ChainNetwork:
-        """Load a checkpoint file, seeded random weights ("random:SEED"), or those that ship.
+        """Load a checkpoint file, seeded random weights ("random:SEED"), or the shipped ones.
 
         Raises:
-            InputError: The file is no safe checkpoint of this network, or none is given and
-                none ships.
+            InputError: The file is no safe checkpoint of this network, or no weights ship.
         """
         seed = seed_of(checkpoint)
         if seed is not None:
@@ -290,7 +272,7 @@ class ChainFamily:
         )
 
     def fit(self, state: Mapping[str, Tensor]) -> StateFit:
-        """Compare the keys and shapes of a state dict with what this family expects."""
+        """Compare the keys and shapes of a state dict with those of this family."""
         return fit_state(state, self.design.shapes(), self.rename)[0]
 
     def _matched(self, state: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -302,11 +284,10 @@ class ChainFamily:
 
 
 def _keep_signals(network: nn.Module) -> None:
-    """Draw convolutions by fan-in, so that an image still makes a difference at the end.
+    """Initialise convolutions by fan-in, so that the output still depends on the image.
 
-    What is added to a block's input is drawn smaller, what follows a gate larger again, since a
-    gate lets half of it through; depthwise kernels count as 5x5, the middle of what they are
-    cut to.
+    Residual branches are drawn smaller; what follows a gate is drawn larger, since a gate lets
+    half through. Depthwise kernels count as 5x5, the middle of the sizes they are cut to.
     """
     for name, module in network.named_modules():
         if not isinstance(module, ConvNormAct):
@@ -320,13 +301,10 @@ def _keep_signals(network: nn.Module) -> None:
 
 
 def _filled(empty: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> nn.Module:
-    """Copy a tree of modules that holds no numbers, with tensors in their places.
-
-    Building modules anew and loading a state dict takes five times as long.
-    """
+    """Copy a module tree and fill in tensors: five times as fast as building and loading."""
     module = copy(empty)
     for name, value in vars(module).items():
-        if isinstance(value, dict | set):  # hooks, for one, must stay with the copy they are for
+        if isinstance(value, dict | set):  # such as hooks, which belong to one copy
             module.__dict__[name] = copy(value)
     module._parameters = {
         name: None if p is None else nn.Parameter(tensors[prefix + name], p.requires_grad)

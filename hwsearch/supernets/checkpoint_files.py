@@ -21,21 +21,15 @@ from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
 logger = logging.getLogger(__name__)
 EMA, RAW = "ema", "raw"
 _MOST_LEVELS = 4
-# A word of a name that says that weights are a moving average over training.
+# Names of weights that are a moving average over training.
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|shadow)([._]|$)", re.IGNORECASE)
-# Tensors below names that begin like this are the state of training, not weights.
+# Prefixes of names of training state.
 _TRAINING = ("optim", "sched", "lr_sched", "scaler", "grad_scaler", "amp", "callbacks", "rng")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Weights read from a checkpoint.
-
-    Attributes:
-        state: Name -> tensor.
-        source: Name of the file, and after ``#`` which of its weights these are, where it has
-            several.
-    """
+    """Weights read from a checkpoint; ``source`` is ``FILE``, or ``FILE#NAME`` of several."""
 
     state: dict[str, Tensor]
     source: str
@@ -54,11 +48,11 @@ def read_weights(checkpoint: str | Path) -> Weights:
             ``*.index.json`` of one that is split into shards. Weights may lie under a key such as
             ``state_dict`` or ``model``. ``FILE#NAME`` takes those under that key, ``FILE#ema``
             the average over training (EMA) and ``FILE#raw`` the others; without it the average is
-            taken where there is one, and a warning says so.
+            taken where there is one, with a warning.
 
     Raises:
-        InputError: The file is absent, truncated, holds code or no weights, holds several weights
-            of which none can be preferred, or lacks those that are asked for.
+        InputError: The file is absent, truncated, holds code or no weights, holds several sets
+            without a preferred one, or lacks the one asked for.
     """
     path, wanted = split_checkpoint(checkpoint)
     if not path.is_file():
@@ -75,7 +69,7 @@ def read_weights(checkpoint: str | Path) -> Weights:
 
 
 def split_checkpoint(checkpoint: str | Path) -> tuple[Path, str | None]:
-    """Return the file of ``FILE`` or ``FILE#NAME``, and which of its weights are asked for."""
+    """Return the file and NAME of ``FILE#NAME``; NAME is None for ``FILE``."""
     path = Path(checkpoint)
     file, hash_, name = str(checkpoint).rpartition("#")
     if not hash_ or path.exists() or "/" in name:
@@ -101,7 +95,7 @@ def _read_tensors(path: Path) -> Any:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Return whether a file begins as safetensors does: with a header's size, then its JSON."""
+    """Return whether a file begins like safetensors: a header's size, then its JSON."""
     with path.open("rb") as file:
         head = file.read(9)
     begins = head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size
@@ -110,11 +104,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _read_shards(path: Path) -> dict[str, Tensor]:
-    """Read the shards that an index names: files in its own folder.
-
-    Raises:
-        InputError: It is no index, a shard is missing or lies elsewhere, or a tensor is missing.
-    """
+    """Read the shards that an index names: files in its own folder."""
     what = f"checkpoint {str(path)!r}"
     try:
         content = parsed_json(read_bounded(path, MAX_BYTES))
@@ -159,12 +149,12 @@ def _load_torch(path: Path) -> Any:
     try:
         _check_unpacked(path)
         with warnings.catch_warnings():
-            # It also warns of the pickle protocol of a file that it goes on to refuse.
+            # It warns of the pickle protocol of files that it then refuses.
             warnings.simplefilter("ignore")
-            with path.open("rb") as file:  # by its name torch could take it for another format
+            with path.open("rb") as file:  # by name torch may assume another format
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # The message of torch recommends to run the file all the same.
+        # The message of torch recommends to run the file anyway.
         found = re.search(r"(GLOBAL \S+|Unsupported operand \d+)", str(error))
         reason = f" ({found[1]})" if found else ""
         raise InputError(
@@ -181,11 +171,7 @@ def _load_torch(path: Path) -> Any:
 
 
 def _check_unpacked(path: Path) -> None:
-    """Refuse an archive whose members are compressed: torch packs none, and they could be bombs.
-
-    Raises:
-        ValueError: One is.
-    """
+    """Raise ValueError for compressed members: torch writes none, and they may be zip bombs."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -195,7 +181,7 @@ def _check_unpacked(path: Path) -> None:
 
 
 def _candidates(path: Path, loaded: Any) -> dict[str, dict[str, Tensor]]:
-    """Return every set of weights in what a file holds, by the key that it lies under."""
+    """Return every set of weights in a loaded file, by its key."""
     if isinstance(loaded, Mapping) and loaded and _is_state(loaded):
         return _averages_apart(dict(loaded))
     found = dict(_nested(loaded)) if isinstance(loaded, Mapping) else {}
@@ -220,7 +206,7 @@ def _is_state(value: Mapping[Any, Any]) -> bool:
 
 
 def _nested(content: Mapping[Any, Any], at: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield name and content of all state dicts below a mapping, but for those of training."""
+    """Yield name and content of all state dicts below a mapping, except training state."""
     for key, value in content.items():
         name = f"{at}{key}"
         if not isinstance(value, Mapping) or not value or str(key).startswith(_TRAINING):
@@ -232,7 +218,7 @@ def _nested(content: Mapping[Any, Any], at: str = "") -> Iterator[tuple[str, dic
 
 
 def _averages_apart(state: dict[str, Tensor], at: str = "") -> dict[str, dict[str, Tensor]]:
-    """Part a flat state dict that holds an average beside the raw weights, by first names."""
+    """Split a flat state dict with EMA and raw weights by the first part of the names."""
     groups: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         groups.setdefault(key.removeprefix(at).partition(".")[0], {})[key] = tensor
@@ -242,7 +228,7 @@ def _averages_apart(state: dict[str, Tensor], at: str = "") -> dict[str, dict[st
     raw = {
         k: v for name, group in groups.items() if name not in averages for k, v in group.items()
     }
-    # A counter such as ``n_averaged``, or a layer of such a name, is no second set of weights.
+    # A counter such as ``n_averaged`` or a layer of such a name is no EMA.
     averages = {name: group for name, group in averages.items() if 2 * len(group) >= len(raw)}
     return {RAW: raw, **averages} if raw and averages else {RAW: state}
 

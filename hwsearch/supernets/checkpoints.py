@@ -1,4 +1,4 @@
-"""Weights of a supernet: matched key by key, and cut to the size of a subnet."""
+"""Weights of a supernet: matching of keys, slicing to the size of a subnet."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -45,11 +45,7 @@ def bundled_card(supernet: str) -> Card:
 
 
 def seed_of(checkpoint: str | None) -> int | None:
-    """Return the seed in ``"random:SEED"``, or None where the text names a checkpoint.
-
-    Raises:
-        InputError: It starts with ``random:`` and no integer from 0 up follows.
-    """
+    """Return the seed in ``"random:SEED"``, or None for a checkpoint."""
     if checkpoint is None or not checkpoint.startswith("random:"):
         return None
     seed = checkpoint.removeprefix("random:")
@@ -60,14 +56,7 @@ def seed_of(checkpoint: str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateFit:
-    """Comparison of a state dict with what a supernet expects.
-
-    Attributes:
-        missing: Expected keys that are not there.
-        surplus: Keys that are not expected.
-        shapes: Keys whose tensors have another shape, with both shapes.
-        expected: How many keys are expected.
-    """
+    """Comparison of a state dict with the expected tensors; ``shapes`` differ, as (key, text)."""
 
     missing: tuple[str, ...]
     surplus: tuple[str, ...]
@@ -81,7 +70,7 @@ class StateFit:
 
     @property
     def share(self) -> float:
-        """Share of the expected tensors that are there in their shape."""
+        """Return the share of the expected tensors that are present in their shape."""
         return 1 - (len(self.missing) + len(self.shapes)) / max(self.expected, 1)
 
     def __str__(self) -> str:
@@ -96,7 +85,7 @@ class StateFit:
 
 
 class StateMismatchError(InputError):
-    """A state dict is not of the supernet that it was given to; ``state`` holds it."""
+    """The state dict ``state`` is not of the supernet that it was given to."""
 
     def __init__(self, message: str, state: Mapping[str, Tensor]) -> None:
         super().__init__(message)
@@ -106,18 +95,11 @@ class StateMismatchError(InputError):
 def fit_state(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], rename: Renamer = str
 ) -> tuple[StateFit, dict[str, Tensor]]:
-    """Compare keys and shapes; counters of batch norms (``num_batches_tracked``) do not matter.
+    """Compare keys and shapes, ignoring counters of batch norms (``num_batches_tracked``).
 
-    Prefixes that wrappers put before all names, such as ``module.`` of DataParallel or
-    ``_orig_mod.`` of ``torch.compile``, are taken off where the names fit without them.
-
-    Args:
-        state: As read from a file.
-        expected: Tensors of the right names and shapes; their numbers are not looked at.
-        rename: Maps a key of the file to ours; None for one that is not needed.
-
-    Returns:
-        The comparison, and the state dict under our names.
+    Prefixes that wrappers add to all names, such as ``module.`` of DataParallel or ``_orig_mod.``
+    of ``torch.compile``, are removed where the names fit without them. ``rename`` maps a key of
+    the file to ours, or to None if it is not needed. Return also the state dict under our names.
     """
     fits: list[tuple[StateFit, dict[str, Tensor]]] = []
     for unwrapped in _unwrapped(state, len(expected) // 2):
@@ -130,7 +112,7 @@ def fit_state(
 
 
 def _unwrapped(state: Mapping[str, Tensor], least: int) -> Iterator[Mapping[str, Tensor]]:
-    """Yield a state dict, and those of its parts below a first name with so many tensors."""
+    """Yield a state dict and its sub-dicts below a first name, with at least ``least`` tensors."""
     yield state
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
@@ -166,13 +148,6 @@ def match_state(
 ) -> dict[str, Tensor]:
     """Return the expected entries of a state dict, in float32 and in the expected order.
 
-    Args:
-        state: As read from a file.
-        expected: Tensors of the right names and shapes; their numbers are not looked at.
-        path: For messages.
-        supernet: For messages.
-        rename: Maps a key of the file to ours; None for one that is not needed.
-
     Raises:
         StateMismatchError: Keys are missing or unexpected, or a shape differs.
         InputError: A number is not finite.
@@ -194,12 +169,7 @@ def match_state(
 
 
 def leading_weights(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Cut every tensor of a subnet out of the full ones, as copies; see `leading_weight`.
-
-    Args:
-        state: Name -> tensor of the full weights.
-        network: The subnet; only the names and shapes of its tensors are read.
-    """
+    """Return copies of a subnet's tensors, sliced from the full ones; see `leading_weight`."""
     return {
         name: leading_weight(state, name, tensor.shape, tensor.dtype).clone()
         for name, tensor in network.state_dict().items()
@@ -209,13 +179,12 @@ def leading_weights(state: Mapping[str, Tensor], network: nn.Module) -> dict[str
 def leading_weight(
     state: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
-    """Cut one tensor of a subnet out of the full weights, without copying where it is a part.
+    """Slice one tensor of a subnet from the full weights, as a view where possible.
 
-    Of every axis the leading entries are taken, of a smaller kernel the centre; where the state
-    holds matrices beside it (``conv.7to5_matrix`` for ``conv.weight``), each smaller kernel is
+    The leading entries of every axis are taken, and the centre of a smaller kernel. Where the
+    state holds matrices (``conv.7to5_matrix`` for ``conv.weight``), each smaller kernel is
     the centre of the next larger one times its matrix (Cai et al., "Once-for-All", ICLR 2020,
-    section 3.3). Batch statistics that the state does not hold are those of an untrained norm:
-    mean 0, variance 1.
+    section 3.3). Missing batch statistics are those of an untrained norm: mean 0, variance 1.
     """
     full = state.get(name)
     if full is None:
@@ -227,7 +196,7 @@ def leading_weight(
 
 
 def _shrink_kernel(state: Mapping[str, Tensor], prefix: str, kernel: Tensor, side: int) -> Tensor:
-    """Make (out, in, k, k) kernels smaller, by the matrices of the state where it holds them."""
+    """Shrink (out, in, k, k) kernels, by the matrices of the state where it holds them."""
     for smaller in range(kernel.shape[3] - 2, side - 1, -2):
         matrix = state.get(f"{prefix}{kernel.shape[3]}to{smaller}_matrix")
         if matrix is not None:

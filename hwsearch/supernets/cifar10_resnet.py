@@ -24,7 +24,7 @@ STD = (0.2470, 0.2435, 0.2616)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Options of one stage; a block's inner width does not depend on the stage's width."""
+    """Options of one stage; a block's inner width is independent of the stage's width."""
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
@@ -32,7 +32,7 @@ class Stage:
 
 
 def design(stem: int, stages: dict[str, Stage], side: int, classes: tuple[str, ...]) -> Design:
-    """Return the design with a stem of some width, stages by name, and images of some side."""
+    """Return the design of given stem width, stages by name, and image side."""
     spec = InputSpec(
         inputs=(TensorSpec(name="image", shape=(3, side, side)),),
         preprocessing=ImagePreprocessing(resize=side, crop=side, mean=MEAN, std=STD),

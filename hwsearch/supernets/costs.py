@@ -1,4 +1,4 @@
-"""Exact MACs and parameters: counted on a module, or summed over the blocks of architectures."""
+"""Exact MACs and parameters, counted on a module or summed over blocks."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -20,20 +20,15 @@ if TYPE_CHECKING:
     from hwsearch.supernets.base import TensorSpec
 
 logger = logging.getLogger(__name__)
-# Finding the block index takes as long as asking for the blocks of about this many architectures.
+# Building the block index takes as long as counting about this many architectures.
 _WORTH_AN_INDEX = 200
 
 
 class ExactCosts:
     """MACs and parameters of architectures.
 
-    Where the network is a chain of blocks, they are looked up in the block index of the
-    architectures' space, which is made once enough of them were asked for. Otherwise each
-    architecture is counted once, and remembered by its key.
-
-    Args:
-        blocks: Gives an architecture's chain of blocks, or None.
-        count: Gives the MACs and the parameters of one architecture.
+    A chain of blocks is looked up in the block index of its space, built once enough
+    architectures were asked for. Other architectures are counted once and cached.
     """
 
     def __init__(self, blocks: BlocksOf, count: Callable[[Architecture], tuple[int, int]]) -> None:
@@ -66,7 +61,7 @@ class ExactCosts:
         return np.array([self._counted[key][which] for key in keys], dtype=np.int64)
 
     def _tables_for(self, archs: Architectures) -> "_Tables | None":
-        """Return the tables of a space that holds them; None for a few, or without an index."""
+        """Return the tables of a space; None for few architectures, or without a block index."""
         space = archs.space
         found = next((each for each in self._tables if _holds(each.space, space)), None)
         few = len(archs) + len(self._counted) < _WORTH_AN_INDEX
@@ -75,7 +70,7 @@ class ExactCosts:
         try:
             index = ChainIndex(space, self._blocks)
         except Exception as error:  # noqa: BLE001 - a family is a stranger's code
-            # Counting one by one says which architecture it is that fails.
+            # Counting one by one then names the architecture that fails.
             self._give_up(space, error)
             return None
         macs, params = BlockSum(index, index.macs), BlockSum(index, index.params)
@@ -89,7 +84,7 @@ class ExactCosts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tables:
-    """MACs and parameters of all architectures of a space, as sums over their blocks."""
+    """MACs and parameters of the architectures of a space, as sums over their blocks."""
 
     space: SearchSpace
     macs: BlockSum[np.int64]
@@ -97,7 +92,7 @@ class _Tables:
 
 
 def _holds(space: SearchSpace, part: SearchSpace) -> bool:
-    """Return whether a space has every choice and option of another of the same supernet."""
+    """Return whether a space has every choice and option of another."""
     if space == part:
         return True
     options = {choice.name: choice.options for choice in space.choices}
@@ -105,17 +100,10 @@ def _holds(space: SearchSpace, part: SearchSpace) -> bool:
 
 
 def module_costs(module: nn.Module, inputs: Iterable["TensorSpec"]) -> tuple[int, int]:
-    """Count the MACs and the parameters of a module for one sample.
+    """Return the MACs and the parameters of a module in eval mode for one sample.
 
-    Convolutions, linear layers and matrix products count, one multiply-accumulate for each
-    product in them; biases, norms, activations and additions are free.
-
-    Args:
-        module: A network in eval mode.
-        inputs: Its inputs, in the order of ``forward``.
-
-    Returns:
-        (MACs, parameters).
+    Convolutions, linear layers and matrix products count, one multiply-accumulate per product;
+    biases, norms, activations and additions are free.
     """
     sample = [torch.zeros((1, *spec.shape), dtype=getattr(torch, spec.dtype)) for spec in inputs]
     macs, _ = counted_macs(module, sample)
@@ -123,13 +111,8 @@ def module_costs(module: nn.Module, inputs: Iterable["TensorSpec"]) -> tuple[int
 
 
 def counted_macs(module: nn.Module, sample: Sequence[Tensor]) -> tuple[int, Any]:
-    """Run a module on a sample; return the MACs of that run and what the module returned.
-
-    Args:
-        module: A network in eval mode, on device meta to count without computing.
-        sample: Its inputs, on the same device.
-    """
-    # Imported late: it pulls in half of torch's tracing machinery.
+    """Run a module in eval mode (on device meta without computing); return MACs and its result."""
+    # Imported late, because it loads slowly.
     from torch.utils.flop_counter import FlopCounterMode
 
     free = _ShapesOfFreeLayers()  # type: ignore[no-untyped-call]
@@ -139,7 +122,7 @@ def counted_macs(module: nn.Module, sample: Sequence[Tensor]) -> tuple[int, Any]
 
 
 class _ShapesOfFreeLayers(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """On device meta, answers norms and activations itself: torch takes milliseconds for each."""
+    """Dispatch mode: shapes of norms and activations on meta, which take torch milliseconds."""
 
     _ACTIVATIONS = frozenset(
         getattr(torch.ops.aten, name).default
@@ -161,7 +144,7 @@ class _ShapesOfFreeLayers(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def parameter_digest(state: dict[str, Tensor]) -> str:
-    """Return the SHA-256 of names, shapes and bytes of a state dict, independent of its order."""
+    """Return the SHA-256 of a state dict's names, shapes and bytes, independent of its order."""
     import hashlib
 
     digest = hashlib.sha256()

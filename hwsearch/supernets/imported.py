@@ -1,4 +1,4 @@
-"""Imported checkpoints: converted once to safetensors with a card, and then loaded by name."""
+"""Imported checkpoints: converted once to safetensors with a card, then loaded by name."""
 
 import json
 import re
@@ -30,17 +30,8 @@ _USABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 class Imported:
     """An imported checkpoint as its ``card.json`` describes it.
 
-    Attributes:
-        name: The name that it is loaded by.
-        family: The registered family that it is of.
-        description: One sentence.
-        source: Name of the file that it was imported from.
-        source_sha256: SHA-256 of that file.
-        weights_sha256: SHA-256 of ``weights.safetensors``.
-        tensors: Number of tensors.
-        parameters: Numbers in them, without batch statistics.
-        licence: Of the weights; ``"unknown"`` unless the family knows.
-        date: When it was imported, in UTC.
+    ``source`` is the name of the imported file, ``parameters`` the number of parameters without
+    batch statistics; ``licence`` is ``"unknown"`` unless the family knows; ``date`` is in UTC.
     """
 
     name: str
@@ -60,7 +51,7 @@ class Imported:
         return _shelf() / self.name
 
     def card(self) -> Card:
-        """Return the card that a supernet of these weights carries."""
+        """Return the card of a supernet with these weights."""
         return Card(
             name=self.name,
             description=self.description,
@@ -75,18 +66,14 @@ class Imported:
 
 
 def imported_names() -> list[str]:
-    """Sorted names of all imported checkpoints, damaged ones among them."""
+    """Return the sorted names of all imported checkpoints, including damaged ones."""
     if not _shelf().is_dir():
         return []
     return sorted(each.name for each in _shelf().iterdir() if _USABLE.fullmatch(each.name))
 
 
 def read_imported(name: str) -> Imported:
-    """Read what is known of an imported checkpoint, without looking at its weights.
-
-    Raises:
-        InputError: Nothing was imported under that name, or its card cannot be read.
-    """
+    """Read an imported checkpoint's card; raise InputError if it is absent or damaged."""
     if name not in imported_names():
         raise unknown("imported supernet", name, imported_names())
     try:
@@ -103,7 +90,7 @@ def read_imported(name: str) -> Imported:
 
 
 def imported_rows() -> list[dict[str, str | None]]:
-    """Name, summary, family and source of all imported checkpoints; what is damaged says so."""
+    """Return name, summary, family and source of imports; the summary of a damaged one says so."""
     rows: list[dict[str, str | None]] = []
     for name in imported_names():
         try:
@@ -117,11 +104,7 @@ def imported_rows() -> list[dict[str, str | None]]:
 
 
 def load_imported(name: str) -> tuple[str, Path, Card]:
-    """Return family, weights and card of an imported checkpoint.
-
-    Raises:
-        InputError: Nothing was imported under that name, or what was is damaged.
-    """
+    """Return family, weights and card; raise InputError for an absent or damaged checkpoint."""
     found = read_imported(name)
     weights = found.folder / WEIGHTS
     if not weights.is_file():
@@ -132,19 +115,18 @@ def load_imported(name: str) -> tuple[str, Path, Card]:
 
 
 def import_checkpoint(path: str | Path, name: str, family: str | None = None) -> Imported:
-    """Convert a checkpoint to safetensors with a card, and remember it by name.
+    """Convert a checkpoint to safetensors with a card, stored under a name.
 
-    It is loaded by ``hwsearch.load_supernet(name)`` from then on; the file is not needed again.
+    From then on ``hwsearch.load_supernet(name)`` loads it, without the original file.
 
     Args:
-        path: A safetensors file, a torch file that holds tensors only, or the index of shards;
-            ``FILE#NAME`` takes the weights under one of its keys, ``FILE#ema`` and ``FILE#raw``
-            those averaged over training and the others.
-        name: For the supernet with these weights.
+        path: A safetensors file, a torch file of tensors, or the index of shards; ``FILE#NAME``,
+            ``FILE#ema`` and ``FILE#raw`` select weights, as in `read_weights`.
+        name: Name of the supernet with these weights.
         family: A registered family; None recognises it by the checkpoint's keys and shapes.
 
     Returns:
-        What the card says of it.
+        The contents of the card.
 
     Raises:
         InputError: The name is taken or not usable, the file is no safe checkpoint, or it is of

@@ -31,11 +31,7 @@ def image_design(
     classes: int,
     kernels: tuple[int, ...] = (),
 ) -> Design:
-    """Return the design of a network for ImageNet-normalised RGB images.
-
-    The choice ``resolution`` of the space is left at its largest option unless a search asks for
-    others.
-    """
+    """Return the design for ImageNet-normalised RGB images; rules may free its resolution."""
     names = tuple(str(number) for number in range(classes))
 
     def input_spec(arch: Architecture) -> InputSpec:
@@ -62,9 +58,8 @@ def image_design(
 def canonical_key(key: str) -> str | None:
     """Return the canonical form of a published key, for all versions of the original code.
 
-    Modules were renamed and wrapped once more over time: ``mobile_inverted_conv`` became
-    ``conv``, and ``bn``, ``conv`` and ``linear`` may stand there twice. None for the counters of
-    batch norms, which decide nothing.
+    Modules were renamed and wrapped over time: ``mobile_inverted_conv`` became ``conv``, and
+    ``bn``, ``conv`` and ``linear`` may occur twice. None for the counters of batch norms.
     """
     if key.endswith("num_batches_tracked"):
         return None
@@ -75,9 +70,8 @@ def canonical_key(key: str) -> str | None:
 def key_renamer(patterns: Mapping[str, str], blocks: Sequence[str]) -> KeyRenamer:
     """Return the function from a published key to ours.
 
-    Args:
-        patterns: Leading part of a canonical key -> of ours; ``blocks.N`` may be left out of them.
-        blocks: Our names of the published ``blocks.0``, ``blocks.1`` and so on.
+    ``patterns`` maps prefixes of canonical keys (``blocks.N`` may be left out) to ours, ``blocks``
+    are our names of the published ``blocks.0``, ``blocks.1`` and so on.
     """
 
     def rename(key: str) -> str | None:
@@ -101,10 +95,10 @@ def _replaced(key: str, patterns: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """One entry of a configuration in the words of the original code.
+    """One entry of a configuration of the original code.
 
     Attributes:
-        choices: The choices that its positions are, in order.
+        choices: The choices at its positions, in order.
         fixed: Values of positions at its end that are no choice.
         aliases: Choice -> value -> the option that is the same network.
     """
@@ -115,12 +109,12 @@ class Word:
 
 
 class OfaSpace(SearchSpace):
-    """A search space that can be spoken to in the words of others.
+    """A search space that reads and writes configurations of the original code.
 
     Args:
         choices: The choices.
-        words: Entry of a configuration (``ks``, ``e``, ``d``, ``w``) -> what it is made of, each
-            with the choices of the full space.
+        words: Entry of a configuration (``ks``, ``e``, ``d``, ``w``) -> its positions, with the
+            choices of the full space.
         width_mult: The value that ``wid`` may have besides None.
     """
 
@@ -131,24 +125,17 @@ class OfaSpace(SearchSpace):
         self.words, self.width_mult = dict(words), width_mult
 
     def derived(self, choices: Iterable[Choice]) -> "OfaSpace":
-        """Return a space of other choices that speaks the same words."""
+        """Return a space of other choices with the same configuration entries."""
         return OfaSpace(choices, self.words, self.width_mult)
 
     def from_ofa(self, configs: Iterable[Mapping[str, Any] | str]) -> Architectures:
-        """Build architectures from configurations in the words of the original code.
+        """Build architectures from configurations of the original code.
 
         A configuration is a mapping such as ``{"ks": [...], "e": [...], "d": [...]}``, or the text
-        of one, as DyNAS-T's CSV files hold it. Every entry is one value for all positions, a list
+        of one, as in DyNAS-T's CSV files. Every entry is one value for all positions, a list
         with one value per position, a list with one value per *active* position, or a text of
-        digits, one per position. ``r`` is the input resolution (224 where it is absent), ``wid``
-        is None or the width multiplier of this supernet.
-
-        Args:
-            configs: n configurations.
-
-        Returns:
-            n architectures in their order; canonical, so that values at inactive positions make
-            no difference.
+        digits, one per position. ``r`` is the input resolution (224 by default), ``wid`` is None
+        or the width multiplier of this supernet. Values at inactive positions are ignored.
 
         Raises:
             InputError: An entry is unknown or absent, has another length, or holds a value that is
@@ -159,21 +146,18 @@ class OfaSpace(SearchSpace):
         )
 
     def to_ofa(self, archs: Architectures) -> list[dict[str, Any]]:
-        """Write architectures in the words of the original code, at full length.
+        """Return configurations of the original code, at full length.
 
-        Inactive positions hold the first option. ``r`` is there where it is not 224.
-
-        Args:
-            archs: n architectures of this space.
+        Inactive positions hold the first option. ``r`` is included where it is not 224.
 
         Raises:
-            InputError: They are of another space.
+            InputError: The architectures are of another space.
         """
         self.check_own(archs)
         return [self._config(arch) for arch in archs]
 
     def to_dynast(self, archs: Architectures) -> list[str]:
-        """Write architectures as DyNAS-T's CSV files hold them, in the column ``Sub-network``.
+        """Return architectures as in the column ``Sub-network`` of DyNAS-T's CSV files.
 
         Raises:
             InputError: They are of another space.

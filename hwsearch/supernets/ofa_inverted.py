@@ -26,13 +26,8 @@ PARTS = {
 class Stage:
     """A stage of blocks with elastic kernels and expansion ratios.
 
-    Attributes:
-        width: Output channels before the width multiplier.
-        stride: Of the first block.
-        act: Activation.
-        se: Whether blocks have squeeze-and-excite gates.
-        depths: Options of the number of blocks.
-        eps: Of the batch norms.
+    ``width`` is before the width multiplier, ``stride`` of the first block; ``se`` adds
+    squeeze-and-excite gates; ``depths`` are the options of the number of blocks.
     """
 
     width: int

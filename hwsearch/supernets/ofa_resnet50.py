@@ -56,7 +56,7 @@ def design(
     resolution: Choice = RESOLUTION,
     classes: int = N_CLASSES,
 ) -> Design:
-    """Return the design with a stem of some full width."""
+    """Return the design with a stem of the given full width."""
     depth = Choice("stem.depth", STEM_DEPTHS)
     widths = [Choice("stem.inner", WIDTHS), Choice("stem.width", WIDTHS)]
     choices: list[Choice] = [depth, *widths]

@@ -9,17 +9,10 @@ from hwsearch.errors import InputError
 
 
 def declared_outputs(result: Any, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return what ``forward`` returned, by name and in the declared order.
+    """Return the result of ``forward`` by name, in the declared order.
 
     A mapping and a named tuple are read by name, and may hold more than is declared; a tensor, a
-    tuple and a list by position, and hold as many as are declared.
-
-    Args:
-        result: A tensor, or tensors in a mapping, a named tuple, a tuple or a list.
-        names: Declared names.
-
-    Raises:
-        InputError: A declared output is missing, is no tensor, or others are returned by position.
+    tuple and a list by position, and hold as many as are declared. Else raise InputError.
     """
     fields = getattr(result, "_fields", None)
     if fields is not None and set(names) <= set(fields):

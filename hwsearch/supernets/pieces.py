@@ -1,8 +1,7 @@
-"""Standard pieces of convolutional networks: what a chain of blocks is made of.
+"""Standard pieces of convolutional networks, the blocks of a chain.
 
-A piece says everything that decides the shape of a block but its input; `build` gives the static
-module for one input shape. Input channels follow from that shape, so that pieces can be put one
-after another in any order.
+A piece holds everything that decides a block except its input's shape; `build` returns the static
+module for one input shape, so that pieces can follow one another in any order.
 """
 
 import math
@@ -44,7 +43,7 @@ def hyperparameters(piece: Piece) -> tuple[tuple[str, Hyperparameter], ...]:
 
 
 def make_divisible(channels: float, divisor: int = DIVISOR) -> int:
-    """Round a channel count to a multiple, never more than a tenth below it.
+    """Round a channel count to a multiple, at most a tenth below it.
 
     Source: Howard et al., "MobileNets" (2017), as used by every later network of that line.
     """
@@ -53,7 +52,7 @@ def make_divisible(channels: float, divisor: int = DIVISOR) -> int:
 
 
 class ConvNormAct(nn.Sequential):
-    """A convolution, its batch norm, an activation; the input is added where it is residual."""
+    """A convolution, batch norm and activation; a residual one adds its input."""
 
     def __init__(
         self,
@@ -90,13 +89,10 @@ class Conv:
     """A convolution with batch norm and activation.
 
     Attributes:
-        out: Output channels.
         kernel: Side of the kernel; the padding keeps the resolution at stride 1.
-        stride: Of the convolution.
         act: ``"relu"``, ``"relu6"``, ``"hardswish"`` or ``"none"``.
         norm: Whether a batch norm follows the convolution.
         residual: Whether the input is added at the end, after the activation.
-        eps: Of the batch norm.
     """
 
     kind: ClassVar[str] = "conv"
@@ -142,7 +138,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidualBlock(nn.Module):
-    """Expand by 1x1, filter depthwise, maybe gate, project by 1x1; maybe add the input."""
+    """1x1 expansion, depthwise convolution, optional gate, 1x1 projection, optional residual."""
 
     def __init__(self, in_: int, inner: int, piece: "InvertedResidual") -> None:
         super().__init__()
@@ -171,14 +167,11 @@ class InvertedResidual:
     The input is added where the stride is 1 and the width stays.
 
     Attributes:
-        out: Output channels.
         kernel: Side of the depthwise kernel.
         expand: Inner width over input width, rounded to a multiple of 8; 1 leaves the expanding
             convolution out.
-        stride: Of the depthwise convolution.
         act: ``"relu"``, ``"relu6"`` or ``"hardswish"``.
         se: Whether a squeeze-and-excite gate follows the depthwise convolution.
-        eps: Of the batch norms.
     """
 
     kind: ClassVar[str] = "inverted_residual"
@@ -218,17 +211,11 @@ class BottleneckBlock(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bottleneck:
-    """A bottleneck block of ResNet-D.
+    """A bottleneck block of ResNet-D; ``expand`` is inner over output width, rounded to 8.
 
     He et al., "Deep Residual Learning" (CVPR 2016), with the average-pooled shortcut of He et al.,
     "Bag of Tricks for Image Classification" (CVPR 2019). The shortcut has a convolution where the
     stride is not 1 or the width changes.
-
-    Attributes:
-        out: Output channels.
-        expand: Inner width over output width, rounded to a multiple of 8.
-        stride: Of the 3x3 convolution.
-        eps: Of the batch norms.
     """
 
     kind: ClassVar[str] = "bottleneck"
@@ -260,12 +247,7 @@ class BasicBlock(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basic:
-    """A basic residual block (He et al., CVPR 2016) that keeps width and resolution.
-
-    Attributes:
-        inner: Channels between its two convolutions.
-        eps: Of the batch norms.
-    """
+    """A basic residual block (He et al., CVPR 2016) that keeps width and resolution."""
 
     kind: ClassVar[str] = "basic"
     inner: int
@@ -278,7 +260,7 @@ class Basic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaxPool:
-    """The largest value of every window; the padding is half the window's side."""
+    """Max pooling; the padding is half the window's side."""
 
     kind: ClassVar[str] = "max_pool"
     window: int = 2
@@ -292,7 +274,7 @@ class MaxPool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GlobalPool:
-    """The mean of every channel, as a 1x1 image."""
+    """Global average pooling to a 1x1 image."""
 
     kind: ClassVar[str] = "global_pool"
 
@@ -302,7 +284,7 @@ class GlobalPool:
 
 
 class ImageLinear(nn.Linear):
-    """A linear layer on the mean of every channel, or on all values where it does not pool."""
+    """A linear layer on the mean of every channel, or on all values if it does not pool."""
 
     def __init__(self, in_: int, out: int, *, pool: bool) -> None:
         super().__init__(in_, out)
@@ -316,12 +298,7 @@ class ImageLinear(nn.Linear):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classifier:
-    """Scores of the classes, by one linear layer.
-
-    Attributes:
-        classes: How many scores it gives.
-        pool: Whether it takes the mean of every channel, or all values of the image.
-    """
+    """A linear classifier on channel means (``pool``) or on all values of the image."""
 
     kind: ClassVar[str] = "classifier"
     classes: int

@@ -17,16 +17,12 @@ OWED = ("space", "card", "digest", "recalibrate", "subnet", "input_spec", "block
 
 
 def supernet_names() -> list[str]:
-    """Names of all registered families."""
+    """Return the names of all registered families."""
     return plugins.names(GROUP)
 
 
 def load_family(name: str) -> Family:
-    """Return a registered family.
-
-    Raises:
-        InputError: No family is registered under that name.
-    """
+    """Return a registered family; raise InputError for an unknown name."""
     family: Family = plugins.load(GROUP, name, "supernet")
     return family
 
@@ -35,15 +31,14 @@ def load_supernet(name: str, checkpoint: str | None = None) -> Supernet:
     """Load a supernet.
 
     Args:
-        name: A registered name (see ``hwsearch supernets``), the name that a checkpoint was
-            imported under, or ``module:function`` of a function that takes the checkpoint and
-            returns the network.
-        checkpoint: A file, or ``"random:SEED"`` for seeded random weights; None takes the
-            checkpoint that ships with the supernet, or the imported one.
+        name: A registered name (see ``hwsearch supernets``), the name of an imported checkpoint,
+            or ``module:function`` of a function that takes the checkpoint and returns the network.
+        checkpoint: A file, or ``"random:SEED"`` for seeded random weights; None means the
+            shipped or the imported one.
 
     Raises:
         InputError: The name is unknown, the checkpoint does not fit (the text says which family
-            it looks like), or what a function returned lacks something that a supernet owes.
+            it looks like), or a function's result breaks the contract of a supernet.
     """
     network = _network(name, checkpoint)
     lacking = [attribute for attribute in OWED if not hasattr(network, attribute)]
@@ -57,11 +52,7 @@ def load_supernet(name: str, checkpoint: str | None = None) -> Supernet:
 
 
 def recognise(state: Mapping[str, Tensor]) -> str:
-    """Return the name of the family that a state dict is of, by its keys and shapes.
-
-    Raises:
-        InputError: It is of none; the text says which one comes closest, and what differs.
-    """
+    """Return a state dict's family, by keys and shapes; the InputError names the closest one."""
     fits = _fits(state)
     for name, fit in fits.items():
         if fit.exact:
@@ -104,6 +95,6 @@ def _imported(name: str, checkpoint: str | None) -> Network:
 
 
 def _fits(state: Mapping[str, Tensor]) -> dict[str, StateFit]:
-    """Return the comparison of a state dict with every family that has a method ``fit``."""
+    """Compare a state dict with every family that has a method ``fit``."""
     families = {name: load_family(name) for name in supernet_names()}
     return {n: f.fit(state) for n, f in families.items() if hasattr(f, "fit")}
