@@ -1,1 +1,1 @@
-"""Values of architectures: built, measured, computed or taken from the store."""
+"""Evaluation of architectures: models are built, timed and scored, and values stored."""

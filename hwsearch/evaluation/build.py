@@ -1,4 +1,4 @@
-"""Recalibrated subnets and their models: what is timed, scored and shipped."""
+"""Building of recalibrated subnets and their models, which are timed, scored and exported."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,35 +35,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A subnet and what it took to build it.
-
-    Attributes:
-        exported: The recalibrated subnet and its model.
-        cost_s: Its share of the time, in seconds, recalibration included.
-    """
+    """A recalibrated subnet with its model, and its share of the build time in seconds."""
 
     exported: Exported
     cost_s: float
 
 
 def raised(result: T | EvaluationError) -> T:
-    """Return a result; raise what stands in its place."""
+    """Return a result; raise it if it is an error."""
     if isinstance(result, EvaluationError):
         raise result
     return result
 
 
 class Builder:
-    """Makes models of the device's precision out of architectures.
-
-    Args:
-        net: The supernet.
-        device: What the models are for.
-        task: Its calibration samples give the batch statistics.
+    """Builds models in the device's precision; batch statistics come from the task's calibration.
 
     Attributes:
-        calibration_digest: Of the samples that statistics come from; None where there are none.
-        context: What decides how a file comes about besides them, such as ``"fp32"``.
+        calibration_digest: Digest of the calibration samples; None without recalibration.
+        context: What else determines a file, such as ``"fp32"``.
     """
 
     def __init__(self, net: Supernet, device: Device, task: Task) -> None:
@@ -78,11 +68,9 @@ class Builder:
         self.context = self._convert.context
 
     def build(self, archs: Sequence[Architecture]) -> Iterator[Built | EvaluationError]:
-        """Build subnets; who is built together makes no difference to what comes out.
+        """Yield a built subnet, or the error of building it, for each architecture in order.
 
-        Yields:
-            For each architecture in order: the subnet, or why it cannot be built, recalibrated,
-            exported or converted.
+        Results do not depend on which architectures are built together.
 
         Raises:
             DataError: The calibration samples cannot be read.
@@ -104,10 +92,7 @@ class Builder:
     def _recalibrated(
         self, drafts: Sequence["_Draft"]
     ) -> "dict[Architecture, _Draft | EvaluationError]":
-        """Recalibrate chains of the same inputs together, and others by themselves.
-
-        What was recalibrated before gets the same statistics again.
-        """
+        """Recalibrate chains with the same inputs together, others alone; reuse cached results."""
         new = [d for d in drafts if not self._known.restore(d.arch, d.subnet)]
         done = {d.arch: attempt(self._recalibrate, d) for d in new if d.blocks is None}
         chains: dict[InputSpec, list[_Draft]] = {}
@@ -138,7 +123,6 @@ class Builder:
         return draft.with_cost(result.cost_s)
 
     def _finished(self, draft: "_Draft") -> Built:
-        """Return a recalibrated subnet with its model."""
         begin, arch, subnet = time.perf_counter(), draft.arch, draft.subnet
         fp32 = to_onnx(self._net, arch, subnet, calibration=self.calibration_digest)
         model = self._convert(arch, fp32)
@@ -149,14 +133,10 @@ class Builder:
         )
 
     def model_to_time(self, arch: Architecture) -> onnx.ModelProto:
-        """Return a model that takes the time of the built one, without its statistics.
+        """Return a model with the latency of the built one, but without its statistics.
 
-        Weights do not decide how long a graph takes; see `hwsearch.models.repeated_weights`. An
-        int8 file gets its ranges from the calibration samples all the same.
-
-        Raises:
-            EvaluationError: The subnet cannot be built, exported or converted.
-            DataError: The calibration samples cannot be read.
+        Latency does not depend on weights; see `hwsearch.models.repeated_weights`. An int8 model
+        takes its ranges from the calibration samples nevertheless.
         """
         if self._precision == "int8":
             (built,) = self.build([arch])
@@ -167,7 +147,7 @@ class Builder:
         return self._convert(arch, with_repeated_weights(to_onnx(self._net, arch)))
 
     def _calibration_batches(self, spec: InputSpec) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the inputs anew each time: preprocessed, all of them would fill memory."""
+        """Yield the inputs anew each time: all preprocessed inputs would not fit into memory."""
         if self._calibration is not None:
             batches = self._calibration.batches(self._task.calibration_batch, spec)
             yield from (fed for fed, _ in batches)
@@ -175,15 +155,7 @@ class Builder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Draft:
-    """A subnet that is being built.
-
-    Attributes:
-        arch: The architecture.
-        subnet: Its network.
-        spec: What goes into it.
-        blocks: The chain that it is recalibrated by; None where it is run as a whole.
-        cost_s: Seconds so far.
-    """
+    """A subnet that is being built; ``blocks`` is None unless it is recalibrated as a chain."""
 
     arch: Architecture
     subnet: nn.Module
@@ -196,11 +168,10 @@ class _Draft:
 
 
 def attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | EvaluationError:
-    """Return what a step gives, or why this trial fails: a family is a stranger's code.
+    """Return the result of a step, or the error that fails the trial; a family may raise any.
 
-    Raises:
-        DataError: The samples cannot be read.
-        OSError: The disk is full, or cannot be written: it is not the trial's fault.
+    Unreadable samples (`DataError`) and a full or read-only disk (`OSError`) are raised: they are
+    not the trial's fault.
     """
     try:
         return step(*args, **named)

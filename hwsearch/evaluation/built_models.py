@@ -1,4 +1,4 @@
-"""The built models of a run: each architecture is built once, for timing, scoring and shipping."""
+"""Cache of the built models of a run, which are timed, scored and exported."""
 
 import shutil
 import tempfile
@@ -21,23 +21,20 @@ from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
 SHARE_OF_MEMORY = 0.1  # of what is available when the first model is built
-SHARE_OF_DISK = 0.1  # of what is free in the temporary folder, likewise
+SHARE_OF_DISK = 0.1  # of the free space in the temporary folder then
 
-_Key = tuple[str, bool]  # the architecture's, and whether only times are wanted
+_Key = tuple[str, bool]  # key of the architecture; whether the model is only timed
 
 
 @dataclass(slots=True, kw_only=True)
 class BuiltModel:
-    """A model that is ready to be timed and scored.
+    """A model file that is ready to be timed and scored.
 
     Attributes:
-        path: The file.
-        exported: The network and its model; None where they are no longer in memory, and for a
-            model that is only timed.
+        exported: The network and its model; None if they left memory, or are only timed.
         only_timed: Whether its weights are repeated ones (`hwsearch.models.repeated_weights`).
-        cost_s: Seconds that building it took and no measurement has recorded.
-        file_bytes: Size of the file.
-        memory_bytes: Size of what is in memory.
+        cost_s: Build time in seconds that no measurement has recorded.
+        memory_bytes: Size of the objects in memory.
     """
 
     path: Path
@@ -48,23 +45,17 @@ class BuiltModel:
     memory_bytes: int
 
     def charge(self) -> float:
-        """Return the seconds that building took, the first time; then 0."""
+        """Return the build time in seconds once, then 0."""
         cost_s, self.cost_s = self.cost_s, 0.0
         return cost_s
 
 
 class BuiltModels:
-    """A cache of built models, in one scratch folder and in memory, both bounded.
+    """An LRU cache of built models in a temporary folder and in memory, by architecture.
 
-    Weights, calibration samples and precision are those of the builder, so that the architecture
-    is the key. What was used longest ago gives way: its network leaves memory first, and its file
-    goes when no call needs it. It is built again when it is asked for.
-
-    Args:
-        net: The supernet.
-        builder: Builds what is not there.
-        memory: Bytes of networks and models in memory; None takes a tenth of what is available.
-        disk: Bytes of files; None takes a tenth of what is free.
+    Over the bounds, networks leave memory, and files are removed unless the current call needs
+    them; both are rebuilt on demand. ``memory`` and ``disk`` are the bounds in bytes, by default
+    a tenth of what is available.
     """
 
     def __init__(
@@ -79,17 +70,9 @@ class BuiltModels:
     def get(
         self, archs: Sequence[Architecture], *, only_timed: bool = False
     ) -> dict[Architecture, BuiltModel | EvaluationError]:
-        """Return the models of architectures; those that are not there are built together.
+        """Return the model of each distinct architecture, or the error of building it.
 
-        Args:
-            archs: Distinct architectures.
-            only_timed: Whether a model that takes the same time will do.
-
-        Returns:
-            For each in order, its model, or why there is none.
-
-        Raises:
-            DataError: The calibration samples cannot be read.
+        Missing ones are built together. ``only_timed`` accepts models with other weights.
         """
         wanted = {arch: self._key(arch, only_timed) for arch in archs}
         self._trim(set(wanted.values()))
@@ -104,7 +87,7 @@ class BuiltModels:
         return {arch: failed.get(arch) or self._entries[key] for arch, key in wanted.items()}
 
     def exported(self, arch: Architecture) -> Exported:
-        """Return the recalibrated network and its model, of the device's precision.
+        """Return the recalibrated network and its model in the device's precision.
 
         Raises:
             EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
@@ -129,14 +112,14 @@ class BuiltModels:
         return onnx.load(entry.path) if entry.exported is None else entry.exported.model
 
     def close(self) -> None:
-        """Remove the files; what is asked for afterwards is built anew."""
+        """Remove the files; later requests build again."""
         self._entries.clear()
         if self._remove is not None:
             self._remove()
         self._folder = self._remove = None
 
     def _key(self, arch: Architecture, only_timed: bool) -> _Key:
-        """Return the key of a model; one that is there in full serves timing too."""
+        """Return the key of a model; a fully built one is used for timing too."""
         in_full = (arch.key, False)
         return in_full if in_full in self._entries else (arch.key, only_timed)
 
@@ -190,7 +173,7 @@ class BuiltModels:
         return self._folder
 
     def _trim(self, needed: set[_Key]) -> None:
-        """Keep to the bounds; files of the keys that are needed stay."""
+        """Enforce the bounds, except for files of the needed keys."""
         in_memory = sum(each.memory_bytes for each in self._entries.values())
         on_disk = sum(each.file_bytes for each in self._entries.values())
         for key, entry in list(self._entries.items()):
@@ -204,6 +187,6 @@ class BuiltModels:
 
 
 def _bytes(exported: Exported) -> int:
-    """Return the bytes of a network, and of the float32 model that its own was converted from."""
+    """Return the bytes of a network, and of its float32 model if that was converted."""
     network = sum(int(tensor.nbytes) for tensor in exported.subnet.state_dict().values())
     return network + (0 if exported.original is None else int(exported.original.ByteSize()))

@@ -1,4 +1,4 @@
-"""What becomes of a subnet's float32 model: a file of the precision that the device takes."""
+"""Conversion of float32 models to the precision of a device."""
 
 from importlib.util import find_spec
 
@@ -12,23 +12,15 @@ from hwsearch.models.quantize import quantization_for, quantize_int8, to_fp16
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
-# Ranges do not depend on it: small enough that every activation of a large subnet fits.
+# Ranges do not depend on it; small, so that all activations of a large subnet fit.
 RANGE_BATCH = 25
 
 
 class Conversion:
-    """Brings models to the precision of one device.
+    """Converts models to the precision of a device, which may be used on another machine.
 
-    Args:
-        net: The supernet.
-        device: What the files are for, also where another machine makes them.
-        task: Its calibration samples give int8 activations their ranges.
-
-    Attributes:
-        context: What decides how a file comes about, such as ``"fp32"``.
-
-    Raises:
-        InputError: Nothing can be brought to that precision here.
+    int8 activations get their ranges from the task's calibration samples. ``context`` is what
+    determines a file, such as ``"fp32"``.
     """
 
     def __init__(self, net: Supernet, device: Device, task: Task) -> None:
@@ -42,10 +34,10 @@ class Conversion:
             self.context += f" ({self._quantization}, ranges={ranges})"
 
     def __call__(self, arch: Architecture, model: onnx.ModelProto) -> onnx.ModelProto:
-        """Convert a float32 model; one that is to stay float32 is returned as it is.
+        """Convert a float32 model; return it unchanged for fp32.
 
         Raises:
-            EvaluationError: The model holds what the precision cannot.
+            EvaluationError: The precision cannot represent the model.
             DataError: The calibration samples cannot be read.
         """
         if self._precision == "fp16":
@@ -59,12 +51,7 @@ class Conversion:
 
 
 def check_conversion(device: Device, task: Task) -> None:
-    """Refuse a device whose precision no file can be brought to.
-
-    Raises:
-        InputError: The precision is unknown, its converter is not installed, or int8 has no
-            samples to take ranges from.
-    """
+    """Refuse a device whose precision is unknown, or lacks a converter or calibration samples."""
     if device.precision not in PRECISIONS:
         raise unknown(f"precision of device {device.spec!r}", device.precision, PRECISIONS)
     if device.precision == "fp32":

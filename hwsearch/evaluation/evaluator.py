@@ -1,4 +1,4 @@
-"""Values of a batch of architectures: from the store where they are known, else measured."""
+"""Values of a batch of architectures: stored ones are reused, others measured."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,21 +27,12 @@ Values = dict[str, float]
 
 
 class Evaluator:
-    """Measures architectures on one device and one task, and adds the values to one store.
-
-    Every architecture is built once (`hwsearch.evaluation.built_models`).
-
-    Args:
-        net: The supernet.
-        device: Times models and runs them.
-        task: Data and metric.
-        store: Holds what is known; every value measured is added to it.
-        seed: Decides the order in which models take turns.
+    """Measures architectures on one device and one task, and stores the values.
 
     Attributes:
-        models: The built models; `close` removes their files.
-        latency_context: What decides a latency besides the architecture.
-        pace: That of the latencies believed so far.
+        models: Cache of the built models; `close` removes their files.
+        latency_context: What determines a latency besides the architecture.
+        pace: Pace of the accepted latencies.
     """
 
     def __init__(
@@ -59,7 +50,7 @@ class Evaluator:
         self.models.close()
 
     def score_context(self, samples: SplitSamples) -> str:
-        """Say what decides a score besides the architecture."""
+        """Return what determines a score besides the architecture."""
         digest, batch = self._builder.calibration_digest, self.task.calibration_batch
         calibration = digest or "none"
         if digest and batch != CALIBRATION_BATCH:
@@ -70,17 +61,17 @@ class Evaluator:
         )
 
     def remembered(self, key: str, quantity: str) -> Measurement | None:
-        """Return what the search knows of an architecture, if it does."""
+        """Return the stored measurement of the search, if there is one."""
         return self.store.find(key, quantity, self.search_context(quantity), "search")
 
     def search_context(self, quantity: str) -> str:
-        """Return what decides the search's value of a quantity besides the architecture."""
+        """Return what determines the search's value of a quantity besides the architecture."""
         if source_of(quantity) == "device":
             return self.latency_context
         return self.score_context(self.task.search)
 
     def build(self, arch: Architecture) -> Exported:
-        """Return the recalibrated subnet and its ONNX model, of the device's precision.
+        """Return the recalibrated subnet and its ONNX model in the device's precision.
 
         Raises:
             EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
@@ -89,7 +80,7 @@ class Evaluator:
         return self.models.exported(arch)
 
     def model_of(self, arch: Architecture) -> onnx.ModelProto:
-        """Return the model of an architecture: without data, one of which only the time counts.
+        """Return the model of an architecture; without data it is only for timing.
 
         Raises:
             EvaluationError: As for `build`.
@@ -98,22 +89,17 @@ class Evaluator:
         return self.models.model(arch, only_timed=not self.task.scores)
 
     def files_of(self, archs: Sequence[Architecture]) -> dict[str, Path]:
-        """Return key -> file of the models of architectures; see `model_of`.
-
-        Raises:
-            EvaluationError: As for `build`.
-            DataError: The same.
-        """
+        """Return key -> model file of architectures; see `model_of`."""
         built = self.models.get(archs, only_timed=not self.task.scores)
         return {arch.key: raised(each).path for arch, each in built.items()}
 
     def outcomes(
         self, models: Mapping[Architecture, Path], samples: SplitSamples
     ) -> dict[Architecture, Scored | EvaluationError]:
-        """Score models, and remember nothing; see `hwsearch.accuracy.scoring.Scorer.score`.
+        """Score models without storing the scores; see `hwsearch.accuracy.scoring.Scorer.score`.
 
         Raises:
-            DeviceLostError: The device no longer runs what it ran before.
+            DeviceLostError: The device no longer runs a model that it ran before.
         """
         found = self._scorer.score(models, samples)
         self.check_device(found.values())
@@ -126,16 +112,10 @@ class Evaluator:
         samples: SplitSamples,
         purpose: Purpose,
     ) -> Measurement:
-        """Score a model and remember it, or return what is remembered.
-
-        Args:
-            arch: The architecture.
-            model: Its file.
-            samples: What it is scored on.
-            purpose: What for.
+        """Return the score of a model on samples: the stored one, or else score and store it.
 
         Raises:
-            EvaluationError: The runtime or the metric failed, or gave NaN.
+            EvaluationError: The runtime or the metric failed, or returned NaN.
             DataError: The samples cannot be read.
         """
         context = self.score_context(samples)
@@ -153,7 +133,6 @@ class Evaluator:
         outcomes: Scored,
         build_s: float = 0.0,
     ) -> Measurement:
-        """Add the score that outcomes on all samples make to the store."""
         measurement = score_measurement(
             arch.key,
             outcomes.outcomes,
@@ -172,15 +151,10 @@ class Evaluator:
         *,
         tiles: bool = False,
     ) -> dict[str, Values | EvaluationError]:
-        """Measure what the search selects by, and remember it.
+        """Measure and store quantities of architectures; return key -> values or error.
 
-        Args:
-            archs: Proposed architectures that are not finished.
-            quantities: ``"latency"``, the metric's name, or both.
-            tiles: Whether only times are wanted, so that any weights will do.
-
-        Returns:
-            Key -> the values, or why there are none.
+        Quantities are ``"latency"``, the metric's name, or both. ``tiles`` allows models with
+        other weights, for timing only.
         """
         wanted, metric = set(quantities), self.task.metric.name
         missing = {arch: wanted - self.known_values(arch, wanted).keys() for arch in archs}
@@ -198,23 +172,19 @@ class Evaluator:
         return {arch.key: failed.get(arch) or self.known_values(arch, wanted) for arch in archs}
 
     def known_values(self, arch: Architecture, wanted: Iterable[str]) -> Values:
-        """Return the values that the search has stored of an architecture, by quantity."""
+        """Return the stored values of the search, by quantity."""
         found = {quantity: self.remembered(arch.key, quantity) for quantity in wanted}
         return {q: known.value for q, known in found.items() if known is not None}
 
     def _is_only_timed(self, arch: Architecture) -> bool:
-        """Return whether the latency of an architecture is all that is to be measured."""
+        """Return whether only the latency of an architecture has to be measured."""
         scored = self.remembered(arch.key, self.task.metric.name)
         return not self.task.scores or (scored is not None and REUSED in scored.details)
 
     def score_all(
         self, ready: Mapping[Architecture, BuiltModel], samples: SplitSamples, purpose: Purpose
     ) -> dict[Architecture, EvaluationError]:
-        """Score models together, and remember it.
-
-        Returns:
-            Why others have no score.
-        """
+        """Score models together and store the scores; return the errors of the others."""
         models = {arch: built.path for arch, built in ready.items()}
         failed: dict[Architecture, EvaluationError] = {}
         for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
@@ -224,11 +194,7 @@ class Evaluator:
     def score_missing(
         self, archs: Sequence[Architecture], samples: SplitSamples, purpose: Purpose
     ) -> None:
-        """Build and score together whatever is not remembered; what fails is left to `scored`.
-
-        Raises:
-            DataError: The samples cannot be read.
-        """
+        """Build and score together what is not stored; failures are left to `scored`."""
         context, metric = self.score_context(samples), self.task.metric.name
         missing = [a for a in archs if not self.store.find(a.key, metric, context, purpose)]
         self.score_all(_split(self.models.get(missing), {}), samples, purpose)
@@ -239,12 +205,9 @@ class Evaluator:
         ready: Mapping[Architecture, BuiltModel],
         failed: dict[Architecture, EvaluationError],
     ) -> dict[Architecture, EvaluationError]:
-        """Time models and store it; return why others have no latency.
+        """Time the ready ones of architectures and store latencies; return errors of timing.
 
-        Args:
-            archs: Everything that latencies are compared with.
-            ready: Models of what is to be timed.
-            failed: Receives those whose MACs cannot be counted.
+        ``failed`` receives architectures whose MACs cannot be counted.
         """
         macs = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
         for arch in macs.keys() - ready.keys():
@@ -265,9 +228,9 @@ class Evaluator:
     def confirm_latencies(
         self, models: Mapping[str, Path], settings: MeasureSettings
     ) -> dict[str, Measurement | DeviceError]:
-        """Time models together, in a process of their own, and remember all or nothing.
+        """Time models together, in a separate process, and store all results or none.
 
-        The context names who was timed together: another set is another measurement.
+        The context names the set of models: another set has other measurements.
         """
         context = self._timer.together(models)
         known = {key: self.store.find(key, LATENCY, context, "confirm") for key in models}
@@ -281,7 +244,7 @@ class Evaluator:
         return results
 
     def seconds_each(self, quantities: Iterable[str]) -> float:
-        """Estimate how long one architecture takes, by trying a medium one on a few samples.
+        """Estimate the seconds per architecture from a medium one and a few samples.
 
         Raises:
             EvaluationError: It cannot be evaluated.
@@ -296,14 +259,7 @@ class Evaluator:
         return build_s + scoring + timing
 
     def check_device(self, results: Iterable[object]) -> None:
-        """Tell a device that is gone from models that it does not run.
-
-        Args:
-            results: What came of asking it.
-
-        Raises:
-            DeviceLostError: It failed, and also fails on a model that it ran before.
-        """
+        """Raise DeviceLostError if a result is an error and a model that ran before fails too."""
         failed = next((each for each in results if isinstance(each, DeviceError)), None)
         known = None if failed is None else self._known_to_run()
         if known is None:
@@ -317,14 +273,14 @@ class Evaluator:
             )
 
     def _known_to_run(self) -> Measurement | None:
-        """What the device did before: it timed an architecture, or else scored one."""
+        """Return an earlier measurement of the device: a latency, or else a score."""
         timed = self.store.measurements(quantity=LATENCY, purpose="search")
         scored = self.store.measurements(quantity=self.task.metric.name, purpose="search")
         mine = (m for m in timed if m.context == self.latency_context)
         return next(mine, scored[0] if scored and not timed else None)
 
     def _try(self, model: Path, arch: Architecture, quantity: str) -> DeviceError | None:
-        """Have the device time or run a model; return why it does not."""
+        """Time or run a model on the device; return its error."""
         if quantity == LATENCY:
             timed = self.device.measure({arch.key: model}, seed=self.seed, settings=SEARCH)
             return got if isinstance(got := timed[arch.key], DeviceError) else None
@@ -340,6 +296,6 @@ def _split(
     results: Mapping[Architecture, T | EvaluationError],
     failed: dict[Architecture, EvaluationError],
 ) -> dict[Architecture, T]:
-    """Return what came out well; add the rest to what has failed."""
+    """Return the results without errors; add the errors to ``failed``."""
     failed |= {a: each for a, each in results.items() if isinstance(each, EvaluationError)}
     return {a: each for a, each in results.items() if not isinstance(each, EvaluationError)}

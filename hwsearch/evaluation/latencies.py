@@ -1,4 +1,4 @@
-"""Timing models for a search and for its front, as measurements of the store."""
+"""Timing of models for a search and its front, as measurements of the store."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -22,12 +22,12 @@ class LatencyTimer:
 
     Args:
         device: Times them.
-        seed: Decides the order in which models take turns.
-        check: Told of every answer of the device; raises where the device is lost.
+        seed: Seed of the order in which models take turns.
+        check: Receives every result of the device; raises if the device is lost.
 
     Attributes:
-        context: What decides a latency besides the architecture.
-        pace: That of the latencies believed so far.
+        context: What determines a latency besides the architecture.
+        pace: Pace of the accepted latencies.
     """
 
     def __init__(
@@ -43,18 +43,10 @@ class LatencyTimer:
         macs: Mapping[Architecture, int],
         repeated: Collection[Architecture],
     ) -> dict[Architecture, Measurement | EvaluationError]:
-        """Time models as a search does.
+        """Time models with the settings of a search.
 
-        A suspiciously low latency (`hwsearch.evaluation.outliers`) counts as it is in a fresh
-        process.
-
-        Args:
-            models: The file of each architecture.
-            macs: Multiply-accumulates of each.
-            repeated: Those whose file has repeated weights.
-
-        Raises:
-            DeviceLostError: The device no longer runs what it ran before.
+        A suspiciously low latency (`hwsearch.evaluation.outliers`) is replaced by one from a new
+        process. ``repeated`` are the architectures whose files have repeated weights.
         """
         if not models:
             return {}
@@ -84,21 +76,18 @@ class LatencyTimer:
         return found
 
     def together(self, keys: Iterable[str]) -> str:
-        """Return the context of latencies that are confirmed together: it names their set."""
+        """Return the context of latencies that are confirmed together, which names their set."""
         text = "+".join(sorted(keys))
         return f"{self.context} together={hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def confirm(
         self, models: Mapping[str, Path], settings: MeasureSettings
     ) -> tuple[list[Measurement], dict[str, Measurement | DeviceError]]:
-        """Time models together, in a process of their own.
+        """Time models together, in a separate process.
 
         Returns:
-            Everything to be stored, the ratios of every round among it; and key -> the confirmed
-            latency, or why there is none.
-
-        Raises:
-            DeviceLostError: The device no longer runs what it ran before.
+            The measurements to store, with the ratios of every round; and key -> the confirmed
+            latency or the error.
         """
         context = self.together(models)
         measured = self._device.measure(models, seed=self._seed + 1, settings=settings)

@@ -1,4 +1,4 @@
-"""What devices and metrics answer, as rows of the store."""
+"""Results of devices and metrics as measurements of the store."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ LATENCY_DETAILS = (
 def latency_measurement(
     key: str, latency: Latency, context: str, purpose: Purpose, **details: float | str
 ) -> Measurement:
-    """Turn a device's answer into a row of the store, with further details."""
+    """Convert a latency of a device to a measurement, with further details."""
     raw: NDArray[Any] = latency.times_ms.reshape(-1)[-RAW_TIMES_KEPT:].astype(np.float32)
     return Measurement(
         key=key,
@@ -66,7 +66,7 @@ def score_measurement(
     cost_s: float,
     **details: Any,
 ) -> Measurement:
-    """Turn the outcome of every sample, (n,), into a row of the store, with further details."""
+    """Convert the outcomes of n samples, (n,), to a measurement, with further details."""
     score = score_outcomes(outcomes, metric)
     return Measurement(
         key=key,
@@ -84,10 +84,10 @@ def score_measurement(
 
 
 def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
-    """Return a confirmed latency relative to the anchor's, with that of every round.
+    """Return a confirmed latency relative to the anchor's, with the ratios of all rounds.
 
-    Its samples, ``(rounds,)``, are NaN in rounds that do not count. Contenders of one job share
-    their rounds, which tells their differences better than their intervals do.
+    Its samples, ``(rounds,)``, are NaN in excluded rounds. Contenders of one job share their
+    rounds, which gives their differences more precisely than their intervals do.
     """
     counted = True if latency.counted is None else latency.counted
     return Measurement(
@@ -105,7 +105,7 @@ def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
 
 
 def noisy_low(measurement: Measurement | None) -> float:
-    """Return a latency at the good end of its ratio's interval: what ranking depends on."""
+    """Return a latency at the low end of its ratio's interval, on which ranking depends."""
     assert measurement is not None
     ratio, low = measurement.details["ratio"], measurement.details["ratio_low"]
     return float(measurement.value * low / ratio)

@@ -1,38 +1,33 @@
-"""Latencies too good to be taken at their word."""
+"""Detection of latencies that are too low to be plausible."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# The work that a processor does in a millisecond differs from subnet to subnet, but the pace of a
-# new one exceeds the highest of a few others by a few percent, not by a quarter.
+# The MACs per millisecond differ between subnets, but a new subnet exceeds the highest of a few
+# others by a few percent, not by 25%.
 MARGIN = 1.25
 LEAST_KNOWN = 4
 
 
 @dataclass(slots=True)
 class Pace:
-    """The highest pace, in MACs per millisecond, that latencies believed so far amount to.
+    """The highest pace, in MACs per millisecond, of the accepted latencies.
 
-    A search looks for the best of many measurements, so one that is wrong the right way wins it:
-    the process or the anchor had a bad moment, or the runtime did not do the work. What cannot be
-    told by its interval can be told by its pace.
+    A search selects the best of many measurements, so that it would select a latency that is too
+    low by an error of the process, the anchor or the runtime. Such an error need not show in the
+    interval, but it shows in the pace.
     """
 
     highest: float = 0.0
     known: int = 0
 
     def believe(self, latency_ms: float, macs: int) -> None:
-        """Count a latency among those that others are compared with."""
+        """Accept a latency, to which others are compared."""
         self.highest = max(self.highest, macs / latency_ms)
         self.known += 1
 
     def suspects(self, latencies_ms: Mapping[str, float], macs: Mapping[str, int]) -> list[str]:
-        """Return the names whose pace is far above that of all others, and believe the rest.
-
-        Args:
-            latencies_ms: Name -> a new latency in milliseconds.
-            macs: Name -> the MACs of one run.
-        """
+        """Return the names of latencies whose pace is far above all others; accept the rest."""
         found = []
         for name in sorted(latencies_ms, key=lambda each: macs[each] / latencies_ms[each]):
             pace = macs[name] / latencies_ms[name]

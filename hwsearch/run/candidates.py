@@ -1,4 +1,4 @@
-"""What a search ends with where a number was predicted: candidates, and a kit that times them."""
+"""Candidates of a search with predicted values, and the kit that times them."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,15 +24,12 @@ PREDICTED = "predicted"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A number that was predicted; it enters no front.
+    """A predicted number, which enters no front, with its 95% interval.
 
     Attributes:
-        quantity: What was predicted.
         value: In the quantity's unit.
-        low: Low end of its 95% interval.
-        high: High end.
-        basis: What it was predicted from: of a latency the device, as written down, and the
-            digest of its table, of an accuracy the predictor and its digest.
+        basis: Source of the prediction: device and table digest of a latency, predictor and
+            digest of an accuracy.
     """
 
     quantity: str
@@ -42,7 +39,7 @@ class Prediction:
     basis: Mapping[str, str]
 
     def stated(self) -> dict[str, Any]:
-        """Return it as a card states it."""
+        """Return the prediction as an entry of a card."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         return {"quantity": self.quantity, "source": PREDICTED, **numbers, **self.basis}
 
@@ -50,10 +47,7 @@ class Prediction:
 def predictions(
     setup: Setup, archs: Sequence[Architecture]
 ) -> dict[str, dict[str, Prediction | None]]:
-    """Predict n architectures: key -> quantity -> prediction.
-
-    None stands for a latency that is no objective.
-    """
+    """Return key -> quantity -> prediction; None for latency if it is no objective."""
     found: dict[str, dict[str, Prediction | None]] = {arch.key: {LATENCY: None} for arch in archs}
     batch = setup.net.space.architectures(archs)
     for name, predicting in setup.predicted.items():
@@ -85,16 +79,7 @@ def write_second_kit(
     settings: MeasureSettings,
     progress: Progress,
 ) -> Manifest:
-    """Make the kit that times the candidates of a run on the device of its table.
-
-    Args:
-        setup: Of the run; its device is known by a table.
-        evaluator: Builds the models.
-        archs: What the kit times.
-        path: The file.
-        settings: How precisely the kit times them.
-        progress: Told of every model.
-    """
+    """Write the kit that times the candidates of a run on the device of its table."""
     device = setup.device
     assert isinstance(device, KitDevice)
     measured_on, fingerprint = device.measured_on
@@ -121,7 +106,7 @@ def write_second_kit(
 
 
 def run_digest(setup: Setup) -> str:
-    """What names a run to its kit: settings, and what they resolved to."""
+    """Return the digest that identifies a run to its kit: settings, and what they resolved to."""
     recorded = setup.recorded()
     parts = {name: recorded[name] for name in ("space", "weights", "data", "device")}
     text = repr((setup.config, sorted(parts.items())))

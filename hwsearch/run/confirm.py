@@ -1,4 +1,4 @@
-"""From candidates to a front: what a run's kit measured takes the place of predictions."""
+"""From candidates to a front: measurements of a run's kit replace predictions."""
 
 from contextlib import closing
 from pathlib import Path
@@ -26,23 +26,12 @@ def confirm(
     progress: Progress | None = None,
     draw: Draw = draw_nothing,
 ) -> Run:
-    """Turn the candidates of a run into a front by what its kit measured; again is harmless.
-
-    Args:
-        folder: Of the run.
-        timings: The file that the run's kit wrote on the device.
-        net: For a supernet that cannot be loaded by its recorded name.
-        progress: Told of phases and steps.
-        draw: Draws the finished run; see `hwsearch.run.folder.search`.
-
-    Returns:
-        The run, with a front.
+    """Turn the candidates of a run into a front by the timings of its kit; can be repeated.
 
     Raises:
-        InputError: The folder is no run, the file is not complete, was changed, or is of another
-            kit, run or device, or supernet and data are no longer the same. The run stays as it
-            was.
-        InfeasibleError: Nothing satisfies the constraints as measured; the text says what came
+        InputError: The folder is no run; the timings are incomplete, changed, or of another kit,
+            run or device; or supernet or data have changed. The run stays as it was.
+        InfeasibleError: No measured candidate satisfies the constraints; the text names the
             closest.
     """
     run = Run(folder)

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_exported(folder: Path, config: RunConfig) -> None:
-    """Refuse a run whose candidates have a card and no model.
-
-    Raises:
-        InputError: It was searched without data.
-    """
+    """Refuse a run without data, whose candidates have no models."""
     if config.data == NO_DATA:
         raise InputError(
             f"run {str(folder)!r} was searched without data, so that its candidates have a "
@@ -48,18 +44,10 @@ def with_images(folder: Path, config: RunConfig) -> str:
 
 
 def export_subnets(folders: Sequence[Path], device_spec: str, to: Path | None) -> list[Path]:
-    """Verify subnets again and copy them where asked.
-
-    Args:
-        folders: Of the subnets.
-        device_spec: The device that they are for.
-        to: A folder that receives one folder per subnet; None leaves them where they are.
-
-    Returns:
-        Where they lie.
+    """Verify subnets again, copy each into a folder in ``to`` if given, and return their folders.
 
     Raises:
-        InputError: The target holds such a folder already.
+        InputError: The target has such a folder already.
         VerificationError: A file is damaged.
     """
     targets = [to / folder.name if to else folder for folder in folders]
@@ -70,7 +58,7 @@ def export_subnets(folders: Sequence[Path], device_spec: str, to: Path | None) -
         raise InputError(f"{taken[0]!r} exists already; give another folder")
     device = devices.load_device(device_spec)
     try:
-        # All of them before the first copy: a damaged one leaves nothing half-exported.
+        # All before the first copy, so that a damaged one prevents a partial export.
         for folder in folders:
             verify_artifact(folder, device)
     finally:
@@ -90,21 +78,16 @@ def export_subnets(folders: Sequence[Path], device_spec: str, to: Path | None) -
 def verify_run(
     folder: Path, device_spec: str, keys: Callable[[], Sequence[str]]
 ) -> dict[str, str | None]:
-    """Check the subnets of a run from their files alone, and its files by their digests.
+    """Check the subnets of a run from their files alone, and its files by their checksums.
 
-    Args:
-        folder: Of the run.
-        device_spec: The device that they are for.
-        keys: Reads those of the subnets from its table.
-
-    Returns:
-        Key -> what is wrong with it, or None; name -> what is wrong with it, for other files.
+    ``keys`` reads the subnets' keys from the run's table. Returns key -> problem or None, and name
+    -> problem of other files.
     """
     damaged = damaged_files(folder)
     of_subnets = {name: name.split("/") for name in damaged if name.startswith(f"{SUBNETS}/")}
     found: dict[str, str | None] = {n: why for n, why in damaged.items() if n not in of_subnets}
     if found:
-        # What names the subnets, or the device, may be among what is damaged.
+        # The table that names the subnets, or the settings, may be damaged.
         named = sorted(path.name for path in (folder / SUBNETS).glob("[!.]*"))
     else:
         named = list(keys())
@@ -117,7 +100,7 @@ def verify_run(
 
 
 def verify_subnets(folders: Sequence[Path], device_spec: str) -> dict[str, str | None]:
-    """Check subnets from their files alone: key -> what is wrong with it, or None."""
+    """Check subnets from their files alone; return key -> problem or None."""
     device = devices.load_device(device_spec)
     found: dict[str, str | None] = {}
     try:

@@ -1,4 +1,4 @@
-"""From evaluated trials to a front: confirmed together, exported, verified, scored on new data."""
+"""From evaluated trials to a front: confirmation, export, verification, report scores."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,14 +38,7 @@ Values = dict[str, NDArray[np.float64]]
 
 
 class Finisher:
-    """Turns the trials of a run into its front.
-
-    Args:
-        setup: The parts of the run.
-        evaluator: Measures and remembers.
-        subnets: Folder that exported subnets go into.
-        progress: Told of every step.
-    """
+    """Computes the front of a run from its trials."""
 
     def __init__(
         self, setup: Setup, evaluator: Evaluator, subnets: Path, progress: Progress
@@ -56,13 +49,10 @@ class Finisher:
         self._timed: dict[str, str] = {}  # SHA-256 of the model of every key that a kit timed
 
     def finish(self) -> list[dict[str, Any]]:
-        """Confirm, export and score the front.
-
-        Returns:
-            One row per member, sorted by the first objective.
+        """Confirm, export and score the front; return a row per member, by the first objective.
 
         Raises:
-            InfeasibleError: No trial satisfies the constraints; the text says what came closest.
+            InfeasibleError: No trial satisfies the constraints; the text names the closest.
         """
         keys, values = self._search_values()
         contenders = self._contenders(keys, values)
@@ -70,30 +60,17 @@ class Finisher:
         return self._front(keys, values, contenders, confirmed)
 
     def confirm(self, timings: Mapping[str, Measurement], kit: Manifest) -> list[dict[str, Any]]:
-        """Make the front of candidates that were timed elsewhere; see `finish`.
-
-        Args:
-            timings: Key -> the latency, for every candidate that has one.
-            kit: What timed them.
-        """
+        """Return the rows of the front of candidates that a kit timed; see `finish`."""
         self._timed = {model.key: model.shipped for model in kit.models}
         keys, values = self._search_values()
         contenders = [row for row, key in enumerate(keys) if key in timings]
         return self._front(keys, values, contenders, timings)
 
     def candidates(self, kit: Path) -> list[dict[str, Any]]:
-        """Export what is non-dominated by predicted latencies, and make a kit that times it.
+        """Export the non-dominated trials by predicted latencies, and write a kit that times them.
 
-        The kit also holds what may turn out non-dominated within the interval of its prediction.
-
-        Args:
-            kit: The file to write.
-
-        Returns:
-            One row per candidate, sorted by the first objective.
-
-        Raises:
-            InfeasibleError: No trial satisfies the constraints; the text says what came closest.
+        The kit also has the trials that may be non-dominated within the intervals of predictions.
+        Rows and errors are as for `finish`.
         """
         keys, values = self._search_values()
         contenders = [keys[row] for row in self._contenders(keys, values)]
@@ -113,7 +90,7 @@ class Finisher:
         contenders: Sequence[int],
         confirmed: Mapping[str, Measurement | None],
     ) -> list[dict[str, Any]]:
-        """Export what is non-dominated once confirmed latencies take the place of the search's."""
+        """Export the front by confirmed latencies."""
         kept = [row for row in contenders if keys[row] in confirmed]
         final = {name: array[kept] for name, array in values.items()}
         if LATENCY in final:
@@ -126,7 +103,7 @@ class Finisher:
         return self._export_all(front, confirmed, probabilities)
 
     def _search_values(self) -> tuple[list[str], Values]:
-        """Values of every finished trial, by name, in the order of the trials."""
+        """Return the keys of finished trials, and their values by objective."""
         keys = [trial.key for trial in self.store.trials(TrialState.DONE)]
         if not keys:
             failed = self.store.trials(TrialState.FAILED)
@@ -163,7 +140,7 @@ class Finisher:
         return [int(row) for row in rows]
 
     def _confirm(self, keys: list[str]) -> dict[str, Measurement | None]:
-        """Time the contenders together; without latency among the objectives nothing is timed."""
+        """Time the contenders together, if latency is an objective."""
         if LATENCY not in [objective.name for objective in self.setup.objectives]:
             self.progress.phase("confirm", 1, done=1)
             return dict.fromkeys(keys)
@@ -193,7 +170,7 @@ class Finisher:
         latencies: Mapping[str, Measurement | Prediction | None],
         probabilities: Mapping[str, float] = MappingProxyType({}),
     ) -> list[dict[str, Any]]:
-        """Export members; candidates have no probability to be on a front that is not known."""
+        """Export members; candidates have no probability to be on the front."""
         self.progress.phase("export", len(keys))
         if self.setup.task.scores:
             report = self.setup.task.report
@@ -246,7 +223,7 @@ class Finisher:
         return self._row(arch, numbers, probability, card)
 
     def _listed(self, key: str, latency: Measurement | Prediction | None) -> dict[str, Any]:
-        """Write the card of a candidate that no data verify, and return its row."""
+        """Write the card of a candidate without a model, and return its row."""
         arch, metric = self._arch(key), self.setup.task.metric.name
         accuracy = predictions(self.setup, [arch])[key][metric]
         known = [each for each in (accuracy, latency) if each is not None]

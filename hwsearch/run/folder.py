@@ -1,4 +1,4 @@
-"""A run: its folder, and the search that fills it."""
+"""A run: its folder, and the search that writes it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,19 +71,12 @@ def search(
 ) -> "Run":
     """Search a supernet for one device and export the confirmed front.
 
-    Args:
-        settings: Of the search.
-        net: The supernet, where it is loaded already.
-        budget_of_reuse: Whether the budget is what a warm start reuses, if it reuses anything.
-        progress: Told of phases and steps.
-        draw: Draws the finished run, whose parts it is given; by default nothing is drawn.
-
-    Returns:
-        The finished run.
+    With ``budget_of_reuse``, the number of reused values is the budget, if there are any. ``draw``
+    draws the finished run from its parts.
 
     Raises:
-        InputError: Something given cannot be used; nothing has been written.
-        InfeasibleError: Nothing satisfies the constraints; the run can be looked at all the same.
+        InputError: An input is not usable; nothing has been written.
+        InfeasibleError: No architecture satisfies the constraints; the run can be inspected.
     """
     config, workers = settings.config, settings.workers
     if settings.out is not None:
@@ -115,18 +108,13 @@ def resume(
     progress: Progress | None = None,
     draw: Draw = draw_nothing,
 ) -> "Run":
-    """Go on with a run that was stopped, or give a finished one a larger budget.
+    """Resume a run that was stopped, or extend a finished one.
 
-    Args:
-        folder: Of the run.
-        limits: Another budget, minutes and stop_gain; None leaves one as it is.
-        net: For a supernet that cannot be loaded by its recorded name.
-        workers: As for `search`; it may differ from that of earlier processes.
-        progress: Told of phases and steps.
-        draw: As for `search`.
+    ``limits`` are another budget, minutes and stop_gain; None keeps one. ``workers`` may differ
+    from those of earlier processes.
 
     Raises:
-        InputError: The folder is no run, or the supernet, data or device are no longer the same.
+        InputError: The folder is no run, or the supernet, data or device have changed.
     """
     run = Run(folder)
     check_workers(workers)
@@ -164,7 +152,7 @@ class Run:
     """A run folder: its settings, trials and front.
 
     Args:
-        folder: As `search` left it, finished or not.
+        folder: Folder of a run, finished or not.
 
     Raises:
         InputError: The folder is no run.
@@ -184,28 +172,28 @@ class Run:
 
     @property
     def directories(self) -> tuple[Path, ...]:
-        """Where relative paths of its settings are looked for."""
+        """Directories in which relative paths of its settings are looked for."""
         return places(self.folder, self.recorded)
 
     @property
     def finished(self) -> bool:
-        """Whether the front has been confirmed and exported, or candidates await what follows."""
+        """Whether the run has a front, or candidates that are to be timed or given images."""
         awaited = (CANDIDATES, KIT) if self.config.device.startswith("kit:") else (CANDIDATES,)
         return self.confirmed or all((self.folder / name).is_file() for name in awaited)
 
     @property
     def confirmed(self) -> bool:
-        """Whether it has a front: a search by a table, or without data, ends with candidates."""
+        """Whether it has a front; a search by a table or without data ends with candidates."""
         return (self.folder / FRONT).is_file()
 
     @property
     def untrained(self) -> bool:
-        """Whether the weights are random, so that its accuracies mean nothing."""
+        """Whether the weights are random, so that accuracies are meaningless."""
         return is_random(self.config.checkpoint)
 
     @property
     def front(self) -> "pd.DataFrame":
-        """One row per subnet of the front: measured numbers with their intervals.
+        """Table with one row per member of the front: measured values with their intervals.
 
         Raises:
             InputError: The run is not finished, or has candidates that were not timed.
@@ -225,7 +213,7 @@ class Run:
 
     @property
     def members(self) -> "pd.DataFrame":
-        """The front, or else the candidates: ``NAME_source`` says which NAME is ``predicted``.
+        """The front, or the candidates; ``NAME_source`` is ``predicted`` for predicted values.
 
         Raises:
             InputError: The run is not finished, or the file is damaged.
@@ -240,10 +228,10 @@ class Run:
 
     @property
     def summary(self) -> SearchSummary | None:
-        """Summary of the search; None for a run that the first version finished.
+        """Summary of the search; None before it is finished, and for runs of the first version.
 
         Raises:
-            InputError: It is damaged.
+            InputError: The file is damaged.
         """
         path = self.folder / SUMMARY
         if not (self.finished and path.is_file()):
@@ -255,13 +243,13 @@ class Run:
         return SearchSummary.from_json(text, repr(str(path)))
 
     def store(self) -> SqliteStore | MemoryStore:
-        """Return a copy in memory of the trials and measurements; empty before the first one."""
+        """Return a copy in memory of the trials and measurements; empty before the first trial."""
         path = self.folder / TRIALS
         return SqliteStore.snapshot(path) if path.is_file() else MemoryStore()
 
     @property
     def trials(self) -> "pd.DataFrame":
-        """One row per trial: its state and what the search measured of it."""
+        """Table with one row per trial: its state and what the search measured."""
         import pandas as pd
 
         with self.store() as store:
@@ -281,7 +269,7 @@ class Run:
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(TRIAL_COLUMNS))
 
     def measurements(self) -> list[Measurement]:
-        """Every measurement in the order in which they were made."""
+        """Return all measurements in the order in which they were made."""
         with self.store() as store:
             return store.measurements()
 
@@ -290,10 +278,10 @@ class Run:
         return prepare(self.config, net, directories=self.directories)
 
     def select(self, select: str = "all") -> list[str]:
-        """Return keys: of ``"all"``, of the ``"knee"``, one key, or by ``"latency <= 12"``.
+        """Return keys by ``"all"``, ``"knee"``, a key, or a constraint, as ``"latency <= 12"``.
 
-        ``"latency <= 12 @ 95%"`` takes one: the best by the first objective of those whose true
-        latency is 12 ms at most with a probability of 95%; see
+        ``"latency <= 12 @ 95%"`` selects the best member by the first objective among those whose
+        true latency is at most 12 ms with a probability of 95%; see
         `hwsearch.run.front_probability.constraint_probabilities`.
 
         Raises:
@@ -310,14 +298,14 @@ class Run:
         )
 
     def export(self, select: str = "all", to: str | Path | None = None) -> list[Path]:
-        """Return the folders of selected subnets, each verified again, copied where asked.
+        """Verify selected subnets again and return their folders, copied into ``to`` if given.
 
         Args:
             select: See `select`.
-            to: A folder that receives one folder per subnet; None leaves them where they are.
+            to: Folder that receives one folder per subnet; None copies nothing.
 
         Raises:
-            InputError: Nothing is selected, or the target holds such a folder already.
+            InputError: Nothing is selected, or the target has such a folder already.
             VerificationError: A file is damaged.
         """
         check_exported(self.folder, self.config)
@@ -325,11 +313,10 @@ class Run:
         return export_subnets(folders, self.config.device, Path(to) if to else None)
 
     def verify(self) -> dict[str, str | None]:
-        """Check every exported subnet from its files alone, and the run's files by their digests.
+        """Check exported subnets from their files alone, and the run's files by their checksums.
 
         Returns:
-            Key -> what is wrong with it, or None; and for every other file that is damaged, its
-            name -> what is wrong with it.
+            Key -> problem or None; and name -> problem of other damaged files.
         """
         check_exported(self.folder, self.config)
         return verify_run(self.folder, self.config.device, lambda: self.select("all"))
@@ -345,10 +332,10 @@ class Run:
 
     @property
     def objectives(self) -> list[Objective]:
-        """The objectives of the run, without the functions that compute exact ones.
+        """Objectives of the run, without the functions that compute exact ones.
 
         Raises:
-            InputError: Its settings record none.
+            InputError: The settings record none.
         """
         recorded = self.recorded.get("objectives")
         if not recorded:
@@ -359,17 +346,17 @@ class Run:
 
     @property
     def with_images(self) -> str:
-        """The command that makes a front of what a search without data found."""
+        """Command that makes a front of the candidates of a search without data."""
         return with_images(self.folder, self.config)
 
     @property
     def title(self) -> str:
-        """Title: the supernet and the device."""
+        """The supernet and the device as a title."""
         title = f"{self.config.supernet} on {self.config.device}"
         return f"{title}, random weights ({self.config.checkpoint})" if self.untrained else title
 
     def _carry_on(self, setup: Setup, progress: Progress, workers: Workers, draw: Draw) -> "Run":
-        """Do what is still to be done."""
+        """Complete the run."""
         self.config = setup.config
         if risk := network_risk(self.folder):
             progress.note(risk)
@@ -379,7 +366,7 @@ class Run:
             write_outcome(self.folder, rows, setup, summary)
             draw(self, setup)
         except KeyboardInterrupt as stop:
-            # Only here is it known that there is something to go on with.
+            # Only here is there a run to resume.
             raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
         except (OSError, DataError, DeviceLostError) as error:
             kind = HwsearchError if isinstance(error, OSError) else type(error)

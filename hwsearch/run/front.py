@@ -1,4 +1,4 @@
-"""Which trials make the front, and which of them a person may want."""
+"""Selection of the front, of its contenders and of members."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,15 +25,9 @@ _PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 def front_rows(
     values: Table, objectives: Sequence[Objective], constraints: Sequence[Constraint]
 ) -> NDArray[np.int64]:
-    """Return the rows that satisfy every constraint and that no other such row dominates.
+    """Return the rows, ascending, that satisfy every constraint and are not dominated.
 
-    Args:
-        values: Name -> (n,) values of every objective and every constrained quantity.
-        objectives: What is traded.
-        constraints: What has to hold.
-
-    Returns:
-        Row numbers in ascending order.
+    ``values`` has name -> (n,) values of every objective and every constrained quantity.
     """
     n = len(next(iter(values.values())))
     keep = np.flatnonzero(satisfied(values, constraints)) if constraints else np.arange(n)
@@ -47,16 +41,10 @@ def contender_rows(
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
 ) -> NDArray[np.int64]:
-    """Return the rows that may belong to the front once they are measured again.
+    """Return the rows that may be on the front after another measurement.
 
-    A row contends when nothing dominates it were its noisy values at the good end of their
-    intervals, while all others stay as measured.
-
-    Args:
-        values: As for `front_rows`.
-        low: Name -> (n,) good end of the interval, for the quantities that are noisy.
-        objectives: What is traded.
-        constraints: What has to hold, at the good end.
+    A row is a contender if nothing dominates it when its noisy values are at the good end of their
+    intervals, ``low``, (n,) each, while all others stay as measured.
     """
     n = len(next(iter(values.values())))
     hopeful = {**values, **low}
@@ -73,7 +61,7 @@ def contender_rows(
 
 
 def knee(front: "pd.DataFrame", objectives: Sequence[Objective]) -> str:
-    """Return the key of the member nearest to the best of every objective at once.
+    """Return the key of the member nearest to the best value of all objectives.
 
     Each objective is scaled to [0, 1] over the front; the knee is the row of smallest Euclidean
     distance to the ideal point (compromise programming; Zeleny, 1973).
@@ -94,18 +82,18 @@ def select_keys(
     select: str,
     chances: Chances = _unknown_chances,
 ) -> list[str]:
-    """Return the keys of the members that a selection names.
+    """Return the keys of the selected members.
 
     Args:
         front: One row per member.
-        objectives: Of the run.
-        select: ``"all"``, ``"knee"``, a key, a constraint such as ``latency <= 12``, which takes
-            every member that satisfies it, or a constraint with how sure it has to be, such as
-            ``latency <= 12 @ 95%``, which takes the best one by the first objective.
-        chances: How sure members are to keep a constraint.
+        objectives: Objectives of the run.
+        select: ``"all"``, ``"knee"``, a key, a constraint such as ``latency <= 12``, which selects
+            every member that satisfies it, or a constraint with a probability, such as
+            ``latency <= 12 @ 95%``, which selects the best member by the first objective.
+        chances: Returns the probabilities that members satisfy a constraint.
 
     Raises:
-        InputError: The selection is none of these, or nothing satisfies it.
+        InputError: The selection is none of these, or no member satisfies it.
     """
     keys = [str(key) for key in front["key"]]
     if select == "all":
@@ -135,7 +123,7 @@ def select_keys(
 
 
 def _share(text: str, select: str) -> float:
-    """Read ``95%`` as 0.95."""
+    """Parse ``95%`` as 0.95."""
     found = _PERCENTAGE.fullmatch(text)
     share = float(found[1]) / 100 if found else 0.0
     if not 0.0 < share < 1.0:
@@ -149,7 +137,7 @@ def _share(text: str, select: str) -> float:
 def _surest(
     front: "pd.DataFrame", first: Objective, constraint: Constraint, share: float, chances: Chances
 ) -> str:
-    """Return the best by the first objective of those that keep a constraint so surely."""
+    """Return the best member by the first objective that satisfies a constraint so probably."""
     reached = chances(constraint)
     sure = np.flatnonzero(reached >= share)
     if not len(sure):

@@ -1,4 +1,4 @@
-"""The search phase: propose, store, measure, tell; and the same again from what is stored."""
+"""The search phase: propose, store, measure, tell; stored rounds are replayed."""
 
 import time
 from collections.abc import Sequence
@@ -22,22 +22,21 @@ def run_search(
     progress: Progress,
     batch: int | None = None,
 ) -> None:
-    """Evaluate architectures until the budget is spent, or the search ends before.
+    """Evaluate architectures until the budget is spent or the search stops early.
 
-    Whatever the store holds counts as done: rounds in it are replayed to the optimiser, told in
-    the order in which they were finished, and those that were cut short are finished, so that
-    the proposals are those of an unbroken search. Where several are evaluated at a time, a round
-    is one proposal, and the next one is made while others are still open: what it is depends on
-    who was finished by then.
+    Stored rounds are replayed to the optimiser in the order in which they were finished, and
+    interrupted ones are completed, so that proposals are those of an uninterrupted search. With
+    several evaluations at a time, a round is one proposal, and the next one is made while others
+    are open: it depends on the order in which evaluations finish.
 
     Args:
-        optimizer: Fresh, of the same seed as ever.
+        optimizer: New, with the seed of the run.
         store: Receives every proposal before it is evaluated.
         scheduler: Evaluates proposals that are not finished.
-        stopping: When it ends. Its budget counts failed and reused architectures too, and its
-            minutes what the store says that earlier processes spent on measuring.
-        progress: Told of every finished trial, and of why the search ends before its budget.
-        batch: Architectures proposed at a time, as the settings have it.
+        stopping: Criteria of the end. The budget counts failed and reused architectures too, the
+            minutes also the stored measuring time of earlier processes.
+        progress: Receives every finished trial, and the reason of an early end.
+        batch: Architectures proposed at a time, as in the settings.
     """
     began = time.monotonic() - _seconds_spent(store) / scheduler.n_workers
     budget = stopping.budget
@@ -68,22 +67,14 @@ def run_search(
 
 
 def _seconds_spent(store: Store) -> float:
-    """What the search's own measurements took; what was reused is not counted."""
+    """Return the time of the search's own measurements, without reused ones."""
     spent = store.measurements(purpose="search")
     return sum(m.cost_s for m in spent if REUSED not in m.details)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Round:
-    """A round that the optimiser has not been told of.
-
-    Attributes:
-        number: Of the round.
-        archs: What was proposed.
-        to_finish: Keys of trials that are not finished.
-        waiting: Keys whose results are not here.
-        results: Key -> what came back.
-    """
+    """A round that the optimiser has not been told; ``waiting`` are the keys without a result."""
 
     number: int
     archs: Architectures
@@ -93,7 +84,7 @@ class _Round:
 
 
 class _Rounds:
-    """The rounds that are open; each is told as a whole, once all of it is finished."""
+    """The open rounds; each is told to the optimiser once it is complete."""
 
     def __init__(
         self, optimizer: Optimizer, store: Store, scheduler: Scheduler, progress: Progress
@@ -105,11 +96,11 @@ class _Rounds:
 
     @property
     def n_open(self) -> int:
-        """Architectures that are being evaluated."""
+        """Number of architectures that are being evaluated."""
         return len(self._of)
 
     def replay(self, trials: Sequence[Trial]) -> int:
-        """Ask and tell what is stored, and have the rest evaluated; return the next round."""
+        """Ask and tell stored rounds, and start open ones; return the number of the next round."""
         members: dict[int, list[Trial]] = {}
         for trial in trials:
             members.setdefault(trial.round, []).append(trial)
@@ -129,7 +120,7 @@ class _Rounds:
         return len(members)
 
     def begin(self, number: int, archs: Architectures, members: Sequence[Trial]) -> None:
-        """Have what is open in a round evaluated; what is done comes back from the store."""
+        """Start the evaluation of a round; finished trials return from the store."""
         open_ = [trial.key for trial in members if not trial.state.is_finished]
         failed = {trial.key for trial in members if trial.state is TrialState.FAILED}
         for key in open_:
@@ -143,7 +134,7 @@ class _Rounds:
             self._tell(begun)
 
     def go_on(self) -> None:
-        """Wait for results, and tell the optimiser of rounds that they complete."""
+        """Wait for results, and tell the optimiser the rounds that they complete."""
         for key, result in self._scheduler.finished().items():
             begun = self._of.pop(key)
             begun.results[key] = result
@@ -178,10 +169,9 @@ class _Rounds:
 
 
 def _as_finished(store: Store, rounds: dict[int, list[Trial]]) -> list[int]:
-    """Put finished rounds into the order in which their last measurements were stored.
+    """Sort finished rounds by the time of their last measurement.
 
-    One without any, as all of it failed, keeps its place after the round that was proposed
-    before it.
+    A round without measurements, because all of it failed, follows the round proposed before it.
     """
     measured = store.measurements(purpose="search")
     place = {m.key: position for position, m in enumerate(measured)}

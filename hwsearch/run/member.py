@@ -1,4 +1,4 @@
-"""One member of a front or of the candidates: its numbers on the card, its row in the table."""
+"""One member of a front or of the candidates: its entries on the card, its row in the table."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Number = Measurement | Prediction
 
 
 def stated(measurement: Measurement) -> dict[str, Any]:
-    """Return a measurement as a card states it."""
+    """Return a measurement as an entry of a card."""
     return {
         "quantity": measurement.quantity,
         "purpose": measurement.purpose,
@@ -34,16 +34,7 @@ def row_of(
     weights: str,
     subnet: str,
 ) -> dict[str, Any]:
-    """Return the row of a member.
-
-    Args:
-        arch: Its architecture.
-        numbers: Column -> what is known; None for what is no objective.
-        probability: That it belongs to the front; None for candidates.
-        exact: MACs, parameters and bytes.
-        weights: Which ones they are, in a word.
-        subnet: Where its folder lies in the run's.
-    """
+    """Return the table row of a member; ``numbers`` has None where a quantity is no objective."""
     row: dict[str, Any] = {"key": arch.key}
     for name, number in numbers.items():
         if number is None:

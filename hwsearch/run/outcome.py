@@ -27,15 +27,11 @@ LISTED = (CONFIG, TRIALS, EVIDENCE, SUMMARY, KIT, SUBNETS)
 
 
 def read_members(path: Path, objectives: Sequence[str]) -> "pd.DataFrame":
-    """Read the front or the candidates: they may come from a stranger.
-
-    Args:
-        path: Of the table.
-        objectives: Names of those of the run.
+    """Read the table of the front or of the candidates, from an untrusted source.
 
     Raises:
-        InputError: It is no such table: a column is missing or holds no numbers, or a key, which
-            names a folder of the run, is none.
+        InputError: A column is missing or is not numeric, or a key, which names a folder of the
+            run, is invalid.
     """
     import pandas as pd
 
@@ -72,15 +68,9 @@ def write_outcome(
     setup: Setup,
     summary: SearchSummary,
 ) -> None:
-    """Write the front, or the candidates where something is predicted.
+    """Write the table of the front, or of the candidates if a value is predicted, and checksums.
 
-    ``SHA256SUMS`` lists what they are. Exported subnets that are not among the rows are removed.
-
-    Args:
-        folder: Of the run.
-        rows: One per member; the first column of a choice follows that of the subnet's folder.
-        setup: The parts of the run.
-        summary: What the search was worth.
+    Exported subnets without a row are removed. The columns of choices follow column ``subnet``.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""The phases of a run: what is known, the search, the front."""
+"""Phases of a run: warm start, search, front."""
 
 from contextlib import closing
 from pathlib import Path
@@ -25,16 +25,9 @@ from hwsearch.trials_sqlite import SqliteStore
 def search_and_finish(
     folder: Path, setup: Setup, progress: Progress, workers: Workers = None
 ) -> tuple[list[dict[str, Any]], SearchSummary]:
-    """Do whatever is still to be done for a run.
+    """Complete a run; return the rows of the front or of the candidates, and the summary.
 
-    Args:
-        folder: Of the run.
-        setup: Its parts; the device is closed at the end.
-        progress: Told of phases and steps.
-        workers: See `hwsearch.run.settings.check_workers`.
-
-    Returns:
-        The rows of the front, or of the candidates, and the search's summary.
+    The device is closed at the end.
     """
     with SqliteStore(folder / TRIALS) as store, closing(setup.evaluator(store)) as evaluator:
         try:
@@ -63,7 +56,7 @@ def search_and_finish(
 
 
 def _outlook(evaluator: Evaluator, setup: Setup, store: Store) -> str:
-    """Say how long the search will take and what it may write."""
+    """Return the expected duration and disk usage of the search as text."""
     trials = store.trials()
     spent = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
     left = max(0, setup.config.budget - spent)

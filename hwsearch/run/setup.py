@@ -1,4 +1,4 @@
-"""Turning settings into the parts of a run, with everything checked before anything is written."""
+"""Resolution of settings to the parts of a run, checked before anything is written."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,23 +45,23 @@ FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "prob
 
 @runtime_checkable
 class Predicting(Protocol):
-    """Stands in for what cannot be measured here."""
+    """Predicts a quantity that cannot be measured here."""
 
     def __call__(self, archs: Architectures) -> NDArray[np.float64]:
-        """Predict n values: (n,)."""
+        """Predict n values, (n,)."""
         ...
 
     def interval(self, archs: Architectures) -> tuple[NDArray[np.float64], ...]:
-        """Predict n values with their 95% intervals: value, low and high, (n,) each."""
+        """Predict n values, low and high ends of their 95% intervals, (n,) each."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """The parts that one search is made of.
+    """The parts of a search.
 
     Attributes:
-        sources: Sources of values that the search has before it measures.
+        sources: Value sources that the search has before it measures.
         notes: Sentences for users on how the search chooses.
     """
 
@@ -76,13 +76,13 @@ class Setup:
 
     @property
     def predicted(self) -> dict[str, Predicting]:
-        """Objective -> what predicts it, where it cannot be measured here."""
+        """Objective -> its predictor, for objectives that cannot be measured here."""
         found = ((o.name, o.prediction) for o in self.objectives)
         return {name: each for name, each in found if isinstance(each, Predicting)}
 
     @property
     def measured(self) -> list[str]:
-        """Names of the objectives that need measuring, in order."""
+        """Names of the objectives that are measured, in order."""
         return [objective.name for objective in self.objectives if objective.computed is None]
 
     @property
@@ -105,24 +105,24 @@ class Setup:
         return (*accuracy, *sizes, *self.task.warnings)
 
     def source(self, kind: str) -> Mapping[str, str | int]:
-        """Return what ``config.toml`` records of the source of a kind; empty without one."""
+        """Return the record of a kind of source in ``config.toml``; empty without one."""
         return next((source.recorded for source in self.sources if source.kind == kind), {})
 
     def objective(self, name: str) -> Objective:
-        """Return the objective of a name that is one."""
+        """Return the objective with a name; it must exist."""
         return next(objective for objective in self.objectives if objective.name == name)
 
     def with_objective(self, changed: Objective) -> "Setup":
-        """Return these parts with another objective of the same name."""
+        """Return the setup with another objective of the same name."""
         objectives = tuple(changed if o.name == changed.name else o for o in self.objectives)
         return replace(self, objectives=objectives)
 
     def evaluator(self, store: Store) -> Evaluator:
-        """Return what measures for the run, and remembers in its store."""
+        """Return the evaluator of the run with its store."""
         return Evaluator(self.net, self.device, self.task, store, self.config.seed)
 
     def optimizer(self) -> Optimizer:
-        """Return the optimiser of the run as it was before the first trial."""
+        """Return a new optimiser of the run."""
         return Optimizer(
             self.net.space,
             self.objectives,
@@ -133,15 +133,11 @@ class Setup:
         )
 
     def read(self, progress: Progress) -> None:
-        """Read image files once; what cannot be decoded is refused before anything is written.
-
-        Raises:
-            DataError: Some cannot be decoded.
-        """
+        """Read image files once; raise DataError, before anything is written, for bad ones."""
         read_images(self.task, self.net.input_spec(self.net.space.smallest()[0]), progress)
 
     def recorded(self) -> dict[str, Any]:
-        """Return what the settings resolved to; a resumed run must resolve to the same."""
+        """Return what the settings resolved to, which must be the same in a resumed run."""
         splits = ("calibration", "search", "report")
         data = {
             split: f"{len(samples)}@{samples.digest}"
@@ -170,16 +166,16 @@ def prepare(
     device: Device | None = None,
     directories: tuple[Path, ...] = (),
 ) -> Setup:
-    """Load and check everything that a run needs.
+    """Load and check the parts of a run.
 
     Args:
         config: The settings.
-        net: A supernet that is loaded already.
-        device: The device of the settings, where it is another machine's.
+        net: The supernet, if it is loaded already.
+        device: The device of the settings, if it is on another machine.
         directories: Where relative paths are looked for; by default the working directory.
 
     Raises:
-        InputError: Something named in the settings does not exist or does not fit.
+        InputError: A name in the settings does not exist or does not fit.
     """
     at = located(config, directories)
     sys.path[:0] = [d for d in module_directories(config, directories) if d not in sys.path]
@@ -235,11 +231,10 @@ def _constraints(
 
 
 def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Objective:
-    """Return the objective of a name, for one supernet, one task and one device.
+    """Return the objective of a name for one supernet, task and device.
 
     Raises:
-        InputError: Nothing supplies an objective of that name, or the device is known by a table
-            that is not of this supernet.
+        InputError: The name is unknown, or the device's table is of another supernet.
     """
     if name not in (known := search_quantities(task.metric)):
         raise unknown("objective", name, known)
@@ -254,11 +249,7 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
 
 
 def check_names(net: Supernet, task: Task) -> None:
-    """Refuse choices that would hide a column of a run's tables.
-
-    Raises:
-        InputError: A choice has the name of such a column.
-    """
+    """Refuse choices with the name of a column of a run's tables."""
     quantities = (task.metric.name, f"{task.metric.name}_report", LATENCY)
     stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high", "_source"))
     taken = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *exact_quantities(), *stated}
@@ -271,11 +262,7 @@ def check_names(net: Supernet, task: Task) -> None:
 
 
 def check_shapes(net: Supernet, task: Task) -> None:
-    """Refuse arrays where inputs differ in shape among the architectures.
-
-    Raises:
-        InputError: They do; the text says how to search one shape only.
-    """
+    """Refuse data arrays if the architectures have inputs of different shapes."""
     ends = (net.space.smallest()[0], net.space.largest()[0])
     small, large = (tuple(t.shape for t in net.input_spec(arch).inputs) for arch in ends)
     if small != large and task.scores and isinstance(task.search, Samples):
@@ -291,12 +278,9 @@ def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
 
 
 def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with a run whose numbers would no longer be of one kind.
+    """Refuse to resume a run with another space, other weights or data, or another device.
 
-    Versions of software other than the device's runtime may differ.
-
-    Raises:
-        InputError: The space, the weights, the data or the device are not those of the run.
+    Versions of software may differ, except for the device's runtime.
     """
     changed: list[str] = []
     for part in ("space", "weights", "data", "device"):
@@ -314,11 +298,7 @@ def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
 
 
 def refuse_file(what: str, folder: Path) -> None:
-    """Refuse a path at which, or above which, there is a file.
-
-    Raises:
-        InputError: It is one; the text names the file.
-    """
+    """Refuse a path if it or a parent is a file."""
     standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not standing.is_dir():
         raise InputError(
@@ -328,11 +308,7 @@ def refuse_file(what: str, folder: Path) -> None:
 
 
 def check_output(folder: Path) -> None:
-    """Refuse a folder that holds anything.
-
-    Raises:
-        InputError: It is a file or lies in one, holds a run, or holds other files.
-    """
+    """Refuse a folder that has files, or whose path is or contains a file."""
     refuse_file("output", folder)
     if not folder.exists():
         return

@@ -1,4 +1,4 @@
-"""What comes back from a run's kit, checked and turned into measurements."""
+"""Timings of a run's kit, checked and converted to measurements."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,7 @@ from hwsearch.trials import Measurement, Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Latencies of a run's candidates, measured by its kit.
-
-    Attributes:
-        manifest: Of the kit.
-        table: What was measured, and where.
-        facts: What the file says of its kit.
-        where: The file, for messages.
-    """
+    """Latencies of a run's candidates, measured by its kit; ``where`` is the file for messages."""
 
     manifest: Manifest
     table: LatencyTable
@@ -32,15 +25,14 @@ class Timings:
 
     @property
     def failed(self) -> dict[str, str]:
-        """Key -> why that candidate has no latency."""
+        """Key -> reason of candidates without a latency."""
         return self.facts.failed
 
     def remember(self, store: Store) -> dict[str, Measurement]:
         """Add the latencies to the store, once, and return them by key.
 
         Raises:
-            InputError: A number is missing, zero, negative or not finite, or a candidate is no
-                trial of the run.
+            InputError: A number is missing or not positive and finite, or a candidate is no trial.
         """
         context = (
             f"{self.table.device} {digest(self.table.fingerprint)} kit={self.manifest.digest} "
@@ -64,15 +56,11 @@ class Timings:
 
 
 def read_timings(kit: Path, path: Path) -> Timings:
-    """Read the timings of a run's candidates.
-
-    Args:
-        kit: The kit in the run's folder.
-        path: What it wrote on the device.
+    """Read the timings that a run's kit wrote on the device.
 
     Raises:
-        InputError: It is no such file, is not complete, was changed, or is of another kit, device
-            or machine.
+        InputError: The file is no timings, is incomplete or changed, or is of another kit, run,
+            device or machine.
     """
     where = repr(str(path))
     table, facts = read_results(path)

@@ -49,7 +49,7 @@ class ValueSource:
     Attributes:
         kind: Table of ``config.toml`` that records the source, one of `KINDS`.
         recorded: Content of that table. ``digest`` is 16 hex digits of the source's content.
-        model: Predicts the quantity; None if there are too few values to fit one.
+        model: Predicts the quantity; None for an earlier run, and for too few values.
         archs: n architectures of the source; None for a source that is only a model.
         values: (n,) values of the quantity; NaN where the source has none.
         measurements: Measurements of ``archs`` that hold in the run.
