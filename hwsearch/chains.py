@@ -32,20 +32,11 @@ _ROWS = 4096  # at a time, so that columns stay in the processor's cache
 class ChainIndex:
     """The blocks of all architectures of a space, by number.
 
-    Args:
-        space: The search space.
-        blocks: Returns an architecture's chain of blocks.
-        seed: Seed of the architectures that are tried.
-
-    Attributes:
-        specs: Every block spec that an architecture can have, each once.
-        macs: (n_specs,) multiply-accumulates for one sample.
-        params: (n_specs,) numbers of learned parameters.
-        examples: (n_specs) architectures that have the specs.
-        places: Names of blocks, one for each column of `numbers`.
-        deciding: Positions of the choices that decide each place, ascending.
-        tables: For each place, the spec's number by the options of these choices; -1 where there
-            is no such block, -2 for options that no architecture has.
+    ``specs`` has every block spec of the space once; ``macs`` (for one sample), ``params`` and
+    ``examples`` (architectures) are (n_specs,). ``places`` are the names of blocks, one for each
+    column of `numbers`; ``deciding`` has the ascending positions of the choices that decide each
+    place. ``tables`` has, for each place, the spec's number by the options of these choices; -1
+    where there is no such block, -2 for options that no architecture has.
 
     Raises:
         InputError: An architecture is no chain of blocks, a block is decided by too many choices,
@@ -70,7 +61,7 @@ class ChainIndex:
         self.tables: list[IntArray] = [place.dense(space) for place in trial.places.values()]
 
     def numbers(self, archs: Architectures) -> IntArray:
-        """Return the spec of every place: (n, n_places) positions in ``specs``, -1 for no block.
+        """Return (n, n_places) positions in ``specs``, -1 for no block.
 
         Raises:
             InputError: The architectures are of another space, or have an unknown block.
@@ -102,10 +93,7 @@ class ChainIndex:
 
 
 class BlockSum(Generic[Number]):
-    """A quantity of architectures that is the sum over their blocks.
-
-    ``values`` is (n_specs,), 0 or more, such as ``index.macs``.
-    """
+    """A sum over the blocks of architectures of ``values``: (n_specs,), 0 or more."""
 
     def __init__(self, index: ChainIndex, values: NDArray[Number]) -> None:
         # An absent block adds nothing; an unknown one makes the sum negative.
@@ -119,11 +107,7 @@ class BlockSum(Generic[Number]):
         ]
 
     def __call__(self, archs: Architectures) -> NDArray[Number]:
-        """Return the sum for each of n architectures: (n,), of the type of the values.
-
-        Raises:
-            InputError: They are of another space, or have an unknown block.
-        """
+        """Return the sum for each of n architectures: (n,), of the type of the values."""
         self._index.space.check_own(archs)
         sums: NDArray[Number] = np.full(len(archs), self._zero)
         for start in range(0, len(archs), _ROWS):
@@ -149,10 +133,7 @@ def with_conditions(space: SearchSpace, columns: Sequence[int]) -> tuple[int, ..
 
 
 class _Place:
-    """The block of one name: the choices found to decide it, and the specs seen there.
-
-    ``seen`` maps options of the choices at ``columns`` to (spec number, a row that has it).
-    """
+    """The block of one name: the choices found to decide it, and the specs seen there."""
 
     def __init__(self) -> None:
         self.columns: list[int] = []
@@ -171,11 +152,7 @@ class _Place:
 
 @dataclass(slots=True)
 class _Untried:
-    """Untried combinations of a place's deciding choices.
-
-    ``columns`` are these choices and their parents; ``rows`` is (n, number of choices) indices,
-    the other choices at their first option.
-    """
+    """Untried combinations of a place's deciding choices and their parents."""
 
     columns: list[int]
     rows: IntArray
@@ -187,11 +164,7 @@ class _Untried:
 
 
 class _Trial:
-    """The architectures tried so far and their blocks.
-
-    ``numbers`` maps specs to numbers; ``costs`` (MACs, parameters) and ``examples`` (a row of
-    indices) are by number.
-    """
+    """The architectures tried so far and their blocks, by number of the spec."""
 
     def __init__(self, space: SearchSpace, blocks: BlocksOf) -> None:
         self._space, self._blocks = space, blocks

@@ -82,8 +82,7 @@ class Choice:
 class Forest:
     """The conditions of choices: which are active, number of architectures, uniform sampling.
 
-    Arrays of indices are (n, number of choices) int64: option positions, in range. Raises
-    InputError for a duplicate name, an unknown or later parent, or an unknown option.
+    Arrays of indices are (n, number of choices) int64: option positions, in range.
     """
 
     def __init__(self, choices: Sequence[Choice]) -> None:

@@ -106,15 +106,11 @@ def check_constraints(
 def total_violation(
     values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]
 ) -> FloatArray:
-    """Return by how much each row misses all constraints together, for ranking rows.
+    """Return by how much each row misses all constraints together: ``(n,)``, for ranking rows.
 
-    Args:
-        values: Name to array ``(n,)``, in the quantity's unit; NaN is unknown.
-        constraints: Constraints on these names.
-
-    Returns:
-        ``(n,)``: the sum of the violations, each relative to the magnitude of its bound (to 1
-        where that is 0). 0 where all are satisfied, infinite where a value is unknown.
+    It is the sum of the violations, each relative to the magnitude of its bound (to 1 where that
+    is 0): 0 where all are satisfied, infinite where a value is NaN. ``values`` maps names to
+    ``(n,)`` in the quantity's unit.
 
     Raises:
         InputError: A constraint names something without values, or lengths differ.
@@ -126,10 +122,7 @@ def total_violation(
 
 
 def satisfied(values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]) -> BoolArray:
-    """Return which rows keep every constraint, ``(n,)``; a row with NaN does not.
-
-    Arguments and errors are those of `total_violation`.
-    """
+    """Return which rows keep every constraint, ``(n,)``; a row with NaN does not."""
     kept: BoolArray = (_violations(values, constraints) == 0.0).all(axis=0)
     return kept
 
@@ -142,11 +135,7 @@ def closest_to_feasible(
     """Return the text of an `InfeasibleError` for rows that all violate a constraint.
 
     It says how many were tried, the closest row with its violations, the best value seen for each
-    constraint, and what to do. ``values`` maps names to ``(n,)``, NaN for unknown; ``keys`` are
-    the ``n`` architectures' keys.
-
-    Raises:
-        InputError: A row satisfies all constraints, or as for `total_violation`.
+    constraint, and what to do. ``values`` maps names to ``(n,)``, NaN for unknown.
     """
     total = total_violation(values, constraints)
     wanted = " and ".join(str(constraint) for constraint in constraints)

@@ -10,11 +10,7 @@ FOLDERS = ("predictors", "latency_tables")
 
 
 def shipped(name: str) -> Path:
-    """Return the shipped ``predictors`` or ``latency_tables``, in a wheel or a checkout.
-
-    Raises:
-        HwsearchError: The installation lacks it.
-    """
+    """Return the shipped ``predictors`` or ``latency_tables``, in a wheel or a checkout."""
     package = Path(str(files("hwsearch")))
     for folder in (package / name, package.parent / name):
         if name in FOLDERS and folder.is_dir():

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """The choice and the option of every column of an encoding, each ``(n_columns,)``.
+    """Position of the choice and of the option of every column, ``(n_columns,)`` each.
 
-    ``choice`` and ``option`` are positions; ``ordered`` says whether the column is also 1 for all
-    later options.
+    ``ordered`` says whether the column is also 1 for all later options.
     """
 
     choice: NDArray[np.int64]

@@ -56,11 +56,7 @@ class VerificationError(HwsearchError):
 
 
 class ContractError(HwsearchError, AssertionError):
-    """A family or a tactic breaks its contract; the text lists every failed check.
-
-    Attributes:
-        failed: Name of each failed check -> the problems found.
-    """
+    """A family or a tactic breaks its contract; ``failed`` maps checks to the problems found."""
 
     def __init__(self, message: str, failed: Mapping[str, Sequence[str]] | None = None) -> None:
         super().__init__(message)
@@ -72,11 +68,8 @@ def unknown(
 ) -> InputError:
     """Return the error for an unknown name, with the nearest allowed one.
 
-    Args:
-        what: The kind of thing, as the user knows it ("supernet", "option of ort-cpu").
-        given: The unknown value.
-        allowed: All allowed values.
-        next_step: A sentence on what to do, appended unchanged.
+    ``what`` is the kind of thing, as the user knows it ("supernet", "option of ort-cpu");
+    ``next_step`` is a sentence on what to do, appended unchanged.
     """
     names = [str(name) for name in allowed]
     nearest = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)

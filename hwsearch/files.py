@@ -40,10 +40,10 @@ _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 @contextmanager
 def staged_folder(final: Path) -> Iterator[Path]:
-    """Yield a new folder that is renamed to ``final`` at the end, unless an error is raised.
+    """Yield a new folder that replaces ``final`` at the end, unless an error is raised.
 
-    Its files are flushed to disk first, and a folder of that name is replaced, so that a folder
-    under the final name is always complete. Permissions follow the umask.
+    Its files are flushed to disk first, so that a folder under the final name is always complete.
+    Permissions follow the umask.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     folder = _beside(final)
@@ -144,11 +144,9 @@ def is_of_disk(error: OSError) -> bool:
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:
-    """Return the type of the file system of a path, such as ``"ext4"`` or ``"nfs4"``.
+    """Return the type of the file system of a path, such as ``"ext4"``; ``""`` if unknown.
 
-    Args:
-        path: It need not exist yet.
-        mounts: Text of ``/proc/self/mountinfo``; None reads it. Without one, return ``""``.
+    The path need not exist yet. ``mounts`` is the text of ``/proc/self/mountinfo``; None reads it.
     """
     if mounts is None:
         listed = Path("/proc/self/mountinfo")
@@ -177,14 +175,10 @@ def decoded(data: bytes) -> str:
 
 
 def parsed_json(text: str | bytes, *, finite: bool = True) -> Any:
-    """Parse untrusted JSON.
-
-    Args:
-        text: JSON; bytes are UTF-8, with or without a byte order mark.
-        finite: Whether NaN and infinite numbers are refused.
+    """Parse untrusted JSON; bytes are UTF-8, with or without a byte order mark.
 
     Raises:
-        ValueError: It is not JSON, holds what is refused, or is nested too deeply.
+        ValueError: It is not JSON, is nested too deeply, or is not ``finite``.
     """
     try:
         text = decoded(text) if isinstance(text, bytes) else text.removeprefix(_BOM)

@@ -109,11 +109,7 @@ def known_as(value: float, deviation: float) -> float | Estimate:
 
 
 def check_objectives(objectives: Iterable[Objective]) -> tuple[Objective, ...]:
-    """Return the objectives as a tuple after validation.
-
-    Raises:
-        InputError: Not 1 to 4 of them, something that is no `Objective`, or a duplicate name.
-    """
+    """Return the objectives as a tuple; raise InputError unless 1 to 4 with distinct names."""
     checked = tuple(objectives)
     for objective in checked:
         if not isinstance(objective, Objective):
@@ -131,9 +127,7 @@ def check_objectives(objectives: Iterable[Objective]) -> tuple[Objective, ...]:
 
 
 def to_losses(values: ArrayLike, objectives: Sequence[Objective]) -> FloatArray:
-    """Return values as losses, all minimised: a new ``(n, n_objectives)`` array; NaN stays NaN.
-
-    ``values`` has the same shape, in the objectives' units and directions.
+    """Return values ``(n, n_objectives)`` as losses, all minimised, in a new array; NaN stays.
 
     Raises:
         InputError: The number of columns differs from the number of objectives.
@@ -159,13 +153,10 @@ def from_losses(losses: ArrayLike, objectives: Sequence[Objective]) -> FloatArra
 
 
 def is_non_dominated(losses: ArrayLike) -> BoolArray:
-    """Return which rows no other row dominates, ``(n,)``.
+    """Return which rows of ``(n, n_objectives)`` losses no other row dominates, ``(n,)``.
 
     A row dominates another when it is nowhere larger and somewhere smaller. Duplicates of a
     non-dominated row are all marked. A row with a NaN is not marked and dominates nothing.
-
-    Args:
-        losses: ``(n, n_objectives)``, minimised.
     """
     array = _matrix(losses)
     marked = np.zeros(len(array), dtype=np.bool_)
@@ -178,7 +169,7 @@ def is_non_dominated(losses: ArrayLike) -> BoolArray:
 
 
 def hypervolume(losses: ArrayLike, reference_losses: ArrayLike) -> float:
-    """Return the volume that the rows dominate, up to a reference point.
+    """Return the volume that the rows dominate, up to a reference point; 0.0 for no rows.
 
     Computed by moocore (Fonseca, Paquete and Lopez-Ibanez, 2006, and its successors).
 
@@ -186,9 +177,6 @@ def hypervolume(losses: ArrayLike, reference_losses: ArrayLike) -> float:
         losses: ``(n, n_objectives)``, minimised. Rows with a NaN, and rows that are not below
             the reference in every objective, add nothing.
         reference_losses: ``(n_objectives,)``, minimised, finite.
-
-    Returns:
-        The volume in the product of the objectives' units; 0.0 for no rows.
 
     Raises:
         InputError: The reference has another length than the rows, or is not finite.

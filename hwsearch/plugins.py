@@ -35,11 +35,7 @@ def load(group: str, name: str, what: str) -> Any:
 
 
 def import_function(spec: str, what: str) -> Any:
-    """Import ``module:function``, also from the working directory.
-
-    Raises:
-        InputError: The text has no colon, or the module or its attribute does not exist.
-    """
+    """Import ``module:function``, also from the working directory; raise InputError on failure."""
     module_name, colon, attribute = spec.partition(":")
     if not (module_name and colon and attribute):
         raise InputError(f"{what} {spec!r} is not of the form module:function")

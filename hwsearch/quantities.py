@@ -75,11 +75,7 @@ def quantity_names() -> tuple[str, ...]:
 
 @cache
 def load_quantity(name: str) -> Quantity:
-    """Return the registered quantity of a name.
-
-    Raises:
-        InputError: It is not registered, cannot be imported, or has another name itself.
-    """
+    """Return the registered quantity of a name; raise InputError if it cannot be loaded."""
     found: Any = plugins.load(GROUP, name, "quantity")
     if not isinstance(found, Quantity) or found.name != name:
         raise InputError(f"quantity {name!r} is registered, but what is there is {found!r:.80}")
@@ -88,11 +84,7 @@ def load_quantity(name: str) -> Quantity:
 
 @cache
 def exact_quantities() -> dict[str, Quantity]:
-    """Return name -> computed quantity, MACs, parameters and bytes first.
-
-    Raises:
-        InputError: None are registered: the installation is older than the code.
-    """
+    """Return name -> computed quantity, MACs, parameters and bytes first."""
     if not quantity_names():
         raise InputError(
             f"no quantity is registered in the entry-point group {GROUP!r}: the installation is "

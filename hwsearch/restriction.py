@@ -34,11 +34,7 @@ class Rule:
         return choice.name == self.glob or fnmatchcase(choice.name, self.glob)
 
     def narrow(self, choice: Choice, left: Sequence[Option]) -> tuple[Option, ...]:
-        """Return the remaining options that the rule leaves, in their order.
-
-        Raises:
-            InputError: A value is no option of the choice, or nothing is left.
-        """
+        """Return the remaining options that the rule leaves; raise InputError if there are none."""
         wanted = [option for value in self.values for option in self._meant(value, choice, left)]
         kept = tuple(option for option in left if option in wanted)
         if not kept:
@@ -93,13 +89,9 @@ def restricted(
     only: Iterable[str] = (),
     defaults: Mapping[str, Option] | None = None,
 ) -> SearchSpace:
-    """Return a space restricted by rules.
+    """Return a space restricted by rules, those of ``only`` before those of ``freeze``.
 
-    Args:
-        space: The full space.
-        freeze: Rules ``GLOB=VALUE``, applied in order, after those of ``only``.
-        only: Rules ``GLOB in V1,V2``, applied in order.
-        defaults: Options of choices that no rule applies to.
+    ``defaults`` are the options of choices that no rule applies to.
 
     Raises:
         InputError: A rule is malformed, matches no choice, names a value that is no option, or
@@ -123,9 +115,6 @@ def widened(archs: Architectures, space: SearchSpace) -> Architectures:
     """Return architectures of a part of a space as architectures of the whole space.
 
     Choices that only the whole space has are inactive in them.
-
-    Raises:
-        InputError: The space lacks a choice or an option of theirs.
     """
     indices = np.zeros((len(archs), len(space.choices)), np.int64)
     for column, choice in enumerate(archs.space.choices):

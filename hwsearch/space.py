@@ -130,7 +130,11 @@ class SearchSpace:
         return SearchSpace(choices)
 
     def sample(self, n: int, seed: Seed) -> Architectures:
-        """Draw n architectures, with replacement, uniformly over the distinct ones."""
+        """Draw n architectures, with replacement, uniformly over the distinct ones.
+
+        Raises:
+            InputError: ``n`` is negative.
+        """
         return self._canonical(self._forest.draw(_count(n), np.random.default_rng(seed)))
 
     def sample_distinct(
@@ -260,11 +264,7 @@ class SearchSpace:
 
     @classmethod
     def from_json(cls, text: str) -> SearchSpace:
-        """Read a space that ``to_json`` wrote.
-
-        Raises:
-            InputError: The text is not JSON, or no search space.
-        """
+        """Read a space that ``to_json`` wrote; raise InputError for other text."""
         try:
             return cls(Choice(**choice) for choice in parsed_json(text)["choices"])
         except InputError:

@@ -11,10 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceName:
-    """The parts of a choice's name: the first, those between (joined by dots), the last.
-
-    ``stage`` is empty for a choice of no stage, ``block`` for a choice of the whole stage.
-    """
+    """The parts of a choice's name; ``stage`` and ``block`` may be empty."""
 
     stage: str
     block: str

@@ -35,12 +35,9 @@ _AGAIN = "make it again by 'hwsearch profile SUPERNET --device DEVICE'"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockLatency:
-    """Latency of a block inside a network.
+    """Latency of a block inside a network: its share of the latency of a subnet.
 
-    Attributes:
-        latency_ms: Share of the latency of a subnet, above 0.
-        count: Number of subnets that it was estimated from, at least 1.
-        spread_ms: Standard deviation among these subnets; 0 for one subnet.
+    It was estimated from ``count`` subnets; ``spread_ms`` is the standard deviation among them.
     """
 
     latency_ms: float
@@ -52,12 +49,9 @@ class BlockLatency:
 class SubnetLatency:
     """Measured latency of a whole subnet; see `hwsearch.devices.base.Latency`.
 
-    Attributes:
-        architecture: Active choices of the subnet.
-        latency_ms: Median, ratio x baseline, above 0, with its 95% interval.
-        ratio: Relative to the anchor in the same rounds, with its 95% interval.
-        purpose: ``"cover"``: the table was made from it; ``"validate"``: the table was compared
-            with it.
+    ``ratio`` is relative to the anchor in the same rounds, ``latency_ms`` ratio x baseline, each
+    with its 95% interval. The table was made from subnets of purpose ``"cover"`` and compared with
+    those of purpose ``"validate"``.
     """
 
     architecture: Mapping[str, Option]
@@ -75,8 +69,7 @@ class LatencyTable:
     """Latencies of one supernet on one device.
 
     Attributes:
-        supernet: Name on the supernet's card.
-        space: Digest of its full search space.
+        space: Digest of the supernet's full search space.
         device: Specification of the device, such as ``ort-cpu:threads=1``.
         slug: Specification of the device for file names.
         fingerprint: Properties of the device that decide latencies, by name.
@@ -84,7 +77,6 @@ class LatencyTable:
         baseline_ms: Baseline of the anchor, above 0: milliseconds are ratios times this.
         overhead_ms: Latency of an inference besides its blocks, not negative.
         subnets: Whole subnets, in the order in which they were measured.
-        facts: Further facts, as JSON-ready values.
     """
 
     supernet: str
@@ -100,10 +92,10 @@ class LatencyTable:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def latency_ms(self, specs: Iterable[BlockSpec]) -> float:
-        """Return the overhead plus the latencies of a chain of blocks, ms.
+        """Return overhead plus latencies of a chain of blocks, in ms.
 
         Raises:
-            InputError: The table lacks one of them.
+            InputError: The table lacks a block.
         """
         chain = list(specs)
         self.check_covers(chain)
@@ -133,11 +125,7 @@ class LatencyTable:
     ) -> None:
         """Raise InputError if the table is of another supernet, search space or device.
 
-        Args:
-            supernet: Name on the supernet's card.
-            space: Digest of its full search space.
-            device: Specification of the device; None accepts any device.
-            where: Name of the table in messages.
+        ``space`` is the digest of the full space; ``where`` names the table in messages.
         """
         wanted = {"supernet": supernet, "search space": space, "device": device}
         given = {"supernet": self.supernet, "search space": self.space, "device": self.device}
@@ -179,8 +167,8 @@ class LatencyTable:
         """Read a table from a file.
 
         Raises:
-            InputError: There is no such file, it is far too large, or it is no table that this
-                version reads; the text says which entry is wrong.
+            InputError: The file is absent, too large, or no table that this version reads; the
+                text says which entry is wrong.
         """
         file = Path(path)
         if not file.is_file():

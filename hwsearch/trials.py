@@ -53,6 +53,7 @@ class Trial:
         choices: The active choices and their options.
         round: The round of the search that proposed it.
         origin: How it was proposed, such as ``sample`` or ``search``.
+        state: State of its evaluation.
         reason: Cause of failure; ``None`` unless it failed.
         forecast: Name -> mean and standard deviation predicted at its proposal; may be empty.
     """
@@ -202,11 +203,7 @@ class Store(Protocol):
     ) -> list[Trial]:
         """Store a batch of proposals in the order given, all or none.
 
-        Args:
-            archs: The proposed architectures.
-            round: The round of the search.
-            origin: How they were proposed.
-            forecasts: Key -> predictions; those of other keys are ignored.
+        ``forecasts`` maps keys to predictions; those of other keys are ignored.
 
         Raises:
             InputError: A key was proposed before, or is twice in the batch, or a forecast holds a
@@ -214,25 +211,13 @@ class Store(Protocol):
         """
 
     def start(self, key: str) -> None:
-        """Mark an unfinished trial as running; may be repeated after an interruption.
-
-        Raises:
-            InputError: The trial is finished.
-        """
+        """Mark a trial as running, again after an interruption; raise InputError if finished."""
 
     def finish(self, key: str) -> None:
-        """Mark an unfinished trial as done.
-
-        Raises:
-            InputError: The trial is finished.
-        """
+        """Mark an unfinished trial as done; raise InputError if it is finished."""
 
     def fail(self, key: str, reason: str) -> None:
-        """Mark an unfinished trial as failed.
-
-        Raises:
-            InputError: The trial is finished, or the reason is empty.
-        """
+        """Mark an unfinished trial as failed; raise InputError if finished or without a reason."""
 
     def trials(self, state: TrialState | None = None) -> list[Trial]:
         """Return all trials, or those in one state, in the order of proposals."""
@@ -244,11 +229,7 @@ class Store(Protocol):
         """Add one measurement, as `add_all` does."""
 
     def add_all(self, measurements: Iterable[Measurement]) -> None:
-        """Add measurements in the order given, all or none.
-
-        Raises:
-            InputError: The identity of one is stored already, or twice among those given.
-        """
+        """Add measurements, in order, all or none; raise InputError for a duplicate identity."""
 
     def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
         """Return the measurement of this identity, or ``None``."""
