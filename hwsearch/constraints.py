@@ -83,12 +83,7 @@ class Constraint:
 def check_constraints(
     constraints: Iterable[str | Constraint], names: Iterable[str]
 ) -> tuple[Constraint, ...]:
-    """Parse constraints and check them against the names that have values.
-
-    Raises:
-        InputError: A text is malformed, a name is not among ``names``, or two constraints
-            exclude each other.
-    """
+    """Parse constraints and check that their names are known and no two exclude each other."""
     if isinstance(constraints, str):
         constraints = [constraints]
     checked = tuple(Constraint.parse(constraint) for constraint in constraints)

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """Position of the choice and of the option of every column, ``(n_columns,)`` each.
-
-    ``ordered`` says whether the column is also 1 for all later options.
-    """
+    """Choice and option of every column; ``ordered`` columns are 1 for all later options, too."""
 
     choice: NDArray[np.int64]
     option: NDArray[np.int64]

@@ -66,11 +66,7 @@ class ContractError(HwsearchError, AssertionError):
 def unknown(
     what: str, given: object, allowed: Iterable[object], next_step: str = ""
 ) -> InputError:
-    """Return the error for an unknown name, with the nearest allowed one.
-
-    ``what`` is the kind of thing, as the user knows it ("supernet", "option of ort-cpu");
-    ``next_step`` is a sentence on what to do, appended unchanged.
-    """
+    """Return the error for an unknown ``what`` ("supernet"), with the nearest allowed name."""
     names = [str(name) for name in allowed]
     nearest = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -144,10 +144,7 @@ def is_of_disk(error: OSError) -> bool:
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:
-    """Return the type of the file system of a path, such as ``"ext4"``; ``""`` if unknown.
-
-    The path need not exist yet. ``mounts`` is the text of ``/proc/self/mountinfo``; None reads it.
-    """
+    """Return the type of the file system of a path, such as ``"ext4"``; ``""`` if unknown."""
     if mounts is None:
         listed = Path("/proc/self/mountinfo")
         mounts = listed.read_text(encoding="utf-8") if listed.is_file() else ""
@@ -175,11 +172,7 @@ def decoded(data: bytes) -> str:
 
 
 def parsed_json(text: str | bytes, *, finite: bool = True) -> Any:
-    """Parse untrusted JSON; bytes are UTF-8, with or without a byte order mark.
-
-    Raises:
-        ValueError: It is not JSON, is nested too deeply, or is not ``finite``.
-    """
+    """Parse untrusted JSON (UTF-8, BOM allowed); raise ValueError if invalid or not ``finite``."""
     try:
         text = decoded(text) if isinstance(text, bytes) else text.removeprefix(_BOM)
         return json.loads(text, parse_constant=_refused if finite else None)

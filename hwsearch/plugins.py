@@ -15,9 +15,7 @@ def names(group: str) -> list[str]:
 
 
 def load(group: str, name: str, what: str) -> Any:
-    """Import the object registered under a name.
-
-    ``what`` is the kind of thing in messages ("supernet", "device").
+    """Import the object registered under a name, which messages call a ``what`` ("device").
 
     Raises:
         InputError: The name is not registered, registered twice, or cannot be imported.

@@ -34,7 +34,7 @@ class Rule:
         return choice.name == self.glob or fnmatchcase(choice.name, self.glob)
 
     def narrow(self, choice: Choice, left: Sequence[Option]) -> tuple[Option, ...]:
-        """Return the remaining options that the rule leaves; raise InputError if there are none."""
+        """Return the remaining options that the rule leaves; raise InputError for none."""
         wanted = [option for value in self.values for option in self._meant(value, choice, left)]
         kept = tuple(option for option in left if option in wanted)
         if not kept:
@@ -91,11 +91,8 @@ def restricted(
 ) -> SearchSpace:
     """Return a space restricted by rules, those of ``only`` before those of ``freeze``.
 
-    ``defaults`` are the options of choices that no rule applies to.
-
-    Raises:
-        InputError: A rule is malformed, matches no choice, names a value that is no option, or
-            leaves nothing.
+    ``defaults`` are the options of choices that no rule applies to. An InputError is raised for a
+    rule that is malformed, matches no choice, names an unknown option, or leaves nothing.
     """
     rules = [*map(parse_only, only), *map(parse_freeze, freeze)]
     for rule in rules:

@@ -36,10 +36,7 @@ def slots(names: Sequence[str]) -> dict[tuple[str, str], list[int]]:
 
 
 def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (stage, text) lines of an architecture, such as ``depth 2 · kernel 3 5``.
-
-    ``choices`` are the active ones; options of several blocks are listed in their order.
-    """
+    """Return (stage, text) of active choices, such as ``depth 2 · kernel 3 5`` by block."""
     stages: dict[str, dict[str, list[str]]] = {}
     for name, option in choices.items():
         parts = parse_name(name)

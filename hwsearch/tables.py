@@ -66,17 +66,12 @@ class SubnetLatency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyTable:
-    """Latencies of one supernet on one device.
+    """Latencies of one supernet on one device, ``device`` in full and as ``slug`` for file names.
 
-    Attributes:
-        space: Digest of the supernet's full search space.
-        device: Specification of the device, such as ``ort-cpu:threads=1``.
-        slug: Specification of the device for file names.
-        fingerprint: Properties of the device that decide latencies, by name.
-        created: Date, as ``2026-01-31``.
-        baseline_ms: Baseline of the anchor, above 0: milliseconds are ratios times this.
-        overhead_ms: Latency of an inference besides its blocks, not negative.
-        subnets: Whole subnets, in the order in which they were measured.
+    ``space`` is the digest of the full search space; ``fingerprint`` has the properties of the
+    device that decide latencies. Milliseconds are ratios times ``baseline_ms``, that of the
+    anchor; ``overhead_ms`` is the latency of an inference besides its blocks. ``subnets`` are in
+    the order of measurement.
     """
 
     supernet: str
@@ -123,10 +118,7 @@ class LatencyTable:
     def check_made_for(
         self, supernet: str, space: str, device: str | None = None, where: str = "this table"
     ) -> None:
-        """Raise InputError if the table is of another supernet, search space or device.
-
-        ``space`` is the digest of the full space; ``where`` names the table in messages.
-        """
+        """Raise InputError for a table of another supernet, space (digest) or device."""
         wanted = {"supernet": supernet, "search space": space, "device": device}
         given = {"supernet": self.supernet, "search space": self.space, "device": self.device}
         for what, value in wanted.items():

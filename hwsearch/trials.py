@@ -45,17 +45,10 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One proposed architecture.
+    """One proposed architecture; ``number`` counts proposals from 0 without gaps.
 
-    Args:
-        number: Position in the order of proposals, from 0 without gaps.
-        key: The architecture's key; unique in a store.
-        choices: The active choices and their options.
-        round: The round of the search that proposed it.
-        origin: How it was proposed, such as ``sample`` or ``search``.
-        state: State of its evaluation.
-        reason: Cause of failure; ``None`` unless it failed.
-        forecast: Name -> mean and standard deviation predicted at its proposal; may be empty.
+    ``origin`` says how it was proposed, such as ``sample`` or ``search``; ``forecast`` maps names
+    to the mean and standard deviation predicted then; ``reason`` is the cause of a failure.
     """
 
     number: int

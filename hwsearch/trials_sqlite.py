@@ -78,9 +78,6 @@ class SqliteStore:
 
         It needs no write permission, includes the rows stored so far by another process, and
         migrates files of older versions in memory only.
-
-        Raises:
-            InputError: There is no such file, or it cannot be read as a store; see `SqliteStore`.
         """
         store = cls.__new__(cls)
         store.path = Path(path)

@@ -28,8 +28,8 @@ _NEAR_BEST: Final = 1.0  # of the first objective's unit, where that is percent
 class Pick:
     """A recommended member.
 
-    ``wish`` is the requirement that it meets, ``sure`` the probability that its true value keeps
-    the constraint (None without one), ``versus`` its comparison with the largest subnet.
+    ``sure`` is the probability that its true value keeps the constraint, ``versus`` compares it
+    with the largest subnet; each may be None.
     """
 
     wish: str

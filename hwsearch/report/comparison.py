@@ -21,13 +21,10 @@ _SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "x")
 class Transfer:
     """A member of one run on the device of another run; latencies in ms.
 
-    Attributes:
-        latency: On the device of its own run.
-        elsewhere: On the other device; confirmed there, or only measured by the search.
-        instead: The other front's best at no more latency; None where all of it is slower.
-        points: The score of ``instead`` less that of this subnet, with ``low`` and ``high``, its
-            95% interval paired over images.
-        times: ``elsewhere`` relative to the least latency at which the other front has its score.
+    ``elsewhere`` is its latency there, confirmed or only measured by the search. ``instead`` is
+    the other front's best at no more latency, ``points`` its advantage in score, with its 95%
+    interval paired over images. ``times`` is ``elsewhere`` relative to the least latency at which
+    the other front has its score. None stands for no such member.
     """
 
     key: str
@@ -135,8 +132,7 @@ def kept_hypervolume(
 ) -> float | None:
     """Return the share of ``b``'s hypervolume that another run's members reach on its device.
 
-    ``found`` and ``scores`` are those members, in one order. Return None if ``b`` has no summary
-    or objectives other than score and latency.
+    Return None if ``b`` has no summary, or objectives other than score and latency.
     """
     names = [objective.name for objective in b.objectives]
     if b.summary is None or names != [b.up.name, LATENCY] or not found:

@@ -174,7 +174,6 @@ def _compared_traces(data: RunData, across: Objective | None) -> list[Trace]:
 
 
 def _limits(data: RunData, across: Objective | None) -> tuple[list[Any], list[Any]]:
-    """Return the lines of the constraints on the axes, and a label each."""
     shapes, labels = [], []
     for constraint in data.constraints:
         upright = across is not None and constraint.objective == across.name

@@ -26,13 +26,10 @@ _SEED: Final = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """Effect of one choice on an objective.
+    """Mean change of an objective from option ``before`` to ``after`` of one choice.
 
-    Attributes:
-        change: Mean change of the objective from ``before`` to ``after``, all other choices
-            fixed, in the objective's unit; ``low`` and ``high`` are its 95% interval.
-        before: The first option; of options without an order, the one with the lowest value.
-        after: The last option, or the one with the highest value.
+    All other choices are fixed; ``low`` and ``high`` are the 95% interval. The options are the
+    first and the last, or those with the lowest and the highest value if they have no order.
     """
 
     choice: str
@@ -45,10 +42,10 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """Importance of the choices for one objective.
+    """Effects of all choices on an objective, in the order of the space.
 
-    ``effects`` has one per choice that varies, ``trials`` is the number of trials fitted, ``tau``
-    the rank correlation of values and cross-validated predictions.
+    ``trials`` were fitted; ``tau`` is the rank correlation of values and cross-validated
+    predictions.
     """
 
     objective: str

@@ -65,5 +65,5 @@ def _number(row: Mapping[Any, Any], name: str) -> str:
 
 
 def _option(value: Any) -> Any:
-    """Undo pandas' conversion of 2 to 2.0 in columns with gaps."""
+    # Pandas turns 2 into 2.0 in columns with gaps.
     return int(value) if isinstance(value, float) and value.is_integer() else value

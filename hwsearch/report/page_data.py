@@ -202,7 +202,6 @@ def _numbers(data: RunData, row: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def _load(data: RunData, folder: Path) -> list[list[str]]:
-    """Return (title, code) that loads a member: in Python, by ONNX Runtime and from a shell."""
     run = repr(str(data.run.folder))
     if not (folder / MODEL).is_file():
         return [["In Python", f"import hwsearch\n\nmembers = hwsearch.Run({run}).members"]]

@@ -32,15 +32,11 @@ Kind = Literal["front", "candidates", "unfinished"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunData:
-    """Data of a run; nothing is measured or predicted anew.
+    """Data of a run (``front``, ``candidates`` or ``unfinished``); nothing is measured anew.
 
-    Attributes:
-        kind: ``front``, ``candidates`` or ``unfinished``.
-        objectives: In order; exact ones have no function.
-        sources: Objective -> ``exact``, ``measured`` or ``predicted``.
-        values: Objective -> (number of trials,) as measured or computed; NaN if unknown.
-        members: The front or the candidates; None for an unfinished run.
-        lacking: What this page cannot show, one sentence each.
+    ``sources`` maps objectives to ``exact``, ``measured`` or ``predicted``, ``values`` to one
+    value per trial, NaN if unknown. ``members`` is None for an unfinished run. ``lacking`` says
+    in sentences what the page cannot show.
     """
 
     run: "Run"

@@ -21,16 +21,9 @@ COMPARISON: Final = "comparison.html"
 def write_report(runs: "Sequence[Run]", to: Path | None = None) -> list[Path]:
     """Write the page of a run and the picture of its front, or the page that compares several.
 
-    Args:
-        runs: At least one, finished or not.
-        to: The HTML file; by default ``report.html`` in the run's folder, or ``comparison.html``
-            in that of the first run. The picture of another page is ``STEM-front.png``.
-
-    Returns:
-        The files that were written, the page first.
-
-    Raises:
-        InputError: A run cannot be read, the file is a folder, or it cannot be written.
+    By default ``to`` is ``report.html`` in the run's folder, or ``comparison.html`` in that of
+    the first run; the picture of another page is ``STEM-front.png``. Return the files, the page
+    first. Raise InputError if a run cannot be read or the file cannot be written.
     """
     home = runs[0].folder
     path = to or home / (REPORT if len(runs) == 1 else COMPARISON)
