@@ -43,8 +43,7 @@ class ImagePreprocessing:
     Attributes:
         resize: Length in pixels of the shorter side after resizing.
         crop: Side in pixels of the centre crop; the input's height and width.
-        mean: Subtracted from each channel after scaling to [0, 1].
-        std: Divides each channel after that.
+        mean: Subtracted from each channel after scaling to [0, 1]; then ``std`` divides it.
     """
 
     resize: int

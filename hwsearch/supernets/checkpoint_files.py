@@ -29,7 +29,7 @@ _TRAINING = ("optim", "sched", "lr_sched", "scaler", "grad_scaler", "amp", "call
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Weights read from a checkpoint; ``source`` is ``FILE``, or ``FILE#NAME`` of several."""
+    """Weights of a checkpoint; ``source`` names the file, with ``#NAME`` if it has several."""
 
     state: dict[str, Tensor]
     source: str
@@ -45,10 +45,9 @@ def read_weights(checkpoint: str | Path) -> Weights:
 
     Args:
         checkpoint: A safetensors or a torch file of tensors, recognised by content, or the index
-            ``*.index.json`` of one that is split into shards. Weights may lie under a key such as
-            ``state_dict`` or ``model``. ``FILE#NAME`` takes those under that key, ``FILE#ema``
-            the average over training (EMA) and ``FILE#raw`` the others; without it the average is
-            taken where there is one, with a warning.
+            ``*.index.json`` of shards. Weights may lie under a key such as ``state_dict`` or
+            ``model``: ``FILE#NAME`` takes those under that key, ``FILE#ema`` the average over
+            training (EMA), ``FILE#raw`` the others; by default the average, with a warning.
 
     Raises:
         InputError: The file is absent, truncated, holds code or no weights, holds several sets

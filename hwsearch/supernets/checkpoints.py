@@ -56,7 +56,7 @@ def seed_of(checkpoint: str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateFit:
-    """Comparison of a state dict with the expected tensors; ``shapes`` differ, as (key, text)."""
+    """Comparison of a state dict with the expected tensors: missing and surplus keys, shapes."""
 
     missing: tuple[str, ...]
     surplus: tuple[str, ...]

@@ -115,7 +115,7 @@ def load_imported(name: str) -> tuple[str, Path, Card]:
 
 
 def import_checkpoint(path: str | Path, name: str, family: str | None = None) -> Imported:
-    """Convert a checkpoint to safetensors with a card, stored under a name.
+    """Convert a checkpoint to safetensors with a card, stored under a name; return the card.
 
     From then on ``hwsearch.load_supernet(name)`` loads it, without the original file.
 
@@ -124,9 +124,6 @@ def import_checkpoint(path: str | Path, name: str, family: str | None = None) ->
             ``FILE#ema`` and ``FILE#raw`` select weights, as in `read_weights`.
         name: Name of the supernet with these weights.
         family: A registered family; None recognises it by the checkpoint's keys and shapes.
-
-    Returns:
-        The contents of the card.
 
     Raises:
         InputError: The name is taken or not usable, the file is no safe checkpoint, or it is of

@@ -95,12 +95,10 @@ def _replaced(key: str, patterns: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """One entry of a configuration of the original code.
+    """One entry of a configuration of the original code: the choices at its positions.
 
-    Attributes:
-        choices: The choices at its positions, in order.
-        fixed: Values of positions at its end that are no choice.
-        aliases: Choice -> value -> the option that is the same network.
+    ``fixed`` are values of positions at its end that are no choice; ``aliases`` map a choice and
+    a value to the option that is the same network.
     """
 
     choices: tuple[Choice, ...]
@@ -111,11 +109,9 @@ class Word:
 class OfaSpace(SearchSpace):
     """A search space that reads and writes configurations of the original code.
 
-    Args:
-        choices: The choices.
-        words: Entry of a configuration (``ks``, ``e``, ``d``, ``w``) -> its positions, with the
-            choices of the full space.
-        width_mult: The value that ``wid`` may have besides None.
+    ``words`` maps an entry of a configuration (``ks``, ``e``, ``d``, ``w``) to its positions,
+    with the choices of the full space; ``width_mult`` is the value that ``wid`` may have besides
+    None.
     """
 
     def __init__(
@@ -146,22 +142,16 @@ class OfaSpace(SearchSpace):
         )
 
     def to_ofa(self, archs: Architectures) -> list[dict[str, Any]]:
-        """Return configurations of the original code, at full length.
+        """Return architectures as configurations of the original code, at full length.
 
         Inactive positions hold the first option. ``r`` is included where it is not 224.
-
-        Raises:
-            InputError: The architectures are of another space.
+        Architectures of another space raise InputError.
         """
         self.check_own(archs)
         return [self._config(arch) for arch in archs]
 
     def to_dynast(self, archs: Architectures) -> list[str]:
-        """Return architectures as in the column ``Sub-network`` of DyNAS-T's CSV files.
-
-        Raises:
-            InputError: They are of another space.
-        """
+        """Return them as in the column ``Sub-network`` of DyNAS-T CSV files; see `to_ofa`."""
         return [
             str({"wid": None, **config, "r": [config.get("r", DEFAULT_RESOLUTION)]})
             for config in self.to_ofa(archs)

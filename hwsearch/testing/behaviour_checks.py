@@ -146,7 +146,6 @@ def _recalibration_problems(
 
 
 def _statistics(module: nn.Module) -> list[str]:
-    """Return the names of a module's own running statistics."""
     names = [name for name, _ in module.named_buffers(recurse=False)]
     if not isinstance(getattr(module, "running_mean", None), Tensor):
         return []

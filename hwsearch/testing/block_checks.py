@@ -180,7 +180,7 @@ def _chains(
 
 
 def _links(subject: Examined, case: Case, blocks: list[Block]) -> tuple[list[Link], str]:
-    """Run the blocks in order; also return what stopped the chain, or an empty text."""
+    """Run the blocks in order; also return the reason for stopping early, or an empty text."""
     links: list[Link] = []
     subnet = subject.subnet(case)
     x = torch.from_numpy(np.ascontiguousarray(next(iter(subject.inputs(case).values()))))

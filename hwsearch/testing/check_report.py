@@ -33,13 +33,9 @@ def owed_by(problems: Callable[[Subject], Iterator[str]]) -> str:
 def report(
     what: str, name: str, owed: Mapping[str, str], failed: Mapping[str, Sequence[str]]
 ) -> str:
-    """Return a report of the failed checks.
+    """Return a report of the failed checks of a ``what`` (such as ``supernet``).
 
-    Args:
-        what: The kind of thing examined, such as ``supernet``.
-        name: Its name.
-        owed: Name of every check -> its requirement.
-        failed: Name of each failed check -> the problems found.
+    ``owed`` maps every check to its requirement, ``failed`` each failed one to its problems.
     """
     count = f"{len(failed)} of {len(owed)} checks" if len(failed) > 1 else "a check"
     lines = [f"{what} {name!r} does not do what a {what} owes; {count} failed:"]

@@ -15,7 +15,6 @@ Values = Callable[[Architectures, int], Told | None]
 
 
 def _blocks_space() -> SearchSpace:
-    """Return a space with conditional, unordered and single-option choices."""
     choices = [Choice("depth", (1, 2, 3)), Choice("act", ("relu", "swish"))]
     for block in range(1, 4):
         active = ("depth", tuple(range(block, 4))) if block > 1 else None
@@ -71,13 +70,9 @@ OBJECTIVES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """One state of a search.
+    """One state of a search: numbers of architectures told, pending, and to propose (``n``).
 
-    Attributes:
-        told: Number of evaluated architectures.
-        pending: Number of proposed ones without a result.
-        n_objectives: The first so many of quality, size and heat.
-        n: Number of proposals to ask for.
+    The objectives are the first ``n_objectives`` of quality, size and heat.
     """
 
     name: str

@@ -54,7 +54,7 @@ class Examined:
 
     @property
     def name(self) -> str:
-        """Return the name of the supernet in messages."""
+        """Return the supernet's name in messages."""
         if isinstance(self._given, Supernet):
             return self._given.name
         name = getattr(getattr(self.network, "card", None), "name", None)
