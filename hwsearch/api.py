@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-class Run(folders.Run):
+class Run(folders.RunFolder):
     """A run folder: its settings, trials and front, and the report on them.
 
     Args:
@@ -186,7 +186,7 @@ def confirm(
     return Run(run.folder)
 
 
-def _write_report(run: folders.Run, setup: Setup) -> None:
+def _write_report(run: folders.RunFolder, setup: Setup) -> None:
     from hwsearch.report.write import write_own_report  # loads slowly
 
     write_own_report(run, setup)

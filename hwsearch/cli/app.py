@@ -60,7 +60,7 @@ app = typer.Typer(
 )
 P = ParamSpec("P")
 
-RunFolder = Annotated[
+RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run.", autocompletion=complete_run)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, errors included.")]

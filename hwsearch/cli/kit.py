@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import hwsearch
-from hwsearch.cli.app import AsJson, RunFolder, answer, app, reporting, showing
+from hwsearch.cli.app import AsJson, RunArgument, answer, app, reporting, showing
 from hwsearch.cli.completion import complete_supernet
 from hwsearch.cli.output import say
 from hwsearch.cli.runs import print_run
@@ -62,7 +62,7 @@ def kit(
 @app.command(epilog="Example:  hwsearch confirm runs/phone timings.json")
 @reporting
 def confirm(
-    run: RunFolder,
+    run: RunArgument,
     timings: Annotated[
         Path, typer.Argument(metavar="TIMINGS.json", help="What the run's kit wrote.")
     ],

@@ -8,7 +8,7 @@ import typer
 from rich.live import Live
 
 import hwsearch
-from hwsearch.cli.app import AsJson, RunFolder, answer, app, reporting
+from hwsearch.cli.app import AsJson, RunArgument, answer, app, reporting
 from hwsearch.cli.output import out, say
 
 _EVERY_S: Final = 2.0
@@ -36,7 +36,7 @@ def report(
 
 @app.command(epilog="Example:  hwsearch watch runs/first")
 @reporting
-def watch(run: RunFolder) -> None:
+def watch(run: RunArgument) -> None:
     """Show the front of a run live, until it is finished; without a terminal once."""
     from hwsearch.report.run_data import read_run_data
     from hwsearch.report.terminal_view import terminal_view

@@ -8,7 +8,7 @@ import typer
 
 import hwsearch
 from hwsearch.accuracy.task import NO_DATA
-from hwsearch.cli.app import AsJson, RunFolder, answer, app, reporting, showing
+from hwsearch.cli.app import AsJson, RunArgument, answer, app, reporting, showing
 from hwsearch.cli.options import setting_options
 from hwsearch.cli.output import out, say
 from hwsearch.cli.settings import ConfigFile, chosen_settings
@@ -45,7 +45,7 @@ def search(config: ConfigFile = None, as_json: AsJson = False, **given: Any) -> 
 @app.command(epilog="Example:  hwsearch resume runs/first --budget 200")
 @reporting
 @setting_options("budget", "minutes", "stop_gain", "workers")
-def resume(run: RunFolder, as_json: AsJson = False, **limits: Any) -> None:
+def resume(run: RunArgument, as_json: AsJson = False, **limits: Any) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget.
 
     Limits that are not given stay those of the run.
@@ -57,7 +57,7 @@ def resume(run: RunFolder, as_json: AsJson = False, **limits: Any) -> None:
 
 @app.command(epilog="Example:  hwsearch front runs/first --json")
 @reporting
-def front(run: RunFolder, as_json: AsJson = False) -> None:
+def front(run: RunArgument, as_json: AsJson = False) -> None:
     """Show the front of a finished run, or its candidates."""
     print_run(hwsearch.Run(run), as_json)
 
@@ -65,7 +65,7 @@ def front(run: RunFolder, as_json: AsJson = False) -> None:
 @app.command(epilog="Example:  hwsearch export runs/first --select 'latency <= 1' --to models")
 @reporting
 def export(
-    run: RunFolder,
+    run: RunArgument,
     select: Annotated[
         str,
         typer.Option(
@@ -85,7 +85,7 @@ def export(
 
 @app.command(epilog="Example:  hwsearch verify runs/first")
 @reporting
-def verify(run: RunFolder, as_json: AsJson = False) -> None:
+def verify(run: RunArgument, as_json: AsJson = False) -> None:
     """Check every exported subnet of a run again, from its files alone, and all files' digests."""
     results = hwsearch.Run(run).verify()
     if as_json:

@@ -24,10 +24,10 @@ from hwsearch.run.front import knee
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from hwsearch.run.folder import Run
+    from hwsearch.run.folder import RunFolder
 
 
-def plotted(run: "Run", across: str | None = None) -> "go.Figure":
+def plotted(run: "RunFolder", across: str | None = None) -> "go.Figure":
     """Return the front of a run as a plotly figure; see `Run.plot`."""
     import plotly.graph_objects as go
 

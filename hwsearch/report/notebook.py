@@ -11,7 +11,7 @@ from hwsearch.report.run_data import stated
 from hwsearch.stages import one_line
 
 if TYPE_CHECKING:
-    from hwsearch.run.folder import Run
+    from hwsearch.run.folder import RunFolder
 
 _RIGHT = ' style="text-align:right"'
 _LEFT = ' style="text-align:left"'
@@ -45,7 +45,7 @@ def front_html(front: "pd.DataFrame") -> str:
     return f"<table>{body}</table>"
 
 
-def run_html(run: "Run") -> str:
+def run_html(run: "RunFolder") -> str:
     """Return an HTML summary of a run: its title, and its front or how to resume it."""
     head = f"<p><b>{escape(run.title)}</b><br><code>{escape(str(run.folder))}</code></p>"
     if not run.finished:

@@ -24,7 +24,7 @@ from hwsearch.trials import Measurement, Trial, TrialState
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hwsearch.run.folder import Run
+    from hwsearch.run.folder import RunFolder
     from hwsearch.run.setup import Setup
 
 Kind = Literal["front", "candidates", "unfinished"]
@@ -39,7 +39,7 @@ class RunData:
     in sentences what the page cannot show.
     """
 
-    run: "Run"
+    run: "RunFolder"
     kind: Kind
     space: SearchSpace
     objectives: tuple[Objective, ...]
@@ -117,7 +117,7 @@ class RunData:
         return {m.key: m for m in self.measurements if (m.quantity, m.purpose) == wanted}
 
 
-def read_run_data(run: "Run", setup: "Setup | None" = None) -> RunData:
+def read_run_data(run: "RunFolder", setup: "Setup | None" = None) -> RunData:
     """Read a run, finished or not.
 
     Exact objectives need the supernet: it is taken from ``setup``, or else loaded if anything has
@@ -158,7 +158,7 @@ def read_run_data(run: "Run", setup: "Setup | None" = None) -> RunData:
     )
 
 
-def _space(run: "Run") -> SearchSpace:
+def _space(run: "RunFolder") -> SearchSpace:
     text = run.recorded.get("full_space")
     if not isinstance(text, str):
         raise InputError(
@@ -168,13 +168,13 @@ def _space(run: "Run") -> SearchSpace:
     return restricted(SearchSpace.from_json(text), run.config.freeze, run.config.only)
 
 
-def _stored(run: "Run") -> tuple[list[Trial], list[Measurement]]:
+def _stored(run: "RunFolder") -> tuple[list[Trial], list[Measurement]]:
     with run.store() as store:
         return store.trials(), store.measurements()
 
 
 def _computed(
-    run: "Run", setup: "Setup | None", archs: Architectures, sources: Mapping[str, str]
+    run: "RunFolder", setup: "Setup | None", archs: Architectures, sources: Mapping[str, str]
 ) -> tuple[dict[str, FloatArray], tuple[str, ...]]:
     """Return exact objectives' values, and sentences on those that cannot be computed here."""
     wanted = [name for name, source in sources.items() if source != "measured"]
@@ -189,7 +189,7 @@ def _computed(
     return found, ()
 
 
-def _loaded(run: "Run") -> "Setup":
+def _loaded(run: "RunFolder") -> "Setup":
     from hwsearch.run.value_sources.registry import with_recorded_predictor
 
     return with_recorded_predictor(run.setup(), run.folder, run.recorded)

@@ -12,13 +12,13 @@ from hwsearch.report.run_data import RunData, read_run_data
 from hwsearch.run.config import PICTURE, REPORT
 
 if TYPE_CHECKING:
-    from hwsearch.run.folder import Run
+    from hwsearch.run.folder import RunFolder
     from hwsearch.run.setup import Setup
 
 COMPARISON: Final = "comparison.html"
 
 
-def write_report(runs: "Sequence[Run]", to: Path | None = None) -> list[Path]:
+def write_report(runs: "Sequence[RunFolder]", to: Path | None = None) -> list[Path]:
     """Write the page of a run and the picture of its front, or the page that compares several.
 
     By default ``to`` is ``report.html`` in the run's folder, or ``comparison.html`` in that of
@@ -40,7 +40,7 @@ def write_report(runs: "Sequence[Run]", to: Path | None = None) -> list[Path]:
         ) from error
 
 
-def write_own_report(run: "Run", setup: "Setup | None" = None) -> None:
+def write_own_report(run: "RunFolder", setup: "Setup | None" = None) -> None:
     """Write page and picture into the folder of a finished run."""
     _write([read_run_data(run, setup)], run.folder / REPORT, run.folder / PICTURE)
 

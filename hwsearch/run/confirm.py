@@ -6,7 +6,7 @@ from pathlib import Path
 from hwsearch.run.checksums import remove_checksums
 from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
-from hwsearch.run.folder import Draw, Run, draw_nothing
+from hwsearch.run.folder import Draw, RunFolder, draw_nothing
 from hwsearch.run.lock import locked
 from hwsearch.run.outcome import KIT, SUBNETS, write_outcome
 from hwsearch.run.progress import Progress, Silent
@@ -25,7 +25,7 @@ def confirm(
     net: Supernet | None = None,
     progress: Progress | None = None,
     draw: Draw = draw_nothing,
-) -> Run:
+) -> RunFolder:
     """Turn the candidates of a run into a front by the timings of its kit; can be repeated.
 
     Raises:
@@ -34,14 +34,14 @@ def confirm(
         InfeasibleError: No measured candidate satisfies the constraints; the text names the
             closest.
     """
-    run = Run(folder)
+    run = RunFolder(folder)
     with locked(run.folder):
         return _confirmed(run, Path(timings), net, progress or Silent(), draw)
 
 
 def _confirmed(
-    run: Run, timings: Path, net: Supernet | None, progress: Progress, draw: Draw
-) -> Run:
+    run: RunFolder, timings: Path, net: Supernet | None, progress: Progress, draw: Draw
+) -> RunFolder:
     read = read_timings(run.folder / KIT, timings)
     setup = with_recorded_predictor(
         prepare(run.config, net, directories=run.directories), run.folder, run.recorded

@@ -54,10 +54,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-Draw = Callable[["Run", Setup], object]
+Draw = Callable[["RunFolder", Setup], object]
 
 
-def draw_nothing(run: "Run", setup: Setup) -> None:
+def draw_nothing(run: "RunFolder", setup: Setup) -> None:
     """Draw nothing of a finished run."""
 
 
@@ -68,7 +68,7 @@ def search(
     budget_of_reuse: bool = False,
     progress: Progress | None = None,
     draw: Draw = draw_nothing,
-) -> "Run":
+) -> "RunFolder":
     """Search a supernet for one device and export the confirmed front.
 
     With ``budget_of_reuse``, the number of reused values is the budget, if there are any. ``draw``
@@ -97,7 +97,7 @@ def search(
         write_config(folder, setup.config, setup.recorded() | recorded_place(folder))
         for source in setup.sources:
             source.copy_to(folder)
-        return Run(folder)._carry_on(setup, progress, workers, draw)
+        return RunFolder(folder)._carry_on(setup, progress, workers, draw)
 
 
 def resume(
@@ -107,7 +107,7 @@ def resume(
     workers: Workers = None,
     progress: Progress | None = None,
     draw: Draw = draw_nothing,
-) -> "Run":
+) -> "RunFolder":
     """Resume a run that was stopped, or extend a finished one.
 
     ``limits`` are another budget, minutes and stop_gain; None keeps one. ``workers`` may differ
@@ -116,20 +116,20 @@ def resume(
     Raises:
         InputError: The folder is no run, or the supernet, data or device have changed.
     """
-    run = Run(folder)
+    run = RunFolder(folder)
     check_workers(workers)
     with locked(run.folder):
-        return _resumed(Run(folder), limits, net, workers, progress or Silent(), draw)
+        return _resumed(RunFolder(folder), limits, net, workers, progress or Silent(), draw)
 
 
 def _resumed(
-    run: "Run",
+    run: "RunFolder",
     limits: tuple[int | None, float | None, float | None],
     net: Supernet | None,
     workers: Workers,
     progress: Progress,
     draw: Draw,
-) -> "Run":
+) -> "RunFolder":
     device_there = cluster_device(workers, run.config.device)
     setup = prepare(run.config.with_limits(*limits), net, device_there, run.directories)
     setup.read(progress)
@@ -148,7 +148,7 @@ def _resumed(
     return run._carry_on(setup, progress, workers, draw)
 
 
-class Run:
+class RunFolder:
     """A run folder: its settings, trials and front.
 
     Args:
@@ -355,7 +355,9 @@ class Run:
         title = f"{self.config.supernet} on {self.config.device}"
         return f"{title}, random weights ({self.config.checkpoint})" if self.untrained else title
 
-    def _carry_on(self, setup: Setup, progress: Progress, workers: Workers, draw: Draw) -> "Run":
+    def _carry_on(
+        self, setup: Setup, progress: Progress, workers: Workers, draw: Draw
+    ) -> "RunFolder":
         """Complete the run."""
         self.config = setup.config
         if risk := network_risk(self.folder):
