@@ -76,10 +76,24 @@ def split_checkpoint(checkpoint: str | Path) -> tuple[Path, str | None]:
     return Path(file), name
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return a checkpoint's file, and the shards beside it where it is an index."""
+    if not _is_json(path):
+        return [path]
+    try:
+        shards = dict.fromkeys(_shard_of(path).values())
+    except InputError:  # of a supernet's own function, which may read any file
+        return [path]
+    return [path, *(file for shard in shards if (file := path.parent / shard).is_file())]
+
+
 def _read(path: Path) -> Any:
+    return _read_shards(path) if _is_json(path) else _read_tensors(path)
+
+
+def _is_json(path: Path) -> bool:
     with path.open("rb") as file:
-        is_json = file.read(1) == b"{" and not _is_safetensors(path)
-    return _read_shards(path) if is_json else _read_tensors(path)
+        return file.read(1) == b"{" and not _is_safetensors(path)
 
 
 def _read_tensors(path: Path) -> Any:
@@ -102,21 +116,27 @@ def _is_safetensors(path: Path) -> bool:
     return begins or (path.suffix == ".safetensors" and not is_torch)
 
 
-def _read_shards(path: Path) -> dict[str, Tensor]:
-    """Read the shards that an index names: files in its own folder."""
+def _shard_of(path: Path) -> dict[str, str]:
+    """Return name of a tensor -> name of its shard, a file in the folder of the index."""
     what = f"checkpoint {str(path)!r}"
     try:
         content = parsed_json(read_bounded(path, MAX_BYTES))
-        shard_of = dict(content["weight_map"])
+        shard_of: dict[str, str] = dict(content["weight_map"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{what} is JSON, but no index of shards ('weight_map' maps tensors to files); give "
             "the file with the weights"
         ) from error
-    state: dict[str, Tensor] = {}
     stray = [shard for shard in shard_of.values() if not _is_beside(shard)]
     if stray:
         raise InputError(f"{what} names shard {stray[0]!r}, which is no file in its folder")
+    return shard_of
+
+
+def _read_shards(path: Path) -> dict[str, Tensor]:
+    """Read the shards that an index names."""
+    what, shard_of = f"checkpoint {str(path)!r}", _shard_of(path)
+    state: dict[str, Tensor] = {}
     for shard in dict.fromkeys(shard_of.values()):
         file = path.parent / shard
         if not file.is_file():

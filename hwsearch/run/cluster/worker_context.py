@@ -30,6 +30,7 @@ from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare
 from hwsearch.space import Option
 from hwsearch.supernets.base import is_random
+from hwsearch.supernets.checkpoint_files import files_of, split_checkpoint
 from hwsearch.supernets.imported import imported_names, load_imported
 from hwsearch.trials_memory import MemoryStore
 
@@ -41,13 +42,15 @@ _devices: dict[str, Device] = {}
 
 
 def search_spec(setup: Setup) -> SearchSpec:
-    """Return what a worker loads a search from, with the bytes of a checkpoint file."""
+    """Return what a worker loads a search from, with the bytes of a checkpoint's files."""
     config = asdict(setup.config)
     file: Path | None = None
     if setup.config.checkpoint is not None and not is_random(setup.config.checkpoint):
-        file = Path(setup.config.checkpoint)
+        file, _ = split_checkpoint(setup.config.checkpoint)
     elif setup.config.supernet in imported_names():
         config["supernet"], file, _ = load_imported(setup.config.supernet)
+        config["checkpoint"] = str(file)
+    sent = files_of(file) if file is not None and file.is_file() else []
     return {
         "id": uuid.uuid4().hex,
         "version": hwsearch.__version__,
@@ -55,8 +58,7 @@ def search_spec(setup: Setup) -> SearchSpec:
         "device": DeviceInfo.of(setup.device),
         "recorded": _compared(setup),
         "folder": str(Path.cwd()),
-        "weights": np.fromfile(file, np.uint8) if file is not None and file.is_file() else None,
-        "suffix": "" if file is None else file.suffix,
+        "weights": {each.name: np.fromfile(each, np.uint8) for each in sent},
     }
 
 
@@ -83,10 +85,10 @@ class WorkerContext:
 
         config = dict(spec["config"])
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            if spec["weights"] is not None:
-                file = Path(scratch) / f"weights{spec['suffix']}"
-                file.write_bytes(spec["weights"].tobytes())
-                config["checkpoint"] = str(file)
+            for name, content in spec["weights"].items():
+                (Path(scratch) / name).write_bytes(content.tobytes())
+            if spec["weights"]:
+                config["checkpoint"] = str(Path(scratch) / Path(config["checkpoint"]).name)
             self._setup = prepare(RunConfig(**config), device=RemoteDevice(info, measure))
         if different := differences(spec["recorded"], _compared(self._setup)):
             raise InputError(

@@ -1,11 +1,13 @@
 """The functions that run on nodes, called in this process with pickled arguments and results."""
 
+import json
 import pickle
 from collections import deque
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import hwsearch
 from hwsearch.devices import MeasureSettings
@@ -18,6 +20,7 @@ from hwsearch.run.cluster.scheduler import JobScheduler
 from hwsearch.run.cluster.worker_context import WorkerContext, measure_models, run_job, search_spec
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
+from hwsearch.supernets.checkpoint_files import read_state
 from hwsearch.supernets.checkpoints import bundled_file
 from hwsearch.trials import Measurement
 from tests.run.cluster.cluster_parts import config, settings
@@ -172,8 +175,34 @@ class TestWeights:
         file.write_bytes(WEIGHTS.read_bytes())
         setup = self.setup_of(checkpoint=str(file))
         spec = search_spec(setup)
-        assert spec["weights"].tobytes() == WEIGHTS.read_bytes()
+        assert spec["weights"][file.name].tobytes() == WEIGHTS.read_bytes()
         file.unlink()
+        assert len(run_largest(spec, setup).measurements) == 1
+
+    @pytest.mark.parametrize("name", ["ema", "raw"])
+    def test_of_one_of_several_states_travel(self, tmp_path, name):
+        file, raw = tmp_path / "both.pt", read_state(WEIGHTS)
+        average = {key: tensor * 0.5 for key, tensor in raw.items()}
+        torch.save({"model": raw, "ema": average}, file)
+        setup = self.setup_of(checkpoint=f"{file}#{name}")
+        spec = sent(search_spec(setup))
+        assert list(spec["weights"]) == ["both.pt"]
+        file.unlink()
+        assert len(run_largest(spec, setup).measurements) == 1
+
+    def test_of_shards_travel(self, tmp_path):
+        state, shards = read_state(WEIGHTS), ("a.safetensors", "b.safetensors")
+        shard_of = {key: shards[n % 2] for n, key in enumerate(state)}
+        for shard in shards:
+            part = {key: tensor for key, tensor in state.items() if shard_of[key] == shard}
+            save_file(part, tmp_path / shard)
+        index = tmp_path / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": shard_of}))
+        setup = self.setup_of(checkpoint=str(index))
+        spec = sent(search_spec(setup))
+        assert sorted(spec["weights"]) == [*shards, index.name]
+        for file in (index, *(tmp_path / shard for shard in shards)):
+            file.unlink()
         assert len(run_largest(spec, setup).measurements) == 1
 
     def test_imported_by_name_travel(self, tmp_path, monkeypatch):
@@ -185,8 +214,8 @@ class TestWeights:
         assert len(run_largest(spec, setup).measurements) == 1
 
     def test_that_ship_do_not_travel(self):
-        assert search_spec(self.setup_of())["weights"] is None
-        assert search_spec(self.setup_of(checkpoint="random:3"))["weights"] is None
+        assert not search_spec(self.setup_of())["weights"]
+        assert not search_spec(self.setup_of(checkpoint="random:3"))["weights"]
 
 
 def test_a_node_measures_models_that_come_as_bytes(made, tmp_path):
@@ -206,7 +235,7 @@ def test_a_node_measures_models_that_come_as_bytes(made, tmp_path):
 
 class TestOption:
     def test_is_ray_or_nothing(self, monkeypatch):
-        monkeypatch.setattr(workers, "find_spec", lambda name: True)
+        monkeypatch.setattr("hwsearch.run.settings.find_spec", lambda name: True)
         assert workers.check_workers("ray")
         assert not any(workers.check_workers(given) for given in (None, 1, "1"))
         assert workers.cluster_device(None, "no such device") is None
@@ -218,6 +247,6 @@ class TestOption:
             workers.check_workers(given)
 
     def test_needs_ray(self, monkeypatch):
-        monkeypatch.setattr(workers, "find_spec", lambda name: None)
+        monkeypatch.setattr("hwsearch.run.settings.find_spec", lambda name: None)
         with pytest.raises(InputError, match=r"pip install 'hwsearch\[ray\]'"):
             workers.check_workers("ray")
