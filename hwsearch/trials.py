@@ -7,11 +7,12 @@ and `hwsearch.trials_sqlite`.
 import json
 import math
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +174,7 @@ class Measurement:
         return plain
 
 
-class Store(Protocol):
+class Store(ABC):
     """All trials and measurements of one run, in chronological order.
 
     - A call that returns has stored everything that it was given; one that raises, nothing.
@@ -187,6 +188,13 @@ class Store(Protocol):
     An unknown key raises `InputError`, except in `find` and `measurements`.
     """
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @abstractmethod
     def propose(
         self,
         archs: "Iterable[Architecture]",
@@ -205,33 +213,49 @@ class Store(Protocol):
 
     def start(self, key: str) -> None:
         """Mark a trial as running, again after an interruption; raise InputError if finished."""
+        self._move(key, TrialState.RUNNING)
 
     def finish(self, key: str) -> None:
         """Mark an unfinished trial as done; raise InputError if it is finished."""
+        self._move(key, TrialState.DONE)
 
     def fail(self, key: str, reason: str) -> None:
         """Mark an unfinished trial as failed; raise InputError if finished or without a reason."""
+        if not reason.strip():
+            raise InputError(f"trial {key} cannot fail without a reason; say what went wrong")
+        self._move(key, TrialState.FAILED, reason)
 
+    @abstractmethod
+    def _move(self, key: str, state: TrialState, reason: str | None = None) -> None:
+        """Change the state of an unfinished trial; raise InputError if it is finished."""
+
+    @abstractmethod
     def trials(self, state: TrialState | None = None) -> list[Trial]:
         """Return all trials, or those in one state, in the order of proposals."""
 
+    @abstractmethod
     def trial(self, key: str) -> Trial:
         """Return the trial of one architecture."""
 
     def add(self, measurement: Measurement) -> None:
         """Add one measurement, as `add_all` does."""
+        self.add_all([measurement])
 
+    @abstractmethod
     def add_all(self, measurements: Iterable[Measurement]) -> None:
         """Add measurements, in order, all or none; raise InputError for a duplicate identity."""
 
+    @abstractmethod
     def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
         """Return the measurement of this identity, or ``None``."""
 
+    @abstractmethod
     def measurements(
         self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
     ) -> list[Measurement]:
         """Return all measurements, or those that match, in the order in which they were added."""
 
+    @abstractmethod
     def close(self) -> None:
         """Release the store's resources; may be repeated."""
 
@@ -258,13 +282,6 @@ def already_measured(measurement: Measurement) -> InputError:
 def finished(trial: Trial) -> InputError:
     """Return the error for a change to a finished trial."""
     return InputError(f"trial {trial.number} ({trial.key}) is {trial.state}: it never changes")
-
-
-def check_reason(key: str, reason: str) -> str:
-    """Return the reason of a failure; an empty one raises `InputError`."""
-    if not reason.strip():
-        raise InputError(f"trial {key} cannot fail without a reason; say what went wrong")
-    return reason
 
 
 def _plain_forecast(key: str, given: Forecast) -> dict[str, tuple[float, float]]:

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from hwsearch.trials import (
     NO_FORECASTS,
     Forecast,
     Measurement,
     Purpose,
+    Store,
     Trial,
     TrialState,
     already_measured,
     already_proposed,
-    check_reason,
     finished,
     not_proposed,
 )
@@ -22,18 +22,12 @@ if TYPE_CHECKING:
     from hwsearch.space import Architecture
 
 
-class MemoryStore:
-    """A `Store` in memory; for tests and `hwsearch.optimize`."""
+class MemoryStore(Store):
+    """A store in memory; for tests and `hwsearch.optimize`."""
 
     def __init__(self) -> None:
         self._trials: dict[str, Trial] = {}
         self._measurements: dict[tuple[str, str, str, str], Measurement] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     def propose(
         self,
@@ -59,18 +53,6 @@ class MemoryStore:
         self._trials = trials
         return [replace(trial) for trial in new]
 
-    def start(self, key: str) -> None:
-        """Mark a trial as running; see `Store`."""
-        self._move(key, TrialState.RUNNING)
-
-    def finish(self, key: str) -> None:
-        """Mark an unfinished trial as done; see `Store`."""
-        self._move(key, TrialState.DONE)
-
-    def fail(self, key: str, reason: str) -> None:
-        """Mark an unfinished trial as failed; see `Store`."""
-        self._move(key, TrialState.FAILED, check_reason(key, reason))
-
     def trials(self, state: TrialState | None = None) -> list[Trial]:
         """Return all trials, or those in one state; see `Store`."""
         return [replace(t) for t in self._trials.values() if state in (None, t.state)]
@@ -80,10 +62,6 @@ class MemoryStore:
         if key not in self._trials:
             raise not_proposed(key)
         return replace(self._trials[key])
-
-    def add(self, measurement: Measurement) -> None:
-        """Add one measurement; see `Store`."""
-        self.add_all([measurement])
 
     def add_all(self, measurements: Iterable[Measurement]) -> None:
         """Add measurements, all or none; see `Store`."""

@@ -22,11 +22,11 @@ from hwsearch.trials import (
     Forecast,
     Measurement,
     Purpose,
+    Store,
     Trial,
     TrialState,
     already_measured,
     already_proposed,
-    check_reason,
     finished,
     not_proposed,
 )
@@ -44,12 +44,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# Columns, which are the fields of `Trial` and of `Measurement`.
 _TRIAL = "number, key, choices, round, origin, state, reason, forecast"
 _MEASUREMENT = "key, quantity, context, purpose, value, low, high, count, cost_s, samples, details"
+_IDENTITY = ("key", "quantity", "context", "purpose")
 
 
-class SqliteStore:
-    """A `Store` in a file, created if there is none.
+class SqliteStore(Store):
+    """A store in a file, created if there is none.
 
     Args:
         path: The file, in an existing folder.
@@ -89,12 +91,6 @@ class SqliteStore:
         store._is_open = True
         return store
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
     def propose(
         self,
         archs: "Iterable[Architecture]",
@@ -107,34 +103,16 @@ class SqliteStore:
         with self._transaction():
             return [self._propose(a, round, origin, forecasts.get(a.key, {})) for a in batch]
 
-    def start(self, key: str) -> None:
-        """Mark a trial as running; see `Store`."""
-        self._move(key, TrialState.RUNNING)
-
-    def finish(self, key: str) -> None:
-        """Mark an unfinished trial as done; see `Store`."""
-        self._move(key, TrialState.DONE)
-
-    def fail(self, key: str, reason: str) -> None:
-        """Mark an unfinished trial as failed; see `Store`."""
-        self._move(key, TrialState.FAILED, check_reason(key, reason))
-
     def trials(self, state: TrialState | None = None) -> list[Trial]:
         """Return all trials, or those in one state; see `Store`."""
-        where, values = _where(state=state)
-        return self._read(_trial, self._rows(_TRIAL, "trials", where, values))
+        return self._read(_trial, self._rows(_TRIAL, "trials", state=state))
 
     def trial(self, key: str) -> Trial:
         """Return the trial of one architecture; see `Store`."""
-        where, values = _where(key=key)
-        rows = self._rows(_TRIAL, "trials", where, values)
+        rows = self._rows(_TRIAL, "trials", key=key)
         if not rows:
             raise not_proposed(key)
         return self._read(_trial, rows)[0]
-
-    def add(self, measurement: Measurement) -> None:
-        """Add one measurement; see `Store`."""
-        self.add_all([measurement])
 
     def add_all(self, measurements: Iterable[Measurement]) -> None:
         """Add measurements in one transaction; see `Store`."""
@@ -142,7 +120,8 @@ class SqliteStore:
         with self._transaction():
             for measurement in batch:
                 self.trial(measurement.key)
-                if self._has(measurement):
+                identity = dict(zip(_IDENTITY, measurement.identity, strict=True))
+                if self._rows("key", "measurements", **identity):
                     raise already_measured(measurement)
                 self._insert("measurements", _MEASUREMENT, _measurement_row(measurement))
         for m in batch:
@@ -150,17 +129,16 @@ class SqliteStore:
 
     def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
         """Return the measurement of this identity, or ``None``; see `Store`."""
-        where, values = _where(key=key, quantity=quantity, context=context, purpose=purpose)
-        rows = self._rows(_MEASUREMENT, "measurements", where, values)
+        wanted = {"key": key, "quantity": quantity, "context": context, "purpose": purpose}
+        rows = self._rows(_MEASUREMENT, "measurements", **wanted)
         return self._read(_measurement, rows)[0] if rows else None
 
     def measurements(
         self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
     ) -> list[Measurement]:
         """Return measurements in the order in which they were added; see `Store`."""
-        where, values = _where(key=key, quantity=quantity, purpose=purpose)
-        rows = self._rows(_MEASUREMENT, "measurements", where, values)
-        return self._read(_measurement, rows)
+        wanted = {"key": key, "quantity": quantity, "purpose": purpose}
+        return self._read(_measurement, self._rows(_MEASUREMENT, "measurements", **wanted))
 
     def close(self) -> None:
         """Checkpoint the write-ahead log and close, so that one file is left."""
@@ -188,8 +166,7 @@ class SqliteStore:
             raise
 
     def _propose(self, arch: "Architecture", round: int, origin: str, forecast: Forecast) -> Trial:
-        where, values = _where(key=arch.key)
-        if self._rows("key", "trials", where, values):
+        if self._rows("key", "trials", key=arch.key):
             raise already_proposed(arch.key)
         (number,) = self._connection.execute(
             "SELECT coalesce(max(number) + 1, 0) FROM trials"
@@ -217,15 +194,12 @@ class SqliteStore:
             )
         logger.debug("%s: %s%s", key, state, f", {reason}" if reason else "")
 
-    def _has(self, measurement: Measurement) -> bool:
-        key, quantity, context, purpose = measurement.identity
-        where, values = _where(key=key, quantity=quantity, context=context, purpose=purpose)
-        return bool(self._rows("key", "measurements", where, values))
-
-    def _rows(self, columns: str, table: str, where: str, values: list[str]) -> list[Any]:
-        query = f"SELECT {columns} FROM {table} {where} ORDER BY number"
+    def _rows(self, columns: str, table: str, **wanted: str | None) -> list[Any]:
+        given = {column: str(value) for column, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{column} = ?" for column in given) or "TRUE"
+        query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY number"
         try:
-            return self._connection.execute(query, values).fetchall()
+            return self._connection.execute(query, list(given.values())).fetchall()
         except sqlite3.ProgrammingError:
             raise  # it was closed
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -245,24 +219,10 @@ class SqliteStore:
         self._connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", row)
 
 
-def _where(**wanted: str | None) -> tuple[str, list[str]]:
-    given = {column: str(value) for column, value in wanted.items() if value is not None}
-    tests = " AND ".join(f"{column} = ?" for column in given)
-    return (f"WHERE {tests}" if given else "", list(given.values()))
-
-
 def _trial(row: tuple[Any, ...]) -> Trial:
-    number, key, choices, round_, origin, state, reason, forecast = row
-    return Trial(
-        number=number,
-        key=key,
-        choices=parsed_json(choices),
-        round=round_,
-        origin=origin,
-        state=TrialState(state),
-        reason=reason,
-        forecast=parsed_json(forecast),
-    )
+    given = dict(zip(_TRIAL.split(", "), row, strict=True))
+    given |= {name: parsed_json(given[name]) for name in ("choices", "forecast")}
+    return Trial(**given | {"state": TrialState(given["state"])})
 
 
 def _measurement_row(m: Measurement) -> tuple[object, ...]:
@@ -276,19 +236,7 @@ def _measurement_row(m: Measurement) -> tuple[object, ...]:
 
 
 def _measurement(row: tuple[Any, ...]) -> Measurement:
-    key, quantity, context, purpose, value, low, high, count, cost_s, samples, details = row
-    if samples is not None:
-        samples = plain_array(io.BytesIO(samples))
-    return Measurement(
-        key=key,
-        quantity=quantity,
-        context=context,
-        purpose=purpose,
-        value=value,
-        low=low,
-        high=high,
-        count=count,
-        cost_s=cost_s,
-        samples=samples,
-        details=parsed_json(details),
-    )
+    given = dict(zip(_MEASUREMENT.split(", "), row, strict=True))
+    if given["samples"] is not None:
+        given["samples"] = plain_array(io.BytesIO(given["samples"]))
+    return Measurement(**given | {"details": parsed_json(given["details"])})
