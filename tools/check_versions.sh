@@ -26,7 +26,7 @@ cat "$work/resolved.txt"
 uv pip install --quiet --python "$work/venv/bin/python" --requirement "$work/resolved.txt"
 uv pip install --quiet --python "$work/venv/bin/python" --no-deps --editable .
 uv pip install --quiet --python "$work/venv/bin/python" --constraint "$work/resolved.txt" \
-    pytest pytest-timeout hypothesis
+    pytest pytest-timeout pytest-xdist hypothesis
 
 # What is newer than the oldest of what it works with may warn of that.
 [ "$resolution" = highest ] || set -- -W default "$@"
