@@ -7,6 +7,8 @@ import pytest
 PLUGIN = str(Path(__file__).parent / "plugin")
 # Before any test is collected: some have one case for each registered family.
 sys.path.insert(0, PLUGIN)
+# Before torch is loaded, here or in a process of a test: tests run two at a time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
