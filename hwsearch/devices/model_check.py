@@ -1,6 +1,5 @@
 """Check of a model's file before a device takes it: precision, external data, NaN weights."""
 
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +26,6 @@ def refusal(model: Path, device: str, precision: str) -> DeviceError | None:
             f"precision={own}"
         )
     return None if problem is None else DeviceError(f"{model.name} {problem}")
-
-
-def refusals(models: Mapping[str, Path], device: str, precision: str) -> dict[str, DeviceError]:
-    """Return the models that a device cannot take, by name, and why; see `refusal`."""
-    found = {name: refusal(path, device, precision) for name, path in models.items()}
-    return {name: error for name, error in found.items() if error is not None}
 
 
 @lru_cache(maxsize=1024)

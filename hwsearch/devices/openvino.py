@@ -1,10 +1,8 @@
 """``openvino``: OpenVINO's CPU plugin on this machine's processor."""
 
-from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 
-from hwsearch.devices.base import Fingerprint, Profile
+from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.fingerprint import choose_cpus
 from hwsearch.devices.spec import (
     BATCH,
@@ -14,17 +12,17 @@ from hwsearch.devices.spec import (
     parse_options,
     precision_option,
 )
-from hwsearch.devices.worker_device import WorkerDevice, threads_option
-from hwsearch.errors import DeviceError
+from hwsearch.devices.worker_device import CpuDevice, threads_option
 from hwsearch.machine import thread_limit
 
 
-class OpenVino(WorkerDevice):
+class OpenVino(CpuDevice):
     """Times and runs models with OpenVINO's CPU plugin; see `hwsearch.devices.base.Device`.
 
     With ``hint="latency"`` a timed run is one request. With ``hint="throughput"`` it is as many
     concurrent requests as OpenVINO recommends, and its time is divided by their number:
-    milliseconds per inference at full load, not the time until an answer.
+    milliseconds per inference at full load, not the time until an answer. Profiles are of single
+    requests.
     """
 
     def __init__(self, **options: OptionValue) -> None:
@@ -50,12 +48,6 @@ class OpenVino(WorkerDevice):
             "ENABLE_CPU_PINNING=NO",
             "threads": self._threads,
         }
-
-    def profile(
-        self, models: Mapping[str, Path], *, runs: int = 20
-    ) -> dict[str, Profile | DeviceError]:
-        """Time the nodes of models, always by single requests; see `Profiling.profile`."""
-        return self._profile(models, runs)
 
 
 def _missing() -> str | None:

@@ -1,10 +1,11 @@
 """``ort-cpu``: ONNX Runtime on this machine's processor."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from hwsearch.devices.base import Batch, Fingerprint, Profile, SharedOutputs
+from hwsearch.devices.base import Batch, Fingerprint, SharedOutputs
 from hwsearch.devices.fingerprint import choose_cpus, installed_version
 from hwsearch.devices.ort_installation import ORT_PACKAGES, mixed_builds
 from hwsearch.devices.spec import (
@@ -14,12 +15,11 @@ from hwsearch.devices.spec import (
     parse_options,
     precision_option,
 )
-from hwsearch.devices.worker_device import WorkerDevice, threads_option
-from hwsearch.errors import DeviceError
+from hwsearch.devices.worker_device import RUN_TIMEOUT_S, CpuDevice, threads_option
 from hwsearch.machine import thread_limit
 
 
-class OrtCpu(WorkerDevice):
+class OrtCpu(CpuDevice):
     """Times and runs models with ONNX Runtime's CPU provider; see `hwsearch.devices.base.Device`.
 
     A timed run has the given number of threads, each on its own CPU where the system supports
@@ -54,13 +54,24 @@ class OrtCpu(WorkerDevice):
         self, models: Mapping[str, Path], batches: Iterable[Batch]
     ) -> Iterator[SharedOutputs]:
         """Run models, each CPU on its own samples; see `SharedInference.run_shared`."""
-        return self._run_shared(models, batches, {"threads": 1}, thread_limit())
+        from hwsearch.devices.shared_inference import PendingBatch, SharedSession
 
-    def profile(
-        self, models: Mapping[str, Path], *, runs: int = 20
-    ) -> dict[str, Profile | DeviceError]:
-        """Time the nodes of models; see `Profiling.profile`."""
-        return self._profile(models, runs)
+        session = self._shared
+        if session is None or not session.holds(models):
+            if session is not None:
+                session.unload()
+            session = self._shared = SharedSession(
+                self._running(), self._numbers, {"threads": 1}, thread_limit(), RUN_TIMEOUT_S
+            )
+            session.load(models, self._accepted(models)[1])
+        # The next batch is prepared and sent while the worker computes.
+        pending: deque[PendingBatch] = deque()
+        for batch in batches:
+            pending.append(session.submit(models, batch))
+            if len(pending) > 1:
+                yield session.result(pending.popleft())
+        for each in pending:
+            yield session.result(each)
 
 
 def _missing() -> str | None:

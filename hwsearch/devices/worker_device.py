@@ -2,7 +2,6 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from hwsearch.devices.base import Batch, Fingerprint, Latency, Profile, SharedOutputs
+from hwsearch.devices.base import Batch, Fingerprint, Latency, Profile
 from hwsearch.devices.benchmark import Benchmark
 from hwsearch.devices.fingerprint import cpu_fingerprint, governor
-from hwsearch.devices.model_check import refusal, refusals
+from hwsearch.devices.model_check import refusal
 from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.spec import DeviceFactory, DeviceOption, canonical_spec
@@ -22,9 +21,9 @@ from hwsearch.errors import DeviceError
 from hwsearch.machine import cpu_quota, quota_text, throttled_periods, usable_cpus
 
 if TYPE_CHECKING:
-    from hwsearch.devices.shared_inference import PendingBatch, SharedSession
+    from hwsearch.devices.shared_inference import SharedSession
 
-_RUN_TIMEOUT_S = 900.0
+RUN_TIMEOUT_S = 900.0
 
 
 class WorkerDevice(ABC):
@@ -100,16 +99,15 @@ class WorkerDevice(ABC):
         progress: Progress | None = None,
     ) -> dict[str, Latency | DeviceError]:
         """Time models; see `hwsearch.devices.base.Device.measure`."""
-        refused = refusals(models, self.spec, self.precision)
-        given = {name: path for name, path in models.items() if name not in refused}
+        given, refused = self._accepted(models)
         throttled_before = throttled_periods()
         measured = self.benchmark().measure(
             given, seed=seed, settings=settings or MeasureSettings(), progress=progress
         )
         n_throttled = throttled_periods() - throttled_before
         warnings = quota_warnings(self._timed.get("threads", 1), n_throttled)
-        results = {name: refused[name] if name in refused else measured[name] for name in models}
-        return with_warnings(results, warnings)
+        results = refused | measured
+        return with_warnings({name: results[name] for name in models}, warnings)
 
     def options(self, *, timed: bool) -> Options:
         """Return the options of the runtime for a model that is timed, or only run."""
@@ -138,14 +136,14 @@ class WorkerDevice(ABC):
         worker, number = self._running(), next(self._numbers)
         load = {"op": "load", "id": number, "path": str(model.absolute()), "batch": None}
         load["options"] = dict(self.options(timed=False))
-        worker.request(load, timeout_s=_RUN_TIMEOUT_S)
+        worker.request(load, timeout_s=RUN_TIMEOUT_S)
         try:
             for batch in batches:
                 header = {"op": "run", "id": number, "names": list(batch)}
-                yield worker.request(header, list(batch.values()), timeout_s=_RUN_TIMEOUT_S)[1]
+                yield worker.request(header, list(batch.values()), timeout_s=RUN_TIMEOUT_S)[1]
         finally:
             if not worker.lost:
-                worker.request({"op": "unload", "id": number}, timeout_s=_RUN_TIMEOUT_S)
+                worker.request({"op": "unload", "id": number}, timeout_s=RUN_TIMEOUT_S)
 
     def close(self) -> None:
         """End the worker process that runs models."""
@@ -154,29 +152,6 @@ class WorkerDevice(ABC):
             self._runner.close()
             self._runner = None
 
-    def _run_shared(
-        self, models: Mapping[str, Path], batches: Iterable[Batch], options: Options, threads: int
-    ) -> Iterator[SharedOutputs]:
-        from hwsearch.devices.shared_inference import SharedSession
-
-        session = self._shared
-        if session is None or not session.holds(models):
-            if session is not None:
-                session.unload()
-            session = SharedSession(
-                self._running(), self._numbers, options, threads, _RUN_TIMEOUT_S
-            )
-            self._shared = session
-            session.load(models, refusals(models, self.spec, self.precision))
-        # The next batch is prepared and sent while the worker computes.
-        pending: deque[PendingBatch] = deque()
-        for batch in batches:
-            pending.append(session.submit(models, batch))
-            if len(pending) > 1:
-                yield session.result(pending.popleft())
-        for each in pending:
-            yield session.result(each)
-
     def _running(self) -> Worker:
         """Return the worker process that runs models, started if necessary."""
         if self._runner is None or self._runner.lost:
@@ -184,16 +159,30 @@ class WorkerDevice(ABC):
             self._runner = Worker(None, self._runtime, account=False)
         return self._runner
 
-    def _profile(self, models: Mapping[str, Path], runs: int) -> dict[str, Profile | DeviceError]:
-        from hwsearch.devices.profiling import profile_models
-
-        refused = refusals(models, self.spec, self.precision)
-        given = {name: path for name, path in models.items() if name not in refused}
-        profiled = profile_models(self.benchmark(), given, runs=runs)
-        return {name: refused[name] if name in refused else profiled[name] for name in models}
+    def _accepted(
+        self, models: Mapping[str, Path]
+    ) -> tuple[dict[str, Path], dict[str, DeviceError]]:
+        """Return the models that the device takes, and the errors of the others."""
+        checked = {name: refusal(path, self.spec, self.precision) for name, path in models.items()}
+        refused = {name: error for name, error in checked.items() if error is not None}
+        return {name: path for name, path in models.items() if name not in refused}, refused
 
     def _start(self) -> Worker:
         return Worker(self._cpus, self._runtime, account=self._account)
+
+
+class CpuDevice(WorkerDevice):
+    """Base class of devices on this machine's processor, which can time the nodes of a model."""
+
+    def profile(
+        self, models: Mapping[str, Path], *, runs: int = 20
+    ) -> dict[str, Profile | DeviceError]:
+        """Time the nodes of models; see `hwsearch.devices.base.Profiling.profile`."""
+        from hwsearch.devices.profiling import profile_models
+
+        given, refused = self._accepted(models)
+        results = refused | profile_models(self.benchmark(), given, runs=runs)
+        return {name: results[name] for name in models}
 
 
 def threads_option() -> DeviceOption:

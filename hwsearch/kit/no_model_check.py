@@ -3,7 +3,6 @@
 The models of a kit have one precision, and the device's precision is checked once.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from hwsearch.errors import DeviceError
@@ -13,9 +12,3 @@ def refusal(model: Path, device: str, precision: str) -> DeviceError | None:
     """Return no error."""
     del model, device, precision
     return None
-
-
-def refusals(models: Mapping[str, Path], device: str, precision: str) -> dict[str, DeviceError]:
-    """Return no errors."""
-    del models, device, precision
-    return {}
