@@ -135,26 +135,14 @@ def _row(name: str, result: Latency | DeviceError) -> dict[str, Any]:
         absent = dict.fromkeys(_COLUMNS, float("nan"))
         text = {"transfers": "", "warnings": "", "error": str(result)}
         return {"model": name, **absent, **text}
-    found = {column: getattr(result, field) for column, field in _COLUMNS.items()}
+    found = {column: getattr(result, _FIELDS.get(column, column)) for column in _COLUMNS}
     row = {column: float("nan") if value is None else value for column, value in found.items()}
     text = {"transfers": result.transfers or "", "warnings": "; ".join(result.warnings)}
     return {"model": name, **row, **text, "error": ""}
 
 
-_COLUMNS = {
-    "latency_ms": "latency_ms",
-    "low": "low_ms",
-    "high": "high_ms",
-    "p90": "p90_ms",
-    "p99": "p99_ms",
-    "rounds": "rounds",
-    "runs": "runs",
-    "ratio": "ratio",
-    "ratio_low": "ratio_low",
-    "ratio_high": "ratio_high",
-    "cv": "cv",
-    "anchor_ms": "anchor_ms",
-    "baseline_ms": "baseline_ms",
-    "device_ms": "device_ms",
-    "end_to_end_ms": "end_to_end_ms",
-}
+_COLUMNS = (
+    *("latency_ms", "low", "high", "p90", "p99", "rounds", "runs", "ratio", "ratio_low"),
+    *("ratio_high", "cv", "anchor_ms", "baseline_ms", "device_ms", "end_to_end_ms"),
+)
+_FIELDS = {name: f"{name}_ms" for name in ("low", "high", "p90", "p99")}

@@ -5,8 +5,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 
 from hwsearch.machine import quota_text, usable_cpus
@@ -56,16 +55,6 @@ def choose_cpus(n: int) -> list[int]:
         (second if core in seen else first).append(cpu)
         seen.add(core)
     return sorted((first + second)[:n])
-
-
-def installed_version(packages: Sequence[str]) -> str:
-    """Return the first installed one of some packages with its version; "none" without any."""
-    for package in packages:
-        try:
-            return f"{package} {metadata.version(package)}"
-        except metadata.PackageNotFoundError:
-            continue
-    return "none"
 
 
 def digest(fingerprint: Mapping[str, str | int]) -> str:

@@ -107,7 +107,7 @@ class OpenVinoRuntime:
         try:
             model = self._core.read_model(source)
             declared = [_declared(each) for each in model.inputs]
-            if batch is not None and all(_only_batch_is_open(each) for each in declared):
+            if batch is not None and all(None not in each.shape[1:] for each in declared):
                 model.reshape({each.name: _fixed(each, batch) for each in declared})
             compiled = self._core.compile_model(model, "CPU", properties(options))
         except RuntimeError as error:
@@ -144,10 +144,6 @@ def _declared(item: Any) -> Declared:
         dtype = item.element_type.to_string()
     shape = tuple(None if dim.is_dynamic else dim.get_length() for dim in dims)
     return Declared(name=item.any_name, dtype=dtype, shape=shape)
-
-
-def _only_batch_is_open(item: Declared) -> bool:
-    return None not in item.shape[1:]
 
 
 def _fixed(item: Declared, batch: int) -> list[int]:

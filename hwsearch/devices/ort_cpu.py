@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hwsearch.devices.base import Batch, Fingerprint, SharedOutputs
-from hwsearch.devices.fingerprint import choose_cpus, installed_version
-from hwsearch.devices.ort_installation import ORT_PACKAGES, mixed_builds
+from hwsearch.devices.fingerprint import choose_cpus
+from hwsearch.devices.ort_installation import installed_builds, mixed_builds
 from hwsearch.devices.spec import (
     BATCH,
     DeviceFactory,
@@ -41,9 +41,9 @@ class OrtCpu(CpuDevice):
 
     def describe(self, version: str) -> Fingerprint:
         """Return runtime, provider and threads."""
-        package = installed_version(ORT_PACKAGES).split()[0]
+        package = next(iter(installed_builds()), "onnxruntime")
         return {
-            "runtime": f"{'onnxruntime' if package == 'none' else package} {version}",
+            "runtime": f"{package} {version}",
             "provider": "CPUExecutionProvider",
             "provider options": "all graph optimisations, sequential, spinning on (default)"
             + (", a CPU for each thread" if self._threads > 1 else ""),

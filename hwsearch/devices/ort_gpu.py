@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from hwsearch.devices.base import Fingerprint
-from hwsearch.devices.fingerprint import installed_version
 from hwsearch.devices.gpu_device import GpuDevice, gpu_options
 from hwsearch.devices.nvidia import missing_gpu
 from hwsearch.devices.ort_installation import installed_builds, missing_build, mixed_builds
@@ -37,8 +36,9 @@ class OrtGpu(GpuDevice):
         if self._provider == _CUDA:
             settings = "exhaustive algorithm search, largest workspace"
             return {**described, "provider options": settings}
-        packages = installed_version(_TENSORRT_PACKAGES)
-        return {**described, "tensorrt": packages, "provider options": "optimisation level 3"}
+        found = [f"{name} {text}" for name, text in installed_builds(_TENSORRT_PACKAGES).items()]
+        settings, package = "optimisation level 3", found[0] if found else "none"
+        return {**described, "tensorrt": package, "provider options": settings}
 
     def options(self, *, timed: bool) -> Options:
         """Return the GPU and the providers with their options."""

@@ -51,7 +51,9 @@ class OrtGpuModel:
         if size > self._largest and self._providers[0][0] == _TENSORRT:
             self._largest = size
             if shapes := profile_shapes(self.inputs, feeds):
-                self._session = _session(self._source, with_shapes(self._providers, shapes))
+                self._session = _session(
+                    self._source, with_tensorrt_options(self._providers, shapes)
+                )
         return list(self._session.run(self._outputs, dict(feeds)))
 
     def bind(self, feeds: Feeds) -> Bound:
@@ -112,17 +114,14 @@ class OrtGpuRuntime:
 
 def with_own_engines(providers: Providers, source: str | bytes, batch: int | None) -> Providers:
     """Give each model and batch its own engine folder: two models may share a structure."""
+    name, options = providers[0]
+    if name != _TENSORRT:
+        return providers
     content = source if isinstance(source, bytes) else Path(source).read_bytes()
     own = f"{hashlib.sha256(content).hexdigest()[:16]}-batch-{batch or 'any'}"
-    changed = []
-    for name, options in providers:
-        more = {}
-        if name == _TENSORRT:
-            folder = Path(options["trt_engine_cache_path"]) / own
-            folder.mkdir(parents=True, exist_ok=True)
-            more = {"trt_engine_cache_path": str(folder)}
-        changed.append((name, {**options, **more}))
-    return changed
+    folder = Path(options["trt_engine_cache_path"]) / own
+    folder.mkdir(parents=True, exist_ok=True)
+    return with_tensorrt_options(providers, {"trt_engine_cache_path": str(folder)})
 
 
 def profile_shapes(declared: Sequence[Declared], feeds: Feeds) -> dict[str, str]:
@@ -142,10 +141,10 @@ def profile_shapes(declared: Sequence[Declared], feeds: Feeds) -> dict[str, str]
     }
 
 
-def with_shapes(providers: Providers, shapes: Mapping[str, str]) -> Providers:
-    """Add shapes to the options of the TensorRT provider."""
+def with_tensorrt_options(providers: Providers, more: Mapping[str, str]) -> Providers:
+    """Add options to those of the TensorRT provider."""
     return [
-        (name, {**options, **shapes} if name == _TENSORRT else options)
+        (name, {**options, **more} if name == _TENSORRT else options)
         for name, options in providers
     ]
 

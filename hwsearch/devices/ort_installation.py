@@ -1,5 +1,6 @@
 """Installed builds of ONNX Runtime: several packages have the same import name."""
 
+from collections.abc import Sequence
 from importlib import metadata
 
 ORT_PACKAGES = (
@@ -10,10 +11,10 @@ ORT_PACKAGES = (
 )
 
 
-def installed_builds() -> dict[str, str]:
-    """Return the installed packages that contain ``onnxruntime``, and their versions."""
+def installed_builds(packages: Sequence[str] = ORT_PACKAGES) -> dict[str, str]:
+    """Return the installed ones of packages, in this order, and their versions."""
     found = {}
-    for package in ORT_PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

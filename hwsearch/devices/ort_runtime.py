@@ -110,15 +110,12 @@ def session_settings(threads: int) -> Any:
 
 def declared_inputs(session: Any) -> list[Declared]:
     """Return the declared inputs of a session's model."""
-    return [
-        Declared(name=item.name, dtype=_numpy_name(item.type), shape=tuple(item.shape))
-        for item in session.get_inputs()
-    ]
-
-
-def _numpy_name(kind: str) -> str:
-    inner = kind.removeprefix("tensor(").removesuffix(")")
-    return _NUMPY_NAMES.get(inner, inner)
+    found = []
+    for item in session.get_inputs():
+        kind = item.type.removeprefix("tensor(").removesuffix(")")
+        dtype = _NUMPY_NAMES.get(kind, kind)
+        found.append(Declared(name=item.name, dtype=dtype, shape=tuple(item.shape)))
+    return found
 
 
 def read_profile(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hwsearch.devices.cuda_memory import EventTimer, PinnedArray, cuda
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Bound, Declared, Feeds, Options
-from hwsearch.devices.tensorrt_engine import Log, Parsed, Shapes, cached_engine
+from hwsearch.devices.tensorrt_engine import Log, Parsed, cached_engine
 
 LOG = Log()
 
@@ -44,7 +44,12 @@ class TensorRtModel:
         return Bound(modes, outputs)
 
     def _execution(self, feeds: Feeds, least: int | None) -> "Execution":
-        shapes = open_shapes(self.inputs, feeds, least)
+        """Load or build an engine for batches from ``least``, or this one alone, to ``feeds``."""
+        given = {each.name: feeds[each.name].shape for each in self.inputs if None in each.shape}
+        shapes = {
+            name: (shape if least is None else (least, *shape[1:]), shape)
+            for name, shape in given.items()
+        }
         timings = Path(self._options["engines"]) / "kernels.timing"
         return cached_engine(
             Execution,
@@ -136,18 +141,6 @@ class TensorRtRuntime:
             if options["beside"]:
                 folders.insert(0, Path(source).parent)
         return TensorRtModel(Parsed(source, LOG), folders, options)
-
-
-def open_shapes(inputs: list[Declared], feeds: Feeds, least: int | None) -> Shapes:
-    """Return the least and the largest shape of each dynamic input.
-
-    ``feeds`` are the inputs of the largest batch; ``least`` is the least, None for the largest.
-    """
-    given = {item.name: tuple(feeds[item.name].shape) for item in inputs if None in item.shape}
-    return {
-        name: (shape if least is None else (least, *shape[1:]), shape)
-        for name, shape in given.items()
-    }
 
 
 def _declared(tensor: Any) -> Declared:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,11 +160,6 @@ def _pin(cpus: Sequence[int] | None) -> str:
     return ",".join(map(str, sorted(os.sched_getaffinity(0))))
 
 
-def _import(name: str) -> Runtime:
-    module, _, attribute = name.partition(":")
-    return cast(Runtime, getattr(importlib.import_module(module), attribute))
-
-
 def main() -> NoReturn:
     """Load and run models until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
@@ -172,7 +167,8 @@ def main() -> NoReturn:
     waiting = _requests(requests)
     first, _ = waiting.get()
     affinity = _pin(first["cpus"])  # before the runtime creates threads, which inherit it
-    runtime = _import(first["runtime"])
+    module, _, attribute = first["runtime"].partition(":")
+    runtime: Runtime = getattr(importlib.import_module(module), attribute)
     waiting_ns = schedstat_reader() if first["account"] else None
     included = "included" if waiting_ns is None else "taken out"
     about = {"version": runtime.version, "affinity": affinity, "waiting": included}

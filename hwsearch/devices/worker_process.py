@@ -1,7 +1,5 @@
 """Parent's side of a worker process: starts it, sends requests, and reports why it ended."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import subprocess
@@ -10,20 +8,16 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 
 from hwsearch.devices.messages import Arrays, Header, MessageError, read_message, write_message
 from hwsearch.errors import DeviceError
 from hwsearch.machine import memory_limit_bytes
-
-if TYPE_CHECKING:
-    from typing import Self  # Python 3.10, on which a kit may run, has none
 
 logger = logging.getLogger(__name__)
 _START_S = 60.0
@@ -50,7 +44,7 @@ class Request:
     reply: tuple[Header, Arrays] | None = None
 
 
-class Worker:
+class Worker(AbstractContextManager["Worker"]):
     """A child process in which a runtime loads and runs models; a context manager.
 
     Args:
@@ -146,15 +140,7 @@ class Worker:
             self._process.wait()
         self._printed.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     @contextmanager
@@ -192,7 +178,11 @@ class Worker:
             name = signal.Signals(-code).name
             reason = f"crashed with {name}"
             if name in _CAUSES:
-                reason += f" ({_CAUSES[name]}{_memory_limit(name)})"
+                limit = memory_limit_bytes() if name == "SIGKILL" else None
+                allowed = (
+                    f": the container may use {limit / 1e9:.3g} GB" if limit is not None else ""
+                )
+                reason += f" ({_CAUSES[name]}{allowed})"
         else:
             reason = f"the worker process ended with exit code {code} ({error})"
         last = self._last_line()
@@ -202,8 +192,3 @@ class Worker:
         self._printed.seek(0)
         lines = self._printed.read().decode(errors="replace").split("\n")
         return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
-
-
-def _memory_limit(name: str) -> str:
-    limit = memory_limit_bytes() if name == "SIGKILL" else None
-    return "" if limit is None else f": the container may use {limit / 1e9:.3g} GB"

@@ -10,7 +10,7 @@ from hwsearch.devices.ort_gpu_runtime import (
     OrtGpuModel,
     profile_shapes,
     with_own_engines,
-    with_shapes,
+    with_tensorrt_options,
 )
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Declared
 from tests.devices import tiny_models
@@ -78,7 +78,7 @@ def test_shapes_go_from_one_to_the_largest_batch():
     }
     assert profile_shapes(declared[1:], feeds) == {}
     providers = [("TensorrtExecutionProvider", {"device_id": "0"}), *PROCESSOR]
-    tensorrt, processor = with_shapes(providers, shapes)
+    tensorrt, processor = with_tensorrt_options(providers, shapes)
     assert tensorrt[1] == {"device_id": "0", **shapes}
     assert processor == PROCESSOR[0]
 
