@@ -86,22 +86,8 @@ class ImageSamples:
 
     def read(self, spec: InputSpec) -> Iterator[list[str]]:
         """Read, hash and decode every file; cache crops that fit; yield errors of each part."""
-        crop = crop_size(spec)
-        keep = self.cache.make_room(crop, len(self))
-        digests: list[bytes] = []
-        whole = True
-        for part in in_parallel(_reader(crop), self.paths, AT_A_TIME):
-            unreadable = self._unreadable(part, len(digests))
-            whole = whole and not unreadable
-            for row, result in enumerate(part, len(digests)):
-                if keep is not None and result.crop is not None:
-                    keep[row] = result.crop
-            digests += [result.digest for result in part]
+        for _, unreadable in self._decoded(crop_size(spec), AT_A_TIME):
             yield unreadable
-        if whole:
-            self._digest = self._digest_of(digests)
-            if keep is not None:
-                self.cache.keep(crop, self, keep)
 
     def _crops(self, size: int, crop: CropSize) -> Iterator[Crops]:
         """Yield (size, height, width, channels) uint8, from the cache or from the files."""
@@ -109,20 +95,30 @@ class ImageSamples:
         if kept is not None:
             yield from (kept[start : start + size] for start in range(0, len(kept), size))
             return
-        keep = self.cache.make_room(crop, len(self))
         unreadable: list[str] = []
-        start = 0
-        for part in in_parallel(_reader(crop), self.paths, size):
-            unreadable += self._unreadable(part, start)
+        for crops, errors in self._decoded(crop, size):
+            unreadable += errors
             if not unreadable:
-                crops = np.stack([each.crop for each in part if each.crop is not None])
-                if keep is not None:
-                    keep[start : start + len(part)] = crops
-                yield crops
-            start += len(part)
+                yield np.stack(crops)
         self._refuse(unreadable)
-        if keep is not None:
-            self.cache.keep(crop, self, keep)
+
+    def _decoded(self, crop: CropSize, size: int) -> Iterator[tuple[list[Crops], list[str]]]:
+        """Yield crops and errors of ``size`` files at a time; keep crops and digest of a whole."""
+        keep = self.cache.make_room(crop, len(self))
+        digests: list[bytes] = []
+        whole = True
+        for part in in_parallel(_reader(crop), self.paths, size):
+            unreadable = self._unreadable(part, len(digests))
+            whole = whole and not unreadable
+            crops = [each.crop for each in part if each.crop is not None]
+            if keep is not None and whole:
+                keep[len(digests) : len(digests) + len(part)] = crops
+            digests += [result.digest for result in part]
+            yield crops, unreadable
+        if whole:
+            self._digest = self._digest_of(digests)
+            if keep is not None:
+                self.cache.keep(crop, self, keep)
 
     def _unreadable(self, results: Sequence[_Read], start: int = 0) -> list[str]:
         return [

@@ -19,7 +19,7 @@ from hwsearch.accuracy.imagefolder import read_imagefolder
 from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.splits import SPLITS, SplitSizes
-from hwsearch.accuracy.task import NO_DATA, Samples, Task
+from hwsearch.accuracy.task import CALIBRATION_BATCH, NO_DATA, Samples, Task
 from hwsearch.errors import DataError, InputError, unknown
 from hwsearch.files import plain_arrays, unpacked_size
 from hwsearch.machine import available_memory_bytes
@@ -143,9 +143,7 @@ def _read_imagefolder(spec: str, path: Path, input_spec: InputSpec) -> Task:
     return Task(
         spec=spec,
         metric=TOP1,
-        search=samples["search"],
-        report=samples["report"],
-        calibration=samples["calibration"],
+        **samples,
         calibration_batch=IMAGES_CALIBRATION_BATCH,
         warnings=warnings,
     )
@@ -167,8 +165,7 @@ def _task(spec: str, parts: Arrays, input_spec: InputSpec, warnings: tuple[str, 
     return Task(
         spec=spec,
         metric=TOP1,
-        search=made["search"],
-        report=made["report"],
-        calibration=made.get("calibration"),
+        **made,
+        calibration_batch=CALIBRATION_BATCH,
         warnings=warnings,
     )

@@ -28,12 +28,10 @@ class SplitSamples(Protocol):
     @property
     def targets(self) -> NDArray[Any]:
         """(n,) array."""
-        ...
 
     @property
     def digest(self) -> str:
         """Return a hash of the samples; a run continues only with equal digests."""
-        ...
 
     def __len__(self) -> int: ...
 
@@ -46,7 +44,6 @@ class SplitSamples(Protocol):
         Raises:
             DataError: The samples cannot be read, or not for this spec.
         """
-        ...
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,7 @@ def estimate_latencies(
                 baseline_low_ms=float(base_low[0]) * 1e3,
                 baseline_high_ms=float(base_high[0]) * 1e3,
                 warnings=(
-                    *_spread_warnings(cv, float(np.median(times)) * 1e3),
-                    *_waited_warnings(model.waited),
+                    *_noise_warnings(cv, float(np.median(times)) * 1e3, model.waited),
                     *_width_warnings(rounds, len(ratios), float(widths[index]), settings),
                     *_drift_warnings(anchor_ms, baseline_ms, device.baseline_path),
                 ),
@@ -118,7 +117,7 @@ def estimate_latencies(
     return latencies
 
 
-def _spread_warnings(cv: float, typical_ms: float) -> list[str]:
+def _noise_warnings(cv: float, typical_ms: float, waited: float | None) -> list[str]:
     found = []
     if cv > CV_LIMIT:
         found.append(
@@ -130,16 +129,12 @@ def _spread_warnings(cv: float, typical_ms: float) -> list[str]:
             f"one run takes {typical_ms:.3g} ms, of which calling the runtime is a noticeable "
             f"part (below {SHORT_MS:g} ms): measure with a larger batch"
         )
+    if waited is not None and waited > WAITED_LIMIT:
+        found.append(
+            f"other work had the CPU for {waited:.0%} of the time, which is taken out, though not "
+            "what it did to the caches: stop that work to be sure"
+        )
     return found
-
-
-def _waited_warnings(waited: float | None) -> list[str]:
-    if waited is None or waited <= WAITED_LIMIT:
-        return []
-    return [
-        f"other work had the CPU for {waited:.0%} of the time, which is taken out, though not "
-        "what it did to the caches: stop that work to be sure"
-    ]
 
 
 def _width_warnings(

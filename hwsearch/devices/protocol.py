@@ -137,11 +137,13 @@ def sample_rounds(
     while not wanted and (len(rounds) < MIN_ROUNDS or clock() < deadline):
         rounds.append(_one_round(run, sizes, rng))
         if len(rounds) == look:
-            width = half_widths(_stack(rounds, wanted=False), rng).max()
-            wanted = bool(width <= settings.half_width)
+            middle, draws = _stack(rounds, wanted=False).medians(rng)
+            low, high = percentile_interval(draws)
+            width = float(((high - low) / 2 / middle).max())
+            wanted = width <= settings.half_width
             look *= 2
         if progress is not None:
-            progress(len(rounds), float(width))
+            progress(len(rounds), width)
     return _stack(rounds, wanted=wanted)
 
 
@@ -172,13 +174,6 @@ def warm_up(
         if spent >= settings.warmup_floor_s and _steady(history):
             break
     return _burst_sizes(typical, settings.burst_s)
-
-
-def half_widths(rounds: Rounds, rng: np.random.Generator) -> Floats:
-    """Return the half-width of each ratio's 95% interval, relative to the ratio: (n_models,)."""
-    middle, draws = rounds.medians(rng)
-    low, high = percentile_interval(draws)
-    return np.asarray((high - low) / 2 / middle, dtype=np.float64)
 
 
 def _one_round(run: Run, sizes: list[int], rng: np.random.Generator) -> list[Floats]:
