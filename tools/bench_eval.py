@@ -26,7 +26,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from hwsearch.accuracy.alike import alike
 from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.imagefolder import SIZES
 from hwsearch.accuracy.metric import TOP1
@@ -37,7 +36,7 @@ from hwsearch.accuracy.prefix_recalibration import (
     recalibrate_together,
 )
 from hwsearch.accuracy.recalibrate import freed_memory_kept
-from hwsearch.accuracy.scoring import Scorer
+from hwsearch.accuracy.scoring import Scorer, prefix_groups
 from hwsearch.accuracy.sources import IMAGES_CALIBRATION_BATCH
 from hwsearch.accuracy.task import Batch
 from hwsearch.devices import load_device
@@ -173,17 +172,17 @@ def prepare(
 ) -> Ready:
     """Recalibrate subnets as a search does, those of one resolution together, and write them."""
     models, weights, results, seconds = {}, {}, [], 0.0
-    for group in alike(net, archs):
+    for group in prefix_groups(net, archs):
         by_spec: dict[InputSpec, list[Architecture]] = {}
         for arch in group:
             by_spec.setdefault(net.input_spec(arch), []).append(arch)
-        for spec, alikes in by_spec.items():
-            chains = [chained(net, arch) for arch in alikes]
+        for spec, members in by_spec.items():
+            chains = [chained(net, arch) for arch in members]
             begin = time.perf_counter()
             fed = (inputs for inputs, _ in samples.batches(batch, spec))
             results += recalibrate_together(chains, net.recalibrate, fed)
             seconds += time.perf_counter() - begin
-            for arch, chain in zip(alikes, chains, strict=True):
+            for arch, chain in zip(members, chains, strict=True):
                 models[arch], weights[arch] = folder / f"{arch.key}.onnx", folder / arch.key
                 models[arch].write_bytes(to_onnx(net, arch, chain.subnet).SerializeToString())
                 save_file(chain.subnet.state_dict(), weights[arch])

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from hwsearch.accuracy.sync_batch_norm import (
 from hwsearch.blocks import Block
 from hwsearch.errors import EvaluationError
 from hwsearch.machine import available_memory_bytes
+from hwsearch.prefix_tree import PrefixNode
 
 Source = Callable[[], list[MicroBatch]]
 SHARE_OF_MEMORY = 0.125
@@ -49,19 +50,20 @@ class Recalibrated:
 
 
 @dataclass(eq=False)
-class _Node:
-    """A block with equal predecessors and weights in several subnets; ``children`` come next.
+class _BlockRun:
+    """A block of a subnet. Of blocks with equal predecessors and weights the first one is run.
 
-    ``modules`` are the block's in each subnet. The first one is run, and ``averages`` are of its
-    norms. ``error`` is the reason why it cannot be run.
+    ``averages`` are of its norms; ``error`` is the reason why it cannot be run.
     """
 
     block: Block
-    modules: list[nn.Module]
+    module: nn.Module
     averages: dict[nn.Module, BatchAverage]
-    children: "dict[str, _Node]" = field(default_factory=dict)
     seconds: float = 0.0
     error: Exception | None = None
+
+
+_Node = PrefixNode[_BlockRun]
 
 
 def chain_of(
@@ -94,14 +96,14 @@ def recalibrate_together(
     """
     for chain in chains:
         chain.subnet.eval()
-    roots: dict[str, _Node] = {}
-    paths = [list(_path(roots, chain, norms)) for chain in chains]
+    tree = _Node()
+    paths = [tree.insert(_keyed_blocks(chain, norms)) for chain in chains]
     limit = int(SHARE_OF_MEMORY * available_memory_bytes()) if budget is None else budget
     with freed_memory_kept(), micro_batch_threads() as pool:
         for batch in batches:
-            for root in roots.values():
+            for root in tree.children.values():
                 _walk(root, partial(_first, batch), limit, pool)
-    for node in _nodes(roots):
+    for node in tree.descendants():
         _finish(node, norms)
     return [_result(path) for path in paths]
 
@@ -110,21 +112,13 @@ def _first(batch: dict[str, NDArray[Any]]) -> list[MicroBatch]:
     return micro_batches(tensors_of(batch)[:1])
 
 
-def _path(
-    nodes: dict[str, _Node], chain: Chained, norms: tuple[type[nn.Module], ...]
-) -> Iterator[_Node]:
-    """Yield the nodes of a subnet's blocks; add those that are missing."""
+def _keyed_blocks(
+    chain: Chained, norms: tuple[type[nn.Module], ...]
+) -> Iterator[tuple[str, _BlockRun]]:
     for block in chain.blocks:
         module = chain.subnet.get_submodule(block.name)
-        key = _identity(block, module, norms)
-        if key not in nodes:
-            nodes[key] = _Node(
-                block, [], {norm: BatchAverage() for norm in norms_of(module, norms)}
-            )
-        node = nodes[key]
-        node.modules.append(module)
-        yield node
-        nodes = node.children
+        averages = {norm: BatchAverage() for norm in norms_of(module, norms)}
+        yield _identity(block, module, norms), _BlockRun(block, module, averages)
 
 
 def _identity(block: Block, module: nn.Module, norms: tuple[type[nn.Module], ...]) -> str:
@@ -143,16 +137,16 @@ def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
 
     ``source`` returns its input at each call; ``spare`` bytes of activations may still be kept.
     """
-    values = _run(node, source, pool)
+    values = _run(node.items[0], source, pool)
     while values is not None and len(node.children) == 1:
-        source, given = _rerun(node, source, pool), _once(values)
+        source, given = _rerun(node.items[0], source, pool), _once(values)
         (node,) = node.children.values()
         del values
-        values = _run(node, given, pool)
+        values = _run(node.items[0], given, pool)
     if values is None or not node.children:
         return
     size = sum(each.numel() * each.element_size() for (each,) in values)
-    again = _rerun(node, source, pool)
+    again = _rerun(node.items[0], source, pool)
     if size <= spare:
         again, spare = _kept(values, again), spare - size
     else:
@@ -175,66 +169,65 @@ def _kept(values: list[MicroBatch], otherwise: Source) -> Source:
     return lambda: values if [each._version for (each,) in values] == versions else otherwise()
 
 
-def _rerun(node: _Node, source: Source, pool: Executor) -> Source:
-    """Return a function that computes a node's output again, without adding to its averages."""
+def _rerun(first: _BlockRun, source: Source, pool: Executor) -> Source:
+    """Return a function that computes a block's output again, without adding to its averages."""
 
     def run() -> list[MicroBatch]:
         values = source()
         begin = time.perf_counter()
-        averages = {norm: BatchAverage() for norm in node.averages}
-        output = _through(node, values, averages, pool)
-        node.seconds += time.perf_counter() - begin
+        averages = {norm: BatchAverage() for norm in first.averages}
+        output = _through(first, values, averages, pool)
+        first.seconds += time.perf_counter() - begin
         return output
 
     return run
 
 
 def _through(
-    node: _Node, values: list[MicroBatch], averages: dict[nn.Module, BatchAverage], pool: Executor
+    first: _BlockRun,
+    values: list[MicroBatch],
+    averages: dict[nn.Module, BatchAverage],
+    pool: Executor,
 ) -> list[MicroBatch]:
-    return [(output,) for output in run_synchronised(node.modules[0], values, averages, pool)]
+    return [(output,) for output in run_synchronised(first.module, values, averages, pool)]
 
 
-def _run(node: _Node, source: Source, pool: Executor) -> list[MicroBatch] | None:
-    """Return a node's output, or None where it has failed."""
-    if node.error is not None:
+def _run(first: _BlockRun, source: Source, pool: Executor) -> list[MicroBatch] | None:
+    """Return a block's output, or None where it has failed."""
+    if first.error is not None:
         return None
     try:
         values = source()
         begin = time.perf_counter()
-        output = _through(node, values, node.averages, pool)
+        output = _through(first, values, first.averages, pool)
     except Exception as error:  # noqa: BLE001 - code of a plugin may raise any error
-        node.error = error
+        first.error = error
         return None
-    node.seconds += time.perf_counter() - begin
+    first.seconds += time.perf_counter() - begin
     return output
-
-
-def _nodes(nodes: dict[str, _Node]) -> Iterator[_Node]:
-    for node in nodes.values():
-        yield node
-        yield from _nodes(node.children)
 
 
 def _finish(node: _Node, norms: tuple[type[nn.Module], ...]) -> None:
     """Set the statistics in every subnet that has the node."""
+    first = node.items[0]
     try:
-        found = [averages.statistics() for averages in node.averages.values()]
+        found = [averages.statistics() for averages in first.averages.values()]
     except EvaluationError as error:
-        node.error = node.error or error
+        first.error = first.error or error
         return
-    for module in node.modules:
-        for norm, (mean, var) in zip(norms_of(module, norms), found, strict=True):
+    for each in node.items:
+        for norm, (mean, var) in zip(norms_of(each.module, norms), found, strict=True):
             set_statistics(norm, mean, var)
 
 
 def _result(path: Sequence[_Node]) -> Recalibrated | Exception:
-    for node in path:
-        if node.error is not None:
-            return node.error
-    macs = sum(node.block.macs for node in path)
-    shared = sum(node.block.macs / len(node.modules) for node in path)
+    runs = [(node.items[0], len(node.items)) for node in path]
+    for first, _ in runs:
+        if first.error is not None:
+            return first.error
+    macs = sum(first.block.macs for first, _ in runs)
+    shared = sum(first.block.macs / n for first, n in runs)
     return Recalibrated(
-        cost_s=sum(node.seconds / len(node.modules) for node in path),
+        cost_s=sum(first.seconds / n for first, n in runs),
         share=shared / macs if macs else 1.0,
     )

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.alike import alike
 from hwsearch.accuracy.metric import Metric
 from hwsearch.accuracy.task import SplitSamples
 from hwsearch.devices import Device
 from hwsearch.devices.base import SharedInference
 from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.prefix_tree import PrefixNode
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
 
 # Large enough for several CPUs, small enough for the allocator to reuse its memory.
 SCORE_BATCH = 64
+GROUP_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,27 @@ class Scored:
 
     outcomes: NDArray[Any]
     cost_s: float
+
+
+def prefix_groups(net: Supernet, archs: Iterable[Architecture]) -> list[list[Architecture]]:
+    """Group architectures by equal first blocks.
+
+    A group is so small that its subnets fit into memory at once.
+    """
+    tree = PrefixNode[Architecture]()
+    for arch in archs:
+        tree.insert((key, arch) for key in _prefix_keys(net, arch))
+    ordered = [arch for node in tree.descendants() for arch in node.ends]
+    return [ordered[at : at + GROUP_SIZE] for at in range(0, len(ordered), GROUP_SIZE)]
+
+
+def _prefix_keys(net: Supernet, arch: Architecture) -> list[Hashable]:
+    """Return the input and the blocks of a subnet."""
+    try:
+        blocks = net.blocks(arch) or []
+    except Exception:  # noqa: BLE001 - the error is reported when it is built
+        return [None]
+    return [net.input_spec(arch).inputs, *((block.name, block.spec) for block in blocks)]
 
 
 class Scorer:
@@ -61,7 +83,7 @@ class Scorer:
         if not len(samples):
             raise EvaluationError("there are no samples to score")
         found: dict[Architecture, Scored | EvaluationError] = {}
-        for group in alike(self._net, models):
+        for group in prefix_groups(self._net, models):
             given = {arch: models[arch] for arch in group}
             if isinstance(self._device, SharedInference):
                 found |= self._together(self._device, given, samples)
@@ -69,7 +91,7 @@ class Scorer:
                 found |= {a: self._alone(a, model, samples) for a, model in given.items()}
         return {arch: found[arch] for arch in models}
 
-    def seconds(self, arch: Architecture, model: Path, samples: SplitSamples) -> float:
+    def estimate_cost_s(self, arch: Architecture, model: Path, samples: SplitSamples) -> float:
         """Estimate the time of scoring one subnet by itself, from the first few samples."""
         spec = self._net.input_spec(arch)
         for few, targets in islice(samples.batches(SCORE_BATCH, spec), 1):

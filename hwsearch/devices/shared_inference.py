@@ -13,7 +13,7 @@ from hwsearch.devices.messages import Arrays, Header
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.worker_process import Request, Worker
 from hwsearch.errors import DeviceError
-from hwsearch.models.shared_segments import Part, shared_parts
+from hwsearch.models.shared_segments import Segment, shared_segments
 
 # Larger chunks leave the cache, smaller ones are dominated by the overhead of calls.
 CHUNK_BYTES = 2 << 20
@@ -28,7 +28,7 @@ class PendingBatch:
     """
 
     models: Sequence[str]
-    segments: Sequence[Part]
+    segments: Sequence[Segment]
     ends: Sequence[Sequence[str]]
     request: Request | None
 
@@ -56,7 +56,7 @@ class SharedSession:
         self._threads, self._timeout_s = threads, timeout_s
         self._failed: dict[str, DeviceError] = {}
         # Index of a segment -> its number in the worker, and the segment without its content.
-        self._loaded: dict[int, tuple[int, Part]] = {}
+        self._loaded: dict[int, tuple[int, Segment]] = {}
         self._files: dict[str, tuple[str, int, int]] = {}
 
     def holds(self, models: Mapping[str, Path]) -> bool:
@@ -74,7 +74,7 @@ class SharedSession:
                 read[name] = onnx.load(models[name])
             except Exception as error:  # noqa: BLE001 - protobuf's own error class has no types
                 self._failed[name] = DeviceError(f"{models[name].name} cannot be read: {error}")
-        for index, segment in enumerate(shared_parts(read)):
+        for index, segment in enumerate(shared_segments(read)):
             if all(name in self._failed for name in segment.models):
                 continue
             number = next(self._numbers)
@@ -156,7 +156,7 @@ def _chunk_size(batch: Batch) -> int:
 
 
 def _shares(
-    models: Collection[str], segments: Sequence[Part], seconds: Sequence[float]
+    models: Collection[str], segments: Sequence[Segment], seconds: Sequence[float]
 ) -> dict[str, float]:
     """Divide the time of each segment among its models; shares sum to 1."""
     spent = dict.fromkeys(models, 0.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from hwsearch.accuracy.alike import alike
+from hwsearch.accuracy.scoring import prefix_groups
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.build import Builder, attempt, raised
 from hwsearch.files import write_atomic
@@ -78,7 +78,7 @@ class BuiltModels:
         self._trim(set(wanted.values()))
         failed: dict[Architecture, EvaluationError] = {}
         missing = [arch for arch in archs if wanted[arch] not in self._entries]
-        for group in alike(self._net, missing):
+        for group in prefix_groups(self._net, missing):
             self._build(group, failed, only_timed=only_timed)
             self._trim(set(wanted.values()))
         for key in wanted.values():

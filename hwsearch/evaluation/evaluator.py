@@ -254,7 +254,7 @@ class Evaluator:
         begin = time.perf_counter()
         built = raised(self.models.get([arch], only_timed=not self.task.scores)[arch])
         build_s = time.perf_counter() - begin
-        scoring = self._scorer.seconds(arch, built.path, self.task.search)
+        scoring = self._scorer.estimate_cost_s(arch, built.path, self.task.search)
         timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
         return build_s + scoring + timing
 

@@ -1,22 +1,24 @@
-"""Splitting ONNX models into parts, so that common prefixes are stored and run once."""
+"""Splitting ONNX models into segments, so that common prefixes are stored and run once."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx
 from onnx import helper
+
+from hwsearch.prefix_tree import PrefixNode
 
 # Shapes follow from the numbers of tensors up to this size, such as the target of a Reshape.
 _SMALL_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A part of one or more models.
+class Segment:
+    """A segment of one or more models, ``content`` as a model of its own.
 
-    ``before`` is the part whose only output is its only input, ``models`` are the names of the
+    ``before`` is the segment whose only output is its only input, ``models`` are the names of the
     models that contain it, ``ends`` of those that end with it.
     """
 
@@ -28,74 +30,49 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """The nodes between two places where a single value passes.
+    """The nodes between two places where a single value passes; ``outputs`` pass at its end."""
 
-    ``outputs`` pass at its end; ``identity`` is a digest of all of it, weights included.
-    """
-
+    model: str
     nodes: Sequence[onnx.NodeProto]
     initializers: Sequence[onnx.TensorProto]
     outputs: Sequence[onnx.ValueInfoProto]
-    identity: bytes
 
 
-@dataclass(slots=True)
-class _Growing:
-    """Models with a common prefix, and the pieces that each still has ahead."""
-
-    inputs: Sequence[onnx.ValueInfoProto]
-    before: int | None
-    ahead: dict[str, list[_Piece]] = field(default_factory=dict)
-
-
-def shared_parts(models: Mapping[str, onnx.ModelProto]) -> list[Part]:
-    """Split models at the ends of their common prefixes; return each part after its predecessor.
+def shared_segments(models: Mapping[str, onnx.ModelProto]) -> list[Segment]:
+    """Split models where common prefixes end; return each segment after its predecessor.
 
     Prefixes are common if nodes and numbers are equal. A model is split only where a single value
     of known type and rank passes and only a convolution reads it: runtimes fuse what follows a
     convolution, such as a residual sum, so that any other split could change the last bits of a
     result. All models take the same inputs.
     """
-    parts: list[Part] = []
     if not models:
-        return parts
-    first = next(iter(models.values()))
-    beginning = _Growing(list(first.graph.input), None)
-    beginning.ahead = {name: list(_pieces(model)) for name, model in models.items()}
-    waiting = [beginning]
+        return []
+    tree, first = PrefixNode[_Piece](), next(iter(models.values()))
+    for name, model in models.items():
+        tree.insert(_pieces(name, model))
+    segments: list[Segment] = []
+    waiting: list[tuple[PrefixNode[_Piece], int | None]] = [(tree, None)]
     while waiting:
-        growing = waiting.pop()
-        for alike in _by_next(growing.ahead):
-            pieces = _common(alike)
-            rest = {name: ahead[len(pieces) :] for name, ahead in alike.items()}
-            content = _model(first, growing.inputs, pieces).SerializeToString(deterministic=True)
-            ends = tuple(name for name, ahead in rest.items() if not ahead)
-            part = Part(content=content, before=growing.before, models=tuple(alike), ends=ends)
-            parts.append(part)
-            if further := {name: ahead for name, ahead in rest.items() if ahead}:
-                waiting.append(_Growing(pieces[-1].outputs, len(parts) - 1, further))
-    return parts
+        parent, before = waiting.pop()
+        inputs = parent.items[0].outputs if parent.items else first.graph.input
+        for child in parent.children.values():
+            nodes = child.segment()
+            model = _model(first, inputs, [node.items[0] for node in nodes])
+            waiting.append((nodes[-1], len(segments)))
+            segments.append(
+                Segment(
+                    content=model.SerializeToString(deterministic=True),
+                    before=before,
+                    models=tuple(piece.model for piece in child.items),
+                    ends=tuple(piece.model for piece in nodes[-1].ends),
+                )
+            )
+    return segments
 
 
-def _by_next(ahead: Mapping[str, list[_Piece]]) -> Iterator[dict[str, list[_Piece]]]:
-    """Group models by their next piece."""
-    groups: dict[bytes, dict[str, list[_Piece]]] = {}
-    for name, pieces in ahead.items():
-        groups.setdefault(pieces[0].identity, {})[name] = pieces
-    yield from groups.values()
-
-
-def _common(alike: Mapping[str, list[_Piece]]) -> list[_Piece]:
-    """Return the longest common sequence of next pieces."""
-    common = []
-    for level in zip(*alike.values(), strict=False):
-        if len({piece.identity for piece in level}) > 1:
-            break
-        common.append(level[0])
-    return common
-
-
-def _pieces(model: onnx.ModelProto) -> Iterator[_Piece]:
+def _pieces(name: str, model: onnx.ModelProto) -> Iterator[tuple[bytes, _Piece]]:
+    """Yield the pieces of a model, each with a digest of its nodes and weights."""
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     known = _known_values(model)
@@ -117,7 +94,8 @@ def _pieces(model: onnx.ModelProto) -> Iterator[_Piece]:
         used = dict.fromkeys(name for each in nodes for name in each.input)
         tensors = [initializers[name] for name in used if name in initializers]
         outputs = list(graph.output) if done else [known[name] for name in live]
-        yield _Piece(nodes, tensors, outputs, _digest(setting, nodes, tensors, outputs))
+        digest = _digest(setting, nodes, tensors, outputs)
+        yield digest, _Piece(name, nodes, tensors, outputs)
         begin = at + 1
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from hwsearch.accuracy.alike import TOGETHER, alike
 from hwsearch.accuracy.metric import TOP1
-from hwsearch.accuracy.scoring import SCORE_BATCH, Scored, Scorer
+from hwsearch.accuracy.scoring import GROUP_SIZE, SCORE_BATCH, Scored, Scorer, prefix_groups
 from hwsearch.accuracy.task import Samples
 from hwsearch.devices import load_device
 from hwsearch.errors import EvaluationError
@@ -155,18 +154,18 @@ def test_several_resolutions_at_once(device, tmp_path):
         np.testing.assert_array_equal(found[arch].outcomes, scores.argmax(axis=1))
 
 
-class TestAlike:
+class TestPrefixGroups:
     def test_all_are_there_once_in_groups_that_fit(self, net):
         archs = list(net.full_space.sample(40, seed=0))
-        groups = alike(net, archs)
-        assert max(map(len, groups)) <= TOGETHER
+        groups = prefix_groups(net, archs)
+        assert max(map(len, groups)) <= GROUP_SIZE
         assert sorted(a.key for group in groups for a in group) == sorted(a.key for a in archs)
 
-    def test_those_that_begin_alike_are_next_to_each_other(self, net):
+    def test_those_with_equal_first_blocks_are_next_to_each_other(self, net):
         archs = list(net.full_space.sample(40, seed=0))
         ordered = [
             (net.input_spec(a).inputs[0].shape, net.blocks(a)[2].spec)
-            for group in alike(net, archs)
+            for group in prefix_groups(net, archs)
             for a in group
         ]
         changes = sum(a != b for a, b in pairwise(ordered))
@@ -176,11 +175,11 @@ class TestAlike:
         network = One(None, IMAGE)
         net = Supernet("one", network)
         (arch,) = net.space.sample(1, seed=0)
-        assert alike(net, [arch]) == [[arch]]
+        assert prefix_groups(net, [arch]) == [[arch]]
 
 
 @pytest.mark.parametrize("wrap", [lambda device: device, OneByOne])
-def test_seconds_are_of_all_samples(net, models, device, wrap, monkeypatch):
+def test_the_estimate_is_of_all_samples(net, models, device, wrap, monkeypatch):
     """The first few are run twice: only the second time counts, as loading is done once."""
     arch, path = next(iter(models.items()))
     runs, answer, few = [], Scorer._answer, samples(net, arch, 3 * SCORE_BATCH)
@@ -193,5 +192,5 @@ def test_seconds_are_of_all_samples(net, models, device, wrap, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(Scorer, "_answer", watched)
     monkeypatch.setattr("hwsearch.accuracy.scoring.time.perf_counter", lambda: clock[-1])
-    assert Scorer(net, wrap(device), LABEL).seconds(arch, path, few) == pytest.approx(6.0)
+    assert Scorer(net, wrap(device), LABEL).estimate_cost_s(arch, path, few) == pytest.approx(6.0)
     assert [len(next(iter(batch.values()))) for batch in runs] == [SCORE_BATCH] * 2

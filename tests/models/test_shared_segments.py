@@ -1,4 +1,4 @@
-"""Models in parts are the same models."""
+"""Models cut into segments are the same models."""
 
 import numpy as np
 import onnx
@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from hwsearch.models.model import to_onnx
-from hwsearch.models.shared_segments import shared_parts
+from hwsearch.models.shared_segments import shared_segments
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family
 
@@ -21,12 +21,12 @@ def run(content, batch):
     return session.run(None, {session.get_inputs()[0].name: batch})[0]
 
 
-def outputs_of(parts, batch):
+def outputs_of(segments, batch):
     passed, found = [], {}
-    for part in parts:
-        given = batch if part.before is None else passed[part.before]
-        passed.append(run(part.content, given))
-        found |= dict.fromkeys(part.ends, passed[-1])
+    for segment in segments:
+        given = batch if segment.before is None else passed[segment.before]
+        passed.append(run(segment.content, given))
+        found |= dict.fromkeys(segment.ends, passed[-1])
     return found
 
 
@@ -43,36 +43,36 @@ def test_answers_are_the_same_to_the_last_bit(models):
         d.dim_value for d in next(iter(models.values())).graph.input[0].type.tensor_type.shape.dim
     ]
     batch = np.random.default_rng(0).standard_normal((5, *shape[1:])).astype(np.float32)
-    parts = shared_parts(models)
-    found = outputs_of(parts, batch)
+    segments = shared_segments(models)
+    found = outputs_of(segments, batch)
     for name, model in models.items():
         np.testing.assert_array_equal(found[name], run(model.SerializeToString(), batch))
-    assert len(parts[0].models) > 1
+    assert len(segments[0].models) > 1
 
 
 def test_each_part_comes_after_what_it_takes_and_no_node_is_there_twice(models):
-    parts = shared_parts(models)
-    n_nodes = sum(len(onnx.load_from_string(part.content).graph.node) for part in parts)
+    segments = shared_segments(models)
+    n_nodes = sum(len(onnx.load_from_string(segment.content).graph.node) for segment in segments)
     assert n_nodes < sum(len(model.graph.node) for model in models.values())
-    for number, part in enumerate(parts):
-        onnx.checker.check_model(part.content)
-        if part.before is not None:
-            assert part.before < number
-            assert set(part.models) < set(parts[part.before].models)
-    ends = [name for part in parts for name in part.ends]
+    for number, segment in enumerate(segments):
+        onnx.checker.check_model(segment.content)
+        if segment.before is not None:
+            assert segment.before < number
+            assert set(segment.models) < set(segments[segment.before].models)
+    ends = [name for segment in segments for name in segment.ends]
     assert sorted(ends) == sorted(models)
 
 
 def test_one_model_is_one_part(models):
     name, model = next(iter(models.items()))
-    (part,) = shared_parts({name: model})
-    assert (part.before, part.models, part.ends) == (None, (name,), (name,))
+    (segment,) = shared_segments({name: model})
+    assert (segment.before, segment.models, segment.ends) == (None, (name,), (name,))
 
 
 def test_equal_models_are_one_part(models):
     model = next(iter(models.values()))
-    (part,) = shared_parts({"a": model, "b": model})
-    assert part.models == part.ends == ("a", "b")
+    (segment,) = shared_segments({"a": model, "b": model})
+    assert segment.models == segment.ends == ("a", "b")
 
 
 def test_other_weights_are_not_shared(models):
@@ -81,8 +81,11 @@ def test_other_weights_are_not_shared(models):
     other.CopyFrom(model)
     weight = other.graph.initializer[0]
     weight.raw_data = weight.raw_data[:-1] + b"\x7f"
-    assert [part.models for part in shared_parts({"a": model, "b": other})] == [("a",), ("b",)]
+    assert [segment.models for segment in shared_segments({"a": model, "b": other})] == [
+        ("a",),
+        ("b",),
+    ]
 
 
 def test_nothing():
-    assert shared_parts({}) == []
+    assert shared_segments({}) == []
