@@ -56,11 +56,11 @@ def measure(
 
 def _check_model(path: Path) -> None:
     """Refuse an existing file that is no ONNX model before a runtime is started."""
-    import onnx
+    from hwsearch.models.onnx_file import read_model
 
     problem = ""
     try:
-        if path.is_file() and not onnx.load(path, load_external_data=False).graph.node:
+        if path.is_file() and not read_model(path).graph.node:
             problem = "it holds no graph"
     except Exception as error:  # noqa: BLE001 - protobuf's own error class has no types
         problem = str(error)

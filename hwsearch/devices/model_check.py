@@ -31,13 +31,11 @@ def refusal(model: Path, device: str, precision: str) -> DeviceError | None:
 @lru_cache(maxsize=1024)
 def _inspected(model: Path, mtime_ns: int, size: int) -> tuple[str | None, str]:  # noqa: ARG001
     """Parse a file once; return its defect for every device, and its precision."""
-    import onnx
-
-    from hwsearch.models.onnx_file import stray_data
+    from hwsearch.models.onnx_file import read_model, stray_data
     from hwsearch.models.precision import precision_of
 
     try:
-        read = onnx.load(model, load_external_data=False)
+        read = read_model(model)
     except Exception:  # noqa: BLE001 - protobuf's own error class has no types
         return None, ""
     if (stray := stray_data(read, model.parent)) is not None:

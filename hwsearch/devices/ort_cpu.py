@@ -63,7 +63,7 @@ class OrtCpu(CpuDevice):
             session = self._shared = SharedSession(
                 self._running(), self._numbers, {"threads": 1}, thread_limit(), RUN_TIMEOUT_S
             )
-            session.load(models, self._accepted(models)[1])
+            session.load(models, self.spec, self.precision)
         # The next batch is prepared and sent while the worker computes.
         pending: deque[PendingBatch] = deque()
         for batch in batches:

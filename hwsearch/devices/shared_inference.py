@@ -10,9 +10,11 @@ import onnx
 
 from hwsearch.devices.base import Batch, SharedOutputs
 from hwsearch.devices.messages import Arrays, Header
+from hwsearch.devices.model_check import refusal
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.worker_process import Request, Worker
 from hwsearch.errors import DeviceError
+from hwsearch.models.onnx_file import FileIdentity, external_tensors, file_identity, read_model
 from hwsearch.models.shared_segments import Segment, shared_segments
 
 # Larger chunks leave the cache, smaller ones are dominated by the overhead of calls.
@@ -57,23 +59,28 @@ class SharedSession:
         self._failed: dict[str, DeviceError] = {}
         # Index of a segment -> its number in the worker, and the segment without its content.
         self._loaded: dict[int, tuple[int, Segment]] = {}
-        self._files: dict[str, tuple[str, int, int]] = {}
+        self._files: dict[str, FileIdentity] = {}
 
     def holds(self, models: Mapping[str, Path]) -> bool:
         """Return whether exactly these files are loaded and the worker lives."""
-        known = [self._files.get(name) == _identity(path) for name, path in models.items()]
+        known = [self._files.get(name) == file_identity(path) for name, path in models.items()]
         return all(known) and not self._worker.lost
 
-    def load(self, models: Mapping[str, Path], refused: Mapping[str, DeviceError]) -> None:
-        """Load all ONNX files but the ``refused`` ones; keep the reasons of refusals."""
-        self._files = {name: _identity(path) for name, path in models.items()}
-        self._failed |= refused
+    def load(self, models: Mapping[str, Path], device: str, precision: str) -> None:
+        """Load all ONNX files that a device takes; keep the reasons of those it refuses."""
+        self._files = {name: file_identity(path) for name, path in models.items()}
         read = {}
-        for name in (name for name in models if name not in refused):
+        for name, path in models.items():
             try:
-                read[name] = onnx.load(models[name])
+                model = read_model(path)
+                if error := refusal(path, device, precision):
+                    self._failed[name] = error
+                    continue
+                # Reading weights of other files changes a model, and the one read is shared.
+                split = next(external_tensors(model), None) is not None
+                read[name] = onnx.load(path) if split else model
             except Exception as error:  # noqa: BLE001 - protobuf's own error class has no types
-                self._failed[name] = DeviceError(f"{models[name].name} cannot be read: {error}")
+                self._failed[name] = DeviceError(f"{path.name} cannot be read: {error}")
         for index, segment in enumerate(shared_segments(read)):
             if all(name in self._failed for name in segment.models):
                 continue
@@ -142,11 +149,6 @@ class SharedSession:
 
     def _request(self, header: Header, arrays: Arrays | None = None) -> tuple[Header, Arrays]:
         return self._worker.request(header, arrays or [], timeout_s=self._timeout_s)
-
-
-def _identity(path: Path) -> tuple[str, int, int]:
-    found = path.stat()
-    return str(path.absolute()), found.st_mtime_ns, found.st_size
 
 
 def _chunk_size(batch: Batch) -> int:

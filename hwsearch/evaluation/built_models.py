@@ -14,9 +14,9 @@ import onnx
 from hwsearch.accuracy.scoring import prefix_groups
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.build import Builder, attempt, raised
-from hwsearch.files import write_atomic
 from hwsearch.machine import available_memory_bytes
 from hwsearch.models.artifact import Exported
+from hwsearch.models.onnx_file import read_model, write_model
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import Supernet
 
@@ -109,7 +109,7 @@ class BuiltModels:
     def model(self, arch: Architecture, *, only_timed: bool = False) -> onnx.ModelProto:
         """Return a model in memory; errors are those of `exported`."""
         entry = raised(self.get([arch], only_timed=only_timed)[arch])
-        return onnx.load(entry.path) if entry.exported is None else entry.exported.model
+        return read_model(entry.path) if entry.exported is None else entry.exported.model
 
     def close(self) -> None:
         """Remove the files; later requests build again."""
@@ -149,17 +149,16 @@ class BuiltModels:
         self, arch: Architecture, model: onnx.ModelProto, exported: Exported | None, cost_s: float
     ) -> None:
         begin = time.perf_counter()
-        content = model.SerializeToString(deterministic=True)
         only_timed = exported is None
         path = self._scratch() / f"{arch.key}{'-timed' if only_timed else ''}.onnx"
-        write_atomic(path, content)
+        n_bytes = write_model(path, model, exported)
         self._entries[arch.key, only_timed] = BuiltModel(
             path=path,
             exported=exported,
             only_timed=only_timed,
             cost_s=cost_s + time.perf_counter() - begin,
-            file_bytes=len(content),
-            memory_bytes=0 if exported is None else len(content) + _bytes(exported),
+            file_bytes=n_bytes,
+            memory_bytes=0 if exported is None else n_bytes + _bytes(exported),
         )
 
     def _scratch(self) -> Path:

@@ -30,7 +30,7 @@ NO_FILE = "no file"  # in place of the digest of the model that numbers are of
 CONVERSION = ("converter", "quantization", "quantization_samples")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class Exported:
     """One architecture's recalibrated subnet and the ONNX model that is timed, scored and shipped.
 

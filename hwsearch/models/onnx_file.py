@@ -1,9 +1,52 @@
-"""External data of ONNX models: tensors stored in other files."""
+"""Reading and writing of ONNX files, each parsed once, and their external data."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import onnx
+
+from hwsearch.files import write_atomic
+
+if TYPE_CHECKING:
+    from hwsearch.models.artifact import Exported
+
+FileIdentity = tuple[str, int, int]  # absolute path, time of the last change in ns, bytes
+# Files of models in memory. Messages of protobuf take no weak reference; their owner does.
+_written: "WeakValueDictionary[FileIdentity, Exported]" = WeakValueDictionary()
+
+
+def file_identity(path: Path) -> FileIdentity:
+    """Return what changes when a file is written again."""
+    found = path.stat()
+    return str(path.absolute()), found.st_mtime_ns, found.st_size
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Return the model of a file, which must not be changed, without weights in other files.
+
+    It is not parsed again if it was one of the last two, or written by `write_model` from a model
+    that is still in memory.
+    """
+    identity = file_identity(path)
+    written = _written.get(identity)
+    return _parsed(identity) if written is None else written.model
+
+
+@lru_cache(maxsize=2)
+def _parsed(identity: FileIdentity) -> onnx.ModelProto:
+    return onnx.load(identity[0], load_external_data=False)
+
+
+def write_model(path: Path, model: onnx.ModelProto, exported: "Exported | None" = None) -> int:
+    """Write a model; return its bytes. ``exported`` keeps it known to `read_model`."""
+    content = model.SerializeToString(deterministic=True)
+    write_atomic(path, content)
+    if exported is not None:
+        _written[file_identity(path)] = exported
+    return len(content)
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

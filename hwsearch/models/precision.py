@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto
 
 from hwsearch.errors import InputError, unknown
+from hwsearch.models.onnx_file import read_model
 
 PRECISIONS = ("fp32", "fp16", "int8")
 ENTRY = "hwsearch.precision"
@@ -41,7 +42,7 @@ def precision_of(model: onnx.ModelProto | Path) -> str:
 
 def _read(path: Path) -> onnx.ModelProto:
     try:
-        return onnx.load(path, load_external_data=False)
+        return read_model(path)
     except Exception as error:
         # protobuf's own error class has no types
         raise InputError(f"{str(path)!r} is no ONNX model: {error}") from error

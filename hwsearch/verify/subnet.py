@@ -27,7 +27,7 @@ from hwsearch.models.artifact import (
 )
 from hwsearch.models.count import count_macs, count_params
 from hwsearch.models.model import read_metadata
-from hwsearch.models.onnx_file import external_tensors
+from hwsearch.models.onnx_file import external_tensors, read_model
 from hwsearch.models.precision import precision_of
 from hwsearch.models.probe import (
     TOLERANCE,
@@ -188,7 +188,7 @@ def run_infer(folder: Path) -> str:
 
 def _checked_model(path: Path) -> onnx.ModelProto:
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = read_model(path)
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

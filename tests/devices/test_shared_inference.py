@@ -9,7 +9,9 @@ import pytest
 from hwsearch.devices import load_device
 from hwsearch.devices.base import SharedInference
 from hwsearch.errors import DeviceError
+from hwsearch.models.artifact import Exported
 from hwsearch.models.model import to_onnx
+from hwsearch.models.onnx_file import external_tensors, read_model, write_model
 from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.zoo import load_family
 from tests.devices import tiny_models
@@ -91,9 +93,9 @@ def test_files_that_are_loaded_are_not_loaded_again(device, models, monkeypatch)
 
     loads, load = [], SharedSession.load
 
-    def watching(self, given, refused):
+    def watching(self, given, *args):
         loads.append(set(given))
-        return load(self, given, refused)
+        return load(self, given, *args)
 
     monkeypatch.setattr(SharedSession, "load", watching)
     device.close()
@@ -110,6 +112,34 @@ def test_files_that_are_loaded_are_not_loaded_again(device, models, monkeypatch)
     models[first].write_bytes(content)
     assert len(loads) == 2
     np.testing.assert_array_equal(changed.outputs[first][0], whole.outputs[rest[0]][0])
+
+
+def test_files_are_parsed_once_and_those_in_memory_never(device, models, monkeypatch, tmp_path):
+    parsed, load = [], onnx.load
+
+    def watched(path, **named):
+        parsed.append(Path(path).name)
+        return load(path, **named)
+
+    given = {name: tmp_path / f"{name}.onnx" for name in models}
+    kept = [Exported(arch=None, subnet=None, model=load(models[name])) for name in models]
+    (other, *_), path = models.values(), tmp_path / "other.onnx"
+    path.write_bytes(other.read_bytes())
+    for exported, file in zip(kept, given.values(), strict=True):
+        write_model(file, exported.model, exported)
+    monkeypatch.setattr(onnx, "load", watched)
+    list(device.run_shared({**given, "other": path}, batches((9,))))
+    assert parsed == ["other.onnx"]
+
+
+def test_weights_in_another_file(device, models, tmp_path):
+    name, path = next(iter(models.items()))
+    split = tmp_path / "split.onnx"
+    named = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save(onnx.load(path), split, **named)
+    (answers,) = device.run_shared({name: path, "split": split}, batches((9,)))
+    np.testing.assert_array_equal(answers.outputs[name][0], answers.outputs["split"][0])
+    assert any(external_tensors(read_model(split))), "the model that others read is as it was"
 
 
 def test_a_new_process_loads_them_anew(device, models):

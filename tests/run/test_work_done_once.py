@@ -3,13 +3,15 @@
 from collections import Counter
 from contextlib import closing
 
+import onnx
 import pytest
 import torch
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.accuracy.scoring import Scorer
+from hwsearch.accuracy.scoring import Scored, Scorer
 from hwsearch.accuracy.statistics_cache import StatisticsCache
+from hwsearch.devices import load_device
 from hwsearch.evaluation import build as building
 from hwsearch.evaluation.built_models import BuiltModels
 from hwsearch.evaluation.evaluator import Evaluator
@@ -90,6 +92,20 @@ def test_an_architecture_is_built_once_from_search_to_shipping(device, tmp_path,
         assert len(built) == len(set(built))
         assert set(run.trials["key"]) <= set(built)
         assert len(built) <= len(run.trials) + 1  # the one by which the run's length is estimated
+
+
+def test_a_model_in_memory_is_scored_without_parsing_its_file(monkeypatch):
+    net, parsed = load_supernet(parts.NET), []
+    task = parts.task(net.input_spec(net.space.largest()[0]))
+    archs = list(net.space.sample(3, seed=0).unique())
+    with closing(load_device("ort-cpu")) as device:
+        evaluator = Evaluator(net, device, task, MemoryStore())
+        monkeypatch.setattr(onnx, "load", lambda path, **named: parsed.append(path))
+        built = evaluator.models.get(archs)
+        scored = evaluator.outcomes({arch: built[arch].path for arch in archs}, task.search)
+        evaluator.close()
+    assert all(isinstance(found, Scored) for found in scored.values())
+    assert not parsed
 
 
 def test_blocks_of_an_architecture_are_asked_for_once(device, tmp_path, monkeypatch):

@@ -269,6 +269,18 @@ def test_fresh_files_pass(fresh, device):
     assert json.loads(json.dumps(stated)) == stated
 
 
+def test_fresh_model_is_parsed_once(fresh, device, monkeypatch):
+    parsed, load = [], onnx.load
+
+    def watched(path, **named):
+        parsed.append(str(path))
+        return load(path, **named)
+
+    monkeypatch.setattr(onnx, "load", watched)
+    verify_export(*fresh, device)
+    assert parsed == [str(fresh[0] / MODEL)]
+
+
 def test_tied_weights_pass(tmp_path, device):
     spec = InputSpec(inputs=(TensorSpec(name="ids", shape=(5,), dtype="int64", high=9),))
     net, exported = export(Tied(), spec)
