@@ -36,18 +36,15 @@ class Tree:
     images: list[str] = field(default_factory=list)
     folders: "dict[str, Tree]" = field(default_factory=dict)
 
-    def all_images(self) -> list[str]:
-        """Return all images below it, sorted by path."""
-        return sorted(self._walk())
-
-    def _walk(self) -> Iterator[str]:
+    def walk(self) -> Iterator[str]:
+        """Yield all images below it."""
         yield from self.images
         for each in self.folders.values():
-            yield from each._walk()
+            yield from each.walk()
 
     def holding(self) -> "dict[str, Tree]":
         """Return its folders with images below them."""
-        return {n: each for n, each in self.folders.items() if next(each._walk(), None)}
+        return {n: each for n, each in self.folders.items() if next(each.walk(), None)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +227,7 @@ def _pool(role: str, node: Tree, known: ClassIndex, *, listed: bool) -> Pool:
             f"{min(same)!r}, so they are no classes, or list them as such in {CLASSES!r}; "
             f"expected {LAYOUTS}"
         )
-    classes = {name: child.all_images() for name, child in node.folders.items()}
+    classes = {name: sorted(child.walk()) for name, child in node.folders.items()}
     known_names = {name for name in classes if known.find(name) is not None}
     if known_names:  # then empty folders of other names hold no place in an order
         classes = {n: images for n, images in classes.items() if images or n in known_names}

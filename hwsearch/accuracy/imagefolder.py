@@ -1,7 +1,7 @@
 """Image folders: their files, classes and splits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,6 @@ class ImageFiles:
     folder: Path
     paths: list[str]
     labels: NDArray[np.int64]
-
-    def take(self, rows: NDArray[np.int64]) -> "ImageFiles":
-        """Return the images of these rows."""
-        paths = [self.paths[row] for row in rows]
-        return ImageFiles(folder=self.folder, paths=paths, labels=self.labels[rows])
 
 
 def read_imagefolder(
@@ -77,7 +72,9 @@ def _draw(pools: dict[str, ImageFiles], sizes: SplitSizes) -> dict[str, ImageFil
         wanted = SplitSizes(**{s: getattr(sizes, s) if s in splits else 0 for s in SPLITS})
         wanted = wanted.within(len(pool.paths))
         drawn = stratified(pool.labels, [getattr(wanted, split) for split in splits])
-        chosen |= {s: pool.take(rows) for s, rows in zip(splits, drawn, strict=True)}
+        for split, rows in zip(splits, drawn, strict=True):
+            paths = [pool.paths[row] for row in rows]
+            chosen[split] = replace(pool, paths=paths, labels=pool.labels[rows])
     return {split: chosen[split] for split in SPLITS}
 
 

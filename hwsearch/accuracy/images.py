@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,16 @@ from hwsearch.accuracy.decoding import (
     image_preprocessing,
     in_parallel,
 )
-from hwsearch.accuracy.image_cache import DecodedImageCache
 from hwsearch.accuracy.task import Batch, Task
 from hwsearch.errors import DataError
+from hwsearch.machine import available_memory_bytes
 from hwsearch.supernets.base import InputSpec
 
 if TYPE_CHECKING:
     from hwsearch.run.progress import Progress
 
 AT_A_TIME = 64
+SHARE_OF_MEMORY = 0.25
 NAMED = 5
 TOLD_EVERY_S = 5.0
 
@@ -40,6 +42,45 @@ class _Read:
     digest: bytes = b""
     crop: Crops | None = None
     error: str = ""
+
+
+class DecodedImageCache:
+    """Decoded crops of all splits; the default budget is a quarter of the available memory."""
+
+    def __init__(self, budget: int | None = None) -> None:
+        self.budget = int(SHARE_OF_MEMORY * available_memory_bytes()) if budget is None else budget
+        # Least recently used first.
+        self._kept: OrderedDict[CropSize, dict[object, Crops]] = OrderedDict()
+
+    def get(self, size: CropSize, owner: object) -> Crops | None:
+        """Return the (n, height, width, channels) crops of a split, or None."""
+        if size in self._kept:
+            self._kept.move_to_end(size)
+        return self._kept.get(size, {}).get(owner)
+
+    def make_room(self, size: CropSize, images: int) -> Crops | None:
+        """Return an empty array for crops, or None where they do not fit.
+
+        Other sizes are evicted, the least recently used first; other splits of the same size are
+        not.
+        """
+        shape = (images, *size.shape)
+        wanted = int(np.prod(shape, dtype=np.int64))
+        if self._used(size) + wanted > self.budget:
+            return None
+        for other in [kept for kept in self._kept if kept != size]:
+            if sum(map(self._used, self._kept)) + wanted <= self.budget:
+                break
+            del self._kept[other]
+        return np.empty(shape, np.uint8)
+
+    def keep(self, size: CropSize, owner: object, crops: Crops) -> None:
+        """Keep the crops that room was made for."""
+        self._kept.setdefault(size, {})[owner] = crops
+        self._kept.move_to_end(size)
+
+    def _used(self, size: CropSize) -> int:
+        return sum(crops.nbytes for crops in self._kept.get(size, {}).values())
 
 
 class ImageSamples:

@@ -14,9 +14,8 @@ from hwsearch.accuracy.arrays import check_task, samples_of
 from hwsearch.accuracy.cifar10 import CLASSES, read_cifar10
 from hwsearch.accuracy.classes import are_numbers, indices_by_name
 from hwsearch.accuracy.decoding import crop_size
-from hwsearch.accuracy.image_cache import DecodedImageCache
 from hwsearch.accuracy.imagefolder import read_imagefolder
-from hwsearch.accuracy.images import ImageSamples
+from hwsearch.accuracy.images import DecodedImageCache, ImageSamples
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.splits import SPLITS, SplitSizes
 from hwsearch.accuracy.task import CALIBRATION_BATCH, NO_DATA, Samples, Task

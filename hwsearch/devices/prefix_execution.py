@@ -1,7 +1,7 @@
 """Execution of models with common prefixes as a tree of segments, inside a worker process."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -74,7 +74,9 @@ class SegmentTree:
                 continue
             start = time.perf_counter()
             try:
-                given = feeds if parent is None else _inputs(segment, activations[parent])
+                given = (
+                    feeds if parent is None else {segment.inputs[0].name: activations[parent][0]}
+                )
                 outputs = segment.run(given)
             except Exception as error:  # noqa: BLE001 - every error of the runtime is the reply
                 errors[index] = str(error)
@@ -89,7 +91,3 @@ class SegmentTree:
                 if not n_waiting[parent]:
                     activations.pop(parent)
         return found, seconds, errors
-
-
-def _inputs(segment: LoadedModel, outputs: Outputs) -> Mapping[str, NDArray[Any]]:
-    return {segment.inputs[0].name: outputs[0]}

@@ -8,8 +8,7 @@ from PIL import Image
 
 from hwsearch.accuracy import decoding
 from hwsearch.accuracy.decoding import in_parallel
-from hwsearch.accuracy.image_cache import DecodedImageCache
-from hwsearch.accuracy.images import ImageSamples, read_images
+from hwsearch.accuracy.images import DecodedImageCache, ImageSamples, read_images
 from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError
 from hwsearch.machine import available_memory_bytes

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy.image_cache import DecodedImageCache
-from hwsearch.accuracy.images import ImageSamples
+from hwsearch.accuracy.images import DecodedImageCache, ImageSamples
 from hwsearch.accuracy.metric import TOP1, Metric
 from hwsearch.accuracy.output_check import check_outputs
 from hwsearch.accuracy.scoring import Scorer

@@ -105,7 +105,7 @@ class TestRun:
         self, split, folder, device, tmp_path, monkeypatch
     ):
         """Nothing fits into memory, and one image vanishes with the second round."""
-        monkeypatch.setattr("hwsearch.accuracy.image_cache.SHARE_OF_MEMORY", 0.0)
+        monkeypatch.setattr("hwsearch.accuracy.images.SHARE_OF_MEMORY", 0.0)
         drawn = getattr(load_task(f"imagefolder:{folder}", spec_for(8), ""), split)
         image = Path(drawn.paths[-1])
         content = image.read_bytes()
