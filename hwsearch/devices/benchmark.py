@@ -76,7 +76,7 @@ class Benchmark:
         measured: dict[str, Latency] = {}
         anchor_failures = 0
         while waiting := {name: path for name, path in models.items() if name not in failed}:
-            attempt = _Attempt(self, waiting, settings)
+            attempt = Attempt(self, waiting, settings)
             try:
                 rounds = attempt.sample(np.random.default_rng(seed), progress)
             except DeviceError as error:
@@ -132,8 +132,8 @@ class Benchmark:
         return str(reply["inputs"])
 
 
-class _Attempt:
-    """One worker process of a benchmark, from its start to its end or loss.
+class Attempt:
+    """One worker process of a benchmark or a profile, from its start to its end or loss.
 
     ``running`` is the model that the worker is executing, None for the anchor; ``inputs`` are the
     specs of inputs by model, in the order of the models' indices.
@@ -161,8 +161,7 @@ class _Attempt:
             hang_s = self._settings.hang_s
             self._benchmark.load(worker, _ANCHOR, anchor_bytes(), batch=1, timeout_s=hang_s)
             self.baseline_s = self._baseline(worker)
-            for name, path in self._models.items():
-                self._load_model(worker, name, path)
+            self.load_models(worker)
             self.running = None
             if not self.inputs:
                 return None
@@ -174,6 +173,22 @@ class _Attempt:
                 settings=self._settings,
                 progress=progress,
             )
+
+    def load_models(self, worker: Worker) -> None:
+        """Load the models and keep the errors of refused ones; raise where the worker is lost."""
+        for name, path in self._models.items():
+            self.running = name
+            number, hang_s = len(self.inputs) + 1, self._settings.hang_s
+            try:
+                self.inputs[name] = self._benchmark.load(worker, number, path, timeout_s=hang_s)
+            except DeviceError as error:
+                if worker.lost:
+                    raise
+                self.failed[name] = error
+
+    def numbers(self) -> dict[str, int]:
+        """Return the number in the worker process of each loaded model."""
+        return {name: number for number, name in enumerate(self.inputs, start=1)}
 
     def timed_models(self, n_rounds: int) -> list[TimedModel]:
         """Return the records of the loaded models besides their times, by index."""
@@ -202,18 +217,6 @@ class _Attempt:
         running_s, waiting_s = self._spent_s[name]
         return float(waiting_s / (running_s + waiting_s))
 
-    def _load_model(self, worker: Worker, name: str, path: Path) -> None:
-        self.running = name
-        try:
-            number, hang_s = len(self.inputs) + 1, self._settings.hang_s
-            text = self._benchmark.load(worker, number, path, timeout_s=hang_s)
-        except DeviceError as error:
-            if worker.lost:
-                raise
-            self.failed[name] = error
-        else:
-            self.inputs[name] = text
-
     def _baseline(self, worker: Worker) -> Floats:
         kept = self.baseline.load()
         if kept is not None:
@@ -234,7 +237,7 @@ class _Attempt:
 
     def _runner(self, worker: Worker, entries: list[str | None]) -> Run:
         """Return the protocol's `Run` for entries: names of loaded models, None for the anchor."""
-        numbers = {name: number for number, name in enumerate(self.inputs, start=1)}
+        numbers = self.numbers()
         slowest_s = dict.fromkeys(entries, 0.0)
 
         def run(index: int, n: int) -> Floats:

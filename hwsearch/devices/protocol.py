@@ -169,11 +169,9 @@ def warm_up(
         history.append(np.array([np.median(times) for times in bursts]))
         typical = np.median(history[-_STEADY_ROUNDS:], axis=0)
         spent = clock() - start
-        if spent >= settings.warmup_ceiling_s:
-            break
-        if spent >= settings.warmup_floor_s and _steady(history):
-            break
-    return _burst_sizes(typical, settings.burst_s)
+        steady = spent >= settings.warmup_floor_s and _steady(history)
+        if steady or spent >= settings.warmup_ceiling_s:
+            return _burst_sizes(typical, settings.burst_s)
 
 
 def _one_round(run: Run, sizes: list[int], rng: np.random.Generator) -> list[Floats]:
@@ -198,8 +196,5 @@ def _steady(history: list[Floats]) -> bool:
     if len(history) < 2 * _STEADY_ROUNDS:
         return False
     logs = np.log(np.maximum(history[-2 * _STEADY_ROUNDS :], 1e-9))
-    now, before = (
-        np.median(logs[_STEADY_ROUNDS:], axis=0),
-        np.median(logs[:_STEADY_ROUNDS], axis=0),
-    )
+    before, now = np.median(logs.reshape(2, _STEADY_ROUNDS, -1), axis=1)
     return bool(abs(np.mean(now - before)) < _STEADY_CHANGE)
