@@ -25,8 +25,7 @@ class PrefixNode(Generic[T]):
         for key, item in sequence:
             path.append(path[-1].children.setdefault(key, PrefixNode()))
             path[-1].items.append(item)
-        if len(path) > 1:
-            path[-1].ends.append(path[-1].items[-1])
+        path[-1].ends += path[-1].items[-1:]
         return path[1:]
 
     def descendants(self) -> "Iterator[PrefixNode[T]]":

@@ -171,40 +171,31 @@ def _kept(values: list[MicroBatch], otherwise: Source) -> Source:
 
 def _rerun(first: _BlockRun, source: Source, pool: Executor) -> Source:
     """Return a function that computes a block's output again, without adding to its averages."""
-
-    def run() -> list[MicroBatch]:
-        values = source()
-        begin = time.perf_counter()
-        averages = {norm: BatchAverage() for norm in first.averages}
-        output = _through(first, values, averages, pool)
-        first.seconds += time.perf_counter() - begin
-        return output
-
-    return run
+    return lambda: _output(
+        first, source(), {norm: BatchAverage() for norm in first.averages}, pool
+    )
 
 
-def _through(
+def _output(
     first: _BlockRun,
     values: list[MicroBatch],
     averages: dict[nn.Module, BatchAverage],
     pool: Executor,
 ) -> list[MicroBatch]:
-    return [(output,) for output in run_synchronised(first.module, values, averages, pool)]
+    begin = time.perf_counter()
+    outputs = run_synchronised(first.module, values, averages, pool)
+    first.seconds += time.perf_counter() - begin
+    return [(output,) for output in outputs]
 
 
 def _run(first: _BlockRun, source: Source, pool: Executor) -> list[MicroBatch] | None:
     """Return a block's output, or None where it has failed."""
-    if first.error is not None:
-        return None
-    try:
-        values = source()
-        begin = time.perf_counter()
-        output = _through(first, values, first.averages, pool)
-    except Exception as error:  # noqa: BLE001 - code of a plugin may raise any error
-        first.error = error
-        return None
-    first.seconds += time.perf_counter() - begin
-    return output
+    if first.error is None:
+        try:
+            return _output(first, source(), first.averages, pool)
+        except Exception as error:  # noqa: BLE001 - code of a plugin may raise any error
+            first.error = error
+    return None
 
 
 def _finish(node: _Node, norms: tuple[type[nn.Module], ...]) -> None:

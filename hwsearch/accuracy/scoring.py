@@ -37,10 +37,7 @@ class Scored:
 
 
 def prefix_groups(net: Supernet, archs: Iterable[Architecture]) -> list[list[Architecture]]:
-    """Group architectures by equal first blocks.
-
-    A group is so small that its subnets fit into memory at once.
-    """
+    """Group architectures by equal first blocks; the subnets of a group fit into memory."""
     tree = PrefixNode[Architecture]()
     for arch in archs:
         tree.insert((key, arch) for key in _prefix_keys(net, arch))

@@ -25,10 +25,9 @@ def file_identity(path: Path) -> FileIdentity:
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """Return the model of a file, which must not be changed, without weights in other files.
+    """Return the model of a file without its external data; it is shared, so do not change it.
 
-    It is not parsed again if it was one of the last two, or written by `write_model` from a model
-    that is still in memory.
+    The last two files are kept, and those of `write_model` whose models are still in memory.
     """
     identity = file_identity(path)
     written = _written.get(identity)

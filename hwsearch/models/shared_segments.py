@@ -59,15 +59,11 @@ def shared_segments(models: Mapping[str, onnx.ModelProto]) -> list[Segment]:
         for child in parent.children.values():
             nodes = child.segment()
             model = _model(first, inputs, [node.items[0] for node in nodes])
+            content = model.SerializeToString(deterministic=True)
+            names = tuple(piece.model for piece in child.items)
+            ends = tuple(piece.model for piece in nodes[-1].ends)
             waiting.append((nodes[-1], len(segments)))
-            segments.append(
-                Segment(
-                    content=model.SerializeToString(deterministic=True),
-                    before=before,
-                    models=tuple(piece.model for piece in child.items),
-                    ends=tuple(piece.model for piece in nodes[-1].ends),
-                )
-            )
+            segments.append(Segment(content=content, before=before, models=names, ends=ends))
     return segments
 
 

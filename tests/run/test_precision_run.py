@@ -67,7 +67,7 @@ class TestRun:
         assert len(run.front)
         assert run.verify() == dict.fromkeys(run.front["key"])
         for subnet in run.front["subnet"]:
-            assert precision_of(run.folder / subnet / "model.onnx") == precision
+            assert precision_of(onnx.load(run.folder / subnet / "model.onnx")) == precision
 
     def test_search_and_front_state_the_score_of_the_shipped_file(self, finished, task):
         run, precision = finished
