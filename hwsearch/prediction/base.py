@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -54,7 +55,7 @@ class Surrogate(Protocol):
         ...
 
 
-class Refittable(Protocol):
+class Refittable(Surrogate, Protocol):
     """A model that is fitted to similar rows at little cost."""
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Surrogate:  # noqa: N803
@@ -63,14 +64,15 @@ class Refittable(Protocol):
 
 
 def refit_folds(
-    fitted: Refittable, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
+    model: Refittable, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Implement `Surrogate.cross_validate` by refits of a fitted model."""
+    """Implement `Surrogate.cross_validate` by a fit and refits."""
+    fitted = copy(model).fit(rows, values, noise)
     mean, deviation = np.empty(len(values)), np.empty(len(values))
     for number in np.unique(fold):
         out = fold == number
-        model = fitted.refit(rows[~out], values[~out], noise[~out])
-        mean[out], true_deviation = model.predict(rows[out])
+        refitted = fitted.refit(rows[~out], values[~out], noise[~out])
+        mean[out], true_deviation = refitted.predict(rows[out])
         deviation[out] = np.hypot(true_deviation, noise[out])
     return mean, deviation
 
@@ -122,27 +124,10 @@ def take_array(state: Mapping[str, NDArray[Any]], name: str, n_axes: int) -> Flo
     return array.astype(np.float64)
 
 
-def check_noise(noise: ArrayLike | None, n: int) -> FloatArray:
-    """Return n known standard deviations of targets, 0 by default, or raise InputError."""
-    if noise is None:
-        return np.zeros(n)
-    deviations = np.asarray(noise, dtype=np.float64)
-    if deviations.shape != (n,):
-        raise InputError(
-            f"noise of shape {deviations.shape} does not fit {n} targets; give one standard "
-            "deviation for each"
-        )
-    wrong = ~(np.isfinite(deviations) & (deviations >= 0))
-    if wrong.any():
-        raise InputError(
-            f"noise {deviations[wrong][0]} of target {int(np.flatnonzero(wrong)[0])} is no "
-            "standard deviation; give finite numbers from 0 up"
-        )
-    return deviations
-
-
-def check_rows(features: ArrayLike, targets: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Return the rows to learn from as float arrays, or raise InputError."""
+def check_rows(
+    features: ArrayLike, targets: ArrayLike, noise: ArrayLike | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return rows to learn from, targets and noise as float arrays, or raise InputError."""
     rows = np.asarray(features, dtype=np.float64)
     values = np.asarray(targets, dtype=np.float64)
     if rows.ndim != 2 or values.shape != rows.shape[:1]:
@@ -159,4 +144,23 @@ def check_rows(features: ArrayLike, targets: ArrayLike) -> tuple[FloatArray, Flo
                 f"{what} hold {array[tuple(position)]} at {position}; leave out rows without a "
                 "finite value"
             )
-    return rows, values
+    return rows, values, _noise(noise, len(values))
+
+
+def _noise(noise: ArrayLike | None, n: int) -> FloatArray:
+    """Return n known standard deviations of targets, 0 by default, or raise InputError."""
+    if noise is None:
+        return np.zeros(n)
+    deviations = np.asarray(noise, dtype=np.float64)
+    if deviations.shape != (n,):
+        raise InputError(
+            f"noise of shape {deviations.shape} does not fit {n} targets; give one standard "
+            "deviation for each"
+        )
+    wrong = ~(np.isfinite(deviations) & (deviations >= 0))
+    if wrong.any():
+        raise InputError(
+            f"noise {deviations[wrong][0]} of target {int(np.flatnonzero(wrong)[0])} is no "
+            "standard deviation; give finite numbers from 0 up"
+        )
+    return deviations

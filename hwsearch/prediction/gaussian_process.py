@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-from hwsearch.errors import InputError
-from hwsearch.prediction.base import FloatArray, check_features, check_noise, check_rows
+from hwsearch.prediction.base import FloatArray, check_features, check_fitted, check_rows
 from hwsearch.prediction.bayesian_regression import evenly_spaced, likelihood_slope
 from hwsearch.prediction.prior_covariance import PriorCovariance, independent_prior
 
@@ -50,8 +49,7 @@ class GaussianProcess:
 
     def prepare(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Set n rows, hyperparameters at their prior means; call `learn` and `condition` next."""
-        rows, values = check_rows(X, y)
-        known = check_noise(noise, len(values))
+        rows, values, known = check_rows(X, y, noise)
         chosen = evenly_spaced(len(values), _MAX_ROWS)
         self.rows_, values, known = rows[chosen], values[chosen], known[chosen]
         self.center_ = self.rows_.mean(axis=0)
@@ -133,8 +131,7 @@ class GaussianProcess:
         return mean * self.scale_ + self.mean_
 
     def _centred(self, features: ArrayLike) -> FloatArray:
-        if not hasattr(self, "weights_"):
-            raise InputError("this model has not been fitted; call fit first")
+        check_fitted(self, "weights_")
         centred: FloatArray = check_features(features, self.rows_.shape[1]) - self.center_
         return centred
 

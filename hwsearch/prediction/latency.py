@@ -99,7 +99,8 @@ class LatencyPredictor:
             raise InputError(f"architecture {key} has a block that was not found by trying")
         if self._ratio is not None:
             constant, slope = self._ratio.weights_[:2]
-            base = base * np.exp(correction + constant + slope * self._logs(base))
+            centred = np.log(base) - self._ratio.centres_[1]
+            base = base * np.exp(correction + constant + slope * centred)
         mean: FloatArray = base
         return mean
 
@@ -112,10 +113,6 @@ class LatencyPredictor:
     def _base(self, archs: Architectures) -> FloatArray:
         base: FloatArray = self._costs(archs) @ self._mix
         return base
-
-    def _logs(self, base: FloatArray) -> FloatArray:
-        logs: FloatArray = np.log(base)
-        return logs if self._ratio is None else logs - self._ratio.centres_[1]
 
     def _compile(self) -> LookupTableSum:
         """Return the mix, and the part of the correction that adds up over choices, as one sum."""

@@ -11,10 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import (
     FloatArray,
-    IntArray,
     check_features,
     check_fitted,
-    check_noise,
     check_rows,
     refit_folds,
     take_array,
@@ -85,8 +83,7 @@ class LinearModel:
 
         Equal targets are predicted everywhere, with a deviation of 1% of their size.
         """
-        rows, values = check_rows(X, y)
-        known = check_noise(noise, len(values))
+        rows, values, known = check_rows(X, y, noise)
         transforms = [TargetTransform()]
         if np.ptp(values) > 1e-12 * np.abs(values).max():
             transforms += candidate_transforms(values)
@@ -97,8 +94,7 @@ class LinearModel:
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Return a new model of other rows; see `Refittable`."""
         check_fitted(self, "columns_")
-        rows, values = check_rows(X, y)
-        known = check_noise(noise, len(values))
+        rows, values, known = check_rows(X, y, noise)
         other = copy(self)
         other._keep(self._weights(self.transform_, rows, values, known, self.deviations_))
         return other
@@ -124,11 +120,7 @@ class LinearModel:
         """Return means (n,) from the first of the sums: (n,)."""
         return self.transform_.backward(sums, np.zeros(len(sums)))[0]
 
-    def cross_validate(
-        self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Predict left-out rows; see `Surrogate.cross_validate`."""
-        return refit_folds(copy(self).fit(rows, values, noise), rows, values, noise, fold)
+    cross_validate = refit_folds
 
     def widen(self, factor: float) -> None:
         """Multiply all deviations by a factor above 0, until the next fit."""

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
-from hwsearch.prediction.base import FloatArray, check_fitted, check_noise, check_rows
+from hwsearch.prediction.base import FloatArray, check_fitted, check_rows
 from hwsearch.prediction.bayesian_regression import VariancePrior, fit_grouped_weights
 from hwsearch.space import Architectures, SearchSpace
 
@@ -54,10 +54,11 @@ class LogRatioModel:
         self.space.check_own(archs)
         logs = np.log(check_positive("approximation", approximation, len(archs)))
         positive = check_positive("value", values, len(archs))
-        features, targets = check_rows(self._features(archs, logs), np.log(positive) - logs)
+        targets = np.log(positive) - logs
+        features, targets, known = check_rows(self._features(archs, logs), targets, noise)
         self.centres_ = np.append(0.0, features[:, 1:].mean(axis=0))
-        known = check_noise(noise, len(archs)) / positive
-        fitted = fit_grouped_weights(features - self.centres_, targets, known, _PRIOR)
+        centred = features - self.centres_
+        fitted = fit_grouped_weights(centred, targets, known / positive, _PRIOR)
         self.weights_ = fitted.weights
         self.covariance_ = fitted.covariance
         self.noise_ = fitted.unexplained

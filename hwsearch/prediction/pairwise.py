@@ -1,7 +1,6 @@
 """Linear and pairwise interaction weights, for hundreds of rows and more."""
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from typing import Any, Final, Self
 
 import numpy as np
@@ -11,10 +10,8 @@ from scipy.linalg import cho_factor, cho_solve
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import (
     FloatArray,
-    IntArray,
     check_features,
     check_fitted,
-    check_noise,
     check_rows,
     refit_folds,
     take_array,
@@ -56,16 +53,14 @@ class PairwiseModel:
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Fit n rows; see `Surrogate.fit`."""
-        rows, values = check_rows(X, y)
-        known = check_noise(noise, len(values))
+        rows, values, known = check_rows(X, y, noise)
         linear = LinearModel(self.priors).fit(rows, values, known)
         return self._learn(linear, rows, values, known)
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Return a new model of other rows; see `Refittable`."""
         check_fitted(self, "pairs_")
-        rows, values = check_rows(X, y)
-        known = check_noise(noise, len(values))
+        rows, values, known = check_rows(X, y, noise)
         other = type(self)(self.priors)
         return other._learn(self.linear_, rows, values, known, self.deviations_)
 
@@ -78,11 +73,7 @@ class PairwiseModel:
         mean = sums[:, 0] + np.einsum("ij,ij->i", centred @ self.pairs_, centred)
         return self.linear_.transform_.backward(mean, self.linear_.deviation_of_sums(sums))
 
-    def cross_validate(
-        self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Predict left-out rows; see `Surrogate.cross_validate`."""
-        return refit_folds(copy(self).fit(rows, values, noise), rows, values, noise, fold)
+    cross_validate = refit_folds
 
     def widen(self, factor: float) -> None:
         """Multiply all deviations by a factor above 0, until the next fit."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 
-from hwsearch.prediction.base import FloatArray, check_noise, check_rows
+from hwsearch.prediction.base import FloatArray, check_rows
 from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate
 from hwsearch.space import SearchSpace
@@ -75,8 +75,7 @@ def select_surrogate(
             linear one, from 60 rows on trees (where XGBoost is installed), and from 256 rows on
             the pairwise one.
     """
-    rows, values = check_rows(X, y)
-    known = check_noise(noise, len(values))
+    rows, values, known = check_rows(X, y, noise)
     tried = tuple(names) if names else _default_names(len(values))
     chosen = evenly_spaced(len(values), _MAX_ROWS)
     rows, values, known = rows[chosen], values[chosen], known[chosen]

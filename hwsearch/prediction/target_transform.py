@@ -12,7 +12,6 @@ from hwsearch.prediction.base import (
     FloatArray,
     IntArray,
     check_fitted,
-    check_noise,
     check_rows,
 )
 from hwsearch.prediction.gaussian_process import GaussianProcess
@@ -83,8 +82,7 @@ class TransformedGaussianProcess:
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Fit n rows; see `Surrogate.fit`."""
-        rows, values = check_rows(X, y)
-        known = check_noise(noise, len(values))
+        rows, values, known = check_rows(X, y, noise)
         self.transform_ = TargetTransform()
         self.process_ = GaussianProcess(self.priors).prepare(rows, values, known)
         best = -np.inf if self.process_.constant_ else self.process_.learn()

@@ -14,7 +14,6 @@ from hwsearch.prediction.base import (
     IntArray,
     check_features,
     check_fitted,
-    check_noise,
     check_rows,
     take_array,
 )
@@ -46,8 +45,7 @@ class TreeModel:
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Fit n rows; see `Surrogate.fit`."""
-        rows, values = check_rows(X, y)
-        known = check_noise(noise, len(values))
+        rows, values, known = check_rows(X, y, noise)
         self.mean_ = float(values.mean())
         self.spread_ = float(values.std()) or 0.01 * (abs(self.mean_) or 1.0)
         targets, noises = (values - self.mean_) / self.spread_, known / self.spread_
