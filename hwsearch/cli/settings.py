@@ -1,14 +1,35 @@
-"""Settings in a file: the command init, and reading them for a search."""
+"""Settings of a search on the command line: options, files, and the command init."""
 
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from hwsearch.cli.app import AsJson, answer, app, reporting
+from hwsearch.cli.completion import (
+    complete_device,
+    complete_objective,
+    complete_run,
+    complete_supernet,
+    complete_tactic,
+)
 from hwsearch.cli.output import say
-from hwsearch.run.settings import SETTINGS, read_settings, write_settings
+from hwsearch.run.setting import explanation
+from hwsearch.run.settings import SETTINGS, SearchSettings, read_settings, write_settings
 
+_COMPLETE: dict[str, Callable[[str], list[str]]] = {
+    "supernet": complete_supernet,
+    "device": complete_device,
+    "objectives": complete_objective,
+    "tactic": complete_tactic,
+    "warm_start": complete_run,
+}
+_TYPES = get_type_hints(SearchSettings)
+_METAVARS = {"warm_start": "RUN|FILE.csv", "workers": "ray"}
+_KINDS = {str: "TEXT", int: "N", float: "X"}
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -50,3 +71,45 @@ def chosen_settings(config: Path | None, given: dict[str, Any]) -> tuple[dict[st
     over = [name for name in given if name in told]
     line = f"settings {path}" + (f", but for {', '.join(over)} as given" if over else "")
     return {**told, **given}, line if found else ""
+
+
+def setting_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add options for the named settings, by default all, as keyword arguments of a command.
+
+    Options that are not given are None; those of a list can be repeated.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        given = inspect.signature(command).parameters.values()
+        own = [each for each in given if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        wanted = names or [each.name for each in fields(SearchSettings)]
+        derived = [
+            _option(each, told=not names) for each in fields(SearchSettings) if each.name in wanted
+        ]
+        # Typer derives options from the signature.
+        command.__signature__ = inspect.Signature([*own, *derived])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _option(declared: Any, *, told: bool) -> inspect.Parameter:
+    """Return the parameter of a setting; ``told`` shows its default in the help."""
+    name = declared.name
+    kinds = [each for each in get_args(_TYPES[name]) or (_TYPES[name],) if each is not type(None)]
+    repeated = isinstance(declared.default, tuple)
+    kind: Any = list[str] if repeated else str if str in kinds else kinds[0]
+    option = f"--{(name.removesuffix('s') if repeated else name).replace('_', '-')}"
+    text = ("Repeat it. " if repeated else "") + explanation(declared)
+    if told and declared.default not in (None, ()):
+        text += f" Default: {declared.default}."
+    info = typer.Option(
+        option,
+        help=text,
+        metavar=_METAVARS.get(name, _KINDS.get(kind, "TEXT")),
+        autocompletion=_COMPLETE.get(name),
+    )
+    annotation = Annotated[kind | None, info]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
