@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from hwsearch.encoding import thermometer
@@ -64,7 +63,8 @@ def importances(data: RunData) -> list[Importance]:
     """
     found = []
     for objective in data.objectives:
-        rows, values = _known(data, objective.name)
+        rows = np.flatnonzero(~np.isnan(data.values[objective.name]))
+        values = data.values[objective.name][rows]
         if len(rows) < LEAST_TRIALS or np.ptp(values) == 0.0:
             continue
         kept = evenly_spaced(len(rows), _MOST_TRIALS)
@@ -72,12 +72,6 @@ def importances(data: RunData) -> list[Importance]:
         with one_blas_thread():
             found.append(_importance(objective.name, archs, values[kept]))
     return found
-
-
-def _known(data: RunData, name: str) -> tuple[NDArray[np.int64], FloatArray]:
-    values = data.values[name]
-    rows = np.flatnonzero(~np.isnan(values))
-    return rows, values[rows]
 
 
 def _importance(objective: str, archs: Architectures, values: FloatArray) -> Importance:

@@ -124,7 +124,8 @@ def read_run_data(run: "RunFolder", setup: "Setup | None" = None) -> RunData:
     to be computed; if that fails, ``lacking`` says so. Raises InputError for unreadable files.
     """
     space = _space(run)
-    trials, measurements = _stored(run)
+    with run.store() as store:
+        trials, measurements = store.trials(), store.measurements()
     objectives = tuple(run.objectives)
     # The first version recorded no source: it measured all that was not counted.
     sources = {o["name"]: str(o.get("source", "measured")) for o in run.recorded["objectives"]}
@@ -168,11 +169,6 @@ def _space(run: "RunFolder") -> SearchSpace:
     return restricted(SearchSpace.from_json(text), run.config.freeze, run.config.only)
 
 
-def _stored(run: "RunFolder") -> tuple[list[Trial], list[Measurement]]:
-    with run.store() as store:
-        return store.trials(), store.measurements()
-
-
 def _computed(
     run: "RunFolder", setup: "Setup | None", archs: Architectures, sources: Mapping[str, str]
 ) -> tuple[dict[str, FloatArray], tuple[str, ...]]:
@@ -181,18 +177,16 @@ def _computed(
     if not wanted or not len(archs):
         return {}, ()
     try:
-        objectives: tuple[Objective, ...] = (setup or _loaded(run)).objectives
+        if setup is None:
+            from hwsearch.run.value_sources.registry import with_recorded_predictor
+
+            setup = with_recorded_predictor(run.setup(), run.folder, run.recorded)
+        objectives = setup.objectives
     except (HwsearchError, ImportError, OSError) as error:
         missing = " and ".join(wanted)
         return {}, (f"{missing} of the trials is computed, which is not possible here: {error}",)
     found = {o.name: np.asarray(o.computed(archs), np.float64) for o in objectives if o.computed}
     return found, ()
-
-
-def _loaded(run: "RunFolder") -> "Setup":
-    from hwsearch.run.value_sources.registry import with_recorded_predictor
-
-    return with_recorded_predictor(run.setup(), run.folder, run.recorded)
 
 
 def finished_rows(data: RunData) -> list[int]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hwsearch.report.page import page_of
 from hwsearch.report.run_data import read_run_data
+from hwsearch.report.write import page_of
 from tests.report.browser import found_browser, launched
 from tests.report.conftest import HOSTILE
 

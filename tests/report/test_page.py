@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hwsearch.report.page import as_script_text, page_of
+from hwsearch.report.write import as_script_text, page_of
 from tests.report.conftest import HOSTILE
 
 

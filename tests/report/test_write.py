@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 import hwsearch
 from hwsearch.cli import app
-from hwsearch.report.terminal_view import terminal_view
-from hwsearch.report.text_plot import Layer, text_plot
+from hwsearch.report.terminal_view import Layer, terminal_view, text_plot
 
 
 @pytest.fixture
