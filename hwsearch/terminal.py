@@ -1,7 +1,7 @@
 """Live progress and tables for the terminal."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
@@ -178,15 +178,6 @@ def size_text(size: int) -> str:
         if size >= scale:
             return f"{size / scale:.3g} {unit}"
     return f"{size} bytes"
-
-
-def supernets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a table of supernets with ``name``, ``summary``, ``source`` and ``family``."""
-    table = Table("supernet", "what it is", "imported from")
-    for row in rows:
-        origin = f"{row['source']} ({row['family']})" if row["source"] else ""
-        table.add_row(row["name"], row["summary"], origin)
-    return table
 
 
 def _cell(row: dict[Any, Any], name: str) -> str:

@@ -44,7 +44,7 @@ from hwsearch.machine import thread_limit
 from hwsearch.models.model import to_onnx
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
-from hwsearch.prediction.installed import find_predictor, load_predictor
+from hwsearch.prediction.predictor import find_predictor, load_predictor
 from hwsearch.space import Architecture
 from hwsearch.supernets.base import InputSpec, Supernet
 from hwsearch.supernets.zoo import load_supernet

@@ -29,7 +29,9 @@ def reserved_stdout() -> Iterator[None]:
     given = sys.stdout
     with suppress(OSError, ValueError, AttributeError):
         given.flush()
-    kept = _duplicate(1)
+    kept: int | None = None
+    with suppress(OSError):
+        kept = os.dup(1)
     own = _reopened(given, kept)
     _reserved.append(own or given)
     with suppress(OSError):
@@ -62,10 +64,3 @@ def _reopened(given: TextIO | None, kept: int | None) -> TextIO | None:
         errors=given.errors,
         line_buffering=given.isatty(),
     )
-
-
-def _duplicate(descriptor: int) -> int | None:
-    try:
-        return os.dup(descriptor)
-    except OSError:
-        return None

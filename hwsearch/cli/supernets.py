@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 import hwsearch
 from hwsearch.cli.app import AsJson, answer, app, reporting
 from hwsearch.cli.output import out, say
-from hwsearch.terminal import supernets_table
 
 
 @app.command(epilog="Example:  hwsearch supernets --json")
@@ -27,7 +27,11 @@ def supernets(as_json: AsJson = False) -> None:
     if as_json:
         answer(rows)
     else:
-        out.print(supernets_table(rows))
+        table = Table("supernet", "what it is", "imported from")
+        for row in rows:
+            origin = f"{row['source']} ({row['family']})" if row["source"] else ""
+            table.add_row(row["name"], row["summary"], origin)
+        out.print(table)
 
 
 @app.command("import", epilog="Example:  hwsearch import weights.pth --as my-supernet")

@@ -112,14 +112,9 @@ class _Solver:
 
     def _missed(self, arch: Architectures) -> FloatArray:
         """Return the violation of each constraint on an exact objective by one architecture."""
-        exact = dict(
-            zip(
-                (objective.name for objective in self._history.objectives),
-                self._history.exact(arch)[0],
-                strict=True,
-            )
-        )
-        missed = [float(c.violation(exact[c.objective])) for c in self._history.constraints]
+        exact = self._history.by_name(self._history.exact(arch))
+        constraints = self._history.constraints
+        missed = [float(each.violation(exact[each.objective])[0]) for each in constraints]
         return np.where(np.isfinite(missed), missed, 0.0)
 
     def _levels(self, position: float) -> list[Bound]:

@@ -168,20 +168,21 @@ class History:
         """Return ``(n,)``: True for rows of values that keep all constraints."""
         if not self.constraints:
             return _complete(values)
-        return satisfied(self._by_name(values), self.constraints)
+        return satisfied(self.by_name(values), self.constraints)
 
     def violation(self, values: FloatArray) -> FloatArray:
         """Return constraint violations of rows of values, as shares of the bounds: ``(n,)``."""
         if not self.constraints:
             return np.zeros(len(values))
-        return total_violation(self._by_name(values), self.constraints)
+        return total_violation(self.by_name(values), self.constraints)
 
     def judged(self, values: FloatArray) -> tuple[FloatArray, FloatArray | None]:
         """Return losses and violations of rows of values for `nsga2`; None without constraints."""
         missed = self.violation(values) if self.constraints else None
         return to_losses(values, self.objectives), missed
 
-    def _by_name(self, values: FloatArray) -> dict[str, FloatArray]:
+    def by_name(self, values: FloatArray) -> dict[str, FloatArray]:
+        """Return name -> column ``(n,)`` of values ``(n, n_objectives)``."""
         names = (objective.name for objective in self.objectives)
         return dict(zip(names, values.T, strict=True))
 

@@ -16,7 +16,7 @@ from hwsearch.errors import EvaluationError, InfeasibleError, InputError
 from hwsearch.objectives import Objective, hypervolume, to_losses
 from hwsearch.optimizer.optimizer import Optimizer, reference_losses
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.space import Architecture, Architectures, SearchSpace
+from hwsearch.space import Architectures, SearchSpace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,19 +217,15 @@ def _frame(optimizer: Optimizer, rows: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     history = optimizer.history
-    done = history.succeeded
+    done, archs = history.succeeded, [arch.mapping for arch in history.told]
     return pd.DataFrame(
         {
             "key": [row["key"] for row in rows],
             "round": [row["round"] for row in rows],
-            **_choice_columns(optimizer.space, list(history.told)),
+            **{name: [arch.get(name) for arch in archs] for name in optimizer.space.names},
             **{o.name: history.values[:, j] for j, o in enumerate(optimizer.objectives)},
             "state": np.where(done, "done", "failed"),
             "reason": [None if ok else row["reason"] for ok, row in zip(done, rows, strict=True)],
             "feasible": history.feasible(history.values),
         }
     )
-
-
-def _choice_columns(space: SearchSpace, archs: list[Architecture]) -> dict[str, list[Any]]:
-    return {name: [arch.mapping.get(name) for arch in archs] for name in space.names}

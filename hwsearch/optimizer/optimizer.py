@@ -1,6 +1,6 @@
 """`Optimizer`: multi-objective search by asking and telling."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +15,8 @@ from hwsearch.objectives import (
     hypervolume,
     to_losses,
 )
-from hwsearch.optimizer.expected_gain import expected_gain
 from hwsearch.optimizer.history import History, Told
+from hwsearch.optimizer.hypervolume_gain import expected_gain
 from hwsearch.optimizer.tactics import load_tactic
 from hwsearch.space import Architectures, SearchSpace
 
@@ -125,26 +125,23 @@ class Optimizer:
     @property
     def remarks(self) -> list[str]:
         """Return notes on the surrogates in use, one sentence each."""
-        given_up = [
-            check.given_up for check in self.history.approximations.values() if check.given_up
-        ]
-        return given_up + list(self._unusual_surrogates())
-
-    def _unusual_surrogates(self) -> Iterator[str]:
         from hwsearch.prediction.registry import GAUSSIAN_PROCESS
 
+        checks = self.history.approximations.values()
+        found = [check.given_up for check in checks if check.given_up]
         latest = {column: (n, made) for (column, n), made in self.history.selections.items()}
         for column, (n, selection) in latest.items():
             if selection.name == GAUSSIAN_PROCESS:
                 continue
             scores = {score.name: score for score in selection.scores}
             new, usual = scores[selection.name], scores[GAUSSIAN_PROCESS]
-            yield (
+            found.append(
                 f"{self.objectives[column].name} is predicted by the {new.name} surrogate in "
                 f"place of the {usual.name}: cross-validated on {n} values, its tau is "
                 f"{new.tau:.2f} instead of {usual.tau:.2f}, and its 95% intervals hold "
                 f"{new.coverage:.0%} instead of {usual.coverage:.0%}"
             )
+        return found
 
     def expected_gain(self, n: int) -> float | None:
         """Return the hypervolume that the next n (at least 1) evaluations are expected to add.
@@ -197,8 +194,7 @@ class Optimizer:
         Raises:
             InputError: One is feasible.
         """
-        columns = zip(self.objectives, self.history.values.T, strict=True)
-        values = {objective.name: column for objective, column in columns}
+        values = self.history.by_name(self.history.values)
         return closest_to_feasible(self.constraints, values, self.history.told.ids)
 
 

@@ -37,19 +37,16 @@ class Stopping:
         spent = f"the search ended after {done} of {self.budget} evaluations"
         if self.minutes is not None and seconds >= 60.0 * self.minutes:
             return f"{spent}: its {self.minutes:g} minutes are over"
-        share = self._share(optimizer) if done >= N_INITIAL else None
-        if self.stop_gain is None or share is None or share >= self.stop_gain:
+        if self.stop_gain is None or done < N_INITIAL:
+            return ""
+        gain, volume = optimizer.expected_gain(LOOKAHEAD), optimizer.hypervolume()
+        share = math.inf if gain is None or volume <= 0 else 100.0 * gain / volume
+        if share >= self.stop_gain:
             return ""
         return (
             f"{spent}: the next {LOOKAHEAD} are expected to add {share:.2g}% of the hypervolume, "
             f"less than {self.stop_gain:g}%"
         )
-
-    def _share(self, optimizer: Optimizer) -> float | None:
-        if self.stop_gain is None:
-            return None
-        gain, volume = optimizer.expected_gain(LOOKAHEAD), optimizer.hypervolume()
-        return None if gain is None or volume <= 0 else 100.0 * gain / volume
 
 
 def check_positive(what: str, given: object) -> None:

@@ -1,5 +1,6 @@
-"""A surrogate for the architectures of one search space."""
+"""A surrogate for the architectures of one search space, and the installed ones."""
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hwsearch.data import places
 from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import FloatArray, Parametric, Surrogate
-from hwsearch.prediction.folder import read_folder, write_folder
+from hwsearch.prediction.folder import CARD, read_folder, write_folder
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from hwsearch.prediction.selection import Selection
 
 AUTO: Final = "auto"
+FOLDER: Final = "predictors"
 _CHUNK: Final = 8192  # architectures per encoded batch
 
 
@@ -214,3 +217,27 @@ def _difference(part: SearchSpace, space: SearchSpace) -> str | None:
                 f"{choice.condition}, and this space has {given.get(choice.name) or 'none'}"
             )
     return None
+
+
+def find_predictor(supernet: str, objective: str) -> Path | None:
+    """Return the folder of a predictor, the user's own before one that ships; None without."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", supernet)
+    for root in places(FOLDER):
+        folder = root / name / objective
+        if (folder / CARD).is_file():
+            return folder
+    return None
+
+
+def load_predictor(path: str | Path, space: SearchSpace) -> Predictor:
+    """Load a predictor for the search space that it was fitted on, or a part of that.
+
+    Raises:
+        InputError: The folder holds no readable predictor, or one of another space; the text has
+            the first difference.
+    """
+    predictor = Predictor.load(path)
+    try:
+        return predictor.within(space)
+    except InputError as error:
+        raise InputError(f"predictor {str(path)!r} is of another search space: {error}") from error

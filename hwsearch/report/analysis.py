@@ -1,6 +1,6 @@
 """Analysis of a run: recommended members, choices in common, scores, timings, constraints."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -186,13 +186,9 @@ def warned(data: RunData) -> list[tuple[int, str]]:
     kinds: dict[str, list[str]] = {}
     for timing in timings(data):
         for text in timing.details.get("warnings", ()):
-            kinds.setdefault(" ".join(_words(str(text))), []).append(str(text))
+            words = [w for w in str(text).split()[:6] if not any(c.isdigit() for c in w)]
+            kinds.setdefault(" ".join(words), []).append(str(text))
     return sorted(((len(texts), texts[0]) for texts in kinds.values()), reverse=True)
-
-
-def _words(text: str) -> Iterator[str]:
-    """Yield a warning's first words without numbers: the key of its kind."""
-    return (word for word in text.split()[:6] if not any(c.isdigit() for c in word))
 
 
 def keeps(data: RunData) -> list[bool | None]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from hwsearch.files import write_atomic
+from hwsearch.objectives import Objective
 from hwsearch.report.plotly_figures import COLOURS, axis_label
 from hwsearch.report.run_data import RunData, finished_rows
 from hwsearch.run.front import knee
@@ -24,8 +25,10 @@ def draw_front(path: Path, data: RunData) -> None:
     figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _draw_trials(axes, data)
-    _draw_members(axes, data)
+    up, *others = data.objectives
+    across = others[0] if others else None
+    _draw_trials(axes, data, up, across)
+    _draw_members(axes, data, up, across)
     axes.set_title(data.run.title, fontsize=10, loc="left", parse_math=False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
@@ -37,11 +40,7 @@ def draw_front(path: Path, data: RunData) -> None:
     write_atomic(path, drawn.getvalue())
 
 
-def _draw_trials(axes: Any, data: RunData) -> None:
-    up, across = (
-        data.objectives[0],
-        data.objectives[1] if len(data.objectives) > 1 else None,
-    )
+def _draw_trials(axes: Any, data: RunData, up: Objective, across: Objective | None) -> None:
     rows = finished_rows(data)
     # A front that was confirmed elsewhere is measured, and the other trials still are not.
     predicted = ", ".join(f"{n} predicted" for n, s in data.sources.items() if s == "predicted")
@@ -58,13 +57,9 @@ def _draw_trials(axes: Any, data: RunData) -> None:
     axes.set_ylabel(axis_label(data, up), parse_math=False)
 
 
-def _draw_members(axes: Any, data: RunData) -> None:
+def _draw_members(axes: Any, data: RunData, up: Objective, across: Objective | None) -> None:
     from matplotlib.colors import to_rgba
 
-    up, across = (
-        data.objectives[0],
-        data.objectives[1] if len(data.objectives) > 1 else None,
-    )
     front = data.members
     assert front is not None
     x = np.arange(len(front)) if across is None else front[across.name].to_numpy(float)

@@ -7,7 +7,7 @@ import pytest
 from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
 from hwsearch.prediction.folder import CARD, PARAMETERS, packed_arrays, unpacked_arrays
-from hwsearch.prediction.installed import find_predictor, load_predictor
+from hwsearch.prediction.predictor import find_predictor, load_predictor
 from hwsearch.space import Choice, SearchSpace
 from tests.optimizer.problems import Tabular, elastic_space
 

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 import hwsearch
 from hwsearch.errors import InputError
 from hwsearch.prediction.folder import CARD
-from hwsearch.prediction.installed import load_predictor
+from hwsearch.prediction.predictor import load_predictor
 from tests.optimizer.problems import Tabular
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from hwsearch.chains import ChainIndex
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import DIGITS, digest_of_text, sha256_of
 from hwsearch.prediction import Predictor
-from hwsearch.prediction.installed import find_predictor, load_predictor
 from hwsearch.prediction.latency import LatencyPredictor
+from hwsearch.prediction.predictor import find_predictor, load_predictor
 from hwsearch.run.setup import Setup
 from hwsearch.run.value_sources.base import LATENCY_TABLE, PREDICTOR, ValueSource
 from hwsearch.supernets.base import Supernet
