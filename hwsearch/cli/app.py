@@ -3,6 +3,7 @@
 import functools
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -176,15 +177,11 @@ def _check_texts(values: Iterable[object]) -> None:
     """Refuse arguments with bytes that are not UTF-8, or with a null character."""
     for value in values:
         for text in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(text, str | Path) and not _is_text(str(text)):
+            if isinstance(text, str | Path) and re.search("[\0\ud800-\udfff]", str(text)):
                 raise InputError(
                     f"{str(text)!r} has bytes that are no UTF-8 text; rename it, or give a link "
                     "to it that has another name"
                 )
-
-
-def _is_text(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _text_and_code(error: BaseException) -> tuple[str, int]:

@@ -34,7 +34,6 @@ class Surrogate(Protocol):
         Raises:
             InputError: Shapes differ, there are no rows, or a number is not finite.
         """
-        ...
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and standard deviation, each ``(n,)``, in the unit of ``y``.
@@ -42,7 +41,6 @@ class Surrogate(Protocol):
         Raises:
             InputError: ``X`` has other features than the fitted rows, or there was no fit.
         """
-        ...
 
     def cross_validate(
         self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
@@ -52,7 +50,6 @@ class Surrogate(Protocol):
         ``fold`` has a number for every row. Transforms and variances may come from all rows, so
         that a fold costs little.
         """
-        ...
 
 
 class Refittable(Surrogate, Protocol):
@@ -60,7 +57,6 @@ class Refittable(Surrogate, Protocol):
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Surrogate:  # noqa: N803
         """Return a new model of other rows, with the transform and the variances of this one."""
-        ...
 
 
 def refit_folds(
@@ -82,16 +78,13 @@ class Parametric(Surrogate, Protocol):
 
     def widen(self, factor: float) -> None:
         """Multiply all deviations by a factor above 0, until the next fit."""
-        ...
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all parameters by name; raise InputError before a fit."""
-        ...
 
     @classmethod
     def from_state(cls, state: Mapping[str, NDArray[Any]]) -> Self:
         """Return the model of a state; raise InputError for a missing or invalid array."""
-        ...
 
 
 def check_fitted(model: object, learnt: str) -> None:

@@ -40,23 +40,16 @@ class Saved:
     facts: Mapping[str, Any]
 
 
-def write_folder(
-    folder: Path,
-    *,
-    surrogate: str,
-    space: SearchSpace,
-    state: Mapping[str, NDArray[Any]],
-    facts: Mapping[str, Any],
-) -> None:
+def write_folder(folder: Path, saved: Saved) -> None:
     """Write a predictor atomically; the same predictor gives the same bytes."""
-    parameters = packed_arrays(state)
+    parameters = packed_arrays(saved.state)
     card = {
         "format": FORMAT,
         "schema": SCHEMA,
-        **facts,
-        "surrogate": surrogate,
+        **saved.facts,
+        "surrogate": saved.surrogate,
         "parameters_sha256": hashlib.sha256(parameters).hexdigest(),
-        "space": json.loads(space.to_json()),
+        "space": json.loads(saved.space.to_json()),
     }
     with staged_folder(folder) as staged:
         (staged / PARAMETERS).write_bytes(parameters)

@@ -13,7 +13,7 @@ from hwsearch.data import places
 from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import FloatArray, Parametric, Surrogate
-from hwsearch.prediction.folder import CARD, read_folder, write_folder
+from hwsearch.prediction.folder import CARD, Saved, read_folder, write_folder
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
@@ -137,13 +137,13 @@ class Predictor:
             InputError: The surrogate keeps its rows and cannot be saved, or there was no fit.
         """
         parametric_class(self._name)
-        write_folder(
-            Path(folder),
+        saved = Saved(
             surrogate=self._name,
             space=self._fit_space,
             state=cast(Parametric, self._surrogate).state(),
             facts=self.facts if facts is None else facts,
         )
+        write_folder(Path(folder), saved)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Predictor":

@@ -15,7 +15,7 @@ GAUSSIAN_PROCESS: Final = "gaussian-process"
 _CLASSES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     GAUSSIAN_PROCESS: ("target_transform", "TransformedGaussianProcess", ("priors",)),
     "linear": ("linear", "LinearModel", ("priors",)),
-    "additive": ("additive", "AdditiveModel", ("priors", "steps")),
+    "additive": ("linear", "AdditiveModel", ("priors", "steps")),
     "pairwise": ("pairwise", "PairwiseModel", ("priors",)),
     "trees": ("trees", "TreeModel", ()),
 }

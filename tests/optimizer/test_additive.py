@@ -5,7 +5,7 @@ import pytest
 
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer, optimize
-from hwsearch.optimizer.additive_objectives import fit_function, fit_values, interacting_pairs
+from hwsearch.optimizer.additive import fit_function, fit_values, interacting_pairs
 from hwsearch.optimizer.integer_program import IntegerProgram
 from hwsearch.space import Choice, SearchSpace
 from tests.optimizer.problems import Tabular, elastic_space, flat_space, operator_space

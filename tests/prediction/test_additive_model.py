@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from hwsearch.prediction.additive import AdditiveModel
-from hwsearch.prediction.linear import LinearModel
+from hwsearch.prediction.linear import AdditiveModel, LinearModel
 
 STEPS = np.array([True] * 8 + [False] * 4)
 

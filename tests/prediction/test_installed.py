@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,13 +75,8 @@ def spoil_columns(folder, columns):
     from hwsearch.prediction.folder import read_folder, write_folder
 
     saved = read_folder(folder)
-    write_folder(
-        folder,
-        surrogate="linear",
-        space=saved.space,
-        state={**saved.state, "columns": columns},
-        facts={},
-    )
+    state = {**saved.state, "columns": columns}
+    write_folder(folder, replace(saved, surrogate="linear", state=state, facts={}))
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@ import pytest
 
 from hwsearch.errors import InputError
 from hwsearch.prediction import GaussianProcess, Predictor, TransformedGaussianProcess
-from hwsearch.prediction.additive import AdditiveModel
-from hwsearch.prediction.linear import LinearModel
+from hwsearch.prediction.linear import AdditiveModel, LinearModel
 from hwsearch.prediction.log_ratio import LogRatioModel
 from hwsearch.prediction.pairwise import PairwiseModel
 from tests.optimizer.problems import Tabular, elastic_space

@@ -5,9 +5,8 @@ from scipy.stats import kendalltau
 
 from hwsearch.errors import InputError
 from hwsearch.prediction import GaussianProcess, Predictor, TransformedGaussianProcess
-from hwsearch.prediction.additive import AdditiveModel
 from hwsearch.prediction.gaussian_process import _distances, _objective
-from hwsearch.prediction.linear import LinearModel
+from hwsearch.prediction.linear import AdditiveModel, LinearModel
 from hwsearch.prediction.pairwise import PairwiseModel
 from hwsearch.prediction.prior_covariance import PriorCovariance
 from hwsearch.space import Choice, SearchSpace
