@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hwsearch.evaluation.evaluator import Values
-from hwsearch.run.cluster.connection import ENVIRONMENT, NODE, connect, remote
-from hwsearch.run.cluster.jobs import Job, JobResult, SearchJobs
-from hwsearch.run.cluster.scheduler import JobScheduler
+from hwsearch.run.cluster.scheduler import Job, JobResult, JobScheduler, SearchJobs
+from hwsearch.run.cluster.start_node import ENVIRONMENT, NODE
 from hwsearch.run.progress import Silent
 from hwsearch.space import Architecture, Choice, SearchSpace
 
@@ -60,7 +59,7 @@ def evaluate(
     cluster: Any, archs: Sequence[Architecture], seconds: float, kill_at: int | None = None
 ) -> tuple[float, float | None]:
     """Evaluate as a search does; return seconds, and the second at which a node was killed."""
-    from hwsearch.run.cluster.ray_queue import RayQueue
+    from hwsearch.run.cluster.connection import RayQueue
 
     scheduler = JobScheduler(RayQueue("none", seconds, Silent(), sleep), SleepJobs())
     victim = next(iter(cluster.worker_nodes))
@@ -107,6 +106,8 @@ def round_trip(n: int = 200) -> float:
     """Median milliseconds of tasks that do nothing, one after the other."""
     import ray
 
+    from hwsearch.run.cluster.connection import remote
+
     nothing, spec, taken = remote(sleep, "nothing"), ray.put(0.0), []
     for _ in range(n):
         begin = time.perf_counter()
@@ -126,6 +127,8 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     import ray
     from ray.cluster_utils import Cluster
+
+    from hwsearch.run.cluster.connection import connect
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(args.nodes):

@@ -68,3 +68,9 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Return the fields in which two fingerprints differ, as text."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)

@@ -10,7 +10,7 @@ from hwsearch.errors import DataError, DeviceLostError, HwsearchError, InputErro
 from hwsearch.files import MAX_BYTES, read_bounded
 from hwsearch.objectives import Objective
 from hwsearch.run.checksums import remove_checksums
-from hwsearch.run.cluster.workers import cluster_device
+from hwsearch.run.cluster.scheduler import cluster_device
 from hwsearch.run.config import PICTURE, REPORT, TRIALS, read_config, write_config
 from hwsearch.run.exported import (
     check_exported,

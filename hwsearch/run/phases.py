@@ -7,7 +7,7 @@ from typing import Any
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.run.cluster.workers import make_scheduler
+from hwsearch.run.cluster.scheduler import make_scheduler
 from hwsearch.run.config import TRIALS
 from hwsearch.run.finish import Finisher
 from hwsearch.run.loop import run_search

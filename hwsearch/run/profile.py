@@ -16,6 +16,7 @@ import numpy as np
 from hwsearch.blocks import BlockSpec
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import Device, MeasureSettings
+from hwsearch.devices.fingerprint import differences
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.kit.manifest import PROFILE, Plan, SubnetEntry
 from hwsearch.kit.measurement import Models, Results, measure_missing
@@ -262,10 +263,7 @@ def _existing_table(net: Supernet, device: Device, path: Path) -> LatencyTable |
         return None
     table = LatencyTable.load(path)
     table.check_made_for(net.family, net.full_space.digest, device.spec, where=repr(str(path)))
-    before, now = table.fingerprint, device.fingerprint()
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if names:
-        changes = ", ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
+    if changes := differences(table.fingerprint, device.fingerprint()):
         raise InputError(
             f"{str(path)!r} was measured on another machine or with other software: {changes}; "
             "give another --out, or delete it to measure all of it here"

@@ -1,33 +1,26 @@
-"""The connection to a Ray cluster, the resources of its nodes, and remote functions on them."""
+"""The connection to a Ray cluster: its devices, remote functions, and a queue of jobs."""
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
+from ray import exceptions
 
 from hwsearch.devices import Device, MeasureSettings, load_device
 from hwsearch.errors import DeviceError, HwsearchError, InputError
-from hwsearch.run.cluster import worker_context
+from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.run.cluster.remote_device import DeviceInfo, Latencies, RemoteDevice
+from hwsearch.run.cluster.scheduler import Job, JobResult
+from hwsearch.run.cluster.start_node import ENVIRONMENT, NODE, check_reachable, device_resource
+from hwsearch.run.cluster.worker_context import SearchSpec, measure_models, run_job
+from hwsearch.run.progress import Progress
 
-NODE = "hwsearch"  # Ray resource; a node offers one, and every job takes it and one CPU
-# For processes that start a node or connect. A lost node is noticed after 5 health checks.
-ENVIRONMENT: Mapping[str, str] = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_health_check_period_ms": "500",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # jobs use a node's GPU without reserving it
-}
 RETRIES = 1  # of a job whose worker process or node is lost
-_TIMEOUT_S = 10.0
-
-
-def device_resource(spec: str) -> str:
-    """Return the name of the Ray resource that declares a device."""
-    return f"{NODE}:{spec}"
+_PATIENCE_S = 10.0
 
 
 def connect() -> bool:
@@ -36,8 +29,6 @@ def connect() -> bool:
     It returns False where this process is connected already.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
-    import ray
-
     if ray.is_initialized():
         return False
     address = os.environ.get("RAY_ADDRESS")
@@ -55,28 +46,8 @@ def connect() -> bool:
     return True
 
 
-def check_reachable(address: str) -> None:
-    """Raise InputError where ``HOST:PORT`` is no address or does not answer."""
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 65536):
-        raise InputError(f"address {address!r} is not of the form HOST:PORT")
-    try:
-        socket.create_connection((host, int(port)), timeout=_TIMEOUT_S).close()
-    except OSError as error:
-        raise InputError(f"there is no answer from {address}: {error}") from error
-
-
-def n_nodes() -> int:
-    """Return the number of nodes that have joined by ``hwsearch worker``."""
-    import ray
-
-    return int(ray.cluster_resources().get(NODE, 0))
-
-
 def declared_devices() -> list[str]:
     """Return the devices that the nodes declare, sorted."""
-    import ray
-
     prefix = device_resource("")
     names = sorted(ray.cluster_resources())
     return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
@@ -84,8 +55,6 @@ def declared_devices() -> list[str]:
 
 def remote(function: Callable[..., Any], name: str, device: str | None = None) -> Any:
     """Return a Ray remote function that occupies a node, one with the device if it is given."""
-    import ray
-
     resources = {NODE: 1.0, **({device_resource(device): 1.0} if device else {})}
     return ray.remote(num_cpus=1, resources=resources, max_retries=RETRIES, name=name)(function)
 
@@ -95,9 +64,6 @@ def result_of(ref: Any) -> Any:
 
     Raise DeviceError where its worker process or node was lost twice.
     """
-    import ray
-    from ray import exceptions
-
     try:
         return ray.get(ref)
     except exceptions.RayTaskError as error:
@@ -114,32 +80,29 @@ def result_of(ref: Any) -> Any:
 
 def device_on_node(spec: str) -> Device:
     """Return the device that nodes of the cluster declare; raise InputError if not usable."""
-    import ray
-
     disconnect = ray.shutdown if connect() else None
     try:
-        info = _declared(spec)
-
-        def measure(models: Mapping[str, Path], seed: int, settings: MeasureSettings) -> Latencies:
-            connect()
-            files = {name: np.fromfile(path, np.uint8) for name, path in models.items()}
-            measuring = remote(worker_context.measure_models, f"measure {spec}", info.spec)
-            try:
-                latencies: Latencies = result_of(measuring.remote(info, files, seed, settings))
-            except DeviceError as error:
-                return dict.fromkeys(models, error)
-            return latencies
-
-        return RemoteDevice(info, measure, disconnect)
+        return RemoteDevice(_declared(spec), _measure_on_node, disconnect)
     except BaseException:
         if disconnect is not None:
             disconnect()
         raise
 
 
-def _declared(spec: str) -> DeviceInfo:
-    import ray
+def _measure_on_node(
+    info: DeviceInfo, models: Mapping[str, Path], seed: int, settings: MeasureSettings
+) -> Latencies:
+    connect()
+    files = {name: np.fromfile(path, np.uint8) for name, path in models.items()}
+    measuring = remote(measure_models, f"measure {info.spec}", info.spec)
+    try:
+        latencies: Latencies = result_of(measuring.remote(info, files, seed, settings))
+    except DeviceError as error:
+        return dict.fromkeys(models, error)
+    return latencies
 
+
+def _declared(spec: str) -> DeviceInfo:
     try:
         device = load_device(spec)
     except InputError:
@@ -154,6 +117,72 @@ def _declared(spec: str) -> DeviceInfo:
             f"{', '.join(devices) or 'none'}); on the machine that is to measure, run "
             f"'hwsearch worker --device {spec} --address {ray.get_runtime_context().gcs_address}'"
         )
-    describe = remote(worker_context.describe_device, f"describe {spec}", spec)
+    describe = remote(lambda spec: DeviceInfo.of(load_device(spec)), f"describe {spec}", spec)
     info: DeviceInfo = result_of(describe.remote(spec))
     return info
+
+
+class RayQueue:
+    """Runs each job as a Ray task that occupies a node; Ray repeats a lost one once.
+
+    Latencies go to nodes that declare the device, other jobs to any. ``spec``, the description of
+    the search, is put into Ray's object store; every node fetches it once.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        spec: SearchSpec,
+        progress: Progress,
+        function: Callable[..., JobResult] = run_job,
+    ) -> None:
+        connect()
+        self._device, self._progress = device, progress
+        self._spec = ray.put(spec)
+        self._measure = remote(function, "measure", device)
+        self._score = remote(function, "score")
+        self._open: dict[Any, Job] = {}
+        self._noted: set[str] = set()
+
+    @property
+    def n_workers(self) -> int:
+        """Return the number of nodes that have joined by ``hwsearch worker``."""
+        return int(ray.cluster_resources().get(NODE, 0))
+
+    def submit(self, job: Job) -> None:
+        """Append a job."""
+        function = self._measure if job.quantity == LATENCY else self._score
+        arguments = (job.arch.mapping, job.quantity, job.pace)
+        self._open[function.remote(self._spec, *arguments)] = job
+
+    def next(self) -> tuple[Job, JobResult]:
+        """Wait until a job ends; raise what `hwsearch.run.cluster.connection.result_of` raises."""
+        done: list[Any] = []
+        while not done:
+            done, _ = ray.wait(list(self._open), num_returns=1, timeout=_PATIENCE_S)
+            if not done:
+                self._note_missing_nodes()
+        job = self._open.pop(done[0])
+        try:
+            return job, result_of(done[0])
+        except DeviceError as error:
+            return job, JobResult(failed=str(error))
+
+    def close(self) -> None:
+        """Cancel all jobs; the nodes stay in the cluster."""
+        for ref in self._open:
+            ray.cancel(ref, force=True)
+        self._open.clear()
+
+    def _note_missing_nodes(self) -> None:
+        missing = ""
+        if not self.n_workers:
+            missing = "no worker is in the Ray cluster"
+        elif (
+            any(job.quantity == LATENCY for job in self._open.values())
+            and self._device not in declared_devices()
+        ):
+            missing = f"no node declares device {self._device!r} any more"
+        if missing and missing not in self._noted:
+            self._progress.note(f"{missing}: waiting for one to join by 'hwsearch worker'")
+            self._noted.add(missing)

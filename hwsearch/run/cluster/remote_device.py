@@ -13,7 +13,6 @@ from hwsearch.devices.spec import split_name
 from hwsearch.errors import DeviceError, InputError
 
 Latencies = dict[str, Latency | DeviceError]
-Measure = Callable[[Mapping[str, Path], int, MeasureSettings], Latencies]
 
 
 class DeviceInfo(NamedTuple):
@@ -28,6 +27,9 @@ class DeviceInfo(NamedTuple):
     def of(cls, device: Device) -> "DeviceInfo":
         """Return the attributes of a device."""
         return cls(device.spec, device.slug, device.precision, device.fingerprint())
+
+
+Measure = Callable[[DeviceInfo, Mapping[str, Path], int, MeasureSettings], Latencies]
 
 
 class RemoteDevice:
@@ -55,7 +57,7 @@ class RemoteDevice:
         progress: Progress | None = None,  # noqa: ARG002 - rounds are not reported remotely
     ) -> Latencies:
         """Measure models remotely; see `Device.measure`."""
-        return self._measure(models, seed, settings or MeasureSettings())
+        return self._measure(self._info, models, seed, settings or MeasureSettings())
 
     def run(
         self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
@@ -82,20 +84,3 @@ def output_device(spec: str, precision: str) -> Device:
         name, _ = split_name(spec)
         has_precision = any(o.name == "precision" for o in load_factory(name).options)
         return load_device(f"{name}:precision={precision}" if has_precision else name)
-
-
-def same_device(info: DeviceInfo) -> Device:
-    """Return this machine's device; raise InputError where its fingerprint differs."""
-    device = load_device(info.spec)
-    if different := differences(info.fingerprint, device.fingerprint()):
-        raise InputError(
-            f"device {device.spec!r} has another fingerprint here, so that latencies are not "
-            f"comparable: {different}. Stop this worker, or start it without --device"
-        )
-    return device
-
-
-def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Return the fields in which two records differ, as text."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)

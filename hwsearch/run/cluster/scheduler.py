@@ -1,18 +1,71 @@
-"""Schedulers, which evaluate proposals in this process or by jobs in a queue."""
+"""Scheduling of evaluations: in this process, or as jobs on the nodes of a Ray cluster."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hwsearch.devices import Device
+from hwsearch.devices.spec import split_name
 from hwsearch.errors import EvaluationError, HwsearchError
-from hwsearch.evaluation.evaluator import Values
-from hwsearch.run.cluster.jobs import Job, SearchJobs
+from hwsearch.evaluation.evaluator import Evaluator, Values
+from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.kit.device import DEVICE
+from hwsearch.run.progress import Progress
+from hwsearch.run.settings import Workers, check_workers
+from hwsearch.run.setup import Setup
 from hwsearch.space import Architecture
+from hwsearch.trials import Measurement
 
 if TYPE_CHECKING:
-    from hwsearch.run.cluster.ray_queue import RayQueue
+    from hwsearch.run.cluster.connection import RayQueue
 
 Results = Mapping[str, Values | EvaluationError]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A measurement by a worker process; ``pace`` is (highest, known) of the search's `Pace`."""
+
+    arch: Architecture
+    quantity: str
+    pace: tuple[float, int] = (0.0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """New measurements, or the reason why the architecture cannot be evaluated."""
+
+    measurements: tuple[Measurement, ...] = ()
+    failed: str | None = None
+
+
+class SearchJobs:
+    """Splits evaluations into jobs, latency first, and stores their results."""
+
+    def __init__(self, evaluator: Evaluator, quantities: Sequence[str]) -> None:
+        self._evaluator = evaluator
+        self._quantities = sorted(quantities, key=lambda quantity: quantity != LATENCY)
+
+    def next_job(self, arch: Architecture) -> Job | None:
+        """Return the next job of an architecture; None where no quantity is missing."""
+        known, pace = self.values(arch), self._evaluator.pace
+        missing = next((each for each in self._quantities if each not in known), None)
+        if missing is None:
+            return None
+        return Job(arch=arch, quantity=missing, pace=(pace.highest, pace.known))
+
+    def store(self, result: JobResult) -> None:
+        """Store the measurements of a job."""
+        net, store = self._evaluator.net, self._evaluator.store
+        store.add_all(result.measurements)
+        for latency in (m for m in result.measurements if m.quantity == LATENCY):
+            archs = net.space.architectures([store.trial(latency.key).choices])
+            self._evaluator.pace.believe(latency.value, int(net.exact("macs", archs)[0]))
+
+    def values(self, arch: Architecture) -> Values:
+        """Return the known values of an architecture."""
+        return self._evaluator.known_values(arch, self._quantities)
 
 
 class InProcess:
@@ -100,3 +153,25 @@ class JobScheduler:
 
 
 Scheduler = InProcess | JobScheduler
+
+
+def cluster_device(workers: Workers, spec: str) -> Device | None:
+    """Return the device of a cluster's node; None for this process and for ``kit:FILE``."""
+    if not check_workers(workers) or split_name(spec)[0] == DEVICE.name:
+        return None
+    from hwsearch.run.cluster.connection import device_on_node
+
+    return device_on_node(spec)
+
+
+def make_scheduler(
+    workers: Workers, setup: Setup, evaluator: Evaluator, progress: Progress
+) -> Scheduler:
+    """Return the scheduler that evaluates the proposals of a search."""
+    if not check_workers(workers):
+        return InProcess(lambda archs: evaluator.search_values(archs, setup.measured))
+    from hwsearch.run.cluster.connection import RayQueue
+    from hwsearch.run.cluster.worker_context import search_spec
+
+    queue = RayQueue(setup.device.spec, search_spec(setup), progress)
+    return JobScheduler(queue, SearchJobs(evaluator, setup.measured))

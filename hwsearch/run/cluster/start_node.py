@@ -2,21 +2,24 @@
 
 import json
 import os
+import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import NoReturn
 
 from hwsearch.devices import load_device
 from hwsearch.errors import InputError
-from hwsearch.run.cluster.connection import (
-    ENVIRONMENT,
-    NODE,
-    check_reachable,
-    device_resource,
-)
 
 PORT = 6379
+NODE = "hwsearch"  # Ray resource; a node offers one, and every job takes it and one CPU
+# For processes that start a node or connect. A lost node is noticed after 5 health checks.
+ENVIRONMENT: Mapping[str, str] = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # jobs use a node's GPU without reserving it
+}
+_TIMEOUT_S = 10.0
 
 
 def run_node(
@@ -43,6 +46,22 @@ def run_node(
     sys.stdout.flush()
     os.dup2(2, 1)  # Ray's messages go to stderr
     os.execve(sys.executable, command(specs, address), {**ENVIRONMENT, **os.environ})
+
+
+def check_reachable(address: str) -> None:
+    """Raise InputError where ``HOST:PORT`` is no address or does not answer."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise InputError(f"address {address!r} is not of the form HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=_TIMEOUT_S).close()
+    except OSError as error:
+        raise InputError(f"there is no answer from {address}: {error}") from error
+
+
+def device_resource(spec: str) -> str:
+    """Return the name of the Ray resource that declares a device."""
+    return f"{NODE}:{spec}"
 
 
 def command(devices: Sequence[str], address: str | None) -> list[str]:

@@ -14,18 +14,12 @@ from numpy.typing import NDArray
 
 import hwsearch
 from hwsearch.devices import Device, MeasureSettings, load_device
-from hwsearch.devices.fingerprint import digest
+from hwsearch.devices.fingerprint import differences, digest
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.machine import usable_cpus
-from hwsearch.run.cluster.jobs import JobResult
-from hwsearch.run.cluster.remote_device import (
-    DeviceInfo,
-    Latencies,
-    RemoteDevice,
-    differences,
-    same_device,
-)
+from hwsearch.run.cluster.remote_device import DeviceInfo, Latencies, RemoteDevice
+from hwsearch.run.cluster.scheduler import JobResult
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare
 from hwsearch.space import Option
@@ -78,18 +72,15 @@ class WorkerContext:
         if (folder := Path(spec["folder"])).is_dir():
             os.chdir(folder)  # relative paths are those of the search
         torch.set_num_threads(len(usable_cpus()))
-        info: DeviceInfo = spec["device"]
-
-        def measure(models: Mapping[str, Path], seed: int, settings: MeasureSettings) -> Latencies:
-            return _device(info).measure(models, seed=seed, settings=settings)
-
         config = dict(spec["config"])
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             for name, content in spec["weights"].items():
                 (Path(scratch) / name).write_bytes(content.tobytes())
             if spec["weights"]:
                 config["checkpoint"] = str(Path(scratch) / Path(config["checkpoint"]).name)
-            self._setup = prepare(RunConfig(**config), device=RemoteDevice(info, measure))
+            self._setup = prepare(
+                RunConfig(**config), device=RemoteDevice(spec["device"], _measure)
+            )
         if different := differences(spec["recorded"], _compared(self._setup)):
             raise InputError(
                 "its files differ from those of the search, so that scores are not comparable: "
@@ -102,16 +93,15 @@ class WorkerContext:
     ) -> JobResult:
         """Measure one quantity of one architecture; see `hwsearch.run.cluster.jobs.Job`."""
         (arch,) = self._setup.net.space.architectures([choices])
-        evaluator, store = self._evaluator, MemoryStore()
-        evaluator.store = store
+        evaluator = self._evaluator
+        evaluator.store = store = MemoryStore()
         evaluator.pace.highest, evaluator.pace.known = pace
         store.propose([arch], 0, "job")
-        tiles = quantity == LATENCY
         try:
-            result = evaluator.search_values([arch], [quantity], tiles=tiles)[arch.key]
+            values = evaluator.search_values([arch], [quantity], tiles=quantity == LATENCY)
         finally:
             evaluator.close()  # Ray may kill this process, and no other job needs the model
-        failed = None
+        result, failed = values[arch.key], None
         if isinstance(result, EvaluationError):
             failed = str(result) or type(result).__name__
         return JobResult(measurements=tuple(store.measurements()), failed=failed)
@@ -132,11 +122,6 @@ def run_job(
     return _contexts[spec["id"]].run(choices, quantity, pace)
 
 
-def describe_device(spec: str) -> DeviceInfo:
-    """Return the attributes of a device of this node."""
-    return DeviceInfo.of(load_device(spec))
-
-
 def measure_models(
     info: DeviceInfo, models: Mapping[str, NDArray[np.uint8]], seed: int, settings: MeasureSettings
 ) -> Latencies:
@@ -145,15 +130,23 @@ def measure_models(
         files = {name: Path(scratch) / f"{i}.onnx" for i, name in enumerate(models)}
         for name, path in files.items():
             path.write_bytes(models[name].tobytes())
-        return _device(info).measure(files, seed=seed, settings=settings)
+        return _measure(info, files, seed, settings)
 
 
-def _device(info: DeviceInfo) -> Device:
-    """Return a device of this node; its fingerprint is checked once per process."""
+def _measure(
+    info: DeviceInfo, models: Mapping[str, Path], seed: int, settings: MeasureSettings
+) -> Latencies:
+    """Measure on a device of this node; its fingerprint is compared once per process."""
     name = f"{info.spec} {digest(info.fingerprint)}"
     if name not in _devices:
-        _devices[name] = same_device(info)
-    return _devices[name]
+        device = load_device(info.spec)
+        if different := differences(info.fingerprint, device.fingerprint()):
+            raise InputError(
+                f"device {device.spec!r} has another fingerprint here, so that latencies are not "
+                f"comparable: {different}. Stop this worker, or start it without --device"
+            )
+        _devices[name] = device
+    return _devices[name].measure(models, seed=seed, settings=settings)
 
 
 def _compared(setup: Setup) -> dict[str, str]:

@@ -26,7 +26,7 @@ def folder(tmp_path):
 @pytest.fixture(scope="session")
 def cluster():
     """Cluster of nodes that ``add(devices)`` joins, as `hwsearch worker` would."""
-    from hwsearch.run.cluster.connection import ENVIRONMENT, NODE, device_resource
+    from hwsearch.run.cluster.start_node import ENVIRONMENT, NODE, device_resource
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():

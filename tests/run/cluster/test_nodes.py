@@ -10,7 +10,7 @@ import hwsearch
 from hwsearch.cli import app
 from hwsearch.errors import InputError
 from hwsearch.run.cluster import start_node
-from hwsearch.run.cluster.connection import check_reachable
+from hwsearch.run.cluster.start_node import check_reachable
 
 
 def invoke(*args):

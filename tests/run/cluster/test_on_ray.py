@@ -14,7 +14,7 @@ import pytest
 
 import hwsearch
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.run.cluster.workers import cluster_device, make_scheduler
+from hwsearch.run.cluster.scheduler import cluster_device, make_scheduler
 from hwsearch.run.setup import prepare
 from hwsearch.trials_memory import MemoryStore
 from tests.run.cluster.cluster_parts import config, settings

@@ -6,8 +6,7 @@ import pytest
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.run.cluster.jobs import Job, JobResult
-from hwsearch.run.cluster.scheduler import JobScheduler
+from hwsearch.run.cluster.scheduler import Job, JobResult, JobScheduler
 from hwsearch.run.loop import run_search
 from hwsearch.trials import TrialState
 from hwsearch.trials_memory import MemoryStore

@@ -5,8 +5,7 @@ from collections import deque
 import pytest
 
 from hwsearch.errors import EvaluationError, HwsearchError
-from hwsearch.run.cluster.jobs import Job, JobResult
-from hwsearch.run.cluster.scheduler import InProcess, JobScheduler
+from hwsearch.run.cluster.scheduler import InProcess, Job, JobResult, JobScheduler
 from hwsearch.space import Choice, SearchSpace
 
 SPACE = SearchSpace([Choice("width", (1, 2, 3, 4))])

@@ -13,10 +13,10 @@ import hwsearch
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.files import sha256_of
-from hwsearch.run.cluster import worker_context, workers
-from hwsearch.run.cluster.jobs import JobResult, SearchJobs
+from hwsearch.run import settings as run_settings
+from hwsearch.run.cluster import worker_context
 from hwsearch.run.cluster.remote_device import DeviceInfo, output_device
-from hwsearch.run.cluster.scheduler import JobScheduler
+from hwsearch.run.cluster.scheduler import JobResult, JobScheduler, SearchJobs, cluster_device
 from hwsearch.run.cluster.worker_context import WorkerContext, measure_models, run_job, search_spec
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
@@ -235,18 +235,18 @@ def test_a_node_measures_models_that_come_as_bytes(made, tmp_path):
 
 class TestOption:
     def test_is_ray_or_nothing(self, monkeypatch):
-        monkeypatch.setattr("hwsearch.run.settings.find_spec", lambda name: True)
-        assert workers.check_workers("ray")
-        assert not any(workers.check_workers(given) for given in (None, 1, "1"))
-        assert workers.cluster_device(None, "no such device") is None
-        assert workers.cluster_device("ray", "kit:table.json") is None
+        monkeypatch.setattr(run_settings, "find_spec", lambda name: True)
+        assert run_settings.check_workers("ray")
+        assert not any(run_settings.check_workers(given) for given in (None, 1, "1"))
+        assert cluster_device(None, "no such device") is None
+        assert cluster_device("ray", "kit:table.json") is None
 
     @pytest.mark.parametrize("given", [0, 2, -2, "2", "two", 1.5, True, "", "Ray"])
     def test_other_values_are_refused_with_what_to_do(self, given):
         with pytest.raises(InputError, match=r"run 'hwsearch worker' on each node and give .*ray"):
-            workers.check_workers(given)
+            run_settings.check_workers(given)
 
     def test_needs_ray(self, monkeypatch):
-        monkeypatch.setattr("hwsearch.run.settings.find_spec", lambda name: None)
+        monkeypatch.setattr(run_settings, "find_spec", lambda name: None)
         with pytest.raises(InputError, match=r"pip install 'hwsearch\[ray\]'"):
-            workers.check_workers("ray")
+            run_settings.check_workers("ray")
