@@ -27,8 +27,7 @@ from hwsearch.supernets.base import Supernet
 SHIPPED = (
     *("__init__", "errors", "files", "machine", "data", "blocks", "choices", "tables"),
     *("prediction/base", "prediction/block_times"),
-    *("kit/__init__", "kit/manifest", "kit/archive", "kit/results_file", "kit/measurement"),
-    *("kit/progress_line", "kit/main"),
+    *("kit/__init__", "kit/manifest", "kit/results_file", "kit/measurement", "kit/main"),
 )
 SHIPPED_FOLDER = "devices"
 # Modules with another name in a kit.

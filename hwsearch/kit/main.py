@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -16,10 +17,8 @@ from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.devices.spec import DeviceFactory, split_spec
 from hwsearch.devices.spec import parse_options as checked_options
 from hwsearch.errors import HwsearchError, InputError, unknown
-from hwsearch.kit.archive import read_manifest, unpacked
-from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE, Manifest
+from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE, Manifest, read_manifest, unpacked
 from hwsearch.kit.measurement import Results, measure_missing
-from hwsearch.kit.progress_line import ProgressLine
 
 # Candidates are compared with each other, so that many are measured together.
 GROUP_SIZES = {TABLE: 5, CONFIRM: 16}
@@ -138,3 +137,41 @@ def _next_step(manifest: Manifest, out: Path) -> str:
     if manifest.purpose == CONFIRM:
         return f"take it back and run: hwsearch confirm RUN {out.name}"
     return f"take it back and run: hwsearch search --device kit:{out.name}"
+
+
+_BAR = 24
+
+
+class ProgressLine:
+    """Prints the progress of a kit; see `hwsearch.run.progress.Progress`."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """Begin with ``done`` of ``total`` models measured."""
+        del name
+        self._total, self._done, self._before = total, done, done
+        self._began = time.monotonic()
+
+    def advance(self, steps: int = 1) -> None:
+        """Print the number of measured models and the estimated remaining time."""
+        self._done += steps
+        elapsed = time.monotonic() - self._began
+        left_s = (self._total - self._done) * elapsed / (self._done - self._before)
+        minutes = max(1, round(left_s / 60))
+        text = f"about {minutes} min left" if self._done < self._total else "complete"
+        self._show(text, end="\n")
+
+    def state(self, **figures: float | int | str) -> None:
+        """Print the figures of the group that is being measured."""
+        self._show(", ".join(f"{name} {value}" for name, value in figures.items()), end="")
+
+    def note(self, text: str) -> None:
+        """Print nothing: the kit lists failures at the end."""
+
+    def _show(self, text: str, end: str) -> None:
+        filled = round(_BAR * self._done / self._total)
+        line = f"{self._done} of {self._total}  {text}"
+        if sys.stdout.isatty():
+            bar = "#" * filled + "." * (_BAR - filled)
+            print(f"\r[{bar}] {line:<48}", end=end, flush=True)
+        elif end:
+            print(line, flush=True)

@@ -17,6 +17,7 @@ from hwsearch.accuracy.task import NO_DATA, Samples, Task
 from hwsearch.constraints import Constraint, check_constraints
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
+from hwsearch.devices.fingerprint import differences
 from hwsearch.errors import InputError, unknown
 from hwsearch.evaluation.conversion import check_conversion
 from hwsearch.evaluation.evaluator import Evaluator
@@ -282,18 +283,14 @@ def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
 
     Versions of software may differ, except for the device's runtime.
     """
-    changed: list[str] = []
-    for part in ("space", "weights", "data", "device"):
-        was, is_ = _flat(part, before.get(part)), _flat(part, now.get(part))
-        changed += [
-            f"{name} was {was.get(name)}, is {is_.get(name)}"
-            for name in {**was, **is_}
-            if was.get(name) != is_.get(name)
-        ]
-    if changed:
+    changed = [
+        differences(_flat(part, before.get(part)), _flat(part, now.get(part)))
+        for part in ("space", "weights", "data", "device")
+    ]
+    if any(changed):
         raise InputError(
             f"run {str(folder)!r} cannot go on here, its numbers would not compare: "
-            f"{'; '.join(changed)}. Resume it where it began, or start a new one."
+            f"{'; '.join(filter(None, changed))}. Resume it where it began, or start a new one."
         )
 
 

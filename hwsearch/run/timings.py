@@ -7,8 +7,7 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import InputError
 from hwsearch.evaluation.latencies import TILE
 from hwsearch.evaluation.measurements import latency_measurement, ratio_measurement
-from hwsearch.kit.archive import read_manifest
-from hwsearch.kit.manifest import CONFIRM, Manifest
+from hwsearch.kit.manifest import CONFIRM, Manifest, read_manifest
 from hwsearch.kit.results_file import KitFacts, check_complete, check_of_kit, read_results
 from hwsearch.tables import LatencyTable
 from hwsearch.trials import Measurement, Store

@@ -15,8 +15,7 @@ from onnx import TensorProto, helper
 import hwsearch
 from hwsearch import Run
 from hwsearch.accuracy.sources import load_task
-from hwsearch.kit.archive import read_manifest, unpacked
-from hwsearch.kit.manifest import KitModel
+from hwsearch.kit.manifest import KitModel, read_manifest, unpacked
 from hwsearch.kit.results_file import read_results
 from hwsearch.models.artifact import read_card
 from hwsearch.models.onnx_file import stray_data

@@ -6,7 +6,7 @@ import pytest
 
 from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.kit import main as kit_main
-from hwsearch.kit.archive import read_manifest
+from hwsearch.kit.manifest import read_manifest
 from hwsearch.kit.results_file import read_results
 from hwsearch.tables import LatencyTable
 from tests.kit import bare, kit_parts

@@ -16,8 +16,8 @@ from hwsearch.cli import app
 from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError, InfeasibleError, InputError
 from hwsearch.kit import main as kit_main
-from hwsearch.kit.archive import read_manifest
 from hwsearch.kit.device import KitDevice
+from hwsearch.kit.manifest import read_manifest
 from hwsearch.kit.results_file import KitFacts, read_results, sealed
 from hwsearch.trials import TrialState
 from tests.kit import kit_parts

@@ -5,7 +5,7 @@ import pytest
 
 from hwsearch.constraints import Constraint
 from hwsearch.objectives import Estimate, Objective, hypervolume, is_non_dominated
-from hwsearch.run.partial_values import PartialValues
+from hwsearch.run.warm_start import PartialValues
 from hwsearch.space import Choice, SearchSpace
 
 SPACE = SearchSpace([Choice(f"width{i}", (1, 2, 3, 4)) for i in range(4)])

@@ -11,8 +11,7 @@ from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare
-from hwsearch.run.value_sources.installed import digest_of
-from hwsearch.run.value_sources.registry import with_sources
+from hwsearch.run.value_sources.registry import digest_of, with_sources
 from hwsearch.space import Choice, SearchSpace
 from tests.run.warm_start_parts import save_predictor, search, use, whole_rounds
 

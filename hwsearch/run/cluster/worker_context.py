@@ -91,7 +91,7 @@ class WorkerContext:
     def run(
         self, choices: Mapping[str, Option], quantity: str, pace: tuple[float, int]
     ) -> JobResult:
-        """Measure one quantity of one architecture; see `hwsearch.run.cluster.jobs.Job`."""
+        """Measure one quantity of one architecture; see `hwsearch.run.cluster.scheduler.Job`."""
         (arch,) = self._setup.net.space.architectures([choices])
         evaluator = self._evaluator
         evaluator.store = store = MemoryStore()
