@@ -87,10 +87,6 @@ class ChainIndex:
         np.add.at(counts, (np.arange(len(archs))[:, np.newaxis], numbers), 1.0)
         return counts[:, :ABSENT]
 
-    def sums(self, archs: Architectures, values: NDArray[Number]) -> NDArray[Number]:
-        """Return the sum of a quantity over the blocks of each architecture; see `BlockSum`."""
-        return BlockSum(self, values)(archs)
-
 
 class BlockSum(Generic[Number]):
     """A sum over the blocks of architectures of ``values``: (n_specs,), 0 or more."""

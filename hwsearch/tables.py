@@ -142,7 +142,10 @@ class LatencyTable:
         }
         lines = [f"{json.dumps(name)}: {_dumps(value)}" for name, value in head.items()]
         ordered = sorted(self.blocks.items(), key=lambda item: _order(item[0]))
-        blocks = [_dumps({**_spec_record(spec), **asdict(cost)}) for spec, cost in ordered]
+        blocks = [
+            _dumps({**asdict(spec), "hyperparameters": dict(spec.hyperparameters), **asdict(cost)})
+            for spec, cost in ordered
+        ]
         subnets = [_dumps(asdict(subnet)) for subnet in self.subnets]
         lines += [f'"blocks": {_listed(blocks)}', f'"subnets": {_listed(subnets)}']
         digest = content_digest(json.loads("{" + ",".join(lines) + "}"))
@@ -269,9 +272,9 @@ class _Reader:
             raise self.refused(name, f"{value!r:.80}", allowed)
         return number
 
-    def count(self, name: str, value: object, least: int = 1) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.refused(name, f"{value!r:.80}", f"a whole number from {least} up")
+    def count(self, name: str, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.refused(name, f"{value!r:.80}", "a whole number from 1 up")
         return value
 
     def mapping(self, name: str, *, scalars: bool = True) -> dict[str, Any]:
@@ -332,10 +335,6 @@ def _parsed(text: str | bytes, where: str) -> Mapping[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise InputError(f"{where} is no latency table: it has no 'format': {FORMAT!r}; {_AGAIN}")
     return record
-
-
-def _spec_record(spec: BlockSpec) -> dict[str, Any]:
-    return {**asdict(spec), "hyperparameters": dict(spec.hyperparameters)}
 
 
 def _order(spec: BlockSpec) -> tuple[str, tuple[int, ...], str, str]:

@@ -11,9 +11,8 @@ from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.task import SplitSamples, Task
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.models.probe import probe_inputs
+from hwsearch.models.probe import declared_outputs, probe_inputs
 from hwsearch.supernets.base import InputSpec, Supernet
-from hwsearch.supernets.outputs import declared_outputs
 
 SAMPLES = 2
 

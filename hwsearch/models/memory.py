@@ -21,13 +21,13 @@ from onnx import helper
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import EvaluationError, HwsearchError
 from hwsearch.models.model import to_onnx
+from hwsearch.models.onnx_file import without_weights
 from hwsearch.quantities import Quantity
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.base import Network, Supernet
 
 VIEWS: Final = frozenset(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
 _PEAK, _TRAFFIC = 0, 1
-_SMALL_BYTES = 1024  # shapes follow from the numbers of tensors up to this size
 _WORTH_AN_INDEX = 200  # architectures; below that a block index takes longer than it saves
 IntArray = NDArray[np.int64]
 
@@ -66,9 +66,14 @@ def live_bytes(model: onnx.ModelProto, batch: int = 1) -> list[int]:
             last[owner[value.name]] = len(graph.node) - 1
     change = [0] * (len(graph.node) + 1)
     for name, begin in first.items():
-        if name in last:  # an input that no node reads takes no memory
-            change[begin] += _known_bytes(name, sizes)
-            change[last[name] + 1] -= sizes[name]
+        if name not in last:  # an input that no node reads takes no memory
+            continue
+        if name not in sizes:
+            raise EvaluationError(
+                f"the memory of {name!r} is not known: its shape or type cannot be inferred"
+            )
+        change[begin] += sizes[name]
+        change[last[name] + 1] -= sizes[name]
     return list(accumulate(change[:-1]))
 
 
@@ -81,38 +86,16 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
                 yield from _reads(inner)
 
 
-def _known_bytes(name: str, sizes: dict[str, int]) -> int:
-    if name not in sizes:
-        raise EvaluationError(
-            f"the memory of {name!r} is not known: its shape or type cannot be inferred"
-        )
-    return sizes[name]
-
-
 def _activation_bytes(model: onnx.ModelProto, batch: int) -> dict[str, int]:
-    """Return name -> bytes of every value whose shape follows from those of the inputs.
-
-    Weights are replaced by their shapes: copying them would take most of the time.
-    """
-    graph = onnx.GraphProto(node=model.graph.node, name=model.graph.name)
+    """Return name -> bytes of every value whose shape follows from those of the inputs."""
+    stripped = without_weights(model)
     weights = {tensor.name for tensor in model.graph.initializer}
-    for given, into in ((model.graph.input, graph.input), (model.graph.output, graph.output)):
-        for value in given:
-            into.add().CopyFrom(value)
-    for value in graph.input:
+    for value in stripped.graph.input:
         dims = value.type.tensor_type.shape.dim
         if value.name not in weights and len(dims):
             dims[0].dim_value = batch
-    for value in graph.output:  # follows from the inputs
+    for value in stripped.graph.output:  # follows from the inputs
         value.type.tensor_type.ClearField("shape")
-    for tensor in model.graph.initializer:
-        if _tensor_bytes(tensor) <= _SMALL_BYTES:
-            graph.initializer.append(tensor)
-        elif tensor.name not in {value.name for value in graph.input}:
-            shape = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            graph.input.append(shape)
-    stripped = onnx.ModelProto(ir_version=max(model.ir_version, 4), graph=graph)
-    stripped.opset_import.extend(model.opset_import)
     inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True).graph
     sizes = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):

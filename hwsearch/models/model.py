@@ -53,9 +53,18 @@ def to_onnx(
     model.graph.name = f"{net.card.name}-{arch.key}"
     model.producer_name = "hwsearch"
     model.ClearField("producer_version")
-    stated = _metadata(net, arch, spec, calibration)
-    stated |= {"params_folded": str(saved), "graph": made, "precision": "fp32"}
-    stated["unfolded_norms"] = str(n_norms)
+    stated = {
+        "supernet": net.card.name,
+        "checkpoint": net.digest,
+        "calibration": calibration or "none",
+        "architecture": json.dumps(arch.mapping, sort_keys=True),
+        "key": arch.key,
+        "input": _input_text(spec),
+        "params_folded": str(saved),
+        "graph": made,
+        "precision": "fp32",
+        "unfolded_norms": str(n_norms),
+    }
     set_model_props(model, {f"{PREFIX}{name}": value for name, value in stated.items()})
     return model
 
@@ -97,16 +106,3 @@ def _graph(
         drop_identities(traced.graph)
         return ir.to_proto(traced), 0, f"traced as a whole: {reason}"
     return model, saved, "assembled from blocks"
-
-
-def _metadata(
-    net: Supernet, arch: Architecture, spec: InputSpec, calibration: str | None
-) -> dict[str, str]:
-    return {
-        "supernet": net.card.name,
-        "checkpoint": net.digest,
-        "calibration": calibration or "none",
-        "architecture": json.dumps(arch.mapping, sort_keys=True),
-        "key": arch.key,
-        "input": _input_text(spec),
-    }

@@ -1,4 +1,4 @@
-"""Reading and writing of ONNX files, each parsed once, and their external data."""
+"""Reading and writing of ONNX files, each parsed once; their weights and external data."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import onnx
+from onnx import helper
 
 from hwsearch.files import write_atomic
 
 if TYPE_CHECKING:
     from hwsearch.models.artifact import Exported
 
+_SMALL_BYTES = 1024  # shapes follow from the numbers of tensors up to this size
 FileIdentity = tuple[str, int, int]  # absolute path, time of the last change in ns, bytes
 # Files of models in memory. Messages of protobuf take no weak reference; their owner does.
 _written: "WeakValueDictionary[FileIdentity, Exported]" = WeakValueDictionary()
@@ -46,6 +48,24 @@ def write_model(path: Path, model: onnx.ModelProto, exported: "Exported | None" 
     if exported is not None:
         _written[file_identity(path)] = exported
     return len(content)
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose weights are inputs, for shape inference: copying them takes long.
+
+    Small tensors, such as the target of a Reshape, stay.
+    """
+    graph = onnx.GraphProto(node=model.graph.node, input=model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.name = model.graph.name
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() <= _SMALL_BYTES:
+            graph.initializer.append(tensor)
+        elif tensor.name not in {value.name for value in graph.input}:
+            shape = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(shape)
+    ir_version = max(model.ir_version, 4)  # before, every initialiser is an input
+    return onnx.ModelProto(ir_version=ir_version, opset_import=model.opset_import, graph=graph)
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -4,16 +4,16 @@ With it an ONNX file can be checked from the exported files alone, without data,
 PyTorch. The output is that of the PyTorch subnet for a float32 file, else that of the file itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from hwsearch.errors import InputError
 from hwsearch.supernets.base import TensorSpec
-from hwsearch.supernets.outputs import declared_outputs
 
 BATCH = 2
 # Between float32 and PyTorch, and between two runtimes or processors. float16 is rounded in other
@@ -48,6 +48,40 @@ def torch_outputs(
         outputs = tuple(declared_outputs(outputs, names).values())
     listed = outputs if isinstance(outputs, (tuple, list)) else [outputs]
     return [output.numpy() for output in listed]
+
+
+def declared_outputs(result: Any, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the result of ``forward`` by name, in the declared order.
+
+    A mapping and a named tuple are read by name, and may hold more than is declared; a tensor, a
+    tuple and a list by position, and hold as many as are declared. Else raise InputError.
+    """
+    fields = getattr(result, "_fields", None)
+    if fields is not None and set(names) <= set(fields):
+        result = dict(zip(fields, result, strict=True))
+    if isinstance(result, Mapping):
+        lacking = [name for name in names if name not in result]
+        if lacking:
+            raise InputError(
+                f"forward returns {', '.join(map(str, result))}, but input_spec names the outputs "
+                f"{', '.join(names)}; make the names agree"
+            )
+        found = {name: result[name] for name in names}
+    else:
+        listed = list(result) if isinstance(result, (tuple, list)) else [result]
+        if len(listed) != len(names):
+            raise InputError(
+                f"forward returns {len(listed)} outputs, but input_spec names {len(names)}: "
+                f"{', '.join(names)}; name all of them in order, or return a dict"
+            )
+        found = dict(zip(names, listed, strict=True))
+    for name, value in found.items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"output {name!r} of forward is a {type(value).__name__}, not a tensor; return "
+                "tensors only, in a dict or in the order of input_spec.outputs"
+            )
+    return found
 
 
 def disagreement(ours: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]]) -> float:

@@ -6,12 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
-from onnx import helper
 
+from hwsearch.models.onnx_file import without_weights
 from hwsearch.prefix_tree import PrefixNode
-
-# Shapes follow from the numbers of tensors up to this size, such as the target of a Reshape.
-_SMALL_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,21 +93,8 @@ def _pieces(name: str, model: onnx.ModelProto) -> Iterator[tuple[bytes, _Piece]]
 
 
 def _known_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Infer types and shapes without the weights, whose copying would take most of the time."""
-    graph = onnx.GraphProto(node=model.graph.node, input=model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.name = model.graph.name
-    for tensor in model.graph.initializer:
-        if tensor.ByteSize() <= _SMALL_BYTES:
-            graph.initializer.append(tensor)
-        else:
-            graph.input.append(
-                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
-    stripped = onnx.ModelProto(
-        ir_version=model.ir_version, opset_import=model.opset_import, graph=graph
-    )
-    inferred = onnx.shape_inference.infer_shapes(stripped).graph.value_info
+    """Return the values between nodes whose type and rank can be inferred."""
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model)).graph.value_info
     return {
         value.name: value
         for value in inferred

@@ -13,20 +13,8 @@ from torch.nn import functional
 
 from hwsearch.errors import InputError
 from hwsearch.supernets.base import Card
-from hwsearch.supernets.checkpoint_files import read_state
+from hwsearch.supernets.checkpoint_files import read_state as read_state
 
-__all__ = [
-    "StateFit",
-    "StateMismatchError",
-    "bundled_card",
-    "bundled_file",
-    "fit_state",
-    "leading_weight",
-    "leading_weights",
-    "match_state",
-    "read_state",
-    "seed_of",
-]
 Renamer: TypeAlias = Callable[[str], str | None]
 
 

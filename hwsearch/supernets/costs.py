@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +33,7 @@ class ExactCosts:
     def __init__(self, blocks: BlocksOf, count: Callable[[Architecture], tuple[int, int]]) -> None:
         self._blocks, self._count = blocks, count
         self._counted: dict[str, tuple[int, int]] = {}
-        self._tables: list[_Tables] = []
+        self._sums: list[tuple[SearchSpace, tuple[BlockSum[np.int64], BlockSum[np.int64]]]] = []
         self._without_index: set[SearchSpace] = set()
 
     def macs(self, archs: Architectures) -> NDArray[np.int64]:
@@ -46,13 +45,14 @@ class ExactCosts:
         return self._summed(archs, 1)
 
     def _summed(self, archs: Architectures, which: int) -> NDArray[np.int64]:
-        tables = self._tables_for(archs)
-        if tables is not None:
-            own = archs if archs.space == tables.space else widened(archs, tables.space)
+        found = self._sums_for(archs)
+        if found is not None:
+            space, sums = found
+            own = archs if archs.space == space else widened(archs, space)
             try:
-                return (tables.macs, tables.params)[which](own)
+                return sums[which](own)
             except InputError as error:
-                self._tables.remove(tables)
+                self._sums.remove(found)
                 self._give_up(archs.space, error)
         keys = archs.ids
         for arch, key in zip(archs, keys, strict=True):
@@ -60,10 +60,15 @@ class ExactCosts:
                 self._counted[key] = self._count(arch)
         return np.array([self._counted[key][which] for key in keys], dtype=np.int64)
 
-    def _tables_for(self, archs: Architectures) -> "_Tables | None":
-        """Return the tables of a space; None for few architectures, or without a block index."""
+    def _sums_for(
+        self, archs: Architectures
+    ) -> tuple[SearchSpace, tuple[BlockSum[np.int64], BlockSum[np.int64]]] | None:
+        """Return a space that holds the architectures, and the sums of MACs and of parameters.
+
+        None for few architectures, or without a block index.
+        """
         space = archs.space
-        found = next((each for each in self._tables if _holds(each.space, space)), None)
+        found = next((each for each in self._sums if _holds(each[0], space)), None)
         few = len(archs) + len(self._counted) < _WORTH_AN_INDEX
         if found is not None or few or space in self._without_index:
             return found
@@ -73,22 +78,12 @@ class ExactCosts:
             # Counting one by one then names the architecture that fails.
             self._give_up(space, error)
             return None
-        macs, params = BlockSum(index, index.macs), BlockSum(index, index.params)
-        self._tables.append(_Tables(space, macs, params))
-        return self._tables[-1]
+        self._sums.append((space, (BlockSum(index, index.macs), BlockSum(index, index.params))))
+        return self._sums[-1]
 
     def _give_up(self, space: SearchSpace, reason: Exception) -> None:
         logger.info("no block index: architectures are counted one by one, because %s", reason)
         self._without_index.add(space)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Tables:
-    """MACs and parameters of the architectures of a space, as sums over their blocks."""
-
-    space: SearchSpace
-    macs: BlockSum[np.int64]
-    params: BlockSum[np.int64]
 
 
 def _holds(space: SearchSpace, part: SearchSpace) -> bool:

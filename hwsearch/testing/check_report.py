@@ -30,6 +30,40 @@ def owed_by(problems: Callable[[Subject], Iterator[str]]) -> str:
     return (problems.__doc__ or "").strip().splitlines()[0]
 
 
+def run_checks(
+    what: str,
+    name: str,
+    first: Sequence[Callable[[Subject], Iterator[str]]],
+    then: Sequence[Callable[[Subject], Iterator[str]]],
+    subject: Subject,
+) -> dict[str, str]:
+    """Run checks of a ``what`` (such as ``supernet``); the others need those in ``first`` to pass.
+
+    Returns:
+        Name of each check that does not apply -> the reason.
+
+    Raises:
+        ContractError: Checks failed; the text names each with its findings and what to do.
+    """
+    owed = {problems.__name__: owed_by(problems) for problems in (*first, *then)}
+    for problems in first:
+        if found := first_problems(problems, subject):
+            only = {problems.__name__: found}
+            note = "\nThe checks after it were not run: they need this one to pass."
+            raise ContractError(report(what, name, owed, only) + note, only)
+    failed: dict[str, list[str]] = {}
+    skipped: dict[str, str] = {}
+    for problems in then:
+        try:
+            if found := first_problems(problems, subject):
+                failed[problems.__name__] = found
+        except unittest.SkipTest as reason:
+            skipped[problems.__name__] = str(reason)
+    if failed:
+        raise ContractError(report(what, name, owed, failed), failed)
+    return skipped
+
+
 def report(
     what: str, name: str, owed: Mapping[str, str], failed: Mapping[str, Sequence[str]]
 ) -> str:

@@ -1,6 +1,5 @@
 """The checks of a supernet family by name, and `check_supernet`, which runs them."""
 
-import unittest
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from hwsearch.testing import (
     onnx_checks,
     subnet_checks,
 )
-from hwsearch.testing.check_report import first_problems, owed_by, report
+from hwsearch.testing.check_report import first_problems, owed_by, report, run_checks
 from hwsearch.testing.subject import Examined
 
 # Nothing else can be run where one of these fails.
@@ -70,12 +69,9 @@ class Check:
             unittest.SkipTest: It does not apply to this supernet; the text says why.
         """
         subject = net if isinstance(net, Examined) else Examined(net)
-        if found := self.run(subject):
-            raise ContractError(_report(subject, {self.name: found}), {self.name: found})
-
-    def run(self, subject: Examined) -> list[str]:
-        """Return the first few problems; raise ``unittest.SkipTest`` if it does not apply."""
-        return first_problems(self.problems, subject)
+        if found := first_problems(self.problems, subject):
+            owed, failed = {self.name: self.owed}, {self.name: found}
+            raise ContractError(report("supernet", subject.name, owed, failed), failed)
 
 
 CHECKS = {problems.__name__: Check(problems) for problems in (*FIRST, *THEN)}
@@ -97,25 +93,4 @@ def check_supernet(net: Supernet | Network | Examined) -> dict[str, str]:
         ContractError: Checks failed; the text names each with its findings and what to do.
     """
     subject = net if isinstance(net, Examined) else Examined(net)
-    failed: dict[str, list[str]] = {}
-    skipped: dict[str, str] = {}
-    for check in map(Check, FIRST):
-        if found := check.run(subject):
-            only = {check.name: found}
-            note = "\nThe checks after it were not run: they need this one to pass."
-            raise ContractError(_report(subject, only) + note, only)
-    for check in map(Check, THEN):
-        try:
-            found = check.run(subject)
-        except unittest.SkipTest as reason:
-            skipped[check.name] = str(reason)
-        else:
-            failed |= {check.name: found} if found else {}
-    if failed:
-        raise ContractError(_report(subject, failed), failed)
-    return skipped
-
-
-def _report(subject: Examined, failed: dict[str, list[str]]) -> str:
-    owed = {name: check.owed for name, check in CHECKS.items()}
-    return report("supernet", subject.name, owed, failed)
+    return run_checks("supernet", subject.name, FIRST, THEN, subject)

@@ -1,10 +1,10 @@
 """The supernet under test, with the subnets, outputs and models shared by its checks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -22,6 +22,7 @@ from hwsearch.supernets.zoo import OWED
 
 N_RANDOM = 2
 Inputs = dict[str, NDArray[Any]]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,7 @@ class Examined:
     def __init__(self, net: Supernet | Network) -> None:
         self.network: Network = net.network if isinstance(net, Supernet) else net
         self._given = net
-        self._subnets: dict[str, nn.Module] = {}
-        self._blocks: dict[str, list[Block] | None] = {}
-        self._models: dict[str, onnx.ModelProto] = {}
-        self._costs: dict[str, tuple[int, int]] = {}
+        self._made: dict[tuple[str, str], Any] = {}
 
     @property
     def name(self) -> str:
@@ -98,9 +96,7 @@ class Examined:
 
     def subnet(self, case: Case) -> nn.Module:
         """Return the subnet that checks share and do not change."""
-        if case.arch.key not in self._subnets:
-            self._subnets[case.arch.key] = self.build(case)
-        return self._subnets[case.arch.key]
+        return self._once("subnet(arch)", case, lambda: self.net.subnet(case.arch))
 
     def spec(self, case: Case) -> InputSpec:
         """Return the subnet's input specification."""
@@ -109,10 +105,7 @@ class Examined:
 
     def blocks(self, case: Case) -> list[Block] | None:
         """Return the subnet's chain of blocks, or None; cached."""
-        if case.arch.key not in self._blocks:
-            with during(f"{case}: blocks(arch)"):
-                self._blocks[case.arch.key] = self.net.blocks(case.arch)
-        return self._blocks[case.arch.key]
+        return self._once("blocks(arch)", case, lambda: self.net.blocks(case.arch))
 
     def inputs(self, case: Case, n: int = 3, seed: int = 0) -> Inputs:
         """Draw n (1 to 4) samples of every input."""
@@ -133,18 +126,26 @@ class Examined:
 
     def model(self, case: Case) -> onnx.ModelProto:
         """Return the ONNX model of the shared subnet."""
-        if case.arch.key not in self._models:
-            with during(f"{case}: its export to ONNX"):
-                self._models[case.arch.key] = to_onnx(self.net, case.arch, self.subnet(case))
-        return self._models[case.arch.key]
+        return self._once(
+            "its export to ONNX", case, lambda: to_onnx(self.net, case.arch, self.subnet(case))
+        )
 
     def costs(self, case: Case) -> tuple[int, int]:
         """Return (MACs, parameters) counted on the shared subnet."""
-        if case.arch.key not in self._costs:
-            with during(f"{case}: its subnet, while its MACs were counted,"):
-                counted = module_costs(self.subnet(case), self.spec(case).inputs)
-            self._costs[case.arch.key] = counted
-        return self._costs[case.arch.key]
+        return self._once(
+            "its subnet, while its MACs were counted,",
+            case,
+            lambda: module_costs(self.subnet(case), self.spec(case).inputs),
+        )
+
+    def _once(self, what: str, case: Case, make: Callable[[], Made]) -> Made:
+        """Make something of an architecture, or return what was made before."""
+        key = what, case.arch.key
+        if key not in self._made:
+            with during(f"{case}: {what}"):
+                self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
 
 @contextmanager
