@@ -48,12 +48,16 @@ def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
     write_atomic(folder / MODEL, exported.model.SerializeToString(deterministic=True))
     # Tied weights are stored under each name, but count once.
     state = {name: tensor.clone() for name, tensor in exported.subnet.state_dict().items()}
-    learned = {name for name, _ in exported.subnet.named_parameters()}
-    buffers = {name for name, _ in exported.subnet.named_buffers()} | (set(state) - learned)
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-    metadata = {BUFFERS: json.dumps(sorted(buffers))}
+    metadata = {BUFFERS: json.dumps(sorted(buffer_names(exported.subnet)))}
     write_atomic(folder / WEIGHTS, safetensors.torch.save(contiguous, metadata))
     (folder / INFER).write_text(infer_script(net.input_spec(exported.arch)), encoding="utf-8")
+
+
+def buffer_names(subnet: nn.Module) -> set[str]:
+    """Return the names in the state that are not parameters, or are duplicates of one."""
+    learned = {name for name, _ in subnet.named_parameters()}
+    return {name for name, _ in subnet.named_buffers()} | (set(subnet.state_dict()) - learned)
 
 
 def write_card(

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -114,9 +113,9 @@ def assemble(
         kept = _kept.setdefault(network, {})
     except TypeError:  # an unhashable network has no cache
         kept = {}
-    model = onnx.ModelProto(
-        ir_version=_ir_version(), opset_import=[helper.make_opsetid("", OPSET)]
-    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    ir_version = helper.find_min_ir_version_for(opsets)
+    model = onnx.ModelProto(ir_version=ir_version, opset_import=opsets)
     shape: list[str | int | None] = ["batch", *spec.inputs[0].shape]
     entry = helper.make_tensor_value_info(spec.inputs[0].name, onnx.TensorProto.FLOAT, shape)
     model.graph.input.append(entry)
@@ -332,9 +331,3 @@ def _folded(
         weight, shift = folded_numbers(of(fold.weight), bias, norm, fold.epsilon)
         yield fold.weight, weight
         yield bias_name_of(fold.weight) if fold.bias is None else fold.bias, shift
-
-
-@cache
-def _ir_version() -> int:
-    found: int = helper.find_min_ir_version_for([helper.make_opsetid("", OPSET)])
-    return found

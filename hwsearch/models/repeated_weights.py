@@ -6,7 +6,6 @@ to layer, and biases give every layer a nonzero input.
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -39,24 +38,17 @@ def with_repeated_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in result.graph.initializer}
     done: set[str] = set()
-    for node, position in _uses(result.graph):
-        name = node.input[position]
-        if name in tensors and name not in done:
-            done.add(name)
-            _fill(tensors[name], node, position)
+    for node in result.graph.node:
+        for position in _LEARNED.get(node.op_type, ()):
+            name = node.input[position] if position < len(node.input) else ""
+            if name in tensors and name not in done:
+                done.add(name)
+                _fill(tensors[name], node, position)
     metadata = {p.key: p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
     kept = {key: metadata[key] for key in (f"{PREFIX}{name}" for name in _KEPT) if key in metadata}
     del result.metadata_props[:]
     helper.set_model_props(result, {**kept, f"{PREFIX}weights": "a repeated random tile"})
     return result
-
-
-def _uses(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, int]]:
-    """Yield (node, position) of every learned input."""
-    for node in graph.node:
-        for position in _LEARNED.get(node.op_type, ()):
-            if position < len(node.input):
-                yield node, position
 
 
 def _fill(tensor: onnx.TensorProto, node: onnx.NodeProto, position: int) -> None:

@@ -269,11 +269,11 @@ class Supernet:
 
     def count_macs(self, archs: Architectures) -> NDArray[np.int64]:
         """Return the multiply-accumulates of n architectures for one sample: (n,)."""
-        return self._costs.macs(archs)
+        return self._costs.of(archs, 0)
 
     def count_params(self, archs: Architectures) -> NDArray[np.int64]:
         """Return the numbers of learned parameters of n architectures: (n,)."""
-        return self._costs.params(archs)
+        return self._costs.of(archs, 1)
 
     def _blocks(self, arch: Architecture) -> list[Block] | None:
         return self.network.blocks(self._full(arch))

@@ -36,15 +36,8 @@ class ExactCosts:
         self._sums: list[tuple[SearchSpace, tuple[BlockSum[np.int64], BlockSum[np.int64]]]] = []
         self._without_index: set[SearchSpace] = set()
 
-    def macs(self, archs: Architectures) -> NDArray[np.int64]:
-        """Return the multiply-accumulates of n architectures for one sample: (n,)."""
-        return self._summed(archs, 0)
-
-    def params(self, archs: Architectures) -> NDArray[np.int64]:
-        """Return the numbers of learned parameters of n architectures: (n,)."""
-        return self._summed(archs, 1)
-
-    def _summed(self, archs: Architectures, which: int) -> NDArray[np.int64]:
+    def of(self, archs: Architectures, which: int) -> NDArray[np.int64]:
+        """Return the MACs (``which`` = 0) or parameters (1) of n architectures: (n,)."""
         found = self._sums_for(archs)
         if found is not None:
             space, sums = found

@@ -6,7 +6,7 @@ module for one input shape, so that pieces can follow one another in any order.
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -106,16 +106,7 @@ class Conv:
 
     def build(self, shape: Shape) -> nn.Module:
         """Return the module for (channels, height, width) inputs."""
-        return ConvNormAct(
-            shape[0],
-            self.out,
-            self.kernel,
-            stride=self.stride,
-            act=self.act,
-            norm=self.norm,
-            eps=self.eps,
-            residual=self.residual,
-        )
+        return ConvNormAct(shape[0], **asdict(self))
 
 
 class SqueezeExcite(nn.Module):

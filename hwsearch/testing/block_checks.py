@@ -92,9 +92,7 @@ def equal_specs_cost_the_same(subject: Examined) -> Iterator[str]:
     known: dict[object, tuple[int, int]] = {}
     where: dict[object, str] = {}
     told = set()
-    drawn = enumerate(subject.space.sample(N_SPECS, seed=0))
-    more = (Case(arch, f"space.sample({N_SPECS}, seed=0)[{i}]") for i, arch in drawn)
-    for case, blocks in _chains(subject, (*subject.cases[:2], *more)):
+    for case, blocks in _chains(subject, (*subject.cases[:2], *subject.sampled(N_SPECS))):
         for block in blocks:
             costs = (block.macs, block.params)
             here = f"{block.name!r} of {case}"

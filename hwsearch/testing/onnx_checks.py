@@ -6,11 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 import onnx
-from torch import nn
 
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
 from hwsearch.errors import DeviceError
+from hwsearch.models.artifact import buffer_names
 from hwsearch.models.count import count_macs, count_params
 from hwsearch.models.model import read_metadata
 from hwsearch.models.probe import TOLERANCE, disagreement
@@ -67,7 +67,7 @@ def onnx_counts_the_same(subject: Examined) -> Iterator[str]:
     for case in subject.cases[:N_EXPORTED]:
         model = subject.model(case)
         folded = int(read_metadata(model).get("params_folded", 0))
-        params = count_params(model, _buffers(subject.subnet(case))) + folded
+        params = count_params(model, buffer_names(subject.subnet(case))) + folded
         for quantity, counted, owed in zip(
             ("MACs", "parameters"), (count_macs(model), params), subject.costs(case), strict=True
         ):
@@ -76,9 +76,3 @@ def onnx_counts_the_same(subject: Examined) -> Iterator[str]:
                     f"{case}: its ONNX model counts {counted:,} {quantity}, its subnet {owed:,}; "
                     "weights are parameters that forward uses as they are, each once"
                 )
-
-
-def _buffers(subnet: nn.Module) -> set[str]:
-    """Return the names in the state that are not parameters, or are duplicates of one."""
-    learned = {name for name, _ in subnet.named_parameters()}
-    return {name for name, _ in subnet.named_buffers()} | (set(subnet.state_dict()) - learned)

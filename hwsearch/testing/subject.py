@@ -80,14 +80,17 @@ class Examined:
     @cached_property
     def cases(self) -> list[Case]:
         """Return the smallest, the largest and random architectures, each once."""
-        space = self.space
-        drawn = enumerate(space.sample(N_RANDOM, seed=0))
         found = [
-            Case(space.smallest()[0], "space.smallest()[0]"),
-            Case(space.largest()[0], "space.largest()[0]"),
-            *(Case(arch, f"space.sample({N_RANDOM}, seed=0)[{i}]") for i, arch in drawn),
+            Case(self.space.smallest()[0], "space.smallest()[0]"),
+            Case(self.space.largest()[0], "space.largest()[0]"),
+            *self.sampled(N_RANDOM),
         ]
         return list({case.arch.key: case for case in reversed(found)}.values())[::-1]
+
+    def sampled(self, n: int) -> list[Case]:
+        """Return n random architectures."""
+        drawn = enumerate(self.space.sample(n, seed=0))
+        return [Case(arch, f"space.sample({n}, seed=0)[{i}]") for i, arch in drawn]
 
     def build(self, case: Case) -> nn.Module:
         """Build the subnet anew; a check may change it."""
