@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 NOBODY = 65534
@@ -11,8 +12,11 @@ NOBODY = 65534
 def only_readable(folder):
     """Take the permission to write to a folder and to everything in it, while the block runs."""
     paths = [Path(folder), *Path(folder).rglob("*")]
-    before = {path: path.stat().st_mode for path in (*paths, *Path(folder).parents)}
-    for path in Path(folder).parents:
+    parents = {
+        parent for path in (folder, *filter(None, sys.path)) for parent in Path(path).parents
+    }
+    before = {path: path.stat().st_mode for path in (*paths, *parents)}
+    for path in parents:  # packages are read from where they are, too
         if not before[path] & 0o001:
             path.chmod(before[path] | 0o011)
     for path in paths:

@@ -2,7 +2,6 @@
 
 import textwrap
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,11 +24,9 @@ def check_workers(given: Workers) -> bool:
     """Return whether a Ray cluster evaluates: True for ``"ray"``, False for 1 or None.
 
     Raises:
-        InputError: The value is something else, or Ray is not installed.
+        InputError: The value is something else.
     """
     if given == RAY:
-        if find_spec("ray") is None:
-            raise InputError("workers 'ray' need Ray: pip install 'hwsearch[ray]'")
         return True
     if given is None or (not isinstance(given, bool) and str(given) == "1"):
         return False

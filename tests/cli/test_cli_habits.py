@@ -169,6 +169,7 @@ class TestClean:
     @pytest.fixture
     def leftover(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
         path = tmp_path / "runs" / "a" / ".front.csv.abcd1234"
         path.parent.mkdir(parents=True)
         (path.parent / "config.toml").write_text("[search]\n[recorded]\n")

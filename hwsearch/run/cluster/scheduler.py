@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from hwsearch.devices import Device
 from hwsearch.devices.spec import split_name
-from hwsearch.errors import EvaluationError, HwsearchError
+from hwsearch.errors import EvaluationError, HwsearchError, InputError
 from hwsearch.evaluation.evaluator import Evaluator, Values
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.kit.device import DEVICE
@@ -156,8 +157,16 @@ Scheduler = InProcess | JobScheduler
 
 
 def cluster_device(workers: Workers, spec: str) -> Device | None:
-    """Return the device of a cluster's node; None for this process and for ``kit:FILE``."""
-    if not check_workers(workers) or split_name(spec)[0] == DEVICE.name:
+    """Return the device of a cluster's node; None for this process and for ``kit:FILE``.
+
+    Raises:
+        InputError: Ray is not installed.
+    """
+    if not check_workers(workers):
+        return None
+    if find_spec("ray") is None:
+        raise InputError("workers 'ray' need Ray: pip install 'hwsearch[ray]'")
+    if split_name(spec)[0] == DEVICE.name:
         return None
     from hwsearch.run.cluster.connection import device_on_node
 

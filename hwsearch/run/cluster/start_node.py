@@ -33,8 +33,6 @@ def run_node(
     """
     if find_spec("ray") is None:
         raise InputError("a worker needs Ray: pip install 'hwsearch[ray]'")
-    from ray.util import get_node_ip_address
-
     specs = []
     for spec in devices:
         device = load_device(spec)
@@ -42,6 +40,8 @@ def run_node(
         device.close()
     if address is not None:
         check_reachable(address)
+    from ray.util import get_node_ip_address
+
     announce(address or f"{get_node_ip_address()}:{PORT}")
     sys.stdout.flush()
     os.dup2(2, 1)  # Ray's messages go to stderr

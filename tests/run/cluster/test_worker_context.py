@@ -14,7 +14,7 @@ from hwsearch.devices import MeasureSettings
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.files import sha256_of
 from hwsearch.run import settings as run_settings
-from hwsearch.run.cluster import worker_context
+from hwsearch.run.cluster import scheduler, worker_context
 from hwsearch.run.cluster.remote_device import DeviceInfo, output_device
 from hwsearch.run.cluster.scheduler import JobResult, JobScheduler, SearchJobs, cluster_device
 from hwsearch.run.cluster.worker_context import WorkerContext, measure_models, run_job, search_spec
@@ -235,7 +235,7 @@ def test_a_node_measures_models_that_come_as_bytes(made, tmp_path):
 
 class TestOption:
     def test_is_ray_or_nothing(self, monkeypatch):
-        monkeypatch.setattr(run_settings, "find_spec", lambda name: True)
+        monkeypatch.setattr(scheduler, "find_spec", lambda name: True)
         assert run_settings.check_workers("ray")
         assert not any(run_settings.check_workers(given) for given in (None, 1, "1"))
         assert cluster_device(None, "no such device") is None
@@ -247,6 +247,6 @@ class TestOption:
             run_settings.check_workers(given)
 
     def test_needs_ray(self, monkeypatch):
-        monkeypatch.setattr(run_settings, "find_spec", lambda name: None)
+        monkeypatch.setattr(scheduler, "find_spec", lambda name: None)
         with pytest.raises(InputError, match=r"pip install 'hwsearch\[ray\]'"):
-            run_settings.check_workers("ray")
+            cluster_device("ray", "kit:table.json")
