@@ -159,7 +159,7 @@ def _evaluated(evaluate: Evaluate, archs: Architectures) -> tuple[list[Outcome],
     """Return results in order, and the reason of every failure."""
     try:
         values = list(evaluate(archs))
-    except Exception as error:  # noqa: BLE001  # whatever the function raises fails the trial
+    except Exception as error:  # noqa: BLE001  # any error of the function fails the trial
         if len(archs) == 1:
             return [None], [f"{type(error).__name__}: {error}"]
         parts = [_evaluated(evaluate, archs[[place]]) for place in range(len(archs))]

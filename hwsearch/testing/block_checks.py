@@ -51,7 +51,7 @@ def blocks_chain_to_the_network(subject: Examined) -> Iterator[str]:
             yield (
                 f"{case}: its blocks {', '.join(names)}, run one after another, give other "
                 f"outputs than the subnet (shapes {shapes}, they differ by {difference:.2g}); "
-                "whatever forward does between two blocks, pooling and flattening too, belongs "
+                "all that forward does between two blocks, pooling and flattening too, belongs "
                 "into the module of one of them"
             )
 
@@ -193,7 +193,7 @@ def _links(subject: Examined, case: Case, blocks: list[Block]) -> tuple[list[Lin
         except Exception as error:  # noqa: BLE001 - a family is a stranger's code
             return links, (
                 f"block {block.name!r} cannot take {tuple(x.shape)}, what the one before it gives "
-                f"({type(error).__name__}: {error}); whatever forward does between two "
+                f"({type(error).__name__}: {error}); all that forward does between two "
                 "blocks, pooling and flattening too, belongs into the module of one of them"
             )
         links.append(Link(block, module, x, y))

@@ -84,7 +84,7 @@ def _output_problem(output: NDArray[Any], n: int) -> str | None:
 
 
 def equal_architectures_are_equal_networks(subject: Examined) -> Iterator[str]:
-    """Equal architectures give equal weights and outputs, whenever and in whatever order."""
+    """Equal architectures give equal weights and outputs, at any time and in any order."""
     first = {case.arch.key: subject.build(case) for case in subject.cases}
     for case in reversed(subject.cases):
         twin = Case(subject.space.architectures([case.arch.mapping])[0], case.call)

@@ -171,7 +171,7 @@ def leaves_the_history_as_it_is(tactic: Tactic) -> Iterator[str]:
 
 
 def decides_from_the_history_alone(tactic: Tactic) -> Iterator[str]:
-    """An equal history, seed and round give the same proposals, whatever was asked before."""
+    """An equal history, seed and round give the same proposals, regardless of earlier calls."""
     first = [_proposed(tactic, situation, situation.history()) for situation in SITUATIONS]
     again = [_proposed(tactic, s, s.history()) for s in reversed(SITUATIONS)]
     for situation, one, other in zip(SITUATIONS, first, reversed(again), strict=True):
