@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hwsearch.devices import load_device, measure
     from hwsearch.errors import HwsearchError, InfeasibleError, InputError
     from hwsearch.kit.make import make_kit
-    from hwsearch.models.model import to_onnx
+    from hwsearch.models.export import to_onnx
     from hwsearch.objectives import Estimate, Objective
     from hwsearch.optimizer.optimize import optimize
     from hwsearch.optimizer.optimizer import Optimizer
@@ -50,7 +50,7 @@ _HOMES = {
     "Task": "accuracy.task",
     "Metric": "accuracy.metric",
     "Samples": "accuracy.task",
-    "to_onnx": "models.model",
+    "to_onnx": "models.export",
     "load_device": "devices",
     "measure": "devices",
     "search": "api",

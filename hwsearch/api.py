@@ -13,7 +13,7 @@ from hwsearch.run.progress import Progress
 from hwsearch.run.setting import explanation
 from hwsearch.run.settings import SearchSettings
 from hwsearch.run.setup import Setup
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 if TYPE_CHECKING:
     import pandas as pd

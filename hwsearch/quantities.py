@@ -13,7 +13,7 @@ from hwsearch.errors import InputError, unknown
 if TYPE_CHECKING:
     from hwsearch.accuracy.metric import Metric
     from hwsearch.space import Architectures
-    from hwsearch.supernets.base import Supernet
+    from hwsearch.supernets.supernet import Supernet
 
 GROUP: Final = "hwsearch.quantities"
 Source = Literal["exact", "device", "task"]

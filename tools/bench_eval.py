@@ -41,12 +41,13 @@ from hwsearch.accuracy.sources import IMAGES_CALIBRATION_BATCH
 from hwsearch.accuracy.task import Batch
 from hwsearch.devices import load_device
 from hwsearch.machine import thread_limit
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.prediction.predictor import find_predictor, load_predictor
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import InputSpec, Supernet
+from hwsearch.supernets.interface import InputSpec
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet
 
 EAGER_BATCH = 32

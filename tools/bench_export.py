@@ -22,7 +22,7 @@ import hwsearch
 from hwsearch.models.batch_norm_folding import drop_identities, fold_batch_norms
 from hwsearch.models.trace import OPSET, trace
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 TARGETS = {
     "ofa-mbv3-w1.0": {"to_onnx": 25, "bytes and hash": 40, "ratio": 25},

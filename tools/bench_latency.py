@@ -20,7 +20,7 @@ import numpy as np
 import hwsearch
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.run.device_check import Agreement, busy_core, check_agreement
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 PARTS = ("agreement", "ranking", "cost")
 DEFAULTS = ("cifar10-resnet", "ofa-mbv3-w1.0")

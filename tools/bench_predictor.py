@@ -39,7 +39,7 @@ from hwsearch.run.profile import (
     shuffled,
 )
 from hwsearch.space import Architectures
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.tables import LatencyTable, file_name, find_table
 from hwsearch.terminal import TerminalProgress
 

@@ -24,11 +24,11 @@ import onnx
 
 import hwsearch
 from hwsearch.devices import Device, load_device
+from hwsearch.models.agreement import TOLERANCE, disagreement, probe_inputs, torch_outputs
 from hwsearch.models.count import count_macs, count_params
-from hwsearch.models.model import read_metadata
-from hwsearch.models.probe import TOLERANCE, disagreement, probe_inputs, torch_outputs
+from hwsearch.models.onnx_file import read_metadata
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 FAMILIES = tuple(name for name in hwsearch.supernet_names() if "test" not in name)
 

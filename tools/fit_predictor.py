@@ -30,7 +30,7 @@ from hwsearch.errors import InputError
 from hwsearch.prediction import Predictor
 from hwsearch.prediction.selection import SurrogateScore, score_predictions
 from hwsearch.space import Architectures, SearchSpace
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 SURROGATES = ("additive", "linear", "pairwise")
 OFA_WORDS = ("ks", "e", "d")

@@ -32,10 +32,10 @@ from hwsearch.accuracy.intervals import mean_interval
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.splits import SplitSizes, stratified
 from hwsearch.accuracy.task import CALIBRATION_BATCH
-from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.builder import ChainNetwork
 from hwsearch.supernets.checkpoints import bundled_file, leading_weights
 from hwsearch.supernets.cifar10_resnet import FAMILY, FULL, MEAN, STD
+from hwsearch.supernets.supernet import Supernet
 
 NAME, SPACE = FAMILY.name, FULL.space
 BATCH, PEAK_RATE, WARM_UP = 256, 0.2, 0.2

@@ -11,7 +11,7 @@ from hwsearch.accuracy.decoding import image_preprocess, image_preprocessing
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.task import Preprocess, Samples, Task
 from hwsearch.errors import InputError
-from hwsearch.supernets.base import InputSpec, TensorSpec
+from hwsearch.supernets.interface import InputSpec, TensorSpec
 
 _ROWS = 4096  # per check: a mask of a whole large array would take much memory
 

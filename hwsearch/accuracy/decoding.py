@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hwsearch.accuracy.task import Preprocess
 from hwsearch.errors import DataError
 from hwsearch.machine import thread_limit
-from hwsearch.supernets.base import ImagePreprocessing, InputSpec
+from hwsearch.supernets.interface import ImagePreprocessing, InputSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -24,7 +24,7 @@ from hwsearch.accuracy.decoding import (
 from hwsearch.accuracy.task import Batch, Task
 from hwsearch.errors import DataError
 from hwsearch.machine import available_memory_bytes
-from hwsearch.supernets.base import InputSpec
+from hwsearch.supernets.interface import InputSpec
 
 if TYPE_CHECKING:
     from hwsearch.run.progress import Progress

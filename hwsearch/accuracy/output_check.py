@@ -11,8 +11,9 @@ from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.task import SplitSamples, Task
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.models.probe import declared_outputs, probe_inputs
-from hwsearch.supernets.base import InputSpec, Supernet
+from hwsearch.models.agreement import declared_outputs, probe_inputs
+from hwsearch.supernets.interface import InputSpec
+from hwsearch.supernets.supernet import Supernet
 
 SAMPLES = 2
 

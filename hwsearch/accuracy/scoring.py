@@ -18,7 +18,8 @@ from hwsearch.devices.base import SharedInference
 from hwsearch.errors import DeviceError, EvaluationError
 from hwsearch.prefix_tree import PrefixNode
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import InputSpec, Supernet
+from hwsearch.supernets.interface import InputSpec
+from hwsearch.supernets.supernet import Supernet
 
 # Large enough for several CPUs, small enough for the allocator to reuse its memory.
 SCORE_BATCH = 64

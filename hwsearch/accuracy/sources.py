@@ -22,8 +22,8 @@ from hwsearch.accuracy.task import CALIBRATION_BATCH, NO_DATA, Samples, Task
 from hwsearch.errors import DataError, InputError, unknown
 from hwsearch.files import plain_arrays, unpacked_size
 from hwsearch.machine import available_memory_bytes
-from hwsearch.supernets.base import InputSpec
 from hwsearch.supernets.checkpoints import bundled_file
+from hwsearch.supernets.interface import InputSpec
 
 Arrays = dict[str, dict[str, NDArray[Any]]]
 # Cai et al., "Once-for-All", ICLR 2020.

@@ -13,7 +13,7 @@ from hwsearch.accuracy.metric import Metric
 from hwsearch.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from hwsearch.supernets.base import InputSpec
+    from hwsearch.supernets.interface import InputSpec
 
 CALIBRATION_BATCH = 125
 NO_DATA = "none"  # spec of a task without samples

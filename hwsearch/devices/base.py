@@ -111,7 +111,7 @@ class Device(Protocol):
         spec: Canonical spec, such as ``ort-cpu:threads=1``.
         slug: The same for file names, such as ``ort-cpu-threads1``.
         precision: Precision of the files that it accepts, one of
-            `hwsearch.models.precision.PRECISIONS`. Part of the fingerprint.
+            `hwsearch.models.onnx_file.PRECISIONS`. Part of the fingerprint.
     """
 
     spec: str

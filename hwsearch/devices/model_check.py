@@ -31,8 +31,7 @@ def refusal(model: Path, device: str, precision: str) -> DeviceError | None:
 @lru_cache(maxsize=1024)
 def _inspected(model: Path, mtime_ns: int, size: int) -> tuple[str | None, str]:  # noqa: ARG001
     """Parse a file once; return its defect for every device, and its precision."""
-    from hwsearch.models.onnx_file import read_model, stray_data
-    from hwsearch.models.precision import precision_of
+    from hwsearch.models.onnx_file import precision_of, read_model, stray_data
 
     try:
         read = read_model(model)

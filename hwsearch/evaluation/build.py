@@ -24,10 +24,11 @@ from hwsearch.errors import DataError, EvaluationError
 from hwsearch.evaluation.conversion import Conversion
 from hwsearch.files import is_of_disk
 from hwsearch.models.artifact import Exported
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.models.repeated_weights import with_repeated_weights
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import InputSpec, Supernet
+from hwsearch.supernets.interface import InputSpec
+from hwsearch.supernets.supernet import Supernet
 
 P = ParamSpec("P")
 T = TypeVar("T")

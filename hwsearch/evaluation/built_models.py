@@ -18,7 +18,7 @@ from hwsearch.machine import available_memory_bytes
 from hwsearch.models.artifact import Exported
 from hwsearch.models.onnx_file import read_model, write_model
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 SHARE_OF_MEMORY = 0.1  # of what is available when the first model is built
 SHARE_OF_DISK = 0.1  # of the free space in the temporary folder then

@@ -7,10 +7,10 @@ import onnx
 from hwsearch.accuracy.task import Task
 from hwsearch.devices.base import Device
 from hwsearch.errors import InputError, unknown
-from hwsearch.models.precision import PRECISIONS
+from hwsearch.models.onnx_file import PRECISIONS
 from hwsearch.models.quantize import quantization_for, quantize_int8, to_fp16
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 # Ranges do not depend on it; small, so that all activations of a large subnet fit.
 RANGE_BATCH = 25

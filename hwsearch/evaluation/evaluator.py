@@ -18,7 +18,7 @@ from hwsearch.evaluation.measurements import LATENCY, score_measurement
 from hwsearch.models.artifact import Exported
 from hwsearch.quantities import source_of
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.trials import Measurement, Purpose, Store
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from hwsearch.files import staged_file
 from hwsearch.kit.manifest import NAME, KitModel, Manifest
 from hwsearch.models.repeated_weights import with_repeated_weights
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 # The modules that a kit runs, unchanged: there is one measuring protocol.
 SHIPPED = (

@@ -10,10 +10,11 @@ from hwsearch.errors import InputError
 from hwsearch.kit.build import KitSubnet, empty_manifest, write_kit
 from hwsearch.kit.manifest import TABLE, Manifest
 from hwsearch.kit.table_latency import FEWEST
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.space import Architectures
-from hwsearch.supernets.base import RANDOM, Supernet
+from hwsearch.supernets.checkpoints import RANDOM
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet, supernet_names
 
 

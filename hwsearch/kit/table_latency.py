@@ -8,7 +8,7 @@ from hwsearch.errors import InputError
 from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.tables import LatencyTable
 
 FEWEST = 8

@@ -13,14 +13,13 @@ from torch import nn
 
 from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, parsed_json, read_bounded, sha256_of, write_atomic
+from hwsearch.models.agreement import TOLERANCES, probe_inputs, torch_outputs
 from hwsearch.models.infer import infer_script
-from hwsearch.models.model import read_metadata
-from hwsearch.models.precision import precision_of
-from hwsearch.models.probe import TOLERANCES, probe_inputs, torch_outputs
+from hwsearch.models.onnx_file import precision_of, read_metadata
 from hwsearch.models.trace import opset_of
 from hwsearch.quantities import exact_quantities
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 # Schema 2 added precision, conversion and graph; schema 1 is float32 only.
 SCHEMA, READABLE = 2, (1, 2)

@@ -25,7 +25,7 @@ from hwsearch.models.batch_norm_folding import (
     norms_of,
 )
 from hwsearch.models.trace import OPSET, opset_of, trace
-from hwsearch.supernets.base import InputSpec, Network, TensorSpec
+from hwsearch.supernets.interface import InputSpec, Network, TensorSpec
 
 # Operators whose traced graphs are valid for every height and width.
 SIZELESS = frozenset(

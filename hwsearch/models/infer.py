@@ -1,6 +1,6 @@
 """Script ``infer.py``, which is shipped with a model and runs it on one image or on arrays."""
 
-from hwsearch.supernets.base import InputSpec
+from hwsearch.supernets.interface import InputSpec
 
 # Image decoding repeats `hwsearch.accuracy.decoding`; tests compare the two.
 _IMAGE = '''\

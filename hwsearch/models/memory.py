@@ -20,11 +20,12 @@ from onnx import helper
 
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import EvaluationError, HwsearchError
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import without_weights
 from hwsearch.quantities import Quantity
 from hwsearch.space import Architecture, Architectures
-from hwsearch.supernets.base import Network, Supernet
+from hwsearch.supernets.interface import Network
+from hwsearch.supernets.supernet import Supernet
 
 VIEWS: Final = frozenset(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
 _PEAK, _TRAFFIC = 0, 1

@@ -1,4 +1,4 @@
-"""Reading and writing of ONNX files, each parsed once; their weights and external data."""
+"""ONNX files: reading and writing, metadata, precision, weights and external data."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
+from hwsearch.errors import unknown
 from hwsearch.files import write_atomic
 
 if TYPE_CHECKING:
     from hwsearch.models.artifact import Exported
 
+PREFIX = "hwsearch."  # of metadata entries
+ENTRY = f"{PREFIX}precision"
+PRECISIONS = ("fp32", "fp16", "int8")
+_QUANTIZED = frozenset(
+    (
+        "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
+        "QLinearConv", "QLinearMatMul", "QuantizeLinear",
+    )
+)  # fmt: skip
 _SMALL_BYTES = 1024  # shapes follow from the numbers of tensors up to this size
 FileIdentity = tuple[str, int, int]  # absolute path, time of the last change in ns, bytes
 # Files of models in memory. Messages of protobuf take no weak reference; their owner does.
@@ -48,6 +58,48 @@ def write_model(path: Path, model: onnx.ModelProto, exported: "Exported | None" 
     if exported is not None:
         _written[file_identity(path)] = exported
     return len(content)
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the metadata that an export wrote, without the prefix."""
+    return {
+        prop.key.removeprefix(PREFIX): prop.value
+        for prop in model.metadata_props
+        if prop.key.startswith(PREFIX)
+    }
+
+
+def precision_of(model: onnx.ModelProto) -> str:
+    """Return the precision of a model: one of `PRECISIONS`.
+
+    Without the metadata entry ``hwsearch.precision`` a model is int8 if it quantises, fp16 if it
+    has weights of that type, else fp32.
+
+    Raises:
+        InputError: It states an unknown precision.
+    """
+    stated: str | None = next(
+        (prop.value for prop in model.metadata_props if prop.key == ENTRY), None
+    )
+    if stated is None:
+        return _by_content(model.graph)
+    if stated not in PRECISIONS:
+        raise unknown("precision", stated, PRECISIONS, "Export the model again with this version.")
+    return stated
+
+
+def _by_content(graph: onnx.GraphProto) -> str:
+    if any(node.op_type in _QUANTIZED for node in graph.node):
+        return "int8"
+    return "fp16" if TensorProto.FLOAT16 in set(_weight_types(graph)) else "fp32"
+
+
+def _weight_types(graph: onnx.GraphProto) -> Iterator[int]:
+    """Yield the element types of weights, including constants."""
+    yield from (initialiser.data_type for initialiser in graph.initializer)
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from (attribute.t.data_type for attribute in node.attribute)
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

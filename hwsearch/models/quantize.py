@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from hwsearch.errors import EvaluationError
 from hwsearch.models.batch_norm_folding import drop_unused
-from hwsearch.models.model import PREFIX
+from hwsearch.models.onnx_file import PREFIX
 
 Batches = Iterable[Mapping[str, NDArray[Any]]]
 FP16_MAX = float(np.finfo(np.float16).max)

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from hwsearch.models.model import PREFIX
+from hwsearch.models.onnx_file import PREFIX
 
 # A prime, so that neighbouring channels differ; few numbers, as each tensor holds them once
 # uncompressed and as deflate writes a near repetition in fewer bits than a far one.

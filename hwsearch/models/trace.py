@@ -15,14 +15,14 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from hwsearch.errors import EvaluationError
-from hwsearch.models.probe import (
+from hwsearch.models.agreement import (
     TOLERANCE,
     declared_outputs,
     disagreement,
     probe_inputs,
     torch_outputs,
 )
-from hwsearch.supernets.base import InputSpec
+from hwsearch.supernets.interface import InputSpec
 
 OPSET = 17
 # Operators on each sample separately: their traces never fix the batch size.

@@ -14,7 +14,7 @@ from hwsearch.run.setup import check_same, prepare
 from hwsearch.run.summarize import replay_optimizer, summarize_search
 from hwsearch.run.timings import read_timings
 from hwsearch.run.value_sources.registry import with_recorded_predictor
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.trials_sqlite import SqliteStore
 
 

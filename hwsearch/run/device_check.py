@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hwsearch.accuracy.intervals import mean_interval
 from hwsearch.devices import Device, Latency, MeasureSettings, load_device
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.supernets.zoo import load_supernet
 

@@ -15,7 +15,8 @@ from hwsearch.run.config import FILE as CONFIG
 from hwsearch.run.config import RunConfig
 from hwsearch.run.outcome import SUBNETS
 from hwsearch.run.setup import refuse_file
-from hwsearch.supernets.base import Supernet, is_random
+from hwsearch.supernets.checkpoints import is_random
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.verify.subnet import verify_artifact
 
 if TYPE_CHECKING:

@@ -44,7 +44,8 @@ from hwsearch.run.setup import (
 )
 from hwsearch.run.value_sources.registry import with_recorded_sources, with_sources
 from hwsearch.run.working_folder import places, recorded_place
-from hwsearch.supernets.base import Supernet, is_random
+from hwsearch.supernets.checkpoints import is_random
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.trials import Measurement
 from hwsearch.trials_memory import MemoryStore
 from hwsearch.trials_sqlite import SqliteStore

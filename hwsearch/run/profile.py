@@ -20,11 +20,11 @@ from hwsearch.devices.fingerprint import differences
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.kit.manifest import PROFILE, Plan, SubnetEntry
 from hwsearch.kit.measurement import Models, Results, measure_missing
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.space import Architectures
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet, supernet_names
 from hwsearch.tables import LatencyTable
 

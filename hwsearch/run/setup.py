@@ -33,7 +33,7 @@ from hwsearch.run.progress import Progress
 from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource
 from hwsearch.run.working_folder import located, module_directories
 from hwsearch.space import Architectures
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trials import Store
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.errors import InputError
 from hwsearch.space import Architecture, Choice, Option, SearchSpace
-from hwsearch.supernets.base import Card, InputSpec
 from hwsearch.supernets.checkpoint_files import read_state, read_weights
 from hwsearch.supernets.checkpoints import (
     StateFit,
@@ -28,10 +27,12 @@ from hwsearch.supernets.checkpoints import (
     fit_state,
     leading_weight,
     match_state,
+    parameter_digest,
     seed_of,
 )
-from hwsearch.supernets.costs import counted_macs, parameter_digest
-from hwsearch.supernets.pieces import ConvNormAct, Piece, Shape, hyperparameters
+from hwsearch.supernets.conv_blocks import ConvNormAct, Piece, Shape, hyperparameters
+from hwsearch.supernets.interface import Card, InputSpec
+from hwsearch.supernets.module_costs import counted_macs
 
 Chain = Iterable[tuple[str, Piece]]
 _KEPT = 8192

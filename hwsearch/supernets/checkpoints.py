@@ -1,5 +1,6 @@
 """Weights of a supernet: matching of keys, slicing to the size of a subnet."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwsearch.errors import InputError
-from hwsearch.supernets.base import Card
 from hwsearch.supernets.checkpoint_files import read_state as read_state
+from hwsearch.supernets.interface import Card
 
 Renamer: TypeAlias = Callable[[str], str | None]
+RANDOM = "random:"
 
 
 def bundled_file(supernet: str, name: str) -> Path:
@@ -32,14 +34,29 @@ def bundled_card(supernet: str) -> Card:
     return Card(**named, facts=facts)
 
 
+def is_random(checkpoint: str | None) -> bool:
+    """Return whether a checkpoint means seeded random weights."""
+    return checkpoint is not None and checkpoint.startswith(RANDOM)
+
+
 def seed_of(checkpoint: str | None) -> int | None:
     """Return the seed in ``"random:SEED"``, or None for a checkpoint."""
-    if checkpoint is None or not checkpoint.startswith("random:"):
+    if checkpoint is None or not is_random(checkpoint):
         return None
-    seed = checkpoint.removeprefix("random:")
+    seed = checkpoint.removeprefix(RANDOM)
     if not seed.isdecimal():
         raise InputError(f"checkpoint {checkpoint!r}: write random:SEED with an integer, random:0")
     return int(seed)
+
+
+def parameter_digest(state: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of a state dict's names, shapes and bytes, independent of its order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hwsearch.space import Architecture, Choice, SearchSpace
-from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
 from hwsearch.supernets.builder import ChainFamily, Design, elastic_stage
-from hwsearch.supernets.pieces import Basic, Classifier, Conv, MaxPool, Piece
+from hwsearch.supernets.conv_blocks import Basic, Classifier, Conv, MaxPool, Piece
+from hwsearch.supernets.interface import ImagePreprocessing, InputSpec, TensorSpec
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

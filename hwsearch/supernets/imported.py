@@ -17,8 +17,8 @@ from hwsearch.files import (
     staged_folder,
     write_atomic,
 )
-from hwsearch.supernets.base import Card
 from hwsearch.supernets.checkpoint_files import read_weights, split_checkpoint
+from hwsearch.supernets.interface import Card
 
 SCHEMA = 1
 WEIGHTS, CARD = "weights.safetensors", "card.json"

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from hwsearch.errors import InputError, unknown
 from hwsearch.space import Architecture, Architectures, Choice, Option, SearchSpace
-from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
 from hwsearch.supernets.builder import Chain, Design
+from hwsearch.supernets.interface import ImagePreprocessing, InputSpec, TensorSpec
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

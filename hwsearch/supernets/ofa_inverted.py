@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from hwsearch.space import Architecture, Choice
 from hwsearch.supernets.builder import elastic_stage
+from hwsearch.supernets.conv_blocks import InvertedResidual, Piece, make_divisible
 from hwsearch.supernets.ofa import RESOLUTION, KeyRenamer, OfaSpace, Word, key_renamer
-from hwsearch.supernets.pieces import InvertedResidual, Piece, make_divisible
 
 KERNELS, EXPANSIONS = (3, 5, 7), (3, 4, 6)
 # Parts of a block and of the network around the blocks: published name -> ours.

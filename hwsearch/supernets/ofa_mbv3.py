@@ -7,6 +7,14 @@ from collections.abc import Iterator
 
 from hwsearch.space import Architecture, Choice
 from hwsearch.supernets.builder import ChainFamily, Design
+from hwsearch.supernets.conv_blocks import (
+    Classifier,
+    Conv,
+    GlobalPool,
+    InvertedResidual,
+    Piece,
+    make_divisible,
+)
 from hwsearch.supernets.ofa import N_CLASSES, RESOLUTION, image_design
 from hwsearch.supernets.ofa_inverted import (
     KERNELS,
@@ -14,14 +22,6 @@ from hwsearch.supernets.ofa_inverted import (
     inverted_blocks,
     inverted_renamer,
     inverted_space,
-)
-from hwsearch.supernets.pieces import (
-    Classifier,
-    Conv,
-    GlobalPool,
-    InvertedResidual,
-    Piece,
-    make_divisible,
 )
 
 STAGES = {

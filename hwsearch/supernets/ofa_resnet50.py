@@ -8,6 +8,14 @@ from dataclasses import dataclass
 
 from hwsearch.space import Architecture, Choice, Option
 from hwsearch.supernets.builder import ChainFamily, Design, elastic_stage
+from hwsearch.supernets.conv_blocks import (
+    Bottleneck,
+    Classifier,
+    Conv,
+    MaxPool,
+    Piece,
+    make_divisible,
+)
 from hwsearch.supernets.ofa import (
     N_CLASSES,
     RESOLUTION,
@@ -15,14 +23,6 @@ from hwsearch.supernets.ofa import (
     Word,
     image_design,
     key_renamer,
-)
-from hwsearch.supernets.pieces import (
-    Bottleneck,
-    Classifier,
-    Conv,
-    MaxPool,
-    Piece,
-    make_divisible,
 )
 
 WIDTH_MULTS = (0.65, 0.8, 1.0)

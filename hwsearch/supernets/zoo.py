@@ -7,9 +7,10 @@ from torch import Tensor
 
 from hwsearch import plugins
 from hwsearch.errors import InputError, unknown
-from hwsearch.supernets.base import Family, Network, Supernet
 from hwsearch.supernets.checkpoints import StateFit, StateMismatchError
 from hwsearch.supernets.imported import imported_names, load_imported
+from hwsearch.supernets.interface import Family, Network
+from hwsearch.supernets.supernet import Supernet
 
 logger = logging.getLogger(__name__)
 GROUP = "hwsearch.supernets"
@@ -45,7 +46,7 @@ def load_supernet(name: str, checkpoint: str | None = None) -> Supernet:
     if lacking:
         raise InputError(
             f"supernet {name!r} lacks {', '.join(lacking)}; "
-            "hwsearch.supernets.base.Network says what a supernet owes"
+            "hwsearch.supernets.interface.Network says what a supernet owes"
         )
     logger.info("loaded supernet %s with weights %s", name, network.digest)
     return Supernet(name, network, checkpoint)

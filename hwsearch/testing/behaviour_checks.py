@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.accuracy.recalibrate import recalibrate
-from hwsearch.models.probe import disagreement
+from hwsearch.models.agreement import disagreement
 from hwsearch.space import Choice
-from hwsearch.supernets.costs import module_costs
+from hwsearch.supernets.module_costs import module_costs
 from hwsearch.testing.subject import Case, Examined, during
 
 SAME = 1e-6

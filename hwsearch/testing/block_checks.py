@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.blocks import Block
-from hwsearch.models.probe import disagreement
-from hwsearch.supernets.base import TensorSpec
-from hwsearch.supernets.costs import module_costs
+from hwsearch.models.agreement import disagreement
+from hwsearch.supernets.interface import TensorSpec
+from hwsearch.supernets.module_costs import module_costs
 from hwsearch.testing.subject import Case, Examined
 
 SAME = 1e-5

@@ -10,14 +10,14 @@ from torch import nn
 
 from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.supernets.base import Card, InputSpec, TensorSpec
+from hwsearch.supernets.interface import Card, InputSpec, TensorSpec
 from hwsearch.testing.subject import Examined
 
 NO_OPTION = "no-such-option"
 
 
 def declares_what_it_owes(subject: Examined) -> Iterator[str]:
-    """All attributes of `hwsearch.supernets.base.Network` are there and of their types."""
+    """All attributes of `hwsearch.supernets.interface.Network` are there and of their types."""
     network = subject.network
     if subject.lacking:
         family = "; this is a family: pass family.tiny()" if hasattr(network, "tiny") else ""
@@ -30,7 +30,7 @@ def declares_what_it_owes(subject: Examined) -> Iterator[str]:
     if not re.fullmatch("[0-9a-f]{64}", str(network.digest)):
         yield (
             f"digest is {network.digest!r}; give 64 hex digits that name the weights "
-            "(hwsearch.supernets.costs.parameter_digest makes them)"
+            "(hwsearch.supernets.checkpoints.parameter_digest makes them)"
         )
     yield from _card_problems(network.card)
     types: object = network.recalibrate
@@ -46,7 +46,7 @@ def declares_what_it_owes(subject: Examined) -> Iterator[str]:
 
 def _card_problems(card: object) -> Iterator[str]:
     if not isinstance(card, Card):
-        yield f"card is {card!r}; give a hwsearch.supernets.base.Card"
+        yield f"card is {card!r}; give a hwsearch.supernets.interface.Card"
         return
     for field in ("name", "description", "licence", "source"):
         value = getattr(card, field)
@@ -76,7 +76,8 @@ def input_spec_is_plain(subject: Examined) -> Iterator[str]:
     for case in subject.cases:
         spec = subject.spec(case)
         if not isinstance(spec, InputSpec):
-            yield f"{case}: input_spec(arch) is {spec!r}; give a hwsearch.supernets.base.InputSpec"
+            wanted = f"{InputSpec.__module__}.InputSpec"
+            yield f"{case}: input_spec(arch) is {spec!r}; give a {wanted}"
             return
         for problem in _spec_problems(spec):
             yield f"{case}: {problem}"

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from hwsearch.errors import ContractError
-from hwsearch.supernets.base import Network, Supernet
+from hwsearch.supernets.interface import Network
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.testing import (
     behaviour_checks,
     block_checks,

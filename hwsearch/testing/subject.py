@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from hwsearch.blocks import Block
 from hwsearch.errors import ContractError
-from hwsearch.models.model import to_onnx
-from hwsearch.models.probe import probe_inputs, torch_outputs
+from hwsearch.models.agreement import probe_inputs, torch_outputs
+from hwsearch.models.export import to_onnx
 from hwsearch.space import Architecture, SearchSpace
-from hwsearch.supernets.base import InputSpec, Network, Supernet
-from hwsearch.supernets.costs import module_costs
+from hwsearch.supernets.interface import InputSpec, Network
+from hwsearch.supernets.module_costs import module_costs
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import OWED
 
 N_RANDOM = 2

@@ -16,6 +16,14 @@ from safetensors import SafetensorError, safe_open
 from hwsearch.devices.base import Device
 from hwsearch.errors import DeviceError, HwsearchError, VerificationError
 from hwsearch.files import sha256_of
+from hwsearch.models.agreement import (
+    TOLERANCE,
+    TOLERANCES,
+    disagreement,
+    labels_agree,
+    probe_inputs,
+    torch_outputs,
+)
 from hwsearch.models.artifact import (
     BUFFERS,
     CARD,
@@ -26,18 +34,8 @@ from hwsearch.models.artifact import (
     read_card,
 )
 from hwsearch.models.count import count_macs, count_params
-from hwsearch.models.model import read_metadata
-from hwsearch.models.onnx_file import external_tensors, read_model
-from hwsearch.models.precision import precision_of
-from hwsearch.models.probe import (
-    TOLERANCE,
-    TOLERANCES,
-    disagreement,
-    labels_agree,
-    probe_inputs,
-    torch_outputs,
-)
-from hwsearch.supernets.base import TensorSpec
+from hwsearch.models.onnx_file import external_tensors, precision_of, read_metadata, read_model
+from hwsearch.supernets.interface import TensorSpec
 
 INFER_TIMEOUT_S = 120
 

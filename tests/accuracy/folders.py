@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
+from hwsearch.supernets.interface import ImagePreprocessing, InputSpec, TensorSpec
 
 COLOURS = {"ant": (255, 0, 0), "bee": (0, 255, 0), "cat": (0, 0, 255)}
 

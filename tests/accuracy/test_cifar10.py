@@ -17,7 +17,7 @@ from hwsearch.accuracy.cifar10 import (
 from hwsearch.accuracy.splits import SplitSizes
 from hwsearch.errors import InputError
 from hwsearch.supernets import cifar10_resnet
-from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
+from hwsearch.supernets.interface import ImagePreprocessing, InputSpec, TensorSpec
 
 ROWS = 20
 SIZES = SplitSizes(calibration=10, search=40, report=10)

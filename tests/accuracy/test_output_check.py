@@ -17,9 +17,10 @@ from hwsearch.accuracy.task import Samples, Task
 from hwsearch.choices import Choice
 from hwsearch.devices import load_device
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.space import SearchSpace
-from hwsearch.supernets.base import Card, InputSpec, Supernet, TensorSpec
+from hwsearch.supernets.interface import Card, InputSpec, TensorSpec
+from hwsearch.supernets.supernet import Supernet
 from tests.accuracy.folders import image_spec
 from tests.models.networks import One
 

@@ -16,7 +16,7 @@ from hwsearch.accuracy.prefix_recalibration import (
 )
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.blocks import Block, BlockSpec
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
 
 NORMS = (nn.BatchNorm2d,)

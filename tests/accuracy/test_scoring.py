@@ -12,8 +12,8 @@ from hwsearch.accuracy.scoring import GROUP_SIZE, SCORE_BATCH, Scored, Scorer, p
 from hwsearch.accuracy.task import Samples
 from hwsearch.devices import load_device
 from hwsearch.errors import EvaluationError
-from hwsearch.models.model import to_onnx
-from hwsearch.supernets.base import Supernet
+from hwsearch.models.export import to_onnx
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
 from tests.models.networks import IMAGE, One
 

@@ -13,7 +13,7 @@ from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.task import Samples, Task
 from hwsearch.errors import DataError, InputError
-from hwsearch.supernets.base import ImagePreprocessing, InputSpec, TensorSpec
+from hwsearch.supernets.interface import ImagePreprocessing, InputSpec, TensorSpec
 from tests.accuracy.folders import image_spec
 
 PREPROCESSING = ImagePreprocessing(resize=8, crop=6, mean=(0.5, 0.4, 0.3), std=(0.2, 0.1, 0.5))

@@ -8,7 +8,7 @@ import pytest
 from hwsearch.devices import Latency, MeasureSettings, load_device
 from hwsearch.devices.base import Profile
 from hwsearch.errors import DeviceError
-from hwsearch.models.precision import PRECISIONS
+from hwsearch.models.onnx_file import PRECISIONS
 from tests.devices import tiny_models
 
 QUICK = MeasureSettings(

@@ -10,9 +10,9 @@ from hwsearch.devices import load_device
 from hwsearch.devices.base import SharedInference
 from hwsearch.errors import DeviceError
 from hwsearch.models.artifact import Exported
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import external_tensors, read_model, write_model
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
 from tests.devices import tiny_models
 

@@ -5,7 +5,7 @@ from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.latencies import SEARCH
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.evaluation.outliers import Pace
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.trials_memory import MemoryStore
 from tests.run.search_parts import network, task
 

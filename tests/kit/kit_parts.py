@@ -8,7 +8,7 @@ import tests.run.search_parts as parts
 from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.kit.build import KitSubnet, empty_manifest, write_kit
 from hwsearch.kit.manifest import NAME, TABLE
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.supernets.zoo import load_supernet
 
 QUICK = MeasureSettings(

@@ -3,10 +3,10 @@ import pytest
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.devices import load_device
 from hwsearch.files import staged_folder
+from hwsearch.models.agreement import probe_inputs
 from hwsearch.models.artifact import MODEL, Exported, write_card, write_files
-from hwsearch.models.model import to_onnx
-from hwsearch.models.probe import probe_inputs
-from hwsearch.supernets.base import Supernet
+from hwsearch.models.export import to_onnx
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
 
 

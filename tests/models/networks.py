@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from hwsearch.models.artifact import Exported
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.supernets.base import Card, InputSpec, Supernet, TensorSpec
+from hwsearch.supernets.interface import Card, InputSpec, TensorSpec
+from hwsearch.supernets.supernet import Supernet
 
 IMAGE = InputSpec(inputs=(TensorSpec(name="picture", shape=(3, 8, 8)),), outputs=("scores",))
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)

@@ -4,7 +4,7 @@ import pytest
 from check_agreement import FAMILIES, agreements, passed
 
 from hwsearch.devices import load_device
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
 
 N = 10  # fifty in all

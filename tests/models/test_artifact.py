@@ -9,6 +9,7 @@ from torch import nn
 
 from hwsearch.errors import InputError
 from hwsearch.files import sha256_of, staged_folder, write_atomic
+from hwsearch.models.agreement import probe_inputs, torch_outputs
 from hwsearch.models.artifact import (
     BUFFERS,
     CARD,
@@ -18,9 +19,8 @@ from hwsearch.models.artifact import (
     read_card,
     write_files,
 )
-from hwsearch.models.probe import probe_inputs, torch_outputs
 from hwsearch.quantities import exact_quantities
-from hwsearch.supernets.base import InputSpec, TensorSpec
+from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
 from tests.models.networks import IMAGE, export
 from tests.models.test_count import Tied

@@ -13,12 +13,12 @@ from torch import nn
 from hwsearch import to_onnx
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.models import assemble
+from hwsearch.models.agreement import disagreement, probe_inputs
 from hwsearch.models.artifact import Exported, read_card
 from hwsearch.models.batch_norm_folding import drop_identities, fold_batch_norms
-from hwsearch.models.model import read_metadata
-from hwsearch.models.probe import disagreement, probe_inputs
+from hwsearch.models.onnx_file import read_metadata
 from hwsearch.models.trace import trace
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import OWED, load_family, supernet_names
 from hwsearch.verify.subnet import verify_export
 from tests.models.conftest import write_artifact

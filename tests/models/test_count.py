@@ -5,8 +5,8 @@ from torch import nn
 
 from hwsearch.errors import VerificationError
 from hwsearch.models.count import count_macs, count_params
-from hwsearch.models.model import read_metadata
-from hwsearch.supernets.base import InputSpec, TensorSpec
+from hwsearch.models.onnx_file import read_metadata
+from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
 from tests.models.networks import IMAGE, export, promised
 from tests.models.test_to_onnx import Branching, Reused

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from hwsearch.errors import EvaluationError
+from hwsearch.models.export import to_onnx
 from hwsearch.models.memory import live_bytes, peak_memory, weight_traffic
-from hwsearch.models.model import to_onnx
 from hwsearch.supernets.cifar10_resnet import FAMILY
 from hwsearch.supernets.zoo import load_supernet
 

@@ -6,8 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwsearch.errors import InputError
-from hwsearch.models.onnx_file import read_model
-from hwsearch.models.precision import ENTRY, PRECISIONS, precision_of
+from hwsearch.models.onnx_file import ENTRY, PRECISIONS, precision_of, read_model
 
 
 def model_of(nodes, weights=(), stated=None):

@@ -17,7 +17,7 @@ FAMILIES = ["cifar10-resnet", "ofa-mbv3-w1.0", "ofa-resnet50"]
 
 def built(name):
     """A subnet's model, of the supernet's miniature."""
-    net = hwsearch.supernets.base.Supernet(name, load_family(name).tiny())
+    net = hwsearch.supernets.supernet.Supernet(name, load_family(name).tiny())
     return hwsearch.to_onnx(net, net.space.largest()[0])
 
 

@@ -5,9 +5,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from hwsearch.models.model import to_onnx
+from hwsearch.models.export import to_onnx
 from hwsearch.models.shared_segments import shared_segments
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
 
 FAMILIES = ["cifar10-resnet", "ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50"]

@@ -9,9 +9,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from hwsearch import to_onnx
-from hwsearch.models.model import read_metadata
-from hwsearch.models.probe import probe_inputs, torch_outputs
-from hwsearch.supernets.base import InputSpec, TensorSpec
+from hwsearch.models.agreement import probe_inputs, torch_outputs
+from hwsearch.models.onnx_file import read_metadata
+from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names
 from tests.models.networks import IMAGE, export
 

@@ -10,10 +10,10 @@ from networks import export
 from torch import nn
 
 from hwsearch.errors import EvaluationError, InputError
+from hwsearch.models.agreement import disagreement, probe_inputs, torch_outputs
 from hwsearch.models.artifact import read_card
-from hwsearch.models.probe import disagreement, probe_inputs, torch_outputs
 from hwsearch.models.trace import OPSET, opset_of, trace
-from hwsearch.supernets.base import InputSpec, TensorSpec
+from hwsearch.supernets.interface import InputSpec, TensorSpec
 from tests.models.conftest import write_artifact
 
 SPEC = InputSpec(inputs=(TensorSpec(name="x", shape=(4, 6)),), outputs=("scores",))

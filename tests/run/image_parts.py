@@ -8,7 +8,7 @@ from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.task import Samples, Task
 from hwsearch.choices import Choice
 from hwsearch.space import SearchSpace
-from hwsearch.supernets.base import Card
+from hwsearch.supernets.interface import Card
 from tests.accuracy.folders import spec_for
 
 NET = "tests.run.image_parts:network"

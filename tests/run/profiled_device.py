@@ -3,7 +3,7 @@
 from hwsearch.devices.base import Profile
 from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from tests.run.search_parts import NET, network
 
 PER_NODE_MS, OVERHEAD_MS = 0.003, 0.04

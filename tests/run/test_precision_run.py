@@ -15,7 +15,7 @@ from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.files import sha256_of
-from hwsearch.models.precision import precision_of
+from hwsearch.models.onnx_file import precision_of
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
 from hwsearch.trials_memory import MemoryStore

@@ -14,7 +14,7 @@ from hwsearch.cli.runs import print_run
 from hwsearch.errors import InputError
 from hwsearch.run.config import read_config
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 pytestmark = pytest.mark.usefixtures("quick_infer", "device")
 RULES = {"freeze": ["stage1.*=max"], "only": ["stage2.width in 16"]}

@@ -17,7 +17,7 @@ import tests.run.search_parts as parts
 from hwsearch import Run
 from hwsearch.accuracy.metric import Metric
 from hwsearch.errors import EvaluationError, InfeasibleError, InputError, VerificationError
-from hwsearch.models.probe import disagreement
+from hwsearch.models.agreement import disagreement
 from hwsearch.report.run_data import read_run_data
 
 pytestmark = pytest.mark.usefixtures("quick_infer")

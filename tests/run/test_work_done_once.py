@@ -15,8 +15,8 @@ from hwsearch.devices import load_device
 from hwsearch.evaluation import build as building
 from hwsearch.evaluation.built_models import BuiltModels
 from hwsearch.evaluation.evaluator import Evaluator
-from hwsearch.models.model import to_onnx
-from hwsearch.supernets.base import Supernet
+from hwsearch.models.export import to_onnx
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trials_memory import MemoryStore
 

@@ -7,16 +7,11 @@ from safetensors.torch import save_file
 
 from hwsearch import SearchSpace, load_supernet
 from hwsearch.errors import InputError
-from hwsearch.models.probe import probe_inputs, torch_outputs
-from hwsearch.supernets.base import InputSpec, TensorSpec
+from hwsearch.models.agreement import probe_inputs, torch_outputs
 from hwsearch.supernets.builder import ChainFamily, Design, elastic_stage
 from hwsearch.supernets.checkpoints import leading_weights
-from hwsearch.supernets.pieces import (
-    Classifier,
-    Conv,
-    InvertedResidual,
-    make_divisible,
-)
+from hwsearch.supernets.conv_blocks import Classifier, Conv, InvertedResidual, make_divisible
+from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import load_family
 
 WIDTHS = {"stage1": 8, "stage2": 16}

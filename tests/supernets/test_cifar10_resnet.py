@@ -5,7 +5,7 @@ import pytest
 
 from hwsearch import load_supernet, load_task
 from hwsearch.accuracy.recalibrate import recalibrate
-from hwsearch.models.probe import torch_outputs
+from hwsearch.models.agreement import torch_outputs
 from hwsearch.supernets.checkpoints import bundled_file
 
 NAME = "cifar10-resnet"

@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from hwsearch.supernets.base import TensorSpec
-from hwsearch.supernets.costs import module_costs, parameter_digest
+from hwsearch.supernets.checkpoints import parameter_digest
+from hwsearch.supernets.interface import TensorSpec
+from hwsearch.supernets.module_costs import module_costs
 
 
 def image(channels, height, width):

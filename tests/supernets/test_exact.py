@@ -8,9 +8,10 @@ from hwsearch import supernet_names
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.space import Architectures, Choice, SearchSpace
-from hwsearch.supernets import costs
-from hwsearch.supernets.base import Card, InputSpec, Supernet, TensorSpec
-from hwsearch.supernets.costs import module_costs
+from hwsearch.supernets import supernet
+from hwsearch.supernets.interface import Card, InputSpec, TensorSpec
+from hwsearch.supernets.module_costs import module_costs
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
 from tests.chained import SPACE, block, blocks
 
@@ -72,7 +73,7 @@ def test_blocks_are_asked_for_once_for_all_batches():
 
 
 def test_a_few_architectures_need_no_index(monkeypatch):
-    monkeypatch.setattr(costs, "ChainIndex", None)
+    monkeypatch.setattr(supernet, "ChainIndex", None)
     net = chained()
     archs = net.space.sample(20, seed=0)
     assert net.exact("macs", archs).tolist() == one_by_one(net, archs)[0]
@@ -113,7 +114,7 @@ def test_an_index_that_meets_an_unknown_block_is_given_up(monkeypatch):
         found.tables[0] = np.full_like(found.tables[0], -2)
         return found
 
-    monkeypatch.setattr(costs, "ChainIndex", incomplete)
+    monkeypatch.setattr(supernet, "ChainIndex", incomplete)
     assert net.exact("macs", archs).tolist() == expected
 
 
@@ -140,7 +141,7 @@ def test_architectures_of_another_space_are_refused():
 def test_counting_without_numbers_is_counting():
     """Norms and activations are skipped there, which changes neither shapes nor MACs."""
     from hwsearch.supernets.builder import piece_facts
-    from hwsearch.supernets.pieces import InvertedResidual
+    from hwsearch.supernets.conv_blocks import InvertedResidual
 
     for act in ("relu", "relu6", "hardswish"):
         piece = InvertedResidual(out=16, kernel=5, expand=4, stride=2, act=act, se=True)

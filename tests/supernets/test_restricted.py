@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hwsearch.errors import InputError
-from hwsearch.supernets.base import Supernet
 from hwsearch.supernets.cifar10_resnet import FAMILY
+from hwsearch.supernets.supernet import Supernet
 
 
 def network(**defaults):

@@ -9,9 +9,9 @@ from torch import nn
 
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.space import Choice, SearchSpace
-from hwsearch.supernets.base import Card, ImagePreprocessing, InputSpec, TensorSpec
-from hwsearch.supernets.checkpoints import leading_weights
-from hwsearch.supernets.costs import module_costs, parameter_digest
+from hwsearch.supernets.checkpoints import leading_weights, parameter_digest
+from hwsearch.supernets.interface import Card, ImagePreprocessing, InputSpec, TensorSpec
+from hwsearch.supernets.module_costs import module_costs
 
 SIDE, CLASSES = 6, ("circle", "square", "star")
 

@@ -10,7 +10,7 @@ import pytest
 import hwsearch.testing
 from hwsearch.devices import load_device
 from hwsearch.errors import HwsearchError
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 from hwsearch.testing import CHECKS, ContractError, Examined, check_supernet, onnx_checks
 from tests.testing import families
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from hwsearch.errors import HwsearchError, InputError, VerificationError
 from hwsearch.files import sha256_of
+from hwsearch.models.agreement import disagreement, labels_agree, probe_inputs
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS, write_files
-from hwsearch.models.model import to_onnx
-from hwsearch.models.probe import disagreement, labels_agree, probe_inputs
-from hwsearch.supernets.base import InputSpec, TensorSpec
+from hwsearch.models.export import to_onnx
+from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.verify.subnet import check_probe, run_infer, verify_artifact, verify_export
 from tests.models.conftest import write_artifact
 from tests.models.networks import export, promised

@@ -23,8 +23,8 @@ from hwsearch.run.cluster.scheduler import JobResult
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare
 from hwsearch.space import Option
-from hwsearch.supernets.base import is_random
 from hwsearch.supernets.checkpoint_files import files_of, split_checkpoint
+from hwsearch.supernets.checkpoints import is_random
 from hwsearch.supernets.imported import imported_names, load_imported
 from hwsearch.trials_memory import MemoryStore
 

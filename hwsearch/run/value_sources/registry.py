@@ -26,7 +26,7 @@ from hwsearch.run.value_sources.base import (
 )
 from hwsearch.run.value_sources.csv_file import read_csv
 from hwsearch.run.value_sources.earlier_run import read_earlier_run
-from hwsearch.supernets.base import Supernet
+from hwsearch.supernets.supernet import Supernet
 
 
 def find_tables(setup: Setup) -> Sequence[Path]:

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.space import Architecture, Choice, SearchSpace
-from hwsearch.supernets.base import Card, ImagePreprocessing, InputSpec, TensorSpec
-from hwsearch.supernets.checkpoints import leading_weights
-from hwsearch.supernets.costs import parameter_digest
+from hwsearch.supernets.checkpoints import leading_weights, parameter_digest
+from hwsearch.supernets.interface import Card, ImagePreprocessing, InputSpec, TensorSpec
 from hwsearch_test_plugin.weights import card, load_state, seeded_state
 
 NAME = "test-images"

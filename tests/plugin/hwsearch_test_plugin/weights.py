@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hwsearch.supernets.base import Card
 from hwsearch.supernets.checkpoints import match_state, read_state, seed_of
+from hwsearch.supernets.interface import Card
 
 
 def seeded_state(build: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:

@@ -1,149 +1,27 @@
-"""Supernets: tensor, input and preprocessing specs, card, family, network, loaded supernet."""
+"""A loaded supernet: a family's network restricted by rules, with its exact costs."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsearch.blocks import Block
+from hwsearch.chains import BlocksOf, BlockSum, ChainIndex
 from hwsearch.errors import EvaluationError, HwsearchError, InputError
 from hwsearch.quantities import exact_quantity
-from hwsearch.restriction import one_or_several, restricted
+from hwsearch.restriction import one_or_several, restricted, widened
 from hwsearch.space import Architecture, Architectures, SearchSpace
-from hwsearch.supernets.costs import ExactCosts, module_costs
+from hwsearch.supernets.checkpoints import is_random
+from hwsearch.supernets.interface import InputSpec, Network
+from hwsearch.supernets.module_costs import module_costs
 
-RANDOM = "random:"
+logger = logging.getLogger(__name__)
 _CHAINS_KEPT = 512
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpec:
-    """One input or output of a subnet.
-
-    Attributes:
-        name: Its name in the ONNX file.
-        shape: Shape without the batch.
-        dtype: NumPy name of the element type (``"float32"``, ``"int64"``).
-        high: For integer inputs, the exclusive upper bound of valid values.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-    high: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImagePreprocessing:
-    """Preprocessing of an RGB image: resize, centre crop, scale to [0, 1], normalise, NCHW.
-
-    Attributes:
-        resize: Length in pixels of the shorter side after resizing.
-        crop: Side in pixels of the centre crop; the input's height and width.
-        mean: Subtracted from each channel after scaling to [0, 1]; then ``std`` divides it.
-    """
-
-    resize: int
-    crop: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    layout: str = "NCHW"
-    colour: str = "RGB"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputSpec:
-    """Inputs and outputs of a subnet, and the preprocessing of its inputs.
-
-    Attributes:
-        inputs: In the order in which ``forward`` takes them.
-        outputs: Names of what ``forward`` returns, in order.
-        preprocessing: For images; None for inputs that are fed unchanged.
-        classes: Names of the classes that the outputs score, if they do.
-    """
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[str, ...] = ("logits",)
-    preprocessing: ImagePreprocessing | None = None
-    classes: tuple[str, ...] = ()
-
-    def position(self, output: str) -> int | None:
-        """Return the position of a declared output, or None; a single output matches any name."""
-        if len(self.outputs) == 1:
-            return 0
-        return self.outputs.index(output) if output in self.outputs else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """Name, origin and licence of a supernet and of its weights.
-
-    Attributes:
-        source: Where the weights come from.
-        data: The training data.
-        facts: Further facts, as JSON-ready values.
-    """
-
-    name: str
-    description: str
-    licence: str
-    source: str
-    data: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Network(Protocol):
-    """A family's supernet: a search space and the subnets in it.
-
-    ``recalibrate`` lists the module types whose batch statistics must be re-estimated for every
-    subnet; it may be empty. Equal ``digest`` means equal weights. An optional attribute
-    ``defaults`` maps choices to options that a search fixes unless a rule mentions them. An
-    optional method ``tensors(arch)`` returns the parameters and buffers of a subnet by name, so
-    that its ONNX model is made without building the subnet.
-    """
-
-    space: SearchSpace
-    card: Card
-    digest: str
-    recalibrate: tuple[type[nn.Module], ...]
-
-    def subnet(self, arch: Architecture) -> nn.Module:
-        """Return the standalone network of an architecture, with its own copy of the weights.
-
-        In eval mode no layer but its norms may mix samples, and several threads may call
-        ``forward``, each with its own samples.
-        """
-        ...
-
-    def input_spec(self, arch: Architecture) -> InputSpec:
-        """Return the inputs and outputs of an architecture's subnet."""
-        ...
-
-    def blocks(self, arch: Architecture) -> list[Block] | None:
-        """Return the same network as a chain of blocks, or None if it is no chain."""
-        ...
-
-
-class Family(Protocol):
-    """An object registered by name in the entry-point group ``hwsearch.supernets``."""
-
-    name: str
-    summary: str
-
-    def load(self, checkpoint: str | None) -> Network:
-        """Load the supernet; None means the shipped checkpoint, if there is one."""
-        ...
-
-    def tiny(self, seed: int = 0) -> Network:
-        """Return a seeded miniature of the same structure, for tests."""
-        ...
+# Building the block index takes as long as counting about this many architectures.
+_WORTH_AN_INDEX = 200
 
 
 class Supernet:
@@ -312,6 +190,65 @@ class Supernet:
         )
 
 
-def is_random(checkpoint: str | None) -> bool:
-    """Return whether a checkpoint means seeded random weights."""
-    return checkpoint is not None and checkpoint.startswith(RANDOM)
+class ExactCosts:
+    """MACs and parameters of architectures.
+
+    A chain of blocks is looked up in the block index of its space, built once enough
+    architectures were asked for. Other architectures are counted once and cached.
+    """
+
+    def __init__(self, blocks: BlocksOf, count: Callable[[Architecture], tuple[int, int]]) -> None:
+        self._blocks, self._count = blocks, count
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._sums: list[tuple[SearchSpace, tuple[BlockSum[np.int64], BlockSum[np.int64]]]] = []
+        self._without_index: set[SearchSpace] = set()
+
+    def of(self, archs: Architectures, which: int) -> NDArray[np.int64]:
+        """Return the MACs (``which`` = 0) or parameters (1) of n architectures: (n,)."""
+        found = self._sums_for(archs)
+        if found is not None:
+            space, sums = found
+            own = archs if archs.space == space else widened(archs, space)
+            try:
+                return sums[which](own)
+            except InputError as error:
+                self._sums.remove(found)
+                self._give_up(archs.space, error)
+        keys = archs.ids
+        for arch, key in zip(archs, keys, strict=True):
+            if key not in self._counted:
+                self._counted[key] = self._count(arch)
+        return np.array([self._counted[key][which] for key in keys], dtype=np.int64)
+
+    def _sums_for(
+        self, archs: Architectures
+    ) -> tuple[SearchSpace, tuple[BlockSum[np.int64], BlockSum[np.int64]]] | None:
+        """Return a space that holds the architectures, and the sums of MACs and of parameters.
+
+        None for few architectures, or without a block index.
+        """
+        space = archs.space
+        found = next((each for each in self._sums if _holds(each[0], space)), None)
+        few = len(archs) + len(self._counted) < _WORTH_AN_INDEX
+        if found is not None or few or space in self._without_index:
+            return found
+        try:
+            index = ChainIndex(space, self._blocks)
+        except Exception as error:  # noqa: BLE001 - a family is a stranger's code
+            # Counting one by one then names the architecture that fails.
+            self._give_up(space, error)
+            return None
+        self._sums.append((space, (BlockSum(index, index.macs), BlockSum(index, index.params))))
+        return self._sums[-1]
+
+    def _give_up(self, space: SearchSpace, reason: Exception) -> None:
+        logger.info("no block index: architectures are counted one by one, because %s", reason)
+        self._without_index.add(space)
+
+
+def _holds(space: SearchSpace, part: SearchSpace) -> bool:
+    """Return whether a space has every choice and option of another."""
+    if space == part:
+        return True
+    options = {choice.name: choice.options for choice in space.choices}
+    return all(set(c.options) <= set(options.get(c.name, ())) for c in part.choices)

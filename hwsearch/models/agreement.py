@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsearch.errors import InputError
-from hwsearch.supernets.base import TensorSpec
+from hwsearch.supernets.interface import TensorSpec
 
 BATCH = 2
 # Between float32 and PyTorch, and between two runtimes or processors. float16 is rounded in other

@@ -1,4 +1,4 @@
-"""A subnet's float32 ONNX model: graph, folded batch norms, metadata."""
+"""Export of a subnet as a float32 ONNX model: graph, folded batch norms, metadata."""
 
 import json
 from functools import cache, lru_cache
@@ -10,11 +10,11 @@ from torch import nn
 
 from hwsearch.models.assemble import NotAChainError, assemble, tensors_of
 from hwsearch.models.batch_norm_folding import drop_identities, fold_batch_norms, norms_of
+from hwsearch.models.onnx_file import PREFIX
 from hwsearch.models.trace import trace
 from hwsearch.space import Architecture
-from hwsearch.supernets.base import InputSpec, Supernet
-
-PREFIX = "hwsearch."
+from hwsearch.supernets.interface import InputSpec
+from hwsearch.supernets.supernet import Supernet
 
 
 def to_onnx(
@@ -72,15 +72,6 @@ def to_onnx(
 @lru_cache(maxsize=256)
 def _input_text(spec: InputSpec) -> str:
     return json.dumps(spec.to_dict(), sort_keys=True)
-
-
-def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """Return the metadata that `to_onnx` wrote, without the prefix."""
-    return {
-        prop.key.removeprefix(PREFIX): prop.value
-        for prop in model.metadata_props
-        if prop.key.startswith(PREFIX)
-    }
 
 
 def _graph(
