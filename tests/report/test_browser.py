@@ -115,6 +115,15 @@ CONTRASTS = """() => {
 }"""
 
 
+def test_plots_have_no_button_that_sends_them_anywhere(opened):
+    buttons = opened("front").evaluate(
+        "() => [...document.querySelector('.plot').querySelectorAll('.modebar-btn')]"
+        ".map((button) => button.dataset.title)"
+    )
+    assert len(buttons) == 4
+    assert not [title for title in buttons if "share" in title.lower() or "cloud" in title.lower()]
+
+
 def test_the_button_changes_the_scheme_and_the_plots(opened):
     page = opened("front")
     colours = "() => getComputedStyle(document.querySelector('.plot .xtick text')).fill"

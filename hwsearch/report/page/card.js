@@ -39,7 +39,7 @@ function cardOf(run, number) {
   if (run.trials.reason[number]) nodes.push(el("p", { class: "note" }, run.trials.reason[number]));
   nodes.push(numbersTable(member ? member.numbers : trialNumbers(run, number)));
   if (member && member.probability !== null) {
-    nodes.push(el("p", { class: "how" }, percent(member.probability) + " of the draws of its true values have it on the front"));
+    nodes.push(el("p", { class: "how" }, "on the front with a probability of " + percent(member.probability) + " (bootstrap)"));
   }
   nodes.push(el("h3", {}, "Architecture"), el("div", { class: "scroll" }, archPicture(run, [number], null, false)),
     el("table", {}, el("tbody", {}, stageLines(run, number).map(([stage, text]) =>

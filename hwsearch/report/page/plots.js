@@ -77,8 +77,10 @@ function render(plot) {
     layout[axis] = { ...layout[axis], linecolor: css("--line"), gridcolor: css("--line"), tickcolor: css("--line"),
       title: { ...layout[axis].title, font: { size: narrow ? 11.5 : 13 } } };
   }
+  layout.modebar = { bgcolor: "rgba(0, 0, 0, 0)", color: css("--muted"), activecolor: ink };
+  // Named one by one: plotly's own set has a button that sends the figure to a server.
   const config = { responsive: true, displaylogo: false, showTips: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"] };
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
   return Plotly.react(plot.node, data, layout, config);
 }
 
