@@ -1,18 +1,13 @@
-"""Trials and measurements: the records, and the contract of a store.
-
-A store holds rows and states; it decides nothing. It is implemented by `hwsearch.trials_memory`
-and `hwsearch.trials_sqlite`.
-"""
+"""Trials and measurements: the records that a store holds."""
 
 import json
 import math
 import operator
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +15,7 @@ from numpy.typing import NDArray
 from hwsearch.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from hwsearch.space import Architecture, Option
+    from hwsearch.space import Option
 
 Purpose = Literal["search", "confirm", "report"]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
@@ -119,7 +114,7 @@ class Measurement:
         self._set("details", self._plain_details())
 
     @property
-    def identity(self) -> tuple[str, str, str, str]:
+    def identity(self) -> tuple[str, str, str, Purpose]:
         """Return ``(key, quantity, context, purpose)``, unique in a store."""
         return (self.key, self.quantity, self.context, self.purpose)
 
@@ -172,116 +167,6 @@ class Measurement:
         except (TypeError, ValueError) as error:
             raise self._refused(f"details are not plain JSON values: {error}") from error
         return plain
-
-
-class Store(ABC):
-    """All trials and measurements of one run, in chronological order.
-
-    - A call that returns has stored everything that it was given; one that raises, nothing.
-    - No two trials share a key, and no two measurements an identity.
-    - A finished trial (done, failed) never changes; a measurement never does.
-    - Measurements may be added to a finished trial, and only to an architecture that was
-      proposed: a proposal is stored before it is evaluated.
-    - Returned objects are the caller's: changing them changes nothing stored.
-    - One thread of one process writes.
-
-    An unknown key raises `InputError`, except in `find` and `measurements`.
-    """
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    @abstractmethod
-    def propose(
-        self,
-        archs: "Iterable[Architecture]",
-        round: int,
-        origin: str,
-        forecasts: Mapping[str, Forecast] = NO_FORECASTS,
-    ) -> list[Trial]:
-        """Store a batch of proposals in the order given, all or none.
-
-        ``forecasts`` maps keys to predictions; those of other keys are ignored.
-
-        Raises:
-            InputError: A key was proposed before, or is twice in the batch, or a forecast holds a
-                number that is not finite or a negative deviation.
-        """
-
-    def start(self, key: str) -> None:
-        """Mark a trial as running, again after an interruption; raise InputError if finished."""
-        self._move(key, TrialState.RUNNING)
-
-    def finish(self, key: str) -> None:
-        """Mark an unfinished trial as done; raise InputError if it is finished."""
-        self._move(key, TrialState.DONE)
-
-    def fail(self, key: str, reason: str) -> None:
-        """Mark an unfinished trial as failed; raise InputError if finished or without a reason."""
-        if not reason.strip():
-            raise InputError(f"trial {key} cannot fail without a reason; say what went wrong")
-        self._move(key, TrialState.FAILED, reason)
-
-    @abstractmethod
-    def _move(self, key: str, state: TrialState, reason: str | None = None) -> None:
-        """Change the state of an unfinished trial; raise InputError if it is finished."""
-
-    @abstractmethod
-    def trials(self, state: TrialState | None = None) -> list[Trial]:
-        """Return all trials, or those in one state, in the order of proposals."""
-
-    @abstractmethod
-    def trial(self, key: str) -> Trial:
-        """Return the trial of one architecture."""
-
-    def add(self, measurement: Measurement) -> None:
-        """Add one measurement, as `add_all` does."""
-        self.add_all([measurement])
-
-    @abstractmethod
-    def add_all(self, measurements: Iterable[Measurement]) -> None:
-        """Add measurements, in order, all or none; raise InputError for a duplicate identity."""
-
-    @abstractmethod
-    def find(self, key: str, quantity: str, context: str, purpose: Purpose) -> Measurement | None:
-        """Return the measurement of this identity, or ``None``."""
-
-    @abstractmethod
-    def measurements(
-        self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
-    ) -> list[Measurement]:
-        """Return all measurements, or those that match, in the order in which they were added."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release the store's resources; may be repeated."""
-
-
-def already_proposed(key: str) -> InputError:
-    """Return the error for a key that a store holds already."""
-    return InputError(f"architecture {key} was proposed before; a store holds each one once")
-
-
-def not_proposed(key: str) -> InputError:
-    """Return the error for a key that a store does not hold."""
-    return InputError(f"no trial has the key {key!r}; propose the architecture first")
-
-
-def already_measured(measurement: Measurement) -> InputError:
-    """Return the error for an identity that a store holds already."""
-    key, quantity, context, purpose = measurement.identity
-    return InputError(
-        f"{quantity} of {key} was measured before for the purpose {purpose!r} in the context "
-        f"{context!r}; look it up with find() instead of measuring it again"
-    )
-
-
-def finished(trial: Trial) -> InputError:
-    """Return the error for a change to a finished trial."""
-    return InputError(f"trial {trial.number} ({trial.key}) is {trial.state}: it never changes")
 
 
 def _plain_forecast(key: str, given: Forecast) -> dict[str, tuple[float, float]]:

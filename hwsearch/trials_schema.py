@@ -5,12 +5,13 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hwsearch.errors import InputError
 
 APPLICATION_ID = int.from_bytes(b"hwsr", "big")
+MEMORY = ":memory:"
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -54,22 +55,61 @@ def _add_forecasts(connection: sqlite3.Connection) -> None:
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_forecasts)
 
 
-def check_ours(path: Path) -> None:
-    """Raise InputError if the header is not of a store; the file is not opened as a database."""
-    with path.open("rb") as file:
-        header = file.read(72)
-    if not header:
-        raise InputError(f"{path} is empty, so it is no store; delete it or give another path")
-    if not header.startswith(b"SQLite format 3\0"):
-        raise InputError(f"{path} is no SQLite database, so it is no store; give another path")
-    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
-        raise InputError(
-            f"{path} is a SQLite database of another program, not a store; give another path"
-        )
+def open_store(path: Path) -> sqlite3.Connection:
+    """Open a store for writing, migrated to the newest schema; create it if there is none.
+
+    Raises:
+        InputError: It is no store, is damaged or newer, or cannot be opened.
+    """
+    with _refusals(path):
+        if str(path) != MEMORY:
+            _prepare(path)
+        connection = _connect(path)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            _migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
-def create_file(path: Path) -> None:
-    """Create an empty store atomically; raise InputError if the log of a lost store is there."""
+def copy_store(path: Path, memory: sqlite3.Connection) -> None:
+    """Copy a database into memory, including its write-ahead log; raises as `open_store`."""
+    wal, shm = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+    with _refusals(path):
+        _check_ours(path)
+        # Reading the log needs its index: SQLite makes one beside the file, and leaves it there.
+        if not wal.exists():
+            _back_up(f"{path.absolute().as_uri()}?immutable=1", memory)
+        elif not (shm.exists() and _backed_up(f"{path.absolute().as_uri()}?mode=ro", memory)):
+            with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+                for file in (path, wal):
+                    shutil.copyfile(file, Path(scratch, file.name.replace(path.name, "store")))
+                _back_up(Path(scratch, "store").as_uri(), memory)
+        _check_sound(path, memory)
+        _migrate(memory)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be opened as a store: {error}") from error
+
+
+def _prepare(path: Path) -> None:
+    """Check an existing file, or create an empty store atomically."""
+    if path.exists():
+        _check_ours(path)
+        # SQLite refuses to checkpoint on a connection that checked the file and then turned it
+        # to write-ahead mode: it is checked on a connection of its own.
+        with contextlib.closing(_connect(path)) as connection:
+            _check_sound(path, connection)
+        return
     for suffix in ("-wal", "-shm", "-journal"):
         stale = path.with_name(path.name + suffix)
         if stale.exists():
@@ -83,13 +123,18 @@ def create_file(path: Path) -> None:
     os.replace(unfinished, path)
 
 
-def check_readable(path: Path) -> None:
-    """Raise InputError for a damaged or newer file, on a connection of its own.
-
-    SQLite refuses to checkpoint on a connection that checked the file and then turned it to WAL.
-    """
-    with contextlib.closing(_connect(path)) as connection:
-        _check_sound(path, connection)
+def _check_ours(path: Path) -> None:
+    """Raise InputError if the header is not of a store; the file is not opened as a database."""
+    with path.open("rb") as file:
+        header = file.read(72)
+    if not header:
+        raise InputError(f"{path} is empty, so it is no store; delete it or give another path")
+    if not header.startswith(b"SQLite format 3\0"):
+        raise InputError(f"{path} is no SQLite database, so it is no store; give another path")
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise InputError(
+            f"{path} is a SQLite database of another program, not a store; give another path"
+        )
 
 
 def _check_sound(path: Path, connection: sqlite3.Connection) -> None:
@@ -101,41 +146,6 @@ def _check_sound(path: Path, connection: sqlite3.Connection) -> None:
             f"{path} has schema version {version}, written by a newer hwsearch; this one reads "
             f"up to {len(MIGRATIONS)}. Update hwsearch"
         )
-
-
-def open_store(path: Path) -> sqlite3.Connection:
-    """Open a store for writing, in write-ahead mode and migrated to the newest schema."""
-    connection = _connect(path)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        _migrate(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def copied_store(path: Path) -> sqlite3.Connection:
-    """Copy a database into memory, including its write-ahead log."""
-    wal, shm = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
-    memory = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        # Reading the log needs its index: SQLite makes one beside the file, and leaves it there.
-        if not wal.exists():
-            _back_up(f"{path.absolute().as_uri()}?immutable=1", memory)
-        elif not (shm.exists() and _backed_up(f"{path.absolute().as_uri()}?mode=ro", memory)):
-            with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-                for file in (path, wal):
-                    shutil.copyfile(file, Path(scratch, file.name.replace(path.name, "store")))
-                _back_up(Path(scratch, "store").as_uri(), memory)
-        _check_sound(path, memory)
-        _migrate(memory)
-    except BaseException:
-        memory.close()
-        raise
-    return memory
 
 
 def _backed_up(uri: str, memory: sqlite3.Connection) -> bool:

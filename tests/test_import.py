@@ -23,7 +23,7 @@ HEAVY = [
         "hwsearch.cli",
         "hwsearch.space",
         "hwsearch.objectives",
-        "hwsearch.trials_sqlite",
+        "hwsearch.trial_store",
     ],
 )
 def test_stays_light(module):

@@ -13,10 +13,9 @@ import pytest
 from hwsearch import trials_schema
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.space import Choice, SearchSpace
+from hwsearch.trial_store import Store
 from hwsearch.trials import TrialState
-from hwsearch.trials_memory import MemoryStore
 from hwsearch.trials_schema import MIGRATIONS
-from hwsearch.trials_sqlite import SqliteStore
 from tests.contracts.store_contract import StoreContract, arch, measurement
 from tests.permissions import only_readable
 
@@ -26,14 +25,14 @@ DATA = Path(__file__).parent / "data"
 class TestMemoryStore(StoreContract):
     @pytest.fixture
     def store(self):
-        with MemoryStore() as store:
+        with Store() as store:
             yield store
 
 
 class TestSqliteStore(StoreContract):
     @pytest.fixture
     def store(self, tmp_path):
-        with SqliteStore(tmp_path / "trials.sqlite") as store:
+        with Store(tmp_path / "trials.sqlite") as store:
             yield store
 
 
@@ -42,7 +41,7 @@ class TestSqliteStoreReadByAnother(StoreContract):
 
     @pytest.fixture
     def store(self, tmp_path):
-        with SqliteStore(tmp_path / "trials.sqlite") as store:
+        with Store(tmp_path / "trials.sqlite") as store:
             yield _ReadsElsewhere(store)
 
 
@@ -55,13 +54,13 @@ class _ReadsElsewhere:
             return getattr(self.store, name)
 
         def read(*args, **kwargs):
-            with SqliteStore(self.store.path) as other:
+            with Store(self.store.path) as other:
                 return getattr(other, name)(*args, **kwargs)
 
         return read
 
 
-@pytest.mark.parametrize("open_store", [lambda path: MemoryStore(), SqliteStore])
+@pytest.mark.parametrize("open_store", [lambda path: Store(), Store])
 def test_a_batch_of_a_search_space_is_stored_and_read_back(tmp_path, open_store):
     space = SearchSpace(
         [
@@ -141,38 +140,38 @@ def is_sound(path):
 
 def test_closing_leaves_one_file_with_everything_in_it(tmp_path):
     path = tmp_path / "trials.sqlite"
-    with SqliteStore(path) as store:
+    with Store(path) as store:
         store.propose([arch("a")], round=0, origin="sample")
         store.add(measurement(samples=np.arange(5000.0)))
         assert files(tmp_path) == ["trials.sqlite", "trials.sqlite-shm", "trials.sqlite-wal"]
         trials, measurements = store.trials(), store.measurements()
     assert files(tmp_path) == ["trials.sqlite"]
     moved = Path(shutil.copy(path, tmp_path / "elsewhere.sqlite"))
-    with SqliteStore(moved) as store:
+    with Store(moved) as store:
         assert (store.trials(), store.measurements()) == (trials, measurements)
         store.start("a")
     assert is_sound(moved)
 
 
 def test_an_append_is_on_disk_when_the_call_returns(tmp_path):
-    with SqliteStore(tmp_path / "trials.sqlite") as store:
+    with Store(tmp_path / "trials.sqlite") as store:
         store.propose([arch("a")], round=0, origin="sample")
         store.add(measurement())
         copied = tmp_path / "copy"
         copied.mkdir()
         for name in ("trials.sqlite", "trials.sqlite-wal"):
             shutil.copy(tmp_path / name, copied / name)
-        with SqliteStore(copied / "trials.sqlite") as other:
+        with Store(copied / "trials.sqlite") as other:
             assert other.trials() == store.trials()
             assert other.measurements() == store.measurements()
 
 
 APPEND = """
 import itertools, sys
-from hwsearch.trials_sqlite import SqliteStore
+from hwsearch.trial_store import Store
 from tests.contracts.store_contract import arch, measurement
 
-store = SqliteStore(sys.argv[1])
+store = Store(sys.argv[1])
 start = len(store.trials())
 for batch in itertools.count(start // 2):
     keys = [f"{batch}-0", f"{batch}-1"]
@@ -197,7 +196,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path):
             word, *keys = line.split()
             said[word].update(keys)
         assert path.with_name("trials.sqlite-wal").exists()
-        with SqliteStore(path) as store:
+        with Store(path) as store:
             trials, measurements = store.trials(), store.measurements()
         assert is_sound(path)
         assert files(tmp_path) == ["trials.sqlite"]
@@ -235,7 +234,7 @@ def append_until_killed(path, n_lines):
 
 def test_what_a_killed_creation_left_is_no_obstacle(tmp_path):
     (tmp_path / "trials.sqlite.new").write_bytes(b"half a fil")
-    with SqliteStore(tmp_path / "trials.sqlite") as store:
+    with Store(tmp_path / "trials.sqlite") as store:
         assert store.trials() == []
     assert files(tmp_path) == ["trials.sqlite"]
 
@@ -247,7 +246,7 @@ def test_a_creation_that_fails_leaves_nothing_under_the_name(tmp_path, monkeypat
 
     monkeypatch.setattr(trials_schema, "MIGRATIONS", (broken,))
     with pytest.raises(InputError, match="disk full"):
-        SqliteStore(tmp_path / "trials.sqlite")
+        Store(tmp_path / "trials.sqlite")
     assert not (tmp_path / "trials.sqlite").exists()
 
 
@@ -270,18 +269,18 @@ def make_database(*statements):
 
 
 def make_newer(path):
-    SqliteStore(path).close()
+    Store(path).close()
     make_database(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")(path)
 
 
 def make_truncated(path):
-    with SqliteStore(path) as store:
+    with Store(path) as store:
         store.propose([arch(str(i)) for i in range(500)], round=0, origin="sample")
     os.truncate(path, path.stat().st_size // 2)
 
 
 def make_overwritten(path):
-    with SqliteStore(path) as store:
+    with Store(path) as store:
         store.propose([arch(str(i)) for i in range(500)], round=0, origin="sample")
     with path.open("r+b") as file:
         file.seek(4096)
@@ -313,7 +312,7 @@ def make_overwritten(path):
         "folder",
     ],
 )
-@pytest.mark.parametrize("opened", [SqliteStore, SqliteStore.snapshot], ids=["store", "snapshot"])
+@pytest.mark.parametrize("opened", [Store, Store.snapshot], ids=["store", "snapshot"])
 def test_what_is_no_store_is_refused_and_left_as_it_was(tmp_path, opened, make, message):
     path = tmp_path / "given"
     make(path)
@@ -335,15 +334,15 @@ class TestSnapshot:
 
     def check(self, folder, name="trials.sqlite", n=3):
         before = files(folder)
-        with only_readable(folder), SqliteStore.snapshot(folder / name) as store:
+        with only_readable(folder), Store.snapshot(folder / name) as store:
             assert len(store.trials()) == n
-        with SqliteStore.snapshot(folder / name) as store:
+        with Store.snapshot(folder / name) as store:
             assert len(store.trials()) == n
         assert files(folder) == before
 
     @pytest.fixture
     def open_(self, folder):
-        with SqliteStore(folder / "trials.sqlite") as store:
+        with Store(folder / "trials.sqlite") as store:
             store.propose([arch(str(i)) for i in range(3)], round=0, origin="sample")
             yield store
 
@@ -376,25 +375,25 @@ class TestSnapshot:
 
     def test_of_none_is_refused(self, folder):
         with pytest.raises(InputError, match="cannot be opened as a store"):
-            SqliteStore.snapshot(folder / "trials.sqlite")
+            Store.snapshot(folder / "trials.sqlite")
         assert files(folder) == []
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(InputError, match=r"missing.trials\.sqlite cannot be opened as a store"):
-        SqliteStore(tmp_path / "missing" / "trials.sqlite")
+        Store(tmp_path / "missing" / "trials.sqlite")
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
 def test_the_log_of_a_store_that_is_gone_is_not_replayed(tmp_path, suffix):
     (tmp_path / f"trials.sqlite{suffix}").write_bytes(b"rows")
     with pytest.raises(InputError, match="belongs to a store that is gone"):
-        SqliteStore(tmp_path / "trials.sqlite")
+        Store(tmp_path / "trials.sqlite")
     assert files(tmp_path) == [f"trials.sqlite{suffix}"]
 
 
 def test_a_write_that_the_disk_refuses_says_what_is_safe(tmp_path):
-    with SqliteStore(tmp_path / "trials.sqlite") as store:
+    with Store(tmp_path / "trials.sqlite") as store:
         store.propose([arch("a")], round=0, origin="sample")
         (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
         store._connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -410,7 +409,7 @@ def test_a_write_that_the_disk_refuses_says_what_is_safe(tmp_path):
 
 def test_a_file_of_schema_version_1_opens(tmp_path):
     path = Path(shutil.copy(DATA / "trials_v1.db", tmp_path))
-    with SqliteStore(path) as store:
+    with Store(path) as store:
         trials = store.trials()
         assert [(t.key, t.state.value, t.reason, t.round, t.origin) for t in trials] == [
             ("a", "done", None, 0, "sample"),
@@ -431,7 +430,7 @@ def test_a_file_of_schema_version_1_opens(tmp_path):
 
 def test_a_file_of_schema_version_2_opens(tmp_path):
     path = Path(shutil.copy(DATA / "trials_v2.db", tmp_path))
-    with SqliteStore(path) as store:
+    with Store(path) as store:
         assert [trial.key for trial in store.trials() if trial.forecast] == ["e"]
         assert store.trial("e").forecast == {"top1": (81.5, 0.25), "latency": (2.5, 1 / 3)}
         assert len(store.measurements()) == 2
@@ -439,7 +438,7 @@ def test_a_file_of_schema_version_2_opens(tmp_path):
 
 def test_a_store_with_measurements_of_a_race_opens(tmp_path):
     path = Path(shutil.copy(DATA / "trials_with_race.db", tmp_path))
-    with SqliteStore(path) as store:
+    with Store(path) as store:
         assert [trial.state for trial in store.trials()] == [TrialState.DONE] * 2
         assert [m.purpose for m in store.measurements()] == ["search", "race"]
         assert [m.key for m in store.measurements(purpose="search")] == ["a"]
@@ -453,7 +452,7 @@ def test_every_released_schema_version_has_a_kept_file():
 
 
 def test_the_schema_of_a_version_does_not_change(tmp_path):
-    SqliteStore(tmp_path / "new.db").close()
+    Store(tmp_path / "new.db").close()
     kept = Path(shutil.copy(DATA / f"trials_v{len(MIGRATIONS)}.db", tmp_path))
     schemas = []
     for path in (tmp_path / "new.db", kept):
@@ -465,7 +464,7 @@ def test_the_schema_of_a_version_does_not_change(tmp_path):
 
 def test_migrations_run_once_and_each_in_its_own_transaction(tmp_path, monkeypatch):
     path = tmp_path / "trials.sqlite"
-    SqliteStore(path).close()
+    Store(path).close()
 
     def add_a_column(connection):
         connection.execute("ALTER TABLE trials ADD COLUMN note TEXT")
@@ -477,7 +476,7 @@ def test_migrations_run_once_and_each_in_its_own_transaction(tmp_path, monkeypat
     monkeypatch.setattr(trials_schema, "MIGRATIONS", (*MIGRATIONS, add_a_column, break_off))
     for _ in range(2):
         with pytest.raises(InputError, match="broke off"):
-            SqliteStore(path)
+            Store(path)
         assert files(tmp_path) == ["trials.sqlite"]
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (3,)
@@ -498,5 +497,5 @@ def test_a_row_that_no_store_wrote_is_refused(change, tmp_path):
     path = Path(shutil.copy(DATA / "trials_v2.db", tmp_path))
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(change)
-    with SqliteStore(path) as store, pytest.raises(HwsearchError, match=r"damaged|cannot be read"):
+    with Store(path) as store, pytest.raises(HwsearchError, match=r"damaged|cannot be read"):
         store.trials()

@@ -19,7 +19,8 @@ from hwsearch.models.artifact import Exported
 from hwsearch.quantities import source_of
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
-from hwsearch.trials import Measurement, Purpose, Store
+from hwsearch.trial_store import Store
+from hwsearch.trials import Measurement, Purpose
 
 T = TypeVar("T")
 REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements

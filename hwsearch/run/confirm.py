@@ -15,7 +15,7 @@ from hwsearch.run.summarize import replay_optimizer, summarize_search
 from hwsearch.run.timings import read_timings
 from hwsearch.run.value_sources.registry import with_recorded_predictor
 from hwsearch.supernets.supernet import Supernet
-from hwsearch.trials_sqlite import SqliteStore
+from hwsearch.trial_store import Store
 
 
 def confirm(
@@ -49,7 +49,7 @@ def _confirmed(
     setup.read(progress)
     check_same(run.folder, run.recorded, setup.recorded())
     remove_checksums(run.folder)
-    with SqliteStore(run.folder / TRIALS) as store, closing(setup.evaluator(store)) as evaluator:
+    with Store(run.folder / TRIALS) as store, closing(setup.evaluator(store)) as evaluator:
         try:
             finisher = Finisher(setup, evaluator, run.folder / SUBNETS, progress)
             for key, reason in read.failed.items():

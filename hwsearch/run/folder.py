@@ -46,9 +46,8 @@ from hwsearch.run.value_sources.registry import with_recorded_sources, with_sour
 from hwsearch.run.working_folder import places, recorded_place
 from hwsearch.supernets.checkpoints import is_random
 from hwsearch.supernets.supernet import Supernet
+from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
-from hwsearch.trials_memory import MemoryStore
-from hwsearch.trials_sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,7 +140,7 @@ def _resumed(
         return run
     setup = with_recorded_sources(setup, run.folder, run.recorded)
     # Opened once before anything is changed: a damaged store is refused here.
-    SqliteStore(run.folder / TRIALS).close()
+    Store(run.folder / TRIALS).close()
     if setup.config != run.config:
         for name in (FRONT, CANDIDATES, KIT, REPORT):
             (run.folder / name).unlink(missing_ok=True)
@@ -243,10 +242,10 @@ class RunFolder:
             raise InputError(f"{str(path)!r} cannot be read: {error}; delete it") from error
         return SearchSummary.from_json(text, repr(str(path)))
 
-    def store(self) -> SqliteStore | MemoryStore:
+    def store(self) -> Store:
         """Return a copy in memory of the trials and measurements; empty before the first trial."""
         path = self.folder / TRIALS
-        return SqliteStore.snapshot(path) if path.is_file() else MemoryStore()
+        return Store.snapshot(path) if path.is_file() else Store()
 
     @property
     def trials(self) -> "pd.DataFrame":

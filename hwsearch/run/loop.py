@@ -11,7 +11,8 @@ from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.cluster.scheduler import Scheduler
 from hwsearch.run.progress import Progress
 from hwsearch.space import Architectures
-from hwsearch.trials import Store, Trial, TrialState
+from hwsearch.trial_store import Store
+from hwsearch.trials import Trial, TrialState
 
 
 def run_search(

@@ -18,8 +18,7 @@ from hwsearch.run.settings import Workers
 from hwsearch.run.setup import Setup
 from hwsearch.run.summarize import summarize_search
 from hwsearch.run.warm_start import measure_reused
-from hwsearch.trials import Store
-from hwsearch.trials_sqlite import SqliteStore
+from hwsearch.trial_store import Store
 
 
 def search_and_finish(
@@ -29,7 +28,7 @@ def search_and_finish(
 
     The device is closed at the end.
     """
-    with SqliteStore(folder / TRIALS) as store, closing(setup.evaluator(store)) as evaluator:
+    with Store(folder / TRIALS) as store, closing(setup.evaluator(store)) as evaluator:
         try:
             optimizer = setup.optimizer()
             for text in (*setup.warnings, *setup.notes, _outlook(evaluator, setup, store)):

@@ -35,7 +35,7 @@ from hwsearch.run.working_folder import located, module_directories
 from hwsearch.space import Architectures
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet
-from hwsearch.trials import Store
+from hwsearch.trial_store import Store
 
 MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend on weights"
 # Columns of the tables of trials and of the front besides quantities and choices.

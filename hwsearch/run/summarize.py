@@ -24,7 +24,8 @@ from hwsearch.run.search_summary import (
     SearchSummary,
 )
 from hwsearch.run.setup import Setup
-from hwsearch.trials import Measurement, Store, Trial, TrialState
+from hwsearch.trial_store import Store
+from hwsearch.trials import Measurement, Trial, TrialState
 
 _RECENT: Final = 16  # predictions per figure: those of one batch are too few
 _LEAST_RANKED: Final = 4

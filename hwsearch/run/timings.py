@@ -10,7 +10,8 @@ from hwsearch.evaluation.measurements import latency_measurement, ratio_measurem
 from hwsearch.kit.manifest import CONFIRM, Manifest, read_manifest
 from hwsearch.kit.results_file import KitFacts, check_complete, check_of_kit, read_results
 from hwsearch.tables import LatencyTable
-from hwsearch.trials import Measurement, Store
+from hwsearch.trial_store import Store
+from hwsearch.trials import Measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

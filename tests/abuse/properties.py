@@ -36,7 +36,7 @@ from hwsearch.run.outcome import read_members
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.tables import DIGEST, LatencyTable
-from hwsearch.trials_sqlite import SqliteStore
+from hwsearch.trial_store import Store
 from hwsearch.verify.subnet import verify_artifact
 
 ROOT = Path(__file__).parents[2]
@@ -316,7 +316,7 @@ def use_store(made):
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     path.write_bytes(with_damage((sound() / "run" / "trials.sqlite").read_bytes(), made))
-    with SqliteStore(path) as store:
+    with Store(path) as store:
         store.trials()
         store.measurements()
 

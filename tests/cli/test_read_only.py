@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import hwsearch
-from hwsearch.trials_sqlite import SqliteStore
+from hwsearch.trial_store import Store
 from tests.cli.commands import SMALL, call
 from tests.permissions import only_readable
 
@@ -121,6 +121,6 @@ def test_one_whose_process_was_killed_is_shown(copied):
     assert (killed / "trials.sqlite-wal").stat().st_size
     (killed / "trials.sqlite-shm").unlink()
     with only_readable(killed):
-        with SqliteStore.snapshot(killed / "trials.sqlite") as store:
+        with Store.snapshot(killed / "trials.sqlite") as store:
             assert store.trials()[0].origin == "killed"
         assert not (killed / "trials.sqlite-shm").exists()

@@ -6,7 +6,7 @@ from hwsearch.evaluation.latencies import SEARCH
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.supernets.supernet import Supernet
-from hwsearch.trials_memory import MemoryStore
+from hwsearch.trial_store import Store
 from tests.run.search_parts import network, task
 
 MACS = {"a": 100, "b": 200, "c": 300, "d": 400, "e": 500}
@@ -55,7 +55,7 @@ def test_a_search_counts_the_second_time():
     macs = {a.key: int(net.exact("macs", net.space.architectures([a]))[0]) for a in archs}
     lucky = archs[2].key
     device = Lucky(macs, {lucky})
-    store = MemoryStore()
+    store = Store()
     store.propose(archs, 0, "sample")
     evaluator = Evaluator(net, device, task(net.input_spec(archs[0])), store)
     values = evaluator.search_values(archs, [LATENCY])

@@ -12,8 +12,8 @@ from hwsearch.run.front import knee
 from hwsearch.run.member import row_of
 from hwsearch.run.search_summary import Comparison, PredictionQuality, SearchSummary
 from hwsearch.space import Choice, SearchSpace
+from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
-from hwsearch.trials_sqlite import SqliteStore
 
 N_IMAGES = 400
 BATCH = 8
@@ -92,7 +92,7 @@ def made_run(
     values = values_of(archs) / [1.0, faster]
     hard = np.random.default_rng(0).permutation(N_IMAGES)  # the same images are for all
     values[:, 0] = [100 * _right(hard, value).mean() for value in values[:, 0]]
-    with SqliteStore(folder / "trials.sqlite") as store:
+    with Store(folder / "trials.sqlite") as store:
         done = _fill(store, archs, values, hard, reason, measured)
     kept = [Constraint.parse(text) for text in constraints]
     columns = dict(zip(REFERENCE, values.T, strict=True))

@@ -27,11 +27,11 @@ BUDGET = FIRST
 # Name -> where it dies: an owner's function, in its n-th call, before or after what it does.
 MOMENTS = {
     "beginning": ("hwsearch.run.folder", "write_config", 1, "after"),
-    "proposed": ("hwsearch.trials_sqlite:SqliteStore", "propose", 1, "after"),
-    "started": ("hwsearch.trials_sqlite:SqliteStore", "start", 6, "after"),
-    "scoring": ("hwsearch.trials_sqlite:SqliteStore", "add", 10, "after"),
+    "proposed": ("hwsearch.trial_store:Store", "propose", 1, "after"),
+    "started": ("hwsearch.trial_store:Store", "start", 6, "after"),
+    "scoring": ("hwsearch.trial_store:Store", "add", 10, "after"),
     "timing": ("tests.run.search_parts:InProcess", "measure", 3, "after"),
-    "finishing": ("hwsearch.trials_sqlite:SqliteStore", "finish", 11, "after"),
+    "finishing": ("hwsearch.trial_store:Store", "finish", 11, "after"),
     "between-rounds": ("hwsearch.optimizer:Optimizer", "tell", 3, "after"),
     "confirming": ("tests.run.search_parts:InProcess", "measure", 5, "after"),
     "confirmed": ("hwsearch.evaluation.evaluator:Evaluator", "confirm_latencies", 1, "after"),
@@ -41,12 +41,12 @@ MOMENTS = {
 # The same for searches that start from a run.
 WARM_MOMENTS = {
     "beginning": ("hwsearch.run.folder", "write_config", 1, "after"),
-    "copying": ("hwsearch.trials_sqlite:SqliteStore", "propose", 1, "after"),
+    "copying": ("hwsearch.trial_store:Store", "propose", 1, "after"),
     "copied": ("hwsearch.run.value_sources.base:ValueSource", "copy_to", 1, "after"),
     "timing": ("tests.run.search_parts:InProcess", "measure", 2, "after"),
-    "timed": ("hwsearch.trials_sqlite:SqliteStore", "add_all", 3, "after"),
-    "finishing": ("hwsearch.trials_sqlite:SqliteStore", "finish", 5, "after"),
-    "searching": ("hwsearch.trials_sqlite:SqliteStore", "propose", 2, "after"),
+    "timed": ("hwsearch.trial_store:Store", "add_all", 3, "after"),
+    "finishing": ("hwsearch.trial_store:Store", "finish", 5, "after"),
+    "searching": ("hwsearch.trial_store:Store", "propose", 2, "after"),
     "exporting": ("hwsearch.run.finish", "write_card", 2, "before"),
 }
 

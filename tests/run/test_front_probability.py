@@ -16,8 +16,8 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY, RATIO
 from hwsearch.run.front_probability import constraint_probabilities
 from hwsearch.run.summarize import replay_optimizer, summarize_search
+from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
-from hwsearch.trials_sqlite import SqliteStore
 from tests.run.test_bootstrap import noisy
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
@@ -203,7 +203,7 @@ class TestAccount:
         monkeypatch.setattr("hwsearch.run.setup.load_device", lambda spec: device)
         setup = finished.setup()
         rows = finished.front.to_dict("records")
-        with SqliteStore(finished.folder / "trials.sqlite") as store:
+        with Store(finished.folder / "trials.sqlite") as store:
             assert (
                 summarize_search(replay_optimizer(setup, store), store, setup, rows)
                 == finished.summary

@@ -13,7 +13,7 @@ from hwsearch.accuracy.channel_statistics import channel_sums
 from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
-from hwsearch.trials_memory import MemoryStore
+from hwsearch.trial_store import Store
 from tests.accuracy.folders import class_folders, save_noise, spec_for
 from tests.run.image_parts import NET
 
@@ -35,7 +35,7 @@ def evaluator(folder, device):
     net = hwsearch.load_supernet(NET)
     spec = net.input_spec(net.space.smallest()[0])
     task = load_task(f"imagefolder:{folder}", spec, "")
-    return Evaluator(net, device, task, MemoryStore())
+    return Evaluator(net, device, task, Store())
 
 
 def test_every_resolution_is_evaluated_on_its_own_crops(evaluator):
@@ -166,7 +166,7 @@ class TestArrays:
         net = hwsearch.load_supernet(NET)
         small, large = net.space.smallest()[0], net.space.largest()[0]
         task = load_task(self.DATA, net.input_spec(small), "")
-        evaluator = Evaluator(net, device, task, MemoryStore())
+        evaluator = Evaluator(net, device, task, Store())
         with pytest.raises(DataError, match=r"shape \(3, 8, 8\), but .* of shape \(3, 16, 16\)"):
             evaluator.build(large)
         assert not isinstance(EvaluationError(), DataError)

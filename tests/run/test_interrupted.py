@@ -16,7 +16,7 @@ from hwsearch import Run
 from hwsearch.cli import app
 from hwsearch.devices.fake_device import latency_by_size
 from hwsearch.errors import DeviceError, DeviceLostError, HwsearchError
-from hwsearch.trials_sqlite import SqliteStore
+from hwsearch.trial_store import Store
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
@@ -166,7 +166,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(
 
 def test_a_store_whose_disk_goes_away_says_so(unbroken, tmp_path):
     path = Path(shutil.copy(unbroken.folder / "trials.sqlite", tmp_path))
-    with SqliteStore(path) as store:
+    with Store(path) as store:
         with path.open("r+b") as file:
             file.truncate(4096)
         store._connection.execute("PRAGMA shrink_memory")

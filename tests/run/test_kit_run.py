@@ -366,7 +366,7 @@ def _changed(path, change) -> KitFacts:
 
 
 def _trials(folder):
-    from hwsearch.trials_sqlite import SqliteStore
+    from hwsearch.trial_store import Store
 
-    with SqliteStore(folder / "trials.sqlite") as store:
+    with Store(folder / "trials.sqlite") as store:
         return store.trials(TrialState.DONE)

@@ -18,7 +18,7 @@ from hwsearch.files import sha256_of
 from hwsearch.models.onnx_file import precision_of
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
-from hwsearch.trials_memory import MemoryStore
+from hwsearch.trial_store import Store
 from hwsearch.verify.subnet import verify_artifact
 
 
@@ -35,7 +35,7 @@ def task():
 def evaluator_of(precision, task, **changes):
     net = hwsearch.load_supernet(parts.NET)
     device = parts.InProcess(precision=precision)
-    return Evaluator(net, device, replace(task, **changes), MemoryStore())
+    return Evaluator(net, device, replace(task, **changes), Store())
 
 
 def cards(run):

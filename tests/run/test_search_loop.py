@@ -14,8 +14,8 @@ from hwsearch.run.cluster.scheduler import InProcess
 from hwsearch.run.loop import run_search
 from hwsearch.run.progress import Silent
 from hwsearch.space import Choice, SearchSpace
+from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement, TrialState
-from hwsearch.trials_memory import MemoryStore
 from tests.run.search_parts import Watcher
 
 SPACE = SearchSpace(
@@ -104,7 +104,7 @@ def search(store, tactic="random", budget=BUDGET, seed=0, progress=None, batch=4
 def unbroken():
     found = {}
     for tactic in ("random", "nsga2", "hwsearch"):
-        store = MemoryStore()
+        store = Store()
         search(store, tactic)
         found[tactic] = store
     return found
@@ -118,7 +118,7 @@ def changes(store):
 
 
 def resumed(unbroken, tactic, n):
-    store = MemoryStore()
+    store = Store()
     with pytest.raises(Killed):
         search(DyingStore(store, n), tactic)
     before = {m.identity[:2] for m in store.measurements()}
@@ -145,7 +145,7 @@ def test_so_it_does_where_proposals_depend_on_results(unbroken, n):
 
 
 def test_cut_short_again_and_again(unbroken):
-    store = MemoryStore()
+    store = Store()
     for _ in range(changes(unbroken["random"])):
         try:
             search(DyingStore(store, 9), "random")
@@ -189,7 +189,7 @@ def test_a_search_that_is_done_does_nothing(unbroken):
 
 
 def test_a_larger_budget_goes_on_where_a_round_ended():
-    longer, direct = MemoryStore(), MemoryStore()
+    longer, direct = Store(), Store()
     search(longer, "hwsearch", budget=8)
     search(longer, "hwsearch", budget=16)
     search(direct, "hwsearch", budget=16)
@@ -197,18 +197,18 @@ def test_a_larger_budget_goes_on_where_a_round_ended():
 
 
 def test_the_optimiser_has_learnt_everything_either_way(unbroken):
-    store = MemoryStore()
+    store = Store()
     with pytest.raises(Killed):
         search(DyingStore(store, 30))
     _, resumed_ = search(store)
-    _, direct = search(MemoryStore())
+    _, direct = search(Store())
     assert resumed_.rounds == direct.rounds == 4
     assert resumed_.front().ids == direct.front().ids
     np.testing.assert_array_equal(resumed_.history.values, direct.history.values)
 
 
 def test_progress_counts_what_is_done_already():
-    store, watcher = MemoryStore(), Watcher()
+    store, watcher = Store(), Watcher()
     with pytest.raises(Killed):
         search(DyingStore(store, 30))
     done = sum(trial.state.is_finished for trial in store.trials())
@@ -219,7 +219,7 @@ def test_progress_counts_what_is_done_already():
 
 
 def test_a_space_that_is_exhausted_ends_the_search():
-    store, watcher = MemoryStore(), Watcher()
+    store, watcher = Store(), Watcher()
     search(store, budget=SPACE.size + 5, batch=32, progress=watcher)
     assert len(store.trials()) == SPACE.size
     assert watcher.notes[-1] == f"the search space is exhausted after {SPACE.size} architectures"
@@ -228,7 +228,7 @@ def test_a_space_that_is_exhausted_ends_the_search():
 class TestEnds:
     def test_when_little_more_is_expected_and_the_same_after_a_break(self):
         limits = {"tactic": "hwsearch", "budget": 60, "stop_gain": 20.0}
-        whole, broken, watcher = MemoryStore(), MemoryStore(), Watcher()
+        whole, broken, watcher = Store(), Store(), Watcher()
         search(whole, progress=watcher, **limits)
         n = len(whole.trials())
         assert 8 <= n < 60
@@ -253,7 +253,7 @@ class TestEnds:
 
         measure = Bench.__call__
         monkeypatch.setattr(Bench, "__call__", slow)
-        store, watcher = MemoryStore(), Watcher()
+        store, watcher = Store(), Watcher()
         search(store, progress=watcher, minutes=2)
         assert len(store.trials()) == 8  # about 90 s after the first round, 180 s after the second
         assert watcher.notes[-1].endswith("8 of 14 evaluations: its 2 minutes are over")

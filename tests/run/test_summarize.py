@@ -21,8 +21,8 @@ from hwsearch.run.progress import Silent
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.summarize import replay_optimizer, summarize_search
 from hwsearch.space import Choice, SearchSpace
+from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement, TrialState
-from hwsearch.trials_memory import MemoryStore
 
 SPACE = SearchSpace(
     [
@@ -99,7 +99,7 @@ def setup_of(tactic="hwsearch", objectives=("top1", "latency"), constraints=()):
 
 
 def searched(setup, budget=32):
-    store, optimizer = MemoryStore(), setup.optimizer()
+    store, optimizer = Store(), setup.optimizer()
     scheduler = InProcess(Bench(store))
     run_search(optimizer, store, scheduler, Stopping(budget=budget), Silent())
     archs = optimizer.front()
@@ -176,7 +176,7 @@ def test_fits_are_of_what_was_predicted_before_it_was_measured(found):
 
 def forecast_by(store, forecast):
     """The same store, had this been predicted of every trial after the initial design."""
-    changed = MemoryStore()
+    changed = Store()
     for trial in store.trials():
         arch = SimpleNamespace(key=trial.key, mapping=trial.choices)
         told = {trial.key: forecast(trial)} if trial.number >= N_INITIAL else {}

@@ -18,7 +18,7 @@ from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.models.export import to_onnx
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet
-from hwsearch.trials_memory import MemoryStore
+from hwsearch.trial_store import Store
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
 
@@ -54,11 +54,11 @@ def test_the_front_is_scored_on_report_images_at_once(device, tmp_path, monkeypa
 def test_what_is_built_again_is_the_same_file(device):
     net = load_supernet(parts.NET)
     task = parts.task(net.input_spec(net.space.largest()[0]))
-    first = Evaluator(net, device, task, MemoryStore())
+    first = Evaluator(net, device, task, Store())
     (arch,) = net.space.sample(1, seed=0)
     once = first.build(arch)
     again = first.build(arch)
-    fresh = Evaluator(net, device, task, MemoryStore()).build(arch)
+    fresh = Evaluator(net, device, task, Store()).build(arch)
     for other in (again, fresh):
         assert other.model.SerializeToString(deterministic=True) == (
             once.model.SerializeToString(deterministic=True)
@@ -99,7 +99,7 @@ def test_a_model_in_memory_is_scored_without_parsing_its_file(monkeypatch):
     task = parts.task(net.input_spec(net.space.largest()[0]))
     archs = list(net.space.sample(3, seed=0).unique())
     with closing(load_device("ort-cpu")) as device:
-        evaluator = Evaluator(net, device, task, MemoryStore())
+        evaluator = Evaluator(net, device, task, Store())
         monkeypatch.setattr(onnx, "load", lambda path, **named: parsed.append(path))
         built = evaluator.models.get(archs)
         scored = evaluator.outcomes({arch: built[arch].path for arch in archs}, task.search)

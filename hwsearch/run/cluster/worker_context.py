@@ -26,7 +26,7 @@ from hwsearch.space import Option
 from hwsearch.supernets.checkpoint_files import files_of, split_checkpoint
 from hwsearch.supernets.checkpoints import is_random
 from hwsearch.supernets.imported import imported_names, load_imported
-from hwsearch.trials_memory import MemoryStore
+from hwsearch.trial_store import Store
 
 SearchSpec = Mapping[str, Any]
 """What determines a search, as plain values and one array; see `search_spec`."""
@@ -86,7 +86,7 @@ class WorkerContext:
                 "its files differ from those of the search, so that scores are not comparable: "
                 f"{different}. Give this machine the same files and packages"
             )
-        self._evaluator = self._setup.evaluator(MemoryStore())
+        self._evaluator = self._setup.evaluator(Store())
 
     def run(
         self, choices: Mapping[str, Option], quantity: str, pace: tuple[float, int]
@@ -94,7 +94,7 @@ class WorkerContext:
         """Measure one quantity of one architecture; see `hwsearch.run.cluster.scheduler.Job`."""
         (arch,) = self._setup.net.space.architectures([choices])
         evaluator = self._evaluator
-        evaluator.store = store = MemoryStore()
+        evaluator.store = store = Store()
         evaluator.pace.highest, evaluator.pace.known = pace
         store.propose([arch], 0, "job")
         try:

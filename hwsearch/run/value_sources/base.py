@@ -15,8 +15,8 @@ from hwsearch.files import write_atomic
 from hwsearch.objectives import FloatArray
 from hwsearch.run.config import TRIALS
 from hwsearch.space import Architecture, Architectures, SearchSpace
+from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
-from hwsearch.trials_sqlite import SqliteStore
 
 LATENCY_TABLE: Final = "latency_table"
 PREDICTOR: Final = "predictor"
@@ -91,7 +91,7 @@ class ValueSource:
             staged = folder / _STAGED
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir()
-            with SqliteStore(staged / TRIALS) as store:
+            with Store(staged / TRIALS) as store:
                 store.propose(self.archs, round=0, origin=REUSED)
                 store.add_all(self.measurements)
             os.replace(staged / TRIALS, folder / TRIALS)

@@ -22,9 +22,8 @@ from hwsearch.run.outcome import CANDIDATES
 from hwsearch.run.setup import Setup
 from hwsearch.run.value_sources.base import WARM_START, ValueSource, left_out, part_of
 from hwsearch.space import SearchSpace
+from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
-from hwsearch.trials_memory import MemoryStore
-from hwsearch.trials_sqlite import SqliteStore
 
 _Contexts = Mapping[tuple[str, str], str]  # quantity and purpose -> context of this search
 
@@ -36,7 +35,7 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
     if not (folder / TRIALS).is_file():
         raise InputError(f"{where} has no {TRIALS}: nothing was evaluated there; leave it out")
     _check_space(where, recorded, setup.net.full_space)
-    with SqliteStore.snapshot(folder / TRIALS) as store:
+    with Store.snapshot(folder / TRIALS) as store:
         trials, measured = store.trials(), store.measurements()
     try:
         full = setup.net.full_space.architectures([trial.choices for trial in trials])
@@ -102,7 +101,7 @@ def _check_space(where: str, recorded: Mapping[str, Any], here: SearchSpace) -> 
 
 
 def _contexts(setup: Setup) -> _Contexts:
-    here, task = setup.evaluator(MemoryStore()), setup.task
+    here, task = setup.evaluator(Store()), setup.task
     return {
         (task.metric.name, "search"): here.score_context(task.search),
         (task.metric.name, "report"): here.score_context(task.report),

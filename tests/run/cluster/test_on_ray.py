@@ -16,7 +16,7 @@ import hwsearch
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.run.cluster.scheduler import cluster_device, make_scheduler
 from hwsearch.run.setup import prepare
-from hwsearch.trials_memory import MemoryStore
+from hwsearch.trial_store import Store
 from tests.run.cluster.cluster_parts import config, settings
 from tests.run.cluster.conftest import ON_RAY, is_alive
 from tests.run.search_parts import Watcher
@@ -82,7 +82,7 @@ class Search:
     def __init__(self, folder, workers, n=10):
         chosen = config(folder)
         self.setup = prepare(chosen, device=cluster_device(workers, chosen.device))
-        self.store, self.watcher = MemoryStore(), Watcher()
+        self.store, self.watcher = Store(), Watcher()
         self.archs = list(self.setup.net.space.sample_distinct(n, np.random.default_rng(3)))
         self.store.propose(self.archs, 0, "test")
         evaluator = self.setup.evaluator(self.store)

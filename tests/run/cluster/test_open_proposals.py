@@ -8,8 +8,8 @@ from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.cluster.scheduler import Job, JobResult, JobScheduler
 from hwsearch.run.loop import run_search
+from hwsearch.trial_store import Store
 from hwsearch.trials import TrialState
-from hwsearch.trials_memory import MemoryStore
 from tests.run.search_parts import Watcher
 from tests.run.test_search_loop import QUANTITIES, SPACE, Bench, DyingStore, Killed
 
@@ -67,7 +67,7 @@ def search(store, tactic="hwsearch", seed=0, budget=BUDGET, progress=None):
 
 @pytest.fixture(scope="module")
 def unbroken():
-    store = MemoryStore()
+    store = Store()
     return store, *search(store)
 
 
@@ -94,7 +94,7 @@ def in_order(store):
 
 @pytest.mark.parametrize("n", [3, 19, 34, 47, 60, 77])
 def test_cut_short_it_is_told_in_the_order_in_which_it_was_finished(n):
-    store = MemoryStore()
+    store = Store()
     with pytest.raises(Killed):
         search(DyingStore(store, n))
     done = {trial.key for trial in store.trials(TrialState.DONE)}
@@ -115,7 +115,7 @@ def test_a_search_by_rounds_goes_on_with_workers_and_back():
     """A round that was cut short is told as a whole, in the order of its proposals."""
     from tests.run.test_search_loop import search as by_rounds
 
-    store = MemoryStore()
+    store = Store()
     with pytest.raises(Killed):
         by_rounds(DyingStore(store, 30), "hwsearch", budget=BUDGET)
     begun = {trial.round: 0 for trial in store.trials()}
@@ -131,7 +131,7 @@ def test_a_search_by_rounds_goes_on_with_workers_and_back():
 
 
 def test_nothing_is_measured_twice_when_cut_short_again_and_again():
-    store = MemoryStore()
+    store = Store()
     for attempt in range(60):
         try:
             search(DyingStore(store, 11), tactic="random", seed=attempt)

@@ -131,7 +131,7 @@ class TestRefuses:
             run_largest(spec, made)
 
     def test_measurements_of_another_context(self, made):
-        store = hwsearch.trials_memory.MemoryStore()
+        store = hwsearch.trial_store.Store()
         arch = made.net.space.smallest()[0]
         store.propose([arch], 0, "test")
         strange = Measurement(
