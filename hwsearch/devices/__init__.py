@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hwsearch.devices.base import Device, Latency
-from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.devices.base import Device, Latency, MeasureSettings
 from hwsearch.devices.spec import (
     DeviceFactory,
     DeviceOption,

@@ -12,7 +12,7 @@ import numpy as np
 
 from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.intervals import Floats
+from hwsearch.devices.latency_statistics import Floats
 from hwsearch.errors import InputError
 from hwsearch.files import write_atomic
 

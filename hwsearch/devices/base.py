@@ -1,6 +1,6 @@
-"""Interface of devices: measurement, profiling, inference, and their results."""
+"""Interface of devices: measurement, profiling, inference, their settings and results."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -8,12 +8,56 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.devices.protocol import MeasureSettings, Progress
-from hwsearch.errors import DeviceError
+from hwsearch.errors import DeviceError, InputError
 
 Fingerprint = dict[str, str | int]
 Batch = Mapping[str, NDArray[Any]]
 """Input arrays by name."""
+Progress = Callable[[int, float], None]
+"""``progress(n_rounds, half_width)`` after each round, with the largest relative half-width at the
+last check of the stopping rule, NaN before the first one."""
+MIN_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureSettings:
+    """Precision and time limits of a benchmark.
+
+    Attributes:
+        half_width: Requested half-width of every model's 95% ratio interval, relative to the
+            ratio.
+        seconds_per_model: Time limit of the rounds, multiplied by the number of models.
+        first_look: Number of rounds at the first check of the stopping rule, which doubles for
+            each further check: checking after every round would stop at chance minima.
+        burst_s: Approximate duration of one model's turn.
+        warmup_floor_s: Shortest warm-up.
+        warmup_ceiling_s: Longest warm-up, steady or not.
+        hang_s: Time beyond the usual duration of a burst after which the runtime counts as hung.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    half_width: float = 0.015
+    seconds_per_model: float = 3.0
+    first_look: int = 16
+    burst_s: float = 0.01
+    warmup_floor_s: float = 0.3
+    warmup_ceiling_s: float = 2.0
+    hang_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("half_width", "seconds_per_model", "burst_s", "hang_s"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be a positive number, not {value!r}")
+        if self.first_look < MIN_ROUNDS:
+            raise InputError(f"first_look must be at least {MIN_ROUNDS}, not {self.first_look!r}")
+        if not 0 <= self.warmup_floor_s <= self.warmup_ceiling_s < np.inf:
+            raise InputError(
+                "warm-up needs 0 <= warmup_floor_s <= warmup_ceiling_s, not "
+                f"{self.warmup_floor_s!r} and {self.warmup_ceiling_s!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

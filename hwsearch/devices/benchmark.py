@@ -2,34 +2,29 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from hwsearch.devices.anchor import Baseline, anchor_bytes
-from hwsearch.devices.base import Fingerprint, Latency
+from hwsearch.devices.base import Fingerprint, Latency, MeasureSettings, Progress
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.intervals import Floats, undisturbed
-from hwsearch.devices.latency_statistics import DeviceRecord, TimedModel, estimate_latencies
-from hwsearch.devices.protocol import (
-    Clock,
-    MeasureSettings,
-    Progress,
+from hwsearch.devices.latency_statistics import (
+    DeviceRecord,
+    Floats,
     Rounds,
-    Run,
-    sample_rounds,
-    warm_up,
+    TimedModel,
+    estimate_latencies,
+    undisturbed,
 )
+from hwsearch.devices.protocol import Run, sample_rounds, warm_up
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, RUN, Options
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 
-Results = dict[str, Latency | DeviceError]
-
 logger = logging.getLogger(__name__)
-_ANCHOR = 0
 _BASELINE_S = 1.5
 _ANCHOR_TRIES = 2
 _TRANSFERS = {ON_DEVICE: "excluded", END_TO_END: "included"}
@@ -55,7 +50,6 @@ class Benchmark:
     batch: int
     objective: str = RUN
     load_s: float = 0.0
-    clock: Clock = time.monotonic
 
     def measure(
         self,
@@ -64,16 +58,15 @@ class Benchmark:
         seed: int,
         settings: MeasureSettings,
         progress: Progress | None = None,
-    ) -> Results:
+    ) -> dict[str, Latency | DeviceError]:
         """Time models against each other; see `hwsearch.devices.base.Device.measure`.
 
         After a crash or hang, which is attributed to the model that was running, the benchmark
         starts again with the others: all returned latencies are from one process. The anchor gets
         a second try, as a process may be killed from outside.
         """
-        start = self.clock()
-        failed: dict[str, DeviceError] = {}
-        measured: dict[str, Latency] = {}
+        start = time.monotonic()
+        failed: dict[str, Latency | DeviceError] = {}
         anchor_failures = 0
         while waiting := {name: path for name, path in models.items() if name not in failed}:
             attempt = Attempt(self, waiting, settings)
@@ -86,18 +79,16 @@ class Benchmark:
                     continue
                 anchor_failures += 1
                 if anchor_failures == _ANCHOR_TRIES:
-                    failed |= {
-                        name: DeviceError(f"{self.device} fails on its own anchor model: {error}")
-                        for name in waiting
-                        if name not in failed
-                    }
+                    reason = f"{self.device} fails on its own anchor model: {error}"
+                    return dict.fromkeys(waiting, DeviceError(reason)) | failed
                 continue
             failed |= attempt.failed
             if rounds is None:
                 break
+            n_rounds = len(rounds.times_s[0])
             latencies = estimate_latencies(
                 rounds,
-                attempt.timed_models(len(rounds.times_s[0])),
+                [attempt.timed(entry, n_rounds) for entry in attempt.loaded.values()],
                 DeviceRecord(
                     device=self.device,
                     fingerprint=digest(self.fingerprint),
@@ -107,68 +98,64 @@ class Benchmark:
                 ),
                 rng=np.random.default_rng([seed, 1]),
                 settings=settings,
-                cost_s=(self.clock() - start) / len(models),
+                cost_s=(time.monotonic() - start) / len(models),
             )
-            measured = dict(zip(attempt.inputs, latencies, strict=True))
-            break
-        return {name: measured[name] if name in measured else failed[name] for name in models}
+            return failed | dict(zip(attempt.loaded, latencies, strict=True))
+        return failed
 
-    def load(
-        self,
-        worker: Worker,
-        number: int,
-        model: Path | bytes,
-        *,
-        batch: int | None = None,
-        timeout_s: float,
-    ) -> str:
-        """Load a model as ``number`` in a worker process and return the specs of its inputs."""
-        header = {"op": "load", "id": number, "options": dict(self.options)}
-        header["batch"] = self.batch if batch is None else batch
-        content = [np.frombuffer(model, np.uint8)] if isinstance(model, bytes) else []
-        if isinstance(model, Path):
-            header["path"] = str(model.absolute())
-        reply, _ = worker.request(header, content, timeout_s=timeout_s + self.load_s)
-        return str(reply["inputs"])
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A loaded model, or the anchor, whose ``name`` is None, and what its bursts have told.
+
+    Attributes:
+        number: Its number in the worker process.
+        inputs: Names, types and shapes of its inputs.
+        slowest_s: Longest run so far.
+        spent_s: Total running time and waiting time.
+        modes_s: Median time in each timing mode, for every burst.
+    """
+
+    name: str | None
+    number: int
+    inputs: str
+    slowest_s: float = 0.0
+    spent_s: Floats = field(default_factory=lambda: np.zeros(2))
+    modes_s: list[dict[str, float]] = field(default_factory=list)
 
 
 class Attempt:
     """One worker process of a benchmark or a profile, from its start to its end or loss.
 
-    ``running`` is the model that the worker is executing, None for the anchor; ``inputs`` are the
-    specs of inputs by model, in the order of the models' indices.
+    ``running`` is the model that the worker is executing, None for the anchor; ``loaded`` are the
+    accepted models in the order of their indices, ``failed`` the refused ones.
     """
 
     def __init__(
         self, benchmark: Benchmark, models: Mapping[str, Path], settings: MeasureSettings
     ) -> None:
-        self._benchmark = benchmark
-        self._models = models
-        self._settings = settings
+        self._benchmark, self._models, self._settings = benchmark, models, settings
+        self._accounted = False
         self.running: str | None = None
+        self.loaded: dict[str, Entry] = {}
         self.failed: dict[str, DeviceError] = {}
-        self.inputs: dict[str, str] = {}
         self.baseline = Baseline(benchmark.slug, benchmark.fingerprint)
         self.baseline_s = np.empty(0)
-        self._waiting = "included"
-        self._spent_s: dict[str | None, Floats] = {}
-        self._modes: dict[str | None, list[dict[str, float]]] = {}
 
     def sample(self, rng: np.random.Generator, progress: Progress | None) -> Rounds | None:
         """Load the models and time them; return None when none could be loaded."""
         with self._benchmark.start() as worker:
-            self._waiting = worker.waiting
-            hang_s = self._settings.hang_s
-            self._benchmark.load(worker, _ANCHOR, anchor_bytes(), batch=1, timeout_s=hang_s)
-            self.baseline_s = self._baseline(worker)
+            self._accounted = worker.waiting == "taken out"
+            anchor = self._load(worker, None, anchor_bytes(), batch=1)
+            self.baseline_s = self._baseline(worker, anchor)
             self.load_models(worker)
             self.running = None
-            if not self.inputs:
+            if not self.loaded:
                 return None
             return sample_rounds(
-                self._runner(worker, [*self.inputs, None]),
-                len(self.inputs),
-                clock=self._benchmark.clock,
+                self._runner(worker, [*self.loaded.values(), anchor]),
+                len(self.loaded),
+                clock=time.monotonic,
                 rng=rng,
                 settings=self._settings,
                 progress=progress,
@@ -178,55 +165,44 @@ class Attempt:
         """Load the models and keep the errors of refused ones; raise where the worker is lost."""
         for name, path in self._models.items():
             self.running = name
-            number, hang_s = len(self.inputs) + 1, self._settings.hang_s
             try:
-                self.inputs[name] = self._benchmark.load(worker, number, path, timeout_s=hang_s)
+                source = str(path.absolute())
+                self.loaded[name] = self._load(worker, name, source, batch=self._benchmark.batch)
             except DeviceError as error:
                 if worker.lost:
                     raise
                 self.failed[name] = error
 
-    def numbers(self) -> dict[str, int]:
-        """Return the number in the worker process of each loaded model."""
-        return {name: number for number, name in enumerate(self.inputs, start=1)}
-
-    def timed_models(self, n_rounds: int) -> list[TimedModel]:
-        """Return the records of the loaded models besides their times, by index."""
-        return [
-            TimedModel(
-                inputs=text, waited=self._waited(name), relative=self._relative(name, n_rounds)
-            )
-            for name, text in self.inputs.items()
-        ]
-
-    def _relative(self, name: str, n_rounds: int) -> dict[str, float]:
-        bursts = self._modes[name][-n_rounds:]
-        if len(bursts[0]) == 1:
-            return {}
+    def timed(self, entry: Entry, n_rounds: int) -> TimedModel:
+        """Return the record of a model besides its times, of the last ``n_rounds`` bursts."""
+        running_s, waiting_s = entry.spent_s
+        bursts, objective = entry.modes_s[-n_rounds:], self._benchmark.objective
         # Both modes of a burst are disturbed alike, which the ratio cancels.
-        return {
-            mode: float(
-                np.median([burst[mode] / burst[self._benchmark.objective] for burst in bursts])
-            )
+        relative = {
+            mode: float(np.median([burst[mode] / burst[objective] for burst in bursts]))
             for mode in bursts[0]
         }
+        return TimedModel(
+            inputs=entry.inputs,
+            waited=float(waiting_s / (running_s + waiting_s)) if self._accounted else None,
+            relative=relative if len(relative) > 1 else {},
+        )
 
-    def _waited(self, name: str) -> float | None:
-        if self._waiting == "included":
-            return None
-        running_s, waiting_s = self._spent_s[name]
-        return float(waiting_s / (running_s + waiting_s))
+    def _load(self, worker: Worker, name: str | None, source: str | bytes, *, batch: int) -> Entry:
+        limit_s = self._settings.hang_s + self._benchmark.load_s
+        options = dict(self._benchmark.options)
+        number, inputs = worker.call("load", source, batch, options, timeout_s=limit_s)
+        return Entry(name, number, inputs)
 
-    def _baseline(self, worker: Worker) -> Floats:
+    def _baseline(self, worker: Worker, anchor: Entry) -> Floats:
         kept = self.baseline.load()
         if kept is not None:
             return kept
-        clock, rng = self._benchmark.clock, np.random.default_rng(0)
-        run = self._runner(worker, [None])
-        (size,) = warm_up(run, 1, clock=clock, rng=rng, settings=self._settings)
+        run, rng = self._runner(worker, [anchor]), np.random.default_rng(0)
+        (size,) = warm_up(run, 1, clock=time.monotonic, rng=rng, settings=self._settings)
         bursts: list[float] = []
-        deadline = clock() + _BASELINE_S
-        while clock() < deadline or len(bursts) < 2:
+        deadline = time.monotonic() + _BASELINE_S
+        while time.monotonic() < deadline or len(bursts) < 2:
             bursts.append(float(np.median(run(0, size))))
         taken = np.array(bursts)
         calm = taken[undisturbed(taken[:, None])[:, 0]]
@@ -235,26 +211,20 @@ class Attempt:
         logger.info("measured the anchor's baseline on this machine: %s", self.baseline.path)
         return baseline_s
 
-    def _runner(self, worker: Worker, entries: list[str | None]) -> Run:
-        """Return the protocol's `Run` for entries: names of loaded models, None for the anchor."""
-        numbers = self.numbers()
-        slowest_s = dict.fromkeys(entries, 0.0)
+    def _runner(self, worker: Worker, entries: Sequence[Entry]) -> Run:
+        """Return the protocol's `Run` for these entries."""
 
         def run(index: int, n: int) -> Floats:
-            name = self.running = entries[index]
-            number = _ANCHOR if name is None else numbers[name]
+            entry = entries[index]
+            self.running = entry.name
             # More than ten times the slowest run so far counts as a hang.
-            allowed_s = self._settings.hang_s + 10 * n * slowest_s[name]
-            header = {"op": "time", "id": number, "n": n}
-            reply, spent_s = worker.request(header, timeout_s=allowed_s)
-            modes = dict(zip(reply["modes"], spent_s, strict=True))
-            typical_s = {mode: float(np.median(times[0])) for mode, times in modes.items()}
-            self._modes.setdefault(name, []).append(typical_s)
-            times_s, waits_s = modes[self._benchmark.objective]
-            all_s = np.sum([each.sum(axis=0) for each in spent_s], axis=0)
-            slowest_s[name] = max(slowest_s[name], float(all_s.max()))
-            spent = np.array([times_s.sum(), waits_s.sum()])
-            self._spent_s[name] = self._spent_s.get(name, np.zeros(2)) + spent
-            return np.asarray(times_s, dtype=np.float64)
+            limit_s = self._settings.hang_s + 10 * n * entry.slowest_s
+            modes: dict[str, Floats] = worker.call("time", entry.number, n, timeout_s=limit_s)
+            entry.modes_s.append({mode: float(np.median(t[0])) for mode, t in modes.items()})
+            all_s = np.sum([spent_s.sum(axis=0) for spent_s in modes.values()], axis=0)
+            entry.slowest_s = max(entry.slowest_s, float(all_s.max()))
+            spent_s = modes[self._benchmark.objective]
+            entry.spent_s += spent_s.sum(axis=1)
+            return np.asarray(spent_s[0], dtype=np.float64)
 
         return run

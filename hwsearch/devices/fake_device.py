@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.devices.base import Batch, Fingerprint, Latency
+from hwsearch.devices.base import Batch, Fingerprint, Latency, MeasureSettings, Progress
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.model_check import refusal
-from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.spec import DeviceFactory
 from hwsearch.errors import DeviceError
 

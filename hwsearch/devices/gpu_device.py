@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwsearch.devices.anchor import cache_folder
-from hwsearch.devices.base import Fingerprint, Latency
+from hwsearch.devices.base import Fingerprint, Latency, MeasureSettings, Progress
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.nvidia import ClockMonitor, gpu_fingerprint
-from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE
 from hwsearch.devices.spec import (
     BATCH,

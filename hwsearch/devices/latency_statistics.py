@@ -1,19 +1,72 @@
-"""Latency estimates from the rounds of a benchmark: medians, intervals and warnings."""
+"""Statistics of a benchmark's rounds: medians, bootstrap intervals, latencies and warnings."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hwsearch.devices.base import Latency
-from hwsearch.devices.intervals import Floats, median_draws, percentile_interval
-from hwsearch.devices.protocol import MeasureSettings, Rounds
+from hwsearch.devices.base import MIN_ROUNDS, Latency, MeasureSettings
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE
+
+CONFIDENCE = 0.95
+N_DRAWS = 2000
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+# Other work on the same physical core or cache slows a model by more than this, in a tenth to most
+# of the rounds of a few seconds; the variation of an undisturbed model is smaller.
+_DISTURBED = 0.10
+_CALM_QUANTILE = 0.20
 
 CV_LIMIT = 0.025
 DRIFT_LIMIT = 0.10
 SHORT_MS = 0.1
 WAITED_LIMIT = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rounds:
+    """Times of all rounds of a benchmark.
+
+    Attributes:
+        times_s: One (n_rounds, n_runs) array per entry, seconds; the anchor's is the last.
+        wanted: Whether every interval reached the requested width within the time limit.
+    """
+
+    times_s: tuple[Floats, ...]
+    wanted: bool
+
+    def bursts_s(self) -> Floats:
+        """Return median times of bursts: (n_rounds, n_entries) seconds, the anchor last."""
+        return np.stack([np.median(times, axis=1) for times in self.times_s], axis=1)
+
+    def ratios(self) -> Floats:
+        """Return times relative to the anchor's in the same round: (n_rounds, n_models)."""
+        bursts = self.bursts_s()
+        return np.asarray(bursts[:, :-1] / bursts[:, -1:], dtype=np.float64)
+
+    def counted(self) -> Bools:
+        """Return which rounds count for which model: (n_rounds, n_models).
+
+        These are the rounds without disturbance of model and anchor; all where those are under
+        five.
+        """
+        calm = undisturbed(self.bursts_s())
+        both: Bools = calm[:, :-1] & calm[:, -1:]
+        both[:, both.sum(axis=0) < MIN_ROUNDS] = True
+        return both
+
+    def medians(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Return median ratios, (n_models,), and their bootstraps, (2000, n_models)."""
+        pairs = zip(self.ratios().T, self.counted().T, strict=True)
+        columns = [ratios[counted] for ratios, counted in pairs]
+        draws = [median_draws(column[:, None], rng) for column in columns]
+        return np.array([np.median(column) for column in columns]), np.concatenate(draws, axis=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +120,6 @@ def estimate_latencies(
     middle, ratio_draws = rounds.medians(rng)
     baseline_draws = median_draws(device.baseline_s[:, None], rng)
     low, high = percentile_interval(ratio_draws)
-    widths = (high - low) / 2 / middle
     low_s, high_s = percentile_interval(ratio_draws * baseline_draws)
     base_low, base_high = percentile_interval(baseline_draws)
     baseline_ms = float(np.median(device.baseline_s)) * 1e3
@@ -76,9 +128,18 @@ def estimate_latencies(
     for index, model in enumerate(models):
         times, modes = rounds.times_s[index], model.relative
         latency_ms = float(middle[index]) * baseline_ms
-        scaled_ms = times / bursts[:, -1:] * baseline_ms
-        p90, p99 = np.percentile(scaled_ms, [90, 99])
+        p90, p99 = np.percentile(times / bursts[:, -1:] * baseline_ms, [90, 99])
         cv = float(np.std(ratios[:, index], ddof=1) / np.mean(ratios[:, index]))
+        warnings = _warnings(
+            cv=cv,
+            typical_ms=float(np.median(times)) * 1e3,
+            waited=model.waited or 0.0,
+            width=float((high[index] - low[index]) / 2 / middle[index]),
+            drift=anchor_ms / baseline_ms - 1,
+            baseline_path=device.baseline_path,
+            rounds=rounds,
+            settings=settings,
+        )
         latencies.append(
             Latency(
                 device=device.device,
@@ -100,11 +161,7 @@ def estimate_latencies(
                 baseline_ms=baseline_ms,
                 baseline_low_ms=float(base_low[0]) * 1e3,
                 baseline_high_ms=float(base_high[0]) * 1e3,
-                warnings=(
-                    *_noise_warnings(cv, float(np.median(times)) * 1e3, model.waited),
-                    *_width_warnings(rounds, len(ratios), float(widths[index]), settings),
-                    *_drift_warnings(anchor_ms, baseline_ms, device.baseline_path),
-                ),
+                warnings=warnings,
                 ratios=ratios[:, index].copy(),
                 counted=counted[:, index].copy(),
                 times_ms=times * 1e3,
@@ -117,48 +174,130 @@ def estimate_latencies(
     return latencies
 
 
-def _noise_warnings(cv: float, typical_ms: float, waited: float | None) -> list[str]:
-    found = []
-    if cv > CV_LIMIT:
-        found.append(
+def _warnings(
+    cv: float,
+    typical_ms: float,
+    waited: float,
+    width: float,
+    drift: float,
+    baseline_path: str,
+    rounds: Rounds,
+    settings: MeasureSettings,
+) -> tuple[str, ...]:
+    n_rounds = len(rounds.times_s[0])
+    precise = width <= settings.half_width and n_rounds >= settings.first_look
+    doubts = (
+        (
+            cv > CV_LIMIT,
             f"rounds differ by {cv:.1%} (more than {CV_LIMIT:.1%}) because other work shares "
-            "these cores or their clock changes: stop that work, or fix the clock's governor"
-        )
-    if typical_ms < SHORT_MS:
-        found.append(
+            "these cores or their clock changes: stop that work, or fix the clock's governor",
+        ),
+        (
+            typical_ms < SHORT_MS,
             f"one run takes {typical_ms:.3g} ms, of which calling the runtime is a noticeable "
-            f"part (below {SHORT_MS:g} ms): measure with a larger batch"
-        )
-    if waited is not None and waited > WAITED_LIMIT:
-        found.append(
+            f"part (below {SHORT_MS:g} ms): measure with a larger batch",
+        ),
+        (
+            waited > WAITED_LIMIT,
             f"other work had the CPU for {waited:.0%} of the time, which is taken out, though not "
-            "what it did to the caches: stop that work to be sure"
-        )
-    return found
-
-
-def _width_warnings(
-    rounds: Rounds, n_rounds: int, width: float, settings: MeasureSettings
-) -> list[str]:
-    if rounds.wanted or (width <= settings.half_width and n_rounds >= settings.first_look):
-        return []
-    return [
-        f"time ran out after {n_rounds} rounds with an interval of ±{width:.1%} where "
-        f"±{settings.half_width:.1%} was wanted, because this machine is noisy or the model slow: "
-        f"raise seconds_per_model (now {settings.seconds_per_model:g})"
-    ]
-
-
-def _drift_warnings(anchor_ms: float, baseline_ms: float, baseline_path: str) -> list[str]:
-    drift = anchor_ms / baseline_ms - 1
-    if abs(drift) <= DRIFT_LIMIT:
-        return []
-    if drift > 0:
-        return [
+            "what it did to the caches: stop that work to be sure",
+        ),
+        (
+            not rounds.wanted and not precise,
+            f"time ran out after {n_rounds} rounds with an interval of ±{width:.1%} where "
+            f"±{settings.half_width:.1%} was wanted, because this machine is noisy or the model "
+            f"slow: raise seconds_per_model (now {settings.seconds_per_model:g})",
+        ),
+        (
+            drift > DRIFT_LIMIT,
             f"the anchor took {drift:.0%} longer than its baseline because this machine is busier "
-            "or slower now: rankings hold, and milliseconds are those of the calmer time"
-        ]
-    return [
-        f"the anchor was {-drift:.0%} faster than its baseline, which was taken on a busier "
-        f"machine: delete {baseline_path} to have it taken again, as milliseconds are too high now"
-    ]
+            "or slower now: rankings hold, and milliseconds are those of the calmer time",
+        ),
+        (
+            drift < -DRIFT_LIMIT,
+            f"the anchor was {-drift:.0%} faster than its baseline, which was taken on a busier "
+            f"machine: delete {baseline_path} to have it taken again, as milliseconds are too "
+            "high now",
+        ),
+    )
+    return tuple(text for seen, text in doubts if seen)
+
+
+def undisturbed(times: Floats) -> Bools:
+    """Return which (n_rounds, n_columns) times are not prolonged by other work.
+
+    They are at most 10% above their column's 20th percentile. Other work on the same core or cache
+    slows some models more than others, which a ratio does not cancel. Times on a shared machine
+    are therefore bimodal, and a median over both modes depends on chance.
+    """
+    calm = np.quantile(times, _CALM_QUANTILE, axis=0)
+    near: Bools = times <= (1 + _DISTURBED) * calm
+    return near
+
+
+def median_draws(values: Floats, rng: np.random.Generator) -> Floats:
+    """Return bootstrapped medians of columns (circular block bootstrap; Politis and Romano 1992).
+
+    Neighbouring rounds are correlated, so rows are drawn in blocks of about the cube root of their
+    number, the same for all columns. With few blocks such draws are too narrow: each is moved away
+    from the sample's median, in logarithms, by the ratio of Student's t to the normal quantile at
+    one degree of freedom less than there are blocks.
+
+    Args:
+        values: (n_rounds, n_columns), positive; NaN where a row does not count for a column, but
+            not in a whole column.
+        rng: Random generator of the blocks.
+
+    Returns:
+        (2000, n_columns) medians of the counted rows; of the whole column where a draw has none.
+    """
+    n_rounds, n_columns = values.shape
+    length = max(1, round(n_rounds ** (1 / 3)))
+    n_blocks = -(-n_rounds // length)
+    starts = rng.integers(0, n_rounds, (N_DRAWS, n_blocks, 1))
+    rows = ((starts + np.arange(length)) % n_rounds).reshape(N_DRAWS, -1)[:, :n_rounds]
+    drawn = [_medians(values[rows, column]) for column in range(n_columns)]
+    centre = _medians(values.T)
+    draws = np.where(np.isnan(drawn), centre[:, None], drawn).T
+    quantile = (1 + CONFIDENCE) / 2
+    freedom = np.maximum(1.0, np.isfinite(values).sum(axis=0) / length - 1)
+    wide = [student_quantile(quantile, float(each)) for each in freedom]
+    widening = np.array(wide) / NormalDist().inv_cdf(quantile)
+    return np.asarray(centre * (draws / centre) ** widening, dtype=np.float64)
+
+
+def _medians(values: Floats) -> Floats:
+    """Return medians of rows without NaN; NaN for rows of NaN."""
+    n_counted = (~np.isnan(values)).sum(axis=1)
+    ordered, rows = np.sort(values, axis=1), np.arange(len(values))  # NaN comes last
+    low = ordered[rows, np.maximum(n_counted - 1, 0) // 2]
+    middle: Floats = (low + ordered[rows, n_counted // 2]) / 2
+    return middle
+
+
+def percentile_interval(draws: Floats) -> tuple[Floats, Floats]:
+    """Return the ends, (n_columns,) each, of the central 95% of (n_draws, n_columns) draws."""
+    tail = (1 - CONFIDENCE) / 2 * 100
+    low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+@cache
+def student_quantile(probability: float, freedom: float) -> float:
+    """Return a quantile of Student's t distribution, without scipy, which kits lack.
+
+    With t = sqrt(freedom) * tan(angle) the density is cos(angle) to the power of freedom - 1, up
+    to a constant. Its integral from 0 is concave, so that Newton's method converges from below.
+    ``probability`` is in [0.5, 1), ``freedom`` at least 1.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    scale = math.sqrt(math.pi) * math.exp(
+        math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2)
+    )
+    wanted, angle, step = (probability - 0.5) * scale, 0.0, 1.0
+    while step > 1e-14 * max(1.0, angle):
+        between = np.cos(angle * (nodes + 1) / 2) ** (freedom - 1)
+        reached = angle / 2 * float(weights @ between)
+        step = (wanted - reached) / math.cos(angle) ** (freedom - 1)
+        angle += step
+    return math.sqrt(freedom) * math.tan(angle)

@@ -1,9 +1,9 @@
 """``ort-cpu``: ONNX Runtime on this machine's processor."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hwsearch.devices.base import Batch, Fingerprint, SharedOutputs
 from hwsearch.devices.fingerprint import choose_cpus
@@ -17,6 +17,9 @@ from hwsearch.devices.spec import (
 )
 from hwsearch.devices.worker_device import RUN_TIMEOUT_S, CpuDevice, threads_option
 from hwsearch.machine import thread_limit
+
+if TYPE_CHECKING:
+    from hwsearch.devices.shared_inference import SharedSession
 
 
 class OrtCpu(CpuDevice):
@@ -38,6 +41,7 @@ class OrtCpu(CpuDevice):
             untimed={"threads": thread_limit()},
             cpus=cpus,
         )
+        self._shared: SharedSession | None = None
 
     def describe(self, version: str) -> Fingerprint:
         """Return runtime, provider and threads."""
@@ -54,24 +58,17 @@ class OrtCpu(CpuDevice):
         self, models: Mapping[str, Path], batches: Iterable[Batch]
     ) -> Iterator[SharedOutputs]:
         """Run models, each CPU on its own samples; see `SharedInference.run_shared`."""
-        from hwsearch.devices.shared_inference import PendingBatch, SharedSession
+        from hwsearch.devices.shared_inference import SharedSession
 
         session = self._shared
         if session is None or not session.holds(models):
             if session is not None:
                 session.unload()
             session = self._shared = SharedSession(
-                self._running(), self._numbers, {"threads": 1}, thread_limit(), RUN_TIMEOUT_S
+                self._running(), {"threads": 1}, thread_limit(), RUN_TIMEOUT_S
             )
             session.load(models, self.spec, self.precision)
-        # The next batch is prepared and sent while the worker computes.
-        pending: deque[PendingBatch] = deque()
-        for batch in batches:
-            pending.append(session.submit(models, batch))
-            if len(pending) > 1:
-                yield session.result(pending.popleft())
-        for each in pending:
-            yield session.result(each)
+        yield from session.run(models, batches)
 
 
 def _missing() -> str | None:

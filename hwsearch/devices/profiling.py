@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hwsearch.devices.base import Profile
+from hwsearch.devices.base import MeasureSettings, Profile
 from hwsearch.devices.benchmark import Attempt, Benchmark
-from hwsearch.devices.intervals import Floats
-from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.devices.latency_statistics import Floats
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 
@@ -37,31 +36,30 @@ def profile_models(
             lost = [attempt.running] if attempt.running is not None else list(waiting)
             done |= dict.fromkeys(lost, error)
         done |= attempt.failed
-    return {name: done[name] for name in models}
+    return done
 
 
 def _profile(attempt: Attempt, worker: Worker, runs: int) -> dict[str, Profile]:
     """Run loaded models in turns and read their profiles."""
-    rng, numbers = np.random.default_rng(0), attempt.numbers()
+    rng = np.random.default_rng(0)
     turns = [_TURN] * (runs // _TURN) + ([runs % _TURN] if runs % _TURN else [])
-    spent_s: dict[str, list[Floats]] = {name: [] for name in numbers}
+    spent_s: dict[str, list[Floats]] = {name: [] for name in attempt.loaded}
     for turn in (_TURN, *turns):
-        for name in rng.permutation(list(numbers)).tolist():
-            attempt.running = name
-            header = {"op": "profile", "id": numbers[name], "n": turn + 1}
-            spent_s[name] += worker.request(header, timeout_s=_TIMEOUT_S)[1]
+        for name in rng.permutation(list(attempt.loaded)).tolist():
+            attempt.running, number = name, attempt.loaded[name].number
+            spent = worker.call("time_profiled", number, turn + 1, timeout_s=_TIMEOUT_S)
+            spent_s[name].append(spent)
     uncounted = np.zeros(_TURN + 1, bool)
     counted = np.concatenate([uncounted, *(np.arange(n + 1) > 0 for n in turns)])
     profiles = {}
-    for name, number in numbers.items():
+    for name, entry in attempt.loaded.items():
         attempt.running = name
-        header = {"op": "read profile", "id": number}
-        reply, (nodes_s,) = worker.request(header, timeout_s=_TIMEOUT_S)
+        nodes, nodes_s = worker.call("read_profile", entry.number, timeout_s=_TIMEOUT_S)
         took_s, waited_s = np.concatenate(spent_s[name], axis=1)
         kept = counted & (waited_s <= np.median(waited_s[counted]))
         means_ms = _middle_mean(nodes_s[kept]) * 1e3
         profiles[name] = Profile(
-            nodes_ms=dict(zip(reply["nodes"], means_ms.tolist(), strict=True)),
+            nodes_ms=dict(zip(nodes, means_ms.tolist(), strict=True)),
             total_ms=float(_middle_mean(took_s[kept])) * 1e3,
         )
     return profiles

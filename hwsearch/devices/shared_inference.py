@@ -1,18 +1,19 @@
 """Inference with several models in one worker process, common prefixes computed once."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
 
 from hwsearch.devices.base import Batch, SharedOutputs
-from hwsearch.devices.messages import Arrays, Header
 from hwsearch.devices.model_check import refusal
+from hwsearch.devices.prefix_execution import TreeOutputs
 from hwsearch.devices.runtime import Options
-from hwsearch.devices.worker_process import Request, Worker
+from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from hwsearch.models.onnx_file import FileIdentity, external_tensors, file_identity, read_model
 from hwsearch.models.shared_segments import Segment, shared_segments
@@ -22,47 +23,26 @@ CHUNK_BYTES = 2 << 20
 MAX_CHUNK = 32
 
 
-@dataclass(frozen=True, slots=True)
-class PendingBatch:
-    """A batch that models run on; ``request`` is None where every model has failed.
-
-    ``ends`` lists for each segment the models that end there.
-    """
-
-    models: Sequence[str]
-    segments: Sequence[Segment]
-    ends: Sequence[Sequence[str]]
-    request: Request | None
-
-
 class SharedSession:
     """Models that are loaded as a tree of segments, to run on the same batches.
 
     Args:
         worker: Runs them.
-        numbers: Yields unused model numbers of the worker.
         options: Options of the runtime for each segment, which takes one thread.
         threads: Chunks of a batch that run concurrently.
         timeout_s: Time limit of a reply.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        numbers: "count[int]",
-        options: Options,
-        threads: int,
-        timeout_s: float,
-    ) -> None:
-        self._worker, self._numbers, self._options = worker, numbers, dict(options)
+    def __init__(self, worker: Worker, options: Options, threads: int, timeout_s: float) -> None:
+        self._worker, self._options = worker, options
         self._threads, self._timeout_s = threads, timeout_s
         self._failed: dict[str, DeviceError] = {}
-        # Index of a segment -> its number in the worker, and the segment without its content.
-        self._loaded: dict[int, tuple[int, Segment]] = {}
+        # By numbers in the worker, which are also those in `before`; without contents.
+        self._segments: dict[int, Segment] = {}
         self._files: dict[str, FileIdentity] = {}
 
     def holds(self, models: Mapping[str, Path]) -> bool:
-        """Return whether exactly these files are loaded and the worker lives."""
+        """Return whether these files are loaded and the worker lives."""
         known = [self._files.get(name) == file_identity(path) for name, path in models.items()]
         return all(known) and not self._worker.lost
 
@@ -81,90 +61,77 @@ class SharedSession:
                 read[name] = onnx.load(path) if split else model
             except Exception as error:  # noqa: BLE001 - protobuf's own error class has no types
                 self._failed[name] = DeviceError(f"{path.name} cannot be read: {error}")
+        numbers: dict[int | None, int | None] = {None: None}
         for index, segment in enumerate(shared_segments(read)):
             if all(name in self._failed for name in segment.models):
                 continue
-            number = next(self._numbers)
-            load = {"op": "load", "id": number, "batch": None, "options": self._options}
             try:
-                self._request(load, [np.frombuffer(segment.content, np.uint8)])
+                number, _ = self._call("load", segment.content, None, self._options)
             except DeviceError as error:
                 if self._worker.lost:
                     raise
                 self._failed |= dict.fromkeys(segment.models, error)
             else:
-                self._loaded[index] = number, replace(segment, content=b"")
+                before = numbers[segment.before]
+                self._segments[number] = replace(segment, content=b"", before=before)
+                numbers[index] = number
 
     def unload(self) -> None:
         """Unload all models."""
-        for number, _ in self._loaded.values():
+        for number in self._segments:
             if not self._worker.lost:
-                self._request({"op": "unload", "id": number})
+                self._call("unload", number)
 
-    def submit(self, models: Collection[str], batch: Batch) -> PendingBatch:
-        """Queue a batch for some of the models."""
+    def run(self, models: Collection[str], batches: Iterable[Batch]) -> Iterator[SharedOutputs]:
+        """Run some of the models; a batch is prepared and sent while the worker computes."""
+        sent: deque[Future[Any] | None] = deque()
+        for batch in batches:
+            sent.append(self._send(models, batch))
+            if len(sent) > 1:
+                yield self._receive(models, sent.popleft())
+        for reply in sent:
+            yield self._receive(models, reply)
+
+    def _send(self, models: Collection[str], batch: Batch) -> "Future[Any] | None":
+        """Send a batch; return None where every model has failed."""
         wanted = set(models) - self._failed.keys()
-        chosen = {
-            index: (number, segment)
-            for index, (number, segment) in self._loaded.items()
-            if wanted & set(segment.models)
-        }
-        segments = [segment for _, segment in chosen.values()]
-        ends = [[name for name in segment.ends if name in wanted] for segment in segments]
-        request = None
-        if segments:
-            position = {index: at for at, index in enumerate(chosen)}
-            header = {
-                "op": "run shared",
-                "id": 0,
-                "segments": [number for number, _ in chosen.values()],
-                "parents": [None if s.before is None else position[s.before] for s in segments],
-                "ends": [bool(names) for names in ends],
-                "names": list(batch),
-                "size": _chunk_size(batch),
-                "threads": self._threads,
-            }
-            arrays = list(batch.values())
-            request = self._worker.send(header, arrays, timeout_s=self._timeout_s)
-        return PendingBatch(tuple(models), segments, ends, request)
+        used = {n: each for n, each in self._segments.items() if wanted & set(each.models)}
+        if not used:
+            return None
+        parents = {number: segment.before for number, segment in used.items()}
+        ends = {number for number, segment in used.items() if wanted & set(segment.ends)}
+        given = (parents, ends, dict(batch), _chunk_size(batch), self._threads)
+        return self._worker.send("run_shared", *given, timeout_s=self._timeout_s)
 
-    def result(self, pending: PendingBatch) -> SharedOutputs:
-        """Wait for the outputs of a queued batch."""
-        outputs: dict[str, Arrays] = {}
-        seconds = [0.0] * len(pending.segments)
-        if pending.request is not None:
-            reply, arrays = self._worker.receive(pending.request, timeout_s=self._timeout_s)
-            seconds = reply["seconds"]
-            for index, reason in reply["errors"]:
-                for name in pending.segments[index].models:
-                    self._failed.setdefault(name, DeviceError(reason))
-            ends = filter(None, pending.ends)
-            for names, n_outputs in zip(ends, reply["counts"], strict=True):
-                outputs |= dict.fromkeys(names, arrays[:n_outputs])
-                arrays = arrays[n_outputs:]
+    def _receive(self, models: Collection[str], reply: "Future[Any] | None") -> SharedOutputs:
+        """Wait for the outputs of a batch; the time of a segment is divided among its models."""
+        done = TreeOutputs({}, {}, {})
+        if reply is not None:
+            done = self._worker.receive(reply, timeout_s=self._timeout_s)
+        for number, reason in done.errors.items():
+            for name in self._segments[number].models:
+                self._failed.setdefault(name, DeviceError(reason))
+        outputs = {
+            name: arrays
+            for number, arrays in done.outputs.items()
+            for name in self._segments[number].ends
+        }
+        spent_s = dict.fromkeys(models, 0.0)
+        for number, took_s in done.seconds.items():
+            users = [name for name in self._segments[number].models if name in spent_s]
+            for name in users:
+                spent_s[name] += took_s / len(users)
+        total_s = sum(spent_s.values()) or 1.0
         return SharedOutputs(
-            outputs={name: self._failed.get(name) or outputs[name] for name in pending.models},
-            shares=_shares(pending.models, pending.segments, seconds),
+            outputs={name: self._failed.get(name) or outputs[name] for name in models},
+            shares={name: each_s / total_s for name, each_s in spent_s.items()},
         )
 
-    def _request(self, header: Header, arrays: Arrays | None = None) -> tuple[Header, Arrays]:
-        return self._worker.request(header, arrays or [], timeout_s=self._timeout_s)
+    def _call(self, method: str, *arguments: object) -> Any:
+        return self._worker.call(method, *arguments, timeout_s=self._timeout_s)
 
 
 def _chunk_size(batch: Batch) -> int:
     samples = len(next(iter(batch.values())))
     bytes_each = sum(array.nbytes for array in batch.values()) / max(samples, 1)
     return max(1, min(MAX_CHUNK, int(CHUNK_BYTES / max(bytes_each, 1))))
-
-
-def _shares(
-    models: Collection[str], segments: Sequence[Segment], seconds: Sequence[float]
-) -> dict[str, float]:
-    """Divide the time of each segment among its models; shares sum to 1."""
-    spent = dict.fromkeys(models, 0.0)
-    for segment, took in zip(segments, seconds, strict=True):
-        users = [name for name in segment.models if name in spent]
-        for name in users:
-            spent[name] += took / len(users)
-    total = sum(spent.values()) or 1.0
-    return {name: each / total for name, each in spent.items()}

@@ -1,32 +1,38 @@
 """Worker process: loads and runs models with one runtime.
 
 It imports numpy and the runtime alone, so that it starts fast, and a crash of the runtime ends
-only this process. The parent's first message names the runtime. Each further request gets one
-reply; a reply with an ``error`` field holds the reason of a refusal.
+only this process. Messages are pickles on stdin and stdout. The first request names the runtime;
+each further one is a method of `Models` and its arguments, and gets one reply: the result, or a
+`DeviceError` with the reason of a refusal.
 """
 
 import importlib
+import itertools
 import os
+import pickle
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.devices.messages import Arrays, Header, read_message, write_message
-from hwsearch.devices.prefix_execution import SegmentTree
+from hwsearch.devices.prefix_execution import SegmentTree, TreeOutputs
 from hwsearch.devices.run_timer import WaitingNs, schedstat_reader, timed_run
-from hwsearch.devices.runtime import LoadedModel, Options, Runtime, TimedRun
+from hwsearch.devices.runtime import Feeds, LoadedModel, Options, Runtime, TimedRun
 from hwsearch.devices.synthetic_inputs import bind_synthetic, check_inputs
+from hwsearch.errors import DeviceError
+
+START = b"\0hwsearch worker\n"
+"""Line that precedes the first reply."""
 
 
 class Models:
-    """Loaded models by the number that the parent gave each.
+    """Loaded models by number.
 
     ``waiting_ns`` reads the time spent waiting for a CPU; None where it is not recorded.
     """
@@ -34,63 +40,54 @@ class Models:
     def __init__(self, runtime: Runtime, waiting_ns: WaitingNs | None) -> None:
         self._runtime = runtime
         self._waiting_ns = waiting_ns
+        self._numbers = itertools.count()
         self._models: dict[int, LoadedModel] = {}
         self._modes: dict[int, Mapping[str, TimedRun]] = {}
 
-    def answer(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        """Execute one request and return the reply."""
-        operation, number = header["op"], header["id"]
-        if operation == "load":
-            return self._load(number, header, arrays)
-        if operation == "time":
-            return self._time(number, header["n"])
-        if operation == "run":
-            model = self._models[number]
-            feeds = dict(zip(header["names"], arrays, strict=True))
-            check_inputs(model.inputs, feeds)
-            return {}, list(model.run(feeds))
-        if operation == "run shared":
-            return self._run_shared(header, arrays)
-        if operation == "profile":
-            return {}, [self._profiled_runs(number, header["n"])]
-        if operation == "read profile":
-            names, spent_s = self._models[number].profile()  # type: ignore[attr-defined] # may
-            return {"nodes": names}, [spent_s]
-        if operation == "unload":
-            self._models.pop(number, None)
-            self._modes.pop(number, None)
-            return {}, []
-        raise ValueError(f"unknown request {operation!r}")
-
-    def _load(self, number: int, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        source = arrays[0].tobytes() if arrays else header["path"]
-        batch: int | None = header["batch"]
-        options: Options = header["options"]
+    def load(self, source: str | bytes, batch: int | None, options: Options) -> tuple[int, str]:
+        """Load a model; return its number and, if a batch is given to time it, its inputs."""
         model = self._runtime.load(source, batch=batch, options=options)
-        text = ""
+        number, text = next(self._numbers), ""
         if batch is not None:
             feeds, bound = bind_synthetic(model, batch)
             self._modes[number] = bound.modes
             text = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in feeds.items())
         self._models[number] = model
-        return {"inputs": text}, []
+        return number, text
 
-    def _run_shared(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        """Run a tree of loaded segments on a batch and return the outputs of its ends."""
-        segments = [self._models[number] for number in header["segments"]]
-        tree = SegmentTree(segments, header["parents"], header["ends"])
-        feeds = dict(zip(header["names"], arrays, strict=True))
-        check_inputs(segments[0].inputs, feeds)
-        outputs, seconds, errors = tree.run(feeds, header["size"], header["threads"])
-        reply: Header = {"counts": [len(each) for each in outputs], "seconds": seconds}
-        reply["errors"] = [[number, text] for number, text in errors.items()]
-        return reply, [array for each in outputs for array in each]
+    def unload(self, number: int) -> None:
+        """Forget a model."""
+        self._models.pop(number, None)
+        self._modes.pop(number, None)
 
-    def _time(self, number: int, n: int) -> tuple[Header, Arrays]:
+    def run(self, number: int, feeds: Feeds) -> list[NDArray[Any]]:
+        """Return the outputs of a model."""
+        model = self._models[number]
+        check_inputs(model.inputs, feeds)
+        return _numeric(model.run(feeds))
+
+    def run_shared(
+        self,
+        parents: Mapping[int, int | None],
+        ends: Collection[int],
+        feeds: Feeds,
+        size: int,
+        threads: int,
+    ) -> TreeOutputs:
+        """Run a tree of loaded segments on a batch; see `SegmentTree`."""
+        segments = {number: self._models[number] for number in parents}
+        check_inputs(next(iter(segments.values())).inputs, feeds)
+        done = SegmentTree(segments, parents, ends).run(feeds, size, threads)
+        for outputs in done.outputs.values():
+            _numeric(outputs)
+        return done
+
+    def time(self, number: int, n: int) -> dict[str, NDArray[np.float64]]:
         """Time each mode ``n`` times: a (2, n) array of running and waiting seconds for each."""
-        modes = self._modes[number]
-        spent = [[self._timed(once) for _ in range(n)] for once in modes.values()]
-        return {"modes": list(modes)}, [np.array(each, dtype=np.float64).T for each in spent]
+        return {
+            mode: np.array([self._timed(once) for _ in range(n)], dtype=np.float64).T
+            for mode, once in self._modes[number].items()
+        }
 
     def _timed(self, once: TimedRun) -> tuple[float, float]:
         own_s: float | None = None
@@ -102,7 +99,7 @@ class Models:
         running, waiting = timed_run(run, time.perf_counter_ns, self._waiting_ns)
         return (running / 1e9, waiting / 1e9) if own_s is None else (own_s, 0.0)
 
-    def _profiled_runs(self, number: int, n: int) -> NDArray[Any]:
+    def time_profiled(self, number: int, n: int) -> NDArray[np.float64]:
         """Run the first mode ``n`` times: (2, n) seconds of wall time and of waiting in it."""
         once = next(iter(self._modes[number].values()))
         waiting_ns = self._waiting_ns or (lambda: 0)
@@ -114,6 +111,20 @@ class Models:
             spent.append((took / 1e9, (waiting_ns() - waiting) / 1e9))
         return np.array(spent, dtype=np.float64).T
 
+    def read_profile(self, number: int) -> tuple[list[str], NDArray[np.float64]]:
+        """Return the names of nodes and their (runs, nodes) seconds."""
+        found: tuple[list[str], NDArray[np.float64]]
+        found = self._models[number].profile()  # type: ignore[attr-defined] # loaded for it
+        return found
+
+
+def _numeric(outputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    for output in outputs:
+        dtype = np.asarray(output).dtype
+        if dtype.kind not in "biuf":
+            raise ValueError(f"an output has type {dtype}, not a tensor of numbers")
+    return outputs
+
 
 def _reasoned(error: Exception) -> str:
     text = (str(error).strip() or "no reason given").splitlines()[0][:500]
@@ -121,17 +132,17 @@ def _reasoned(error: Exception) -> str:
     return text if named else f"{type(error).__name__}: {text}"
 
 
-def _requests(stream: BinaryIO) -> "queue.Queue[tuple[Header, Arrays]]":
+def _requests(stream: BinaryIO) -> "queue.Queue[Any]":
     """Read requests in a thread that ends the process when the pipe from the parent ends.
 
     A hanging runtime releases the interpreter lock, and the pipe ends however the parent ends.
     """
-    waiting: queue.Queue[tuple[Header, Arrays]] = queue.Queue()
+    waiting: queue.Queue[Any] = queue.Queue()
 
     def read() -> None:
         try:
             while True:
-                waiting.put(read_message(stream))
+                waiting.put(pickle.load(stream))
         finally:
             os._exit(0)
 
@@ -141,10 +152,8 @@ def _requests(stream: BinaryIO) -> "queue.Queue[tuple[Header, Arrays]]":
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Keep the two pipes for messages; all other output goes to stderr."""
-    requests = os.fdopen(os.dup(0), "rb", buffering=0)
-    replies = os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     return requests, replies
 
@@ -165,24 +174,24 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     requests, replies = _take_pipes()
     waiting = _requests(requests)
-    first, _ = waiting.get()
-    affinity = _pin(first["cpus"])  # before the runtime creates threads, which inherit it
-    module, _, attribute = first["runtime"].partition(":")
+    name, cpus, account = waiting.get()
+    affinity = _pin(cpus)  # before the runtime creates threads, which inherit it
+    module, _, attribute = name.partition(":")
     runtime: Runtime = getattr(importlib.import_module(module), attribute)
-    waiting_ns = schedstat_reader() if first["account"] else None
-    included = "included" if waiting_ns is None else "taken out"
-    about = {"version": runtime.version, "affinity": affinity, "waiting": included}
-    write_message(replies, about)
+    waiting_ns = schedstat_reader() if account else None
     models = Models(runtime, waiting_ns)
+    replies.write(START)
+    included = "included" if waiting_ns is None else "taken out"
+    reply: object = (runtime.version, affinity, included)
     while True:
-        header, arrays = waiting.get()
         try:
-            write_message(replies, *models.answer(header, arrays))
+            # Pickled as a whole first, so that what cannot be pickled leaves no half message.
+            replies.write(pickle.dumps(reply, pickle.HIGHEST_PROTOCOL))
+            replies.flush()
         except OSError:
             sys.exit(0)
+        method, arguments = waiting.get()
+        try:
+            reply = getattr(models, method)(*arguments)
         except Exception as error:  # noqa: BLE001 - every error of the runtime is the reply
-            write_message(replies, {"error": _reasoned(error)})
-
-
-if __name__ == "__main__":
-    main()
+            reply = DeviceError(_reasoned(error))

@@ -1,27 +1,29 @@
 """Base class of devices whose runtime runs in worker processes."""
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
-from hwsearch.devices.base import Batch, Fingerprint, Latency, Profile
+from hwsearch.devices.base import (
+    Batch,
+    Fingerprint,
+    Latency,
+    MeasureSettings,
+    Profile,
+    Progress,
+)
 from hwsearch.devices.benchmark import Benchmark
 from hwsearch.devices.fingerprint import cpu_fingerprint, governor
 from hwsearch.devices.model_check import refusal
-from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.spec import DeviceFactory, DeviceOption, canonical_spec
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from hwsearch.machine import cpu_quota, quota_text, throttled_periods, usable_cpus
-
-if TYPE_CHECKING:
-    from hwsearch.devices.shared_inference import SharedSession
 
 RUN_TIMEOUT_S = 900.0
 
@@ -64,8 +66,6 @@ class WorkerDevice(ABC):
         self._cpus, self._account, self._load_s = cpus, account, load_s
         self._fingerprint: Fingerprint | None = None
         self._runner: Worker | None = None
-        self._numbers = itertools.count()
-        self._shared: SharedSession | None = None
 
     @abstractmethod
     def describe(self, version: str) -> Fingerprint:
@@ -133,21 +133,18 @@ class WorkerDevice(ABC):
         """
         if error := refusal(model, self.spec, self.precision):
             raise error
-        worker, number = self._running(), next(self._numbers)
-        load = {"op": "load", "id": number, "path": str(model.absolute()), "batch": None}
-        load["options"] = dict(self.options(timed=False))
-        worker.request(load, timeout_s=RUN_TIMEOUT_S)
+        worker, options = self._running(), dict(self.options(timed=False))
+        source = str(model.absolute())
+        number, _ = worker.call("load", source, None, options, timeout_s=RUN_TIMEOUT_S)
         try:
             for batch in batches:
-                header = {"op": "run", "id": number, "names": list(batch)}
-                yield worker.request(header, list(batch.values()), timeout_s=RUN_TIMEOUT_S)[1]
+                yield worker.call("run", number, dict(batch), timeout_s=RUN_TIMEOUT_S)
         finally:
             if not worker.lost:
-                worker.request({"op": "unload", "id": number}, timeout_s=RUN_TIMEOUT_S)
+                worker.call("unload", number, timeout_s=RUN_TIMEOUT_S)
 
     def close(self) -> None:
         """End the worker process that runs models."""
-        self._shared = None
         if self._runner is not None:
             self._runner.close()
             self._runner = None

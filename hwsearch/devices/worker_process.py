@@ -1,6 +1,7 @@
 """Parent's side of a worker process: starts it, sends requests, and reports why it ended."""
 
 import logging
+import pickle
 import signal
 import subprocess
 import sys
@@ -8,14 +9,12 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from numpy.typing import NDArray
-
-from hwsearch.devices.messages import Arrays, Header, MessageError, read_message, write_message
+from hwsearch.devices.worker import START
 from hwsearch.errors import DeviceError
 from hwsearch.machine import memory_limit_bytes
 
@@ -37,13 +36,6 @@ _CAUSES = {
 }
 
 
-@dataclass(eq=False, slots=True)
-class Request:
-    """A request that was sent; ``reply`` is None before it is received."""
-
-    reply: tuple[Header, Arrays] | None = None
-
-
 class Worker(AbstractContextManager["Worker"]):
     """A child process in which a runtime loads and runs models; a context manager.
 
@@ -54,6 +46,7 @@ class Worker(AbstractContextManager["Worker"]):
 
     Attributes:
         lost: Why the process has ended, None while it lives; every request then raises.
+        version: Version of the runtime.
         affinity: CPUs that it is pinned to, such as "0,1", or "none".
         waiting: Whether waiting for a CPU is "taken out" of times or "included" in them.
 
@@ -64,8 +57,7 @@ class Worker(AbstractContextManager["Worker"]):
     def __init__(self, cpus: Sequence[int] | None, runtime: str, *, account: bool = True) -> None:
         self.lost: str | None = None
         self._expired: float | None = None
-        self._connected = False  # text may be printed before the first reply
-        self._unanswered: deque[Request] = deque()
+        self._unanswered: deque[Future[Any]] = deque()
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         package = str(Path(__file__).resolve().parents[2])
         self._process = subprocess.Popen(
@@ -75,64 +67,56 @@ class Worker(AbstractContextManager["Worker"]):
             stderr=self._printed,
         )
         self.pid = self._process.pid
-        first = {"cpus": list(cpus) if cpus else None, "runtime": runtime, "account": account}
+        self._requests = cast(BinaryIO, self._process.stdin)
+        self._replies = cast(BinaryIO, self._process.stdout)
         try:
-            about, _ = self.request(first, timeout_s=_START_S)
+            with self._exchange(_START_S):
+                self._write((runtime, cpus, account))
+                for line in self._replies:
+                    if line.endswith(START):  # the interpreter may print text before
+                        break
+                about = pickle.load(self._replies)
         except BaseException:
             self.close()
             raise
-        self.version: str = about["version"]
-        self.affinity: str = about["affinity"]
-        self.waiting: str = about["waiting"]
+        self.version, self.affinity, self.waiting = about
         logger.debug("started worker %d: %s, %s", self.pid, runtime, about)
 
-    def request(
-        self,
-        header: Header,
-        arrays: Sequence[NDArray[Any]] = (),
-        *,
-        timeout_s: float,
-    ) -> tuple[Header, Arrays]:
-        """Send a request and wait for its reply.
+    def call(self, method: str, *arguments: object, timeout_s: float) -> Any:
+        """Call a method of `hwsearch.devices.worker.Models` in the process.
 
         Raises:
             DeviceError: The worker refused, or it crashed or exceeded the limit, after which
                 ``lost`` is set.
         """
-        return self.receive(self.send(header, arrays, timeout_s=timeout_s), timeout_s=timeout_s)
+        reply = self.send(method, *arguments, timeout_s=timeout_s)
+        return self.receive(reply, timeout_s=timeout_s)
 
-    def send(
-        self, header: Header, arrays: Sequence[NDArray[Any]] = (), *, timeout_s: float
-    ) -> Request:
+    def send(self, method: str, *arguments: object, timeout_s: float) -> "Future[Any]":
         """Send a request, which the worker executes after those sent before."""
-        with self._watched(timeout_s):
-            write_message(cast(BinaryIO, self._process.stdin), header, arrays)
-        request = Request()
-        self._unanswered.append(request)
-        return request
+        with self._exchange(timeout_s):
+            self._write((method, arguments))
+        reply: Future[Any] = Future()
+        self._unanswered.append(reply)
+        return reply
 
-    def receive(self, request: Request, *, timeout_s: float) -> tuple[Header, Arrays]:
+    def receive(self, reply: "Future[Any]", *, timeout_s: float) -> Any:
         """Wait for the reply to a request; replies to earlier ones are stored."""
-        while request.reply is None:
-            with self._watched(timeout_s):
-                first = not self._connected
-                reply = read_message(cast(BinaryIO, self._process.stdout), skip=first)
-            self._connected = True
-            self._unanswered.popleft().reply = reply
-        header, arrays = request.reply
-        if "error" in header:
-            raise DeviceError(header["error"])
-        return header, arrays
+        while not reply.done():
+            with self._exchange(timeout_s):
+                found = pickle.load(self._replies)
+            if isinstance(found, DeviceError):
+                self._unanswered.popleft().set_exception(found)
+            else:
+                self._unanswered.popleft().set_result(found)
+        return reply.result()
 
     def close(self) -> None:
         """End the process and close its pipes; may be called again."""
         self.lost = self.lost or "the worker process was closed"
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    continue
+        for pipe in (self._requests, self._replies):
+            with suppress(OSError):
+                pipe.close()
         try:
             self._process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
@@ -143,8 +127,12 @@ class Worker(AbstractContextManager["Worker"]):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _write(self, message: object) -> None:
+        pickle.dump(message, self._requests, pickle.HIGHEST_PROTOCOL)
+        self._requests.flush()
+
     @contextmanager
-    def _watched(self, timeout_s: float) -> Iterator[None]:
+    def _exchange(self, timeout_s: float) -> Iterator[None]:
         """Exchange messages; on failure or timeout kill the process and mark it lost."""
         if self.lost:
             raise DeviceError(self.lost)
@@ -153,7 +141,7 @@ class Worker(AbstractContextManager["Worker"]):
         watchdog.start()
         try:
             yield
-        except (OSError, MessageError, ValueError) as error:
+        except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
             self._process.kill()
             self.lost = self._reason(error)
             logger.debug("lost worker %d: %s", self.pid, self.lost)
@@ -176,13 +164,10 @@ class Worker(AbstractContextManager["Worker"]):
             return f"hung: no answer within {self._expired:.3g} s"
         if code < 0:
             name = signal.Signals(-code).name
-            reason = f"crashed with {name}"
-            if name in _CAUSES:
-                limit = memory_limit_bytes() if name == "SIGKILL" else None
-                allowed = (
-                    f": the container may use {limit / 1e9:.3g} GB" if limit is not None else ""
-                )
-                reason += f" ({_CAUSES[name]}{allowed})"
+            cause = _CAUSES.get(name, "")
+            if name == "SIGKILL" and (limit := memory_limit_bytes()) is not None:
+                cause += f": the container may use {limit / 1e9:.3g} GB"
+            reason = f"crashed with {name}" + (f" ({cause})" if cause else "")
         else:
             reason = f"the worker process ended with exit code {code} ({error})"
         last = self._last_line()

@@ -15,7 +15,7 @@ import hwsearch
 from hwsearch.blocks import BlockSpec
 from hwsearch.devices import GROUP
 from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes, anchor_digest
-from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.devices.base import MeasureSettings
 from hwsearch.errors import InputError
 from hwsearch.files import staged_file
 from hwsearch.kit.manifest import NAME, KitModel, Manifest

@@ -6,10 +6,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hwsearch.devices.base import Fingerprint, Latency
+from hwsearch.devices.base import Fingerprint, Latency, MeasureSettings, Progress
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
-from hwsearch.devices.protocol import MeasureSettings, Progress
 from hwsearch.devices.spec import DeviceFactory
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE

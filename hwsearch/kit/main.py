@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import cast
 
 from hwsearch.devices.anchor import anchor_digest
-from hwsearch.devices.base import Device
+from hwsearch.devices.base import Device, MeasureSettings
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.devices.spec import DeviceFactory, split_spec
 from hwsearch.devices.spec import parse_options as checked_options
 from hwsearch.errors import HwsearchError, InputError, unknown

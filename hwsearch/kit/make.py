@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from hwsearch.chains import ChainIndex
-from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.devices.base import MeasureSettings
 from hwsearch.errors import InputError
 from hwsearch.kit.build import KitSubnet, empty_manifest, write_kit
 from hwsearch.kit.manifest import TABLE, Manifest

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwsearch.blocks import BlockSpec
-from hwsearch.devices.base import Device, Latency, Profile, Profiling
+from hwsearch.devices.base import Device, Latency, MeasureSettings, Profile, Profiling
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.protocol import MeasureSettings
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.kit.manifest import Plan, SubnetEntry
 from hwsearch.kit.results_file import KitFacts, latency_record, read_results, sealed

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hwsearch.accuracy.intervals import Z95
 from hwsearch.constraints import Constraint, satisfied
-from hwsearch.devices.intervals import N_DRAWS, median_draws
+from hwsearch.devices.latency_statistics import N_DRAWS, median_draws
 from hwsearch.objectives import BoolArray, FloatArray, Objective, to_losses
 from hwsearch.trials import Measurement
 

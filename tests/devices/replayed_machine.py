@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwsearch.devices.intervals import undisturbed
+from hwsearch.devices.latency_statistics import undisturbed
 
 DATA = Path(__file__).parents[1] / "data"
 # Beside other processes on the same cores; beside other tenants of the same physical cores.

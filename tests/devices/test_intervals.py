@@ -5,7 +5,7 @@ import pytest
 from scipy.special import stdtr, stdtrit
 from scipy.stats import t
 
-from hwsearch.devices.intervals import student_quantile
+from hwsearch.devices.latency_statistics import student_quantile
 
 
 @pytest.mark.parametrize("freedom", [1.0, 1.5, 2.0, 7.25, 30.0, 512.5])

@@ -3,9 +3,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hwsearch.devices.intervals import median_draws, percentile_interval
-from hwsearch.devices.latency_statistics import DeviceRecord, TimedModel, estimate_latencies
-from hwsearch.devices.protocol import MIN_ROUNDS, MeasureSettings, Rounds, sample_rounds, warm_up
+from hwsearch.devices.base import MIN_ROUNDS, MeasureSettings
+from hwsearch.devices.latency_statistics import (
+    DeviceRecord,
+    Rounds,
+    TimedModel,
+    estimate_latencies,
+    median_draws,
+    percentile_interval,
+)
+from hwsearch.devices.protocol import sample_rounds, warm_up
 from hwsearch.errors import InputError
 from tests.devices.scripted_machine import ScriptedMachine
 

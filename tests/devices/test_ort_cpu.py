@@ -135,17 +135,17 @@ def test_an_abandoned_run_leaves_no_model_behind(device, pair):
     next(outputs)
     outputs.close()
     with pytest.raises(DeviceError, match="KeyError"):
-        device._runner.request({"op": "run", "id": 0, "names": []}, timeout_s=60)
+        device._runner.call("run", 0, {}, timeout_s=60)
 
 
 def killed_at(name):
     """Kill a worker process once it is asked to load a file of that name."""
-    request = Worker.request
+    call = Worker.call
 
-    def killing(worker, header, arrays=(), **limits):
-        if Path(header.get("path", "")).stem == name:
+    def killing(worker, method, source, *arguments, **limits):
+        if method == "load" and isinstance(source, str) and Path(source).stem == name:
             os.kill(worker.pid, signal.SIGABRT)
-        return request(worker, header, arrays, **limits)
+        return call(worker, method, source, *arguments, **limits)
 
     return killing
 
@@ -153,7 +153,7 @@ def killed_at(name):
 def test_a_crash_fails_only_the_model_at_work(device, pair, workers, tmp_path, monkeypatch):
     files = {"a": pair["a"], "fatal": tiny_models.conv(tmp_path / "fatal.onnx"), "b": pair["b"]}
     device.fingerprint()
-    monkeypatch.setattr(Worker, "request", killed_at("fatal"))
+    monkeypatch.setattr(Worker, "call", killed_at("fatal"))
     results = device.measure(files, seed=0, settings=QUICK)
     assert "SIGABRT" in str(results["fatal"])
     assert isinstance(results["a"], Latency)
@@ -272,7 +272,7 @@ def test_a_crash_fails_only_the_model_that_is_profiled(
     device, pair, workers, tmp_path, monkeypatch
 ):
     files = {"a": pair["a"], "fatal": tiny_models.conv(tmp_path / "fatal.onnx"), "b": pair["b"]}
-    monkeypatch.setattr(Worker, "request", killed_at("fatal"))
+    monkeypatch.setattr(Worker, "call", killed_at("fatal"))
     profiles = device.profile(files, runs=1)
     assert "SIGABRT" in str(profiles["fatal"])
     assert isinstance(profiles["a"], Profile)

@@ -26,22 +26,24 @@ BATCH = {"x": np.arange(7, dtype=np.float32)[:, None]}
 
 def test_outputs_are_put_together_in_order():
     parts = [Adds(1), Adds(10), Adds(100), Adds(1000)]
-    tree = SegmentTree(parts, [None, 0, 0, 1], [True, False, True, True])
+    numbered = dict(zip((4, 7, 5, 9), parts, strict=True))
+    tree = SegmentTree(numbered, {4: None, 7: 4, 5: 4, 9: 7}, {4, 5, 9})
     for threads in (1, 3):
         outputs, seconds, errors = tree.run(BATCH, 3, threads)
-        assert [len(each) for each in outputs] == [1, 1, 1]
-        for (array,), added in zip(outputs, (1, 101, 1011), strict=True):
+        assert sorted(outputs) == [4, 5, 9]
+        for number, added in ((4, 1), (5, 101), (9, 1011)):
+            (array,) = outputs[number]
             np.testing.assert_array_equal(array, BATCH["x"] + added)
-        assert len(seconds) == 4
-        assert min(seconds) > 0
+        assert list(seconds) == [4, 7, 5, 9]
+        assert min(seconds.values()) > 0
         assert not errors
     assert all(part.seen.count(3) == 4 and part.seen.count(1) == 2 for part in parts)
 
 
 def test_a_part_that_fails_takes_along_what_is_behind_it_only():
-    parts = [Adds(0), Adds(1, dislikes=5), Adds(2), Adds(3)]
-    tree = SegmentTree(parts, [None, 0, 1, 0], [False, False, True, True])
+    parts = dict(enumerate((Adds(0), Adds(1, dislikes=5), Adds(2), Adds(3))))
+    tree = SegmentTree(parts, {0: None, 1: 0, 2: 1, 3: 0}, {2, 3})
     outputs, _, errors = tree.run(BATCH, 2, 1)
     assert errors == {1: "5 is not liked", 2: "5 is not liked"}
-    assert outputs[0] == []
-    np.testing.assert_array_equal(outputs[1][0], BATCH["x"] + 3)
+    assert list(outputs) == [3]
+    np.testing.assert_array_equal(outputs[3][0], BATCH["x"] + 3)

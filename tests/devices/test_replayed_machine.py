@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from hwsearch.devices.base import MeasureSettings
 from hwsearch.devices.latency_statistics import DeviceRecord, TimedModel, estimate_latencies
-from hwsearch.devices.protocol import MeasureSettings, sample_rounds
+from hwsearch.devices.protocol import sample_rounds
 from tests.devices.replayed_machine import DATA, TRACES, ReplayedMachine
 
 REPLAYS = 80  # of which every fourth is enough to see a mistake

@@ -1,4 +1,3 @@
-import io
 import os
 import signal
 import subprocess
@@ -8,10 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from hwsearch.devices.messages import MessageError, read_message, write_message
 from hwsearch.devices.run_timer import schedstat_reader, timed_run
 from hwsearch.devices.runtime import Declared
 from hwsearch.devices.synthetic_inputs import synthetic_inputs
+from hwsearch.devices.worker import Models
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from tests.devices import tiny_models
@@ -25,65 +24,19 @@ def worker():
         yield worker
 
 
-def load(worker, path, number=1, batch=1):
-    header = {"op": "load", "id": number, "path": str(path), "batch": batch}
-    header["options"] = {"threads": 1}
-    return worker.request(header, timeout_s=60)
-
-
-ARRAYS = [
-    np.arange(6, dtype=np.int64).reshape(2, 3),
-    np.array(2.5, np.float32),
-    np.zeros((0, 4), np.float16),
-    np.array([[True, False]]),
-    np.asfortranarray(np.arange(6.0).reshape(2, 3))[:, ::-1],
-]
-
-
-def test_messages_bring_header_and_arrays_back():
-    stream = io.BytesIO()
-    write_message(stream, {"op": "x", "n": 3}, ARRAYS)
-    write_message(stream, {"second": True})
-    stream.seek(0)
-    header, arrays = read_message(stream)
-    assert header == {"op": "x", "n": 3}
-    for ours, theirs in zip(arrays, ARRAYS, strict=True):
-        assert ours.dtype == theirs.dtype
-        assert ours.shape == theirs.shape
-        np.testing.assert_array_equal(ours, theirs)
-    assert read_message(stream) == ({"second": True}, [])
-
-
-def test_text_before_a_message_can_be_skipped():
-    stream = io.BytesIO()
-    write_message(stream, {"op": "x"}, ARRAYS[:1])
-    noisy = io.BytesIO(b"hwshello hws\n" + stream.getvalue())
-    header, (array,) = read_message(noisy, skip=True)
-    assert header == {"op": "x"}
-    np.testing.assert_array_equal(array, ARRAYS[0])
-    with pytest.raises(MessageError, match="ended"):
-        read_message(io.BytesIO(b"nothing but text"), skip=True)
-
-
-def test_messages_refuse_objects_noise_and_ends():
-    with pytest.raises(MessageError, match="object"):
-        write_message(io.BytesIO(), {}, [np.array(["a"], object)])
-    with pytest.raises(MessageError, match="expected a message"):
-        read_message(io.BytesIO(b"some text from a library"))
-    stream = io.BytesIO()
-    write_message(stream, {}, [np.ones(9)])
-    with pytest.raises(MessageError, match="ended"):
-        read_message(io.BytesIO(stream.getvalue()[:-1]))
+def load(worker, path, batch=1):
+    return worker.call("load", str(path), batch, {"threads": 1}, timeout_s=60)
 
 
 def test_a_worker_serves_and_survives_refusals(worker, tmp_path):
     with pytest.raises(DeviceError, match="INVALID_PROTOBUF"):
         load(worker, tiny_models.garbage(tmp_path / "g.onnx"))
     assert worker.lost is None
-    load(worker, tiny_models.conv(tmp_path / "a.onnx"))
-    reply, (spent_s,) = worker.request({"op": "time", "id": 1, "n": 5}, timeout_s=60)
-    times_s, waits_s = spent_s
-    assert reply["modes"] == ["run"]
+    number, inputs = load(worker, tiny_models.conv(tmp_path / "a.onnx"))
+    assert inputs == "image float32[1, 3, 8, 8]"
+    modes = worker.call("time", number, 5, timeout_s=60)
+    assert list(modes) == ["run"]
+    times_s, waits_s = modes["run"]
     assert times_s.shape == waits_s.shape == (5,)
     assert np.all(times_s > 0)
     assert np.all(waits_s >= 0)
@@ -126,23 +79,22 @@ def test_a_worker_that_cannot_start_says_why(tmp_path):
 def test_a_killed_worker_is_lost_with_the_reason(worker, name):
     os.kill(worker.pid, getattr(signal, name))
     with pytest.raises(DeviceError, match=name):
-        worker.request({"op": "unload", "id": 0}, timeout_s=60)
+        worker.call("unload", 0, timeout_s=60)
     assert name in worker.lost
     with pytest.raises(DeviceError, match=name):
-        worker.request({"op": "unload", "id": 0}, timeout_s=60)
+        worker.call("unload", 0, timeout_s=60)
 
 
 def test_a_hanging_worker_is_killed(worker, tmp_path):
-    load(worker, tiny_models.endless(tmp_path / "e.onnx"), batch=None)
-    run = {"op": "run", "id": 1, "names": ["start"]}
+    number, _ = load(worker, tiny_models.endless(tmp_path / "e.onnx"), batch=None)
     with pytest.raises(DeviceError, match=r"no answer within 0\.5 s"):
-        worker.request(run, [np.zeros(1, np.float32)], timeout_s=0.5)
+        worker.call("run", number, {"start": np.zeros(1, np.float32)}, timeout_s=0.5)
     assert worker.lost
 
 
 def test_ctrl_c_is_left_to_the_parent(worker):
     os.kill(worker.pid, signal.SIGINT)
-    worker.request({"op": "unload", "id": 0}, timeout_s=60)
+    worker.call("unload", 0, timeout_s=60)
 
 
 PARENT = """
@@ -152,12 +104,9 @@ from hwsearch.devices.worker_process import Worker
 worker = Worker(None, "hwsearch.devices.ort_runtime:RUNTIME")
 print(worker.pid, flush=True)
 if len(sys.argv) > 1:
-    header = {"op": "load", "id": 1, "path": sys.argv[1], "batch": None}
-    header["options"] = {"threads": 1}
-    worker.request(header, timeout_s=60)
+    number, _ = worker.call("load", sys.argv[1], None, {"threads": 1}, timeout_s=60)
     print("running", flush=True)
-    run = {"op": "run", "id": 1, "names": ["start"]}
-    worker.request(run, [np.zeros(1, np.float32)], timeout_s=600)
+    worker.call("run", number, {"start": np.zeros(1, np.float32)}, timeout_s=600)
 time.sleep(600)
 """
 
@@ -287,3 +236,25 @@ def test_without_an_account_times_are_wall_times():
 def test_the_systems_account_is_read_where_there_is_one():
     waiting_ns = schedstat_reader()
     assert waiting_ns is None or 0 <= waiting_ns() <= waiting_ns()
+
+
+class Speaks:
+    """A model whose outputs are texts, and its runtime."""
+
+    inputs = (Declared("x", "float64", (None,)),)
+
+    def run(self, feeds):
+        return [np.array(["a cat"], object)]
+
+    def load(self, source, *, batch, options):
+        return self
+
+
+def test_outputs_that_are_no_numbers_are_refused():
+    models = Models(Speaks(), None)
+    number, inputs = models.load("speaks.onnx", None, {})
+    assert inputs == ""
+    with pytest.raises(ValueError, match="type object, not a tensor of numbers"):
+        models.run(number, {"x": np.ones(3)})
+    with pytest.raises(ValueError, match="not a tensor of numbers"):
+        models.run_shared({number: None}, {number}, {"x": np.ones(3)}, 2, 1)

@@ -5,7 +5,7 @@ import zipfile
 from dataclasses import replace
 
 import tests.run.search_parts as parts
-from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.devices import MeasureSettings
 from hwsearch.kit.build import KitSubnet, empty_manifest, write_kit
 from hwsearch.kit.manifest import NAME, TABLE
 from hwsearch.models.export import to_onnx

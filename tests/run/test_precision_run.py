@@ -11,7 +11,7 @@ from onnx import numpy_helper
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch import Run
-from hwsearch.devices.protocol import MeasureSettings
+from hwsearch.devices import MeasureSettings
 from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.files import sha256_of

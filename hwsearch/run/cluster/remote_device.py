@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hwsearch.devices import Device, Latency, MeasureSettings, load_device, load_factory
-from hwsearch.devices.base import Fingerprint, SharedInference
-from hwsearch.devices.protocol import Progress
+from hwsearch.devices.base import Fingerprint, Progress, SharedInference
 from hwsearch.devices.spec import split_name
 from hwsearch.errors import DeviceError, InputError
 
