@@ -249,11 +249,16 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
     )
 
 
+def table_columns(metric: str) -> set[str]:
+    """Return the columns of a run's tables besides those of choices."""
+    quantities = (metric, f"{metric}_report", LATENCY)
+    stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high", "_source"))
+    return {*TRIAL_COLUMNS, *FRONT_COLUMNS, *exact_quantities(), *stated}
+
+
 def check_names(net: Supernet, task: Task) -> None:
     """Refuse choices with the name of a column of a run's tables."""
-    quantities = (task.metric.name, f"{task.metric.name}_report", LATENCY)
-    stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high", "_source"))
-    taken = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *exact_quantities(), *stated}
+    taken = table_columns(task.metric.name)
     for choice in net.full_space.choices:
         if choice.name in taken:
             raise InputError(

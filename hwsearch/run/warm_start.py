@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from hwsearch.constraints import Constraint, satisfied
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluation.evaluator import REUSED, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
@@ -23,10 +22,11 @@ from hwsearch.objectives import (
     hypervolume,
     is_non_dominated,
     known_as,
+    loss_signs,
     to_losses,
 )
 from hwsearch.optimizer import Optimizer
-from hwsearch.optimizer.history import beyond_worst
+from hwsearch.optimizer.history import History, beyond_worst
 from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.prediction.log_ratio import LogRatioModel
 from hwsearch.prediction.threads import one_blas_thread
@@ -48,16 +48,17 @@ class PartialValues:
     """Values of n distinct architectures, some of them missing.
 
     Attributes:
+        history: Of the search that the architectures are reused in.
         values: ``(n, n_objectives)`` in the objectives' units; NaN is missing. Measured values
             are written into it.
-        proxies: Column -> ``(n,)`` numbers to which missing values may be proportional.
+        proxies: ``(n, n_objectives)`` numbers to which missing values may be proportional; NaN in
+            a column without such numbers.
     """
 
     archs: Architectures
-    objectives: tuple[Objective, ...]
-    constraints: tuple[Constraint, ...]
+    history: History
     values: FloatArray
-    proxies: Mapping[int, FloatArray]
+    proxies: FloatArray
 
     @property
     def complete(self) -> BoolArray:
@@ -73,30 +74,29 @@ class PartialValues:
         """
         values, deviations = self.values.copy(), np.zeros_like(self.values)
         for column in np.flatnonzero(np.isnan(values).any(axis=0)).tolist():
-            missing = np.isnan(values[:, column])
+            missing, proxy = np.isnan(values[:, column]), self.proxies[:, column]
             deviations[missing, column] = np.nan
-            if column not in self.proxies or (~missing).sum() < _FEWEST:
+            if (~missing).sum() < _FEWEST:
                 continue
-            proxy = self.proxies[column]
+            model = LogRatioModel(self.archs.space)
             try:
-                model = LogRatioModel(self.archs.space)
                 model.fit(self.archs[~missing], values[~missing, column], proxy[~missing])
                 found = model.predict(self.archs[missing], proxy[missing])
-            except InputError:  # a value or a proxy is not positive
+            except InputError:  # a value is not positive, or a proxy is not or is missing
                 continue
             values[missing, column], deviations[missing, column] = found
         return values, deviations
 
     def fill(self, row: int, found: Mapping[str, float]) -> None:
         """Write the measured values of a row, by objective."""
-        for column, objective in enumerate(self.objectives):
+        for column, objective in enumerate(self.history.objectives):
             if objective.name in found:
                 self.values[row, column] = found[objective.name]
 
     def told(self, rows: Rows) -> list[dict[str, float | Estimate]]:
         """Return rows without NaN forecasts as `Optimizer.tell` takes them, with estimates."""
         values, deviations = self.forecast()
-        names = [objective.name for objective in self.objectives]
+        names = [objective.name for objective in self.history.objectives]
         return [
             dict(zip(names, map(known_as, values[row], deviations[row]), strict=True))
             for row in rows
@@ -110,21 +110,20 @@ class PartialValues:
         they are on the front, and add a thousandth to its hypervolume, when their missing values
         are one standard deviation better than predicted.
         """
+        history = self.history
         values, deviations = self.forecast()
         unclear = np.flatnonzero(left & np.isnan(values).any(axis=1))
         if len(unclear):
             return self._spread(unclear, n)
-        signs = to_losses(np.ones((1, len(self.objectives))), self.objectives)
-        hopeful = values - _OPTIMISM * deviations * signs
+        hopeful = values - _OPTIMISM * deviations * loss_signs(history.objectives)
         alive = np.flatnonzero(left | self.complete)
-        tables = (self._by_name(values[alive]), self._by_name(hopeful[alive]))
-        rows = alive[contender_rows(*tables, self.objectives, self.constraints)]
+        tables = (history.by_name(values[alive]), history.by_name(hopeful[alive]))
+        rows = alive[contender_rows(*tables, history.objectives, history.constraints)]
         rows = rows[left[rows]]
-        losses = to_losses(values, self.objectives)
+        losses = to_losses(values, history.objectives)
         reference = beyond_worst(losses[alive])
-        feasible = satisfied(self._by_name(values), self.constraints)
-        front = losses[self.complete & feasible]
-        gains = hypervolume_gain(to_losses(hopeful, self.objectives)[rows], front, reference)
+        front = losses[self.complete & history.feasible(values)]
+        gains = hypervolume_gain(to_losses(hopeful[rows], history.objectives), front, reference)
         order = np.argsort(-gains, kind="stable")
         enough = gains[order] > _LEAST_GAIN * hypervolume(front, reference)
         return rows[order][enough][:n]
@@ -132,18 +131,14 @@ class PartialValues:
     def _spread(self, rows: Rows, n: int) -> Rows:
         """Return rows of the proxies' front, evenly spaced along the first objective."""
         values = self.values[rows]
-        for column in np.flatnonzero(np.isnan(values).any(axis=0)).tolist():
-            if column not in self.proxies:
-                return rows[:n]
-            values[:, column] = self.proxies[column][rows]
-        losses = to_losses(values, self.objectives)
+        values = np.where(np.isnan(values).any(axis=0), self.proxies[rows], values)
+        if np.isnan(values).any():
+            return rows[:n]
+        losses = to_losses(values, self.history.objectives)
         front = np.flatnonzero(is_non_dominated(losses))
         front = front[np.argsort(losses[front, 0], kind="stable")]
         places = np.linspace(0, len(front) - 1, min(n, len(front))).round().astype(np.int64)
         return rows[front[places]]
-
-    def _by_name(self, values: FloatArray) -> dict[str, FloatArray]:
-        return {o.name: values[:, column] for column, o in enumerate(self.objectives)}
 
 
 def measure_reused(
@@ -159,7 +154,7 @@ def measure_reused(
     trials = [trial for trial in store.trials() if trial.origin == REUSED]
     if not trials:
         return
-    partial = _partial_values(setup, evaluator, trials)
+    partial = _partial_values(setup, evaluator, optimizer.history, trials)
     archs = partial.archs
     failed = {t.key: str(t.reason) for t in trials if t.state is TrialState.FAILED}
     open_ = {t.key for t in trials if not t.state.is_finished}
@@ -200,42 +195,33 @@ def measure_reused(
     )
 
 
-def _partial_values(setup: Setup, evaluator: Evaluator, trials: Sequence[Trial]) -> PartialValues:
+def _partial_values(
+    setup: Setup, evaluator: Evaluator, history: History, trials: Sequence[Trial]
+) -> PartialValues:
     archs = setup.net.space.architectures([trial.choices for trial in trials])
-    values = np.full((len(archs), len(setup.objectives)), np.nan)
-    proxies: dict[int, FloatArray] = {}
+    values = history.exact(archs)
+    proxies = np.full_like(values, np.nan)
+    partial = PartialValues(archs=archs, history=history, values=values, proxies=proxies)
+    for row, arch in enumerate(archs):
+        partial.fill(row, evaluator.known_values(arch, setup.measured))
     for column, objective in enumerate(setup.objectives):
-        if objective.computed is not None:
-            values[:, column] = objective.computed(archs)
-            continue
-        for row, key in enumerate(archs.ids):
-            if (found := evaluator.remembered(key, objective.name)) is not None:
-                values[row, column] = found.value
         if np.isnan(values[:, column]).any():
-            proxy = _proxy(setup, evaluator, objective, archs)
-            proxies |= {} if proxy is None else {column: proxy}
-    return PartialValues(
-        archs=archs,
-        objectives=setup.objectives,
-        constraints=setup.constraints,
-        values=values,
-        proxies=proxies,
-    )
+            proxies[:, column] = _proxy(setup, evaluator, objective, archs)
+    return partial
 
 
 def _proxy(
     setup: Setup, evaluator: Evaluator, objective: Objective, archs: Architectures
-) -> FloatArray | None:
-    """Return numbers to which an objective may be proportional; None without such numbers."""
+) -> ArrayLike:
+    """Return numbers, (n,), to which an objective may be proportional; NaN without such ones."""
     if objective.approximation is not None:
-        return np.asarray(objective.approximation(archs), np.float64)
+        return objective.approximation(archs)
     if objective.name != LATENCY:
-        return None
-    there = {
-        m.key: m.details[REUSED]["latency_ms"]
+        return np.nan
+    reused = {
+        m.key: m.details[REUSED]
         for m in evaluator.store.measurements(purpose="search")
-        if "latency_ms" in m.details.get(REUSED, {})
+        if REUSED in m.details
     }
-    if all(key in there for key in archs.ids):
-        return np.array([there[key] for key in archs.ids], np.float64)
-    return setup.net.exact("macs", archs).astype(np.float64)
+    there = [reused.get(key, {}).get("latency_ms") for key in archs.ids]
+    return setup.net.exact("macs", archs) if None in there else there

@@ -5,6 +5,7 @@ import pytest
 
 from hwsearch.constraints import Constraint
 from hwsearch.objectives import Estimate, Objective, hypervolume, is_non_dominated
+from hwsearch.optimizer.history import History
 from hwsearch.run.warm_start import PartialValues
 from hwsearch.space import Choice, SearchSpace
 
@@ -21,13 +22,12 @@ def partial(constraints=(), proxies=True, seed=0):
     top1 = 90 - 40 / sizes + 0.3 * rng.standard_normal(N)
     there = sizes * np.exp(0.02 * rng.standard_normal(N))
     here = 0.5 * there * (1 + 0.03 * archs.indices[:, 0])
-    values = np.column_stack([top1, np.full(N, np.nan)])
+    unknown = np.full(N, np.nan)
     table = PartialValues(
         archs=archs,
-        objectives=OBJECTIVES,
-        constraints=tuple(Constraint.parse(c) for c in constraints),
-        values=values,
-        proxies={1: there} if proxies else {},
+        history=History(SPACE, OBJECTIVES, [Constraint.parse(c) for c in constraints]),
+        values=np.column_stack([top1, unknown]),
+        proxies=np.column_stack([unknown, there if proxies else unknown]),
     )
     return table, np.column_stack([top1, here])
 
@@ -60,7 +60,7 @@ def test_few_are_measured_and_reach_what_all_of_them_do():
 def test_at_first_the_front_by_proxies_is_spread():
     table, truth = partial()
     rows = table.worth_measuring(np.ones(N, bool), 3)
-    proxied = np.column_stack([-truth[:, 0], table.proxies[1]])
+    proxied = np.column_stack([-truth[:, 0], table.proxies[:, 1]])
     front = np.flatnonzero(is_non_dominated(proxied))
     ends = front[np.argsort(proxied[front, 0])][[0, -1]]
     assert set(ends) <= set(rows) <= set(front)
@@ -99,7 +99,7 @@ def test_what_failed_dominates_nothing():
     table, truth = partial()
     for row in range(1, 9):
         table.fill(row, {"latency": truth[row, 1]})
-    table.values[0, 0], table.proxies[1][0] = 99.0, 0.1
+    table.values[0, 0], table.proxies[0, 1] = 99.0, 0.1
     left = ~table.complete
     assert 0 in table.worth_measuring(left, N)
     left[0] = False

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from hwsearch.accuracy.intervals import Z95
+from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.files import write_atomic
 from hwsearch.objectives import FloatArray
@@ -18,10 +19,8 @@ from hwsearch.space import Architecture, Architectures, SearchSpace
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
 
-LATENCY_TABLE: Final = "latency_table"
-PREDICTOR: Final = "predictor"
-WARM_START: Final = "warm_start"
-KINDS: Final = (LATENCY_TABLE, PREDICTOR, WARM_START)
+KINDS: Final = ("latency_table", "predictor", "warm_start")
+LATENCY_TABLE, PREDICTOR, WARM_START = KINDS
 EVIDENCE: Final = "evidence.csv"  # the copy of a CSV in a run's folder
 _STAGED = ".reused"
 
@@ -42,9 +41,9 @@ class ValueModel(Protocol):
 class ValueSource:
     """Values of one quantity that a search has before it measures anything.
 
-    A source with a ``model`` guides the search and adds nothing to the front. A source that
-    ``holds`` was measured in the context of the run: its architectures become trials of the run,
-    and its measurements are not repeated.
+    A source with a ``model`` guides the search and adds nothing to the front. An earlier run was
+    measured in the context of this one: its architectures become trials of the run, and its
+    measurements are not repeated.
 
     Attributes:
         kind: Table of ``config.toml`` that records the source, one of `KINDS`.
@@ -52,8 +51,8 @@ class ValueSource:
         model: Predicts the quantity; None for an earlier run, and for too few values.
         archs: n architectures of the source; None for a source that is only a model.
         values: (n,) values of the quantity; NaN where the source has none.
-        measurements: Measurements of ``archs`` that hold in the run.
-        files: File name -> text; the run's folder keeps them as its copy of the source.
+        measurements: Those of an earlier run; None for other sources.
+        evidence: Text of a CSV; the run's folder keeps it as its copy of the source.
     """
 
     kind: str
@@ -63,9 +62,8 @@ class ValueSource:
     model: ValueModel | None = None
     archs: Architectures | None = None
     values: FloatArray = field(default_factory=lambda: np.empty(0))
-    holds: bool = False
-    measurements: tuple[Measurement, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+    measurements: Sequence[Measurement] | None = None
+    evidence: str = ""
 
     def __call__(self, archs: Architectures) -> FloatArray:
         """Predict the quantity of n architectures: (n,)."""
@@ -81,13 +79,13 @@ class ValueSource:
     @property
     def n_reused(self) -> int:
         """Number of values that are not measured again."""
-        return int((~np.isnan(self.values)).sum()) if self.holds else 0
+        return 0 if self.measurements is None else int((~np.isnan(self.values)).sum())
 
     def copy_to(self, folder: Path) -> None:
         """Write the copy of the source that a resumed run reads, all or nothing."""
-        for name, text in self.files.items():
-            write_atomic(folder / name, text)
-        if self.holds and self.archs is not None:
+        if self.evidence:
+            write_atomic(folder / EVIDENCE, self.evidence)
+        if self.measurements is not None and self.archs is not None:
             staged = folder / _STAGED
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir()
@@ -98,16 +96,23 @@ class ValueSource:
             staged.rmdir()
 
 
-def part_of(space: SearchSpace, archs: Iterable[Architecture]) -> Architectures:
-    """Return the architectures of the full space that lie in a restricted space."""
+def part_of(
+    space: SearchSpace, archs: Sequence[Architecture], where: str
+) -> tuple[Architectures, str]:
+    """Return the architectures in a restricted space, and the part of a note on the others.
+
+    Raise InputError if all lie outside of it; ``where`` names the source in the text.
+    """
     choices = {choice.name: choice.options for choice in space.choices}
-    return space.architectures(
+    inside = space.architectures(
         arch.mapping
         for arch in archs
         if all(option in choices.get(name, ()) for name, option in arch.mapping.items())
     )
-
-
-def left_out(n: int) -> str:
-    """Return the part of a note on n architectures outside of the restricted space."""
-    return f" ({n} more lie outside of what is searched)" if n else ""
+    if not len(inside):
+        raise InputError(
+            f"{where} knows {len(archs)} architectures, none of them in the part of the space "
+            "that is searched; change --freeze and --only, or leave it out"
+        )
+    n = len(archs) - len(inside)
+    return inside, f" ({n} more lie outside of what is searched)" if n else ""

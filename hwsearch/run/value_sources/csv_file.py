@@ -4,7 +4,6 @@ The values guide the search as long as its own measurements agree, and are not o
 """
 
 import csv
-import io
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,16 +20,8 @@ from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import ScaledApproximation
 from hwsearch.prediction.predictor import Predictor
 from hwsearch.prediction.threads import one_blas_thread
-from hwsearch.quantities import exact_quantities
-from hwsearch.run.setup import FORMER_COLUMN, FRONT_COLUMNS, TRIAL_COLUMNS, Setup
-from hwsearch.run.value_sources.base import (
-    EVIDENCE,
-    WARM_START,
-    ValueModel,
-    ValueSource,
-    left_out,
-    part_of,
-)
+from hwsearch.run.setup import FORMER_COLUMN, Setup, table_columns
+from hwsearch.run.value_sources.base import WARM_START, ValueModel, ValueSource, part_of
 from hwsearch.space import Architecture, Architectures, SearchSpace
 
 _HOW: Final = (
@@ -47,20 +38,18 @@ def read_csv(setup: Setup, path: Path) -> ValueSource:
     """
     metric, full = setup.task.metric.name, setup.net.full_space
     where = f"warm start {str(path)!r}"
-    rows = _rows(where, path)
-    _check_columns(where, list(rows[0]), full, metric)
     listed: dict[str, tuple[Architecture, list[float]]] = {}
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(_rows(where, path, full, metric), start=1):
         if row[metric]:
             at = f"{where}, row {number}"
             arch = _architecture(at, row, full)
-            listed.setdefault(arch.key, (arch, []))[1].append(_number(at, metric, row[metric]))
-    archs = part_of(setup.net.space, (arch for arch, _ in listed.values()))
-    if not len(archs):
-        raise InputError(
-            f"{where} has {metric} of {len(listed)} architectures, none of them in the part of "
-            "the space that is searched; change --freeze and --only, or leave it out"
-        )
+            value = _number(row[metric])
+            if not math.isfinite(value):
+                raise InputError(
+                    f"{at}: {metric} is {row[metric]!r}; give a finite number, or leave it empty"
+                )
+            listed.setdefault(arch.key, (arch, []))[1].append(value)
+    archs, outside = part_of(setup.net.space, [arch for arch, _ in listed.values()], where)
     values = np.array([np.mean(listed[key][1]) for key in archs.ids])
     text = _written(archs, metric, values)
     return ValueSource(
@@ -69,12 +58,12 @@ def read_csv(setup: Setup, path: Path) -> ValueSource:
         recorded={"path": str(path), "digest": digest_of_text(text), "evidence": len(archs)},
         note=(
             f"{metric} of {len(archs)} architectures from {path} is evidence: it is predicted "
-            f"from to choose, and then measured{left_out(len(listed) - len(archs))}"
+            f"from to choose, and then measured{outside}"
         ),
         model=_fitted(setup, metric, archs, values),
         archs=archs,
         values=values,
-        files={EVIDENCE: text},
+        evidence=text,
     )
 
 
@@ -92,15 +81,15 @@ def _fitted(
 
 
 def _written(archs: Architectures, metric: str, values: FloatArray) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*archs.space.names, metric], restval="", lineterminator="\n")
-    writer.writeheader()
-    for arch, value in zip(archs, values.tolist(), strict=True):
-        writer.writerow({**arch.mapping, metric: repr(value)})
-    return text.getvalue()
+    import pandas as pd
+
+    pairs = zip(archs, values.tolist(), strict=True)
+    rows = [{**arch.mapping, metric: value} for arch, value in pairs]
+    table = pd.DataFrame(rows, columns=[*archs.space.names, metric], dtype=object)
+    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
-def _rows(where: str, path: Path) -> list[dict[str, str]]:
+def _rows(where: str, path: Path, space: SearchSpace, metric: str) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, strict=True, restval=""))
@@ -108,70 +97,48 @@ def _rows(where: str, path: Path) -> list[dict[str, str]]:
         raise InputError(f"{where} cannot be read: {error}") from error
     if not rows:
         raise InputError(f"{where} holds no rows; {_HOW}")
-    return rows
-
-
-def _check_columns(where: str, columns: list[str], space: SearchSpace, metric: str) -> None:
+    columns = list(map(str, rows[0]))
     if metric not in columns:
         raise InputError(
             f"{where} has no column {metric!r}, which this search measures; it has "
-            f"{', '.join(map(str, columns))}; {_HOW}"
+            f"{', '.join(columns)}; {_HOW}"
         )
     # Row numbers, as pandas writes them, have no name.
-    known = {
-        "",
-        metric,
-        LATENCY,
-        *space.names,
-        *TRIAL_COLUMNS,
-        *FRONT_COLUMNS,
-        *exact_quantities(),
-        FORMER_COLUMN,
-    }
+    known = {"", FORMER_COLUMN, *space.names, *table_columns(metric)}
     for column in columns:
-        if column not in known and not str(column).startswith((f"{metric}_", f"{LATENCY}_")):
+        if column not in known and not column.startswith((f"{metric}_", f"{LATENCY}_")):
             raise InputError(
                 f"{where} is of another search space: {column!r} is no choice of this one "
                 f"({', '.join(space.names)}) and no column of a run's tables; remove that column "
                 "if it says nothing of the architecture"
             )
+    return rows
 
 
 def _architecture(where: str, row: Mapping[str, str], space: SearchSpace) -> Architecture:
-    mapping = {
-        choice.name: _option(where, choice, row[choice.name])
-        for choice in space.choices
-        if row.get(choice.name)
-    }
     try:
-        return space.architectures(mapping)[0]
+        named = [choice for choice in space.choices if row.get(choice.name)]
+        return space.architectures({c.name: _option(c, row[c.name]) for c in named})[0]
     except InputError as error:
         raise InputError(f"{where} is of another search space: {error}") from error
 
 
-def _option(where: str, choice: Choice, text: str) -> Option:
+def _option(choice: Choice, text: str) -> Option:
     """Return the option that a cell names; tables with gaps write 2 as 2.0."""
+    number = _number(text)
     for option in choice.options:
-        if text in (str(option), repr(option)):
+        same_number = not isinstance(option, bool) and option == number
+        if text in (str(option), repr(option)) or same_number:
             return option
-    for option in choice.options:
-        if isinstance(option, int | float) and not isinstance(option, bool):
-            try:
-                if float(text) == option:
-                    return option
-            except ValueError:
-                break
     raise InputError(
-        f"{where} is of another search space: choice {choice.name!r} is {text!r} there, and has "
-        f"the options {', '.join(map(repr, choice.options))} here"
+        f"choice {choice.name!r} is {text!r} there, and has the options "
+        f"{', '.join(map(repr, choice.options))} here"
     )
 
 
-def _number(where: str, metric: str, text: str) -> float:
+def _number(text: str) -> float:
+    """Parse a number; return NaN for other text."""
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{where}: {metric} is {text!r}; give a finite number, or leave it empty")
-    return number
+        return math.nan

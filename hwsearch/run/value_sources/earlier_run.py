@@ -18,14 +18,12 @@ from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import digest_of_text
 from hwsearch.run.config import TRIALS, read_config
-from hwsearch.run.outcome import CANDIDATES
+from hwsearch.run.outcome import CANDIDATES, read_members
 from hwsearch.run.setup import Setup
-from hwsearch.run.value_sources.base import WARM_START, ValueSource, left_out, part_of
+from hwsearch.run.value_sources.base import WARM_START, ValueSource, part_of
 from hwsearch.space import SearchSpace
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
-
-_Contexts = Mapping[tuple[str, str], str]  # quantity and purpose -> context of this search
 
 
 def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
@@ -41,34 +39,34 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
         full = setup.net.full_space.architectures([trial.choices for trial in trials])
     except InputError as error:
         raise InputError(f"{where} is of another search space: {error}") from error
-    contexts = _contexts(setup)
+    here = setup.evaluator(Store())
+    contexts = {
+        (metric, "search"): here.search_context(metric),
+        (metric, "report"): here.score_context(setup.task.report),
+        (LATENCY, "search"): here.latency_context,
+    }
     holding = [m for m in measured if contexts.get((m.quantity, m.purpose)) == m.context]
     values = {m.key: m.value for m in holding if (m.quantity, m.purpose) == (metric, "search")}
-    if config.data != NO_DATA:
+    if config.data == NO_DATA:
+        known = _candidates(where, folder)
+    else:
         _check_measured(where, folder, measured, metric, contexts[metric, "search"])
-    known = _candidates(where, folder) if config.data == NO_DATA else set(values)
-    archs = part_of(setup.net.space, (arch for arch in full if arch.key in known))
-    if not len(archs):
-        raise InputError(
-            f"{where} knows {len(known)} architectures, none of them in the part of the space "
-            "that is searched; change --freeze and --only, or leave it out"
-        )
+        known = set(values)
+    archs, outside = part_of(setup.net.space, [arch for arch in full if arch.key in known], where)
     reused = set(archs.ids)
     there = {m.key: m for m in measured if (m.quantity, m.purpose) == (LATENCY, "search")}
     kept = [_with_origin(m, folder, there.get(m.key)) for m in holding if m.key in reused]
-    lines = [f"{m.identity} {m.value!r}" for m in kept]
-    digest = digest_of_text("\n".join([*archs.ids, *lines]))
+    identity = "\n".join([*archs.ids, *(f"{m.identity} {m.value!r}" for m in kept)])
     n = len(reused & set(values))
     what = f"accuracies of {n}" if n else f"candidates without data, of {len(archs)}"
     return ValueSource(
         kind=WARM_START,
         quantity=metric,
-        recorded={"path": str(folder), "digest": digest, REUSED: len(archs)},
-        note=f"{what} architectures reused from {folder}{left_out(len(known) - len(archs))}",
+        recorded={"path": str(folder), "digest": digest_of_text(identity), REUSED: len(archs)},
+        note=f"{what} architectures reused from {folder}{outside}",
         archs=archs,
         values=np.array([values.get(key, np.nan) for key in archs.ids]),
-        holds=True,
-        measurements=tuple(kept),
+        measurements=kept,
     )
 
 
@@ -98,15 +96,6 @@ def _check_space(where: str, recorded: Mapping[str, Any], here: SearchSpace) -> 
         raise InputError(
             f"{where} is of another search space: {difference}. Give a run of the same supernet"
         )
-
-
-def _contexts(setup: Setup) -> _Contexts:
-    here, task = setup.evaluator(Store()), setup.task
-    return {
-        (task.metric.name, "search"): here.score_context(task.search),
-        (task.metric.name, "report"): here.score_context(task.report),
-        (LATENCY, "search"): here.latency_context,
-    }
 
 
 def _check_measured(
@@ -141,12 +130,10 @@ def _with_origin(m: Measurement, folder: Path, latency: Measurement | None) -> M
 
 def _candidates(where: str, folder: Path) -> set[str]:
     """Return the keys of the candidates of a search without data."""
-    import pandas as pd
-
     path = folder / CANDIDATES
     if not path.is_file():
         raise InputError(
             f"{where} is not finished, and a search without data is reused for its candidates; "
             f"finish it by 'hwsearch resume {folder}'"
         )
-    return set(pd.read_csv(path, dtype={"key": str})["key"])
+    return set(read_members(path, ())["key"])

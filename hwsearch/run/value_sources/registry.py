@@ -1,9 +1,9 @@
 """Value sources of a run: latency tables, predictors and warm starts, also for a resumed run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hwsearch import tables
 from hwsearch.accuracy.task import NO_DATA
@@ -31,9 +31,8 @@ from hwsearch.supernets.supernet import Supernet
 
 def find_tables(setup: Setup) -> Sequence[Path]:
     """Return the latency tables of a supernet and device, the preferred one first."""
-    if LATENCY not in setup.measured:
-        return []
-    return tables.find_tables(setup.net.family, setup.device.slug)
+    wanted = LATENCY in setup.measured
+    return tables.find_tables(setup.net.family, setup.device.slug) if wanted else []
 
 
 def read_table(setup: Setup, path: Path) -> ValueSource:
@@ -107,41 +106,26 @@ def _weights(net: Supernet, predictor: Predictor) -> str:
     return f"; it was fitted to {of}, and the weights here are {net.weights}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceKind:
+class Kind(NamedTuple):
     """A kind of source that is found by the names of supernet, device and quantity.
 
     Attributes:
-        name: As in `ValueSource.kind`.
         title: Name of the kind in messages.
+        predicts: Name of its quantity in messages.
         find: Returns the files or folders for a search, the preferred one first.
         read: Returns the source of a file or folder; raises `InputError` if it is not usable.
-        without: Sentence on a search that has no usable source of the kind.
     """
 
-    name: str
     title: str
+    predicts: str
     find: Callable[[Setup], Sequence[Path]]
     read: Callable[[Setup, Path], ValueSource]
-    without: str
 
 
-INSTALLED: Final = (
-    SourceKind(
-        name=LATENCY_TABLE,
-        title="latency table",
-        find=find_tables,
-        read=read_table,
-        without="latency is predicted from measured values alone",
-    ),
-    SourceKind(
-        name=PREDICTOR,
-        title="accuracy predictor",
-        find=find_predictors,
-        read=read_predictor,
-        without="accuracy is predicted from measured values alone",
-    ),
-)
+INSTALLED: Final = {
+    LATENCY_TABLE: Kind("latency table", "latency", find_tables, read_table),
+    PREDICTOR: Kind("accuracy predictor", "accuracy", find_predictors, read_predictor),
+}
 
 
 def with_sources(setup: Setup) -> Setup:
@@ -150,8 +134,8 @@ def with_sources(setup: Setup) -> Setup:
     A table or predictor that is not usable is left out, with a note. An unusable warm start is an
     `InputError`, and so is an unusable predictor if there are no data.
     """
-    for kind in INSTALLED:
-        needed = kind.name == PREDICTOR and not setup.task.scores
+    for name, kind in INSTALLED.items():
+        needed = name == PREDICTOR and not setup.task.scores
         paths = kind.find(setup)
         if needed and not paths:
             raise InputError(
@@ -165,7 +149,8 @@ def with_sources(setup: Setup) -> Setup:
         except InputError as error:
             if needed:
                 raise
-            setup = replace(setup, notes=(*setup.notes, f"{kind.without}: {error}"))
+            note = f"{kind.predicts} is predicted from measured values alone: {error}"
+            setup = replace(setup, notes=(*setup.notes, note))
     return setup if setup.config.warm_start is None else _using(setup, _read_warm_start(setup))
 
 
@@ -178,11 +163,10 @@ def with_recorded_sources(setup: Setup, folder: Path, recorded: Mapping[str, Any
     for kind in INSTALLED:
         setup = _found_again(kind, setup, folder, recorded)
     used = recorded.get(WARM_START)
-    if not used:
-        return setup
-    if (folder / (TRIALS if REUSED in used else EVIDENCE)).is_file():
-        # The measurements of an earlier run are in the store of this one.
-        return setup if REUSED in used else _using(setup, read_csv(setup, folder / EVIDENCE))
+    if not used or (REUSED in used and (folder / TRIALS).is_file()):
+        return setup  # the measurements of an earlier run are in the store of this one
+    if (folder / EVIDENCE).is_file():
+        return _using(setup, read_csv(setup, folder / EVIDENCE))
     early = f"run {str(folder)!r} was stopped before it had copied warm start {used['path']!r}"
     try:
         source = _read_warm_start(setup)
@@ -196,14 +180,11 @@ def with_recorded_sources(setup: Setup, folder: Path, recorded: Mapping[str, Any
 
 def with_recorded_predictor(setup: Setup, folder: Path, recorded: Mapping[str, Any]) -> Setup:
     """Add the recorded predictor of a run without data, which predicts its metric."""
-    (kind,) = (each for each in INSTALLED if each.name == PREDICTOR)
-    return setup if setup.task.scores else _found_again(kind, setup, folder, recorded)
+    return setup if setup.task.scores else _found_again(PREDICTOR, setup, folder, recorded)
 
 
-def _found_again(
-    kind: SourceKind, setup: Setup, folder: Path, recorded: Mapping[str, Any]
-) -> Setup:
-    used = recorded.get(kind.name)
+def _found_again(name: str, setup: Setup, folder: Path, recorded: Mapping[str, Any]) -> Setup:
+    used, kind = recorded.get(name), INSTALLED[name]
     if not used:
         return setup
     for path in kind.find(setup):
@@ -217,33 +198,28 @@ def _found_again(
 
 
 def _read_warm_start(setup: Setup) -> ValueSource:
-    given = str(setup.config.warm_start)
+    path = Path(str(setup.config.warm_start))
     if setup.config.data == NO_DATA:
         raise InputError(
-            f"warm start {given!r} serves no search without data: it measures no accuracy. Give "
-            "--data, or leave it out"
+            f"warm start {str(path)!r} serves no search without data: it measures no accuracy. "
+            "Give --data, or leave it out"
         )
-    path = Path(given)
     if path.is_dir():
         return read_earlier_run(setup, path)
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        raise InputError(
-            f"warm start {given!r} is no run and no CSV file; give the folder of a run, or "
-            "FILE.csv with a column for every choice and one for the metric"
-        )
-    return read_csv(setup, path)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return read_csv(setup, path)
+    raise InputError(
+        f"warm start {str(path)!r} is no run and no CSV file; give the folder of a run, or "
+        "FILE.csv with a column for every choice and one for the metric"
+    )
 
 
 def _using(setup: Setup, source: ValueSource) -> Setup:
     """Return a setup with a source: its prediction, its record and its note."""
-    metric = setup.task.metric.name
-    changed = setup
-    if source.model is not None and source.quantity in [o.name for o in setup.objectives]:
-        objective = setup.objective(source.quantity)
-        if source.quantity == metric and not setup.task.scores:
-            objective = replace(objective, prediction=source)
-        else:
-            objective = replace(objective, approximation=source)
-        changed = setup.with_objective(objective)
+    if source.model is not None:
+        unmeasured = source.quantity == setup.task.metric.name and not setup.task.scores
+        use = "prediction" if unmeasured else "approximation"
+        objective = replace(setup.objective(source.quantity), **{use: source})  # type: ignore[arg-type]
+        setup = setup.with_objective(objective)
     sources, notes = (*setup.sources, source), (*setup.notes, source.note)
-    return replace(changed, sources=sources, notes=notes)
+    return replace(setup, sources=sources, notes=notes)
