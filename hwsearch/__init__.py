@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hwsearch.constraints import Constraint
     from hwsearch.devices import load_device, measure
     from hwsearch.errors import HwsearchError, InfeasibleError, InputError
-    from hwsearch.kit.make import make_kit
+    from hwsearch.kit.build import make_kit
     from hwsearch.models.export import to_onnx
     from hwsearch.objectives import Estimate, Objective
     from hwsearch.optimizer.optimize import optimize
@@ -57,7 +57,7 @@ _HOMES = {
     "resume": "api",
     "confirm": "api",
     "Run": "api",
-    "make_kit": "kit.make",
+    "make_kit": "kit.build",
     "HwsearchError": "errors",
     "InputError": "errors",
     "InfeasibleError": "errors",

@@ -13,12 +13,13 @@ import argparse
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from hwsearch.evaluation.evaluator import Values
-from hwsearch.run.cluster.scheduler import Job, JobResult, JobScheduler, SearchJobs
+from hwsearch.run.cluster.scheduler import JobResult, JobScheduler
 from hwsearch.run.cluster.start_node import ENVIRONMENT, NODE
 from hwsearch.run.progress import Silent
 from hwsearch.space import Architecture, Choice, SearchSpace
@@ -33,26 +34,20 @@ def sleep(seconds: float, *job: Any) -> JobResult:
     return JobResult()
 
 
-class SleepJobs(SearchJobs):
-    """Every architecture needs one job."""
+class Sleeping:
+    """Stands in for an evaluator: every architecture needs one job."""
+
+    pace, net = SimpleNamespace(highest=0.0, known=0), None
+    store = SimpleNamespace(add_all=lambda _: None)
 
     def __init__(self) -> None:
         self._submitted: set[str] = set()
 
-    def next_job(self, arch: Architecture) -> Job | None:
-        """Return the job, once."""
-        if arch.key in self._submitted:
-            return None
+    def known_values(self, arch: Architecture, quantities: Iterable[str]) -> Values:
+        """Return no value the first time."""
+        first = arch.key not in self._submitted
         self._submitted.add(arch.key)
-        return Job(arch=arch, quantity="sleep")
-
-    def store(self, result: JobResult) -> None:
-        """Store nothing."""
-
-    def values(self, arch: Architecture) -> Values:
-        """Return no values."""
-        del arch
-        return {}
+        return {} if first else dict.fromkeys(quantities, 0.0)
 
 
 def evaluate(
@@ -61,7 +56,7 @@ def evaluate(
     """Evaluate as a search does; return seconds, and the second at which a node was killed."""
     from hwsearch.run.cluster.connection import RayQueue
 
-    scheduler = JobScheduler(RayQueue("none", seconds, Silent(), sleep), SleepJobs())
+    scheduler = JobScheduler(RayQueue("none", seconds, Silent(), sleep), Sleeping(), ["sleep"])
     victim = next(iter(cluster.worker_nodes))
     killed: list[float] = []
     begin = time.perf_counter()

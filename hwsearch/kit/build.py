@@ -1,9 +1,10 @@
-"""Writing a kit: a Python archive of models and of hwsearch's measuring code."""
+"""Kits: Python archives of models and of hwsearch's measuring code."""
 
 import hashlib
 import zipfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -13,15 +14,20 @@ import onnx
 
 import hwsearch
 from hwsearch.blocks import BlockSpec
-from hwsearch.devices import GROUP
+from hwsearch.chains import ChainIndex
+from hwsearch.devices import GROUP, MeasureSettings
 from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes, anchor_digest
-from hwsearch.devices.base import MeasureSettings
 from hwsearch.errors import InputError
 from hwsearch.files import staged_file
-from hwsearch.kit.manifest import NAME, KitModel, Manifest
+from hwsearch.kit.manifest import CONFIRM, NAME, TABLE, KitModel, Manifest
+from hwsearch.kit.table_latency import FEWEST
+from hwsearch.models.export import to_onnx
 from hwsearch.models.repeated_weights import with_repeated_weights
-from hwsearch.space import Architecture
+from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
+from hwsearch.space import Architecture, Architectures
+from hwsearch.supernets.checkpoints import RANDOM
 from hwsearch.supernets.supernet import Supernet
+from hwsearch.supernets.zoo import load_supernet, supernet_names
 
 # The modules that a kit runs, unchanged: there is one measuring protocol.
 SHIPPED = (
@@ -40,31 +46,127 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KitSubnet:
-    """A subnet to measure by a kit, and its graph, whose weights do not get into the kit.
+def make_kit(
+    net: Supernet | str,
+    out: str | Path = "kit.pyz",
+    *,
+    subnets: int = 40,
+    freeze: Sequence[str] = (),
+    only: Sequence[str] = (),
+    settings: MeasureSettings | None = None,
+    built: Callable[[int], None] | None = None,
+) -> Manifest:
+    """Make one file that measures subnets where there is Python, numpy and a runtime.
 
-    ``shipped`` is the SHA-256 of the run's own model file in a kit that confirms; else empty.
+    Args:
+        net: A supernet, or the name of one; its weights do not get into the kit.
+        out: The file; it is replaced.
+        subnets: Number of subnets to measure, at least 8.
+        freeze: Choices restricted to one option; see `Supernet.restrict`.
+        only: Choices restricted to some options.
+        settings: Precision of the measurement; by default ±1.5%.
+        built: Called with the number of every written model, from 1.
+
+    Raises:
+        InputError: An argument cannot be used; nothing has been written.
     """
+    if isinstance(net, str):
+        net = load_supernet(net, f"{RANDOM}0" if net in supernet_names() else None)
+    part = net.restrict(freeze, only)
+    archs = choose(part, subnets)
 
-    arch: Architecture
-    model: onnx.ModelProto
-    shipped: str = ""
+    def models() -> Iterator[tuple[Architecture, onnx.ModelProto]]:
+        for number, arch in enumerate(archs, start=1):
+            yield arch, to_onnx(part, arch)
+            if built is not None:
+                built(number)
+
+    return write_kit(part, models(), Path(out), TABLE, settings or MeasureSettings())
 
 
-def empty_manifest(net: Supernet, purpose: str, settings: MeasureSettings) -> Manifest:
-    """Return the manifest of a kit before it has models."""
-    return Manifest(
-        purpose=purpose,
-        supernet=net.family,
-        space=net.full_space.digest,
-        anchor=anchor_digest(),
-        devices=device_entries(),
-        specs=(),
-        models=(),
-        settings=asdict(settings),
-        version=hwsearch.__version__,
-    )
+def choose(net: Supernet, n: int) -> Architectures:
+    """Return n subnets from which the latency of all others is predicted.
+
+    Some hold every block spec, twice if n allows; the others are spread evenly over the size.
+    """
+    space = net.space
+    if not FEWEST <= n <= space.size:
+        raise InputError(
+            f"subnets {n} is not from {FEWEST}, the fewest to predict from, to the "
+            f"{space.size:.3g} architectures of {net.name}"
+        )
+    if net.blocks(space.smallest()[0]) is None:
+        return choose_subnets(space, n, partial(net.exact, "bytes"), seed=0)
+    index = ChainIndex(space, net.blocks)
+    covering = covering_subnets(index, index.specs, repeats=2, seed=0)
+    if len(covering) > n // 2:
+        covering = covering_subnets(index, index.specs, repeats=1, seed=0)[:n]
+    left = n - len(covering)
+    if not left:
+        return covering
+    spread = choose_subnets(space, left, partial(net.exact, "macs"), seed=0, exclude=covering)
+    return Architectures.concatenate([covering, spread])
+
+
+def write_kit(
+    net: Supernet,
+    models: Iterable[tuple[Architecture, onnx.ModelProto]],
+    out: Path,
+    purpose: str,
+    settings: MeasureSettings,
+    *,
+    run: str = "",
+    device: str = "",
+    fingerprint: str = "",
+) -> Manifest:
+    """Write a kit atomically, consuming one model at a time; return its `Manifest`.
+
+    Weights of the models do not get into the kit. Equal models and code give the same bytes. Raise
+    InputError where there is no model, or the file cannot be written.
+    """
+    specs: dict[BlockSpec, int] = {}
+    packed: list[KitModel] = []
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with staged_file(out) as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                for path, content in _code():
+                    _store(archive, path, content)
+                _store(archive, f"hwsearch/devices/{ANCHOR_FILE}", anchor_bytes())
+                for arch, model in models:
+                    content = _serialized(with_repeated_weights(model))
+                    chain = net.blocks(arch) or ()
+                    original = _serialized(model) if purpose == CONFIRM else None
+                    found = KitModel(
+                        key=arch.key,
+                        architecture=arch.mapping,
+                        sha256=hashlib.sha256(content).hexdigest(),
+                        n_bytes=len(content),
+                        blocks={b.name: specs.setdefault(b.spec, len(specs)) for b in chain},
+                        shipped=hashlib.sha256(original).hexdigest() if original else "",
+                    )
+                    packed.append(found)
+                    _store(archive, found.member, content)
+                manifest = Manifest(
+                    purpose=purpose,
+                    supernet=net.family,
+                    space=net.full_space.digest,
+                    anchor=anchor_digest(),
+                    devices=device_entries(),
+                    specs=tuple(specs),
+                    models=tuple(packed),
+                    settings=asdict(settings),
+                    run=run,
+                    device=device,
+                    fingerprint=fingerprint,
+                    version=hwsearch.__version__,
+                )
+                _store(archive, NAME, manifest.to_json().encode())
+            if not packed:
+                raise InputError("a kit without subnets measures nothing; give at least 1")
+    except OSError as error:
+        raise InputError(f"cannot write {str(out)!r}: {error}; give another --out") from error
+    return manifest
 
 
 def device_entries() -> dict[str, str]:
@@ -74,48 +176,8 @@ def device_entries() -> dict[str, str]:
     return {point.name: point.value for point in points if point.value.startswith(ours)}
 
 
-def write_kit(net: Supernet, subnets: Iterable[KitSubnet], out: Path, empty: Manifest) -> Manifest:
-    """Write a kit atomically, consuming one subnet at a time; return the complete manifest.
-
-    Equal models and code give the same bytes. Raise InputError where there is no model, or the
-    file cannot be written.
-    """
-    specs: dict[BlockSpec, int] = {}
-    models: list[KitModel] = []
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with staged_file(out) as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for path, content in _code():
-                    _store(archive, path, content)
-                _store(archive, f"hwsearch/devices/{ANCHOR_FILE}", anchor_bytes())
-                for subnet in subnets:
-                    model, content = _packed(net, subnet, specs)
-                    models.append(model)
-                    _store(archive, model.member, content)
-                manifest = replace(empty, specs=tuple(specs), models=tuple(models))
-                _store(archive, NAME, manifest.to_json().encode())
-            if not models:
-                raise InputError("a kit without subnets measures nothing; give at least 1")
-    except OSError as error:
-        raise InputError(f"cannot write {str(out)!r}: {error}; give another --out") from error
-    return manifest
-
-
-def _packed(
-    net: Supernet, subnet: KitSubnet, specs: dict[BlockSpec, int]
-) -> tuple[KitModel, bytes]:
-    content = with_repeated_weights(subnet.model).SerializeToString(deterministic=True)
-    chain = net.blocks(subnet.arch) or ()
-    model = KitModel(
-        key=subnet.arch.key,
-        architecture=subnet.arch.mapping,
-        sha256=hashlib.sha256(content).hexdigest(),
-        n_bytes=len(content),
-        blocks={block.name: specs.setdefault(block.spec, len(specs)) for block in chain},
-        shipped=subnet.shipped,
-    )
-    return model, content
+def _serialized(model: onnx.ModelProto) -> bytes:
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _code() -> Iterator[tuple[str, bytes]]:

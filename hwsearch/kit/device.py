@@ -1,24 +1,109 @@
-"""``kit:FILE``: the device of another machine, given by the latency table of a kit."""
+"""Devices of other machines: latencies are measured elsewhere, and outputs computed here.
 
-from collections.abc import Iterable, Iterator, Mapping
+``kit:FILE`` is such a device, given by the latency table of a kit.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from hwsearch.devices.base import Fingerprint, Latency, MeasureSettings, Progress
+from hwsearch.devices import load_device, load_factory
+from hwsearch.devices.base import (
+    Batch,
+    Device,
+    Fingerprint,
+    Latency,
+    MeasureSettings,
+    Progress,
+    SharedInference,
+)
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
-from hwsearch.devices.spec import DeviceFactory
+from hwsearch.devices.spec import DeviceFactory, split_name
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE
 from hwsearch.kit.results_file import check_complete, read_results
 
+Latencies = dict[str, Latency | DeviceError]
 
-class KitDevice:
-    """Computes outputs on this machine and measures nothing; see `hwsearch.devices.base.Device`.
 
-    A search predicts latencies from the table, and ends with candidates.
+class DeviceInfo(NamedTuple):
+    """The attributes of a device; see `Device`."""
+
+    spec: str
+    slug: str
+    precision: str
+    fingerprint: Fingerprint
+
+    @classmethod
+    def of(cls, device: Device) -> "DeviceInfo":
+        """Return the attributes of a device."""
+        return cls(device.spec, device.slug, device.precision, device.fingerprint())
+
+
+Measure = Callable[[DeviceInfo, Mapping[str, Path], int, MeasureSettings], Latencies]
+
+
+class RemoteDevice:
+    """Measures latencies by ``measure`` and computes outputs by a local device; see `Device`."""
+
+    def __init__(
+        self,
+        info: DeviceInfo,
+        measure: Measure,
+        local: Device | None = None,
+        disconnect: Callable[[], None] | None = None,
+    ) -> None:
+        self._local = output_device(info) if local is None else local
+        self.spec, self.slug, self.precision = info.spec, info.slug, self._local.precision
+        self._info, self._measure, self._disconnect = info, measure, disconnect
+        if isinstance(self._local, SharedInference):
+            self.run_shared = self._local.run_shared
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of the device that measures."""
+        return dict(self._info.fingerprint)
+
+    def measure(
+        self,
+        models: Mapping[str, Path],
+        *,
+        seed: int,
+        settings: MeasureSettings | None = None,
+        progress: Progress | None = None,  # noqa: ARG002 - rounds are not reported remotely
+    ) -> Latencies:
+        """Measure models remotely; see `Device.measure`."""
+        return self._measure(self._info, models, seed, settings or MeasureSettings())
+
+    def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
+        """Run a model on this machine; see `Device.run`."""
+        return self._local.run(model, batches)
+
+    def close(self) -> None:
+        """Close the local device and the connection."""
+        self._local.close()
+        if self._disconnect is not None:
+            self._disconnect()
+
+
+def output_device(info: DeviceInfo) -> Device:
+    """Return the device of this machine that computes the outputs of another machine's device.
+
+    Where this machine lacks that device (for example, has fewer processors than the device has
+    threads), it is one of the same runtime and precision, which determine the outputs.
+    """
+    try:
+        return load_device(info.spec)
+    except InputError:
+        name, _ = split_name(info.spec)
+        has_precision = any(o.name == "precision" for o in load_factory(name).options)
+        return load_device(f"{name}:precision={info.precision}" if has_precision else name)
+
+
+class KitDevice(RemoteDevice):
+    """The device that a kit measured; a search predicts its latencies, and ends with candidates.
 
     Attributes:
         table: The latency table in the results file.
@@ -41,48 +126,27 @@ class KitDevice:
                 "of a kit"
             )
         check_complete(facts, Path(path))
-        self.spec = f"{DEVICE.name}:{path}"
-        self.slug = f"{DEVICE.name}-{self.table.slug}"
-        self.precision = PRECISION
         self.content = facts.content
-        self._local: Any = None
+        own = {"device": self.table.device, "table": self.content}
+        info = DeviceInfo(
+            spec=f"{DEVICE.name}:{path}",
+            slug=f"{DEVICE.name}-{self.table.slug}",
+            precision=PRECISION,
+            fingerprint={**self.table.fingerprint, **own},
+        )
+        super().__init__(info, _refuse, ORT_CPU.create())
 
     @property
     def measured_on(self) -> tuple[str, str]:
         """Return the spec of the measured device, and the digest of its fingerprint."""
         return self.table.device, digest(self.table.fingerprint)
 
-    def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of the measured device, and the digest of the table."""
-        return {**self.table.fingerprint, "device": self.table.device, "table": self.content}
 
-    def measure(
-        self,
-        models: Mapping[str, Path],
-        *,
-        seed: int,
-        settings: MeasureSettings | None = None,
-        progress: Progress | None = None,
-    ) -> dict[str, Latency | DeviceError]:
-        """Raise DeviceError: the measured device is on another machine."""
-        del models, seed, settings, progress
-        raise DeviceError(
-            f"{self.spec} stands for {self.table.device} on another machine, where a model can "
-            "only be measured by a kit; 'hwsearch search' makes one for its candidates"
-        )
-
-    def run(
-        self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
-    ) -> Iterator[list[NDArray[Any]]]:
-        """Run a model on this machine; see `hwsearch.devices.base.Device.run`."""
-        if self._local is None:
-            self._local = ORT_CPU.create()
-        yield from self._local.run(model, batches)
-
-    def close(self) -> None:
-        """Close the local device."""
-        if self._local is not None:
-            self._local.close()
+def _refuse(info: DeviceInfo, *_: object) -> Latencies:
+    raise DeviceError(
+        f"{info.spec} stands for {info.fingerprint['device']} on another machine, where a model "
+        "can only be measured by a kit; 'hwsearch search' makes one for its candidates"
+    )
 
 
 DEVICE = DeviceFactory(

@@ -1,17 +1,18 @@
 """Candidates of a search with predicted values, and the kit that times them."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import onnx
 
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import digest_of_text
-from hwsearch.kit.build import KitSubnet, empty_manifest, write_kit
+from hwsearch.kit.build import write_kit
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import CONFIRM, Manifest
 from hwsearch.run.progress import Progress
@@ -84,25 +85,24 @@ def write_second_kit(
     assert isinstance(device, KitDevice)
     measured_on, fingerprint = device.measured_on
 
-    def subjects() -> Iterator[KitSubnet]:
+    def models() -> Iterator[tuple[Architecture, onnx.ModelProto]]:
         for arch in archs:
             try:
-                model = evaluator.model_of(arch)
+                yield arch, evaluator.model_of(arch)
             except EvaluationError as error:
                 progress.note(f"{arch.key} is not in the kit: {error}")
-            else:
-                content = model.SerializeToString(deterministic=True)
-                shipped = hashlib.sha256(content).hexdigest()
-                yield KitSubnet(arch=arch, model=model, shipped=shipped)
             progress.advance()
 
-    empty = replace(
-        empty_manifest(setup.net, CONFIRM, settings),
+    return write_kit(
+        setup.net,
+        models(),
+        path,
+        CONFIRM,
+        settings,
         run=run_digest(setup),
         device=measured_on,
         fingerprint=fingerprint,
     )
-    return write_kit(setup.net, subjects(), path, empty)
 
 
 def run_digest(setup: Setup) -> str:

@@ -2,11 +2,12 @@
 
 import json
 import zipfile
-from dataclasses import replace
+
+import pytest
 
 import tests.run.search_parts as parts
 from hwsearch.devices import MeasureSettings
-from hwsearch.kit.build import KitSubnet, empty_manifest, write_kit
+from hwsearch.kit.build import write_kit
 from hwsearch.kit.manifest import NAME, TABLE
 from hwsearch.models.export import to_onnx
 from hwsearch.supernets.zoo import load_supernet
@@ -27,13 +28,13 @@ def supernet():
     return load_supernet(parts.NET)
 
 
-def scripted_kit(path, n=SUBNETS, **stated):
-    """A kit that measures on the scripted device; what else its manifest states may be given."""
+def scripted_kit(path, n=SUBNETS):
+    """A kit that measures on the scripted device."""
     net = supernet()
-    archs = net.space.sample_spread(n, seed=0)
-    empty = replace(empty_manifest(net, TABLE, QUICK), **{"devices": SCRIPTED, **stated})
-    subjects = [KitSubnet(arch=arch, model=to_onnx(net, arch)) for arch in archs]
-    return write_kit(net, subjects, path, empty)
+    models = [(arch, to_onnx(net, arch)) for arch in net.space.sample_spread(n, seed=0)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.kit.build.device_entries", lambda: SCRIPTED)
+        return write_kit(net, models, path, TABLE, QUICK)
 
 
 def rewritten(kit, path, change):

@@ -13,7 +13,7 @@ from ray import exceptions
 from hwsearch.devices import Device, MeasureSettings, load_device
 from hwsearch.errors import DeviceError, HwsearchError, InputError
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.run.cluster.remote_device import DeviceInfo, Latencies, RemoteDevice
+from hwsearch.kit.device import DeviceInfo, Latencies, RemoteDevice
 from hwsearch.run.cluster.scheduler import Job, JobResult
 from hwsearch.run.cluster.start_node import ENVIRONMENT, NODE, check_reachable, device_resource
 from hwsearch.run.cluster.worker_context import SearchSpec, measure_models, run_job

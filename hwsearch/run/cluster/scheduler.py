@@ -41,34 +41,6 @@ class JobResult:
     failed: str | None = None
 
 
-class SearchJobs:
-    """Splits evaluations into jobs, latency first, and stores their results."""
-
-    def __init__(self, evaluator: Evaluator, quantities: Sequence[str]) -> None:
-        self._evaluator = evaluator
-        self._quantities = sorted(quantities, key=lambda quantity: quantity != LATENCY)
-
-    def next_job(self, arch: Architecture) -> Job | None:
-        """Return the next job of an architecture; None where no quantity is missing."""
-        known, pace = self.values(arch), self._evaluator.pace
-        missing = next((each for each in self._quantities if each not in known), None)
-        if missing is None:
-            return None
-        return Job(arch=arch, quantity=missing, pace=(pace.highest, pace.known))
-
-    def store(self, result: JobResult) -> None:
-        """Store the measurements of a job."""
-        net, store = self._evaluator.net, self._evaluator.store
-        store.add_all(result.measurements)
-        for latency in (m for m in result.measurements if m.quantity == LATENCY):
-            archs = net.space.architectures([store.trial(latency.key).choices])
-            self._evaluator.pace.believe(latency.value, int(net.exact("macs", archs)[0]))
-
-    def values(self, arch: Architecture) -> Values:
-        """Return the known values of an architecture."""
-        return self._evaluator.known_values(arch, self._quantities)
-
-
 class InProcess:
     """Evaluates batches in this process, each when its results are requested.
 
@@ -100,12 +72,13 @@ class InProcess:
 
 
 class JobScheduler:
-    """Evaluates architectures by jobs; results come in any order."""
+    """Evaluates architectures by jobs, one per missing quantity; results come in any order."""
 
     default_batch = 1
 
-    def __init__(self, queue: "RayQueue", jobs: SearchJobs) -> None:
-        self._queue, self._jobs = queue, jobs
+    def __init__(self, queue: "RayQueue", evaluator: Evaluator, quantities: Sequence[str]) -> None:
+        self._queue, self._evaluator = queue, evaluator
+        self._quantities = sorted(quantities, key=lambda quantity: quantity != LATENCY)
         self._finished: dict[str, Values | EvaluationError] = {}
 
     @property
@@ -128,11 +101,11 @@ class JobScheduler:
         """Wait until architectures are evaluated; return key -> values or failure."""
         while not self._finished:
             job, result = self._queue.next()
-            self._jobs.store(result)
+            self._store(result.measurements)
             if result.failed is not None:
                 self._finished[job.arch.key] = EvaluationError(result.failed)
             else:
-                self._advance(job.arch, previous=job)
+                self._advance(job.arch, previous=job.quantity)
         finished, self._finished = self._finished, {}
         return finished
 
@@ -140,17 +113,25 @@ class JobScheduler:
         """Cancel the jobs that are not finished; a second call does nothing."""
         self._queue.close()
 
-    def _advance(self, arch: Architecture, previous: Job | None = None) -> None:
-        job = self._jobs.next_job(arch)
-        if job is None:
-            self._finished[arch.key] = self._jobs.values(arch)
-        elif previous is not None and job.quantity == previous.quantity:
+    def _advance(self, arch: Architecture, previous: str | None = None) -> None:
+        known, pace = self._evaluator.known_values(arch, self._quantities), self._evaluator.pace
+        missing = next((each for each in self._quantities if each not in known), None)
+        if missing is None:
+            self._finished[arch.key] = known
+        elif missing == previous:
             raise HwsearchError(
-                f"a worker was asked for {job.quantity} of {arch.key} and measured it in another "
+                f"a worker was asked for {missing} of {arch.key} and measured it in another "
                 "context than this search; restart all workers with one version of hwsearch"
             )
         else:
-            self._queue.submit(job)
+            self._queue.submit(Job(arch=arch, quantity=missing, pace=(pace.highest, pace.known)))
+
+    def _store(self, measurements: Sequence[Measurement]) -> None:
+        net, store = self._evaluator.net, self._evaluator.store
+        store.add_all(measurements)
+        for latency in (m for m in measurements if m.quantity == LATENCY):
+            archs = net.space.architectures([store.trial(latency.key).choices])
+            self._evaluator.pace.believe(latency.value, int(net.exact("macs", archs)[0]))
 
 
 Scheduler = InProcess | JobScheduler
@@ -183,4 +164,4 @@ def make_scheduler(
     from hwsearch.run.cluster.worker_context import search_spec
 
     queue = RayQueue(setup.device.spec, search_spec(setup), progress)
-    return JobScheduler(queue, SearchJobs(evaluator, setup.measured))
+    return JobScheduler(queue, evaluator, setup.measured)

@@ -17,8 +17,8 @@ from hwsearch.devices import Device, MeasureSettings, load_device
 from hwsearch.devices.fingerprint import differences, digest
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.kit.device import DeviceInfo, Latencies, RemoteDevice
 from hwsearch.machine import usable_cpus
-from hwsearch.run.cluster.remote_device import DeviceInfo, Latencies, RemoteDevice
 from hwsearch.run.cluster.scheduler import JobResult
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare

@@ -1,12 +1,14 @@
 """A search whose proposals stay open while others finish, over a store in memory."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
-from hwsearch.run.cluster.scheduler import Job, JobResult, JobScheduler
+from hwsearch.run.cluster.scheduler import JobResult, JobScheduler
 from hwsearch.run.loop import run_search
 from hwsearch.trial_store import Store
 from hwsearch.trials import TrialState
@@ -38,21 +40,16 @@ class RandomOrder:
         self.open.clear()
 
 
-class Jobs:
-    """One job for all quantities of an architecture."""
+class Stored:
+    """An evaluator of what is in the store; one job measures all quantities."""
+
+    pace, net = SimpleNamespace(highest=0.0, known=0), None
 
     def __init__(self, store):
-        self.store_ = store
+        self.store = store
 
-    def next_job(self, arch):
-        known = len(self.values(arch)) == len(QUANTITIES)
-        return None if known else Job(arch=arch, quantity="all")
-
-    def store(self, result):
-        pass
-
-    def values(self, arch):
-        found = {q: self.store_.find(arch.key, q, "bench", "search") for q in QUANTITIES}
+    def known_values(self, arch, quantities):
+        found = {q: self.store.find(arch.key, q, "bench", "search") for q in quantities}
         return {quantity: m.value for quantity, m in found.items() if m is not None}
 
 
@@ -60,7 +57,7 @@ def search(store, tactic="hwsearch", seed=0, budget=BUDGET, progress=None):
     objectives = [Objective("top1", "max"), Objective("latency", "min")]
     optimizer = Optimizer(SPACE, objectives, seed=0, tactic=tactic)
     queue = RandomOrder(Bench(store), seed)
-    scheduler = JobScheduler(queue, Jobs(store))
+    scheduler = JobScheduler(queue, Stored(store), QUANTITIES)
     run_search(optimizer, store, scheduler, Stopping(budget=budget), progress or Watcher())
     return optimizer, queue
 

@@ -1,11 +1,12 @@
 """Schedulers, with a queue that ends the newest job first."""
 
 from collections import deque
+from types import SimpleNamespace
 
 import pytest
 
 from hwsearch.errors import EvaluationError, HwsearchError
-from hwsearch.run.cluster.scheduler import InProcess, Job, JobResult, JobScheduler
+from hwsearch.run.cluster.scheduler import InProcess, JobResult, JobScheduler
 from hwsearch.space import Choice, SearchSpace
 
 SPACE = SearchSpace([Choice("width", (1, 2, 3, 4))])
@@ -16,8 +17,8 @@ QUANTITIES = ("latency", "top1")
 class NewestFirst:
     """A queue that ends the newest job first; architectures of ``failing`` widths fail."""
 
-    def __init__(self, jobs, n_workers=2):
-        self.jobs, self.n_workers = jobs, n_workers
+    def __init__(self, evaluator, n_workers=2):
+        self.evaluator, self.n_workers = evaluator, n_workers
         self.open, self.done, self.failing = deque(), [], set()
 
     def submit(self, job):
@@ -29,41 +30,38 @@ class NewestFirst:
         self.done.append((width, job.quantity))
         if width in self.failing:
             return job, JobResult(failed="scripted to fail")
-        self.jobs.known.setdefault(job.arch.key, {})[job.quantity] = width
+        self.evaluator.known.setdefault(job.arch.key, {})[job.quantity] = width
         return job, JobResult()
 
     def close(self):
         self.open.clear()
 
 
-class Jobs:
+class KnownValues:
+    """An evaluator whose values come from the queue."""
+
+    pace, net = SimpleNamespace(highest=0.0, known=0), None
+    store = SimpleNamespace(add_all=lambda _: None)
+
     def __init__(self):
         self.known = {}
 
-    def next_job(self, arch):
-        known = self.known.get(arch.key, {})
-        missing = [each for each in QUANTITIES if each not in known]
-        return Job(arch=arch, quantity=missing[0]) if missing else None
-
-    def store(self, result):
-        pass
-
-    def values(self, arch):
-        return self.known[arch.key]
+    def known_values(self, arch, quantities):
+        return dict(self.known.get(arch.key, {}))
 
 
 @pytest.fixture
-def jobs():
-    return Jobs()
+def evaluator():
+    return KnownValues()
 
 
 @pytest.fixture
-def queue(jobs):
-    return NewestFirst(jobs)
+def queue(evaluator):
+    return NewestFirst(evaluator)
 
 
-def evaluate(queue, jobs):
-    scheduler = JobScheduler(queue, jobs)
+def evaluate(queue, evaluator):
+    scheduler = JobScheduler(queue, evaluator, QUANTITIES[::-1])
     scheduler.start(ARCHS)
     results = {}
     while len(results) < len(ARCHS):
@@ -72,31 +70,31 @@ def evaluate(queue, jobs):
     return {arch["width"]: results[arch.key] for arch in ARCHS}
 
 
-def test_each_quantity_is_measured_once_latency_first(queue, jobs):
-    assert evaluate(queue, jobs) == {w: {"latency": w, "top1": w} for w in (1, 2, 3, 4)}
+def test_each_quantity_is_measured_once_latency_first(queue, evaluator):
+    assert evaluate(queue, evaluator) == {w: {"latency": w, "top1": w} for w in (1, 2, 3, 4)}
     assert sorted(queue.done) == [(w, each) for w in (1, 2, 3, 4) for each in QUANTITIES]
     for width in (1, 2, 3, 4):
         assert queue.done.index((width, "latency")) < queue.done.index((width, "top1"))
 
 
-def test_known_values_need_no_job(queue, jobs):
-    jobs.known = {arch.key: {"latency": 7, "top1": 8} for arch in ARCHS}
-    assert evaluate(queue, jobs) == {w: {"latency": 7, "top1": 8} for w in (1, 2, 3, 4)}
+def test_known_values_need_no_job(queue, evaluator):
+    evaluator.known = {arch.key: {"latency": 7, "top1": 8} for arch in ARCHS}
+    assert evaluate(queue, evaluator) == {w: {"latency": 7, "top1": 8} for w in (1, 2, 3, 4)}
     assert queue.done == []
 
 
-def test_a_failed_job_ends_the_evaluation_of_its_architecture_only(queue, jobs):
+def test_a_failed_job_ends_the_evaluation_of_its_architecture_only(queue, evaluator):
     queue.failing = {2}
-    found = evaluate(queue, jobs)
+    found = evaluate(queue, evaluator)
     assert isinstance(found[2], EvaluationError)
     assert str(found.pop(2)) == "scripted to fail"
     assert found == {w: {"latency": w, "top1": w} for w in (1, 3, 4)}
     assert (2, "top1") not in queue.done
 
 
-def test_a_result_without_its_quantity_is_not_asked_for_again(queue, jobs):
-    queue.jobs = Jobs()  # results are lost
-    scheduler = JobScheduler(queue, jobs)
+def test_a_result_without_its_quantity_is_not_asked_for_again(queue, evaluator):
+    queue.evaluator = KnownValues()  # results are lost
+    scheduler = JobScheduler(queue, evaluator, QUANTITIES[::-1])
     scheduler.start(ARCHS[:1])
     with pytest.raises(HwsearchError, match="one version of hwsearch"):
         scheduler.finished()
@@ -106,9 +104,9 @@ def test_a_result_without_its_quantity_is_not_asked_for_again(queue, jobs):
     ("n_workers", "expected"),
     [(0, (1, 1)), (1, (1, 1)), (2, (2, 3)), (5, (5, 6))],  # without nodes, one may join
 )
-def test_one_proposal_waits_while_several_workers_are_busy(queue, jobs, n_workers, expected):
+def test_one_proposal_waits_while_several_workers_are_busy(queue, evaluator, n_workers, expected):
     queue.n_workers = n_workers
-    scheduler = JobScheduler(queue, jobs)
+    scheduler = JobScheduler(queue, evaluator, QUANTITIES[::-1])
     assert (scheduler.n_workers, scheduler.capacity) == expected
 
 

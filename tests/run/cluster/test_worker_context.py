@@ -13,10 +13,10 @@ import hwsearch
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.files import sha256_of
+from hwsearch.kit.device import DeviceInfo, output_device
 from hwsearch.run import settings as run_settings
 from hwsearch.run.cluster import scheduler, worker_context
-from hwsearch.run.cluster.remote_device import DeviceInfo, output_device
-from hwsearch.run.cluster.scheduler import JobResult, JobScheduler, SearchJobs, cluster_device
+from hwsearch.run.cluster.scheduler import JobResult, JobScheduler, cluster_device
 from hwsearch.run.cluster.worker_context import WorkerContext, measure_models, run_job, search_spec
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
@@ -79,7 +79,7 @@ def test_a_search_by_jobs_is_the_same_to_the_last_bit(folder, tmp_path, monkeypa
     alone = hwsearch.search(net, **given, out=tmp_path / "alone")
 
     def by_jobs(_, setup, evaluator, *rest):
-        return JobScheduler(LocalQueue(setup), SearchJobs(evaluator, setup.measured))
+        return JobScheduler(LocalQueue(setup), evaluator, setup.measured)
 
     monkeypatch.setattr("hwsearch.run.phases.make_scheduler", by_jobs)
     through = hwsearch.search(net, **given, out=tmp_path / "through")
@@ -151,18 +151,17 @@ class TestRefuses:
             def next(self):
                 return self.job, JobResult(measurements=(strange,))
 
-        jobs = SearchJobs(made.evaluator(store), made.measured)
-        scheduler = JobScheduler(Queue(), jobs)
+        scheduler = JobScheduler(Queue(), made.evaluator(store), made.measured)
         scheduler.start([arch])
         with pytest.raises(HwsearchError, match=r"latency of .* in another context"):
             scheduler.finished()
 
 
 def test_outputs_come_from_the_same_runtime_where_a_machine_has_too_few_processors():
-    device = output_device("ort-cpu:threads=100000,precision=int8", "int8")
+    device = output_device(DeviceInfo("ort-cpu:threads=100000,precision=int8", "", "int8", {}))
     assert (device.spec, device.precision) == ("ort-cpu:threads=1,precision=int8", "int8")
     with pytest.raises(InputError, match="unknown device"):
-        output_device("no-such", "fp32")
+        output_device(DeviceInfo("no-such", "", "fp32", {}))
 
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="the bundled weights are not there")
