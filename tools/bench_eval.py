@@ -13,10 +13,12 @@ preprocessed already. The two take turns; ratios are of neighbours.
 import argparse
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,7 @@ from safetensors.torch import load_file, save_file
 from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.imagefolder import SIZES
 from hwsearch.accuracy.metric import TOP1
-from hwsearch.accuracy.prefix_recalibration import (
-    Chained,
-    Recalibrated,
-    chain_of,
-    recalibrate_together,
-)
-from hwsearch.accuracy.recalibrate import freed_memory_kept
+from hwsearch.accuracy.recalibrate import freed_memory_kept, recalibrate_together
 from hwsearch.accuracy.scoring import Scorer, prefix_groups
 from hwsearch.accuracy.sources import IMAGES_CALIBRATION_BATCH
 from hwsearch.accuracy.task import Batch
@@ -172,35 +168,39 @@ def prepare(
     net: Supernet, archs: Sequence[Architecture], samples: Noise, batch: int, folder: Path
 ) -> Ready:
     """Recalibrate subnets as a search does, those of one resolution together, and write them."""
-    models, weights, results, seconds = {}, {}, [], 0.0
+    models, weights, results, left, seconds = {}, {}, [], [], 0.0
     for group in prefix_groups(net, archs):
         by_spec: dict[InputSpec, list[Architecture]] = {}
         for arch in group:
             by_spec.setdefault(net.input_spec(arch), []).append(arch)
         for spec, members in by_spec.items():
-            chains = [chained(net, arch) for arch in members]
+            chains = {net.subnet(arch): net.blocks(arch) for arch in members}
             begin = time.perf_counter()
             fed = (inputs for inputs, _ in samples.batches(batch, spec))
             results += recalibrate_together(chains, net.recalibrate, fed)
             seconds += time.perf_counter() - begin
-            for arch, chain in zip(members, chains, strict=True):
+            left += work_left(net, members)
+            for arch, subnet in zip(members, chains, strict=True):
                 models[arch], weights[arch] = folder / f"{arch.key}.onnx", folder / arch.key
-                models[arch].write_bytes(to_onnx(net, arch, chain.subnet).SerializeToString())
-                save_file(chain.subnet.state_dict(), weights[arch])
-    left = [result.share for result in results if isinstance(result, Recalibrated)]
-    assert len(left) == len(archs)
+                models[arch].write_bytes(to_onnx(net, arch, subnet).SerializeToString())
+                save_file(subnet.state_dict(), weights[arch])
+    assert not any(isinstance(result, Exception) for result in results)
     per_image = seconds / (len(archs) * len(samples))
     return Ready(
         models=models, weights=weights, calibrating_s=per_image, left=float(np.mean(left))
     )
 
 
-def chained(net: Supernet, arch: Architecture) -> Chained:
-    """Return a subnet and its chain."""
-    subnet = net.subnet(arch)
-    blocks = chain_of(subnet, net.blocks(arch), net.recalibrate)
-    assert blocks is not None
-    return Chained(subnet=subnet, blocks=blocks)
+def work_left(net: Supernet, archs: Sequence[Architecture]) -> list[float]:
+    """Return each subnet's share of its MACs where blocks of common prefixes are run once."""
+    chains = [net.blocks(arch) or [] for arch in archs]
+    prefixes = [list(accumulate(((b.name, b.spec),) for b in chain)) for chain in chains]
+    n_with = Counter(prefix for each in prefixes for prefix in each)
+    return [
+        sum(block.macs / n_with[prefix] for block, prefix in zip(chain, begun, strict=True))
+        / sum(block.macs for block in chain)
+        for chain, begun in zip(chains, prefixes, strict=True)
+    ]
 
 
 def eager_labels(

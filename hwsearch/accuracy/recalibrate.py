@@ -1,8 +1,14 @@
-"""Recalibration: batch statistics of a subnet, estimated from calibration samples."""
+"""Recalibration: batch statistics of subnets, whose common prefixes are run once."""
 
 import ctypes
-from collections.abc import Iterator, Mapping
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,13 +16,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwsearch.accuracy.channel_statistics import BatchAverage, set_statistics
 from hwsearch.accuracy.sync_batch_norm import (
+    BatchAverage,
+    MicroBatch,
     micro_batch_threads,
     micro_batches,
     run_synchronised,
+    set_statistics,
 )
+from hwsearch.blocks import Block
+from hwsearch.errors import EvaluationError
+from hwsearch.machine import available_memory_bytes
+from hwsearch.prefix_tree import PrefixNode
+from hwsearch.space import Architecture
 
+# Of the available memory: for activations that several subnets share, and for kept statistics.
+SHARE_OF_MEMORY, SHARE_OF_MEMORY_KEPT = 0.125, 0.05
 # Parameters of mallopt(3): free memory at the end of the heap that is returned to the system, and
 # the size from which memory is mapped apart from the heap and returned when freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -24,12 +39,12 @@ _ALL = 2**31 - 1
 # Upper ends of glibc's own adjustment, which setting either turns off.
 _TRIM, _MMAP = 64 << 20, 32 << 20
 
+Norms = tuple[type[nn.Module], ...]
+Inputs = Mapping[str, NDArray[Any]]
+Source = Callable[[], list[MicroBatch]]
 
-def recalibrate(
-    subnet: nn.Module,
-    norms: tuple[type[nn.Module], ...],
-    batches: Iterator[dict[str, NDArray[Any]]],
-) -> nn.Module:
+
+def recalibrate(subnet: nn.Module, norms: Norms, batches: Iterable[Inputs]) -> nn.Module:
     """Set the statistics of a subnet's ``norms`` (types) in place, and return it in eval mode.
 
     Every norm's mean and variance become the means of the batches' means and biased variances,
@@ -39,29 +54,235 @@ def recalibrate(
     Raises:
         EvaluationError: There were no batches, or a statistic is not finite.
     """
-    subnet.eval()
-    averages = {norm: BatchAverage() for norm in norms_of(subnet, norms)}
-    if not averages:
-        return subnet
-    with freed_memory_kept(), micro_batch_threads() as pool:
-        for batch in batches:
-            run_synchronised(subnet, micro_batches(tensors_of(batch)), averages, pool)
-    for norm, average in averages.items():
-        set_statistics(norm, *average.statistics())
+    (result,) = recalibrate_together({subnet: None}, norms, batches)
+    if isinstance(result, Exception):
+        raise result
     return subnet
 
 
-def norms_of(module: nn.Module, norms: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+def recalibrate_together(
+    chains: Mapping[nn.Module, Sequence[Block] | None],
+    norms: Norms,
+    batches: Iterable[Inputs],
+    budget: int | None = None,
+) -> list[float | Exception]:
+    """Set the batch statistics of subnets in place: the same as `recalibrate` sets one by one.
+
+    Subnets take the same inputs, and come back in eval mode. The blocks of a subnet are None
+    unless it is a chain of them with one input. Chains with equal first blocks of equal weights
+    have the same activations and batch statistics up to there, which are computed once. Each batch
+    goes through all subnets before the next one, depth first, so that activations are kept only at
+    branches with paths left to run.
+
+    Up to ``budget`` bytes are kept beyond those of the block that runs, and others computed again;
+    None is an eighth of the memory that is available now.
+
+    Returns:
+        For each subnet its time in seconds, a block's divided among the subnets that share it; or
+        the error of its blocks or its statistics.
+    """
+    tree = _Node()
+    paths = [tree.insert(_steps(subnet, blocks, norms)) for subnet, blocks in chains.items()]
+    limit = int(SHARE_OF_MEMORY * available_memory_bytes()) if budget is None else budget
+    with freed_memory_kept(), micro_batch_threads() as pool:
+        for batch in batches if tree.children else ():
+            for root in tree.children.values():
+                _walk(root, partial(_fed, batch), limit, pool)
+    for node in tree.descendants():
+        _finish(node, norms)
+    return [_result(path) for path in paths]
+
+
+@dataclass(eq=False)
+class _BlockRun:
+    """A block of a subnet. Of blocks with equal predecessors and weights the first one is run.
+
+    ``averages`` are of its norms; ``error`` is the reason why it cannot be run.
+    """
+
+    module: nn.Module
+    averages: dict[nn.Module, BatchAverage]
+    seconds: float = 0.0
+    error: Exception | None = None
+
+
+_Node = PrefixNode[_BlockRun]
+
+
+def _steps(
+    subnet: nn.Module, blocks: Sequence[Block] | None, norms: Norms
+) -> Iterator[tuple[object, _BlockRun]]:
+    """Yield a key and a run for each block, for a whole subnet that is no chain, or nothing.
+
+    A chain holds all norms of the subnet, each once.
+    """
+    subnet.eval()
+    found = norms_of(subnet, norms)
+    if not found:
+        return
+    modules = {block: subnet.get_submodule(block.name) for block in blocks or ()}
+    held = [norm for module in modules.values() for norm in norms_of(module, norms)]
+    if len(held) != len(found) or set(held) != set(found):
+        yield object(), _BlockRun(subnet, {norm: BatchAverage() for norm in found})
+        return
+    for block, module in modules.items():
+        averages = {norm: BatchAverage() for norm in norms_of(module, norms)}
+        yield _identity(block, module, averages), _BlockRun(module, averages)
+
+
+def norms_of(module: nn.Module, norms: Norms) -> list[nn.Module]:
     """Return the modules of these types in a module, in order."""
-    return [each for each in module.modules() if norms and isinstance(each, norms)]
+    return [each for each in module.modules() if isinstance(each, norms)]
 
 
-def tensors_of(batch: Mapping[str, NDArray[Any]]) -> list[Tensor]:
+def _identity(block: Block, module: nn.Module, norms: Iterable[nn.Module]) -> str:
+    """Return a digest of a block's structure, settings and weights without batch statistics."""
+    digest = hashlib.sha256(f"{block.name} {block.spec} {module!r}".encode())
+    statistics = {id(buffer) for norm in norms for buffer in norm.buffers()}
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if id(tensor) not in statistics:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _fed(batch: Inputs) -> list[MicroBatch]:
     """Return the arguments of ``forward`` for a batch, images channels-last."""
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in batch.values()]
-    return [
-        each.to(memory_format=torch.channels_last) if each.ndim == 4 else each for each in tensors
-    ]
+    return micro_batches(
+        [
+            each.to(memory_format=torch.channels_last) if each.ndim == 4 else each
+            for each in tensors
+        ]
+    )
+
+
+def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
+    """Run a node and all its descendants on one batch.
+
+    ``source`` returns its input at each call; ``spare`` bytes of activations may still be kept.
+    """
+    values = _run(node.items[0], source, pool)
+    while values is not None and len(node.children) == 1:
+        source, given = _rerun(node.items[0], source, pool), _once(values)
+        (node,) = node.children.values()
+        del values
+        values = _run(node.items[0], given, pool)
+    if values is None or not node.children:
+        return
+    size = sum(each.numel() * each.element_size() for (each,) in values)
+    again = _rerun(node.items[0], source, pool)
+    if size <= spare:
+        again, spare = _kept(values, again), spare - size
+    else:
+        again = _once(values, again)
+    del values
+    for child in node.children.values():
+        _walk(child, again, spare, pool)
+
+
+def _once(values: list[MicroBatch], otherwise: Source | None = None) -> Source:
+    """Return the values at the first call, without holding them any longer, then ``otherwise``."""
+    held = [values]
+    del values
+    return lambda: held.pop() if held or otherwise is None else otherwise()
+
+
+def _kept(values: list[MicroBatch], otherwise: Source) -> Source:
+    """Return the values until they are modified in place, then ``otherwise``."""
+    versions = [each._version for (each,) in values]
+    return lambda: values if [each._version for (each,) in values] == versions else otherwise()
+
+
+def _rerun(first: _BlockRun, source: Source, pool: Executor) -> Source:
+    """Return a function that computes a block's output again, without adding to its averages."""
+    return lambda: _output(
+        first, source(), {norm: BatchAverage() for norm in first.averages}, pool
+    )
+
+
+def _output(
+    first: _BlockRun,
+    values: list[MicroBatch],
+    averages: dict[nn.Module, BatchAverage],
+    pool: Executor,
+) -> list[MicroBatch]:
+    begin = time.perf_counter()
+    outputs = run_synchronised(first.module, values, averages, pool)
+    first.seconds += time.perf_counter() - begin
+    return [(output,) for output in outputs]
+
+
+def _run(first: _BlockRun, source: Source, pool: Executor) -> list[MicroBatch] | None:
+    """Return a block's output, or None where it has failed."""
+    if first.error is None:
+        try:
+            return _output(first, source(), first.averages, pool)
+        except Exception as error:  # noqa: BLE001 - code of a plugin may raise any error
+            first.error = error
+    return None
+
+
+def _finish(node: _Node, norms: Norms) -> None:
+    """Set the statistics in every subnet that has the node."""
+    first = node.items[0]
+    try:
+        found = [averages.statistics() for averages in first.averages.values()]
+    except EvaluationError as error:
+        first.error = first.error or error
+        return
+    for each in node.items:
+        for norm, (mean, var) in zip(norms_of(each.module, norms), found, strict=True):
+            set_statistics(norm, mean, var)
+
+
+def _result(path: Sequence[_Node]) -> float | Exception:
+    for node in path:
+        if node.items[0].error is not None:
+            return node.items[0].error
+    return sum(node.items[0].seconds / len(node.items) for node in path)
+
+
+class StatisticsCache:
+    """LRU cache of all norms' statistics by architecture; default: 1/20 of available memory."""
+
+    def __init__(self, norms: Norms, budget: int | None = None) -> None:
+        self._norms = norms
+        self._budget = (
+            int(SHARE_OF_MEMORY_KEPT * available_memory_bytes()) if budget is None else budget
+        )
+        self._used = 0
+        self._kept: OrderedDict[Architecture, list[tuple[Tensor, Tensor]]] = OrderedDict()
+
+    def keep(self, arch: Architecture, subnet: nn.Module) -> None:
+        """Store the statistics of a recalibrated subnet."""
+        self._forget(arch)
+        kept = [
+            (norm.running_mean.clone(), norm.running_var.clone())  # type: ignore[operator]
+            for norm in norms_of(subnet, self._norms)
+        ]
+        self._kept[arch] = kept
+        self._used += _bytes(kept)
+        while self._used > self._budget:
+            self._forget(next(iter(self._kept)))
+
+    def restore(self, arch: Architecture, subnet: nn.Module) -> bool:
+        """Set stored statistics in place, in eval mode; return whether they were stored."""
+        known = self._kept.get(arch)
+        if known is None:
+            return False
+        self._kept.move_to_end(arch)
+        subnet.eval()
+        for norm, (mean, var) in zip(norms_of(subnet, self._norms), known, strict=True):
+            set_statistics(norm, mean, var)
+        return True
+
+    def _forget(self, arch: Architecture) -> None:
+        self._used -= _bytes(self._kept.pop(arch, []))
+
+
+def _bytes(statistics: list[tuple[Tensor, Tensor]]) -> int:
+    return sum(mean.nbytes + var.nbytes for mean, var in statistics)
 
 
 @contextmanager

@@ -2,29 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, ParamSpec, TypeVar
 
 import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from hwsearch.accuracy.prefix_recalibration import (
-    Chained,
-    Recalibrated,
-    chain_of,
-    recalibrate_together,
-)
-from hwsearch.accuracy.recalibrate import recalibrate
-from hwsearch.accuracy.statistics_cache import StatisticsCache
+from hwsearch.accuracy.recalibrate import StatisticsCache, recalibrate_together
 from hwsearch.accuracy.task import Task
 from hwsearch.blocks import Block
 from hwsearch.devices import Device
-from hwsearch.errors import DataError, EvaluationError
-from hwsearch.evaluation.conversion import Conversion
+from hwsearch.errors import DataError, EvaluationError, InputError, unknown
 from hwsearch.files import is_of_disk
 from hwsearch.models.artifact import Exported
 from hwsearch.models.export import to_onnx
+from hwsearch.models.onnx_file import PRECISIONS
+from hwsearch.models.quantize import quantization_for, quantize_int8, to_fp16
 from hwsearch.models.repeated_weights import with_repeated_weights
 from hwsearch.space import Architecture
 from hwsearch.supernets.interface import InputSpec
@@ -32,140 +27,157 @@ from hwsearch.supernets.supernet import Supernet
 
 P = ParamSpec("P")
 T = TypeVar("T")
+# Ranges do not depend on it; small, so that all activations of a large subnet fit.
+RANGE_BATCH = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A recalibrated subnet with its model, and its share of the build time in seconds."""
+    """A model, and its share of the build time in seconds.
 
-    exported: Exported
+    ``exported`` has the recalibrated subnet; it is None for a model with repeated weights.
+    """
+
+    model: onnx.ModelProto
+    exported: Exported | None
     cost_s: float
 
 
-def raised(result: T | EvaluationError) -> T:
-    """Return a result; raise it if it is an error."""
-    if isinstance(result, EvaluationError):
-        raise result
-    return result
-
-
 class Builder:
-    """Builds models in the device's precision; batch statistics come from the task's calibration.
+    """Builds models in the device's precision, which may be used on another machine.
+
+    Batch statistics, and the ranges of int8 activations, come from the task's calibration.
 
     Attributes:
         calibration_digest: Digest of the calibration samples; None without recalibration.
         context: What else determines a file, such as ``"fp32"``.
+        repeats_weights: Whether models can be built for timing only. Those of int8 cannot, since
+            ranges of activations depend on the weights.
     """
 
     def __init__(self, net: Supernet, device: Device, task: Task) -> None:
-        self._net, self._task = net, task
+        check_conversion(device, task)
+        self._net, self._task, self._precision = net, task, device.precision
         self._calibration = task.calibration if net.recalibrate else None
-        self.calibration_digest: str | None = None
-        if self._calibration is not None:
-            self.calibration_digest = self._calibration.digest
-        self._known = StatisticsCache(net.recalibrate)
-        self._precision = device.precision
-        self._convert = Conversion(net, device, task)
-        self.context = self._convert.context
+        self._ranges = task.calibration if self._precision == "int8" else None
+        self.calibration_digest = None if self._calibration is None else self._calibration.digest
+        self._statistics = StatisticsCache(net.recalibrate)
+        self._quantization = quantization_for(device.fingerprint())
+        self.repeats_weights = self._precision != "int8"
+        self.context = self._precision
+        if self._ranges is not None:
+            ranges = f"{len(self._ranges)}@{self._ranges.digest}"
+            self.context += f" ({self._quantization}, ranges={ranges})"
 
-    def build(self, archs: Sequence[Architecture]) -> Iterator[Built | EvaluationError]:
+    def build(
+        self, archs: Sequence[Architecture], *, only_timed: bool = False
+    ) -> Iterator[Built | EvaluationError]:
         """Yield a built subnet, or the error of building it, for each architecture in order.
 
-        Results do not depend on which architectures are built together.
+        Results do not depend on which architectures are built together. ``only_timed`` repeats
+        weights, on which latency does not depend: see `hwsearch.models.repeated_weights`.
 
         Raises:
             DataError: The calibration samples cannot be read.
         """
-        drafts: dict[Architecture, _Draft | EvaluationError] = {
-            arch: attempt(self._draft, arch) for arch in archs
-        }
-        drafts |= self._recalibrated([d for d in drafts.values() if isinstance(d, _Draft)])
-        for draft in drafts.values():
-            yield draft if isinstance(draft, EvaluationError) else attempt(self._finished, draft)
+        if only_timed:
+            yield from (attempt(self._repeat_weights, arch) for arch in archs)
+            return
+        drafts = [attempt(self._draft, arch) for arch in archs]
+        self._recalibrate([draft for draft in drafts if isinstance(draft, _Draft)])
+        for draft in drafts:
+            yield draft if isinstance(draft, EvaluationError) else attempt(self._finish, draft)
+
+    def _repeat_weights(self, arch: Architecture) -> Built:
+        begin = time.perf_counter()
+        model = self._convert(arch, with_repeated_weights(to_onnx(self._net, arch)))
+        return Built(model=model, exported=None, cost_s=time.perf_counter() - begin)
 
     def _draft(self, arch: Architecture) -> "_Draft":
         begin = time.perf_counter()
-        subnet, spec, blocks = self._net.subnet(arch), self._net.input_spec(arch), None
-        if len(spec.inputs) == 1:
-            blocks = chain_of(subnet, self._net.blocks(arch), self._net.recalibrate)
+        subnet, spec = self._net.subnet(arch), self._net.input_spec(arch)
+        blocks = self._net.blocks(arch) if len(spec.inputs) == 1 else None
         return _Draft(arch, subnet, spec, blocks, cost_s=time.perf_counter() - begin)
 
-    def _recalibrated(
-        self, drafts: Sequence["_Draft"]
-    ) -> "dict[Architecture, _Draft | EvaluationError]":
-        """Recalibrate chains with the same inputs together, others alone; reuse cached results."""
-        new = [d for d in drafts if not self._known.restore(d.arch, d.subnet)]
-        done = {d.arch: attempt(self._recalibrate, d) for d in new if d.blocks is None}
-        chains: dict[InputSpec, list[_Draft]] = {}
-        for draft in new:
-            if draft.blocks is not None:
-                chains.setdefault(draft.spec, []).append(draft)
-        for spec, group in chains.items():
-            given = [Chained(subnet=each.subnet, blocks=each.blocks or []) for each in group]
-            batches = self._calibration_batches(spec)
-            results = recalibrate_together(given, self._net.recalibrate, batches)
+    def _recalibrate(self, drafts: Sequence["_Draft"]) -> None:
+        """Recalibrate subnets with the same inputs together; reuse cached statistics."""
+        groups: dict[InputSpec, list[_Draft]] = {}
+        for draft in drafts:
+            if not self._statistics.restore(draft.arch, draft.subnet):
+                groups.setdefault(draft.spec, []).append(draft)
+        for spec, group in groups.items():
+            chains = {draft.subnet: draft.blocks for draft in group}
+            results = attempt(
+                recalibrate_together, chains, self._net.recalibrate, self._batches(spec)
+            )
+            if isinstance(results, EvaluationError):
+                results = [results] * len(group)
             for draft, result in zip(group, results, strict=True):
-                done[draft.arch] = attempt(self._charge, draft, result)
-        for each in done.values():
-            if isinstance(each, _Draft):
-                self._known.keep(each.arch, each.subnet)
-        return done
+                if isinstance(result, Exception):
+                    draft.error = result
+                else:
+                    draft.cost_s += result
+                    self._statistics.keep(draft.arch, draft.subnet)
 
-    def _recalibrate(self, draft: "_Draft") -> "_Draft":
-        begin = time.perf_counter()
-        batches = self._calibration_batches(draft.spec)
-        recalibrate(draft.subnet, self._net.recalibrate, batches)
-        took_s = time.perf_counter() - begin
-        return draft.with_cost(took_s)
-
-    def _charge(self, draft: "_Draft", result: Recalibrated | Exception) -> "_Draft":
-        if isinstance(result, Exception):
-            raise result
-        return draft.with_cost(result.cost_s)
-
-    def _finished(self, draft: "_Draft") -> Built:
-        begin, arch, subnet = time.perf_counter(), draft.arch, draft.subnet
-        fp32 = to_onnx(self._net, arch, subnet, calibration=self.calibration_digest)
-        model = self._convert(arch, fp32)
-        original = None if model is fp32 else fp32
-        return Built(
-            exported=Exported(arch=arch, subnet=subnet, model=model, original=original),
-            cost_s=draft.cost_s + time.perf_counter() - begin,
-        )
-
-    def model_to_time(self, arch: Architecture) -> onnx.ModelProto:
-        """Return a model with the latency of the built one, but without its statistics.
-
-        Latency does not depend on weights; see `hwsearch.models.repeated_weights`. An int8 model
-        takes its ranges from the calibration samples nevertheless.
-        """
-        if self._precision == "int8":
-            (built,) = self.build([arch])
-            return raised(built).exported.model
-        return raised(attempt(self._with_repeated_weights, arch))
-
-    def _with_repeated_weights(self, arch: Architecture) -> onnx.ModelProto:
-        return self._convert(arch, with_repeated_weights(to_onnx(self._net, arch)))
-
-    def _calibration_batches(self, spec: InputSpec) -> Iterator[dict[str, NDArray[Any]]]:
+    def _batches(self, spec: InputSpec) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield the inputs anew each time: all preprocessed inputs would not fit into memory."""
         if self._calibration is not None:
             batches = self._calibration.batches(self._task.calibration_batch, spec)
             yield from (fed for fed, _ in batches)
 
+    def _finish(self, draft: "_Draft") -> Built:
+        if draft.error is not None:
+            raise draft.error
+        begin, arch = time.perf_counter(), draft.arch
+        fp32 = to_onnx(self._net, arch, draft.subnet, calibration=self.calibration_digest)
+        model = self._convert(arch, fp32)
+        original = None if model is fp32 else fp32
+        return Built(
+            model=model,
+            exported=Exported(arch=arch, subnet=draft.subnet, model=model, original=original),
+            cost_s=draft.cost_s + time.perf_counter() - begin,
+        )
 
-@dataclass(frozen=True, slots=True, eq=False)
+    def _convert(self, arch: Architecture, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Convert a float32 model to the precision; return it unchanged for fp32."""
+        if self._precision == "fp16":
+            return to_fp16(model)
+        if self._ranges is not None:
+            batches = self._ranges.batches(RANGE_BATCH, self._net.input_spec(arch))
+            inputs, digest = (fed for fed, _ in batches), self._ranges.digest
+            return quantize_int8(model, inputs, self._quantization, digest=digest)
+        return model
+
+
+@dataclass(slots=True, eq=False)
 class _Draft:
-    """A subnet that is being built; ``blocks`` is None unless it is recalibrated as a chain."""
+    """A subnet that is being built; ``blocks`` are None where it is no chain of one input."""
 
     arch: Architecture
     subnet: nn.Module
     spec: InputSpec
     blocks: Sequence[Block] | None
     cost_s: float
+    error: Exception | None = None
 
-    def with_cost(self, seconds: float) -> "_Draft":
-        return replace(self, cost_s=self.cost_s + seconds)
+
+def check_conversion(device: Device, task: Task) -> None:
+    """Refuse a device whose precision is unknown, or lacks a converter or calibration samples."""
+    if device.precision not in PRECISIONS:
+        raise unknown(f"precision of device {device.spec!r}", device.precision, PRECISIONS)
+    if device.precision == "fp32":
+        return
+    if find_spec("onnxruntime") is None:
+        raise InputError(
+            f"device {device.spec!r} takes {device.precision} files, and onnxruntime, which "
+            "converts to them, is not installed: pip install 'hwsearch[cpu]'"
+        )
+    if device.precision == "int8" and task.calibration is None:
+        raise InputError(
+            f"device {device.spec!r} takes int8 files, whose activations get their ranges from "
+            f"calibration samples, and data {task.spec!r} has none; give data with a calibration "
+            "split, or a device with precision=fp32"
+        )
 
 
 def attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | EvaluationError:
@@ -186,3 +198,10 @@ def attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | Evalu
         failure = EvaluationError(f"{type(error).__name__}: {error}")
         failure.__cause__ = error
         return failure
+
+
+def raised(result: T | EvaluationError) -> T:
+    """Return a result; raise it if it is an error."""
+    if isinstance(result, EvaluationError):
+        raise result
+    return result

@@ -5,7 +5,7 @@ import tempfile
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import onnx
 
 from hwsearch.accuracy.scoring import prefix_groups
 from hwsearch.errors import EvaluationError
-from hwsearch.evaluation.build import Builder, attempt, raised
+from hwsearch.evaluation.build import Builder, Built, raised
 from hwsearch.machine import available_memory_bytes
 from hwsearch.models.artifact import Exported
 from hwsearch.models.onnx_file import read_model, write_model
@@ -22,8 +22,6 @@ from hwsearch.supernets.supernet import Supernet
 
 SHARE_OF_MEMORY = 0.1  # of what is available when the first model is built
 SHARE_OF_DISK = 0.1  # of the free space in the temporary folder then
-
-_Key = tuple[str, bool]  # key of the architecture; whether the model is only timed
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,7 +61,7 @@ class BuiltModels:
     ) -> None:
         self._net, self._builder = net, builder
         self._memory, self._disk = memory, disk
-        self._entries: OrderedDict[_Key, BuiltModel] = OrderedDict()
+        self._entries: OrderedDict[Architecture, BuiltModel] = OrderedDict()
         self._folder: Path | None = None
         self._remove: weakref.finalize[..., BuiltModels] | None = None
 
@@ -74,17 +72,17 @@ class BuiltModels:
 
         Missing ones are built together. ``only_timed`` accepts models with other weights.
         """
-        wanted = {arch: self._key(arch, only_timed) for arch in archs}
-        self._trim(set(wanted.values()))
+        only_timed = only_timed and self._builder.repeats_weights
+        self._trim(archs)
+        missing = [arch for arch in archs if not self._has(arch, only_timed=only_timed)]
         failed: dict[Architecture, EvaluationError] = {}
-        missing = [arch for arch in archs if wanted[arch] not in self._entries]
         for group in prefix_groups(self._net, missing):
-            self._build(group, failed, only_timed=only_timed)
-            self._trim(set(wanted.values()))
-        for key in wanted.values():
-            if key in self._entries:
-                self._entries.move_to_end(key)
-        return {arch: failed.get(arch) or self._entries[key] for arch, key in wanted.items()}
+            failed |= self._build(group, only_timed=only_timed)
+            self._trim(archs)
+        for arch in archs:
+            if arch in self._entries:
+                self._entries.move_to_end(arch)
+        return {arch: failed.get(arch) or self._entries[arch] for arch in archs}
 
     def exported(self, arch: Architecture) -> Exported:
         """Return the recalibrated network and its model in the device's precision.
@@ -93,16 +91,13 @@ class BuiltModels:
             EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
             DataError: The calibration samples cannot be read.
         """
-        key = (arch.key, False)
-        self._trim({key})
-        entry = self._entries.pop(key, None)
+        self._trim([arch])
+        entry = self._entries.get(arch)
         if entry is None or entry.exported is None:  # it was not built, or left memory
-            failed: dict[Architecture, EvaluationError] = {}
-            self._build([arch], failed, only_timed=False)
-            if arch in failed:
-                raise failed[arch]
-            entry = self._entries[key]
-        self._entries[key] = entry
+            for error in self._build([arch]).values():
+                raise error
+            entry = self._entries[arch]
+        self._entries.move_to_end(arch)
         assert entry.exported is not None
         return entry.exported
 
@@ -118,45 +113,36 @@ class BuiltModels:
             self._remove()
         self._folder = self._remove = None
 
-    def _key(self, arch: Architecture, only_timed: bool) -> _Key:
-        """Return the key of a model; a fully built one is used for timing too."""
-        in_full = (arch.key, False)
-        return in_full if in_full in self._entries else (arch.key, only_timed)
+    def _has(self, arch: Architecture, *, only_timed: bool) -> bool:
+        """Return whether there is a model; a fully built one is used for timing too."""
+        entry = self._entries.get(arch)
+        return entry is not None and (only_timed or not entry.only_timed)
 
     def _build(
-        self,
-        archs: Sequence[Architecture],
-        failed: dict[Architecture, EvaluationError],
-        *,
-        only_timed: bool,
-    ) -> None:
-        if only_timed:
-            for arch in archs:
-                begin = time.perf_counter()
-                model = attempt(self._builder.model_to_time, arch)
-                if isinstance(model, EvaluationError):
-                    failed[arch] = model
-                else:
-                    self._add(arch, model, None, time.perf_counter() - begin)
-            return
-        for arch, built in zip(archs, self._builder.build(archs), strict=True):
-            if isinstance(built, EvaluationError):
-                failed[arch] = built
+        self, archs: Sequence[Architecture], *, only_timed: bool = False
+    ) -> dict[Architecture, EvaluationError]:
+        """Build and keep models; return the errors of the others."""
+        failed = {}
+        built = self._builder.build(archs, only_timed=only_timed)
+        for arch, result in zip(archs, built, strict=True):
+            if isinstance(result, EvaluationError):
+                failed[arch] = result
             else:
-                self._add(arch, built.exported.model, built.exported, built.cost_s)
+                before, self._entries[arch] = self._entries.get(arch), self._written(arch, result)
+                if before is not None and before.path != self._entries[arch].path:
+                    before.path.unlink(missing_ok=True)
+        return failed
 
-    def _add(
-        self, arch: Architecture, model: onnx.ModelProto, exported: Exported | None, cost_s: float
-    ) -> None:
-        begin = time.perf_counter()
+    def _written(self, arch: Architecture, built: Built) -> BuiltModel:
+        begin, exported = time.perf_counter(), built.exported
         only_timed = exported is None
         path = self._scratch() / f"{arch.key}{'-timed' if only_timed else ''}.onnx"
-        n_bytes = write_model(path, model, exported)
-        self._entries[arch.key, only_timed] = BuiltModel(
+        n_bytes = write_model(path, built.model, exported)
+        return BuiltModel(
             path=path,
             exported=exported,
             only_timed=only_timed,
-            cost_s=cost_s + time.perf_counter() - begin,
+            cost_s=built.cost_s + time.perf_counter() - begin,
             file_bytes=n_bytes,
             memory_bytes=0 if exported is None else n_bytes + _bytes(exported),
         )
@@ -171,18 +157,18 @@ class BuiltModels:
                 self._disk = int(SHARE_OF_DISK * shutil.disk_usage(self._folder).free)
         return self._folder
 
-    def _trim(self, needed: set[_Key]) -> None:
-        """Enforce the bounds, except for files of the needed keys."""
+    def _trim(self, needed: Collection[Architecture]) -> None:
+        """Enforce the bounds, except for files of the needed architectures."""
         in_memory = sum(each.memory_bytes for each in self._entries.values())
         on_disk = sum(each.file_bytes for each in self._entries.values())
-        for key, entry in list(self._entries.items()):
+        for arch, entry in list(self._entries.items()):
             if self._memory is not None and in_memory > self._memory:
                 in_memory -= entry.memory_bytes
                 entry.exported, entry.memory_bytes = None, 0
-            if self._disk is not None and on_disk > self._disk and key not in needed:
+            if self._disk is not None and on_disk > self._disk and arch not in needed:
                 on_disk -= entry.file_bytes
                 entry.path.unlink(missing_ok=True)
-                del self._entries[key]
+                del self._entries[arch]
 
 
 def _bytes(exported: Exported) -> int:

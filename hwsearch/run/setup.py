@@ -19,7 +19,7 @@ from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
 from hwsearch.devices.fingerprint import differences
 from hwsearch.errors import InputError, unknown
-from hwsearch.evaluation.conversion import check_conversion
+from hwsearch.evaluation.build import check_conversion
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.kit.device import KitDevice

@@ -7,14 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy import prefix_recalibration
-from hwsearch.accuracy.prefix_recalibration import (
-    Chained,
-    Recalibrated,
-    chain_of,
-    recalibrate_together,
-)
-from hwsearch.accuracy.recalibrate import recalibrate
+from hwsearch.accuracy import recalibrate as recalibration
+from hwsearch.accuracy.recalibrate import recalibrate, recalibrate_together
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
@@ -44,10 +38,7 @@ def subnets_of(net, archs):
 
 
 def chains_of(net, archs, subnets):
-    blocks = [
-        chain_of(s, net.blocks(a), net.recalibrate) for a, s in zip(archs, subnets, strict=True)
-    ]
-    return [Chained(subnet=s, blocks=b) for s, b in zip(subnets, blocks, strict=True)]
+    return dict(zip(subnets, map(net.blocks, archs), strict=True))
 
 
 def equal(one, other):
@@ -69,7 +60,7 @@ def test_statistics_are_those_of_each_by_itself(net, budget):
     results = recalibrate_together(
         chains_of(net, archs, together), net.recalibrate, iter(given), budget
     )
-    assert all(isinstance(result, Recalibrated) for result in results)
+    assert all(isinstance(seconds, float) for seconds in results)
     for arch, subnet in zip(archs, together, strict=True):
         alone = recalibrate(net.subnet(arch), net.recalibrate, iter(given))
         assert equal(subnet, alone)
@@ -77,35 +68,34 @@ def test_statistics_are_those_of_each_by_itself(net, budget):
         assert not any(module._forward_pre_hooks for module in subnet.modules())
 
 
-def test_what_is_shared_is_run_once_and_its_cost_divided(net, monkeypatch):
+def test_what_is_shared_is_run_once(net):
     archs = list(net.space.sample(6, seed=2))
     subnets = subnets_of(net, archs)
     chains = chains_of(net, archs, subnets)
-    runs = []
-    for chain in chains:
-        for block in chain.blocks:
-            module = chain.subnet.get_submodule(block.name)
-            module.register_forward_pre_hook(
-                lambda module, args, name=block.name: runs.append(name)
-            )
+    runs = runs_of(chains)
     results = recalibrate_together(
         chains, net.recalibrate, iter(batches(net.input_spec(archs[0])))
     )
     prefixes = {
-        tuple((b.name, b.spec) for b in chain.blocks[: end + 1])
-        for chain in chains
-        for end in range(len(chain.blocks))
+        tuple((b.name, b.spec) for b in blocks[: end + 1])
+        for blocks in chains.values()
+        for end in range(len(blocks))
     }
     assert len(runs) == 2 * len(prefixes), "for each of the two batches"
-    assert len(prefixes) < sum(len(chain.blocks) for chain in chains)
-    shared = sum(
-        r.share * sum(b.macs for b in c.blocks) for r, c in zip(results, chains, strict=True)
-    )
-    macs = dict.fromkeys(prefixes, 0)
-    for chain in chains:
-        for end, block in enumerate(chain.blocks):
-            macs[tuple((b.name, b.spec) for b in chain.blocks[: end + 1])] = block.macs
-    assert shared == pytest.approx(sum(macs.values()))
+    assert len(prefixes) < sum(map(len, chains.values()))
+    assert all(seconds > 0 for seconds in results)
+
+
+def runs_of(chains):
+    """The names of blocks, filled as they are run."""
+    runs = []
+    for subnet, blocks in chains.items():
+        for block in blocks:
+            module = subnet.get_submodule(block.name)
+            module.register_forward_pre_hook(
+                lambda module, args, name=block.name: runs.append(name)
+            )
+    return runs
 
 
 class Watched(nn.Sequential):
@@ -139,9 +129,7 @@ def chain(*modules):
     subnet = nn.Sequential()
     for name, module in zip(names, modules, strict=True):
         subnet.add_module(name, module)
-    blocks = [Block(name=name, spec=spec, macs=1, params=1) for name in names]
-    assert chain_of(subnet, blocks, NORMS) == blocks
-    return Chained(subnet=subnet, blocks=blocks)
+    return subnet, [Block(name=name, spec=spec, macs=1, params=1) for name in names]
 
 
 def given(sizes=(5,)):
@@ -150,37 +138,41 @@ def given(sizes=(5,)):
 
 
 def test_equal_specs_of_other_weights_are_not_shared():
-    chains = [chain(Watched(seed), Watched(7)) for seed in (1, 2, 1)]
-    results = recalibrate_together(chains, NORMS, iter(given()))
-    assert [result.share for result in results] == [0.5, 1.0, 0.5]
+    chains = dict(chain(Watched(seed), Watched(7)) for seed in (1, 2, 1))
+    runs = runs_of(chains)
+    recalibrate_together(chains, NORMS, iter(given()))
+    assert sorted(runs) == ["block0", "block0", "block1", "block1"]
     for each, seed in zip(chains, (1, 2, 1), strict=True):
-        alone = recalibrate(chain(Watched(seed), Watched(7)).subnet, NORMS, iter(given()))
-        assert equal(each.subnet, alone)
+        fresh, _ = chain(Watched(seed), Watched(7))
+        assert equal(each, recalibrate(fresh, NORMS, iter(given())))
 
 
 def test_equal_weights_of_other_settings_are_not_shared():
     other = Watched(1)
     other[1].eps = 0.5
-    results = recalibrate_together([chain(Watched(1)), chain(other)], NORMS, iter(given()))
-    assert [result.share for result in results] == [1.0, 1.0]
+    chains = dict([chain(Watched(1)), chain(other)])
+    runs = runs_of(chains)
+    recalibrate_together(chains, NORMS, iter(given()))
+    assert runs == ["block0", "block0"]
 
 
 def test_statistics_of_before_make_no_difference():
     used = Watched(1)
     used[1].running_mean.fill_(7)
     used[1].running_var.fill_(float("nan"))
-    chains = [chain(Watched(1), Watched(2)), chain(used, Watched(3))]
-    results = recalibrate_together(chains, NORMS, iter(given()))
-    assert results[0].share == 0.75
-    assert torch.equal(used[1].running_mean, chains[0].subnet.block0[1].running_mean)
+    chains = dict([chain(Watched(1), Watched(2)), chain(used, Watched(3))])
+    runs = runs_of(chains)
+    recalibrate_together(chains, NORMS, iter(given()))
+    assert sorted(runs) == ["block0", "block1", "block1"]
+    assert torch.equal(used[1].running_mean, next(iter(chains)).block0[1].running_mean)
 
 
 def test_an_input_that_is_written_into_is_not_shared_any_more():
-    chains = [chain(Watched(1), InPlace(seed), Watched(4)) for seed in (2, 3, 4)]
+    chains = dict(chain(Watched(1), InPlace(seed), Watched(4)) for seed in (2, 3, 4))
     recalibrate_together(chains, NORMS, iter(given((5, 4))))
     for each, seed in zip(chains, (2, 3, 4), strict=True):
-        fresh = chain(Watched(1), InPlace(seed), Watched(4)).subnet
-        assert equal(each.subnet, recalibrate(fresh, NORMS, iter(given((5, 4)))))
+        fresh, _ = chain(Watched(1), InPlace(seed), Watched(4))
+        assert equal(each, recalibrate(fresh, NORMS, iter(given((5, 4)))))
 
 
 @pytest.mark.parametrize(
@@ -188,42 +180,41 @@ def test_an_input_that_is_written_into_is_not_shared_any_more():
     [(Fails, ZeroDivisionError, "no such layer"), (Endless, Exception, "not finite")],
 )
 def test_a_block_that_fails_takes_along_those_who_have_it(broken, error, reason):
-    chains = [
-        chain(Watched(1), broken(2), Watched(3)),
-        chain(Watched(1), Watched(2), Watched(3)),
-        chain(Watched(1), broken(2), Watched(4)),
-    ]
+    chains = dict(
+        chain(Watched(1), Each(2), Watched(last))
+        for Each, last in ((broken, 3), (Watched, 3), (broken, 4))
+    )
     first, second, third = recalibrate_together(chains, NORMS, iter(given((5, 4))))
     assert isinstance(first, error)
     assert reason in str(first)
     assert third is first
-    assert isinstance(second, Recalibrated)
-    fresh = chain(Watched(1), Watched(2), Watched(3)).subnet
-    assert equal(chains[1].subnet, recalibrate(fresh, NORMS, iter(given((5, 4)))))
+    assert isinstance(second, float)
+    fresh, _ = chain(Watched(1), Watched(2), Watched(3))
+    assert equal(list(chains)[1], recalibrate(fresh, NORMS, iter(given((5, 4)))))
 
 
 def test_no_batches():
-    (result,) = recalibrate_together([chain(Watched(1))], NORMS, iter([]))
+    (result,) = recalibrate_together(dict([chain(Watched(1))]), NORMS, iter([]))
     assert "at least one batch" in str(result)
 
 
 def test_kept_activations_stay_within_the_budget(monkeypatch):
     """Two levels branch, and each keeps 5 x 4 x 8 x 8 numbers for those that follow."""
     one = 5 * 4 * 8 * 8 * 4
-    chains = [
+    chains = dict(
         chain(Watched(1), Watched(a), Watched(10 + a), Watched(100 * a + b), Watched(5))
         for a in (1, 2)
         for b in (1, 2)
-    ]
+    )
     outputs, most = [], {}
 
-    def run_synchronised(module, parts, moments, pool, real=prefix_recalibration.run_synchronised):
+    def run_synchronised(module, parts, moments, pool, real=recalibration.run_synchronised):
         (output,) = real(module, parts, moments, pool)
         outputs.append(weakref.ref(output))
         alive.append(sum(each() is not None for each in outputs))
         return [output]
 
-    monkeypatch.setattr(prefix_recalibration, "run_synchronised", run_synchronised)
+    monkeypatch.setattr(recalibration, "run_synchronised", run_synchronised)
     for budget in (0, 1, 2):
         alive = []
         recalibrate_together(chains, NORMS, iter(given()), budget * one)
@@ -234,25 +225,53 @@ def test_kept_activations_stay_within_the_budget(monkeypatch):
 
 def test_memory_is_asked_for_where_no_budget_is_given(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        prefix_recalibration, "available_memory_bytes", lambda: asked.append(1) or 1e9
-    )
-    recalibrate_together([chain(Watched(1))], NORMS, iter(given()))
+    monkeypatch.setattr(recalibration, "available_memory_bytes", lambda: asked.append(1) or 1e9)
+    recalibrate_together(dict([chain(Watched(1))]), NORMS, iter(given()))
     assert asked == [1]
 
 
-class TestChainOf:
+class TestNoChain:
+    """Subnets whose blocks do not hold all norms, each once, are run as a whole."""
+
+    def run(self, make):
+        """Recalibrate two equal subnets; return the runs of the whole ones."""
+        chains = dict(make() for _ in range(2))
+        runs = []
+        for subnet in chains:
+            subnet.register_forward_pre_hook(lambda module, args: runs.append(module))
+        recalibrate_together(chains, NORMS, iter(given()))
+        for subnet in chains:
+            fresh, _ = make()
+            assert equal(subnet, recalibrate(fresh, NORMS, iter(given())))
+        return len(runs)
+
     def test_norms_outside_of_the_blocks(self):
-        made = chain(Watched(1), Watched(2))
-        assert chain_of(made.subnet, made.blocks[:1], NORMS) is None
+        def make():
+            subnet, blocks = chain(Watched(1), Watched(2))
+            return subnet, blocks[:1]
+
+        assert self.run(make) == 2
 
     def test_a_norm_in_two_blocks(self):
-        made = chain(Watched(1), Watched(2))
-        made.subnet.block1[1] = made.subnet.block0[1]
-        assert chain_of(made.subnet, made.blocks, NORMS) is None
+        def make():
+            subnet, blocks = chain(Watched(1), Watched(2))
+            subnet.block1[1] = subnet.block0[1]
+            return subnet, blocks
 
-    def test_no_blocks_and_no_norms(self):
-        made = chain(Watched(1))
-        assert chain_of(made.subnet, None, NORMS) is None
-        assert chain_of(made.subnet, [], NORMS) is None
-        assert chain_of(made.subnet, made.blocks, ()) is None
+        assert self.run(make) == 2
+
+    @pytest.mark.parametrize("blocks", [None, []])
+    def test_no_blocks(self, blocks):
+        assert self.run(lambda: (chain(Watched(1))[0], blocks)) == 2
+
+    def test_a_chain_is_not_run_as_a_whole(self):
+        assert self.run(lambda: chain(Watched(1))) == 0
+
+    def test_no_norms(self):
+        def never():
+            raise AssertionError("asked for a batch")
+            yield
+
+        subnet, blocks = chain(Watched(1))
+        assert recalibrate_together({subnet.train(): blocks}, (), never()) == [0]
+        assert not subnet.training

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy.channel_statistics import channel_sums
 from hwsearch.accuracy.recalibrate import recalibrate
+from hwsearch.accuracy.sync_batch_norm import channel_sums
 from hwsearch.errors import EvaluationError
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)

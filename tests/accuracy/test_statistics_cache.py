@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.accuracy.statistics_cache import StatisticsCache
+from hwsearch.accuracy.recalibrate import StatisticsCache
 from hwsearch.space import Choice, SearchSpace
 
 NORMS = (nn.BatchNorm2d,)

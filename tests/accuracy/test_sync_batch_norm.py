@@ -8,8 +8,14 @@ import torch
 from torch import nn
 
 from hwsearch.accuracy import sync_batch_norm
-from hwsearch.accuracy.channel_statistics import BatchAverage, channel_sums, merged
-from hwsearch.accuracy.sync_batch_norm import MICRO_BATCH, micro_batch_threads, micro_batches
+from hwsearch.accuracy.sync_batch_norm import (
+    MICRO_BATCH,
+    BatchAverage,
+    channel_sums,
+    merged,
+    micro_batch_threads,
+    micro_batches,
+)
 
 N = 2 * MICRO_BATCH + 3
 

@@ -9,8 +9,8 @@ import torch
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch import Run
-from hwsearch.accuracy.channel_statistics import channel_sums
 from hwsearch.accuracy.sources import load_task
+from hwsearch.accuracy.sync_batch_norm import channel_sums
 from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.trial_store import Store

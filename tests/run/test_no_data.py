@@ -170,7 +170,7 @@ def test_nothing_is_read_and_nothing_scored(device, monkeypatch, tmp_path):
         raise AssertionError("there is nothing to score")
 
     monkeypatch.setattr(Evaluator, "outcomes", unwanted)
-    monkeypatch.setattr(Builder, "build", unwanted)
+    monkeypatch.setattr(Builder, "_draft", unwanted)
     monkeypatch.setattr(Evaluator, "build", unwanted)
     run, _ = without_data(tmp_path / "run", budget=4)
     assert len(run.members)

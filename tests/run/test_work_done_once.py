@@ -9,8 +9,8 @@ import torch
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch.accuracy.recalibrate import StatisticsCache
 from hwsearch.accuracy.scoring import Scored, Scorer
-from hwsearch.accuracy.statistics_cache import StatisticsCache
 from hwsearch.devices import load_device
 from hwsearch.evaluation import build as building
 from hwsearch.evaluation.built_models import BuiltModels
