@@ -1,34 +1,11 @@
 """Confidence intervals of the mean over samples."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.metric import Metric
-
 Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """Scaled mean of per-sample outcomes with its 95% interval.
-
-    ``outcomes`` are (n,), unscaled, in the order of the samples.
-    """
-
-    value: float
-    low: float
-    high: float
-    outcomes: NDArray[Any]
-
-
-def score_outcomes(outcomes: NDArray[Any], metric: Metric) -> Score:
-    """Return the score of (n,) unscaled outcomes, n at least 1."""
-    value, low, high = mean_interval(outcomes)
-    scaled = sorted((low * metric.scale, high * metric.scale))
-    return Score(value=value * metric.scale, low=scaled[0], high=scaled[1], outcomes=outcomes)
 
 
 def mean_interval(outcomes: NDArray[Any]) -> tuple[float, float, float]:

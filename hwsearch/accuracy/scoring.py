@@ -2,7 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from hwsearch.accuracy.metric import Metric
 from hwsearch.accuracy.task import SplitSamples
 from hwsearch.devices import Device
-from hwsearch.devices.base import SharedInference
+from hwsearch.devices.base import Batch as Inputs
+from hwsearch.devices.base import SharedInference, SharedOutputs
 from hwsearch.errors import DeviceError, EvaluationError
 from hwsearch.prefix_tree import PrefixNode
 from hwsearch.space import Architecture
@@ -66,9 +68,7 @@ class Scorer:
         self._net, self._device, self._metric = net, device, metric
 
     def score(
-        self,
-        models: Mapping[Architecture, Path],
-        samples: SplitSamples,
+        self, models: Mapping[Architecture, Path], samples: SplitSamples
     ) -> dict[Architecture, Scored | EvaluationError]:
         """Score the ONNX files of architectures on samples, which may not be empty.
 
@@ -82,11 +82,11 @@ class Scorer:
             raise EvaluationError("there are no samples to score")
         found: dict[Architecture, Scored | EvaluationError] = {}
         for group in prefix_groups(self._net, models):
-            given = {arch: models[arch] for arch in group}
-            if isinstance(self._device, SharedInference):
-                found |= self._together(self._device, given, samples)
-            else:
-                found |= {a: self._alone(a, model, samples) for a, model in given.items()}
+            by_spec: dict[InputSpec, dict[Architecture, Path]] = {}
+            for arch in group:
+                by_spec.setdefault(self._net.input_spec(arch), {})[arch] = models[arch]
+            for spec, given in by_spec.items():
+                found |= self._scored(given, samples, spec)
         return {arch: found[arch] for arch in models}
 
     def estimate_cost_s(self, arch: Architecture, model: Path, samples: SplitSamples) -> float:
@@ -99,92 +99,70 @@ class Scorer:
             return (time.perf_counter() - begin) * len(samples) / len(targets)
         return 0.0
 
-    def _answer(self, arch: Architecture, model: Path, batch: Mapping[str, NDArray[Any]]) -> None:
+    def _answer(self, arch: Architecture, model: Path, batch: Inputs) -> None:
         if isinstance(self._device, SharedInference):
             list(self._device.run_shared({arch.key: model}, [batch]))
         else:
             list(self._device.run(model, [batch]))
 
-    def _together(
-        self, device: SharedInference, models: Mapping[Architecture, Path], samples: SplitSamples
+    def _scored(
+        self, models: Mapping[Architecture, Path], samples: SplitSamples, spec: InputSpec
     ) -> dict[Architecture, Scored | EvaluationError]:
         """Score models with the same inputs at once; one by one if the runtime breaks down."""
-        by_spec: dict[InputSpec, dict[Architecture, Path]] = {}
-        for arch, model in models.items():
-            by_spec.setdefault(self._net.input_spec(arch), {})[arch] = model
+        if isinstance(self._device, SharedInference):
+            with suppress(DeviceError):
+                return self._outcomes(self._device.run_shared, models, samples, spec)
         found: dict[Architecture, Scored | EvaluationError] = {}
-        for spec, given in by_spec.items():
+        for arch, model in models.items():
             try:
-                found |= self._shared(device, given, samples, spec)
-            except DeviceError:
-                found |= {a: self._alone(a, model, samples) for a, model in given.items()}
+                found |= self._outcomes(self._run_one, {arch: model}, samples, spec)
+            except EvaluationError as error:
+                found[arch] = error
         return found
 
-    def _shared(
+    def _run_one(
+        self, models: Mapping[str, Path], batches: Iterable[Inputs]
+    ) -> Iterator[SharedOutputs]:
+        ((key, model),) = models.items()
+        for outputs in self._device.run(model, batches):
+            yield SharedOutputs(outputs={key: outputs}, shares={key: 1.0})
+
+    def _outcomes(
         self,
-        device: SharedInference,
+        run: Callable[[Mapping[str, Path], Iterable[Inputs]], Iterator[SharedOutputs]],
         models: Mapping[Architecture, Path],
         samples: SplitSamples,
         spec: InputSpec,
     ) -> dict[Architecture, Scored | EvaluationError]:
-        tallies = {arch: _Tally(self._metric, spec.outputs) for arch in models}
+        parts: dict[Architecture, list[NDArray[Any]]] = {arch: [] for arch in models}
+        costs_s = dict.fromkeys(models, 0.0)
+        errors: dict[Architecture, EvaluationError] = {}
         waiting: deque[NDArray[Any]] = deque()
+
+        def batches() -> Iterator[Inputs]:
+            for inputs, targets in samples.batches(SCORE_BATCH, spec):
+                if len(errors) == len(models):
+                    return
+                waiting.append(targets)
+                yield inputs
+
         begin = time.perf_counter()
-        named = {arch.key: model for arch, model in models.items()}
-        for answers in device.run_shared(named, _fed(samples, spec, waiting)):
-            targets, took = waiting.popleft(), time.perf_counter() - begin
-            for arch, tally in tallies.items():
-                tally.cost_s += took * answers.shares.get(arch.key, 0.0)
-                tally.add(answers.outputs[arch.key], targets)
+        for answers in run({arch.key: model for arch, model in models.items()}, batches()):
+            targets, took_s = waiting.popleft(), time.perf_counter() - begin
+            for arch in models:
+                outputs = answers.outputs[arch.key]
+                costs_s[arch] += took_s * answers.shares.get(arch.key, 0.0)
+                if isinstance(outputs, DeviceError):
+                    errors[arch] = outputs
+                elif arch not in errors:
+                    try:
+                        found = self._metric.outcomes(outputs, targets, spec.outputs)
+                        parts[arch].append(found)
+                    except EvaluationError as error:
+                        errors[arch] = error
             begin = time.perf_counter()
-        return {arch: tally.result() for arch, tally in tallies.items()}
-
-    def _alone(
-        self, arch: Architecture, model: Path, samples: SplitSamples
-    ) -> Scored | EvaluationError:
-        spec = self._net.input_spec(arch)
-        tally, begin = _Tally(self._metric, spec.outputs), time.perf_counter()
-        waiting: deque[NDArray[Any]] = deque()
-        try:
-            for outputs in self._device.run(model, _fed(samples, spec, waiting)):
-                tally.add(outputs, waiting.popleft())
-                if tally.error is not None:
-                    return tally.error
-        except EvaluationError as error:
-            return error
-        tally.cost_s = time.perf_counter() - begin
-        return tally.result()
-
-
-class _Tally:
-    """Outcomes of one subnet so far, or the error."""
-
-    def __init__(self, metric: Metric, declared: Sequence[str]) -> None:
-        self._metric, self._declared = metric, declared
-        self.parts: list[NDArray[Any]] = []
-        self.cost_s = 0.0
-        self.error: EvaluationError | None = None
-
-    def add(self, outputs: list[NDArray[Any]] | DeviceError, targets: NDArray[Any]) -> None:
-        if isinstance(outputs, DeviceError):
-            self.error = outputs
-        if self.error is None and not isinstance(outputs, DeviceError):
-            try:
-                found = self._metric.outcomes(outputs, targets, self._declared)
-                self.parts.append(found)
-            except EvaluationError as error:
-                self.error = error
-
-    def result(self) -> Scored | EvaluationError:
-        if self.error is not None:
-            return self.error
-        return Scored(outcomes=np.concatenate(self.parts), cost_s=self.cost_s)
-
-
-def _fed(
-    samples: SplitSamples, spec: InputSpec, waiting: deque[NDArray[Any]]
-) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield the inputs of each batch; append its targets to ``waiting``."""
-    for inputs, targets in samples.batches(SCORE_BATCH, spec):
-        waiting.append(targets)
-        yield inputs
+        return {
+            arch: errors.get(arch)
+            or Scored(outcomes=np.concatenate(parts[arch]), cost_s=costs_s[arch])
+            for arch in models
+        }

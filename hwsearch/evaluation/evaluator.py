@@ -1,5 +1,6 @@
 """Values of a batch of architectures: stored ones are reused, others measured."""
 
+import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,19 @@ import onnx
 
 from hwsearch.accuracy.scoring import Scored, Scorer
 from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSamples, Task
-from hwsearch.devices import Device, MeasureSettings
+from hwsearch.devices import Device, Latency, MeasureSettings
+from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
 from hwsearch.evaluation.build import Builder, raised
 from hwsearch.evaluation.built_models import BuiltModel, BuiltModels
-from hwsearch.evaluation.latencies import SEARCH, LatencyTimer
-from hwsearch.evaluation.measurements import LATENCY, score_measurement
+from hwsearch.evaluation.measurements import (
+    LATENCY,
+    REPEATED_WEIGHTS,
+    latency_measurement,
+    ratio_measurement,
+    score_measurement,
+)
+from hwsearch.evaluation.outliers import Pace
 from hwsearch.models.artifact import Exported
 from hwsearch.quantities import source_of
 from hwsearch.space import Architecture
@@ -24,6 +32,8 @@ from hwsearch.trials import Measurement, Purpose
 
 T = TypeVar("T")
 REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
+# Coarser than what is reported: the surrogates average over trials, and the front is timed again.
+SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
 Values = dict[str, float]
 
 
@@ -43,8 +53,8 @@ class Evaluator:
         self._builder = Builder(net, device, task)
         self.models = BuiltModels(net, self._builder)
         self._scorer = Scorer(net, device, task.metric)
-        self._timer = LatencyTimer(device, seed, self.check_device)
-        self.latency_context, self.pace = self._timer.context, self._timer.pace
+        self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
+        self.pace = Pace()
 
     def close(self) -> None:
         """Remove the files of the built models."""
@@ -72,21 +82,11 @@ class Evaluator:
         return self.score_context(self.task.search)
 
     def build(self, arch: Architecture) -> Exported:
-        """Return the recalibrated subnet and its ONNX model in the device's precision.
-
-        Raises:
-            EvaluationError: The subnet cannot be built, recalibrated, exported or converted.
-            DataError: The calibration samples cannot be read.
-        """
+        """Return a subnet and its ONNX model; raise as `BuiltModels.exported` does."""
         return self.models.exported(arch)
 
     def model_of(self, arch: Architecture) -> onnx.ModelProto:
-        """Return the model of an architecture; without data it is only for timing.
-
-        Raises:
-            EvaluationError: As for `build`.
-            DataError: The same.
-        """
+        """Return the model of an architecture, without data only for timing; raise as `build`."""
         return self.models.model(arch, only_timed=not self.task.scores)
 
     def files_of(self, archs: Sequence[Architecture]) -> dict[str, Path]:
@@ -107,11 +107,7 @@ class Evaluator:
         return found
 
     def scored(
-        self,
-        arch: Architecture,
-        model: Path,
-        samples: SplitSamples,
-        purpose: Purpose,
+        self, arch: Architecture, model: Path, samples: SplitSamples, purpose: Purpose
     ) -> Measurement:
         """Return the score of a model on samples: the stored one, or else score and store it.
 
@@ -124,49 +120,41 @@ class Evaluator:
         if known is not None:
             return known
         outcomes = raised(self.outcomes({arch: model}, samples)[arch])
-        return self._remember(arch, samples, purpose, outcomes)
+        return self._store_score(arch, samples, purpose, outcomes)
 
-    def _remember(
+    def _store_score(
         self,
         arch: Architecture,
         samples: SplitSamples,
         purpose: Purpose,
-        outcomes: Scored,
+        scored: Scored,
         build_s: float = 0.0,
     ) -> Measurement:
+        context, cost_s = self.score_context(samples), build_s + scored.cost_s
         measurement = score_measurement(
-            arch.key,
-            outcomes.outcomes,
-            self.task.metric,
-            self.score_context(samples),
-            purpose,
-            build_s + outcomes.cost_s,
+            arch.key, scored.outcomes, self.task.metric, context, purpose, cost_s
         )
         self.store.add(measurement)
         return measurement
 
     def search_values(
-        self,
-        archs: Sequence[Architecture],
-        quantities: Iterable[str],
-        *,
-        tiles: bool = False,
+        self, archs: Sequence[Architecture], quantities: Iterable[str], *, only_timed: bool = False
     ) -> dict[str, Values | EvaluationError]:
         """Measure and store quantities of architectures; return key -> values or error.
 
-        Quantities are ``"latency"``, the metric's name, or both. ``tiles`` allows models with
-        other weights, for timing only.
+        Quantities are ``"latency"``, the metric's name, or both. ``only_timed`` allows models with
+        other weights, which are not scored.
         """
         wanted, metric = set(quantities), self.task.metric.name
         missing = {arch: wanted - self.known_values(arch, wanted).keys() for arch in archs}
         failed: dict[Architecture, EvaluationError] = {}
-        only_timed = [a for a in archs if missing[a] and (tiles or self._is_only_timed(a))]
-        ready = _split(self.models.get(only_timed, only_timed=True), failed)
-        to_build = [a for a in archs if missing[a] and a not in only_timed]
-        ready |= _split(self.models.get(to_build), failed)
+        for_timing = [a for a in archs if missing[a] and (only_timed or self._is_only_timed(a))]
+        ready = _split(self.models.get(for_timing, only_timed=True), failed)
+        in_full = [arch for arch in archs if missing[arch] and arch not in for_timing]
+        ready |= _split(self.models.get(in_full), failed)
         if LATENCY in wanted:
-            to_time = [a for a in archs if a not in failed and LATENCY in missing[a]]
-            failed |= self._search_latencies(archs, {a: ready[a] for a in to_time}, failed)
+            to_time = {a: built for a, built in ready.items() if LATENCY in missing[a]}
+            self._search_latencies(archs, to_time, failed)
         to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
         if to_score:
             failed |= self.score_all(to_score, self.task.search, "search")
@@ -189,7 +177,7 @@ class Evaluator:
         models = {arch: built.path for arch, built in ready.items()}
         failed: dict[Architecture, EvaluationError] = {}
         for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
-            self._remember(arch, samples, purpose, outcomes, ready[arch].charge())
+            self._store_score(arch, samples, purpose, outcomes, ready[arch].charge())
         return failed
 
     def score_missing(
@@ -205,26 +193,54 @@ class Evaluator:
         archs: Sequence[Architecture],
         ready: Mapping[Architecture, BuiltModel],
         failed: dict[Architecture, EvaluationError],
-    ) -> dict[Architecture, EvaluationError]:
-        """Time the ready ones of architectures and store latencies; return errors of timing.
+    ) -> None:
+        """Time the ready ones of architectures and store latencies; add errors to ``failed``.
 
-        ``failed`` receives architectures whose MACs cannot be counted.
+        A suspiciously low latency (`hwsearch.evaluation.outliers`) is replaced by one from a new
+        process.
         """
-        macs = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
-        for arch in macs.keys() - ready.keys():
+        counted = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
+        macs = {arch.key: n for arch, n in counted.items()}
+        for arch in counted.keys() - ready.keys():
             if known := self.remembered(arch.key, LATENCY):
-                self.pace.believe(known.value, macs[arch])
-        paths = {arch: built.path for arch, built in ready.items() if arch in macs}
-        repeated = [arch for arch, built in ready.items() if built.only_timed]
-        found: dict[Architecture, EvaluationError] = {}
-        self.store.add_all(_split(self._timer.search(paths, macs, repeated), found).values())
-        return found
+                self.pace.believe(known.value, macs[arch.key])
+        timed = {arch: built for arch, built in ready.items() if arch in counted}
+        paths = {arch.key: built.path for arch, built in timed.items()}
+        measured = self._measure(paths, self.seed, SEARCH)
+        first = {key: got.latency_ms for key, got in measured.items() if isinstance(got, Latency)}
+        suspects = self.pace.suspects(first, macs)
+        measured |= self._measure({key: paths[key] for key in suspects}, self.seed + 2, SEARCH)
+        found = []
+        for arch, built in timed.items():
+            key, latency = arch.key, measured[arch.key]
+            if not isinstance(latency, Latency):
+                failed[arch] = latency
+                continue
+            details: dict[str, float | str] = {}
+            if key in suspects:
+                details["suspected_ms"] = first[key]
+                self.pace.believe(latency.latency_ms, macs[key])
+            if built.only_timed:
+                details["weights"] = REPEATED_WEIGHTS
+            context = self.latency_context
+            found.append(latency_measurement(key, latency, context, "search", **details))
+        self.store.add_all(found)
 
     def _macs(self, arch: Architecture) -> int | EvaluationError:
         try:
             return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
         except EvaluationError as error:
             return error
+
+    def _measure(
+        self, models: Mapping[str, Path], seed: int, settings: MeasureSettings
+    ) -> dict[str, Latency | DeviceError]:
+        """Time models in a process of their own; raise DeviceLostError as `check_device` does."""
+        if not models:
+            return {}
+        measured = self.device.measure(models, seed=seed, settings=settings)
+        self.check_device(measured.values())
+        return measured
 
     def confirm_latencies(
         self, models: Mapping[str, Path], settings: MeasureSettings
@@ -233,15 +249,24 @@ class Evaluator:
 
         The context names the set of models: another set has other measurements.
         """
-        context = self._timer.together(models)
+        names = hashlib.sha256("+".join(sorted(models)).encode()).hexdigest()[:12]
+        context = f"{self.latency_context} together={names}"
         known = {key: self.store.find(key, LATENCY, context, "confirm") for key in models}
         if any(known.values()):
             return {
                 key: found or DeviceError("failed when the front was timed together")
                 for key, found in known.items()
             }
-        measurements, results = self._timer.confirm(models, settings)
-        self.store.add_all(measurements)
+        results: dict[str, Measurement | DeviceError] = {}
+        ratios = []
+        for key, latency in self._measure(models, self.seed + 1, settings).items():
+            if isinstance(latency, Latency):
+                results[key] = latency_measurement(key, latency, context, "confirm")
+                ratios.append(ratio_measurement(key, latency, context))
+            else:
+                results[key] = latency
+        confirmed = [each for each in results.values() if isinstance(each, Measurement)]
+        self.store.add_all([*confirmed, *ratios])
         return results
 
     def seconds_each(self, quantities: Iterable[str]) -> float:

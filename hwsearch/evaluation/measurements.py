@@ -5,36 +5,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.intervals import score_outcomes
+from hwsearch.accuracy.intervals import mean_interval
 from hwsearch.accuracy.metric import Metric
 from hwsearch.devices import Latency
 from hwsearch.trials import Measurement, Purpose
 
 LATENCY, RATIO = "latency", "latency_ratio"
+REPEATED_WEIGHTS = "a repeated tile in the same graph"  # a detail; times do not differ
 RAW_TIMES_KEPT = 2000
 LATENCY_DETAILS = (
-    "device",
-    "fingerprint",
-    "inputs",
-    "ratio",
-    "ratio_low",
-    "ratio_high",
-    "p90_ms",
-    "p99_ms",
-    "rounds",
-    "runs",
-    "undisturbed",
-    "cv",
-    "waited",
-    "anchor_ms",
-    "baseline_ms",
-    "baseline_low_ms",
-    "baseline_high_ms",
-    "device_ms",
-    "end_to_end_ms",
-    "transfers",
-    "warnings",
-)
+    "device", "fingerprint", "inputs", "ratio", "ratio_low", "ratio_high", "p90_ms", "p99_ms",
+    "rounds", "runs", "undisturbed", "cv", "waited", "anchor_ms", "baseline_ms",
+    "baseline_low_ms", "baseline_high_ms", "device_ms", "end_to_end_ms", "transfers", "warnings",
+)  # fmt: skip
 
 
 def latency_measurement(
@@ -64,22 +47,20 @@ def score_measurement(
     context: str,
     purpose: Purpose,
     cost_s: float,
-    **details: Any,
 ) -> Measurement:
-    """Convert the outcomes of n samples, (n,), to a measurement, with further details."""
-    score = score_outcomes(outcomes, metric)
+    """Convert the unscaled outcomes of n samples, (n,), to their mean with its 95% interval."""
+    value, *ends = (each * metric.scale for each in mean_interval(outcomes))
     return Measurement(
         key=key,
         quantity=metric.name,
         context=context,
         purpose=purpose,
-        value=score.value,
-        low=score.low,
-        high=score.high,
+        value=value,
+        low=min(ends),
+        high=max(ends),
         count=len(outcomes),
         cost_s=cost_s,
         samples=outcomes,
-        details=details,
     )
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import InputError
-from hwsearch.evaluation.latencies import TILE
-from hwsearch.evaluation.measurements import latency_measurement, ratio_measurement
+from hwsearch.evaluation.measurements import (
+    REPEATED_WEIGHTS,
+    latency_measurement,
+    ratio_measurement,
+)
 from hwsearch.kit.manifest import CONFIRM, Manifest, read_manifest
 from hwsearch.kit.results_file import KitFacts, check_complete, check_of_kit, read_results
 from hwsearch.tables import LatencyTable
@@ -45,7 +48,7 @@ class Timings:
                 latency,
                 context,
                 "confirm",
-                weights=TILE,  # what kits hold
+                weights=REPEATED_WEIGHTS,  # what kits hold
             )
             for key, latency in timed.items()
         }

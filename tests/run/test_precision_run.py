@@ -235,7 +235,7 @@ def test_for_real(tmp_path, monkeypatch):
     quick = MeasureSettings(half_width=0.1, seconds_per_model=0.1, warmup_ceiling_s=0.3)
     monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("hwsearch.devices.benchmark._BASELINE_S", 0.1)
-    monkeypatch.setattr("hwsearch.evaluation.latencies.SEARCH", quick)
+    monkeypatch.setattr("hwsearch.evaluation.evaluator.SEARCH", quick)
     monkeypatch.setattr("hwsearch.run.finish.CONFIRM", quick)
     begun = search(tmp_path / "run", device="ort-cpu:precision=int8", budget=1)
     assert begun.recorded["device"]["precision"] == "int8"

@@ -98,7 +98,7 @@ class WorkerContext:
         evaluator.pace.highest, evaluator.pace.known = pace
         store.propose([arch], 0, "job")
         try:
-            values = evaluator.search_values([arch], [quantity], tiles=quantity == LATENCY)
+            values = evaluator.search_values([arch], [quantity], only_timed=quantity == LATENCY)
         finally:
             evaluator.close()  # Ray may kill this process, and no other job needs the model
         result, failed = values[arch.key], None

@@ -219,7 +219,8 @@ class TestWeights:
 
 def test_a_node_measures_models_that_come_as_bytes(made, tmp_path):
     arch = made.net.space.largest()[0]
-    path = made.evaluator(None).files_of([arch])[arch.key]
+    evaluator = made.evaluator(None)  # its files last as long as it does
+    path = evaluator.files_of([arch])[arch.key]
     before, info = sha256_of(path), DeviceInfo.of(made.device)
     content = {arch.key: np.fromfile(path, np.uint8)}
     found = measure_models(info, content, 0, MeasureSettings())
