@@ -17,9 +17,8 @@ A check that does not apply raises ``unittest.SkipTest``, which pytest takes for
 """
 
 from hwsearch.errors import ContractError
-from hwsearch.testing.family_checks import CHECKS, Check, check_supernet
+from hwsearch.testing.contracts import CHECKS, TACTIC_CHECKS, Check, check_supernet, check_tactic
 from hwsearch.testing.subject import Examined
-from hwsearch.testing.tactic_checks import TACTIC_CHECKS, check_tactic
 
 __all__ = [
     "check_supernet",

@@ -11,7 +11,7 @@ from torch import nn
 from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.supernets.interface import Card, InputSpec, TensorSpec
-from hwsearch.testing.subject import Examined
+from hwsearch.testing.subject import Case, Examined, each_case
 
 NO_OPTION = "no-such-option"
 
@@ -71,19 +71,13 @@ def _default_problems(space: SearchSpace, defaults: object) -> Iterator[str]:
             yield f"defaults leaves {name!r} at {option!r}, which is none of {options!r}"
 
 
-def input_spec_is_plain(subject: Examined) -> Iterator[str]:
+@each_case
+def input_spec_is_plain(case: Case) -> Iterator[str]:
     """What goes in and comes out is said in plain values that fit each other."""
-    for case in subject.cases:
-        spec = subject.spec(case)
-        if not isinstance(spec, InputSpec):
-            wanted = f"{InputSpec.__module__}.InputSpec"
-            yield f"{case}: input_spec(arch) is {spec!r}; give a {wanted}"
-            return
-        for problem in _spec_problems(spec):
-            yield f"{case}: {problem}"
-
-
-def _spec_problems(spec: InputSpec) -> Iterator[str]:
+    spec: object = case.spec
+    if not isinstance(spec, InputSpec):
+        yield f"input_spec(arch) is {spec!r}; give a hwsearch.supernets.interface.InputSpec"
+        return
     try:
         json.dumps(spec.to_dict())
     except (TypeError, ValueError) as error:
@@ -145,12 +139,11 @@ def _refusals(subject: Examined) -> Iterator[str]:
     largest = space.largest()[0].mapping
     for choice in (choice for choice in space.choices if choice.name in largest):
         without = {name: option for name, option in largest.items() if name != choice.name}
-        attempts = {
-            f"option {NO_OPTION!r}": ({**largest, choice.name: NO_OPTION}, choice.options),
-            "no option": (without, choice.options),
-        }
-        for what, (mapping, options) in attempts.items():
-            named = [choice.name, *map(str, options)]
+        named = [choice.name, *map(str, choice.options)]
+        for what, mapping in (
+            (f"option {NO_OPTION!r}", {**largest, choice.name: NO_OPTION}),
+            ("no option", without),
+        ):
             try:
                 space.architectures(mapping)
             except InputError as error:
@@ -163,5 +156,5 @@ def _refusals(subject: Examined) -> Iterator[str]:
             else:
                 yield (
                     f"{what} for choice {choice.name!r} is accepted; refuse it with an InputError "
-                    f"that names the choice and its options {options!r}"
+                    f"that names the choice and its options {choice.options!r}"
                 )

@@ -1,15 +1,15 @@
-"""The supernet under test, with the subnets, outputs and models shared by its checks."""
+"""The supernet under test, and its cases: architectures with what the checks share of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, wraps
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from hwsearch.blocks import Block
 from hwsearch.errors import ContractError
@@ -23,18 +23,86 @@ from hwsearch.supernets.zoo import OWED
 
 N_RANDOM = 2
 Inputs = dict[str, NDArray[Any]]
-Made = TypeVar("Made")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """One architecture, and the expression of its space that gives it."""
+    """One architecture, and the expression of its space that gives it.
 
+    What is made of it is made once; an error in the family's code names the architecture.
+    """
+
+    net: Supernet
     arch: Architecture
     call: str
 
     def __str__(self) -> str:
         return f"architecture {self.arch.key} ({self.call})"
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Raise errors from inside as ContractError that names the family's call."""
+        try:
+            yield
+        except ContractError:
+            raise
+        except Exception as error:
+            text = f"{self}: {what} raised {type(error).__name__}: {error}"
+            raise ContractError(text) from error
+
+    def build(self) -> nn.Module:
+        """Build the subnet anew; a check may change it."""
+        with self.during("subnet(arch)"):
+            return self.net.subnet(self.arch)
+
+    @cached_property
+    def subnet(self) -> nn.Module:
+        """The subnet that checks share and do not change."""
+        return self.build()
+
+    @cached_property
+    def spec(self) -> InputSpec:
+        """The subnet's input specification."""
+        with self.during("input_spec(arch)"):
+            return self.net.input_spec(self.arch)
+
+    @cached_property
+    def blocks(self) -> list[Block] | None:
+        """The subnet's chain of blocks, or None."""
+        with self.during("blocks(arch)"):
+            return self.net.blocks(self.arch)
+
+    @property
+    def chain(self) -> list[Block]:
+        """The blocks; none where the subnet is no chain."""
+        return self.blocks or []
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The ONNX model of the shared subnet."""
+        with self.during("its export to ONNX"):
+            return to_onnx(self.net, self.arch, self.subnet)
+
+    @cached_property
+    def costs(self) -> tuple[int, int]:
+        """(MACs, parameters) counted on the shared subnet."""
+        with self.during("its subnet, while its MACs were counted,"):
+            return module_costs(self.subnet, self.spec.inputs)
+
+    def inputs(self, n: int = 3, seed: int = 0) -> Inputs:
+        """Draw n (1 to 4) samples of every input."""
+        first, second = (probe_inputs(self.spec.inputs, seed=2 * seed + half) for half in (0, 1))
+        return {name: np.concatenate([first[name], second[name]])[:n] for name in first}
+
+    def outputs(
+        self, inputs: Inputs | None = None, subnet: nn.Module | None = None
+    ) -> list[NDArray[Any]]:
+        """Run a subnet on inputs; by default the shared subnet on three samples."""
+        fed = self.inputs() if inputs is None else inputs
+        shapes = ", ".join(str(tuple(array.shape)) for array in fed.values())
+        network = self.subnet if subnet is None else subnet
+        with self.during(f"its subnet, on inputs of shape {shapes},"):
+            return torch_outputs(network, fed, self.spec.outputs)
 
 
 class Examined:
@@ -49,7 +117,6 @@ class Examined:
     def __init__(self, net: Supernet | Network) -> None:
         self.network: Network = net.network if isinstance(net, Supernet) else net
         self._given = net
-        self._made: dict[tuple[str, str], Any] = {}
 
     @property
     def name(self) -> str:
@@ -82,8 +149,8 @@ class Examined:
     def cases(self) -> list[Case]:
         """Return the smallest, the largest and random architectures, each once."""
         found = [
-            Case(self.space.smallest()[0], "space.smallest()[0]"),
-            Case(self.space.largest()[0], "space.largest()[0]"),
+            Case(self.net, self.space.smallest()[0], "space.smallest()[0]"),
+            Case(self.net, self.space.largest()[0], "space.largest()[0]"),
             *self.sampled(N_RANDOM),
         ]
         return list({case.arch.key: case for case in reversed(found)}.values())[::-1]
@@ -91,85 +158,24 @@ class Examined:
     def sampled(self, n: int) -> list[Case]:
         """Return n random architectures."""
         drawn = enumerate(self.space.sample(n, seed=0))
-        return [Case(arch, f"space.sample({n}, seed=0)[{i}]") for i, arch in drawn]
-
-    def build(self, case: Case) -> nn.Module:
-        """Build the subnet anew; a check may change it."""
-        with during(f"{case}: subnet(arch)"):
-            return self.net.subnet(case.arch)
-
-    def subnet(self, case: Case) -> nn.Module:
-        """Return the subnet that checks share and do not change."""
-        return self._once("subnet(arch)", case, lambda: self.net.subnet(case.arch))
-
-    def spec(self, case: Case) -> InputSpec:
-        """Return the subnet's input specification."""
-        with during(f"{case}: input_spec(arch)"):
-            return self.net.input_spec(case.arch)
-
-    def blocks(self, case: Case) -> list[Block] | None:
-        """Return the subnet's chain of blocks, or None; cached."""
-        return self._once("blocks(arch)", case, lambda: self.net.blocks(case.arch))
-
-    def inputs(self, case: Case, n: int = 3, seed: int = 0) -> Inputs:
-        """Draw n (1 to 4) samples of every input."""
-        first, second = (
-            probe_inputs(self.spec(case).inputs, seed=2 * seed + half) for half in (0, 1)
-        )
-        return {name: np.concatenate([first[name], second[name]])[:n] for name in first}
-
-    def outputs(
-        self, case: Case, inputs: Inputs | None = None, subnet: nn.Module | None = None
-    ) -> list[NDArray[Any]]:
-        """Run a subnet on inputs; by default the shared subnet on three samples."""
-        fed = self.inputs(case) if inputs is None else inputs
-        network = self.subnet(case) if subnet is None else subnet
-        shapes = ", ".join(str(tuple(array.shape)) for array in fed.values())
-        with during(f"{case}: its subnet, on inputs of shape {shapes},"):
-            return torch_outputs(network, fed, self.spec(case).outputs)
-
-    def model(self, case: Case) -> onnx.ModelProto:
-        """Return the ONNX model of the shared subnet."""
-        return self._once(
-            "its export to ONNX", case, lambda: to_onnx(self.net, case.arch, self.subnet(case))
-        )
-
-    def costs(self, case: Case) -> tuple[int, int]:
-        """Return (MACs, parameters) counted on the shared subnet."""
-        return self._once(
-            "its subnet, while its MACs were counted,",
-            case,
-            lambda: module_costs(self.subnet(case), self.spec(case).inputs),
-        )
-
-    def _once(self, what: str, case: Case, make: Callable[[], Made]) -> Made:
-        """Make something of an architecture, or return what was made before."""
-        key = what, case.arch.key
-        if key not in self._made:
-            with during(f"{case}: {what}"):
-                self._made[key] = make()
-        made: Made = self._made[key]
-        return made
+        return [Case(self.net, arch, f"space.sample({n}, seed=0)[{i}]") for i, arch in drawn]
 
 
-@contextmanager
-def during(what: str) -> Iterator[None]:
-    """Raise errors from inside as ContractError that names the family's call."""
-    try:
-        yield
-    except ContractError:
-        raise
-    except Exception as error:
-        raise ContractError(f"{what} raised {type(error).__name__}: {error}") from error
+def for_each(
+    cases: Callable[[Examined], list[Case]],
+) -> Callable[[Callable[[Case], Iterator[str]]], Callable[[Examined], Iterator[str]]]:
+    """Make a check of a supernet from a check of one case, which begins each problem."""
+
+    def decorate(problems: Callable[[Case], Iterator[str]]) -> Callable[[Examined], Iterator[str]]:
+        @wraps(problems)
+        def check(subject: Examined) -> Iterator[str]:
+            for case in cases(subject):
+                yield from (f"{case}: {problem}" for problem in problems(case))
+
+        return check
+
+    return decorate
 
 
-def unequal(a: dict[str, Tensor], b: dict[str, Tensor]) -> str | None:
-    """Return the first name whose tensors differ, or None."""
-    names = [*a, *(name for name in b if name not in a)]
-    for name in names:
-        if name not in a or name not in b:
-            return name
-        same = a[name].shape == b[name].shape and a[name].dtype == b[name].dtype
-        if not same or not bool((a[name] == b[name]).all()):
-            return name
-    return None
+each_case = for_each(lambda subject: subject.cases)
+each_end = for_each(lambda subject: subject.cases[:2])

@@ -1,7 +1,6 @@
 """Checks of building subnets: success, repeatability, independent memory."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,28 +8,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwsearch.testing.subject import Case, Examined, during, unequal
+from hwsearch.testing.subject import Case, Examined, each_case
 
 
-def subnets_build(subject: Examined) -> Iterator[str]:
+@each_case
+def subnets_build(case: Case) -> Iterator[str]:
     """The smallest, the largest and random subnets are built: in eval mode, float32, finite."""
-    for case in subject.cases:
-        with during(f"{case}: subnet(arch)"):
-            # Asked of the family itself: the engine puts what it gets into eval mode.
-            subnet = subject.network.subnet(case.arch)
-        if not isinstance(subnet, nn.Module):
-            yield f"{case}: subnet(arch) is a {type(subnet).__name__}; return a torch.nn.Module"
-            continue
-        training = [name for name, module in subnet.named_modules() if module.training]
-        if training:
-            yield (
-                f"{case}: {len(training)} modules are in training mode (first: "
-                f"{training[0] or 'the network itself'!r}); return subnet.eval()"
-            )
-        for name, tensor in subnet.state_dict().items():
-            if problem := _tensor_problem(tensor):
-                yield f"{case}: {name!r} {problem}"
-                break
+    with case.during("subnet(arch)"):
+        # Asked of the family itself: the engine puts what it gets into eval mode.
+        subnet: object = case.net.network.subnet(case.arch)
+    if not isinstance(subnet, nn.Module):
+        yield f"subnet(arch) is a {type(subnet).__name__}; return a torch.nn.Module"
+        return
+    training = [name for name, module in subnet.named_modules() if module.training]
+    if training:
+        yield (
+            f"{len(training)} modules are in training mode (first: "
+            f"{training[0] or 'the network itself'!r}); return subnet.eval()"
+        )
+    for name, tensor in subnet.state_dict().items():
+        if problem := _tensor_problem(tensor):
+            yield f"{name!r} {problem}"
+            return
 
 
 def _tensor_problem(tensor: Tensor) -> str | None:
@@ -45,32 +44,26 @@ def _tensor_problem(tensor: Tensor) -> str | None:
     return None
 
 
-def subnets_answer_as_promised(subject: Examined) -> Iterator[str]:
+@each_case
+def subnets_answer_as_promised(case: Case) -> Iterator[str]:
     """Outputs are as many as input_spec names, float32, finite, with a row for each sample."""
-    for case in subject.cases:
-        spec = subject.spec(case)
-        for n in (1, 3):
-            outputs = subject.outputs(case, subject.inputs(case, n))
-            if len(outputs) != len(spec.outputs):
-                yield (
-                    f"{case}: forward returns {len(outputs)} outputs, but input_spec names "
-                    f"{len(spec.outputs)}: {', '.join(spec.outputs)}; make them agree"
-                )
-                break
-            found = [
-                f"{case}: output {name!r}, for {n} samples, {problem}"
-                for name, output in zip(spec.outputs, outputs, strict=True)
-                if (problem := _output_problem(output, n))
-            ]
-            if not found and spec.classes and outputs[0].shape != (n, len(spec.classes)):
-                found.append(
-                    f"{case}: output {spec.outputs[0]!r} has shape {outputs[0].shape} for {n} "
-                    f"samples, but input_spec names {len(spec.classes)} classes; owed is "
-                    f"{(n, len(spec.classes))}"
-                )
-            yield from found
-            if found:
-                break
+    spec = case.spec
+    for n in (1, 3):
+        outputs = case.outputs(case.inputs(n))
+        found = [
+            f"output {name!r}, for {n} samples, {problem}"
+            for name, output in zip(spec.outputs, outputs, strict=True)
+            if (problem := _output_problem(output, n))
+        ]
+        owed = (n, len(spec.classes))
+        if not found and spec.classes and outputs[0].shape != owed:
+            found.append(
+                f"output {spec.outputs[0]!r} has shape {outputs[0].shape} for {n} samples, but "
+                f"input_spec names {len(spec.classes)} classes; owed is {owed}"
+            )
+        yield from found
+        if found:
+            return
 
 
 def _output_problem(output: NDArray[Any], n: int) -> str | None:
@@ -85,18 +78,17 @@ def _output_problem(output: NDArray[Any], n: int) -> str | None:
 
 def equal_architectures_are_equal_networks(subject: Examined) -> Iterator[str]:
     """Equal architectures give equal weights and outputs, at any time and in any order."""
-    first = {case.arch.key: subject.build(case) for case in subject.cases}
-    for case in reversed(subject.cases):
-        twin = Case(subject.space.architectures([case.arch.mapping])[0], case.call)
-        again = subject.build(twin)
-        built = first[case.arch.key]
-        if name := unequal(built.state_dict(), again.state_dict()):
+    built = [case.build() for case in subject.cases]
+    for case, first in zip(reversed(subject.cases), reversed(built), strict=True):
+        twin = Case(case.net, subject.space.architectures([case.arch.mapping])[0], case.call)
+        again = twin.build()
+        if name := _unequal(first.state_dict(), again.state_dict()):
             yield (
                 f"{case}: asked for twice, its subnet has another {name!r} the second time; "
                 "weights come from the supernet alone, none is drawn when a subnet is built"
             )
             continue
-        ours, theirs = (subject.outputs(case, subnet=subnet) for subnet in (built, again))
+        ours, theirs = (case.outputs(subnet=subnet) for subnet in (first, again))
         if any(not np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
             yield (
                 f"{case}: asked for twice, its subnet has the same weights and other outputs the "
@@ -106,20 +98,23 @@ def equal_architectures_are_equal_networks(subject: Examined) -> Iterator[str]:
 
 def memory_is_never_shared(subject: Examined) -> Iterator[str]:
     """Changing a subnet in place changes neither another one nor the supernet."""
-    standing = {case.arch.key: subject.build(case) for case in subject.cases}
-    before = {key: _copy(subnet) for key, subnet in standing.items()}
+    standing = [case.build() for case in subject.cases]
+    before = [_copy(subnet) for subnet in standing]
+    taken = {_address(tensor) for subnet in standing for _, tensor in _tensors(subnet)}
     advice = "clone every tensor (hwsearch.supernets.checkpoints.leading_weights does)"
-    for case in subject.cases:
-        changed = subject.build(case)
-        mine, kept = before[case.arch.key], _copy(changed)
-        if unequal(mine, kept):
+    for case, first, mine in zip(subject.cases, standing, before, strict=True):
+        changed = case.build()
+        kept = _copy(changed)
+        if _unequal(mine, kept):
             continue  # not the same network again: another check says so
-        if changed is standing[case.arch.key]:
+        if changed is first:
             yield f"{case}: subnet(arch) returns the same object twice; build a new one each time"
             continue
-        shared = _common_memory(changed, list(standing.values()))
-        _zero(changed)
-        next_one = unequal(mine, subject.build(case).state_dict())
+        shared = next((name for name, t in _tensors(changed) if _address(t) in taken), None)
+        with torch.no_grad():
+            for _, tensor in _tensors(changed):
+                tensor.zero_()
+        next_one = _unequal(mine, case.build().state_dict())
         changed.load_state_dict(kept)
         if next_one:
             yield (
@@ -128,46 +123,44 @@ def memory_is_never_shared(subject: Examined) -> Iterator[str]:
             )
         elif shared:
             yield f"{case}: {shared!r} shares memory with a subnet built before; {advice}"
-    for case in subject.cases:
-        if name := unequal(before[case.arch.key], standing[case.arch.key].state_dict()):
+    for case, first, mine in zip(subject.cases, standing, before, strict=True):
+        if name := _unequal(mine, first.state_dict()):
             yield f"{case}: building other subnets changed its {name!r}; subnets stand alone"
 
 
-def _zero(subnet: nn.Module) -> None:
-    with torch.no_grad():
-        for tensor in (*subnet.parameters(), *subnet.buffers()):
-            tensor.zero_()
+def _unequal(a: dict[str, Tensor], b: dict[str, Tensor]) -> str | None:
+    """Return the first name whose tensors differ, or None."""
+    for name in (*a, *(name for name in b if name not in a)):
+        if name not in a or name not in b or a[name].dtype != b[name].dtype:
+            return name
+        if not torch.equal(a[name], b[name]):
+            return name
+    return None
 
 
 def _copy(subnet: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in subnet.state_dict().items()}
 
 
-def _common_memory(subnet: nn.Module, others: list[nn.Module]) -> str | None:
-    taken = {
-        tensor.untyped_storage().data_ptr()
-        for other in others
-        for tensor in (*other.parameters(), *other.buffers())
-        if tensor.numel()
-    }
+def _tensors(subnet: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """Return the parameters and buffers that have elements."""
     named = (*subnet.named_parameters(), *subnet.named_buffers())
-    shared = (n for n, t in named if t.numel() and t.untyped_storage().data_ptr() in taken)
-    return next(shared, None)
+    return [(name, tensor) for name, tensor in named if tensor.numel()]
 
 
-def global_seed_is_untouched(subject: Examined) -> Iterator[str]:
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+@each_case
+def global_seed_is_untouched(case: Case) -> Iterator[str]:
     """Asking for a subnet, its inputs or blocks draws nothing from PyTorch's global generator."""
-    for case in subject.cases:
-        for ask in (subject.net.subnet, subject.net.input_spec, subject.net.blocks):
-            before = _generator()
-            with during(f"{case}: {ask.__name__}(arch)"):
-                ask(case.arch)
-            if _generator() != before:
-                yield (
-                    f"{case}: {ask.__name__}(arch) draws from PyTorch's global generator; build "
-                    "on torch.device('meta'), or within torch.random.fork_rng(devices=[])"
-                )
-
-
-def _generator() -> str:
-    return hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest()
+    for ask in (case.net.subnet, case.net.input_spec, case.net.blocks):
+        before = torch.get_rng_state()
+        with case.during(f"{ask.__name__}(arch)"):
+            ask(case.arch)
+        if not torch.equal(torch.get_rng_state(), before):
+            yield (
+                f"{ask.__name__}(arch) draws from PyTorch's global generator; build on "
+                "torch.device('meta'), or within torch.random.fork_rng(devices=[])"
+            )

@@ -13,7 +13,6 @@ from hwsearch.objectives import Estimate, FloatArray, Objective
 from hwsearch.optimizer.history import History, Told
 from hwsearch.optimizer.tactics import Tactic
 from hwsearch.space import Architectures, Choice, SearchSpace
-from hwsearch.testing.check_report import run_checks
 
 SEED = 5
 Values = Callable[[Architectures, int], Told | None]
@@ -44,16 +43,6 @@ def quality(archs: Architectures, place: int) -> float:
 
 def _usual(archs: Architectures, place: int) -> Told | None:
     return {"quality": quality(archs, place), "heat": float(place % 5)}
-
-
-def _all_failing(archs: Architectures, place: int) -> Told | None:
-    del archs, place
-    return None
-
-
-def _all_alike(archs: Architectures, place: int) -> Told | None:
-    del archs, place
-    return {"quality": 70.0, "heat": 0.0}
 
 
 def _failing(archs: Architectures, place: int) -> Told | None:
@@ -116,9 +105,13 @@ SITUATIONS = (
     Situation(name="within a bound", told=60, constraints=("size <= 30",)),
     Situation(name="where nothing keeps the bound", told=60, constraints=("quality >= 99",)),
     Situation(name="where a third failed", told=60, values=_failing),
-    Situation(name="where all failed", told=60, values=_all_failing),
+    Situation(name="where all failed", told=60, values=lambda *_: None),
     Situation(name="where half is known in part", told=60, values=_in_part),
-    Situation(name="where a measured objective is always the same", told=60, values=_all_alike),
+    Situation(
+        name="where a measured objective is always the same",
+        told=60,
+        values=lambda *_: {"quality": 70.0, "heat": 0.0},
+    ),
     Situation(name="with 6 left to propose", told=SPACE.size - 6),
 )
 
@@ -166,7 +159,9 @@ def leaves_the_history_as_it_is(tactic: Tactic) -> Iterator[str]:
         history, untouched = situation.history(), situation.history()
         _proposed(tactic, situation, history)
         for name in ("asked", "told", "values", "deviations"):
-            if not _equal(getattr(history, name), getattr(untouched, name)):
+            one, other = getattr(history, name), getattr(untouched, name)
+            arrays = isinstance(one, np.ndarray)
+            if not (np.array_equal(one, other, equal_nan=True) if arrays else one == other):
                 yield f"{situation}: it changed history.{name}; the search notes what is proposed"
 
 
@@ -187,9 +182,10 @@ def global_randomness_is_untouched(tactic: Tactic) -> Iterator[str]:
     kept = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         for place, situation in enumerate(SITUATIONS):
-            history = situation.history()
-            before = _new_global_states(place)
-            _proposed(tactic, situation, history)
+            random.seed(place)
+            np.random.seed(place)  # noqa: NPY002
+            before = _global_states()
+            _proposed(tactic, situation, situation.history())
             if _global_states() != before:
                 yield (
                     f"{situation}: it draws from the global generator of numpy or random, or "
@@ -200,48 +196,12 @@ def global_randomness_is_untouched(tactic: Tactic) -> Iterator[str]:
         np.random.set_state(kept[1])  # noqa: NPY002
 
 
-FIRST = (is_a_tactic, proposes_for_every_history)
-THEN = (
-    proposes_nothing_twice,
-    leaves_the_history_as_it_is,
-    decides_from_the_history_alone,
-    global_randomness_is_untouched,
-)
-TACTIC_CHECKS = {problems.__name__: problems for problems in (*FIRST, *THEN)}
-
-
-def check_tactic(tactic: Tactic, name: str = "") -> None:
-    """Run all contract checks on a tactic, in about a dozen states of a small search.
-
-    Args:
-        tactic: The tactic registered, or to be registered, in the group ``hwsearch.tactics``.
-        name: Its name in messages; by default that of its function.
-
-    Raises:
-        ContractError: Checks failed; the text names each with its findings and what to do.
-    """
-    name = name or getattr(getattr(tactic, "propose", tactic), "__name__", type(tactic).__name__)
-    run_checks("tactic", name, FIRST, THEN, tactic)
-
-
 def _proposed(tactic: Tactic, situation: Situation, history: History) -> Architectures:
     rng = np.random.default_rng(SEED)
     try:
         return tactic.propose(history, situation.n, SEED, rng)
     except Exception as error:
         raise ContractError(f"{situation}: it raised {type(error).__name__}: {error}") from error
-
-
-def _equal(one: object, other: object) -> bool:
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return np.array_equal(one, other, equal_nan=True)
-    return one == other
-
-
-def _new_global_states(seed: int) -> tuple[object, object]:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    return _global_states()
 
 
 def _global_states() -> tuple[object, object]:

@@ -11,7 +11,7 @@ from hwsearch.optimizer import Tactic, load_tactic, tactic_names
 from hwsearch.optimizer.tactics import propose_by_nsga2, propose_random
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.testing import TACTIC_CHECKS, ContractError, check_tactic
-from hwsearch.testing.check_report import owed_by
+from hwsearch.testing.contracts import owed_by
 
 BEGINS, REPEATS = "proposes_for_every_history", "proposes_nothing_twice"
 CHANGES, DECIDES = "leaves_the_history_as_it_is", "decides_from_the_history_alone"
