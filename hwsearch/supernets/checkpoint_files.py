@@ -21,8 +21,21 @@ from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
 logger = logging.getLogger(__name__)
 EMA, RAW = "ema", "raw"
 _MOST_LEVELS = 4
+_URL = re.compile(r"[a-z][a-z0-9+]+:/", re.IGNORECASE)
 # Names of weights that are a moving average over training.
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|shadow)([._]|$)", re.IGNORECASE)
+# First bytes of files that are often taken for checkpoints -> what they are, and what to do.
+_OTHER_FILES = {
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file by 'git lfs pull'",
+    b"<": "a web page; download the file itself",
+    b"\x1f\x8b": "compressed by gzip; unpack it",
+    b"\xfd7zXZ": "compressed by xz; unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it",
+    b"\x89HDF": "an HDF5 file; convert its weights to safetensors",
+    b"GGUF": "a GGUF file; give the weights in safetensors",
+}
+# Suffixes of files of weights, as they are found in folders.
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 # Prefixes of names of training state.
 _TRAINING = ("optim", "sched", "lr_sched", "scaler", "grad_scaler", "amp", "callbacks", "rng")
 
@@ -47,15 +60,21 @@ def read_weights(checkpoint: str | Path) -> Weights:
         checkpoint: A safetensors or a torch file of tensors, recognised by content, or the index
             ``*.index.json`` of shards. Weights may lie under a key such as ``state_dict`` or
             ``model``: ``FILE#NAME`` takes those under that key, ``FILE#ema`` the average over
-            training (EMA), ``FILE#raw`` the others; by default the average, with a warning.
+            training (EMA), ``FILE#raw`` the others; by default the average, with a warning. A
+            folder stands for its index, or for its only file of weights.
 
     Raises:
         InputError: The file is absent, truncated, holds code or no weights, holds several sets
             without a preferred one, or lacks the one asked for.
     """
+    if _URL.match(str(checkpoint)):
+        raise InputError(
+            f"checkpoint {str(checkpoint)!r} is a URL; download it, and give its path"
+        )
     path, wanted = split_checkpoint(checkpoint)
     if not path.is_file():
         raise InputError(f"checkpoint {str(path)!r} does not exist")
+    _refuse_other_file(path)
     found = _candidates(path, _read(path))
     name = _chosen(path, list(found), wanted)
     several = len(found) > 1
@@ -68,12 +87,49 @@ def read_weights(checkpoint: str | Path) -> Weights:
 
 
 def split_checkpoint(checkpoint: str | Path) -> tuple[Path, str | None]:
-    """Return the file and NAME of ``FILE#NAME``; NAME is None for ``FILE``."""
+    """Return the file and NAME of ``FILE#NAME``; NAME is None for ``FILE``.
+
+    Raises:
+        InputError: It is a folder without an index that has several files of weights, or none.
+    """
     path = Path(checkpoint)
     file, hash_, name = str(checkpoint).rpartition("#")
     if not hash_ or path.exists() or "/" in name:
-        return path, None
-    return Path(file), name
+        return _file_in(path), None
+    return _file_in(Path(file)), name
+
+
+def _file_in(path: Path) -> Path:
+    """Return the index or the only file of weights in a folder, and a file as it is."""
+    if not path.is_dir():
+        return path
+    entries = sorted(each for each in path.iterdir() if each.is_file())
+    found = [each for each in entries if each.name.endswith(".index.json")]
+    found = found or [each for each in entries if each.suffix in _SUFFIXES]
+    if len(found) == 1:
+        return found[0]
+    raise InputError(
+        f"checkpoint {str(path)!r} is a folder with {len(found)} files of weights "
+        f"({', '.join(each.name for each in found[:3]) or 'none'}); give one file"
+    )
+
+
+def _refuse_other_file(path: Path) -> None:
+    """Refuse a file that begins like another format."""
+    with path.open("rb") as file:
+        head = file.read(32).lstrip()
+    kind = next((kind for begin, kind in _OTHER_FILES.items() if head.startswith(begin)), None)
+    if kind is None and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any("/code/" in name for name in names):
+            kind = "TorchScript, which is code; save the state_dict of the network"
+        elif names and all(name.endswith(".npy") for name in names):
+            kind = "an archive of NumPy arrays; save them as safetensors"
+    if kind is None and path.suffix == ".onnx":
+        kind = "an ONNX model; give the checkpoint of the supernet"
+    if kind is not None:
+        raise InputError(f"checkpoint {str(path)!r} is {kind}")
 
 
 def files_of(path: Path) -> list[Path]:

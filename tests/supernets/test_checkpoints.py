@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -55,6 +57,52 @@ def test_bundled_family_reads_files_too(tmp_path):
     assert "weights.safetensors" in net.card.source
 
 
+OTHER_FILES = {
+    "a.pt": (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab", "git lfs pull"),
+    "b.pth": (b"\n<!DOCTYPE html><html>", "a web page; download the file itself"),
+    "c.pt.gz": (b"\x1f\x8b\x08\x00", "compressed by gzip; unpack it"),
+    "d.h5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    "e.onnx": (b"\x08\x07\x12\x04", "an ONNX model"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_a_file_of_another_format_is_named(name, tmp_path):
+    content, said = OTHER_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        load_supernet(NAME, str(tmp_path / name))
+
+
+def test_archives_of_arrays_and_of_code_are_named(state, tmp_path):
+    np.savez(tmp_path / "weights.npz", **{key: value.numpy() for key, value in state.items()})
+    with pytest.raises(InputError, match="an archive of NumPy arrays"):
+        load_supernet(NAME, str(tmp_path / "weights.npz"))
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        archive.writestr("script/code/__torch__.py", "")
+    with pytest.raises(InputError, match="TorchScript"):
+        load_supernet(NAME, str(tmp_path / "script.pt"))
+
+
+def test_a_url_is_not_taken_for_a_path():
+    with pytest.raises(InputError, match=r"'https:/+host/w\.pt' is a URL; download it"):
+        load_supernet(NAME, "https://host/w.pt")
+
+
+def test_a_folder_stands_for_its_only_file_or_its_index(state, digest, tmp_path):
+    with pytest.raises(InputError, match=r"a folder with 0 files of weights \(none\)"):
+        load_supernet(NAME, str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    save_file(state, tmp_path / "model.safetensors")
+    assert load_supernet(NAME, str(tmp_path)).digest == digest
+    torch.save({"state_dict": state}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"2 files of weights \(model\.safetensors, other\.pt\)"):
+        load_supernet(NAME, str(tmp_path))
+    shard_of = dict.fromkeys(state, "model.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shard_of}))
+    assert load_supernet(NAME, str(tmp_path)).digest == digest
+
+
 def test_order_and_precision_of_the_file_do_not_matter(state, tmp_path):
     halves = {key: tensor.half() for key, tensor in reversed(state.items())}
     torch.save(halves, tmp_path / "half.pt")
@@ -86,11 +134,9 @@ def test_something_else_altogether(suffix, tmp_path):
         load_supernet(NAME, str(path))
 
 
-def test_missing_file_and_folder(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"checkpoint '.*gone\.pt' does not exist"):
         load_supernet(NAME, str(tmp_path / "gone.pt"))
-    with pytest.raises(InputError, match="does not exist"):
-        load_supernet(NAME, str(tmp_path))
 
 
 class Malicious:
