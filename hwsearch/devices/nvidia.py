@@ -1,19 +1,32 @@
-"""NVIDIA GPUs as reported by the driver and NVML, without CUDA's runtime."""
+"""NVIDIA GPUs: base class of their devices, and what the driver and NVML report of them."""
 
 import ctypes
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from hwsearch.devices.base import Fingerprint
+from hwsearch.devices.anchor import cache_folder
+from hwsearch.devices.base import Fingerprint, Latency, MeasureSettings, Progress
+from hwsearch.devices.fingerprint import digest
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE
+from hwsearch.devices.spec import (
+    BATCH,
+    DeviceFactory,
+    DeviceOption,
+    OptionValue,
+    parse_options,
+    precision_option,
+)
+from hwsearch.devices.worker_device import WorkerDevice, with_warnings
+from hwsearch.errors import DeviceError, InputError
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-_IDLE_OR_SET = 0x1 | 0x2 | 0x100  # idle, clocks set by the user, clocks of the display
-_REASONS = {
+_SLOWED_BY = {  # other bits: idle, clocks set by the user, clocks of the display
     0x4: "its power limit",
     0x8: "its hardware slowing down",
     0x10: "another GPU that it keeps pace with",
@@ -22,7 +35,81 @@ _REASONS = {
     0x80: "the power supply",
 }
 _FROM_NVML = ("gpu", "driver", "gpu clock limit", "gpu power limit")
-CLOCK_SPREAD_LIMIT = 0.05
+_CLOCK_SPREAD_LIMIT = 0.05
+_BUILD_S = 900.0
+GPU_OPTIONS = (
+    precision_option("fp32", "fp16", shown=True),
+    BATCH,
+    DeviceOption(name="device_id", default=0, help="which GPU, in CUDA's order", low=0),
+    DeviceOption(
+        name="transfers",
+        default="excluded",
+        help="whether a latency includes the copies to the GPU and back",
+        allowed=("excluded", "included"),
+    ),
+)
+
+
+class GpuDevice(WorkerDevice):
+    """Base class of devices on NVIDIA GPUs; see `WorkerDevice`.
+
+    Two times are recorded: with inputs and outputs in the GPU's memory, and with both copied. The
+    latency is the first unless ``transfers`` is "included": copies take the same time for all
+    subnets of one input size, overlap with other work in most programs, and are noisier.
+    """
+
+    def __init__(
+        self, factory: DeviceFactory, options: Mapping[str, OptionValue], runtime: str
+    ) -> None:
+        values = parse_options(factory, options)
+        self.device_id: int = values["device_id"]
+        self._transfers: str = values["transfers"]
+        super().__init__(
+            factory,
+            values,
+            runtime,
+            timed={"device_id": self.device_id},
+            untimed={"device_id": self.device_id},
+            cpus=None,
+            account=False,  # the GPU works on while the calling thread waits for a CPU
+            objective={"excluded": ON_DEVICE, "included": END_TO_END}[self._transfers],
+            load_s=_BUILD_S,
+        )
+
+    def describe_gpu(self) -> Fingerprint:
+        """Return GPU, driver and settings, to which `describe` adds the runtime."""
+        return {**gpu_fingerprint(self.device_id), "tf32": "off", "transfers": self._transfers}
+
+    def measure(
+        self,
+        models: Mapping[str, Path],
+        *,
+        seed: int,
+        settings: MeasureSettings | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Latency | DeviceError]:
+        """Time models and monitor the GPU's clock; see `hwsearch.devices.base.Device.measure`."""
+        monitor = ClockMonitor(self.device_id)
+
+        def after_round(n_rounds: int, half_width: float) -> None:
+            monitor.read()
+            if progress is not None:
+                progress(n_rounds, half_width)
+
+        measured = super().measure(models, seed=seed, settings=settings, progress=after_round)
+        return with_warnings(measured, monitor.warnings())
+
+    def engines(self) -> Path:
+        """Return the folder of engines and kernel timings of this fingerprint; made if missing."""
+        folder = cache_folder() / "engines" / f"{self.slug}-{digest(self.fingerprint())}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot keep engines in {folder}: {error}. "
+                "Set HWSEARCH_CACHE to a folder that can be written."
+            ) from error
+        return folder
 
 
 def missing_gpu() -> str | None:
@@ -54,7 +141,7 @@ def gpu_fingerprint(device_id: int) -> Fingerprint:
 
     Values that NVML does not report are "unknown".
     """
-    with _handle(device_id) as (nvml, handle):
+    with _nvml(device_id) as (nvml, handle):
         if nvml is None:
             return dict.fromkeys(_FROM_NVML, "unknown")
         top_mhz = _asked(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
@@ -81,14 +168,13 @@ class ClockMonitor:
 
     def read(self) -> None:
         """Record the clock and the reasons of throttling."""
-        with _handle(self._device_id) as (nvml, handle):
+        with _nvml(self._device_id) as (nvml, handle):
             if nvml is None:
                 return
             self._readings += 1
             bits = _asked(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
             clock_mhz = _asked(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM)
-        held_down = bits & ~_IDLE_OR_SET
-        self._reasons.update({text for bit, text in _REASONS.items() if held_down & bit})
+        self._reasons.update({text for bit, text in _SLOWED_BY.items() if bits & bit})
         if clock_mhz:
             self._clocks_mhz.append(clock_mhz)
 
@@ -104,7 +190,7 @@ class ClockMonitor:
             )
         if self._clocks_mhz:
             low, high = min(self._clocks_mhz), max(self._clocks_mhz)
-            if (high - low) / high > CLOCK_SPREAD_LIMIT:
+            if (high - low) / high > _CLOCK_SPREAD_LIMIT:
                 found.append(
                     f"the GPU's clock moved between {low} and {high} MHz: hold it with "
                     f"'nvidia-smi --lock-gpu-clocks={low}' as long as you measure"
@@ -113,27 +199,20 @@ class ClockMonitor:
 
 
 @contextmanager
-def _handle(device_id: int) -> Iterator[tuple[Any, Any]]:
+def _nvml(device_id: int) -> Iterator[tuple[Any, Any]]:
     """Yield NVML and its handle of a GPU; None twice where either is missing."""
+    found: tuple[Any, Any] = None, None
     if find_spec("pynvml") is None:
-        yield None, None
+        yield found
         return
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield None, None
-        return
-    try:
-        try:
-            handle = _find(pynvml, device_id)
-        except (pynvml.NVMLError, IndexError):
-            yield None, None
-        else:
-            yield pynvml, handle
-    finally:
-        pynvml.nvmlShutdown()
+    with ExitStack() as stack:
+        with suppress(pynvml.NVMLError, IndexError):
+            pynvml.nvmlInit()
+            stack.callback(pynvml.nvmlShutdown)
+            found = pynvml, _find(pynvml, device_id)
+        yield found
 
 
 def _find(nvml: Any, device_id: int) -> Any:

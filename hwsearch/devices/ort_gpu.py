@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsearch.devices.base import Fingerprint
-from hwsearch.devices.gpu_device import GpuDevice, gpu_options
-from hwsearch.devices.nvidia import missing_gpu
+from hwsearch.devices.nvidia import GPU_OPTIONS, GpuDevice, missing_gpu
 from hwsearch.devices.ort_installation import installed_builds, missing_build, mixed_builds
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import DeviceFactory
@@ -31,14 +30,17 @@ class OrtGpu(GpuDevice):
 
     def describe(self, version: str) -> Fingerprint:
         """Return GPU, driver, runtime and provider options."""
-        runtime = {"runtime": f"onnxruntime-gpu {version}", "provider": self._provider}
-        described = {**super().describe(version), **runtime}
+        described = {
+            **self.describe_gpu(),
+            "runtime": f"onnxruntime-gpu {version}",
+            "provider": self._provider,
+        }
         if self._provider == _CUDA:
             settings = "exhaustive algorithm search, largest workspace"
             return {**described, "provider options": settings}
         found = [f"{name} {text}" for name, text in installed_builds(_TENSORRT_PACKAGES).items()]
-        settings, package = "optimisation level 3", found[0] if found else "none"
-        return {**described, "tensorrt": package, "provider options": settings}
+        package = next(iter(found), "none")
+        return {**described, "tensorrt": package, "provider options": "optimisation level 3"}
 
     def options(self, *, timed: bool) -> Options:
         """Return the GPU and the providers with their options."""
@@ -86,8 +88,8 @@ def tensorrt_provider(device_id: int, engines: Path) -> Provider:
 def missing_provider(provider: str) -> str | None:
     """Return the missing requirement of a provider on this machine, None where it can be used."""
     problems = [missing_gpu(), mixed_builds() or missing_build("onnxruntime-gpu", "gpu", provider)]
-    if found := "; ".join(problem for problem in problems if problem):
-        return found
+    if any(problems):
+        return "; ".join(filter(None, problems))
     import onnxruntime
 
     providers = onnxruntime.get_available_providers()
@@ -110,7 +112,7 @@ def _factory(name: str, provider: str) -> DeviceFactory:
         name=name,
         create=partial(OrtGpu, provider),
         available=lambda: missing_provider(provider),
-        options=gpu_options(("fp32", "fp16")),
+        options=GPU_OPTIONS,
         untested=True,
     )
 

@@ -36,14 +36,14 @@ class OrtGpuModel:
         batch: int | None,
     ) -> None:
         self._source, self._providers, self._memory = source, providers, memory
-        self._session = _session(source, providers)
+        self._session = _session(source, providers, {})
         self._largest = 0
         self.inputs = declared_inputs(self._session)
         self._outputs = [output.name for output in self._session.get_outputs()]
-        open_batches = {each.shape[0] for each in self.inputs if each.shape} - {None}
-        named = [size for size in open_batches if isinstance(size, str)]
-        if batch is not None and named:
-            self._session = _session(source, providers, dict.fromkeys(named, batch))
+        if batch is not None:
+            sizes = {each.shape[0] for each in self.inputs if each.shape}
+            if fixed := {size: batch for size in sizes if isinstance(size, str)}:
+                self._session = _session(source, providers, fixed)
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
         """Return the outputs for a batch of any size."""
@@ -51,9 +51,8 @@ class OrtGpuModel:
         if size > self._largest and self._providers[0][0] == _TENSORRT:
             self._largest = size
             if shapes := profile_shapes(self.inputs, feeds):
-                self._session = _session(
-                    self._source, with_tensorrt_options(self._providers, shapes)
-                )
+                providers = with_tensorrt_options(self._providers, shapes)
+                self._session = _session(self._source, providers, {})
         return list(self._session.run(self._outputs, dict(feeds)))
 
     def bind(self, feeds: Feeds) -> Bound:
@@ -104,8 +103,6 @@ class OrtGpuRuntime:
 
     def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OrtGpuModel:
         """Load a model; raise ValueError where ONNX Runtime fell back to the processor."""
-        if isinstance(source, str) and not Path(source).is_file():
-            raise ValueError(f"there is no file {source}")
         given = [(name, own) for name, own in options["providers"]]
         providers = with_own_engines(given, source, batch)
         memory = ("cuda", options["device_id"])
@@ -126,19 +123,17 @@ def with_own_engines(providers: Providers, source: str | bytes, batch: int | Non
 
 def profile_shapes(declared: Sequence[Declared], feeds: Feeds) -> dict[str, str]:
     """Return the shapes of TensorRT's profile from one sample to the given batch."""
-    open_names = {
-        item.name for item in declared if item.shape and not isinstance(item.shape[0], int)
+    shapes = {
+        item.name: list(map(str, feeds[item.name].shape))
+        for item in declared
+        if item.shape and not isinstance(item.shape[0], int)
     }
-    given = {name: array.shape for name, array in feeds.items() if name in open_names}
-    least = {name: (1, *shape[1:]) for name, shape in given.items()}
-    written = {"min": least, "opt": given, "max": given}
-    return {
-        f"trt_profile_{which}_shapes": ",".join(
-            f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items()
-        )
-        for which, shapes in written.items()
-        if shapes
-    }
+    if not shapes:
+        return {}
+    largest = ",".join(f"{name}:{'x'.join(shape)}" for name, shape in shapes.items())
+    least = ",".join(f"{name}:{'x'.join(['1', *shape[1:]])}" for name, shape in shapes.items())
+    names = ("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes")
+    return dict(zip(names, (least, largest, largest), strict=True))
 
 
 def with_tensorrt_options(providers: Providers, more: Mapping[str, str]) -> Providers:
@@ -149,11 +144,10 @@ def with_tensorrt_options(providers: Providers, more: Mapping[str, str]) -> Prov
     ]
 
 
-def _session(
-    source: str | bytes, providers: Providers, sizes: Mapping[str, int] | None = None
-) -> Any:
+def _session(source: str | bytes, providers: Providers, sizes: Mapping[str, int]) -> Any:
+    """Create a session in which named dimensions have fixed sizes."""
     settings = session_settings(1)
-    for name, size in (sizes or {}).items():
+    for name, size in sizes.items():
         settings.add_free_dimension_override_by_name(name, size)
     session = onnxruntime.InferenceSession(source, settings, providers=providers)
     session.disable_fallback()

@@ -5,8 +5,7 @@ from typing import Any
 
 from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.gpu_device import GpuDevice, gpu_options
-from hwsearch.devices.nvidia import missing_gpu
+from hwsearch.devices.nvidia import GPU_OPTIONS, GpuDevice, missing_gpu
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import DeviceFactory
 
@@ -25,7 +24,7 @@ class TensorRt(GpuDevice):
     def describe(self, version: str) -> Fingerprint:
         """Return GPU, driver, runtime and builder settings."""
         return {
-            **super().describe(version),
+            **self.describe_gpu(),
             "runtime": f"tensorrt {version}",
             "builder": "strongly typed, optimisation level 3",
         }
@@ -57,6 +56,6 @@ DEVICE = DeviceFactory(
     name="tensorrt",
     create=TensorRt,
     available=_missing,
-    options=gpu_options(("fp32", "fp16")),
+    options=GPU_OPTIONS,
     untested=True,
 )

@@ -46,6 +46,8 @@ class Models:
 
     def load(self, source: str | bytes, batch: int | None, options: Options) -> tuple[int, str]:
         """Load a model; return its number and, if a batch is given to time it, its inputs."""
+        if isinstance(source, str) and not os.path.isfile(source):
+            raise ValueError(f"there is no file {source}")
         model = self._runtime.load(source, batch=batch, options=options)
         number, text = next(self._numbers), ""
         if batch is not None:

@@ -6,7 +6,6 @@ import pytest
 
 from hwsearch.devices.ort_gpu import tensorrt_provider
 from hwsearch.devices.ort_gpu_runtime import (
-    RUNTIME,
     OrtGpuModel,
     profile_shapes,
     with_own_engines,
@@ -81,12 +80,6 @@ def test_shapes_go_from_one_to_the_largest_batch():
     tensorrt, processor = with_tensorrt_options(providers, shapes)
     assert tensorrt[1] == {"device_id": "0", **shapes}
     assert processor == PROCESSOR[0]
-
-
-def test_a_missing_file_is_said(tmp_path):
-    options = {"device_id": 0, "providers": PROCESSOR}
-    with pytest.raises(ValueError, match="there is no file"):
-        RUNTIME.load(str(tmp_path / "none.onnx"), batch=1, options=options)
 
 
 def test_a_silent_fall_back_to_the_processor_is_refused(path, monkeypatch):
