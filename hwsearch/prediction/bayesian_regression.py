@@ -96,14 +96,21 @@ def evenly_spaced(n: int, n_kept: int) -> NDArray[np.intp]:
     return np.linspace(0, n - 1, min(n, n_kept)).astype(np.intp)
 
 
-def likelihood_slope(factor: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return twice a negative log likelihood's gradient in the kernel, (n, n).
+def negative_log_likelihood(
+    kernel: FloatArray, targets: FloatArray
+) -> tuple[float, FloatArray]:
+    """Return the negative log likelihood of targets (n,), but for a constant, and its slope.
 
-    ``factor`` is the kernel's lower Cholesky factor, ``weights`` the inverse kernel times targets.
+    The inner product of ``slope``, (n, n), with the symmetric derivative of the kernel by a
+    parameter is the derivative of the value. ``kernel`` is overwritten.
     """
-    lower, _ = lapack.dpotri(factor, lower=1)  # the inverse, without the half above
-    slope: FloatArray = lower + np.tril(lower, -1).T - np.outer(weights, weights)
-    return slope
+    factor = cholesky(kernel.T, lower=True, overwrite_a=True, check_finite=False)
+    weights = cho_solve((factor, True), targets, check_finite=False)
+    value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum()
+    slope: FloatArray = lapack.dpotri(factor, lower=1, overwrite_c=1)[0]  # half of the inverse
+    slope[np.diag_indices_from(slope)] *= 0.5
+    slope -= np.outer(0.5 * weights, weights)
+    return float(value), slope
 
 
 def _negative_log_posterior(
@@ -117,11 +124,8 @@ def _negative_log_posterior(
     variances = np.exp(2.0 * logs)
     kernel = np.tensordot(variances[:-1], grams, axes=1)
     kernel[np.diag_indices_from(kernel)] += variances[-1] + known
-    factor = cholesky(kernel, lower=True, check_finite=False)
-    weights = cho_solve((factor, True), targets, check_finite=False)
-    slope = likelihood_slope(factor, weights)
+    value, slope = negative_log_likelihood(kernel, targets)
     by_group = np.tensordot(grams, slope, axes=2)
-    gradient = variances * np.append(by_group, np.trace(slope))
+    gradient = 2.0 * variances * np.append(by_group, np.trace(slope))
     off = (logs - prior.logs) / prior.deviations
-    value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum() + 0.5 * off @ off
-    return float(value), gradient + off / prior.deviations
+    return value + 0.5 * off @ off, gradient + off / prior.deviations

@@ -1,6 +1,7 @@
 """Gaussian process regression with a kernel for encoded architectures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from copy import copy
 from typing import Final, Self
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from hwsearch.prediction.base import FloatArray, check_features, check_fitted, check_rows
-from hwsearch.prediction.bayesian_regression import evenly_spaced, likelihood_slope
+from hwsearch.prediction.bayesian_regression import evenly_spaced, negative_log_likelihood
 from hwsearch.prediction.prior_covariance import PriorCovariance, independent_prior
 
 # Logarithms, for standardised targets: variance of the smooth term, its length scale, variance of
@@ -50,54 +51,60 @@ class GaussianProcess:
     def prepare(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Set n rows, hyperparameters at their prior means; call `learn` and `condition` next."""
         rows, values, known = check_rows(X, y, noise)
-        chosen = evenly_spaced(len(values), _MAX_ROWS)
-        self.rows_, values, known = rows[chosen], values[chosen], known[chosen]
+        self.rows_ = rows[evenly_spaced(len(rows), _MAX_ROWS)]
         self.center_ = self.rows_.mean(axis=0)
         self.priors_ = self.priors or independent_prior(self.rows_.shape[1], _INDEPENDENT)
-        self.mean_, spread = float(values.mean()), float(values.std())
-        self.constant_ = spread <= 1e-12 * max(abs(self.mean_), 1e-300)
-        self.scale_ = 0.01 * (abs(self.mean_) or 1.0) if self.constant_ else spread
-        self._targets = np.zeros(len(values)) if self.constant_ else (values - self.mean_) / spread
-        self._variances = (known / self.scale_) ** 2
         self._prior = (
             np.array([*(prior.log_factor for prior in self.priors_), *_PRIOR_MEAN]),
             np.array([*(prior.log_deviation for prior in self.priors_), *_PRIOR_DEVIATION]),
         )
-        self.hyperparameters_ = self._prior[0]
+        few = self.rows_[evenly_spaced(len(self.rows_), _MAX_LIKELIHOOD_ROWS)] - self.center_
+        self._grams = np.array([few @ prior.covariance @ few.T for prior in self.priors_])
+        self._distances = _distances(few, few)
+        self._set_targets(values, known)
         return self
+
+    def with_targets(self, values: FloatArray, noise: FloatArray) -> Self:
+        """Return a process of the same n rows with other targets; call `learn` next."""
+        other = copy(self)
+        other._set_targets(values, noise)
+        return other
+
+    def _set_targets(self, values: FloatArray, noise: FloatArray) -> None:
+        chosen = evenly_spaced(len(values), _MAX_ROWS)
+        values, noise = values[chosen], noise[chosen]
+        self.mean_, spread = float(values.mean()), float(values.std())
+        self.constant_ = spread <= 1e-12 * max(abs(self.mean_), 1e-300)
+        self.scale_ = 0.01 * (abs(self.mean_) or 1.0) if self.constant_ else spread
+        self._targets = np.zeros(len(values)) if self.constant_ else (values - self.mean_) / spread
+        self._variances = (noise / self.scale_) ** 2
+        self.hyperparameters_ = self._prior[0]
 
     def learn(self, start: FloatArray | None = None, max_iterations: int = 30) -> float:
         """Choose the hyperparameters, from a start, and return the logarithm of their likelihood.
 
         It is that of up to 96 rows, evenly spaced, in the unit of the targets. ``start`` holds the
-        hyperparameters of a similar fit; they are kept where ``max_iterations`` is 0.
+        hyperparameters of a similar fit.
         """
         chosen = evenly_spaced(len(self._targets), _MAX_LIKELIHOOD_ROWS)
-        centred = self.rows_[chosen] - self.center_
-        linear = [centred @ prior.covariance @ centred.T for prior in self.priors_]
-        loss = _objective(
-            linear,
-            _distances(centred, centred),
-            self._targets[chosen],
-            self._variances[chosen],
-            self._prior,
+        found = minimize(
+            _negative_log_posterior,
+            self._prior[0] if start is None else start,
+            args=(
+                self._grams,
+                self._distances,
+                self._targets[chosen],
+                self._variances[chosen],
+                self._prior,
+            ),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[_FACTOR_BOUNDS] * len(self.priors_) + _BOUNDS,
+            options={"maxiter": max_iterations, "ftol": 1e-4},
         )
-        self.hyperparameters_ = self._prior[0] if start is None else start
-        value = loss(self.hyperparameters_)[0]
-        if max_iterations:
-            bounds = [_FACTOR_BOUNDS] * len(self.priors_) + _BOUNDS
-            options = {"maxiter": max_iterations, "ftol": 1e-4}
-            found = minimize(
-                loss,
-                self.hyperparameters_,
-                jac=True,
-                method="L-BFGS-B",
-                bounds=bounds,
-                options=options,
-            )
-            self.hyperparameters_, value = found.x, float(found.fun)
+        self.hyperparameters_ = found.x
         self.n_likelihood_rows_ = len(chosen)
-        return -value - len(chosen) * float(np.log(self.scale_))
+        return -float(found.fun) - len(chosen) * float(np.log(self.scale_))
 
     def condition(self) -> Self:
         """Condition on the rows, with the hyperparameters as they are."""
@@ -106,11 +113,11 @@ class GaussianProcess:
             factor * prior.covariance for factor, prior in zip(factors, self.priors_, strict=True)
         )
         self._known = self.rows_ - self.center_
-        self._projected = self._covariance @ self._known.T
         kernel = self._kernel(self._known)
         kernel[np.diag_indices_from(kernel)] += np.exp(self.hyperparameters_[-1]) + self._variances
         self.factor_ = cholesky(kernel, lower=True, check_finite=False)
         self.weights_ = cho_solve((self.factor_, True), self._targets, check_finite=False)
+        self._linear_weights = self._covariance @ (self._known.T @ self.weights_)
         return self
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
@@ -127,7 +134,9 @@ class GaussianProcess:
 
     def predict_mean(self, X: ArrayLike) -> FloatArray:  # noqa: N803
         """Return the means alone, in a fraction of the time."""
-        mean: FloatArray = self._kernel(self._centred(X)) @ self.weights_
+        centred = self._centred(X)
+        mean: FloatArray = self._smooth(centred) @ self.weights_ + centred @ self._linear_weights
+        mean += _CONSTANT_VARIANCE * self.weights_.sum()
         return mean * self.scale_ + self.mean_
 
     def _centred(self, features: ArrayLike) -> FloatArray:
@@ -137,44 +146,46 @@ class GaussianProcess:
 
     def _kernel(self, centred: FloatArray) -> FloatArray:
         """Return the kernel between given rows and the fitted ones: (len(centred), n)."""
+        linear: FloatArray = centred @ self._covariance @ self._known.T
+        return linear + self._smooth(centred) + _CONSTANT_VARIANCE
+
+    def _smooth(self, centred: FloatArray) -> FloatArray:
+        """Return the squared exponential term of the kernel."""
         of_smooth, length, _ = np.exp(self.hyperparameters_[-3:])
-        distance = _distances(centred, self._known)
-        smooth = of_smooth * np.exp(distance / (-2.0 * length**2))
-        kernel: FloatArray = centred @ self._projected + smooth + _CONSTANT_VARIANCE
-        return kernel
+        smooth = _distances(centred, self._known)
+        smooth *= -0.5 / length**2
+        np.exp(smooth, out=smooth)
+        smooth *= of_smooth
+        return smooth
 
 
 def _distances(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return mean squared distances over the features, (len(a), len(b))."""
-    squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :]
-    distances: FloatArray = np.maximum(squares - 2.0 * (a @ b.T), 0.0) / max(a.shape[1], 1)
+    distances: FloatArray = a @ (-2.0 * b.T)
+    distances += np.einsum("ij,ij->i", a, a)[:, np.newaxis]
+    distances += np.einsum("ij,ij->i", b, b)
+    np.maximum(distances, 0.0, out=distances)
+    distances /= max(a.shape[1], 1)
     return distances
 
 
-def _objective(
-    linear: Sequence[FloatArray],
-    distance: FloatArray,
+def _negative_log_posterior(
+    logs: FloatArray,
+    grams: FloatArray,
+    distances: FloatArray,
     targets: FloatArray,
     variances: FloatArray,
     prior: tuple[FloatArray, FloatArray],
-) -> Callable[[FloatArray], tuple[float, FloatArray]]:
-    """Return the negative log posterior of the hyperparameters, with its gradient."""
-    flat = np.array([gram.ravel() for gram in linear]).reshape(len(linear), -1)
-    diagonal = np.diag_indices(len(targets))
-
-    def evaluate(logs: FloatArray) -> tuple[float, FloatArray]:
-        factors, (of_smooth, length, noise) = np.exp(logs[:-3]), np.exp(logs[-3:])
-        smooth = of_smooth * np.exp(distance / (-2.0 * length**2))
-        kernel = (factors @ flat).reshape(distance.shape) + smooth + _CONSTANT_VARIANCE
-        kernel[diagonal] += noise + variances
-        factor = cholesky(kernel, lower=True, check_finite=False)
-        weights = cho_solve((factor, True), targets, check_finite=False)
-        slope = likelihood_slope(factor, weights)
-        of_length = np.vdot(slope, smooth * distance) / length**2
-        rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
-        gradient = 0.5 * np.concatenate([factors * (flat @ slope.ravel()), rest])
-        off = (logs - prior[0]) / prior[1]
-        value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum() + 0.5 * off @ off
-        return float(value), gradient + off / prior[1]
-
-    return evaluate
+) -> tuple[float, FloatArray]:
+    """Return the value for the logarithms of the hyperparameters, and its gradient."""
+    factors, (of_smooth, length, noise) = np.exp(logs[:-3]), np.exp(logs[-3:])
+    smooth = of_smooth * np.exp(distances * (-0.5 / length**2))
+    kernel = np.tensordot(factors, grams, axes=1) + smooth
+    kernel += _CONSTANT_VARIANCE
+    kernel[np.diag_indices_from(kernel)] += noise + variances
+    value, slope = negative_log_likelihood(kernel, targets)
+    of_length = np.vdot(slope, smooth * distances) / length**2
+    rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
+    gradient = np.concatenate([factors * np.tensordot(grams, slope, axes=2), rest])
+    off = (logs - prior[0]) / prior[1]
+    return value + 0.5 * off @ off, gradient + off / prior[1]

@@ -89,8 +89,7 @@ class TransformedGaussianProcess:
         start = self.process_.hyperparameters_
         for transform in candidate_transforms(values) if not self.process_.constant_ else ():
             deviations = transform.forward_deviation(values, known)
-            process = GaussianProcess(self.priors)
-            process.prepare(rows, transform.forward(values), deviations)
+            process = self.process_.with_targets(transform.forward(values), deviations)
             likelihood = process.learn(start, _FEW_ITERATIONS)
             # The likelihood is that of a part of the rows where there are many.
             likelihood += process.n_likelihood_rows_ / len(values) * transform.log_slope(values)
