@@ -135,13 +135,23 @@ class Architectures:
         Raises:
             InputError: ``exclude`` is of another space.
         """
-        n_excluded, rows = 0, self.indices
+        seen: set[bytes] = set()
         if exclude is not None:
             self.space.check_own(exclude)
-            n_excluded, rows = len(exclude), np.concatenate([exclude.indices, self.indices])
-        whole = np.dtype((np.void, rows.itemsize * rows.shape[1]))
-        _, first = np.unique(np.ascontiguousarray(rows).view(whole).ravel(), return_index=True)
-        return self[np.sort(first[first >= n_excluded]) - n_excluded]
+            seen.update(exclude._codes())
+        new = []
+        for position, code in enumerate(self._codes()):
+            if code not in seen:
+                seen.add(code)
+                new.append(position)
+        return self[new]
+
+    def _codes(self) -> list[bytes]:
+        """Return the rows of indices as bytes, without the zeros at their ends."""
+        most = max(len(choice.options) for choice in self.space.choices)
+        rows = self.indices.astype(np.min_scalar_type(most), order="C")
+        codes: list[bytes] = rows.view(f"S{rows.itemsize * rows.shape[1]}").ravel().tolist()
+        return codes
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -87,33 +87,36 @@ class Forest:
 
     def __init__(self, choices: Sequence[Choice]) -> None:
         self._choices = choices
-        self._parents: list[int | None] = []
-        self._activating: list[npt.NDArray[np.bool_]] = []  # per choice: by the parent's option
+        most = max(len(choice.options) for choice in choices)
+        self._parents = np.arange(len(choices))  # a choice that is always active is its own
+        self._activating = np.ones((len(choices), most), dtype=np.bool_)  # by the parent's option
+        depths = np.zeros(len(choices), dtype=np.int64)
         names = [choice.name for choice in choices]
         for position, choice in enumerate(choices):
             if choice.name in names[:position]:
                 raise InputError(f"two choices are named {choice.name!r}; names must be distinct")
-            parent, activating = _condition(choice, names, choices[:position])
-            self._parents.append(parent)
-            self._activating.append(activating)
+            if choice.active is not None:
+                parent, options = _condition(choice, names, choices[:position])
+                self._parents[position] = parent
+                self._activating[position] = np.isin(np.arange(most), options)
+                depths[position] = depths[parent] + 1
+        self._nested = [np.flatnonzero(depths == depth) for depth in range(2, depths.max() + 1)]
 
     @cached_property
     def size(self) -> int:
         """Return the exact number of distinct architectures."""
         return math.prod(
             sum(ways)
-            for ways, parent in zip(self._completions, self._parents, strict=True)
-            if parent is None
+            for position, ways in enumerate(self._completions)
+            if self._parents[position] == position
         )
 
     def active(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Return which choices are active, (n, number of choices)."""
-        active = np.ones(indices.shape, dtype=np.bool_)
-        for column, (parent, activating) in enumerate(
-            zip(self._parents, self._activating, strict=True)
-        ):
-            if parent is not None:
-                active[:, column] = active[:, parent] & activating[indices[:, parent]]
+        rows = np.arange(len(self._parents)) * self._activating.shape[1]
+        active = self._activating.take(rows + indices.take(self._parents, axis=1))
+        for columns in self._nested:
+            active[:, columns] &= active[:, self._parents[columns]]
         return active
 
     def draw(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -131,7 +134,7 @@ class Forest:
         ways = [[1] * len(choice.options) for choice in self._choices]
         for position in reversed(range(len(ways))):
             parent = self._parents[position]
-            if parent is not None:
+            if parent != position:
                 for option in np.flatnonzero(self._activating[position]):
                     ways[parent][option] *= sum(ways[position])
         return ways
@@ -149,10 +152,9 @@ class Forest:
 
 def _condition(
     choice: Choice, names: list[str], earlier: Sequence[Choice]
-) -> tuple[int | None, npt.NDArray[np.bool_]]:
-    """Return the position of the parent, and which of its options activate the choice."""
-    if choice.active is None:
-        return None, np.ones(0, dtype=np.bool_)
+) -> tuple[int, list[int]]:
+    """Return the positions of the parent, and of its options that activate the choice."""
+    assert choice.active is not None
     parent, options = choice.active
     if parent not in names:
         raise unknown(f"parent of choice {choice.name!r}", parent, names)
@@ -161,9 +163,7 @@ def _condition(
         raise InputError(
             f"choice {choice.name!r} does not come after its parent {parent!r}; list parents first"
         )
-    activating = np.zeros(len(earlier[position].options), dtype=np.bool_)
-    activating[[earlier[position].index(option) for option in options]] = True
-    return position, activating
+    return position, [earlier[position].index(option) for option in options]
 
 
 def _is_name(name: object) -> bool:

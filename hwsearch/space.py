@@ -228,12 +228,13 @@ class SearchSpace:
         chance = 1.0 / np.maximum(changeable.sum(axis=1, keepdims=True), 1)
         uniform = np.where(changeable, rng.random(changeable.shape), np.inf)
         mutated = uniform < (chance if rate is None else rate)
-        mutated |= uniform == uniform.min(axis=1, keepdims=True)
+        mutated[np.arange(len(archs)), uniform.argmin(axis=1)] = True
         shift = rng.integers(1, np.maximum(self._n_options, 2), size=mutated.shape)
-        changed = (archs.indices + shift) % self._n_options
-        drawn = self._forest.draw(len(archs), rng)
-        kept = np.where(archs.active, archs.indices, drawn)
-        return self._canonical(np.where(mutated & changeable, changed, kept))
+        indices = np.where(archs.active, archs.indices, self._forest.draw(len(archs), rng))
+        rows, columns = np.nonzero(mutated & changeable)
+        indices[rows, columns] += shift[rows, columns]
+        indices[rows, columns] %= self._n_options[columns]
+        return self._canonical(indices)
 
     def crossover(
         self, a: Architectures, b: Architectures, rng: np.random.Generator

@@ -96,9 +96,7 @@ def evenly_spaced(n: int, n_kept: int) -> NDArray[np.intp]:
     return np.linspace(0, n - 1, min(n, n_kept)).astype(np.intp)
 
 
-def negative_log_likelihood(
-    kernel: FloatArray, targets: FloatArray
-) -> tuple[float, FloatArray]:
+def negative_log_likelihood(kernel: FloatArray, targets: FloatArray) -> tuple[float, FloatArray]:
     """Return the negative log likelihood of targets (n,), but for a constant, and its slope.
 
     The inner product of ``slope``, (n, n), with the symmetric derivative of the kernel by a
@@ -128,4 +126,4 @@ def _negative_log_posterior(
     by_group = np.tensordot(grams, slope, axes=2)
     gradient = 2.0 * variances * np.append(by_group, np.trace(slope))
     off = (logs - prior.logs) / prior.deviations
-    return value + 0.5 * off @ off, gradient + off / prior.deviations
+    return value + 0.5 * float(off @ off), gradient + off / prior.deviations

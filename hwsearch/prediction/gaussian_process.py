@@ -188,4 +188,4 @@ def _negative_log_posterior(
     rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
     gradient = np.concatenate([factors * np.tensordot(grams, slope, axes=2), rest])
     off = (logs - prior[0]) / prior[1]
-    return value + 0.5 * off @ off, gradient + off / prior[1]
+    return value + 0.5 * float(off @ off), gradient + off / prior[1]
