@@ -17,7 +17,7 @@ from hwsearch.objectives import FloatArray, loss_signs
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.integer_program import Bound, IntegerProgram
 from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, propose_random, unasked_design
-from hwsearch.prediction.linear import AdditiveModel
+from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.prior_covariance import prior_covariances
 from hwsearch.prediction.target_transform import TargetTransform
 from hwsearch.space import Architectures, SearchSpace
@@ -114,8 +114,8 @@ def fit_function(function: Function, program: IntegerProgram) -> AdditiveObjecti
 def fit_values(
     archs: Architectures, values: FloatArray, noise: FloatArray, program: IntegerProgram
 ) -> AdditiveObjective:
-    """Fit an `AdditiveModel` to told values (n,) with deviations ``noise``; pairs weigh 0."""
-    model = AdditiveModel(
+    """Fit an `LinearModel` to told values (n,) with deviations ``noise``; pairs weigh 0."""
+    model = LinearModel(
         prior_covariances(program.space), thermometer_columns(program.space).ordered
     )
     model.fit(thermometer(archs), values, noise)

@@ -140,6 +140,13 @@ def check_rows(
     return rows, values, _noise(noise, len(values))
 
 
+def mean_and_scale(targets: FloatArray) -> tuple[float, float]:
+    """Return the mean of targets and their spread, or 1% of their size where all are equal."""
+    mean, spread = float(targets.mean()), float(targets.std())
+    equal = spread <= 1e-12 * max(abs(mean), 1e-300)
+    return mean, 0.01 * (abs(mean) or 1.0) if equal else spread
+
+
 def _noise(noise: ArrayLike | None, n: int) -> FloatArray:
     """Return n known standard deviations of targets, 0 by default, or raise InputError."""
     if noise is None:

@@ -9,7 +9,13 @@ from numpy.typing import ArrayLike
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-from hwsearch.prediction.base import FloatArray, check_features, check_fitted, check_rows
+from hwsearch.prediction.base import (
+    FloatArray,
+    check_features,
+    check_fitted,
+    check_rows,
+    mean_and_scale,
+)
 from hwsearch.prediction.bayesian_regression import evenly_spaced, negative_log_likelihood
 from hwsearch.prediction.prior_covariance import PriorCovariance, independent_prior
 
@@ -73,10 +79,8 @@ class GaussianProcess:
     def _set_targets(self, values: FloatArray, noise: FloatArray) -> None:
         chosen = evenly_spaced(len(values), _MAX_ROWS)
         values, noise = values[chosen], noise[chosen]
-        self.mean_, spread = float(values.mean()), float(values.std())
-        self.constant_ = spread <= 1e-12 * max(abs(self.mean_), 1e-300)
-        self.scale_ = 0.01 * (abs(self.mean_) or 1.0) if self.constant_ else spread
-        self._targets = np.zeros(len(values)) if self.constant_ else (values - self.mean_) / spread
+        self.mean_, self.scale_ = mean_and_scale(values)
+        self._targets = (values - self.mean_) / self.scale_
         self._variances = (noise / self.scale_) ** 2
         self.hyperparameters_ = self._prior[0]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -41,23 +40,6 @@ _RANK: Final = 32  # principal directions of the posterior covariance that predi
 _JITTER: Final = 1e-9  # of the mean variance of a step, so that all of them vary
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WeightDistribution:
-    """A normal distribution of the weights, for one transform of the targets.
-
-    ``mean``, (1 + n_features,), is of a constant and of columns less ``center``. ``unexplained``
-    is the residuals' deviation, ``likelihood`` the log likelihood of untransformed targets.
-    """
-
-    transform: TargetTransform
-    deviations: FloatArray
-    mean: FloatArray
-    covariance: FloatArray
-    center: FloatArray
-    unexplained: float
-    likelihood: float
-
-
 class LinearModel:
     """A weight for every column, with a prior by which weights are correlated.
 
@@ -69,18 +51,30 @@ class LinearModel:
     be told from noise, and no known noise. Of the posterior covariance the 32 largest principal
     directions are kept, and the variances of the rest.
 
+    Weights of ``steps`` have the sign of their sum: they maximise the posterior without a wrong
+    sign, by non-negative least squares, and the deviation is the posterior's given that the
+    weights at 0 are 0 (the normal approximation at a constrained mode).
+
+    Args:
+        priors: Terms of the prior covariance.
+        steps: ``(n_features,)``, True for columns that are steps up of one sign; none by default.
+
     Attributes:
         columns_: (1 + n_features, n_outputs), what the constant and every column add to the sums
             that `from_sums` takes.
+        root_: Root of the prior covariance of the weights of a constant and of the columns, for
+            standardised targets.
     """
 
     transform_: TargetTransform
-    deviations_: FloatArray
     columns_: FloatArray
     unexplained_: float
 
-    def __init__(self, priors: Sequence[PriorCovariance] | None = None) -> None:
+    def __init__(
+        self, priors: Sequence[PriorCovariance] | None = None, steps: BoolArray | None = None
+    ) -> None:
         self.priors = priors
+        self.steps = steps
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Fit n rows; see `Surrogate.fit`.
@@ -88,20 +82,50 @@ class LinearModel:
         Equal targets are predicted everywhere, with a deviation of 1% of their size.
         """
         rows, values, known = check_rows(X, y, noise)
-        transforms = [TargetTransform()]
-        if np.ptp(values) > 1e-12 * np.abs(values).max():
-            transforms += candidate_transforms(values)
-        fits = [self._weights(each, rows, values, known) for each in transforms]
-        self._keep(max(fits, key=lambda weights: weights.likelihood))
+        priors = self.priors or independent_prior(rows.shape[1], INDEPENDENT)
+        chosen = evenly_spaced(len(values), MAX_LIKELIHOOD_ROWS)
+        few = rows[chosen] - rows.mean(axis=0)
+        grams = np.array(
+            [np.ones((len(few), len(few))), *(few @ each.covariance @ few.T for each in priors)]
+        )
+        best = -np.inf
+        for transform in candidate_transforms(values):
+            targets, deviations, _, scale = transform.standardised(values, known)
+            logs, likelihood = most_likely_deviations(
+                grams, targets[chosen], deviations[chosen], _prior(priors)
+            )
+            # The likelihood is that of a part of the rows where there are many.
+            slope = transform.log_slope(values) * len(chosen) / len(values)
+            likelihood += slope - len(chosen) * float(np.log(scale))
+            if likelihood > best:
+                self.transform_, best = transform, likelihood
+                self._deviations = logs
+        self.root_ = _prior_root(priors, self._deviations)
+        self._condition(rows, values, known)
         return self
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Return a new model of other rows; see `Refittable`."""
-        check_fitted(self, "columns_")
-        rows, values, known = check_rows(X, y, noise)
+        check_fitted(self, "root_")
         other = copy(self)
-        other._keep(self._weights(self.transform_, rows, values, known, self.deviations_))
+        other._condition(*check_rows(X, y, noise))
         return other
+
+    def _condition(self, rows: FloatArray, values: FloatArray, known: FloatArray) -> None:
+        """Set the weights' posterior given rows, with the transform and variances as they are."""
+        center = rows.mean(axis=0)
+        targets, noise, mean, scale = self.transform_.standardised(values, known)
+        features = np.column_stack([np.ones(len(rows)), rows - center])
+        residual = float(self._deviations[-1])
+        weights, covariance = weight_posterior(
+            features, targets, np.hypot(noise, residual), self.root_
+        )
+        weights, covariance = weights * scale, covariance * scale**2
+        weights[0] += mean
+        if self.steps is not None and self.steps.any():
+            weights, covariance = _one_sign(weights, covariance, np.append(False, self.steps))
+        self.unexplained_ = residual * scale
+        self.columns_ = columns_of(weights, covariance, center)
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation; see `Surrogate.predict`."""
@@ -160,85 +184,6 @@ class LinearModel:
         model.transform_ = TargetTransform(int(scale[0]), float(scale[1]), float(scale[2]))
         return model
 
-    def _weights(
-        self,
-        transform: TargetTransform,
-        rows: FloatArray,
-        values: FloatArray,
-        known: FloatArray,
-        deviations: FloatArray | None = None,
-    ) -> WeightDistribution:
-        targets = transform.forward(values)
-        mean, spread = float(targets.mean()), float(targets.std())
-        if spread <= 1e-12 * abs(mean) or not spread:
-            spread = 0.01 * (abs(mean) or 1.0)
-        center, priors = (
-            rows.mean(axis=0),
-            self.priors or independent_prior(rows.shape[1], INDEPENDENT),
-        )
-        centred = rows - center
-        targets = (targets - mean) / spread
-        noise = transform.forward_deviation(values, known) / spread
-        chosen = evenly_spaced(len(values), MAX_LIKELIHOOD_ROWS)
-        likelihood = 0.0
-        if deviations is None:
-            few = centred[chosen]
-            grams = [few @ prior.covariance @ few.T for prior in priors]
-            grams.insert(0, np.ones((len(few), len(few))))
-            deviations, likelihood = most_likely_deviations(
-                np.array(grams), targets[chosen], noise[chosen], _prior(priors)
-            )
-        features = np.column_stack([np.ones(len(centred)), centred])
-        unexplained = float(deviations[-1])
-        weights, covariance = weight_posterior(
-            features, targets, np.hypot(noise, unexplained), prior_root(priors, deviations)
-        )
-        weights *= spread
-        weights[0] += mean
-        # The likelihood is that of a part of the rows where there are many.
-        slope = transform.log_slope(values) * len(chosen) / len(values)
-        return WeightDistribution(
-            transform=transform,
-            deviations=deviations,
-            mean=weights,
-            covariance=covariance * spread**2,
-            center=center,
-            unexplained=unexplained * spread,
-            likelihood=likelihood - len(chosen) * float(np.log(spread)) + slope,
-        )
-
-    def _keep(self, weights: WeightDistribution) -> None:
-        self.transform_ = weights.transform
-        self.deviations_ = weights.deviations
-        self.unexplained_ = weights.unexplained
-        self.columns_ = self._columns(weights)
-
-    def _columns(self, weights: WeightDistribution) -> FloatArray:
-        return columns_of(weights.mean, weights.covariance, weights.center)
-
-
-class AdditiveModel(LinearModel):
-    """A `LinearModel` whose weights of steps up of ordered choices have one sign.
-
-    The weights of the steps maximise the posterior without a wrong sign, by non-negative least
-    squares; the sign is that of their sum. The deviation is the posterior's given that the weights
-    at 0 are 0 (the normal approximation at a constrained mode). Deterministic.
-
-    Args:
-        steps: ``(n_features,)``, True for columns that are steps up; none by default.
-    """
-
-    def __init__(
-        self, priors: Sequence[PriorCovariance] | None = None, steps: BoolArray | None = None
-    ) -> None:
-        super().__init__(priors)
-        self.steps = steps
-
-    def _columns(self, weights: WeightDistribution) -> FloatArray:
-        if self.steps is None or not self.steps.any():
-            return super()._columns(weights)
-        return super()._columns(_one_sign(weights, np.append(np.False_, self.steps)))
-
 
 def columns_of(mean: FloatArray, covariance: FloatArray, center: FloatArray) -> FloatArray:
     """Return what a constant of 1 and every column add to mean, variance and directions.
@@ -258,7 +203,7 @@ def columns_of(mean: FloatArray, covariance: FloatArray, center: FloatArray) -> 
     return columns
 
 
-def prior_root(priors: Sequence[PriorCovariance], deviations: FloatArray) -> FloatArray:
+def _prior_root(priors: Sequence[PriorCovariance], deviations: FloatArray) -> FloatArray:
     """Return a root of the prior covariance of the weights of a constant and of the columns.
 
     ``deviations`` are those of the constant, the priors' factors, and the residuals.
@@ -283,22 +228,19 @@ def _prior(priors: Sequence[PriorCovariance]) -> VariancePrior:
     )
 
 
-def _one_sign(weights: WeightDistribution, steps: BoolArray) -> WeightDistribution:
-    """Return the weights given that no step has another sign than the sum of all steps."""
-    covariance = weights.covariance[np.ix_(steps, steps)].copy()
-    covariance[np.diag_indices_from(covariance)] += (
-        _JITTER * np.trace(covariance) / len(covariance)
-    )
-    factor = cholesky(covariance, lower=True)
+def _one_sign(
+    mean: FloatArray, covariance: FloatArray, steps: BoolArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean and covariance given that no step has another sign than the sum of all."""
+    of_steps = covariance[np.ix_(steps, steps)].copy()
+    of_steps[np.diag_indices_from(of_steps)] += _JITTER * np.trace(of_steps) / len(of_steps)
+    factor = cholesky(of_steps, lower=True)
     whitening = solve_triangular(factor, np.eye(len(factor)), lower=True)
-    of_steps = weights.mean[steps]
-    sign = -1.0 if of_steps.sum() < 0 else 1.0
-    nearest = sign * nnls(whitening, whitening @ (sign * of_steps))[0]
-    moved = cho_solve((factor, True), nearest - of_steps)
-    mean = weights.mean + weights.covariance[:, steps] @ moved
-    mean[steps] = nearest
-    without = np.flatnonzero(steps)[nearest == 0.0]
-    return replace(weights, mean=mean, covariance=_given(weights.covariance, without))
+    sign = -1.0 if mean[steps].sum() < 0 else 1.0
+    nearest = sign * nnls(whitening, whitening @ (sign * mean[steps]))[0]
+    moved = mean + covariance[:, steps] @ cho_solve((factor, True), nearest - mean[steps])
+    moved[steps] = nearest
+    return moved, _given(covariance, np.flatnonzero(steps)[nearest == 0.0])
 
 
 def _given(covariance: FloatArray, known: FloatArray) -> FloatArray:

@@ -1,6 +1,7 @@
 """Linear and pairwise interaction weights, for hundreds of rows and more."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Final, Self
 
 import numpy as np
@@ -21,8 +22,8 @@ from hwsearch.prediction.bayesian_regression import (
     evenly_spaced,
     most_likely_deviations,
 )
-from hwsearch.prediction.linear import INDEPENDENT, LinearModel, columns_of, prior_root
-from hwsearch.prediction.prior_covariance import PriorCovariance, independent_prior
+from hwsearch.prediction.linear import LinearModel, columns_of
+from hwsearch.prediction.prior_covariance import PriorCovariance
 
 # Logarithms of standard deviations: a factor of the linear model's weights, all pairs together,
 # and the residuals.
@@ -111,15 +112,9 @@ class PairwiseModel:
         chosen = evenly_spaced(len(values), _MAX_ROWS)
         rows, values, known = rows[chosen], values[chosen], known[chosen]
         transform = linear.transform_
-        targets = transform.forward(values)
-        mean = float(targets.mean())
-        spread = float(targets.std()) or 0.01 * (abs(mean) or 1.0)
-        targets = (targets - mean) / spread
-        noise = transform.forward_deviation(values, known) / spread
+        targets, noise, mean, spread = transform.standardised(values, known)
         self.center_ = rows.mean(axis=0)
-        root = prior_root(
-            self.priors or independent_prior(len(self.center_), INDEPENDENT), linear.deviations_
-        )
+        root = linear.root_
         features = np.column_stack([np.ones(len(rows)), rows - self.center_]) @ root
         to_pairs = 2.0 / np.sqrt(max(len(self.center_), 1))
         centred = (rows - self.center_) * to_pairs
@@ -142,9 +137,7 @@ class PairwiseModel:
         rest = max(float(np.mean(left_out - explained)), unexplained)
         mean_weights = root @ own_weights * spread
         mean_weights[0] += mean
-        self.linear_ = LinearModel(self.priors)
-        self.linear_.transform_ = transform
-        self.linear_.deviations_ = linear.deviations_
+        self.linear_ = copy(linear)
         self.linear_.unexplained_ = float(np.sqrt(rest)) * spread
         spread_out = root @ covariance @ root.T * spread**2
         self.linear_.columns_ = columns_of(mean_weights, spread_out, self.center_)

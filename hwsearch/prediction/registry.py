@@ -15,7 +15,7 @@ GAUSSIAN_PROCESS: Final = "gaussian-process"
 _CLASSES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     GAUSSIAN_PROCESS: ("target_transform", "TransformedGaussianProcess", ("priors",)),
     "linear": ("linear", "LinearModel", ("priors",)),
-    "additive": ("linear", "AdditiveModel", ("priors", "steps")),
+    "additive": ("linear", "LinearModel", ("priors", "steps")),
     "pairwise": ("pairwise", "PairwiseModel", ("priors",)),
     "trees": ("trees", "TreeModel", ()),
 }

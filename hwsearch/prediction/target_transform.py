@@ -13,6 +13,7 @@ from hwsearch.prediction.base import (
     IntArray,
     check_fitted,
     check_rows,
+    mean_and_scale,
 )
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.prior_covariance import PriorCovariance
@@ -53,18 +54,36 @@ class TargetTransform:
         distance = self.span * np.exp(np.clip(-self.side * mean, -30.0, 30.0))
         return self.limit - self.side * distance, distance * deviation
 
+    def standardised(
+        self, y: FloatArray, noise: FloatArray
+    ) -> tuple[FloatArray, FloatArray, float, float]:
+        """Return transformed targets and deviations, both in a scale and less a mean, and these.
+
+        The scale is the targets' spread, or 1% of their size where all are equal.
+        """
+        transformed = self.forward(y)
+        mean, scale = mean_and_scale(transformed)
+        return (
+            (transformed - mean) / scale,
+            self.forward_deviation(y, noise) / scale,
+            mean,
+            scale,
+        )
+
     def log_slope(self, y: FloatArray) -> float:
         """Return the sum of the log derivatives: the change of variables of a log likelihood."""
         return -float(np.log(np.abs(self.limit - y)).sum()) if self.side else 0.0
 
 
 def candidate_transforms(values: FloatArray) -> list[TargetTransform]:
-    """Return upper and lower limits to try beside the identity, for values not all equal."""
+    """Return the identity and, where values are not all equal, upper and lower limits to try."""
     low, high = float(values.min()), float(values.max())
     span = high - low
+    if span <= 1e-12 * max(abs(low), abs(high)):
+        return [TargetTransform()]
     upper = [TargetTransform(1, high + margin * span, span) for margin in _MARGINS]
     lower = [TargetTransform(-1, low - margin * span, span) for margin in _MARGINS]
-    return upper + lower
+    return [TargetTransform(), *upper, *lower]
 
 
 class TransformedGaussianProcess:
@@ -83,11 +102,11 @@ class TransformedGaussianProcess:
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Fit n rows; see `Surrogate.fit`."""
         rows, values, known = check_rows(X, y, noise)
-        self.transform_ = TargetTransform()
+        self.transform_, *others = candidate_transforms(values)
         self.process_ = GaussianProcess(self.priors).prepare(rows, values, known)
-        best = -np.inf if self.process_.constant_ else self.process_.learn()
+        best = self.process_.learn()
         start = self.process_.hyperparameters_
-        for transform in candidate_transforms(values) if not self.process_.constant_ else ():
+        for transform in others:
             deviations = transform.forward_deviation(values, known)
             process = self.process_.with_targets(transform.forward(values), deviations)
             likelihood = process.learn(start, _FEW_ITERATIONS)

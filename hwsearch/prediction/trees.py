@@ -15,6 +15,7 @@ from hwsearch.prediction.base import (
     check_features,
     check_fitted,
     check_rows,
+    mean_and_scale,
     take_array,
 )
 
@@ -46,8 +47,7 @@ class TreeModel:
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
         """Fit n rows; see `Surrogate.fit`."""
         rows, values, known = check_rows(X, y, noise)
-        self.mean_ = float(values.mean())
-        self.spread_ = float(values.std()) or 0.01 * (abs(self.mean_) or 1.0)
+        self.mean_, self.spread_ = mean_and_scale(values)
         targets, noises = (values - self.mean_) / self.spread_, known / self.spread_
         off = np.ones(len(values))
         if len(values) > _FOLDS:
@@ -62,8 +62,7 @@ class TreeModel:
         self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
     ) -> tuple[FloatArray, FloatArray]:
         """Predict left-out rows; a fold's deviation is the RMSE on the other folds."""
-        spread = float(values.std()) or 1.0
-        center = float(values.mean())
+        center, spread = mean_and_scale(values)
         mean = center + spread * _left_out(rows, (values - center) / spread, noise / spread, fold)
         squares = np.maximum((values - mean) ** 2, (1e-3 * spread) ** 2)
         n, total = np.bincount(fold), np.bincount(fold, squares)

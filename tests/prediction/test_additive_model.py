@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hwsearch.prediction.linear import AdditiveModel, LinearModel
+from hwsearch.prediction.linear import LinearModel
 
 STEPS = np.array([True] * 8 + [False] * 4)
 
@@ -21,7 +21,7 @@ def noisy(x, sign=1.0, noise=1.5):
 def test_no_step_has_another_sign_than_the_sum(sign):
     x = rows(25)
     free = LinearModel().fit(x, noisy(x, sign)).columns_[1:9, 0]
-    gains = AdditiveModel(steps=STEPS).fit(x, noisy(x, sign)).columns_[1:9, 0]
+    gains = LinearModel(steps=STEPS).fit(x, noisy(x, sign)).columns_[1:9, 0]
     assert (sign * free < 0).any()
     assert (sign * gains >= 0).all()
     assert (gains != 0).any()
@@ -29,7 +29,7 @@ def test_no_step_has_another_sign_than_the_sum(sign):
 
 def test_other_columns_keep_their_own_signs():
     x = rows(60)
-    options = AdditiveModel(steps=STEPS).fit(x, noisy(x, noise=0.1)).columns_[9:, 0]
+    options = LinearModel(steps=STEPS).fit(x, noisy(x, noise=0.1)).columns_[9:, 0]
     assert options - options.mean() == pytest.approx([-1.5, -0.5, 0.5, 1.5], abs=0.2)
 
 
@@ -37,7 +37,7 @@ def test_is_the_linear_model_where_no_gain_has_the_wrong_sign():
     x = rows(60)
     y = x @ np.arange(1.0, 13.0)
     free, one_sign = (
-        model.fit(x, y).predict(x) for model in (LinearModel(), AdditiveModel(steps=STEPS))
+        model.fit(x, y).predict(x) for model in (LinearModel(), LinearModel(steps=STEPS))
     )
     assert one_sign[0] == pytest.approx(free[0])
     assert one_sign[1] == pytest.approx(free[1])
@@ -45,7 +45,7 @@ def test_is_the_linear_model_where_no_gain_has_the_wrong_sign():
 
 def test_is_surer_of_a_step_that_brings_nothing():
     x = rows(25)
-    one_sign, free = (m.fit(x, noisy(x)) for m in (AdditiveModel(steps=STEPS), LinearModel()))
+    one_sign, free = (m.fit(x, noisy(x)) for m in (LinearModel(steps=STEPS), LinearModel()))
     surer, less_sure = (
         m.deviation_of_sums(x @ m.columns_[1:] + m.columns_[0]) for m in (one_sign, free)
     )

@@ -3,7 +3,7 @@ import pytest
 
 from hwsearch.errors import InputError
 from hwsearch.prediction import GaussianProcess, Predictor, TransformedGaussianProcess
-from hwsearch.prediction.linear import AdditiveModel, LinearModel
+from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.log_ratio import LogRatioModel
 from hwsearch.prediction.pairwise import PairwiseModel
 from tests.optimizer.problems import Tabular, elastic_space
@@ -13,7 +13,6 @@ SURROGATES = [
     GaussianProcess,
     TransformedGaussianProcess,
     LinearModel,
-    AdditiveModel,
     PairwiseModel,
 ]
 GAINS = np.array([3.0, 1.0, 2.0, 0.5, 0.0, 1.0])

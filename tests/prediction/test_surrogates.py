@@ -6,7 +6,7 @@ from scipy.stats import kendalltau
 from hwsearch.errors import InputError
 from hwsearch.prediction import GaussianProcess, Predictor, TransformedGaussianProcess
 from hwsearch.prediction.gaussian_process import _distances, _negative_log_posterior
-from hwsearch.prediction.linear import AdditiveModel, LinearModel
+from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.pairwise import PairwiseModel
 from hwsearch.prediction.prior_covariance import PriorCovariance
 from hwsearch.space import Choice, SearchSpace
@@ -16,7 +16,6 @@ SURROGATES = [
     GaussianProcess,
     TransformedGaussianProcess,
     LinearModel,
-    AdditiveModel,
     PairwiseModel,
 ]
 
