@@ -8,7 +8,7 @@ then tried, so that one table per block covers the space, however large it is.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,12 @@ from hwsearch.space import Architecture, Architectures, SearchSpace
 
 BlocksOf: TypeAlias = Callable[[Architecture], Sequence[Block] | None]
 IntArray: TypeAlias = NDArray[np.int64]
-Number = TypeVar("Number", np.int64, np.float64)
 
 MAX_COMBINATIONS = 100_000
 ABSENT = -1
 UNSEEN = -2
 _QUIET = 150  # architectures in a row that reveal no further deciding choice
 _CHECKED = 100
-_ROWS = 4096  # at a time, so that columns stay in the processor's cache
 
 
 class ChainIndex:
@@ -86,34 +84,6 @@ class ChainIndex:
         counts = np.zeros((len(archs), len(self.specs) + 1))
         np.add.at(counts, (np.arange(len(archs))[:, np.newaxis], numbers), 1.0)
         return counts[:, :ABSENT]
-
-
-class BlockSum(Generic[Number]):
-    """A sum over the blocks of architectures of ``values``: (n_specs,), 0 or more."""
-
-    def __init__(self, index: ChainIndex, values: NDArray[Number]) -> None:
-        # An absent block adds nothing; an unknown one makes the sum negative.
-        unknown = -1 - len(index.places) * values.max(initial=0)
-        padded = np.concatenate([values, [unknown, 0]]).astype(values.dtype)
-        self._index = index
-        self._zero = values[:0].sum()
-        self._tables: list[tuple[tuple[int, ...], NDArray[Number]]] = [
-            (where, padded[table])
-            for where, table in zip(index.deciding, index.tables, strict=True)
-        ]
-
-    def __call__(self, archs: Architectures) -> NDArray[Number]:
-        """Return the sum for each of n architectures: (n,), of the type of the values."""
-        self._index.space.check_own(archs)
-        sums: NDArray[Number] = np.full(len(archs), self._zero)
-        for start in range(0, len(archs), _ROWS):
-            columns = np.ascontiguousarray(archs.indices[start : start + _ROWS].T)
-            part = sums[start : start + _ROWS]
-            for where, table in self._tables:
-                part += table[tuple(columns[column] for column in where)]
-        if (sums < 0).any():
-            self._index.numbers(archs[sums < 0])  # raises, and names the block
-        return sums
 
 
 def with_conditions(space: SearchSpace, columns: Sequence[int]) -> tuple[int, ...]:

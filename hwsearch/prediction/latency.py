@@ -16,14 +16,14 @@ from scipy.optimize import nnls
 
 from hwsearch.chains import BlocksOf, ChainIndex
 from hwsearch.errors import InputError
-from hwsearch.prediction.base import FloatArray
-from hwsearch.prediction.log_ratio import LogRatioModel, check_positive, column_scale
-from hwsearch.prediction.lookup_tables import (
+from hwsearch.lookup_tables import (
     LookupTable,
     LookupTableSum,
     block_tables,
     thermometer_tables,
 )
+from hwsearch.prediction.base import FloatArray
+from hwsearch.prediction.log_ratio import LogRatioModel, check_positive, column_scale
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.tables import LatencyTable
 

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike
 from hwsearch.data import places
 from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
+from hwsearch.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
 from hwsearch.prediction.base import FloatArray, Parametric, Surrogate
 from hwsearch.prediction.folder import CARD, Saved, read_folder, write_folder
 from hwsearch.prediction.linear import LinearModel
-from hwsearch.prediction.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
 from hwsearch.prediction.target_transform import TransformedGaussianProcess
 from hwsearch.prediction.threads import one_blas_thread

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsearch.blocks import Block
-from hwsearch.chains import BlocksOf, BlockSum, ChainIndex
+from hwsearch.chains import BlocksOf, ChainIndex
 from hwsearch.errors import EvaluationError, HwsearchError, InputError
+from hwsearch.lookup_tables import LookupTableSum, block_tables
 from hwsearch.quantities import exact_quantity
 from hwsearch.restriction import one_or_several, restricted, widened
 from hwsearch.space import Architecture, Architectures, SearchSpace
@@ -200,19 +201,23 @@ class ExactCosts:
     def __init__(self, blocks: BlocksOf, count: Callable[[Architecture], tuple[int, int]]) -> None:
         self._blocks, self._count = blocks, count
         self._counted: dict[str, tuple[int, int]] = {}
-        self._sums: list[tuple[SearchSpace, tuple[BlockSum[np.int64], BlockSum[np.int64]]]] = []
+        self._indices: list[tuple[ChainIndex, LookupTableSum]] = []
         self._without_index: set[SearchSpace] = set()
 
     def of(self, archs: Architectures, which: int) -> NDArray[np.int64]:
         """Return the MACs (``which`` = 0) or parameters (1) of n architectures: (n,)."""
-        found = self._sums_for(archs)
+        found = self._index_for(archs)
         if found is not None:
-            space, sums = found
-            own = archs if archs.space == space else widened(archs, space)
+            index, costs = found
+            own = archs if archs.space == index.space else widened(archs, index.space)
+            sums = costs(own)[:, which]
+            unknown = np.isnan(sums)
+            if not unknown.any():
+                return sums.astype(np.int64)
             try:
-                return sums[which](own)
+                index.numbers(own[unknown])
             except InputError as error:
-                self._sums.remove(found)
+                self._indices.remove(found)
                 self._give_up(archs.space, error)
         keys = archs.ids
         for arch, key in zip(archs, keys, strict=True):
@@ -220,15 +225,13 @@ class ExactCosts:
                 self._counted[key] = self._count(arch)
         return np.array([self._counted[key][which] for key in keys], dtype=np.int64)
 
-    def _sums_for(
-        self, archs: Architectures
-    ) -> tuple[SearchSpace, tuple[BlockSum[np.int64], BlockSum[np.int64]]] | None:
-        """Return a space that holds the architectures, and the sums of MACs and of parameters.
+    def _index_for(self, archs: Architectures) -> tuple[ChainIndex, LookupTableSum] | None:
+        """Return an index of a space that holds the architectures, and the sums of their costs.
 
-        None for few architectures, or without a block index.
+        None for few architectures, or where there is no index.
         """
         space = archs.space
-        found = next((each for each in self._sums if _holds(each[0], space)), None)
+        found = next((each for each in self._indices if _holds(each[0].space, space)), None)
         few = len(archs) + len(self._counted) < _WORTH_AN_INDEX
         if found is not None or few or space in self._without_index:
             return found
@@ -238,8 +241,9 @@ class ExactCosts:
             # Counting one by one then names the architecture that fails.
             self._give_up(space, error)
             return None
-        self._sums.append((space, (BlockSum(index, index.macs), BlockSum(index, index.params))))
-        return self._sums[-1]
+        costs = block_tables(index, np.column_stack([index.macs, index.params]))
+        self._indices.append((index, LookupTableSum(space, costs)))
+        return self._indices[-1]
 
     def _give_up(self, space: SearchSpace, reason: Exception) -> None:
         logger.info("no block index: architectures are counted one by one, because %s", reason)

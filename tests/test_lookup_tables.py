@@ -4,7 +4,7 @@ import pytest
 from hwsearch.chains import ChainIndex
 from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
-from hwsearch.prediction.lookup_tables import (
+from hwsearch.lookup_tables import (
     LookupTable,
     LookupTableSum,
     block_tables,
@@ -23,6 +23,16 @@ def test_adds_up_the_blocks_of_every_architecture(index):
     values = np.random.default_rng(0).random((len(index.specs), 2))
     sums = LookupTableSum(SPACE, block_tables(index, values))(archs)
     assert np.allclose(sums, index.counts(archs) @ values, rtol=1e-13)
+
+
+def test_adds_up_whole_numbers_exactly(index):
+    archs = SPACE.enumerate(10_000)
+    sums = LookupTableSum(SPACE, block_tables(index, np.column_stack([index.macs, index.params])))
+    expected = [
+        [sum(b.macs for b in chain), sum(b.params for b in chain)] for chain in map(blocks, archs)
+    ]
+    assert sums(archs).tolist() == expected
+    assert sums(archs[:0]).shape == (0, 2)
 
 
 def test_adds_up_the_weighted_encoding_of_every_architecture():

@@ -8,7 +8,7 @@ import numpy as np
 
 from hwsearch.chains import ChainIndex, with_conditions
 from hwsearch.encoding import column_counts, thermometer
-from hwsearch.prediction.base import FloatArray
+from hwsearch.objectives import FloatArray
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
 
