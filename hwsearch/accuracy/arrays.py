@@ -1,7 +1,6 @@
 """Checks of samples that are arrays: their names, lengths, shapes, types and values."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from hwsearch.accuracy.decoding import image_preprocess, image_preprocessing
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.task import Preprocess, Samples, Task
 from hwsearch.errors import InputError
-from hwsearch.supernets.interface import InputSpec, TensorSpec
+from hwsearch.supernets.interface import InputSpec
 
 _ROWS = 4096  # per check: a mask of a whole large array would take much memory
 
@@ -33,9 +32,7 @@ def samples_of(what: str, arrays: Mapping[str, NDArray[Any]], spec: InputSpec) -
         raise InputError(
             f"{what}: no array {', '.join(lacking)}; it has {', '.join(arrays) or 'none'}"
         )
-    check_classes(what, arrays["target"], len(spec.classes))
     inputs = {name: arrays[name] for name in names}
-    _check_lengths(what, {**inputs, "target": arrays["target"]})
     preprocess: dict[str, Preprocess] = {}
     for tensor in spec.inputs:
         array, expected = inputs[tensor.name], tensor.shape
@@ -48,7 +45,8 @@ def samples_of(what: str, arrays: Mapping[str, NDArray[Any]], spec: InputSpec) -
             raise InputError(
                 f"{what}: {tensor.name} holds samples of shape {array.shape[1:]}, not {expected}"
             )
-    _check_values(what, inputs, spec.inputs)
+    check_classes(what, arrays["target"], len(spec.classes))
+    _check_numbers(what, inputs, arrays["target"], spec)
     return Samples(inputs, arrays["target"].astype(np.int64), preprocess)
 
 
@@ -63,11 +61,9 @@ def check_task(task: Task, spec: InputSpec) -> None:
             continue
         what = f"data {task.spec!r}, split {split}"
         targets = np.asarray(samples.targets)
-        _check_lengths(what, {**samples.inputs, "target": targets})
         if task.metric.per_sample is TOP1.per_sample and split != "calibration":
             check_classes(what, targets, len(spec.classes))
-        _check_values(what, samples.inputs, spec.inputs)
-        _check_finite(what, "target", targets)
+        _check_numbers(what, samples.inputs, targets, spec)
         if len(samples):
             _check_fed(what, samples, spec)
 
@@ -104,56 +100,42 @@ def check_classes(what: str, targets: NDArray[Any], classes: int) -> None:
         raise InputError(f"{what}: target has shape {targets.shape}, not (n,)")
     if targets.dtype.kind not in "biu":
         raise InputError(f"{what}: target is {targets.dtype}, not whole numbers")
-    rows = np.flatnonzero((targets < 0) | ((targets >= classes) if classes else False))
+    rows = np.flatnonzero((targets < 0) | (targets >= (classes or np.inf)))
     if len(rows):
-        allowed = f"there are {classes} classes, 0 to {classes - 1}" if classes else "classes"
+        allowed = f"there are {classes} classes, 0 to {classes - 1}"
         raise InputError(
-            f"{what}: target {targets[rows[0]]}, but {allowed}"
-            f"{'' if classes else ' count from 0'}: sample {rows[0]}{_more(rows)}"
+            f"{what}: target {targets[rows[0]]}, but "
+            f"{allowed if classes else 'classes count from 0'}: sample {rows[0]}{_more(rows)}"
         )
 
 
-def _check_lengths(what: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _check_numbers(
+    what: str, inputs: Mapping[str, NDArray[Any]], targets: NDArray[Any], spec: InputSpec
+) -> None:
+    """Raise InputError for unequal lengths, and for numbers that are not finite or in range."""
+    arrays = {**inputs, "target": targets}
     lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise InputError(f"{what}: arrays of different lengths: {lengths}")
+    highs = {tensor.name: tensor.high for tensor in spec.inputs}
+    for name, array in arrays.items():
+        high = highs.get(name) if array.dtype.kind in "iu" else None
+        if array.dtype.kind not in "fc" and high is None:
+            continue
+        if rows := _bad_rows(array, high):
+            bad = "NaN or infinite numbers; repair these samples or leave them out"
+            if high is not None:
+                bad = f"numbers that are not from 0 to {high - 1}"
+            raise InputError(f"{what}: {name} of sample {rows[0]}{_more(rows)} holds {bad}")
 
 
-def _check_values(
-    what: str, inputs: Mapping[str, NDArray[Any]], tensors: tuple[TensorSpec, ...]
-) -> None:
-    for name, array in inputs.items():
-        _check_finite(what, name, array)
-        high = next((tensor.high for tensor in tensors if tensor.name == name), None)
-        if high is not None and array.dtype.kind in "iu":
-            rows = _rows(array, partial(_outside, high))
-            if len(rows):
-                raise InputError(
-                    f"{what}: {name} of sample {rows[0]}{_more(rows)} holds numbers that are not "
-                    f"from 0 to {high - 1}"
-                )
-
-
-def _check_finite(what: str, name: str, array: NDArray[Any]) -> None:
-    rows = _rows(array, lambda part: ~np.isfinite(part)) if array.dtype.kind in "fc" else []
-    if len(rows):
-        raise InputError(
-            f"{what}: {name} of sample {rows[0]}{_more(rows)} holds NaN or infinite numbers; "
-            "repair these samples or leave them out"
-        )
-
-
-def _outside(high: int, part: NDArray[Any]) -> NDArray[np.bool_]:
-    outside: NDArray[np.bool_] = (part < 0) | (part >= high)
-    return outside
-
-
-def _rows(array: NDArray[Any], bad: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> list[int]:
-    """Return the indices of samples with a bad number."""
+def _bad_rows(array: NDArray[Any], high: int | None) -> list[int]:
+    """Return the samples with numbers that are not finite, or not from 0 to below ``high``."""
     found: list[int] = []
     for start in range(0, len(array), _ROWS):
-        part = bad(array[start : start + _ROWS])
-        found += (start + np.flatnonzero(part.reshape(len(part), -1).any(axis=1))).tolist()
+        part = array[start : start + _ROWS]
+        bad = ~np.isfinite(part) if high is None else (part < 0) | (part >= high)
+        found += (start + np.flatnonzero(bad.reshape(len(part), -1).any(axis=1))).tolist()
     return found
 
 

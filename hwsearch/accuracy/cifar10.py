@@ -77,31 +77,25 @@ def _read_torchvision(root: Path, *, train: bool) -> Split:
 
 
 def _read_pngs(path: Path, part: str) -> Split:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    images = []
+    where, images = f"CIFAR-10 in {str(path)!r}", []
     for name in _PNG_BATCHES[part]:
         try:
             with Image.open(path / name) as image:
                 pixels = np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"CIFAR-10 in {str(path)!r}: cannot read {name}: {error}") from error
+        except OSError as error:
+            raise InputError(f"{where}: cannot read {name}: {error}") from error
         if pixels.shape[1:] != (1024, 3):
-            raise InputError(
-                f"CIFAR-10 in {str(path)!r}: {name} has rows of {pixels.shape[1]} pixels, not 1024"
-            )
+            raise InputError(f"{where}: {name} has rows of {pixels.shape[1]} pixels, not 1024")
         images.append(pixels.reshape(-1, 32, 32, 3))
+    name = _PNG_LABELS[part]
     try:
-        stored = json.loads((path / _PNG_LABELS[part]).read_text(encoding="utf-8"))
-        labels = np.asarray(stored, np.int64).reshape(-1)
+        labels = np.asarray(json.loads((path / name).read_bytes()), np.int64).reshape(-1)
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"CIFAR-10 in {str(path)!r}: cannot read {_PNG_LABELS[part]}: {error}"
-        ) from error
+        raise InputError(f"{where}: cannot read {name}: {error}") from error
     stacked = np.concatenate(images)
     if len(labels) != len(stacked):
-        raise InputError(
-            f"CIFAR-10 in {str(path)!r}: {len(stacked)} {part} images, but {len(labels)} labels"
-        )
-    check_classes(f"CIFAR-10 in {str(path)!r}, {_PNG_LABELS[part]}", labels, len(CLASSES))
+        raise InputError(f"{where}: {len(stacked)} {part} images, but {len(labels)} labels")
+    check_classes(f"{where}, {name}", labels, len(CLASSES))
     return stacked, labels

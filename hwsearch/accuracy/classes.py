@@ -30,6 +30,9 @@ class ClassIndex:
             (folded(name), i) for i, each in enumerate(names) for name in each
         )
 
+    def __contains__(self, name: str) -> bool:
+        return self.find(name) is not None
+
     def find(self, name: str) -> int | None:
         """Return the index of the class of this name, or None."""
         return self._exact.get(name, self._folded.get(folded(name)))
@@ -41,8 +44,12 @@ class ClassIndex:
 
     def listed(self) -> str:
         """Return the number of classes and the first few names."""
-        more = ", ..." if len(self.shown) > 10 else ""
-        return f"{len(self.shown)} ({', '.join(self.shown[:10])}{more})"
+        return f"{len(self.shown)} ({first_few(self.shown, 10)})"
+
+
+def first_few(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names in a row, with dots where there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def folded(name: str) -> str:
@@ -95,14 +102,11 @@ def indices_by_name(
         return {name: class_of_label(where, name, known) for name in names}
     alike = {name: near for name in missing[:20] if (near := known.nearest(name))}
     if found or alike:
-        strange = ", ".join(
-            f"{name!r}" + (f" (did you mean {alike[name]!r}?)" if name in alike else "")
-            for name in (*alike, *(name for name in missing if name not in alike))[:5]
-        )
+        strange = [f"{name!r} (did you mean {near!r}?)" for name, near in alike.items()]
+        strange += [repr(name) for name in missing if name not in alike]
         raise InputError(
             f"{where}: {len(missing)} of {len(names)} class names are none of the supernet's: "
-            f"{strange}{', ...' if len(missing) > 5 else ''}; its classes are {known.listed()}. "
-            f"{remedy}"
+            f"{first_few(strange)}; its classes are {known.listed()}. {remedy}"
         )
     if classes and len(names) > len(classes):
         raise InputError(
@@ -133,28 +137,27 @@ def classes_of_folders(
     if found is not None:
         return found, ()
     indices = _in_order(parts)
-    doubts = []
     n, count = len(set(indices.values())), len(classes)
     if classes and n != count:
-        hint = "; ImageNet's synsets are known once timm is installed"
+        doubt = f"has {n} class folders, but the supernet knows {count} classes"
         synsets = count == IMAGENET_CLASSES and all(map(_SYNSET.fullmatch, names))
-        doubts.append(
-            f"has {n} class folders, but the supernet knows {count} classes"
-            f"{hint if synsets and not imagenet_synsets() else ''}"
-        )
+        if synsets and not imagenet_synsets():
+            doubt += "; ImageNet's synsets are known once timm is installed"
     elif classes and not are_numbers(classes):
-        doubts.append(
-            f"has none of the supernet's classes {', '.join(classes[:5])}"
-            f"{', ...' if count > 5 else ''} among its class folders ({', '.join(names[:3])}, ...)"
+        doubt = (
+            f"has none of the supernet's classes {first_few(classes)} among its class folders "
+            f"({first_few(names, 3)})"
         )
     elif _misordered(names):
-        doubts.append("has numbers in its class folders' names whose order is not that of text")
-    return indices, tuple(
+        doubt = "has numbers in its class folders' names whose order is not that of text"
+    else:
+        return indices, ()
+    warning = (
         f"{where} {doubt}: they are taken as classes 0 to {n - 1} in sorted order, and accuracies "
         "mean nothing unless that is so; to say otherwise, list the folders' names in the order "
         f"of the outputs in {str(file)!r}"
-        for doubt in doubts
     )
+    return indices, (warning,)
 
 
 def _in_order(parts: Sequence[Sequence[str]]) -> dict[str, int]:
@@ -195,11 +198,7 @@ def listed_classes(file: Path, classes: Sequence[str]) -> ClassIndex:
     A class is named by its line, or by the text before the first comma or blank, as in ImageNet's
     list of synsets. Damaged, empty, repeated or surplus lines raise InputError.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{str(file)!r} is no text in UTF-8: {error}") from error
-    names = [line.strip() for line in lines]
+    names = [line.strip() for line in read_text(file).rstrip().splitlines()]
     for number, name in enumerate(names, 1):
         if not name or name in names[: number - 1]:
             what = f"names {name!r} again" if name else "is empty"
@@ -209,6 +208,14 @@ def listed_classes(file: Path, classes: Sequence[str]) -> ClassIndex:
             f"{str(file)!r} lists {len(names)} classes, but the supernet knows {len(classes)}"
         )
     return ClassIndex([[name.split(",")[0], re.split(r"[\s,]", name)[0], name] for name in names])
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a file; raise InputError if it is not in UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(file)!r} is no text in UTF-8: {error}") from error
 
 
 def class_of_label(where: str, label: str, known: ClassIndex, n_classes: int = 0) -> int:

@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hwsearch.accuracy.classes import CLASSES, ClassIndex, folded
+from hwsearch.accuracy.classes import CLASSES, ClassIndex, first_few, folded
 from hwsearch.errors import InputError
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LABEL_FILES = ("labels.txt", "labels.csv")
 LAYOUTS = (
     "PATH/CLASS/IMAGE, or PATH/train/CLASS/IMAGE with PATH/val/CLASS/IMAGE (or test), or "
@@ -49,12 +50,8 @@ class Tree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Class folders of one split, or of all where there are no splits.
+    """Class folders of one split, or of all where there are no splits: folder -> images."""
 
-    ``role`` is ``"train"``, ``"val"``, or empty for all images; ``classes`` maps folder -> images.
-    """
-
-    role: str
     path: Path
     classes: Mapping[str, list[str]]
 
@@ -64,26 +61,25 @@ class Layout:
     """Location of the images of a data set.
 
     ``root`` is the folder of an optional ``classes.txt``; ``labels``, the label file, is None
-    where there are class folders. ``warnings`` name omissions and assumptions.
+    where there are class folders, whose ``pools`` are called ``"train"`` and ``"val"``, or ``""``
+    for all images. ``warnings`` name omissions and assumptions.
     """
 
     root: Path
     labels: Path | None = None
-    pools: tuple[Pool, ...] = ()
+    pools: Mapping[str, Pool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
 def scan(folder: str) -> Tree:
     """List a folder without hidden files and leftovers of systems and tools."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
     tree = Tree(folder)
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = entry.name.lower()
             if name.startswith(".") or name in _JUNK:
                 continue
-            if name.endswith(IMG_EXTENSIONS):
+            if name.endswith(SUFFIXES):
                 tree.images.append(entry.path)
             elif entry.is_dir() and not _leads_back(entry):
                 tree.folders[entry.name] = scan(entry.path)
@@ -114,7 +110,7 @@ def find_layout(path: Path, known: ClassIndex) -> Layout:
     listed = (root / CLASSES).is_file()
     splits = {} if _are_classes(node, known, listed=listed) else _splits(node)
     if not splits:
-        return Layout(root=root, pools=(_pool("", node, known, listed=listed),))
+        return Layout(root=root, pools={"": _pool(node, known, listed=listed)})
     warnings = []
     left_out = [name for name in node.holding() if name not in splits.values()]
     if left_out:
@@ -123,9 +119,7 @@ def find_layout(path: Path, known: ClassIndex) -> Layout:
             f"{', '.join(left_out)} beside them {'is' if len(left_out) == 1 else 'are'} left out"
         )
     pools = {
-        role: _pool(
-            role, _unwrapped(node.folders[name], known, in_split=True), known, listed=listed
-        )
+        role: _pool(_unwrapped(node.folders[name], known, in_split=True), known, listed=listed)
         for role, name in splits.items()
     }
     chosen, doubt = _chosen(pools)
@@ -146,7 +140,7 @@ def _unwrapped(node: Tree, known: ClassIndex, *, in_split: bool = False) -> Tree
         ((name, child),) = inside.items()
         below = child.holding() and not child.images
         split = None if in_split else role_of(name)
-        if not (below or label_file(Path(child.path))) or known.find(name) is not None:
+        if not (below or label_file(Path(child.path))) or name in known:
             break
         if split is not None and not split[1]:
             break
@@ -173,7 +167,7 @@ def _are_classes(node: Tree, known: ClassIndex, *, listed: bool) -> bool:
     """Return whether all folders are known classes, or ``classes.txt`` lies beside plain ones."""
     names = node.holding()
     plain = listed and all(each.images for each in names.values())
-    return len(names) > 1 and (plain or all(known.find(name) is not None for name in names))
+    return len(names) > 1 and (plain or all(name in known for name in names))
 
 
 def _splits(node: Tree) -> dict[str, str]:
@@ -192,7 +186,7 @@ def _splits(node: Tree) -> dict[str, str]:
             return {}  # a class of this name among others
         raise InputError(
             f"image folder {node.path!r} holds {split!r}, which is the name of a split, and "
-            f"{', '.join(others[:5])}; expected {LAYOUTS}. Rename the folders, or list classes of "
+            f"{first_few(others)}; expected {LAYOUTS}. Rename the folders, or list classes of "
             f"these names in {os.path.join(node.path, CLASSES)!r}."
         )
     for role, names in found.items():
@@ -204,7 +198,7 @@ def _splits(node: Tree) -> dict[str, str]:
     return {role: names[0] for role, names in found.items()}
 
 
-def _pool(role: str, node: Tree, known: ClassIndex, *, listed: bool) -> Pool:
+def _pool(node: Tree, known: ClassIndex, *, listed: bool) -> Pool:
     """Return the folders in a folder as classes; raise InputError where they are not."""
     inside = node.holding()
     for name, child in inside.items():
@@ -215,26 +209,26 @@ def _pool(role: str, node: Tree, known: ClassIndex, *, listed: bool) -> Pool:
                 f"({', '.join(below)}); expected {LAYOUTS}. Give the path of one data set, with "
                 "splits above classes."
             )
-        if folded(name) in _CONTAINERS and known.find(name) is None and not listed:
+        if folded(name) in _CONTAINERS and name not in known and not listed:
             raise InputError(
                 f"image folder {node.path!r}: {name!r} is no class; expected {LAYOUTS}"
             )
     same = set.intersection(*(set(c.holding()) for c in inside.values())) if inside else set()
-    unknown = not listed and not any(known.find(name) is not None for name in inside)
+    unknown = not listed and not any(name in known for name in inside)
     if len(inside) > 1 and same and unknown and not any(c.images for c in inside.values()):
         raise InputError(
-            f"image folder {node.path!r}: each of {', '.join(list(inside)[:5])} holds a folder "
+            f"image folder {node.path!r}: each of {first_few(list(inside))} holds a folder "
             f"{min(same)!r}, so they are no classes, or list them as such in {CLASSES!r}; "
             f"expected {LAYOUTS}"
         )
     classes = {name: sorted(child.walk()) for name, child in node.folders.items()}
-    known_names = {name for name in classes if known.find(name) is not None}
-    if known_names:  # then empty folders of other names hold no place in an order
-        classes = {n: images for n, images in classes.items() if images or n in known_names}
-    return Pool(role=role, path=Path(node.path), classes=classes)
+    if any(name in known for name in classes):
+        # Empty folders of other names hold no place in an order.
+        classes = {n: images for n, images in classes.items() if images or n in known}
+    return Pool(path=Path(node.path), classes=classes)
 
 
-def _chosen(pools: Mapping[str, Pool]) -> tuple[tuple[Pool, ...], tuple[str, ...]]:
+def _chosen(pools: Mapping[str, Pool]) -> tuple[dict[str, Pool], tuple[str, ...]]:
     """Return the pools to draw from: train and val, or one for all; and warnings."""
     train, val, test = (pools.get(role) for role in ROLES)
     if test and not (_names(test) & _names(train) if train else _names(test)):
@@ -246,14 +240,14 @@ def _chosen(pools: Mapping[str, Pool]) -> tuple[tuple[Pool, ...], tuple[str, ...
                 f"image folders {str(train.path)!r} and {str(held_out.path)!r} have no class "
                 f"folder in common; expected {LAYOUTS}"
             )
-        return (train, replace(held_out, role="val")), ()
+        return {"train": train, "val": held_out}, ()
     only = train or held_out or next(iter(pools.values()))
     doubt = (
         f"image folder {str(only.path.parent)!r} has class folders in {only.path.name!r} only: "
         "search and report images are drawn from it too, and accuracies on images that the "
         "network was trained on are too high",
     )
-    return (replace(only, role=""),), doubt if only is train else ()
+    return {"": only}, doubt if only is train else ()
 
 
 def _names(pool: Pool) -> set[str]:

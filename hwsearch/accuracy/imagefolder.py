@@ -1,15 +1,25 @@
-"""Image folders: their files, classes and splits."""
+"""Image folders: their files, the classes of these and the splits, or what a label file lists."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.classes import classes_of_folders, known_classes
-from hwsearch.accuracy.folder_layout import LAYOUTS, find_layout
-from hwsearch.accuracy.label_file import read_labels
+from hwsearch.accuracy.classes import (
+    CLASSES,
+    class_of_label,
+    classes_of_folders,
+    first_few,
+    known_classes,
+    listed_classes,
+    read_text,
+)
+from hwsearch.accuracy.folder_layout import LAYOUTS, SUFFIXES, Layout, find_layout
 from hwsearch.accuracy.splits import SPLITS, SplitSizes, stratified
 from hwsearch.errors import InputError
 
@@ -26,9 +36,8 @@ DRAWN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFiles:
-    """Image files of a folder, with (n,) paths and (n,) class indices as labels."""
+    """Image files of one split, with (n,) paths and (n,) class indices as labels."""
 
-    folder: Path
     paths: list[str]
     labels: NDArray[np.int64]
 
@@ -52,51 +61,84 @@ def read_imagefolder(
     if not path.is_dir():
         raise InputError(f"image folder {str(path)!r} does not exist or is no folder")
     try:
-        pools, warnings = _list_images(path, classes)
+        layout = find_layout(path, known_classes(classes))
+        pools, warnings = _labels(layout, classes)
     except OSError as error:
         raise InputError(f"image folder {str(path)!r} cannot be read: {error}") from error
-    return _draw(pools, sizes), warnings
-
-
-def _draw(pools: dict[str, ImageFiles], sizes: SplitSizes) -> dict[str, ImageFiles]:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
-    chosen: dict[str, ImageFiles] = {}
-    for role, pool in pools.items():
-        splits = DRAWN[role]
-        if len(pool.paths) < len(splits):
+    drawn: dict[str, ImageFiles] = {}
+    for role, labels in pools.items():
+        splits, paths = DRAWN[role], list(labels)
+        if len(paths) < len(splits):
+            folder = layout.pools[role].path if role in layout.pools else layout.root
             raise InputError(
-                f"image folder {str(pool.folder)!r} holds {len(pool.paths)} images; expected "
-                f"{LAYOUTS}, with at least {len(splits)} images ({', '.join(IMG_EXTENSIONS)})"
+                f"image folder {str(folder)!r} holds {len(paths)} images; expected {LAYOUTS}, "
+                f"with at least {len(splits)} images ({', '.join(SUFFIXES)})"
             )
         wanted = SplitSizes(**{s: getattr(sizes, s) if s in splits else 0 for s in SPLITS})
-        wanted = wanted.within(len(pool.paths))
-        drawn = stratified(pool.labels, [getattr(wanted, split) for split in splits])
-        for split, rows in zip(splits, drawn, strict=True):
-            paths = [pool.paths[row] for row in rows]
-            chosen[split] = replace(pool, paths=paths, labels=pool.labels[rows])
-    return {split: chosen[split] for split in SPLITS}
+        wanted = wanted.within(len(paths))
+        indices = np.array(list(labels.values()), np.int64)
+        chosen = stratified(indices, [getattr(wanted, split) for split in splits])
+        for split, rows in zip(splits, chosen, strict=True):
+            drawn[split] = ImageFiles(paths=[paths[row] for row in rows], labels=indices[rows])
+    return {split: drawn[split] for split in SPLITS}, (*layout.warnings, *warnings)
 
 
-def _list_images(
-    path: Path, classes: Sequence[str]
-) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
-    layout = find_layout(path, known_classes(classes))
+def _labels(
+    layout: Layout, classes: Sequence[str]
+) -> tuple[dict[str, dict[str, int]], tuple[str, ...]]:
+    """Return for each pool the class index of each image; and warnings."""
     if layout.labels is not None:
-        labels = read_labels(layout.labels, classes)
-        return {"": _files(layout.root, labels)}, layout.warnings
-    parts = [list(pool.classes) for pool in layout.pools]
+        return {"": read_labels(layout.labels, classes)}, ()
+    parts = [list(pool.classes) for pool in layout.pools.values()]
     indices, warnings = classes_of_folders(layout.root, parts, classes)
-    pools = {
-        pool.role: _files(
-            pool.path,
-            {path: indices[name] for name, paths in pool.classes.items() for path in paths},
+    return {
+        role: {path: indices[name] for name, paths in pool.classes.items() for path in paths}
+        for role, pool in layout.pools.items()
+    }, warnings
+
+
+def read_labels(file: Path, classes: Sequence[str]) -> dict[str, int]:
+    """Return the class index of each image listed in a label file.
+
+    Raises:
+        InputError: A line is malformed, or names no file, no class, or a file twice.
+    """
+    root = file.parent
+    listed = (root / CLASSES).is_file()
+    known = listed_classes(root / CLASSES, classes) if listed else known_classes(classes)
+    paths: dict[str, int] = {}
+    for number, name, label in _rows(file):
+        where = f"{str(file)!r}, line {number}"
+        path = os.path.normpath(root / name)
+        if path in paths:
+            raise InputError(f"{where}: {name!r} is listed twice; keep one line")
+        paths[path] = class_of_label(where, label, known, len(classes))
+    absent = [os.path.relpath(path, root) for path in paths if not os.path.isfile(path)]
+    if absent:
+        raise InputError(
+            f"{str(file)!r} names {len(absent)} of {len(paths)} files that do not exist: "
+            f"{first_few(absent)}; names are relative to {str(root)!r}"
         )
-        for pool in layout.pools
-    }
-    return pools, (*layout.warnings, *warnings)
+    return paths
 
 
-def _files(folder: Path, labels: dict[str, int]) -> ImageFiles:
-    indices = np.array(list(labels.values()), np.int64)
-    return ImageFiles(folder=folder, paths=list(labels), labels=indices)
+def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield (line number, file, label)."""
+    is_csv = file.suffix == ".csv"
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        if not line.strip():
+            continue
+        parts = next(csv.reader([line])) if is_csv else _split(line.strip())
+        if len(parts) != 2:
+            form = "FILE,LABEL" if is_csv else "FILE LABEL"
+            raise InputError(f"{str(file)!r}, line {number}: {line!r} is not '{form}'")
+        name, label = (part.strip() for part in parts)
+        header = is_csv and number == 1 and not name.lower().endswith(SUFFIXES)
+        if not header:
+            yield number, name, label
+
+
+def _split(line: str) -> list[str]:
+    """Split at the last blank or comma: a file's name may have blanks in it."""
+    found = re.fullmatch(r"(.+?)(?:\s*,\s*|\s+)([^\s,]+)", line)
+    return list(found.groups()) if found else [line]

@@ -4,14 +4,14 @@ import hashlib
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.accuracy.classes import first_few
 from hwsearch.accuracy.decoding import (
     Crops,
     CropSize,
@@ -31,17 +31,7 @@ if TYPE_CHECKING:
 
 AT_A_TIME = 64
 SHARE_OF_MEMORY = 0.25
-NAMED = 5
 TOLD_EVERY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """Result of reading a file: its SHA-256 and its crop if requested, or an error."""
-
-    digest: bytes = b""
-    crop: Crops | None = None
-    error: str = ""
 
 
 class DecodedImageCache:
@@ -110,9 +100,9 @@ class ImageSamples:
     def digest(self) -> str:
         """Return the SHA-256 of the files' bytes and the targets, 16 digits."""
         if self._digest is None:
-            found = [r for part in in_parallel(_reader(None), self.paths, AT_A_TIME) for r in part]
-            self._refuse(self._unreadable(found))
-            self._digest = self._digest_of(each.digest for each in found)
+            unreadable = [e for _, errors in self._read(None, AT_A_TIME) for e in errors]
+            _refuse(self.root, unreadable, len(self))
+            assert self._digest is not None
         return self._digest
 
     def batches(self, size: int, spec: InputSpec | None = None) -> Iterator[Batch]:
@@ -125,11 +115,6 @@ class ImageSamples:
             yield {spec.inputs[0].name: normalise(crops)}, targets
             start += len(crops)
 
-    def read(self, spec: InputSpec) -> Iterator[list[str]]:
-        """Read, hash and decode every file; cache crops that fit; yield errors of each part."""
-        for _, unreadable in self._decoded(crop_size(spec), AT_A_TIME):
-            yield unreadable
-
     def _crops(self, size: int, crop: CropSize) -> Iterator[Crops]:
         """Yield (size, height, width, channels) uint8, from the cache or from the files."""
         kept = self.cache.get(crop, self)
@@ -137,45 +122,42 @@ class ImageSamples:
             yield from (kept[start : start + size] for start in range(0, len(kept), size))
             return
         unreadable: list[str] = []
-        for crops, errors in self._decoded(crop, size):
+        for crops, errors in self.decoded(crop, size):
             unreadable += errors
             if not unreadable:
                 yield np.stack(crops)
-        self._refuse(unreadable)
+        _refuse(self.root, unreadable, len(self))
 
-    def _decoded(self, crop: CropSize, size: int) -> Iterator[tuple[list[Crops], list[str]]]:
-        """Yield crops and errors of ``size`` files at a time; keep crops and digest of a whole."""
-        keep = self.cache.make_room(crop, len(self))
-        digests: list[bytes] = []
-        whole = True
-        for part in in_parallel(_reader(crop), self.paths, size):
-            unreadable = self._unreadable(part, len(digests))
-            whole = whole and not unreadable
-            crops = [each.crop for each in part if each.crop is not None]
-            if keep is not None and whole:
-                keep[len(digests) : len(digests) + len(part)] = crops
-            digests += [result.digest for result in part]
-            yield crops, unreadable
-        if whole:
-            self._digest = self._digest_of(digests)
+    def decoded(self, crop: CropSize, size: int) -> Iterator[tuple[list[Crops], list[str]]]:
+        """Read, hash and decode ``size`` files at a time; yield crops and errors.
+
+        The crops are kept where they fit, and the digest, if there were no errors.
+        """
+        keep, done = self.cache.make_room(crop, len(self)), 0
+        for crops, errors in self._read(crop, size):
+            if errors:
+                keep = None
             if keep is not None:
-                self.cache.keep(crop, self, keep)
+                keep[done : done + len(crops)] = crops
+            done += len(crops)
+            yield crops, errors
+        if keep is not None:
+            self.cache.keep(crop, self, keep)
 
-    def _unreadable(self, results: Sequence[_Read], start: int = 0) -> list[str]:
-        return [
-            f"{os.path.relpath(self.paths[row], self.root)} ({result.error})"
-            for row, result in enumerate(results, start)
-            if result.error
-        ]
-
-    def _refuse(self, unreadable: list[str]) -> None:
-        if unreadable:
-            raise _unreadable_error(self.root, unreadable, len(self))
-
-    def _digest_of(self, digests: Iterable[bytes]) -> str:
-        digest = hashlib.sha256(b"".join(digests))
-        digest.update(np.ascontiguousarray(self.targets, np.int64).tobytes())
-        return digest.hexdigest()[:16]
+    def _read(self, crop: CropSize | None, size: int) -> Iterator[tuple[list[Crops], list[str]]]:
+        digest, done, whole = hashlib.sha256(), 0, True
+        for part in in_parallel(_reader(crop), self.paths, size):
+            errors = [
+                f"{os.path.relpath(self.paths[row], self.root)} ({error})"
+                for row, (_, _, error) in enumerate(part, done)
+                if error
+            ]
+            digest.update(b"".join(each for each, _, _ in part))
+            done, whole = done + len(part), whole and not errors
+            yield [pixels for _, pixels, _ in part if pixels is not None], errors
+        if whole:
+            digest.update(np.ascontiguousarray(self.targets, np.int64).tobytes())
+            self._digest = digest.hexdigest()[:16]
 
 
 def read_images(task: Task, spec: InputSpec, progress: "Progress") -> None:
@@ -194,44 +176,41 @@ def read_images(task: Task, spec: InputSpec, progress: "Progress") -> None:
     done = 0
     begin = told = time.monotonic()
     for samples in files:
-        left = len(samples)
-        for failed in samples.read(spec):
-            step = min(AT_A_TIME, left)
-            left, done = left - step, done + step
-            unreadable += failed
-            progress.advance(step)
+        for crops, errors in samples.decoded(crop_size(spec), AT_A_TIME):
+            unreadable += errors
+            done += len(crops) + len(errors)
+            progress.advance(len(crops) + len(errors))
             if time.monotonic() - told > TOLD_EVERY_S or done == total:
                 told = time.monotonic()
                 progress.state(**{"images/s": done / max(told - begin, 1e-9)})
+    _refuse(files[0].root, unreadable, total)
+
+
+def _refuse(root: Path, unreadable: list[str], total: int) -> None:
     if unreadable:
-        raise _unreadable_error(files[0].root, unreadable, total)
+        raise DataError(
+            f"{len(unreadable)} of {total} images in {str(root)!r} cannot be decoded: "
+            f"{first_few(unreadable)}. Repair or remove them."
+        )
 
 
-def _unreadable_error(root: Path, unreadable: list[str], total: int) -> DataError:
-    named = ", ".join(unreadable[:NAMED]) + (", ..." if len(unreadable) > NAMED else "")
-    return DataError(
-        f"{len(unreadable)} of {total} images in {str(root)!r} cannot be decoded: {named}. "
-        "Repair or remove them."
-    )
-
-
-def _reader(crop: CropSize | None) -> Callable[[str], _Read]:
-    """Return a function that reads and hashes a file, and decodes it where a crop is given."""
+def _reader(crop: CropSize | None) -> Callable[[str], tuple[bytes, Crops | None, str]]:
+    """Return a function from a file to its SHA-256, its crop if one is given, and its error."""
     from PIL import UnidentifiedImageError
 
     decode = decoder(crop) if crop is not None else None
 
-    def read(path: str) -> _Read:
+    def read(path: str) -> tuple[bytes, Crops | None, str]:
         content = b""
         try:
             content = Path(path).read_bytes()
             pixels = decode(content) if decode is not None else None
         except UnidentifiedImageError:
-            return _Read(error="no image, or of a kind that is not known" if content else "empty")
+            return b"", None, "no image, or of a kind that is not known" if content else "empty"
         except OSError as error:
-            return _Read(error=error.strerror or str(error))
+            return b"", None, error.strerror or str(error)
         except Exception as error:  # noqa: BLE001 - Pillow has no one error for a damaged file
-            return _Read(error=str(error) or type(error).__name__)
-        return _Read(hashlib.sha256(content).digest(), pixels)
+            return b"", None, str(error) or type(error).__name__
+        return hashlib.sha256(content).digest(), pixels, ""
 
     return read

@@ -162,65 +162,51 @@ def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
 
     ``source`` returns its input at each call; ``spare`` bytes of activations may still be kept.
     """
-    values = _run(node.items[0], source, pool)
-    while values is not None and len(node.children) == 1:
-        source, given = _rerun(node.items[0], source, pool), _once(values)
-        (node,) = node.children.values()
-        del values
-        values = _run(node.items[0], given, pool)
-    if values is None or not node.children:
+    first = node.items[0]
+    if first.error is not None:
         return
+    try:
+        values = _output(first, source, first.averages, pool)
+    except Exception as error:  # noqa: BLE001 - code of a plugin may raise any error
+        first.error = error
+        return
+    if not node.children:
+        return
+
+    def again() -> list[MicroBatch]:
+        averages = {norm: BatchAverage() for norm in first.averages}  # the batch counts once
+        return _output(first, source, averages, pool)
+
     size = sum(each.numel() * each.element_size() for (each,) in values)
-    again = _rerun(node.items[0], source, pool)
-    if size <= spare:
-        again, spare = _kept(values, again), spare - size
+    if len(node.children) > 1 and size <= spare:
+        given, spare = _kept(values, again), spare - size
     else:
-        again = _once(values, again)
+        given = _once(values, again)
     del values
     for child in node.children.values():
-        _walk(child, again, spare, pool)
+        _walk(child, given, spare, pool)
 
 
-def _once(values: list[MicroBatch], otherwise: Source | None = None) -> Source:
+def _output(
+    first: _BlockRun, source: Source, averages: dict[nn.Module, BatchAverage], pool: Executor
+) -> list[MicroBatch]:
+    values, begin = source(), time.perf_counter()
+    outputs = run_synchronised(first.module, values, averages, pool)
+    first.seconds += time.perf_counter() - begin
+    return [(output,) for output in outputs]
+
+
+def _once(values: list[MicroBatch], otherwise: Source) -> Source:
     """Return the values at the first call, without holding them any longer, then ``otherwise``."""
     held = [values]
     del values
-    return lambda: held.pop() if held or otherwise is None else otherwise()
+    return lambda: held.pop() if held else otherwise()
 
 
 def _kept(values: list[MicroBatch], otherwise: Source) -> Source:
     """Return the values until they are modified in place, then ``otherwise``."""
     versions = [each._version for (each,) in values]
     return lambda: values if [each._version for (each,) in values] == versions else otherwise()
-
-
-def _rerun(first: _BlockRun, source: Source, pool: Executor) -> Source:
-    """Return a function that computes a block's output again, without adding to its averages."""
-    return lambda: _output(
-        first, source(), {norm: BatchAverage() for norm in first.averages}, pool
-    )
-
-
-def _output(
-    first: _BlockRun,
-    values: list[MicroBatch],
-    averages: dict[nn.Module, BatchAverage],
-    pool: Executor,
-) -> list[MicroBatch]:
-    begin = time.perf_counter()
-    outputs = run_synchronised(first.module, values, averages, pool)
-    first.seconds += time.perf_counter() - begin
-    return [(output,) for output in outputs]
-
-
-def _run(first: _BlockRun, source: Source, pool: Executor) -> list[MicroBatch] | None:
-    """Return a block's output, or None where it has failed."""
-    if first.error is None:
-        try:
-            return _output(first, source(), first.averages, pool)
-        except Exception as error:  # noqa: BLE001 - code of a plugin may raise any error
-            first.error = error
-    return None
 
 
 def _finish(node: _Node, norms: Norms) -> None:
@@ -232,8 +218,8 @@ def _finish(node: _Node, norms: Norms) -> None:
         first.error = first.error or error
         return
     for each in node.items:
-        for norm, (mean, var) in zip(norms_of(each.module, norms), found, strict=True):
-            set_statistics(norm, mean, var)
+        for norm, statistics in zip(norms_of(each.module, norms), found, strict=True):
+            set_statistics(norm, *statistics)
 
 
 def _result(path: Sequence[_Node]) -> float | Exception:
@@ -252,17 +238,16 @@ class StatisticsCache:
             int(SHARE_OF_MEMORY_KEPT * available_memory_bytes()) if budget is None else budget
         )
         self._used = 0
-        self._kept: OrderedDict[Architecture, list[tuple[Tensor, Tensor]]] = OrderedDict()
+        self._kept: OrderedDict[Architecture, list[Tensor]] = OrderedDict()
 
     def keep(self, arch: Architecture, subnet: nn.Module) -> None:
         """Store the statistics of a recalibrated subnet."""
         self._forget(arch)
-        kept = [
-            (norm.running_mean.clone(), norm.running_var.clone())  # type: ignore[operator]
+        self._kept[arch] = [
+            torch.stack([norm.running_mean, norm.running_var])  # type: ignore[list-item]
             for norm in norms_of(subnet, self._norms)
         ]
-        self._kept[arch] = kept
-        self._used += _bytes(kept)
+        self._used += sum(each.nbytes for each in self._kept[arch])
         while self._used > self._budget:
             self._forget(next(iter(self._kept)))
 
@@ -273,16 +258,12 @@ class StatisticsCache:
             return False
         self._kept.move_to_end(arch)
         subnet.eval()
-        for norm, (mean, var) in zip(norms_of(subnet, self._norms), known, strict=True):
-            set_statistics(norm, mean, var)
+        for norm, statistics in zip(norms_of(subnet, self._norms), known, strict=True):
+            set_statistics(norm, *statistics)
         return True
 
     def _forget(self, arch: Architecture) -> None:
-        self._used -= _bytes(self._kept.pop(arch, []))
-
-
-def _bytes(statistics: list[tuple[Tensor, Tensor]]) -> int:
-    return sum(mean.nbytes + var.nbytes for mean, var in statistics)
+        self._used -= sum(each.nbytes for each in self._kept.pop(arch, []))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwsearch import plugins
 from hwsearch.accuracy.arrays import check_task, samples_of
 from hwsearch.accuracy.cifar10 import CLASSES, read_cifar10
-from hwsearch.accuracy.classes import are_numbers, indices_by_name
+from hwsearch.accuracy.classes import are_numbers, first_few, indices_by_name
 from hwsearch.accuracy.decoding import crop_size
 from hwsearch.accuracy.imagefolder import read_imagefolder
 from hwsearch.accuracy.images import DecodedImageCache, ImageSamples
@@ -82,18 +82,17 @@ def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
     except Exception as error:
         # NumPy, zipfile and zlib raise different errors for a damaged file.
         raise InputError(f"data {spec!r}: {str(path)!r} cannot be read: {error}") from error
-    parts: Arrays = {
-        split: {
-            name.removeprefix(f"{split}."): array
-            for name, array in arrays.items()
-            if name.startswith(f"{split}.")
-        }
-        for split in SPLITS
-    }
-    strange = [name for name in arrays if name.split(".")[0] not in SPLITS]
+    parts: Arrays = {split: {} for split in SPLITS}
+    strange = []
+    for name, array in arrays.items():
+        split, _, rest = name.partition(".")
+        if split in parts:
+            parts[split][rest] = array
+        else:
+            strange.append(name)
     if strange and not all(parts[split] for split in ("search", "report")):
         raise InputError(
-            f"data {spec!r}: its arrays {', '.join(strange[:5])} belong to no split; name them "
+            f"data {spec!r}: its arrays {first_few(strange)} belong to no split; name them "
             f"SPLIT.INPUT and SPLIT.target, where SPLIT is one of {', '.join(SPLITS)}"
         )
     return _task(spec, parts, input_spec)
@@ -120,7 +119,7 @@ def _read_cifar10(spec: str, path: Path, input_spec: InputSpec) -> Task:
     elif classes and not (are_numbers(classes) and len(classes) == len(CLASSES)):
         warnings = (
             f"data {spec!r}: none of CIFAR-10's classes is one of the supernet's "
-            f"{len(classes)} ({', '.join(classes[:3])}, ...): they are taken as classes 0 to 9, "
+            f"{len(classes)} ({first_few(classes, 3)}): they are taken as classes 0 to 9, "
             "and accuracies mean nothing unless that is so",
         )
     name = input_spec.inputs[0].name
@@ -161,10 +160,5 @@ def _task(spec: str, parts: Arrays, input_spec: InputSpec, warnings: tuple[str, 
         for split in SPLITS
         if parts[split] or split != "calibration"
     }
-    return Task(
-        spec=spec,
-        metric=TOP1,
-        **made,
-        calibration_batch=CALIBRATION_BATCH,
-        warnings=warnings,
-    )
+    batch = CALIBRATION_BATCH
+    return Task(spec=spec, metric=TOP1, **made, calibration_batch=batch, warnings=warnings)

@@ -76,28 +76,25 @@ class BatchAverage:
 
     def __init__(self) -> None:
         self.samples = 0
-        self.mean: Tensor | float = 0.0
-        self.var: Tensor | float = 0.0
+        self._weighted: Tensor | float = 0.0
 
     def add(self, batch: ChannelSums) -> None:
         """Add a batch, weighted by its size."""
         self.samples += batch.samples
-        self.mean = self.mean + batch.samples * batch.mean
-        self.var = self.var + batch.samples * batch.var
+        self._weighted = self._weighted + batch.samples * torch.stack([batch.mean, batch.var])
 
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Return mean and variance over all batches, (channels,) float64 each.
+    def statistics(self) -> Tensor:
+        """Return mean and variance over all batches, (2, channels) float64.
 
         Raises:
             EvaluationError: There were no batches, or a statistic is not finite.
         """
         if not self.samples:
             raise EvaluationError("recalibration needs at least one batch that reaches every norm")
-        mean = torch.as_tensor(self.mean) / self.samples
-        var = torch.as_tensor(self.var) / self.samples
-        if not (torch.isfinite(mean).all() and torch.isfinite(var).all()):
+        statistics = torch.as_tensor(self._weighted) / self.samples
+        if not torch.isfinite(statistics).all():
             raise EvaluationError("recalibration gave batch statistics that are not finite")
-        return mean, var
+        return statistics
 
 
 def set_statistics(norm: nn.Module, mean: Tensor, var: Tensor) -> None:

@@ -1,6 +1,5 @@
 """Values of a batch of architectures: stored ones are reused, others measured."""
 
-import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from hwsearch.evaluation.measurements import (
     score_measurement,
 )
 from hwsearch.evaluation.outliers import Pace
+from hwsearch.files import digest_of_text
 from hwsearch.models.artifact import Exported
 from hwsearch.quantities import source_of
 from hwsearch.space import Architecture
@@ -77,9 +77,8 @@ class Evaluator:
 
     def search_context(self, quantity: str) -> str:
         """Return what determines the search's value of a quantity besides the architecture."""
-        if source_of(quantity) == "device":
-            return self.latency_context
-        return self.score_context(self.task.search)
+        timed = source_of(quantity) == "device"
+        return self.latency_context if timed else self.score_context(self.task.search)
 
     def build(self, arch: Architecture) -> Exported:
         """Return a subnet and its ONNX model; raise as `BuiltModels.exported` does."""
@@ -156,8 +155,7 @@ class Evaluator:
             to_time = {a: built for a, built in ready.items() if LATENCY in missing[a]}
             self._search_latencies(archs, to_time, failed)
         to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
-        if to_score:
-            failed |= self.score_all(to_score, self.task.search, "search")
+        self._score(to_score, self.task.search, "search", failed)
         return {arch.key: failed.get(arch) or self.known_values(arch, wanted) for arch in archs}
 
     def known_values(self, arch: Architecture, wanted: Iterable[str]) -> Values:
@@ -170,23 +168,26 @@ class Evaluator:
         scored = self.remembered(arch.key, self.task.metric.name)
         return not self.task.scores or (scored is not None and REUSED in scored.details)
 
-    def score_all(
-        self, ready: Mapping[Architecture, BuiltModel], samples: SplitSamples, purpose: Purpose
-    ) -> dict[Architecture, EvaluationError]:
-        """Score models together and store the scores; return the errors of the others."""
-        models = {arch: built.path for arch, built in ready.items()}
-        failed: dict[Architecture, EvaluationError] = {}
-        for arch, outcomes in _split(self.outcomes(models, samples), failed).items():
-            self._store_score(arch, samples, purpose, outcomes, ready[arch].charge())
-        return failed
-
     def score_missing(
         self, archs: Sequence[Architecture], samples: SplitSamples, purpose: Purpose
     ) -> None:
         """Build and score together what is not stored; failures are left to `scored`."""
         context, metric = self.score_context(samples), self.task.metric.name
         missing = [a for a in archs if not self.store.find(a.key, metric, context, purpose)]
-        self.score_all(_split(self.models.get(missing), {}), samples, purpose)
+        self._score(_split(self.models.get(missing), {}), samples, purpose, {})
+
+    def _score(
+        self,
+        ready: Mapping[Architecture, BuiltModel],
+        samples: SplitSamples,
+        purpose: Purpose,
+        failed: dict[Architecture, EvaluationError],
+    ) -> None:
+        """Score models together and store the scores; add errors to ``failed``."""
+        models = {arch: built.path for arch, built in ready.items()}
+        found = self.outcomes(models, samples) if models else {}
+        for arch, scored in _split(found, failed).items():
+            self._store_score(arch, samples, purpose, scored, ready[arch].charge())
 
     def _search_latencies(
         self,
@@ -249,7 +250,7 @@ class Evaluator:
 
         The context names the set of models: another set has other measurements.
         """
-        names = hashlib.sha256("+".join(sorted(models)).encode()).hexdigest()[:12]
+        names = digest_of_text("+".join(sorted(models)))[:12]
         context = f"{self.latency_context} together={names}"
         known = {key: self.store.find(key, LATENCY, context, "confirm") for key in models}
         if any(known.values()):

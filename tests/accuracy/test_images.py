@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hwsearch.accuracy import decoding
-from hwsearch.accuracy.decoding import in_parallel
+from hwsearch.accuracy.decoding import crop_size, in_parallel
 from hwsearch.accuracy.images import DecodedImageCache, ImageSamples, read_images
 from hwsearch.accuracy.sources import load_task
 from hwsearch.errors import DataError
@@ -239,7 +239,7 @@ class TestDigest:
 
     def test_reading_finds_the_same(self, folder):
         samples = samples_of(folder)
-        list(samples.read(spec_for(8)))
+        list(samples.decoded(crop_size(spec_for(8)), 64))
         assert samples._digest == samples_of(folder).digest
 
     def test_a_file_that_has_gone(self, folder):
