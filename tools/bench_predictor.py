@@ -25,6 +25,7 @@ from scipy.optimize import nnls
 import hwsearch
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import Device
+from hwsearch.kit.build import load_for_latency
 from hwsearch.kit.measurement import measure_missing
 from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.prediction.subnet_design import choose_subnets
@@ -33,7 +34,6 @@ from hwsearch.run.profile import (
     SETTINGS,
     Deviation,
     built_models,
-    load_for_latency,
     make_table,
     open_results,
     shuffled,
@@ -87,7 +87,6 @@ class Bench:
         """Measure subnets in jobs of their own, or read what was measured before."""
         path = self.work / f"{self.net.family}@{device.slug}.{what}"
         results = open_results(self.net, self.index.specs, archs, device, path)
-        self.progress.phase(what, len(archs), done=len(archs) - len(results.missing()))
         measure_missing(
             results,
             built_models(self.net, results, self.progress),

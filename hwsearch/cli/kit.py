@@ -50,7 +50,8 @@ def profile(
     """Measure every block of a supernet on a device: a latency table."""
     from hwsearch.data import user_data
     from hwsearch.devices import load_device
-    from hwsearch.run.profile import deviation, load_for_latency, make_table
+    from hwsearch.kit.build import load_for_latency
+    from hwsearch.run.profile import deviation, make_table
     from hwsearch.tables import FOLDER, file_name
 
     chosen = load_device(device)

@@ -36,11 +36,7 @@ SHIPPED = (
     *("kit/__init__", "kit/manifest", "kit/results_file", "kit/measurement", "kit/main"),
 )
 SHIPPED_FOLDER = "devices"
-# Modules with another name in a kit.
-REPLACED = {
-    "__main__.py": "kit/entry_point.py",
-    "hwsearch/devices/model_check.py": "kit/no_model_check.py",
-}
+ENTRY_POINT = "kit/entry_point.py"  # the ``__main__.py`` of a kit
 EMPTY = "hwsearch/prediction/__init__.py"  # that of the package needs scipy
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9
@@ -70,8 +66,7 @@ def make_kit(
     Raises:
         InputError: An argument cannot be used; nothing has been written.
     """
-    if isinstance(net, str):
-        net = load_supernet(net, f"{RANDOM}0" if net in supernet_names() else None)
+    net = load_for_latency(net) if isinstance(net, str) else net
     part = net.restrict(freeze, only)
     archs = choose(part, subnets)
 
@@ -82,6 +77,16 @@ def make_kit(
                 built(number)
 
     return write_kit(part, models(), Path(out), TABLE, settings or MeasureSettings())
+
+
+def load_for_latency(name: str, checkpoint: str | None = None) -> Supernet:
+    """Return a supernet to be timed, with random weights if none ship with it."""
+    try:
+        return load_supernet(name, checkpoint)
+    except InputError:
+        if checkpoint is not None or name not in supernet_names():
+            raise
+        return load_supernet(name, f"{RANDOM}0")
 
 
 def choose(net: Supernet, n: int) -> Architectures:
@@ -183,14 +188,12 @@ def _serialized(model: onnx.ModelProto) -> bytes:
 def _code() -> Iterator[tuple[str, bytes]]:
     """Yield name and content of every module in a kit."""
     package = files(hwsearch.__name__)
-    for name, source in REPLACED.items():
-        yield name, _source(package, source)
+    yield "__main__.py", _source(package, ENTRY_POINT)
     yield EMPTY, b""
     inside = (f.name for f in (package / SHIPPED_FOLDER).iterdir() if f.name.endswith(".py"))
     named = [f"{each}.py" for each in SHIPPED]
     for name in (*named, *sorted(f"{SHIPPED_FOLDER}/{each}" for each in inside)):
-        if f"hwsearch/{name}" not in REPLACED:
-            yield f"hwsearch/{name}", _source(package, name)
+        yield f"hwsearch/{name}", _source(package, name)
 
 
 def _source(package: Traversable, name: str) -> bytes:

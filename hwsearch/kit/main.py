@@ -32,12 +32,9 @@ def main(arguments: Sequence[str], kit: Path | None = None) -> int:
         manifest = read_manifest(file)
         given = _parse(arguments, manifest)
         _measure(file, manifest, given.device, given.out)
-    except HwsearchError as error:
+    except (HwsearchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code if isinstance(error, HwsearchError) else 1
     except KeyboardInterrupt as stop:
         print(f"\nstopped; {stop or 'nothing was measured yet'}", file=sys.stderr)
         return INTERRUPTED
@@ -106,22 +103,20 @@ def _measure(kit: Path, manifest: Manifest, spec: str, out: Path) -> None:
         )
     command = shlex.join(["python", str(kit), "--device", device.spec, "--out", str(out)])
     results = Results(manifest, device, out, command)
-    total, keys = len(manifest.models), {model.key for model in manifest.models}
-    progress = ProgressLine()
-    progress.phase("measure", total, done=total - len(results.missing()))
+    keys = {model.key for model in manifest.models}
     try:
         measure_missing(
             results,
             partial(unpacked, kit),
             MeasureSettings(**manifest.settings),
-            progress,
+            ProgressLine(),
             group_size=GROUP_SIZES[manifest.purpose],
             profiled=keys if manifest.purpose == TABLE else (),
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{total - len(results.missing())} of {total} models are kept in {out}, go on by: "
-            f"{command}"
+            f"{len(keys) - len(results.missing())} of {len(keys)} models are kept in {out}, go on "
+            f"by: {command}"
         ) from None
     finally:
         device.close()
@@ -129,13 +124,8 @@ def _measure(kit: Path, manifest: Manifest, spec: str, out: Path) -> None:
     print(f"{len(results.latencies)} latencies are in {out}")
     for key, reason in results.failed.items():
         print(f"{key} has none: {reason}")
-    print(_next_step(manifest, out))
-
-
-def _next_step(manifest: Manifest, out: Path) -> str:
-    if manifest.purpose == CONFIRM:
-        return f"take it back and run: hwsearch confirm RUN {out.name}"
-    return f"take it back and run: hwsearch search --device kit:{out.name}"
+    use = {TABLE: "search --device kit:", CONFIRM: "confirm RUN "}[manifest.purpose]
+    print(f"take it back and run: hwsearch {use}{out.name}")
 
 
 _BAR = 24

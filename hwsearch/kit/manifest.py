@@ -128,7 +128,7 @@ class Manifest(Plan):
             record = parsed_json(text)
             named, schema = record.pop("format"), record.pop("schema")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{where} is no kit of hwsearch: {_NAMED}{error}") from error
+            raise InputError(f"{where} is no kit of hwsearch: its {NAME}: {error}") from error
         if named != FORMAT:
             raise InputError(f"{where} is no kit of hwsearch, but {named!r:.80}")
         if schema != SCHEMA:
@@ -143,15 +143,12 @@ class Manifest(Plan):
         except InputError as error:
             raise InputError(f"{where} is damaged: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{where} is damaged: {_NAMED}{error}") from error
+            raise InputError(f"{where} is damaged: its {NAME}: {error}") from error
 
     def _record(self) -> dict[str, Any]:
         record = {field.name: getattr(self, field.name) for field in fields(self)}
         specs = [{**asdict(s), "hyperparameters": dict(s.hyperparameters)} for s in self.specs]
         return {**record, "specs": specs, "models": [asdict(model) for model in self.models]}
-
-
-_NAMED = f"its {NAME}: "
 
 
 def _spec(record: Mapping[str, Any]) -> BlockSpec:
@@ -176,14 +173,12 @@ def read_manifest(kit: Path) -> Manifest:
     try:
         with zipfile.ZipFile(kit) as archive:
             content = _manifest_in(archive)
-    except _UNREADABLE as error:
+    except (KeyError, *_UNREADABLE) as error:
         raise InputError(f"{where} is no kit of hwsearch: {error}") from error
     return Manifest.from_json(content, where)
 
 
 def _manifest_in(archive: zipfile.ZipFile) -> bytes:
-    if NAME not in archive.namelist():
-        raise ValueError(f"it has no {NAME}")
     size = archive.getinfo(NAME).file_size
     if size > MAX_BYTES:
         raise ValueError(f"its {NAME} takes {size} bytes")
@@ -201,28 +196,28 @@ def unpacked(kit: Path, models: Sequence[SubnetEntry]) -> Iterator[dict[str, Pat
                 paths[model.key] = Path(folder) / f"{model.key}.onnx"
                 try:
                     with archive.open(model.member) as packed, paths[model.key].open("wb") as file:
-                        _copy(packed, file, model)
+                        problem = _copied(packed, file, model)
                 except (KeyError, *_UNREADABLE) as error:
-                    if isinstance(error, InputError):
-                        raise
-                    raise _damaged(model, str(error)) from error
+                    problem = str(error)
+                if problem:
+                    raise InputError(
+                        f"model {model.key} of this kit is damaged: {problem}; copy the kit "
+                        "again, or make it again"
+                    )
         yield paths
 
 
-def _copy(packed: IO[bytes], file: IO[bytes], model: KitModel) -> None:
-    """Copy a model; at most one byte more than its size is unpacked, against zip bombs."""
+def _copied(packed: IO[bytes], file: IO[bytes], model: KitModel) -> str:
+    """Copy a model and return what is wrong with it, else "".
+
+    At most one byte more than its size is unpacked, against zip bombs.
+    """
     found, left = hashlib.sha256(), model.n_bytes
     while chunk := packed.read(min(_CHUNK, left + 1)):
         left -= len(chunk)
         found.update(chunk)
         file.write(chunk)
     if left != 0:
-        raise _damaged(model, f"it has not the {model.n_bytes} bytes that {NAME} says")
-    if found.hexdigest() != model.sha256:
-        raise _damaged(model, f"it is not the file whose SHA-256 {NAME} says")
-
-
-def _damaged(model: KitModel, why: str) -> InputError:
-    return InputError(
-        f"model {model.key} of this kit is damaged: {why}; copy the kit again, or make it again"
-    )
+        return f"it has not the {model.n_bytes} bytes that {NAME} says"
+    same = found.hexdigest() == model.sha256
+    return "" if same else f"it is not the file whose SHA-256 {NAME} says"

@@ -13,7 +13,7 @@ from hwsearch.devices.base import Device, Latency, MeasureSettings, Profile, Pro
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.kit.manifest import Plan, SubnetEntry
-from hwsearch.kit.results_file import KitFacts, latency_record, read_results, sealed
+from hwsearch.kit.results_file import KitFacts, check_plan, latency_record, read_results, sealed
 from hwsearch.prediction.block_times import (
     BlockTimes,
     Observed,
@@ -57,24 +57,6 @@ class Results:
         """Return the subnets that are not measured yet, in order."""
         known = self.latencies.keys() | self.failed.keys()
         return [subnet for subnet in self.plan.models if subnet.key not in known]
-
-    def add(
-        self,
-        group: Sequence[SubnetEntry],
-        latencies: Mapping[str, Latency | DeviceError],
-        profiles: Mapping[str, Profile | DeviceError],
-    ) -> None:
-        """Add the results of a group, and write the file."""
-        for subnet in group:
-            latency, profile = latencies.get(subnet.key), profiles.get(subnet.key)
-            if isinstance(latency, Latency):
-                self.latencies[subnet.key] = latency_record(latency)
-            else:
-                self.failed.setdefault(subnet.key, str(latency or "it was not measured"))
-            if isinstance(profile, Profile) and subnet.blocks:
-                blocks_ms, nodes = split_nodes(profile.nodes_ms, subnet.blocks)
-                self.profiles[subnet.key] = {"blocks_ms": blocks_ms, "nodes": nodes}
-        self.save()
 
     def save(self) -> None:
         """Write the file atomically; raise InputError where it cannot be written."""
@@ -152,11 +134,7 @@ class Results:
     def _load(self) -> None:
         where = repr(str(self.path))
         table, facts = read_results(self.path)
-        if facts.digest != self.plan.digest:
-            raise InputError(
-                f"{where} was measured by another kit or for another supernet (its digest is "
-                f"{facts.digest}, this one's {self.plan.digest}); give another --out"
-            )
+        check_plan(facts, self.plan, where, "give another --out")
         before, now = digest(table.fingerprint), digest(self._fingerprint)
         if (table.device, before) != (self.device.spec, now):
             raise InputError(
@@ -180,9 +158,12 @@ def measure_missing(
     """Measure the subnets without a result, a group at a time; each group is saved.
 
     ``models`` makes the model files of a group: subnets -> context manager of key -> file. The
-    subnets in ``profiled`` are profiled too, where the device can.
+    subnets in ``profiled`` are profiled too, where the device can. The phase of the progress is
+    the purpose of the plan.
     """
-    device, order = results.device, [subnet.key for subnet in results.plan.models]
+    device, plan = results.device, results.plan
+    order = [subnet.key for subnet in plan.models]
+    progress.phase(plan.purpose, len(order), done=len(order) - len(results.missing()))
 
     def show(n_rounds: int, half_width: float) -> None:
         precise = {} if half_width != half_width else {"precision": f"±{half_width:.1%}"}
@@ -199,9 +180,17 @@ def measure_missing(
             to_profile = {key: path for key, path in measured.items() if key in profiled}
             if to_profile and isinstance(device, Profiling):
                 profiles = device.profile(to_profile)
-        results.add(group, latencies, profiles)
-        for what, errors in (("measured", latencies), ("profiled", profiles)):
-            for key, error in errors.items():
-                if isinstance(error, DeviceError):
-                    progress.note(f"{key} cannot be {what}: {error}")
+        for subnet in group:
+            latency, profile = latencies.get(subnet.key), profiles.get(subnet.key)
+            if isinstance(latency, Latency):
+                results.latencies[subnet.key] = latency_record(latency)
+            else:
+                results.failed.setdefault(subnet.key, str(latency or "it was not measured"))
+            if isinstance(profile, Profile) and subnet.blocks:
+                blocks_ms, nodes = split_nodes(profile.nodes_ms, subnet.blocks)
+                results.profiles[subnet.key] = {"blocks_ms": blocks_ms, "nodes": nodes}
+            for what, got in (("measured", latency), ("profiled", profile)):
+                if isinstance(got, DeviceError):
+                    progress.note(f"{subnet.key} cannot be {what}: {got}")
+        results.save()
         progress.advance(len(group))

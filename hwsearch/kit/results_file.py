@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,12 @@ from numpy.typing import NDArray
 from hwsearch.devices.base import Latency
 from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
-from hwsearch.kit.manifest import Manifest
+from hwsearch.kit.manifest import Plan
 from hwsearch.tables import LatencyTable, content_digest
 
 FACTS = "kit"
 _ARRAYS = ("ratios", "counted", "times_ms")
 _CLOSE = 1e-6
-_WANTED: dict[str, type] = {
-    "digest": str, "purpose": str, "run": str, "command": str, "total": int, "missing": list,
-    "failed": dict, "latencies": dict, "profiles": dict, "content": str,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +78,15 @@ def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
             f"{where} was not written by a kit: it says nothing of one; make one by "
             "'hwsearch kit SUPERNET --out kit.pyz' and run it on the device"
         )
-    if any(not isinstance(given.get(name), kind) for name, kind in _WANTED.items()):
+    wanted: dict[str, Any] = {f.name: get_origin(f.type) or f.type for f in fields(KitFacts)}
+    if any(not isinstance(given.get(name), kind) for name, kind in wanted.items()):
         raise InputError(f"{where} is damaged: what it says of its kit is not complete")
     if given["content"] != _digest(record):
         raise InputError(
             f"{where} was changed after the kit wrote it: its content does not have the digest "
             f"{given['content'][:12]}; copy it again from the device, or measure again"
         )
-    facts = KitFacts(**{name: given[name] for name in _WANTED})
+    facts = KitFacts(**{name: given[name] for name in wanted})
     return LatencyTable.from_json(text, where), facts
 
 
@@ -105,12 +102,12 @@ def check_complete(facts: KitFacts, path: Path) -> None:
         raise InputError(f"{str(path)!r} holds no latency: every model failed; {reason}")
 
 
-def check_of_kit(facts: KitFacts, manifest: Manifest, where: str) -> None:
-    """Raise InputError for results of another kit."""
-    if facts.digest != manifest.digest:
+def check_plan(facts: KitFacts, plan: Plan, where: str, advice: str) -> None:
+    """Raise InputError for results of another plan."""
+    if facts.digest != plan.digest:
         raise InputError(
-            f"{where} was measured by another kit (its digest is {facts.digest}, this kit's "
-            f"{manifest.digest}): both have to be of one making"
+            f"{where} was measured by another kit or for another supernet (its digest is "
+            f"{facts.digest}, this one's {plan.digest}); {advice}"
         )
 
 
@@ -127,17 +124,19 @@ def _latency(record: Mapping[str, Any], where: str) -> Latency:
     if known - record.keys():
         raise InputError(f"{where}: {', '.join(sorted(known - record.keys()))} is missing")
     for name in known - {"counted"}:
-        numbers = record[name] if name == "ratios" else [record[name]]
-        for number in numbers:
+        for number in record[name] if name == "ratios" else [record[name]]:
             _check_number(name, number, where)
     expected = record["ratio"] * record["baseline_ms"]
     if not math.isclose(record["latency_ms"], expected, rel_tol=_CLOSE):
         raise InputError(f"{where}: latency_ms is not its ratio times the anchor's baseline")
     ratios = np.array(record["ratios"], dtype=np.float64)
-    counted = _counted(record["counted"], len(ratios), where)
-    plain = {name: record[name] for name in known} | {"warnings": tuple(record["warnings"])}
-    arrays = {"ratios": ratios, "counted": counted, "times_ms": np.empty((len(ratios), 0))}
-    return Latency(**{**plain, **arrays})
+    read = {
+        "warnings": tuple(record["warnings"]),
+        "ratios": ratios,
+        "counted": _counted(record["counted"], len(ratios), where),
+        "times_ms": np.empty((len(ratios), 0)),
+    }
+    return Latency(**{name: record[name] for name in known} | read)
 
 
 def _counted(given: object, n_rounds: int, where: str) -> NDArray[np.bool_] | None:

@@ -7,7 +7,7 @@ from hwsearch.chains import ChainIndex
 from hwsearch.errors import InputError
 from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.restriction import widened
-from hwsearch.space import Architectures, SearchSpace
+from hwsearch.space import Architectures
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.tables import LatencyTable
 
@@ -28,16 +28,16 @@ class TableLatency:
                 f"the kit's table holds {len(table.subnets)} subnets, and latencies are predicted "
                 f"from {FEWEST} or more; make a kit with more --subnets"
             )
-        self.table = table
         mappings = [subnet.architecture for subnet in table.subnets]
         try:
             archs = net.space.architectures(mappings)
         except InputError:  # the search and the kit cover different parts of the space
             archs = net.full_space.architectures(mappings)
-        self._space = archs.space
-        self._predictor = LatencyPredictor(
-            archs.space, *_chain_and_tables(net, archs.space, table)
-        )
+        self._space, index = archs.space, None
+        if net.blocks(net.space.smallest()[0]) is not None:
+            index = ChainIndex(self._space, net.network.blocks)
+        covering = [] if index is None or table.missing(index.specs) else [table]
+        self._predictor = LatencyPredictor(self._space, index, covering)
         self._predictor.fit(archs, [subnet.latency_ms for subnet in table.subnets])
 
     def __call__(self, archs: Architectures) -> NDArray[np.float64]:
@@ -51,12 +51,3 @@ class TableLatency:
 
     def _own(self, archs: Architectures) -> Architectures:
         return archs if archs.space is self._space else widened(archs, self._space)
-
-
-def _chain_and_tables(
-    net: Supernet, space: SearchSpace, table: LatencyTable
-) -> tuple[ChainIndex | None, tuple[LatencyTable, ...]]:
-    if net.blocks(net.space.smallest()[0]) is None:
-        return None, ()
-    index = ChainIndex(space, net.network.blocks)
-    return index, () if table.missing(index.specs) else (table,)

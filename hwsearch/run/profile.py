@@ -25,7 +25,6 @@ from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.space import Architectures
 from hwsearch.supernets.supernet import Supernet
-from hwsearch.supernets.zoo import load_supernet, supernet_names
 from hwsearch.tables import LatencyTable
 
 REPEATS = 3
@@ -38,14 +37,10 @@ _SECONDS_EACH = SETTINGS.seconds_per_model + 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """Deviation of predicted latencies from measured ones, relative to the measured ones.
+    """Errors of ``n`` predicted latencies, relative to the measured ones.
 
-    Attributes:
-        n: Number of subnets.
-        mape: Mean absolute error.
-        within_5: Share of the subnets with an error of at most 5%.
-        within_10: The same for 10%.
-        worst: Largest error.
+    ``mape`` is the mean absolute error, ``worst`` the largest one, ``within_5`` and ``within_10``
+    are the shares of errors of at most 5% and 10%.
     """
 
     n: int
@@ -79,16 +74,6 @@ def deviation(table: LatencyTable, net: Supernet) -> Deviation | None:
         if not table.missing(chain)
     ]
     return Deviation.of(*zip(*pairs, strict=True)) if pairs else None
-
-
-def load_for_latency(name: str, checkpoint: str | None) -> Supernet:
-    """Return a supernet to be timed, with random weights if none ship with it."""
-    try:
-        return load_supernet(name, checkpoint)
-    except InputError:
-        if checkpoint is not None or name not in supernet_names():
-            raise
-        return load_supernet(name, "random:0")
 
 
 def make_table(
@@ -144,12 +129,10 @@ def make_table(
     )
     archs = Architectures.concatenate([cover, shuffled(validating, seed)])
     results = open_results(net, index.specs, archs, device, partial)
-    n_missing = len(results.missing())
     progress.note(
         f"{len(lacking)} block specs in {len(cover)} subnets, and {len(validating)} to compare "
-        f"with; at most about {max(1, round(n_missing * _SECONDS_EACH / 60))} min"
+        f"with; at most about {max(1, round(len(results.missing()) * _SECONDS_EACH / 60))} min"
     )
-    progress.phase("profile", len(archs), done=len(archs) - n_missing)
     measure_missing(
         results,
         built_models(net, results, progress),

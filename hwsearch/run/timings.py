@@ -11,7 +11,7 @@ from hwsearch.evaluation.measurements import (
     ratio_measurement,
 )
 from hwsearch.kit.manifest import CONFIRM, Manifest, read_manifest
-from hwsearch.kit.results_file import KitFacts, check_complete, check_of_kit, read_results
+from hwsearch.kit.results_file import KitFacts, check_complete, check_plan, read_results
 from hwsearch.tables import LatencyTable
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
@@ -83,7 +83,7 @@ def read_timings(kit: Path, path: Path) -> Timings:
             f"{where} holds timings of another run ({facts.run or 'none'}, this is "
             f"{manifest.run}); give what {kit} wrote"
         )
-    check_of_kit(facts, manifest, where)
+    check_plan(facts, manifest, where, "both have to be of one making")
     check_complete(facts, path)
     measured_on = (table.device, digest(table.fingerprint))
     if measured_on != (manifest.device, manifest.fingerprint):

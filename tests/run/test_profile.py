@@ -5,7 +5,8 @@ import pytest
 import tests.run.search_parts as parts
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import HwsearchError, InputError
-from hwsearch.run.profile import deviation, load_for_latency, make_table
+from hwsearch.kit.build import load_for_latency
+from hwsearch.run.profile import deviation, make_table
 from hwsearch.tables import LatencyTable
 from tests.run.profiled_device import (
     ARCHS,

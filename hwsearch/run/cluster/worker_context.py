@@ -86,7 +86,8 @@ class WorkerContext:
                 "its files differ from those of the search, so that scores are not comparable: "
                 f"{different}. Give this machine the same files and packages"
             )
-        self._evaluator = self._setup.evaluator(Store())
+        with Store() as nothing:
+            self._evaluator = self._setup.evaluator(nothing)
 
     def run(
         self, choices: Mapping[str, Option], quantity: str, pace: tuple[float, int]
@@ -94,17 +95,20 @@ class WorkerContext:
         """Measure one quantity of one architecture; see `hwsearch.run.cluster.scheduler.Job`."""
         (arch,) = self._setup.net.space.architectures([choices])
         evaluator = self._evaluator
-        evaluator.store = store = Store()
         evaluator.pace.highest, evaluator.pace.known = pace
-        store.propose([arch], 0, "job")
-        try:
-            values = evaluator.search_values([arch], [quantity], only_timed=quantity == LATENCY)
-        finally:
-            evaluator.close()  # Ray may kill this process, and no other job needs the model
+        with Store() as evaluator.store:
+            evaluator.store.propose([arch], 0, "job")
+            try:
+                values = evaluator.search_values(
+                    [arch], [quantity], only_timed=quantity == LATENCY
+                )
+            finally:
+                evaluator.close()  # Ray may kill this process, and no other job needs the model
+            measurements = tuple(evaluator.store.measurements())
         result, failed = values[arch.key], None
         if isinstance(result, EvaluationError):
             failed = str(result) or type(result).__name__
-        return JobResult(measurements=tuple(store.measurements()), failed=failed)
+        return JobResult(measurements=measurements, failed=failed)
 
     def close(self) -> None:
         """End the processes of the device."""

@@ -39,7 +39,8 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
         full = setup.net.full_space.architectures([trial.choices for trial in trials])
     except InputError as error:
         raise InputError(f"{where} is of another search space: {error}") from error
-    here = setup.evaluator(Store())
+    with Store() as nothing:
+        here = setup.evaluator(nothing)
     contexts = {
         (metric, "search"): here.search_context(metric),
         (metric, "report"): here.score_context(setup.task.report),
