@@ -5,6 +5,7 @@ ONNX files. Names are imported at first use, so that ``import hwsearch`` is fast
 """
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+# ONNX Runtime 1.29 and later sends usage data on Linux and macOS, from a thread of its own, unless
+# this is set before it is loaded. Processes that time and score models inherit it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Choice": "choices",
