@@ -108,7 +108,7 @@ def measure(
             if chosen is not device:
                 chosen.close()
     rows = [_row(name, results[str(i)]) for i, (name, _) in enumerate(named)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).rename(columns=_SHORT)
 
 
 def _as_file(model: "Path | str | onnx.ModelProto", index: int, folder: Path) -> tuple[str, Path]:
@@ -131,17 +131,20 @@ def _as_file(model: "Path | str | onnx.ModelProto", index: int, folder: Path) ->
 
 def _row(name: str, result: Latency | DeviceError) -> dict[str, Any]:
     if isinstance(result, DeviceError):
-        absent = dict.fromkeys(_COLUMNS, float("nan"))
-        text = {"transfers": "", "warnings": "", "error": str(result)}
-        return {"model": name, **absent, **text}
-    found = {column: getattr(result, _FIELDS.get(column, column)) for column in _COLUMNS}
-    row = {column: float("nan") if value is None else value for column, value in found.items()}
-    text = {"transfers": result.transfers or "", "warnings": "; ".join(result.warnings)}
-    return {"model": name, **row, **text, "error": ""}
+        numbers = dict.fromkeys(_NUMBERS, float("nan"))
+        return {"model": name, **numbers, "transfers": "", "warnings": "", "error": str(result)}
+    found = {number: getattr(result, number) for number in _NUMBERS}
+    return {
+        "model": name,
+        **{number: float("nan") if value is None else value for number, value in found.items()},
+        "transfers": result.transfers or "",
+        "warnings": "; ".join(result.warnings),
+        "error": "",
+    }
 
 
-_COLUMNS = (
-    *("latency_ms", "low", "high", "p90", "p99", "rounds", "runs", "ratio", "ratio_low"),
-    *("ratio_high", "cv", "anchor_ms", "baseline_ms", "device_ms", "end_to_end_ms"),
+_NUMBERS = (
+    *("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms", "rounds", "runs", "ratio"),
+    *("ratio_low", "ratio_high", "cv", "anchor_ms", "baseline_ms", "device_ms", "end_to_end_ms"),
 )
-_FIELDS = {name: f"{name}_ms" for name in ("low", "high", "p90", "p99")}
+_SHORT = {f"{name}_ms": name for name in ("low", "high", "p90", "p99")}

@@ -6,7 +6,6 @@ import os
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.latency_statistics import Floats
 from hwsearch.errors import InputError
 from hwsearch.files import write_atomic
-
-if TYPE_CHECKING:
-    import onnx
 
 ANCHOR_FILE = "anchor.onnx"
 _CHANNELS, _SIZE, _LAYERS = 64, 24, 3
@@ -36,42 +32,31 @@ def anchor_bytes() -> bytes:
 
 
 def _built() -> bytes:
-    import onnx
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
 
     bits = np.random.PCG64(20240229)
-    shape = [1, _CHANNELS, _SIZE, _SIZE]
+    weight_shape, image_shape = (_CHANNELS, _CHANNELS, 3, 3), (1, _CHANNELS, _SIZE, _SIZE)
+    scale = np.sqrt(6.0 / np.prod(weight_shape[1:]))  # keeps the variance from layer to layer
     nodes, weights, last = [], [], "input"
     for layer in range(_LAYERS):
+        raw = bits.random_raw(int(np.prod(weight_shape)))
+        uniform = (raw >> np.uint64(11)).astype(np.float64) / 2.0**53
+        values = ((2 * uniform - 1) * scale).astype(np.float32)
         name, out = f"weight{layer}", f"relu{layer}"
-        weights.append(_weight(name, (_CHANNELS, _CHANNELS, 3, 3), bits))
+        weights.append(numpy_helper.from_array(values.reshape(weight_shape), name))
         nodes += [
             helper.make_node("Conv", [last, name], [f"conv{layer}"], pads=[1, 1, 1, 1]),
             helper.make_node("Relu", [f"conv{layer}"], [out]),
         ]
         last = out
-    graph = helper.make_graph(
-        nodes,
-        "anchor",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(last, TensorProto.FLOAT, shape)],
-        weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    model.producer_name = "hwsearch"
-    onnx.checker.check_model(model, full_check=True)
+    ends = [
+        helper.make_tensor_value_info(end, TensorProto.FLOAT, image_shape)
+        for end in ("input", last)
+    ]
+    graph = helper.make_graph(nodes, "anchor", ends[:1], ends[1:], weights)
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="hwsearch")
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _weight(name: str, shape: tuple[int, ...], bits: np.random.PCG64) -> "onnx.TensorProto":
-    from onnx import numpy_helper
-
-    raw = bits.random_raw(int(np.prod(shape)))
-    uniform = (raw >> np.uint64(11)).astype(np.float64) / 2.0**53
-    scale = np.sqrt(6.0 / np.prod(shape[1:]))  # keeps the variance from layer to layer
-    values = ((2 * uniform - 1) * scale).astype(np.float32)
-    return numpy_helper.from_array(values.reshape(shape), name)
 
 
 def cache_folder() -> Path:
@@ -105,8 +90,8 @@ class Baseline:
             bursts_s = np.array(kept["bursts_s"], dtype=np.float64)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        sound = bursts_s.ndim == 1 and bursts_s.size > 1 and bool(np.all(bursts_s > 0))
-        return bursts_s if sound and bool(np.all(np.isfinite(bursts_s))) else None
+        sound = np.all(np.isfinite(bursts_s)) and np.all(bursts_s > 0)
+        return bursts_s if bursts_s.ndim == 1 and bursts_s.size > 1 and sound else None
 
     def save(self, bursts_s: Floats) -> None:
         """Write burst times in seconds; raise InputError where the folder is not writable."""

@@ -30,8 +30,7 @@ class MeasureSettings:
         first_look: Number of rounds at the first check of the stopping rule, which doubles for
             each further check: checking after every round would stop at chance minima.
         burst_s: Approximate duration of one model's turn.
-        warmup_floor_s: Shortest warm-up.
-        warmup_ceiling_s: Longest warm-up, steady or not.
+        warmup_floor_s, warmup_ceiling_s: Shortest warm-up, and longest, steady or not.
         hang_s: Time beyond the usual duration of a burst after which the runtime counts as hung.
 
     Raises:
@@ -73,20 +72,16 @@ class Latency:
         fingerprint: Digest of the device's fingerprint.
         inputs: Names, types and shapes of the inputs.
         latency_ms: Median (p50): ratio x baseline.
-        low_ms: Low end of its 95% interval, which includes the baseline's uncertainty.
-        high_ms: High end.
+        low_ms, high_ms: Its 95% interval, which includes the baseline's uncertainty.
         ratio: Median of ``ratios`` over the counted rounds.
-        ratio_low: Low end of its 95% interval.
-        ratio_high: High end.
-        p90_ms: 90th percentile of single runs on the scale of ``latency_ms``.
-        p99_ms: 99th percentile.
+        ratio_low, ratio_high: Its 95% interval.
+        p90_ms, p99_ms: Percentiles of single runs on the scale of ``latency_ms``.
         cv: Coefficient of variation of ``ratios``.
         waited: Share of the wall time spent waiting for a CPU, which is subtracted from all times;
             None where the system does not record it.
         anchor_ms: Median time of the anchor in this benchmark.
         baseline_ms: Baseline of the anchor.
-        baseline_low_ms: Low end of its 95% interval.
-        baseline_high_ms: High end.
+        baseline_low_ms, baseline_high_ms: Its 95% interval.
         warnings: Reasons for doubt and remedies, one sentence each.
         ratios: (rounds,) time relative to the anchor's in the same round.
         counted: (rounds,) whether neither this model nor the anchor was disturbed; None for all.

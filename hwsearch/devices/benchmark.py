@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from hwsearch.devices.anchor import Baseline, anchor_bytes
-from hwsearch.devices.base import Fingerprint, Latency, MeasureSettings, Progress
-from hwsearch.devices.fingerprint import digest
+from hwsearch.devices.base import Latency, MeasureSettings, Profile, Progress
 from hwsearch.devices.latency_statistics import (
     DeviceRecord,
     Floats,
@@ -19,14 +19,15 @@ from hwsearch.devices.latency_statistics import (
     estimate_latencies,
     undisturbed,
 )
+from hwsearch.devices.model_check import refusal
 from hwsearch.devices.protocol import Run, sample_rounds, warm_up
-from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, RUN, Options
+from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Options
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 
+Result = TypeVar("Result", Latency, Profile)
 logger = logging.getLogger(__name__)
 _BASELINE_S = 1.5
-_ANCHOR_TRIES = 2
 _TRANSFERS = {ON_DEVICE: "excluded", END_TO_END: "included"}
 
 
@@ -35,6 +36,10 @@ class Benchmark:
     """Settings that all benchmarks of a device share.
 
     Attributes:
+        device: Spec of the device.
+        precision: Precision of the files that it takes.
+        fingerprint: Digest of its fingerprint.
+        baseline: The anchor's baseline on it.
         start: Starts a worker process.
         options: Options of the runtime for every model.
         batch: Value of a dynamic batch.
@@ -43,13 +48,14 @@ class Benchmark:
     """
 
     device: str
-    slug: str
-    fingerprint: Fingerprint
+    precision: str
+    fingerprint: str
+    baseline: Baseline
     start: Callable[[], Worker]
     options: Options
     batch: int
-    objective: str = RUN
-    load_s: float = 0.0
+    objective: str
+    load_s: float
 
     def measure(
         self,
@@ -59,49 +65,64 @@ class Benchmark:
         settings: MeasureSettings,
         progress: Progress | None = None,
     ) -> dict[str, Latency | DeviceError]:
-        """Time models against each other; see `hwsearch.devices.base.Device.measure`.
-
-        After a crash or hang, which is attributed to the model that was running, the benchmark
-        starts again with the others: all returned latencies are from one process. The anchor gets
-        a second try, as a process may be killed from outside.
-        """
+        """Time models against each other; see `hwsearch.devices.base.Device.measure`."""
         start = time.monotonic()
-        failed: dict[str, Latency | DeviceError] = {}
-        anchor_failures = 0
-        while waiting := {name: path for name, path in models.items() if name not in failed}:
-            attempt = Attempt(self, waiting, settings)
-            try:
-                rounds = attempt.sample(np.random.default_rng(seed), progress)
-            except DeviceError as error:
-                failed |= attempt.failed
-                if attempt.running is not None:
-                    failed[attempt.running] = error
-                    continue
-                anchor_failures += 1
-                if anchor_failures == _ANCHOR_TRIES:
-                    reason = f"{self.device} fails on its own anchor model: {error}"
-                    return dict.fromkeys(waiting, DeviceError(reason)) | failed
-                continue
-            failed |= attempt.failed
+
+        def latencies(attempt: Attempt) -> dict[str, Latency]:
+            rounds = attempt.sample(np.random.default_rng(seed), progress)
             if rounds is None:
-                break
+                return {}
             n_rounds = len(rounds.times_s[0])
-            latencies = estimate_latencies(
+            estimated = estimate_latencies(
                 rounds,
                 [attempt.timed(entry, n_rounds) for entry in attempt.loaded.values()],
                 DeviceRecord(
                     device=self.device,
-                    fingerprint=digest(self.fingerprint),
+                    fingerprint=self.fingerprint,
                     baseline_s=attempt.baseline_s,
-                    baseline_path=str(attempt.baseline.path),
+                    baseline_path=str(self.baseline.path),
                     transfers=_TRANSFERS.get(self.objective),
                 ),
                 rng=np.random.default_rng([seed, 1]),
                 settings=settings,
                 cost_s=(time.monotonic() - start) / len(models),
             )
-            return failed | dict(zip(attempt.loaded, latencies, strict=True))
-        return failed
+            return dict(zip(attempt.loaded, estimated, strict=True))
+
+        return self.in_one_process(models, settings, latencies)
+
+    def in_one_process(
+        self,
+        models: Mapping[str, Path],
+        settings: MeasureSettings,
+        work: "Callable[[Attempt], Mapping[str, Result]]",
+    ) -> "dict[str, Result | DeviceError]":
+        """Return the results of ``work`` on models in one worker process, or their errors.
+
+        After a crash or hang, which is attributed to the model that was running, all starts again
+        with the others. Where none was running there is a second try, as a process may be killed
+        from outside.
+        """
+        done: dict[str, Result | DeviceError] = {
+            name: error
+            for name, path in models.items()
+            if (error := refusal(path, self.device, self.precision))
+        }
+        retried = False
+        while waiting := {name: path for name, path in models.items() if name not in done}:
+            attempt = Attempt(self, waiting, settings)
+            try:
+                done |= work(attempt)
+            except DeviceError as error:
+                if attempt.running is not None:
+                    done[attempt.running] = error
+                elif retried:
+                    where = f"{self.device} fails at its start or on its own anchor model"
+                    done |= dict.fromkeys(waiting, DeviceError(f"{where}: {error}"))
+                else:
+                    retried = True
+            done |= attempt.failed
+        return {name: done[name] for name in models}
 
 
 @dataclass(slots=True, eq=False)
@@ -139,7 +160,6 @@ class Attempt:
         self.running: str | None = None
         self.loaded: dict[str, Entry] = {}
         self.failed: dict[str, DeviceError] = {}
-        self.baseline = Baseline(benchmark.slug, benchmark.fingerprint)
         self.baseline_s = np.empty(0)
 
     def sample(self, rng: np.random.Generator, progress: Progress | None) -> Rounds | None:
@@ -195,7 +215,8 @@ class Attempt:
         return Entry(name, number, inputs)
 
     def _baseline(self, worker: Worker, anchor: Entry) -> Floats:
-        kept = self.baseline.load()
+        baseline = self._benchmark.baseline
+        kept = baseline.load()
         if kept is not None:
             return kept
         run, rng = self._runner(worker, [anchor]), np.random.default_rng(0)
@@ -207,8 +228,8 @@ class Attempt:
         taken = np.array(bursts)
         calm = taken[undisturbed(taken[:, None])[:, 0]]
         baseline_s = calm if len(calm) > 1 else taken
-        self.baseline.save(baseline_s)
-        logger.info("measured the anchor's baseline on this machine: %s", self.baseline.path)
+        baseline.save(baseline_s)
+        logger.info("measured the anchor's baseline on this machine: %s", baseline.path)
         return baseline_s
 
     def _runner(self, worker: Worker, entries: Sequence[Entry]) -> Run:

@@ -25,18 +25,13 @@ def profile_models(
     used that waited for a CPU at most as long as the median one, as kernel times include waiting.
     """
     benchmark = replace(benchmark, options={**benchmark.options, "profile": True})
-    done: dict[str, Profile | DeviceError] = {}
-    while waiting := {name: path for name, path in models.items() if name not in done}:
-        attempt = Attempt(benchmark, waiting, MeasureSettings())
-        try:
-            with benchmark.start() as worker:
-                attempt.load_models(worker)
-                done |= _profile(attempt, worker, runs)
-        except DeviceError as error:
-            lost = [attempt.running] if attempt.running is not None else list(waiting)
-            done |= dict.fromkeys(lost, error)
-        done |= attempt.failed
-    return done
+
+    def profiles(attempt: Attempt) -> dict[str, Profile]:
+        with benchmark.start() as worker:
+            attempt.load_models(worker)
+            return _profile(attempt, worker, runs)
+
+    return benchmark.in_one_process(models, MeasureSettings(), profiles)
 
 
 def _profile(attempt: Attempt, worker: Worker, runs: int) -> dict[str, Profile]:

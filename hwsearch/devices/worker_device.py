@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from hwsearch.devices.anchor import Baseline
 from hwsearch.devices.base import (
     Batch,
     Fingerprint,
@@ -17,7 +18,7 @@ from hwsearch.devices.base import (
     Progress,
 )
 from hwsearch.devices.benchmark import Benchmark
-from hwsearch.devices.fingerprint import cpu_fingerprint, governor
+from hwsearch.devices.fingerprint import cpu_fingerprint, digest, governor
 from hwsearch.devices.model_check import refusal
 from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.spec import DeviceFactory, DeviceOption, canonical_spec
@@ -99,26 +100,25 @@ class WorkerDevice(ABC):
         progress: Progress | None = None,
     ) -> dict[str, Latency | DeviceError]:
         """Time models; see `hwsearch.devices.base.Device.measure`."""
-        given, refused = self._accepted(models)
         throttled_before = throttled_periods()
-        measured = self.benchmark().measure(
-            given, seed=seed, settings=settings or MeasureSettings(), progress=progress
+        results = self.benchmark().measure(
+            models, seed=seed, settings=settings or MeasureSettings(), progress=progress
         )
         n_throttled = throttled_periods() - throttled_before
-        warnings = quota_warnings(self._timed.get("threads", 1), n_throttled)
-        results = refused | measured
-        return with_warnings({name: results[name] for name in models}, warnings)
+        return with_warnings(results, quota_warnings(self._timed.get("threads", 1), n_throttled))
 
     def options(self, *, timed: bool) -> Options:
         """Return the options of the runtime for a model that is timed, or only run."""
         return self._timed if timed else self._untimed
 
     def benchmark(self) -> Benchmark:
-        """Return the settings of its benchmarks; files of any precision can be timed with it."""
+        """Return the settings of its benchmarks."""
+        fingerprint = self.fingerprint()
         return Benchmark(
             device=self.spec,
-            slug=self.slug,
-            fingerprint=self.fingerprint(),
+            precision=self.precision,
+            fingerprint=digest(fingerprint),
+            baseline=Baseline(self.slug, fingerprint),
             start=self._start,
             options=self.options(timed=True),
             batch=self._batch,
@@ -156,14 +156,6 @@ class WorkerDevice(ABC):
             self._runner = Worker(None, self._runtime, account=False)
         return self._runner
 
-    def _accepted(
-        self, models: Mapping[str, Path]
-    ) -> tuple[dict[str, Path], dict[str, DeviceError]]:
-        """Return the models that the device takes, and the errors of the others."""
-        checked = {name: refusal(path, self.spec, self.precision) for name, path in models.items()}
-        refused = {name: error for name, error in checked.items() if error is not None}
-        return {name: path for name, path in models.items() if name not in refused}, refused
-
     def _start(self) -> Worker:
         return Worker(self._cpus, self._runtime, account=self._account)
 
@@ -177,9 +169,7 @@ class CpuDevice(WorkerDevice):
         """Time the nodes of models; see `hwsearch.devices.base.Profiling.profile`."""
         from hwsearch.devices.profiling import profile_models
 
-        given, refused = self._accepted(models)
-        results = refused | profile_models(self.benchmark(), given, runs=runs)
-        return {name: results[name] for name in models}
+        return profile_models(self.benchmark(), models, runs=runs)
 
 
 def threads_option() -> DeviceOption:
