@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsearch.restriction import one_or_several
-from hwsearch.run import confirm as confirming
-from hwsearch.run import folder as folders
-from hwsearch.run.progress import Progress
+from hwsearch.run.confirm import confirm_run
+from hwsearch.run.folder import RunFolder
+from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.search import resume_run, start_run
 from hwsearch.run.setting import explanation
 from hwsearch.run.settings import SearchSettings
 from hwsearch.run.setup import Setup
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-class Run(folders.RunFolder):
+class Run(RunFolder):
     """A run folder: its settings, trials and front, and the report on them.
 
     Args:
@@ -75,6 +76,11 @@ class Run(folders.RunFolder):
 
         return run_html(self)
 
+    def _draw(self, setup: Setup) -> None:
+        from hwsearch.report.write import write_own_report
+
+        write_own_report(self, setup)
+
 
 def search(  # noqa: D417 - the settings are explained where they are declared, and below
     net: Supernet | str = "cifar10-resnet",
@@ -116,21 +122,16 @@ def search(  # noqa: D417 - the settings are explained where they are declared, 
         given[name] = one_or_several(given[name])
     for name in ("warm_start", "out"):
         given[name] = str(given[name]) if isinstance(given[name], Path) else given[name]
-    if isinstance(net, Supernet):
-        given |= {"supernet": net.name, "checkpoint": net.checkpoint}
-        given |= {"freeze": (*net.freeze, *given["freeze"]), "only": (*net.only, *given["only"])}
-    else:
-        given["supernet"] = net
+    loaded = net if isinstance(net, Supernet) else None
+    given["supernet"] = net
+    if loaded is not None:
+        given |= {"supernet": loaded.name, "checkpoint": loaded.checkpoint}
+        given["freeze"] = (*loaded.freeze, *given["freeze"])
+        given["only"] = (*loaded.only, *given["only"])
     if budget is None:
         del given["budget"]
-    run = folders.search(
-        SearchSettings(**given),
-        net if isinstance(net, Supernet) else None,
-        budget_of_reuse=budget is None,
-        progress=progress,
-        draw=_write_report,
-    )
-    return Run(run.folder)
+    settings, progress = SearchSettings(**given), progress or Silent()
+    return start_run(Run, settings, loaded, progress, budget_of_reuse=budget is None)
 
 
 def resume(  # noqa: D417 - likewise
@@ -153,9 +154,8 @@ def resume(  # noqa: D417 - likewise
     Raises:
         InputError: The folder is no run, or the supernet, data or device have changed.
     """
-    limits = (budget, minutes, stop_gain)
-    run = folders.resume(folder, limits, net, workers, progress, draw=_write_report)
-    return Run(run.folder)
+    limits = {"budget": budget, "minutes": minutes, "stop_gain": stop_gain}
+    return resume_run(Run, Path(folder), limits, net, workers, progress or Silent())
 
 
 def confirm(
@@ -182,14 +182,7 @@ def confirm(
         InfeasibleError: Nothing satisfies the constraints as measured; the text names the
             closest.
     """
-    run = confirming.confirm(folder, timings, net=net, progress=progress, draw=_write_report)
-    return Run(run.folder)
-
-
-def _write_report(run: folders.RunFolder, setup: Setup) -> None:
-    from hwsearch.report.write import write_own_report  # loads slowly
-
-    write_own_report(run, setup)
+    return confirm_run(Run, Path(folder), Path(timings), net, progress or Silent())
 
 
 _SETTINGS = {each.name: each for each in fields(SearchSettings)}

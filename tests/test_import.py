@@ -33,7 +33,7 @@ def test_stays_light(module):
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("module", ["hwsearch.run.folder", "hwsearch.models.quantize"])
+@pytest.mark.parametrize("module", ["hwsearch.run.search", "hwsearch.models.quantize"])
 def test_the_runtime_is_left_to_devices_until_a_model_is_converted(module):
     code = f"import {module}, sys; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
 """Candidates of a search with predicted values, and the kit that times them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from hwsearch.kit.manifest import CONFIRM, Manifest
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
 from hwsearch.run.value_sources.base import PREDICTOR
-from hwsearch.space import Architecture
+from hwsearch.space import Architecture, Architectures
 
 PREDICTED = "predicted"
 
@@ -45,37 +45,25 @@ class Prediction:
         return {"quantity": self.quantity, "source": PREDICTED, **numbers, **self.basis}
 
 
-def predictions(
-    setup: Setup, archs: Sequence[Architecture]
-) -> dict[str, dict[str, Prediction | None]]:
-    """Return key -> quantity -> prediction; None for latency if it is no objective."""
-    found: dict[str, dict[str, Prediction | None]] = {arch.key: {LATENCY: None} for arch in archs}
-    batch = setup.net.space.architectures(archs)
-    for name, predicting in setup.predicted.items():
-        intervals = zip(*predicting.interval(batch), strict=True)
-        for arch, (value, low, high) in zip(archs, intervals, strict=True):
-            found[arch.key][name] = Prediction(
-                quantity=name,
-                value=float(value),
-                low=float(low),
-                high=float(high),
-                basis=_basis(setup, name),
-            )
-    return found
-
-
-def _basis(setup: Setup, quantity: str) -> dict[str, str]:
+def predictions(setup: Setup, quantity: str, archs: Architectures) -> dict[str, Prediction]:
+    """Return key -> prediction of a quantity that cannot be measured here."""
     device = setup.device
     if quantity == LATENCY and isinstance(device, KitDevice):
-        return {"device": device.table.device, "table": device.content}
-    used = setup.source(PREDICTOR)
-    return {"predictor": str(used["name"]), "predictor_digest": str(used["digest"])}
+        basis = {"device": device.table.device, "table": device.content}
+    else:
+        used = setup.source(PREDICTOR)
+        basis = {"predictor": str(used["name"]), "predictor_digest": str(used["digest"])}
+    intervals = zip(*(v.tolist() for v in setup.predicted[quantity].interval(archs)), strict=True)
+    return {
+        key: Prediction(quantity=quantity, value=value, low=low, high=high, basis=basis)
+        for key, (value, low, high) in zip(archs.ids, intervals, strict=True)
+    }
 
 
 def write_second_kit(
     setup: Setup,
     evaluator: Evaluator,
-    archs: Sequence[Architecture],
+    archs: Architectures,
     path: Path,
     settings: MeasureSettings,
     progress: Progress,
@@ -84,6 +72,9 @@ def write_second_kit(
     device = setup.device
     assert isinstance(device, KitDevice)
     measured_on, fingerprint = device.measured_on
+    # What identifies a run to its kit: settings, and what they resolved to.
+    recorded = setup.recorded()
+    parts = [(name, recorded[name]) for name in ("data", "device", "space", "weights")]
 
     def models() -> Iterator[tuple[Architecture, onnx.ModelProto]]:
         for arch in archs:
@@ -99,15 +90,7 @@ def write_second_kit(
         path,
         CONFIRM,
         settings,
-        run=run_digest(setup),
+        run=digest_of_text(repr((setup.config, parts))),
         device=measured_on,
         fingerprint=fingerprint,
     )
-
-
-def run_digest(setup: Setup) -> str:
-    """Return the digest that identifies a run to its kit: settings, and what they resolved to."""
-    recorded = setup.recorded()
-    parts = {name: recorded[name] for name in ("space", "weights", "data", "device")}
-    text = repr((setup.config, sorted(parts.items())))
-    return digest_of_text(text)

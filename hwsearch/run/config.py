@@ -3,6 +3,7 @@
 import platform
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,9 +14,9 @@ import tomli_w
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import MAX_BYTES, decoded, read_bounded, write_atomic
 from hwsearch.optimizer import tactic_names
-from hwsearch.optimizer.stopping import Stopping
+from hwsearch.optimizer.stopping import Stopping, check_positive
 from hwsearch.quantities import quantity_names
-from hwsearch.run.setting import check_settings, one_of, positive, setting, text, texts, whole
+from hwsearch.run.setting import check_settings, setting, text, texts, whole
 
 FILE, TRIALS = "config.toml", "trials.sqlite"
 REPORT, PICTURE = "report.html", "front.png"
@@ -46,27 +47,22 @@ class RunConfig:
     """Settings of a search that determine its results, each declared only here."""
 
     supernet: str = setting(
-        "cifar10-resnet",
-        "A name from 'hwsearch supernets', or MODULE:FUNCTION.",
-        text("text"),
+        "cifar10-resnet", "A name from 'hwsearch supernets', or MODULE:FUNCTION."
     )
     checkpoint: str | None = setting(
         None,
         "Weights: a file (FILE#ema or FILE#raw where it has both) or random:SEED; by default "
         "those that ship with the supernet.",
-        text("a file or random:SEED", optional=True),
+        text("a file or random:SEED"),
         example="random:0",
     )
     device: str = setting(
-        "ort-cpu:threads=1",
-        "Where latency is measured; see 'hwsearch devices'.",
-        text("text"),
+        "ort-cpu:threads=1", "Where latency is measured; see 'hwsearch devices'."
     )
     data: str = setting(
         "bundled",
         "What accuracy is measured on: bundled, none (it is predicted), cifar10:FOLDER, "
         "imagefolder:FOLDER, npz:FILE or MODULE:FUNCTION.",
-        text("text"),
     )
     objectives: tuple[str, ...] = setting(
         (),
@@ -86,24 +82,22 @@ class RunConfig:
     minutes: float | None = setting(
         None,
         "The search proposes nothing more after so many, in all; export comes after.",
-        positive,
+        check_positive,
         example=30.0,
     )
     stop_gain: float | None = setting(
         None,
         "The search ends when its next 50 evaluations are expected to add less; percent of the "
         "hypervolume.",
-        positive,
+        check_positive,
         example=0.5,
     )
-    tactic: str = setting(
-        "hwsearch", "How architectures are proposed.", one_of(tactic_names), names=tactic_names
-    )
+    tactic: str = setting("hwsearch", "How architectures are proposed.", names=tactic_names)
     seed: int = setting(0, "Decides every random draw.", whole(0))
     batch: int | None = setting(
         None,
         "Architectures proposed at a time; by default as many as suit the tactic.",
-        whole(1, optional=True),
+        whole(1),
         example=4,
     )
     freeze: tuple[str, ...] = setting(
@@ -115,13 +109,12 @@ class RunConfig:
     prior: str = setting(
         "on",
         "Whether a shipped predictor of accuracy may help to choose.",
-        one_of(lambda: ("on", "off")),
         names=lambda: ("on", "off"),
     )
     warm_start: str | None = setting(
         None,
         "An earlier run, whose accuracies are not measured again, or a CSV file to predict from.",
-        text("a run or a CSV file", optional=True),
+        text("a run or a CSV file"),
         example="runs/first",
     )
 
@@ -133,17 +126,9 @@ class RunConfig:
         """Criteria that end the search."""
         return Stopping(budget=self.budget, minutes=self.minutes, stop_gain=self.stop_gain)
 
-    def with_budget(self, budget: int | None) -> "RunConfig":
-        """Return the settings with another budget; None keeps it."""
-        return self if budget is None else replace(self, budget=budget)
-
-    def with_limits(
-        self, budget: int | None, minutes: float | None, stop_gain: float | None
-    ) -> "RunConfig":
-        """Return the settings with other limits; None keeps one."""
-        limits = {"budget": budget, "minutes": minutes, "stop_gain": stop_gain}
-        given: dict[str, Any] = {k: v for k, v in limits.items() if v is not None}
-        return replace(self, **given) if given else self
+    def with_limits(self, limits: Mapping[str, Any]) -> "RunConfig":
+        """Return the settings with another budget, minutes or stop_gain; None keeps one."""
+        return replace(self, **{name: v for name, v in limits.items() if v is not None})
 
 
 def write_config(folder: Path, config: RunConfig, recorded: Mapping[str, Any]) -> None:
@@ -168,16 +153,23 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     try:
         content = parsed_toml(decoded(read_bounded(path, MAX_BYTES)))
         search, recorded = dict(content["search"]), dict(content["recorded"])
-        search = {name: value for name, value in search.items() if name not in OBSOLETE}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from error
     _check_recorded(path, recorded)
-    known = {field.name for field in fields(RunConfig)}
-    for name in search:
-        if name not in known:
-            raise unknown(f"setting in {path}", name, known)
-    search = {k: tuple(v) if isinstance(v, list) else v for k, v in search.items()}
-    return RunConfig(**search), recorded
+    return RunConfig(**known_settings(search, RunConfig, path)), recorded
+
+
+def known_settings(table: Mapping[str, Any], kind: type, path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML table, lists as tuples, without obsolete ones.
+
+    Raises:
+        InputError: The dataclass ``kind`` declares no setting of a name.
+    """
+    known = [each.name for each in fields(kind)]
+    for name in table:
+        if name not in (*known, *OBSOLETE):
+            raise unknown(f"setting in {str(path)!r}", name, known)
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in table.items() if n in known}
 
 
 def parsed_toml(content: str) -> dict[str, Any]:
@@ -200,19 +192,18 @@ def _check_recorded(path: Path, recorded: Mapping[str, Any]) -> None:
                 f"{where}: recorded.{name} is {recorded[name]!r:.80}, not a {kind.__name__}"
             )
     for objective in recorded.get("objectives", ()):
-        if not isinstance(objective, dict):
-            raise InputError(f"{where}: a recorded objective is {objective!r:.80}, not a table")
-        for field in ("name", "direction", "unit"):
-            if not isinstance(objective.get(field), str):
-                raise InputError(f"{where}: a recorded objective has no text {field!r}")
+        entries = objective if isinstance(objective, dict) else {}
+        if not all(isinstance(entries.get(each), str) for each in ("name", "direction", "unit")):
+            raise InputError(
+                f"{where}: a recorded objective is {objective!r:.80}, not a table with the texts "
+                "name, direction and unit"
+            )
 
 
 def software_versions() -> dict[str, str]:
     """Return the versions of the software that affects results."""
     found = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.intervals import mean_interval
-from hwsearch.devices import Device, Latency, MeasureSettings, load_device
-from hwsearch.errors import DeviceError, InputError
+from hwsearch.devices import Device, MeasureSettings, load_device
+from hwsearch.errors import InputError
+from hwsearch.evaluation.build import raised
 from hwsearch.models.export import to_onnx
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.supernets.zoo import load_supernet
@@ -69,18 +70,14 @@ def check_device(
     if pairs < 1:
         raise InputError(f"the number of pairs is {pairs}; give a whole number from 1 up")
     device = load_device(spec)
-    progress = progress or Silent()
-    try:
-        with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
-            models = _bundled_models(Path(folder))
-            calm = check_agreement(device, models, pairs, seed=seed, progress=progress)
-            with busy_core():
-                busy = check_agreement(
-                    device, models, pairs, seed=seed + 1, progress=progress, phase="busy"
-                )
-    finally:
-        if device is not spec:
-            device.close()
+    opened = nullcontext() if device is spec else closing(device)
+    with opened, tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
+        models = _bundled_models(Path(folder))
+        calm = check_agreement(device, models, pairs, seed=seed, progress=progress)
+        with busy_core():
+            busy = check_agreement(
+                device, models, pairs, seed=seed + 1, progress=progress, phase="busy"
+            )
     return {"as it is": calm, "beside a busy core": busy}
 
 
@@ -107,9 +104,10 @@ def check_agreement(
         twice = {f"{i}{side}": path for i, path in enumerate(chosen) for side in "ab"}
         measured = device.measure(twice, seed=seed * 1_000_003 + job, settings=settings)
         for i in range(len(chosen)):
-            a, b = (_latency(measured[f"{i}{side}"]) for side in "ab")
+            a, b = (raised(measured[f"{i}{side}"]) for side in "ab")
             differences.append(a.ratio / b.ratio - 1)
-            reached += max(_half_width(a), _half_width(b)) <= settings.half_width
+            widths = ((each.ratio_high - each.ratio_low) / 2 / each.ratio for each in (a, b))
+            reached += max(widths) <= settings.half_width
         progress.advance(len(chosen))
         within = int((np.abs(differences) <= TOLERANCE).sum())
         progress.state(agreed=f"{within} of {len(differences)}")
@@ -134,13 +132,3 @@ def _bundled_models(folder: Path) -> list[Path]:
         paths.append(folder / f"{arch.key}.onnx")
         paths[-1].write_bytes(to_onnx(net, arch).SerializeToString())
     return paths
-
-
-def _latency(result: Latency | DeviceError) -> Latency:
-    if isinstance(result, DeviceError):
-        raise result
-    return result
-
-
-def _half_width(latency: Latency) -> float:
-    return (latency.ratio_high - latency.ratio_low) / 2 / latency.ratio

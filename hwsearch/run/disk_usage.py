@@ -27,7 +27,8 @@ _STAGED = re.compile(
     r"\.(?:[\w-]+\.(?:toml|csv|json|pyz|png|html|onnx|txt)|SHA256SUMS|[0-9a-f]{16})\.[a-z0-9_]{8}"
 )
 _STAGED_IMPORT = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\.[a-z0-9_]{8}")
-_PART = re.compile(r"tmp[a-z0-9_]{8}\.part")
+_BASELINE = re.compile(rf"{_STAGED.pattern}|tmp[a-z0-9_]{{8}}\.part")  # that of earlier versions
+_ENGINE = re.compile(r"[^.].*")
 _SCRATCH = re.compile(r"hwsearch-(?:kit-|profile-)?[a-z0-9_]{8}")
 
 
@@ -63,12 +64,17 @@ def disk_usage_of(runs: Sequence[Path]) -> list[DiskUsage]:
     baselines, milliseconds of a resumed run would not be comparable with earlier ones.
     """
     cache, home, scratch = cache_folder(), user_data(), Path(tempfile.gettempdir())
-    found = [_place("run", run, _left_in_run(run)) for run in runs]
-    found.append(_place("cache", cache, _left_in_cache(cache)))
-    found.append(_place("imported", home, _left_in_home(home)))
-    dead = tuple(_old(_matching(scratch, _SCRATCH), SCRATCH))
-    size = sum(leftover.size for leftover in dead)
-    return [*found, DiskUsage(kind="scratch", path=scratch, size=size, leftovers=dead)]
+    half_written = _left(cache / "baselines", _BASELINE, HALF)
+    in_cache = (*half_written, *_left(cache / "engines", _ENGINE, ENGINE))
+    half_written = _left(home / "supernets", _STAGED_IMPORT, HALF)
+    in_home = (*half_written, *_left(home / "latency_tables", _STAGED, HALF))
+    dead = tuple(_left(scratch, _SCRATCH, SCRATCH))
+    return [
+        *(_usage("run", run, _left_in_run(run)) for run in runs),
+        _usage("cache", cache, in_cache),
+        _usage("imported", home, in_home),
+        DiskUsage(kind="scratch", path=scratch, size=sum(e.size for e in dead), leftovers=dead),
+    ]
 
 
 def remove_leftovers(places: Iterable[DiskUsage]) -> list[Leftover]:
@@ -78,7 +84,10 @@ def remove_leftovers(places: Iterable[DiskUsage]) -> list[Leftover]:
         try:
             with locked(place.path) if place.kind == "run" else nullcontext():
                 for leftover in place.leftovers:
-                    _remove(leftover.path)
+                    if leftover.path.is_dir() and not leftover.path.is_symlink():
+                        shutil.rmtree(leftover.path)
+                    else:
+                        leftover.path.unlink(missing_ok=True)
                     gone.append(leftover)
         except HwsearchError:
             continue
@@ -89,11 +98,15 @@ def size_of(path: Path) -> int:
     """Return the bytes in a file or below a folder; links are not followed."""
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size if os.path.lexists(path) else 0
-    files = (Path(above) / name for above, _, names in os.walk(path) for name in names)
-    return sum(file.lstat().st_size for file in files if os.path.lexists(file))
+    return sum(file.st_size for file in _files_below(path))
 
 
-def _place(kind: Kind, path: Path, leftovers: Iterable[Leftover]) -> DiskUsage:
+def _files_below(folder: Path) -> Iterator[os.stat_result]:
+    files = (Path(above) / name for above, _, names in os.walk(folder) for name in names)
+    return (file.lstat() for file in files if os.path.lexists(file))
+
+
+def _usage(kind: Kind, path: Path, leftovers: Iterable[Leftover]) -> DiskUsage:
     return DiskUsage(kind=kind, path=path, size=size_of(path), leftovers=tuple(leftovers))
 
 
@@ -101,46 +114,25 @@ def _left_in_run(run: Path) -> Iterator[Leftover]:
     subnets = run / "subnets"
     for folder in (run, subnets, *_folders(subnets)):
         if not _STAGED.fullmatch(folder.name):
-            yield from _old(_matching(folder, _STAGED), HALF)
+            yield from _left(folder, _STAGED, HALF)
 
 
-def _left_in_cache(cache: Path) -> Iterator[Leftover]:
-    for pattern in (_STAGED, _PART):  # the second was the form of earlier versions
-        yield from _old(_matching(cache / "baselines", pattern), HALF)
-    yield from _old(_folders(cache / "engines"), ENGINE)
-
-
-def _left_in_home(home: Path) -> Iterator[Leftover]:
-    yield from _old(_matching(home / "supernets", _STAGED_IMPORT), HALF)
-    yield from _old(_matching(home / "latency_tables", _STAGED), HALF)
-
-
-def _old(paths: Iterable[Path], why: str) -> Iterator[Leftover]:
-    """Yield the files of this user that have not been written to for long enough."""
-    for path in paths:
-        below = (Path(above) / name for above, _, names in os.walk(path) for name in names)
-        written = [each.lstat() for each in (path, *below) if os.path.lexists(each)]
-        mine = not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
-        if mine and time.time() - max(each.st_mtime for each in written) >= _AGES_S[why]:
+def _left(folder: Path, names: re.Pattern[str], why: str) -> Iterator[Leftover]:
+    """Yield what this user has in a folder by these names, not written to for long enough."""
+    for path in (each for each in _entries(folder) if names.fullmatch(each.name)):
+        own = path.lstat()
+        mine = not hasattr(os, "getuid") or own.st_uid == os.getuid()
+        written = max(each.st_mtime for each in (own, *_files_below(path)))
+        if mine and time.time() - written >= _AGES_S[why]:
             yield Leftover(path=path, size=size_of(path), why=why)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _matching(folder: Path, names: re.Pattern[str]) -> list[Path]:
-    try:
-        return sorted(each for each in folder.iterdir() if names.fullmatch(each.name))
-    except OSError:
-        return []
-
-
 def _folders(folder: Path) -> list[Path]:
+    return [each for each in _entries(folder) if each.is_dir()]
+
+
+def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(each for each in folder.iterdir() if each.is_dir())
+        return sorted(folder.iterdir())
     except OSError:
         return []

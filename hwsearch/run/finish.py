@@ -1,6 +1,6 @@
 """From evaluated trials to a front: confirmation, export, verification, report scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hwsearch.constraints import closest_to_feasible
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import EvaluationError, InfeasibleError, VerificationError
+from hwsearch.evaluation.build import raised
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, noisy_low
 from hwsearch.files import sha256_of, staged_folder
@@ -22,30 +23,32 @@ from hwsearch.models.artifact import (
     write_files,
     write_listed_card,
 )
-from hwsearch.run.candidates import Prediction, predictions, write_second_kit
+from hwsearch.run.candidates import PREDICTED, Prediction, predictions, write_second_kit
 from hwsearch.run.front import contender_rows, front_rows
 from hwsearch.run.front_probability import front_probabilities
-from hwsearch.run.member import Number, row_of, stated
+from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
-from hwsearch.space import Architecture
+from hwsearch.space import Architecture, Architectures
 from hwsearch.trials import Measurement, TrialState
 from hwsearch.verify.subnet import check_probe, probe_answers, run_infer, verify_export
 
 CONFIRM = MeasureSettings(half_width=0.01, seconds_per_model=2.5)
 VERIFIED_SAMPLES = 256
 Values = dict[str, NDArray[np.float64]]
+Number = Measurement | Prediction
+_ON_CARDS = ("quantity", "purpose", "value", "low", "high", "count", "context", "details")
 
 
 class Finisher:
     """Computes the front of a run from its trials."""
 
     def __init__(
-        self, setup: Setup, evaluator: Evaluator, subnets: Path, progress: Progress
+        self, setup: Setup, evaluator: Evaluator, folder: Path, progress: Progress
     ) -> None:
         self.setup, self.evaluator, self.progress = setup, evaluator, progress
-        self.store = evaluator.store
-        self.subnets = subnets
+        self.store, self.space = evaluator.store, setup.net.space
+        self.folder = folder
         self._timed: dict[str, str] = {}  # SHA-256 of the model of every key that a kit timed
 
     def finish(self) -> list[dict[str, Any]]:
@@ -54,99 +57,98 @@ class Finisher:
         Raises:
             InfeasibleError: No trial satisfies the constraints; the text names the closest.
         """
-        keys, values = self._search_values()
-        contenders = self._contenders(keys, values)
-        confirmed = self._confirm([keys[row] for row in contenders])
-        return self._front(keys, values, contenders, confirmed)
+        archs, values = self._search_values()
+        confirmed = self._confirm(archs[self._contenders(archs, values)])
+        return self._front(archs, values, confirmed)
 
     def confirm(self, timings: Mapping[str, Measurement], kit: Manifest) -> list[dict[str, Any]]:
         """Return the rows of the front of candidates that a kit timed; see `finish`."""
         self._timed = {model.key: model.shipped for model in kit.models}
-        keys, values = self._search_values()
-        contenders = [row for row, key in enumerate(keys) if key in timings]
-        return self._front(keys, values, contenders, timings)
+        return self._front(*self._search_values(), timings)
 
-    def candidates(self, kit: Path) -> list[dict[str, Any]]:
+    def candidates(self) -> list[dict[str, Any]]:
         """Export the non-dominated trials by predicted latencies, and write a kit that times them.
 
         The kit also has the trials that may be non-dominated within the intervals of predictions.
         Rows and errors are as for `finish`.
         """
-        keys, values = self._search_values()
-        contenders = [keys[row] for row in self._contenders(keys, values)]
-        best = [keys[row] for row in self._feasible_front(values, keys)]
-        predicted = predictions(self.setup, self._archs(best))
-        rows = self._export_all(best, {key: predicted[key][LATENCY] for key in best})
-        others = [key for key in contenders if key not in best]
-        self.progress.phase("kit", len(best) + len(others))
-        archs = self._archs([*best, *others])
-        write_second_kit(self.setup, self.evaluator, archs, kit, CONFIRM, self.progress)
+        archs, values = self._search_values()
+        contenders, best = self._contenders(archs, values), self._feasible_front(archs, values)
+        rows = self._export_all(archs[best], predictions(self.setup, LATENCY, archs[best]))
+        timed = archs[[*best, *(row for row in contenders if row not in best)]]
+        self.progress.phase("kit", len(timed))
+        kit = self.folder / KIT
+        write_second_kit(self.setup, self.evaluator, timed, kit, CONFIRM, self.progress)
         return rows
 
     def _front(
-        self,
-        keys: Sequence[str],
-        values: Values,
-        contenders: Sequence[int],
-        confirmed: Mapping[str, Measurement | None],
+        self, archs: Architectures, values: Values, confirmed: Mapping[str, Measurement | None]
     ) -> list[dict[str, Any]]:
-        """Export the front by confirmed latencies."""
-        kept = [row for row in contenders if keys[row] in confirmed]
-        final = {name: array[kept] for name, array in values.items()}
+        """Export the front of the confirmed ones of architectures, by confirmed latencies."""
+        kept = [row for row, key in enumerate(archs.ids) if key in confirmed]
+        if not kept:
+            raise EvaluationError("every contender for the front failed when it was confirmed")
+        archs, final = archs[kept], {name: array[kept] for name, array in values.items()}
+        timed = [found for key in archs.ids if (found := confirmed[key]) is not None]
         if LATENCY in final:
-            final[LATENCY] = np.array([_latency(confirmed[keys[row]]) for row in kept])
-        names = [keys[row] for row in kept]
-        front = [names[row] for row in self._feasible_front(final, names)]
+            final[LATENCY] = np.array([latency.value for latency in timed])
+        front = archs[self._feasible_front(archs, final)]
         if not self.setup.task.scores:
             return self._export_all(front, confirmed)
-        probabilities = front_probabilities(self.setup, self.evaluator, names, final, confirmed)
+        probabilities = front_probabilities(self.setup, self.evaluator, archs.ids, final, timed)
         return self._export_all(front, confirmed, probabilities)
 
-    def _search_values(self) -> tuple[list[str], Values]:
-        """Return the keys of finished trials, and their values by objective."""
-        keys = [trial.key for trial in self.store.trials(TrialState.DONE)]
-        if not keys:
+    def _search_values(self) -> tuple[Architectures, Values]:
+        """Return the architectures of finished trials, and their values by objective."""
+        trials = self.store.trials(TrialState.DONE)
+        if not trials:
             failed = self.store.trials(TrialState.FAILED)
             raise EvaluationError(
                 f"all {len(failed)} trials failed; the first one: {failed[0].reason}"
                 if failed
                 else "the run holds no trials"
             )
-        archs = self._archs(keys)
-        measured = self.evaluator.search_values(archs, self.setup.measured)
+        archs = self.space.architectures([trial.choices for trial in trials])
+        found = self.evaluator.search_values(list(archs), self.setup.measured)
+        measured = [raised(found[key]) for key in archs.ids]
         values: Values = {}
-        batch = self.setup.net.space.architectures(archs)
         for objective in self.setup.objectives:
             if objective.computed is not None:
-                values[objective.name] = np.asarray(objective.computed(batch), np.float64)
+                values[objective.name] = np.asarray(objective.computed(archs), np.float64)
             else:
-                values[objective.name] = np.array(
-                    [_value(measured[key], objective.name) for key in keys]
-                )
-        return keys, values
+                values[objective.name] = np.array([each[objective.name] for each in measured])
+        return archs, values
 
-    def _contenders(self, keys: list[str], values: Values) -> list[int]:
+    def _contenders(self, archs: Architectures, values: Values) -> NDArray[np.int64]:
         low: Values = {}
         if (predicted := self.setup.predicted.get(LATENCY)) is not None:
-            archs = self.setup.net.space.architectures(self._archs(keys))
             low[LATENCY] = predicted.interval(archs)[1]
         elif LATENCY in values:
-            context = self.evaluator.latency_context
-            found = [self.store.find(key, LATENCY, context, "search") for key in keys]
-            low[LATENCY] = np.array([noisy_low(m) for m in found])
+            found = [self.evaluator.remembered(key, LATENCY) for key in archs.ids]
+            low[LATENCY] = np.array([noisy_low(each) for each in found])
         rows = contender_rows(values, low, self.setup.objectives, self.setup.constraints)
-        if not len(rows):
-            raise InfeasibleError(closest_to_feasible(self.setup.constraints, values, keys))
-        return [int(row) for row in rows]
+        return self._feasible(rows, archs, values)
 
-    def _confirm(self, keys: list[str]) -> dict[str, Measurement | None]:
+    def _feasible_front(self, archs: Architectures, values: Values) -> NDArray[np.int64]:
+        rows = front_rows(values, self.setup.objectives, self.setup.constraints)
+        return self._feasible(rows, archs, values)
+
+    def _feasible(
+        self, rows: NDArray[np.int64], archs: Architectures, values: Values
+    ) -> NDArray[np.int64]:
+        """Return the rows; refuse that there are none."""
+        if not len(rows):
+            raise InfeasibleError(closest_to_feasible(self.setup.constraints, values, archs.ids))
+        return rows
+
+    def _confirm(self, archs: Architectures) -> dict[str, Measurement | None]:
         """Time the contenders together, if latency is an objective."""
         if LATENCY not in [objective.name for objective in self.setup.objectives]:
             self.progress.phase("confirm", 1, done=1)
-            return dict.fromkeys(keys)
-        self.progress.phase("confirm", len(keys) + 1)
-        models = self.evaluator.files_of(self._archs(keys))
-        self.progress.advance(len(keys))
+            return dict.fromkeys(archs.ids)
+        self.progress.phase("confirm", len(archs) + 1)
+        models = self.evaluator.files_of(list(archs))
+        self.progress.advance(len(archs))
         confirmed: dict[str, Measurement | None] = {}
         for key, result in self.evaluator.confirm_latencies(models, CONFIRM).items():
             if isinstance(result, Measurement):
@@ -156,35 +158,27 @@ class Finisher:
         self.progress.advance()
         return confirmed
 
-    def _feasible_front(self, values: Values, keys: Sequence[str]) -> NDArray[np.int64]:
-        if not len(keys):
-            raise EvaluationError("every contender for the front failed when it was confirmed")
-        rows = front_rows(values, self.setup.objectives, self.setup.constraints)
-        if not len(rows):
-            raise InfeasibleError(closest_to_feasible(self.setup.constraints, values, keys))
-        return rows
-
     def _export_all(
         self,
-        keys: Sequence[str],
-        latencies: Mapping[str, Measurement | Prediction | None],
+        archs: Architectures,
+        latencies: Mapping[str, Number | None],
         probabilities: Mapping[str, float] = MappingProxyType({}),
     ) -> list[dict[str, Any]]:
         """Export members; candidates have no probability to be on the front."""
-        self.progress.phase("export", len(keys))
+        self.progress.phase("export", len(archs))
         if self.setup.task.scores:
-            report = self.setup.task.report
-            self.evaluator.score_missing(self._archs(keys), report, "report")
+            self.evaluator.score_missing(list(archs), self.setup.task.report, "report")
         rows = []
-        for key in keys:
+        for arch in archs:
             try:
                 if self.setup.task.scores:
-                    rows.append(self._member(key, latencies[key], probabilities.get(key)))
+                    probability = probabilities.get(arch.key)
+                    rows.append(self._member(arch, latencies[arch.key], probability))
                 else:
-                    rows.append(self._listed(key, latencies[key]))
+                    rows.append(self._listed(arch, latencies[arch.key]))
             except (VerificationError, EvaluationError) as error:
                 self.evaluator.check_device([error, error.__cause__])
-                self.progress.note(f"{key} is not shipped: {error}")
+                self.progress.note(f"{arch.key} is not shipped: {error}")
             self.progress.advance()
         if not rows:
             raise VerificationError("no member of the front passed its verification")
@@ -192,82 +186,79 @@ class Finisher:
         return sorted(rows, key=lambda row: row[first])
 
     def _member(
-        self, key: str, latency: Measurement | Prediction | None, probability: float | None
+        self, arch: Architecture, latency: Number | None, probability: float | None
     ) -> dict[str, Any]:
         """Write and verify one member, score it on the report samples, and return its row."""
-        arch, task = self._arch(key), self.setup.task
+        task, net, device = self.setup.task, self.setup.net, self.setup.device
         exported = self.evaluator.build(arch)
-        with staged_folder(self.subnets / key) as folder:
-            write_files(folder, self.setup.net, exported)
-            if sha256_of(folder / MODEL) != self._timed.get(key, sha256_of(folder / MODEL)):
+        with staged_folder(self.folder / SUBNETS / arch.key) as folder:
+            write_files(folder, net, exported)
+            sha256 = sha256_of(folder / MODEL)
+            if sha256 != self._timed.get(arch.key, sha256):
                 raise VerificationError("its model is no longer the one that the kit timed")
             verification = self._verify(folder, exported)
-            answers = probe_answers(folder, exported, self.setup.device)
+            answers = probe_answers(folder, exported, device)
             searched = self.evaluator.scored(arch, folder / MODEL, task.search, "search")
             reported = self.evaluator.scored(arch, folder / MODEL, task.report, "report")
-            known = [each for each in (searched, latency, reported) if each is not None]
+            measured, predicted = card_entries((searched, latency, reported))
             card = write_card(
-                folder,
-                self.setup.net,
-                exported,
-                [stated(each) for each in known if isinstance(each, Measurement)],
-                verification,
-                answers,
-                [each.stated() for each in known if isinstance(each, Prediction)],
-                probability,
+                folder, net, exported, measured, verification, answers, predicted, probability
             )
-            check_probe(folder, card, self.setup.device)
+            check_probe(folder, card, device)
             run_infer(folder)
         metric = task.metric.name
         numbers = {metric: searched, f"{metric}_report": reported, LATENCY: latency}
-        return self._row(arch, numbers, probability, card)
+        return row_of(arch, numbers, probability, card["exact"], net.weights)
 
-    def _listed(self, key: str, latency: Measurement | Prediction | None) -> dict[str, Any]:
+    def _listed(self, arch: Architecture, latency: Number | None) -> dict[str, Any]:
         """Write the card of a candidate without a model, and return its row."""
-        arch, metric = self._arch(key), self.setup.task.metric.name
-        accuracy = predictions(self.setup, [arch])[key][metric]
-        known = [each for each in (accuracy, latency) if each is not None]
-        with staged_folder(self.subnets / key) as folder:
-            card = write_listed_card(
-                folder,
-                self.setup.net,
-                arch,
-                [stated(each) for each in known if isinstance(each, Measurement)],
-                [each.stated() for each in known if isinstance(each, Prediction)],
-            )
-        return self._row(arch, {metric: accuracy, LATENCY: latency}, None, card)
-
-    def _row(
-        self,
-        arch: Architecture,
-        numbers: Mapping[str, Number | None],
-        probability: float | None,
-        card: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        subnet = f"{self.subnets.name}/{arch.key}"
-        weights = self.setup.net.weights
-        return row_of(arch, numbers, probability, card["exact"], weights, subnet)
+        metric = self.setup.task.metric.name
+        accuracy = predictions(self.setup, metric, self.space.architectures([arch]))[arch.key]
+        entries = card_entries((accuracy, latency))
+        with staged_folder(self.folder / SUBNETS / arch.key) as folder:
+            card = write_listed_card(folder, self.setup.net, arch, *entries)
+        numbers = {metric: accuracy, LATENCY: latency}
+        return row_of(arch, numbers, None, card["exact"], self.setup.net.weights)
 
     def _verify(self, folder: Path, exported: Exported) -> dict[str, Any]:
-        batch = self.setup.net.space.architectures([exported.arch])
+        batch, spec = self.space.architectures([exported.arch]), self.setup.net.input_spec
         promised = {name: int(self.setup.net.exact(name, batch)[0]) for name in ("macs", "params")}
-        spec = self.setup.net.input_spec(exported.arch)
-        samples, _ = next(self.setup.task.search.batches(VERIFIED_SAMPLES, spec))
+        samples, _ = next(self.setup.task.search.batches(VERIFIED_SAMPLES, spec(exported.arch)))
         return verify_export(folder, exported, promised, samples, self.setup.device)
 
-    def _arch(self, key: str) -> Architecture:
-        return self.setup.net.space.architectures([self.store.trial(key).choices])[0]
 
-    def _archs(self, keys: Sequence[str]) -> list[Architecture]:
-        return [self._arch(key) for key in keys]
+def card_entries(
+    numbers: Iterable[Number | None],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the measurements and the predictions among numbers as entries of a card."""
+    known = [number for number in numbers if number is not None]
+    measured = [
+        {name: getattr(each, name) for name in _ON_CARDS}
+        for each in known
+        if isinstance(each, Measurement)
+    ]
+    return measured, [each.stated() for each in known if isinstance(each, Prediction)]
 
 
-def _value(values: dict[str, float] | EvaluationError, name: str) -> float:
-    if isinstance(values, EvaluationError):
-        raise values
-    return values[name]
-
-
-def _latency(measurement: Measurement | None) -> float:
-    assert measurement is not None
-    return measurement.value
+def row_of(
+    arch: Architecture,
+    numbers: Mapping[str, Number | None],
+    probability: float | None,
+    exact: Mapping[str, int],
+    weights: str,
+) -> dict[str, Any]:
+    """Return the table row of a member; ``numbers`` has None where a quantity is no objective."""
+    row: dict[str, Any] = {"key": arch.key}
+    for name, number in numbers.items():
+        if number is None:
+            continue
+        row |= {name: number.value, f"{name}_low": number.low, f"{name}_high": number.high}
+        if isinstance(number, Prediction):
+            row[f"{name}_source"] = PREDICTED
+        elif name == LATENCY:
+            row |= {each: number.details[each] for each in ("p90_ms", "p99_ms", "rounds")}
+    row |= {} if probability is None else {"probability": probability}
+    # Every choice, in the order of the space; one that is inactive here has no value.
+    choices = {name: arch.mapping.get(name) for name in arch.space.names}
+    subnet = f"{SUBNETS}/{arch.key}"
+    return row | dict(exact) | {"weights": weights, "subnet": subnet} | choices

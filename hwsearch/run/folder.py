@@ -1,151 +1,33 @@
-"""A run: its folder, and the search that writes it."""
+"""A run folder: its settings, trials and front, and its exported subnets."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwsearch import devices
 from hwsearch.accuracy.task import NO_DATA
-from hwsearch.errors import DataError, DeviceLostError, HwsearchError, InputError
-from hwsearch.files import MAX_BYTES, read_bounded
+from hwsearch.errors import InputError, VerificationError
+from hwsearch.files import MAX_BYTES, read_bounded, staged_folder
+from hwsearch.models.artifact import WEIGHTS, read_card
 from hwsearch.objectives import Objective
-from hwsearch.run.checksums import remove_checksums
-from hwsearch.run.cluster.scheduler import cluster_device
-from hwsearch.run.config import PICTURE, REPORT, TRIALS, read_config, write_config
-from hwsearch.run.exported import (
-    check_exported,
-    export_subnets,
-    load_subnet,
-    verify_run,
-    with_images,
-)
+from hwsearch.run import outcome
+from hwsearch.run.config import FILE, TRIALS, read_config
 from hwsearch.run.front import select_keys
 from hwsearch.run.front_probability import constraint_probabilities
-from hwsearch.run.lock import locked, network_risk
-from hwsearch.run.outcome import (
-    CANDIDATES,
-    FRONT,
-    KIT,
-    SUBNETS,
-    SUMMARY,
-    read_members,
-    write_outcome,
-)
-from hwsearch.run.phases import search_and_finish
-from hwsearch.run.progress import Progress, Silent
+from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, SUMMARY
 from hwsearch.run.search_summary import SearchSummary
-from hwsearch.run.settings import SearchSettings, Workers, check_workers
-from hwsearch.run.setup import (
-    TRIAL_COLUMNS,
-    Setup,
-    check_output,
-    check_same,
-    prepare,
-)
-from hwsearch.run.value_sources.registry import with_recorded_sources, with_sources
-from hwsearch.run.working_folder import places, recorded_place
+from hwsearch.run.setup import TRIAL_COLUMNS, Setup, prepare
+from hwsearch.run.working_folder import places
 from hwsearch.supernets.checkpoints import is_random
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
+from hwsearch.verify.subnet import verify_artifact
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
-
-
-Draw = Callable[["RunFolder", Setup], object]
-
-
-def draw_nothing(run: "RunFolder", setup: Setup) -> None:
-    """Draw nothing of a finished run."""
-
-
-def search(
-    settings: SearchSettings,
-    net: Supernet | None = None,
-    *,
-    budget_of_reuse: bool = False,
-    progress: Progress | None = None,
-    draw: Draw = draw_nothing,
-) -> "RunFolder":
-    """Search a supernet for one device and export the confirmed front.
-
-    With ``budget_of_reuse``, the number of reused values is the budget, if there are any. ``draw``
-    draws the finished run from its parts.
-
-    Raises:
-        InputError: An input is not usable; nothing has been written.
-        InfeasibleError: No architecture satisfies the constraints; the run can be inspected.
-    """
-    config, workers = settings.config, settings.workers
-    if settings.out is not None:
-        check_output(Path(settings.out))
-    device_there = cluster_device(workers, config.device)
-    setup = with_sources(prepare(config, net, device_there))
-    if budget_of_reuse:
-        n_reused = sum(source.n_reused for source in setup.sources)
-        setup = replace(setup, config=config.with_budget(n_reused or None))
-    folder = Path(settings.out) if settings.out is not None else _default_folder(setup)
-    check_output(folder)
-    progress = progress or Silent()
-    setup.read(progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        check_output(folder)
-        # Written first: a folder with this file alone can be resumed.
-        write_config(folder, setup.config, setup.recorded() | recorded_place(folder))
-        for source in setup.sources:
-            source.copy_to(folder)
-        return RunFolder(folder)._carry_on(setup, progress, workers, draw)
-
-
-def resume(
-    folder: str | Path,
-    limits: tuple[int | None, float | None, float | None] = (None, None, None),
-    net: Supernet | None = None,
-    workers: Workers = None,
-    progress: Progress | None = None,
-    draw: Draw = draw_nothing,
-) -> "RunFolder":
-    """Resume a run that was stopped, or extend a finished one.
-
-    ``limits`` are another budget, minutes and stop_gain; None keeps one. ``workers`` may differ
-    from those of earlier processes.
-
-    Raises:
-        InputError: The folder is no run, or the supernet, data or device have changed.
-    """
-    run = RunFolder(folder)
-    check_workers(workers)
-    with locked(run.folder):
-        return _resumed(RunFolder(folder), limits, net, workers, progress or Silent(), draw)
-
-
-def _resumed(
-    run: "RunFolder",
-    limits: tuple[int | None, float | None, float | None],
-    net: Supernet | None,
-    workers: Workers,
-    progress: Progress,
-    draw: Draw,
-) -> "RunFolder":
-    device_there = cluster_device(workers, run.config.device)
-    setup = prepare(run.config.with_limits(*limits), net, device_there, run.directories)
-    setup.read(progress)
-    check_same(run.folder, run.recorded, setup.recorded())
-    if setup.config == run.config and run.finished:
-        if not all((run.folder / name).is_file() for name in (REPORT, PICTURE)):
-            draw(run, setup)  # it was stopped between its front and its report
-        return run
-    setup = with_recorded_sources(setup, run.folder, run.recorded)
-    # Opened once before anything is changed: a damaged store is refused here.
-    Store(run.folder / TRIALS).close()
-    if setup.config != run.config:
-        for name in (FRONT, CANDIDATES, KIT, REPORT):
-            (run.folder / name).unlink(missing_ok=True)
-        write_config(run.folder, setup.config, run.recorded)
-    return run._carry_on(setup, progress, workers, draw)
 
 
 class RunFolder:
@@ -198,17 +80,14 @@ class RunFolder:
         Raises:
             InputError: The run is not finished, or has candidates that were not timed.
         """
-        if self.finished and not self.confirmed and self.config.data == NO_DATA:
-            raise InputError(
-                f"run {str(self.folder)!r} has candidates and no front: their accuracies are "
-                f"predicted; with images: {self.with_images}"
-            )
         if self.finished and not self.confirmed:
-            raise InputError(
-                f"run {str(self.folder)!r} has candidates and no front: their latencies are "
-                f"predicted; run {self.folder / KIT} on the device, then "
+            why = (
+                f"their accuracies are predicted; with images: {self.with_images}"
+                if self.config.data == NO_DATA
+                else f"their latencies are predicted; run {self.folder / KIT} on the device, then "
                 f"'hwsearch confirm {self.folder} timings.json'"
             )
+            raise InputError(f"run {str(self.folder)!r} has candidates and no front: {why}")
         return self.members
 
     @property
@@ -224,7 +103,7 @@ class RunFolder:
                 f"'hwsearch resume {self.folder}'"
             )
         name = FRONT if self.confirmed else CANDIDATES
-        return read_members(self.folder / name, [each.name for each in self.objectives])
+        return outcome.read_members(self.folder / name, [each.name for each in self.objectives])
 
     @property
     def summary(self) -> SearchSummary | None:
@@ -237,7 +116,7 @@ class RunFolder:
         if not (self.finished and path.is_file()):
             return None
         try:
-            text = read_bounded(path, MAX_BYTES).decode()
+            text = read_bounded(path, MAX_BYTES)
         except (OSError, ValueError) as error:
             raise InputError(f"{str(path)!r} cannot be read: {error}; delete it") from error
         return SearchSummary.from_json(text, repr(str(path)))
@@ -308,9 +187,24 @@ class RunFolder:
             InputError: Nothing is selected, or the target has such a folder already.
             VerificationError: A file is damaged.
         """
-        check_exported(self.folder, self.config)
+        self._check_exported()
         folders = [self.folder / SUBNETS / key for key in self.select(select)]
-        return export_subnets(folders, self.config.device, Path(to) if to else None)
+        targets = [Path(to) / folder.name if to else folder for folder in folders]
+        if to:
+            refuse_file("target", Path(to))
+            if (taken := next((each for each in targets if each.exists()), None)) is not None:
+                raise InputError(f"{str(taken)!r} exists already; give another folder")
+        with closing(devices.load_device(self.config.device)) as device:
+            # All before the first copy, so that a damaged one prevents a partial export.
+            for folder in folders:
+                verify_artifact(folder, device)
+        for folder, target in zip(folders, targets, strict=True) if to else ():
+            with staged_folder(target) as staged:
+                for path in (each for each in folder.rglob("*") if each.is_file()):
+                    copy = staged / path.relative_to(folder)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)  # content alone: the original may be read-only
+        return targets
 
     def verify(self) -> dict[str, str | None]:
         """Check exported subnets from their files alone, and the run's files by their checksums.
@@ -318,8 +212,26 @@ class RunFolder:
         Returns:
             Key -> problem or None; and name -> problem of other damaged files.
         """
-        check_exported(self.folder, self.config)
-        return verify_run(self.folder, self.config.device, lambda: self.select("all"))
+        self._check_exported()
+        damaged = outcome.damaged_files(self.folder)
+        of_subnets = {name: name.split("/") for name in damaged if name.startswith(f"{SUBNETS}/")}
+        found: dict[str, str | None] = {n: w for n, w in damaged.items() if n not in of_subnets}
+        if FILE in found:
+            return found
+        if found:  # the table that names the subnets may be damaged
+            keys = sorted(path.name for path in (self.folder / SUBNETS).glob("[!.]*"))
+        else:
+            keys = self.select("all")
+        with closing(devices.load_device(self.config.device)) as device:
+            for key in keys:
+                try:
+                    verify_artifact(self.folder / SUBNETS / key, device)
+                    found[key] = None
+                except (VerificationError, InputError) as error:
+                    found[key] = str(error)
+        for name, (_, key, *file) in of_subnets.items():
+            found[key] = found.get(key) or f"{'/'.join(file)}: {damaged[name]}"
+        return found
 
     def subnet(self, key: str) -> "nn.Module":
         """Return an exported subnet as a network, with its weights and batch statistics.
@@ -327,8 +239,13 @@ class RunFolder:
         Raises:
             InputError: The key is not on the front.
         """
-        check_exported(self.folder, self.config)
-        return load_subnet(self.folder / SUBNETS / self.select(key)[0], self.setup().net)
+        from safetensors.torch import load_file
+
+        self._check_exported()
+        folder, net = self.folder / SUBNETS / self.select(key)[0], self.setup().net
+        network = net.subnet(net.space.architectures([read_card(folder)["architecture"]])[0])
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return network.eval()
 
     @property
     def objectives(self) -> list[Objective]:
@@ -347,7 +264,14 @@ class RunFolder:
     @property
     def with_images(self) -> str:
         """Command that makes a front of the candidates of a search without data."""
-        return with_images(self.folder, self.config)
+        config = self.config
+        checkpoint = "FILE" if self.untrained else config.checkpoint
+        weights = f" --checkpoint {checkpoint}" if checkpoint else ""
+        wanted = "".join(f" --objective {name}" for name in config.objectives)
+        return (
+            f"hwsearch search --supernet {config.supernet}{weights} --device {config.device}"
+            f"{wanted} --data imagefolder:PATH --warm-start {self.folder}"
+        )
 
     @property
     def title(self) -> str:
@@ -355,29 +279,24 @@ class RunFolder:
         title = f"{self.config.supernet} on {self.config.device}"
         return f"{title}, random weights ({self.config.checkpoint})" if self.untrained else title
 
-    def _carry_on(
-        self, setup: Setup, progress: Progress, workers: Workers, draw: Draw
-    ) -> "RunFolder":
-        """Complete the run."""
-        self.config = setup.config
-        if risk := network_risk(self.folder):
-            progress.note(risk)
-        try:
-            remove_checksums(self.folder)
-            rows, summary = search_and_finish(self.folder, setup, progress, workers)
-            write_outcome(self.folder, rows, setup, summary)
-            draw(self, setup)
-        except KeyboardInterrupt as stop:
-            # Only here is there a run to resume.
-            raise KeyboardInterrupt(f"go on with: hwsearch resume {self.folder}") from stop
-        except (OSError, DataError, DeviceLostError) as error:
-            kind = HwsearchError if isinstance(error, OSError) else type(error)
-            raise kind(
-                f"{error}. What was measured is kept; once the cause is gone, go on with: "
-                f"hwsearch resume {self.folder}"
-            ) from error
-        return self
+    def _check_exported(self) -> None:
+        """Refuse a run without data, whose candidates have no models."""
+        if self.config.data == NO_DATA:
+            raise InputError(
+                f"run {str(self.folder)!r} was searched without data, so that its candidates have "
+                "a card.json and no model.onnx: batch statistics and the check of a model need "
+                f"images. With images: {self.with_images}"
+            )
+
+    def _draw(self, setup: Setup) -> None:
+        """Draw the finished run from its parts; `hwsearch.Run` writes its report here."""
 
 
-def _default_folder(setup: Setup) -> Path:
-    return Path("runs") / f"{setup.net.card.name}-{setup.device.slug}"
+def refuse_file(what: str, folder: Path) -> None:
+    """Refuse a path if it or a parent is a file."""
+    standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not standing.is_dir():
+        raise InputError(
+            f"{what} {str(folder)!r}: {str(standing)!r} is a file; "
+            "give a folder that does not exist yet"
+        )

@@ -29,10 +29,8 @@ def front_rows(
 
     ``values`` has name -> (n,) values of every objective and every constrained quantity.
     """
-    n = len(next(iter(values.values())))
-    keep = np.flatnonzero(satisfied(values, constraints)) if constraints else np.arange(n)
-    losses = to_losses(np.column_stack([values[o.name][keep] for o in objectives]), objectives)
-    return keep[is_non_dominated(losses)]
+    keep = np.flatnonzero(satisfied(values, constraints))
+    return keep[is_non_dominated(losses_of(values, objectives)[keep])]
 
 
 def contender_rows(
@@ -46,18 +44,22 @@ def contender_rows(
     A row is a contender if nothing dominates it when its noisy values are at the good end of their
     intervals, ``low``, (n,) each, while all others stay as measured.
     """
-    n = len(next(iter(values.values())))
     hopeful = {**values, **low}
-    allowed = satisfied(hopeful, constraints) if constraints else np.ones(n, dtype=bool)
-    measured = to_losses(np.column_stack([values[o.name] for o in objectives]), objectives)
-    best = to_losses(np.column_stack([hopeful[o.name] for o in objectives]), objectives)
-    feasible = satisfied(values, constraints) if constraints else np.ones(n, dtype=bool)
+    measured, best = losses_of(values, objectives), losses_of(hopeful, objectives)
+    feasible = satisfied(values, constraints)
     rows = []
-    for row in np.flatnonzero(allowed):
-        others = measured[feasible & (np.arange(n) != row)]
+    for row in np.flatnonzero(satisfied(hopeful, constraints)):
+        others = measured[feasible & (np.arange(len(measured)) != row)]
         if is_non_dominated(np.vstack([best[row], others]))[0]:
             rows.append(row)
     return np.array(rows, dtype=np.int64)
+
+
+def losses_of(
+    values: "Table | pd.DataFrame", objectives: Sequence[Objective]
+) -> NDArray[np.float64]:
+    """Return the losses ``(n, n_objectives)`` of values by name."""
+    return to_losses(np.column_stack([values[o.name] for o in objectives]), objectives)
 
 
 def knee(front: "pd.DataFrame", objectives: Sequence[Objective]) -> str:
@@ -66,7 +68,7 @@ def knee(front: "pd.DataFrame", objectives: Sequence[Objective]) -> str:
     Each objective is scaled to [0, 1] over the front; the knee is the row of smallest Euclidean
     distance to the ideal point (compromise programming; Zeleny, 1973).
     """
-    losses = to_losses(front[[o.name for o in objectives]].to_numpy(float), objectives)
+    losses = losses_of(front, objectives)
     span = np.ptp(losses, axis=0)
     scaled = (losses - losses.min(axis=0)) / np.where(span > 0, span, 1.0)
     return str(front["key"].iloc[int(np.argmin((scaled**2).sum(axis=1)))])
@@ -110,9 +112,9 @@ def select_keys(
     sure = _SURE.fullmatch(select)
     columns = list(front.select_dtypes("number").columns)
     (constraint,) = check_constraints([sure[1] if sure else select], columns)
-    column = constraint.objective
     if sure:
         return [_surest(front, objectives[0], constraint, _share(sure[2], select), chances)]
+    column = constraint.objective
     chosen = front[satisfied({column: front[column].to_numpy(float)}, [constraint])]
     if chosen.empty:
         raise InputError(
@@ -146,5 +148,4 @@ def _surest(
             f"no member of the front is {100 * share:g}% sure to satisfy '{constraint}'; the "
             f"surest is {front['key'].iloc[closest]} with {100 * reached[closest]:.3g}%"
         )
-    losses = to_losses(front[[first.name]].to_numpy(float), [first])[:, 0]
-    return str(front["key"].iloc[int(sure[np.argmin(losses[sure])])])
+    return str(front["key"].iloc[int(sure[np.argmin(losses_of(front, [first])[sure])])])

@@ -1,23 +1,34 @@
-"""Probabilities that an architecture is on the front, and that it satisfies a constraint."""
+"""Bootstrap probabilities that an architecture is on the front, or satisfies a constraint.
+
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993. A draw resamples images or
+rounds for all architectures together: effects that they share shift all values alike, so that
+differences vary less than values.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from hwsearch.accuracy.intervals import Z95
 from hwsearch.constraints import Constraint, satisfied
+from hwsearch.devices.latency_statistics import N_DRAWS, median_draws
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, RATIO
-from hwsearch.objectives import FloatArray
+from hwsearch.objectives import BoolArray, FloatArray, Objective
 from hwsearch.quantities import exact_quantities
-from hwsearch.run.bootstrap import front_membership, interval_draws, latency_draws, score_draws
+from hwsearch.run.front import losses_of
 from hwsearch.run.setup import Setup
 from hwsearch.trials import Measurement
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_IMAGES, _ROUNDS, _INTERVALS = 1, 2, 3  # joined with the seed: independent random streams
+_CHUNK: Final = 100  # draws at a time; image counts of all 2000 would fill the memory
 
 
 def front_probabilities(
@@ -25,31 +36,28 @@ def front_probabilities(
     evaluator: Evaluator,
     keys: Sequence[str],
     values: Mapping[str, FloatArray],
-    confirmed: Mapping[str, Measurement | None],
+    timed: Sequence[Measurement],
 ) -> dict[str, float]:
     """Return the probability of each of n contenders to be on the front of the true values.
 
     The front is that of the contenders, which were timed together. They were selected by the same
-    images, so that the probabilities of the best are slightly too high. ``confirmed`` has None
-    if latency is no objective.
+    images, so that the probabilities of the best are slightly too high. ``timed`` are their
+    confirmed latencies; empty if latency is no objective.
     """
-    store, seed, samples = evaluator.store, setup.config.seed, setup.task.search
-    draws = {}
+    store, seed, draws = evaluator.store, setup.config.seed, {}
     for objective in setup.objectives:
         name = objective.name
         if name == LATENCY:
-            timed = [found for key in keys if (found := confirmed[key]) is not None]
-            ratios = {m.key: store.find(m.key, RATIO, m.context, "confirm") for m in timed}
-            kept = {key: ratio for key, ratio in ratios.items() if ratio is not None}
-            draws[name] = latency_draws(timed, kept, seed)
+            found = (store.find(m.key, RATIO, m.context, "confirm") for m in timed)
+            ratios = {ratio.key: ratio for ratio in found if ratio is not None}
+            draws[name] = latency_draws(timed, ratios, seed)
         elif objective.computed is not None:
             draws[name] = values[name][np.newaxis]
         else:
-            context = evaluator.score_context(samples)
-            scores = [store.find(key, name, context, "search") for key in keys]
+            scores = (evaluator.remembered(key, name) for key in keys)
             draws[name] = score_draws([score for score in scores if score is not None], seed)
     rates = front_membership(draws, setup.objectives, setup.constraints)
-    return {key: float(rate) for key, rate in zip(keys, rates, strict=True)}
+    return dict(zip(keys, rates.tolist(), strict=True))
 
 
 def constraint_probabilities(
@@ -65,13 +73,12 @@ def constraint_probabilities(
     """
     name, keys = constraint.objective, [str(key) for key in members["key"]]
     exact = {*exact_quantities(), *members.columns[members.columns.get_loc("subnet") + 1 :]}
-    quantity, purpose = (
-        (name.removesuffix("_report"), "report") if name.endswith("_report") else (name, "search")
-    )
+    purpose = "report" if name.endswith("_report") else "search"
+    quantity = name.removesuffix("_report")
     scores = {m.key: m for m in measured if (m.quantity, m.purpose) == (quantity, purpose)}
     if f"{name}_source" in members:
-        intervals = members[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)
-        draws = np.column_stack([interval_draws(v, low, high, seed) for v, low, high in intervals])
+        value, low, high = members[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).T
+        draws = interval_draws(value, low, high, seed)
     elif name in exact:
         draws = members[name].to_numpy(float)[np.newaxis]
     elif name == LATENCY:
@@ -105,3 +112,93 @@ def _timed_together(members: "pd.DataFrame", measured: Sequence[Measurement]) ->
         if all(math.isclose(values.get(key, math.nan), value) for key, value in stated):
             return timed
     raise InputError("the run's store does not hold the latencies that its front states")
+
+
+def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
+    """Draw the scores ``(2000, n)`` of n measurements on resampled images; one seed, one resample.
+
+    Images with the same outcomes for all architectures are interchangeable, so that counts of
+    each kind are drawn instead of images.
+    """
+    outcomes = np.array([np.asarray(score.samples, np.float64) for score in scores])
+    kinds, counts = np.unique(outcomes, axis=1, return_counts=True)
+    n_images, rng = outcomes.shape[1], np.random.default_rng((seed, _IMAGES))
+    parts = [
+        rng.multinomial(n_images, counts / n_images, size=_CHUNK) @ kinds.T
+        for _ in range(N_DRAWS // _CHUNK)
+    ]
+    means = outcomes.mean(axis=1)
+    scales = np.array([score.value for score in scores]) / np.where(means == 0.0, 1.0, means)
+    draws: FloatArray = np.concatenate(parts) / n_images * scales
+    return draws
+
+
+def latency_draws(
+    latencies: Sequence[Measurement], ratios: Mapping[str, Measurement], seed: int
+) -> FloatArray:
+    """Draw n confirmed latencies in ms, ``(2000, n)``, on rounds resampled for a whole job.
+
+    Rounds are resampled in blocks, as for the interval of a latency. The baseline of the anchor,
+    which converts ratios to milliseconds, is drawn from its interval, once for all latencies. A
+    latency without ratios (stores of the first version) is drawn from its own interval.
+    """
+    rng = np.random.default_rng((seed, _ROUNDS))
+    draws = np.empty((N_DRAWS, len(latencies)))
+    jobs: dict[tuple[float, int], list[int]] = {}
+    for place, latency in enumerate(latencies):
+        details = latency.details
+        if latency.key in ratios:
+            # The median time of the anchor identifies a job.
+            jobs.setdefault((details["anchor_ms"], details["rounds"]), []).append(place)
+        else:
+            spread = _log_deviation(details["ratio_low"], details["ratio_high"])
+            draws[:, place] = np.exp(spread * rng.standard_normal(N_DRAWS))
+    for _, places in sorted(jobs.items()):
+        job = [ratios[latencies[place].key] for place in places]
+        rounds = np.column_stack([np.asarray(ratio.samples, np.float64) for ratio in job])
+        draws[:, places] = median_draws(rounds, rng) / np.nanmedian(rounds, axis=0)
+    spread = max(
+        _log_deviation(each.details["baseline_low_ms"], each.details["baseline_high_ms"])
+        for each in latencies
+    )
+    baseline = np.random.default_rng((seed, _INTERVALS)).standard_normal((N_DRAWS, 1))
+    values = np.array([latency.value for latency in latencies])
+    milliseconds: FloatArray = values * draws * np.exp(spread * baseline)
+    return milliseconds
+
+
+def interval_draws(value: ArrayLike, low: ArrayLike, high: ArrayLike, seed: int) -> FloatArray:
+    """Draw n positive values ``(2000, n)`` log-normally from their 95% intervals, all alike."""
+    normal = np.random.default_rng((seed, _INTERVALS)).standard_normal((N_DRAWS, 1))
+    return np.asarray(value * np.exp(_log_deviation(low, high) * normal), np.float64)
+
+
+def front_membership(
+    draws: Mapping[str, FloatArray],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+) -> FloatArray:
+    """Return the share of draws in which each of n architectures is on the front, ``(n,)``.
+
+    Source: Efron and Tibshirani, The Problem of Regions, Annals of Statistics, 1998. Of two
+    nearly equal architectures each is on the front in about half of the draws; of two equal ones
+    both are in all draws. The draws of an objective are ``(n_draws, n)``, or ``(1, n)`` if exact.
+    """
+    shape = np.broadcast_shapes(*(array.shape for array in draws.values()))
+    flat = {name: np.broadcast_to(array, shape).ravel() for name, array in draws.items()}
+    losses = losses_of(flat, objectives).reshape(*shape, len(objectives))
+    allowed = satisfied(flat, constraints).reshape(shape)
+    rates = [_undominated(losses, allowed, place).mean() for place in range(shape[1])]
+    return np.array(rates, dtype=np.float64)
+
+
+def _undominated(losses: FloatArray, allowed: BoolArray, place: int) -> BoolArray:
+    """Return the draws ``(n_draws,)`` in which an architecture is feasible and not dominated."""
+    ahead = losses - losses[:, place : place + 1]
+    dominates = (ahead <= 0).all(axis=2) & (ahead < 0).any(axis=2) & allowed
+    on_front: BoolArray = allowed[:, place] & ~dominates.any(axis=1)
+    return on_front
+
+
+def _log_deviation(low: ArrayLike, high: ArrayLike) -> FloatArray:
+    return np.asarray(np.log(np.divide(high, low)) / (2 * Z95), np.float64)

@@ -49,7 +49,14 @@ def locked(folder: Path) -> Iterator[None]:
             "the run to where you may write"
         ) from error
     try:
-        _check_abandoned(_holder(folder), folder)
+        holder = _holder(folder)
+        elsewhere = holder.get("host") not in (None, socket.gethostname())
+        if elsewhere and file_system(folder) in NETWORK:
+            raise HwsearchError(
+                f"run {str(folder)!r} was being written by {_named(holder)}, and a network file "
+                f"system does not show whether it still is; remove {str(folder / HOLDER)!r} once "
+                "that process is gone"
+            )
         began = datetime.now(UTC).isoformat(timespec="seconds")
         record = {"pid": os.getpid(), "host": socket.gethostname(), "began": began}
         write_atomic(folder / HOLDER, json.dumps(record))
@@ -82,17 +89,6 @@ def _holder(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _check_abandoned(holder: dict[str, Any], folder: Path) -> None:
-    """Refuse a run on a network file system whose recorded holder is on another machine."""
-    elsewhere = holder.get("host") not in (None, socket.gethostname())
-    if elsewhere and file_system(folder) in NETWORK:
-        raise HwsearchError(
-            f"run {str(folder)!r} was being written by {_named(holder)}, and a network file "
-            f"system does not show whether it still is; remove {str(folder / HOLDER)!r} once that "
-            "process is gone"
-        )
 
 
 def _named(holder: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Values
@@ -75,12 +76,11 @@ def _seconds_spent(store: Store) -> float:
 
 @dataclass(slots=True, kw_only=True)
 class _Round:
-    """A round that the optimiser has not been told; ``waiting`` are the keys without a result."""
+    """A round of which the optimiser has not been told; ``asked`` are the keys to evaluate."""
 
     number: int
     archs: Architectures
-    to_finish: set[str]
-    waiting: set[str]
+    asked: list[str]
     results: dict[str, Values | EvaluationError] = field(default_factory=dict)
 
 
@@ -102,9 +102,8 @@ class _Rounds:
 
     def replay(self, trials: Sequence[Trial]) -> int:
         """Ask and tell stored rounds, and start open ones; return the number of the next round."""
-        members: dict[int, list[Trial]] = {}
-        for trial in trials:
-            members.setdefault(trial.round, []).append(trial)
+        by_round = groupby(trials, key=lambda trial: trial.round)
+        members = {number: list(group) for number, group in by_round}
         space = self._optimizer.space
         archs: dict[int, Architectures] = {}
         for number, group in members.items():
@@ -122,16 +121,15 @@ class _Rounds:
 
     def begin(self, number: int, archs: Architectures, members: Sequence[Trial]) -> None:
         """Start the evaluation of a round; finished trials return from the store."""
-        open_ = [trial.key for trial in members if not trial.state.is_finished]
+        for trial in members:
+            if not trial.state.is_finished:
+                self._store.start(trial.key)
         failed = {trial.key for trial in members if trial.state is TrialState.FAILED}
-        for key in open_:
-            self._store.start(key)
         asked = [arch for arch in archs if arch.key not in failed]
-        waiting = {arch.key for arch in asked}
-        begun = _Round(number=number, archs=archs, to_finish=set(open_), waiting=waiting)
-        self._of |= dict.fromkeys(waiting, begun)
+        begun = _Round(number=number, archs=archs, asked=[arch.key for arch in asked])
+        self._of |= dict.fromkeys(begun.asked, begun)
         self._scheduler.start(asked)
-        if not waiting:
+        if not asked:
             self._tell(begun)
 
     def go_on(self) -> None:
@@ -139,10 +137,9 @@ class _Rounds:
         for key, result in self._scheduler.finished().items():
             begun = self._of.pop(key)
             begun.results[key] = result
-            begun.waiting.remove(key)
-            if key in begun.to_finish:
+            if not self._store.trial(key).state.is_finished:
                 self._finish(key, result)
-            if not begun.waiting:
+            if len(begun.results) == len(begun.asked):
                 self._tell(begun)
 
     def _finish(self, key: str, result: Values | EvaluationError) -> None:
@@ -155,7 +152,7 @@ class _Rounds:
 
     def _tell(self, finished: _Round) -> None:
         optimizer = self._optimizer
-        results = [finished.results.get(arch.key) for arch in finished.archs]
+        results = (finished.results.get(key) for key in finished.archs.ids)
         told = [None if isinstance(each, EvaluationError) else each for each in results]
         optimizer.tell(finished.archs, told)
         for remark in optimizer.remarks:

@@ -112,7 +112,7 @@ class SearchSummary:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> "SearchSummary":
+    def from_json(cls, text: str | bytes, where: str) -> "SearchSummary":
         """Read the text of `to_json`.
 
         Raises:

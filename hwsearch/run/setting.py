@@ -9,7 +9,6 @@ from dataclasses import Field, field, fields
 from typing import Any, TypeVar
 
 from hwsearch.errors import InputError, unknown
-from hwsearch.optimizer.stopping import check_positive
 
 Check = Callable[[str, Any], object]
 T = TypeVar("T")
@@ -17,8 +16,8 @@ T = TypeVar("T")
 
 def setting(
     default: T,
-    text: str,
-    check: Check,
+    explained: str,
+    check: Check | None = None,
     *,
     example: object = None,
     names: Callable[[], Iterable[str]] | None = None,
@@ -26,20 +25,24 @@ def setting(
     """Declare a setting as a field of a dataclass.
 
     Args:
-        default: Its default.
-        text: Its explanation, one sentence.
-        check: ``check(name, value)`` raises InputError for a value that is not allowed.
+        default: Its default; None allows None.
+        explained: Its explanation, one sentence.
+        check: ``check(name, value)`` raises InputError for a value that is not allowed; by default
+            for one that is not among ``names``, or for anything but text without them.
         example: Value to show where the default is None.
         names: Returns the names to show beside the explanation.
     """
-    metadata = {"text": text, "check": check, "example": example, "names": names}
+    check = check or (one_of(names) if names else text("text"))
+    metadata = {"text": explained, "check": check, "example": example, "names": names}
     return field(default=default, metadata=metadata)
 
 
 def check_settings(settings: Any) -> None:
     """Check every setting of a dataclass; raise InputError for the first bad value."""
     for each in fields(settings):
-        each.metadata["check"](each.name, getattr(settings, each.name))
+        value = getattr(settings, each.name)
+        if value is not None or each.default is not None:
+            each.metadata["check"](each.name, value)
 
 
 def explanation(declared: "Field[Any]") -> str:
@@ -51,14 +54,13 @@ def explanation(declared: "Field[Any]") -> str:
         return told
 
 
-def text(wanted: str, *, optional: bool = False) -> Check:
+def text(wanted: str) -> Check:
     """Return a check that a value is text in UTF-8."""
 
     def check(name: str, value: object) -> None:
-        if not (isinstance(value, str) or (optional and value is None)):
+        if not isinstance(value, str):
             raise InputError(f"{name} is {value!r}; give {wanted}")
-        if value is not None:
-            _check_utf8(name, value)
+        _check_utf8(name, value)
 
     return check
 
@@ -81,19 +83,14 @@ def texts(name: str, value: object) -> None:
         _check_utf8(name, each)
 
 
-def whole(least: int, *, optional: bool = False) -> Check:
+def whole(least: int) -> Check:
     """Return a check that a value is a whole number."""
 
     def check(name: str, value: object) -> None:
-        if optional and value is None:
-            return
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InputError(f"{name} is {value!r}; give a whole number from {least} up")
 
     return check
-
-
-positive: Check = check_positive
 
 
 def _check_utf8(name: str, value: str) -> None:

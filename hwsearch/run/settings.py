@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import tomli_w
 
-from hwsearch.errors import InputError, unknown
+from hwsearch.errors import InputError
 from hwsearch.files import decoded, write_atomic
-from hwsearch.run.config import FILE, OBSOLETE, RunConfig, parsed_toml
+from hwsearch.run.config import FILE, RunConfig, known_settings, parsed_toml
 from hwsearch.run.setting import explanation, setting, text
 from hwsearch.run.working_folder import located, places
 
@@ -44,7 +44,7 @@ class SearchSettings(RunConfig):
     out: str | None = setting(
         None,
         "A folder that does not exist yet; by default runs/SUPERNET-DEVICE.",
-        text("a folder", optional=True),
+        text("a folder"),
         example="runs/first",
     )
     workers: str | int | None = setting(
@@ -107,14 +107,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             f"settings {str(path)!r} have {found!r} where a table [{TABLE}] belongs; "
             f"put every setting below a line [{TABLE}]"
         )
-    told = {name: value for name, value in told.items() if name not in OBSOLETE}
-    known = [each.name for each in fields(SearchSettings)]
-    for name in told:
-        if name not in known:
-            raise unknown(f"setting in {str(path)!r}", name, known)
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
-    }
+    settings = known_settings(told, SearchSettings, path)
     try:
         config = SearchSettings(**settings).config
     except InputError as error:

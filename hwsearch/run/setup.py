@@ -5,10 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from hwsearch.accuracy.images import read_images
 from hwsearch.accuracy.output_check import check_outputs
@@ -27,12 +24,10 @@ from hwsearch.kit.table_latency import TableLatency
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
 from hwsearch.quantities import exact_quantities, search_quantities
-from hwsearch.run.config import FILE, RunConfig, software_versions
-from hwsearch.run.lock import HOLDER, LOCK
+from hwsearch.run.config import RunConfig, software_versions
 from hwsearch.run.progress import Progress
 from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource
 from hwsearch.run.working_folder import located, module_directories
-from hwsearch.space import Architectures
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trial_store import Store
@@ -42,19 +37,7 @@ MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend o
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
 FORMER_COLUMN = "dropped"  # of trials, in tables that versions up to 0.1 wrote
 FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "probability")
-
-
-@runtime_checkable
-class Predicting(Protocol):
-    """Predicts a quantity that cannot be measured here."""
-
-    def __call__(self, archs: Architectures) -> NDArray[np.float64]:
-        """Predict n values, (n,)."""
-        ...
-
-    def interval(self, archs: Architectures) -> tuple[NDArray[np.float64], ...]:
-        """Predict n values, low and high ends of their 95% intervals, (n,) each."""
-        ...
+Predictor = TableLatency | ValueSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +59,10 @@ class Setup:
     notes: tuple[str, ...] = ()
 
     @property
-    def predicted(self) -> dict[str, Predicting]:
+    def predicted(self) -> dict[str, Predictor]:
         """Objective -> its predictor, for objectives that cannot be measured here."""
         found = ((o.name, o.prediction) for o in self.objectives)
-        return {name: each for name, each in found if isinstance(each, Predicting)}
+        return {name: each for name, each in found if isinstance(each, Predictor)}
 
     @property
     def measured(self) -> list[str]:
@@ -89,21 +72,21 @@ class Setup:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the meaning of the numbers, one sentence each."""
-        accuracy: tuple[str, ...] = ()
+        found: list[str] = []
         if not self.task.scores:
             metric = self.task.metric.name
             by = self.source(PREDICTOR).get("name", "a predictor")
-            accuracy = (f"no images were read: every {metric} is predicted by {by}",)
+            found.append(f"no images were read: every {metric} is predicted by {by}")
         elif self.net.untrained:
-            accuracy = (f"weights are {self.net.weights}: {MEANINGLESS}",)
-        precision, quantities = self.device.precision, exact_quantities()
-        names = [o.name for o in self.objectives if o.name in quantities]
-        sizes = [
-            f"{name} are those of the float32 model, and the files are {precision}"
-            for name in names
-            if quantities[name].of_float32 and precision != "fp32"
-        ]
-        return (*accuracy, *sizes, *self.task.warnings)
+            found.append(f"weights are {self.net.weights}: {MEANINGLESS}")
+        if (precision := self.device.precision) != "fp32":
+            float32 = [name for name, each in exact_quantities().items() if each.of_float32]
+            found += [
+                f"{objective.name} are those of the float32 model, and the files are {precision}"
+                for objective in self.objectives
+                if objective.name in float32
+            ]
+        return (*found, *self.task.warnings)
 
     def source(self, kind: str) -> Mapping[str, str | int]:
         """Return the record of a kind of source in ``config.toml``; empty without one."""
@@ -220,10 +203,9 @@ def prepare(
 def _constraints(
     config: RunConfig, objectives: Sequence[Objective], task: Task
 ) -> tuple[Constraint, ...]:
-    names = [objective.name for objective in objectives]
-    for constraint in (Constraint.parse(text) for text in config.constraints):
-        name = constraint.objective
-        if name not in names and name in search_quantities(task.metric):
+    names, known = [objective.name for objective in objectives], search_quantities(task.metric)
+    for constraint in map(Constraint.parse, config.constraints):
+        if (name := constraint.objective) in known and name not in names:
             raise InputError(
                 f"constraint '{constraint}' is on {name}, which is no objective of this search "
                 f"({', '.join(names)}); add objective {name}"
@@ -232,11 +214,7 @@ def _constraints(
 
 
 def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Objective:
-    """Return the objective of a name for one supernet, task and device.
-
-    Raises:
-        InputError: The name is unknown, or the device's table is of another supernet.
-    """
+    """Return the objective of a name; an unknown one, or a table that misfits, is InputError."""
     if name not in (known := search_quantities(task.metric)):
         raise unknown("objective", name, known)
     quantity, exact, prediction = known[name], None, None
@@ -269,18 +247,16 @@ def check_names(net: Supernet, task: Task) -> None:
 
 def check_shapes(net: Supernet, task: Task) -> None:
     """Refuse data arrays if the architectures have inputs of different shapes."""
-    ends = (net.space.smallest()[0], net.space.largest()[0])
-    small, large = (tuple(t.shape for t in net.input_spec(arch).inputs) for arch in ends)
+    small, large = (
+        ", ".join("x".join(map(str, tensor.shape)) for tensor in net.input_spec(arch).inputs)
+        for arch in (net.space.smallest()[0], net.space.largest()[0])
+    )
     if small != large and task.scores and isinstance(task.search, Samples):
         raise InputError(
             f"data {task.spec!r} are arrays of one shape, but the inputs of {net.name!r} go from "
-            f"{_shapes(small)} to {_shapes(large)}; search one shape only (such as --freeze "
-            "resolution=224), or read images by --data imagefolder:PATH"
+            f"{small} to {large}; search one shape only (such as --freeze resolution=224), or "
+            "read images by --data imagefolder:PATH"
         )
-
-
-def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
-    return ", ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -288,51 +264,17 @@ def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
 
     Versions of software may differ, except for the device's runtime.
     """
-    changed = [
-        differences(_flat(part, before.get(part)), _flat(part, now.get(part)))
-        for part in ("space", "weights", "data", "device")
-    ]
-    if any(changed):
+    if changed := differences(_flat(before), _flat(now)):
         raise InputError(
-            f"run {str(folder)!r} cannot go on here, its numbers would not compare: "
-            f"{'; '.join(filter(None, changed))}. Resume it where it began, or start a new one."
+            f"run {str(folder)!r} cannot go on here, its numbers would not compare: {changed}. "
+            "Resume it where it began, or start a new one."
         )
 
 
-def refuse_file(what: str, folder: Path) -> None:
-    """Refuse a path if it or a parent is a file."""
-    standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not standing.is_dir():
-        raise InputError(
-            f"{what} {str(folder)!r}: {str(standing)!r} is a file; "
-            "give a folder that does not exist yet"
-        )
-
-
-def check_output(folder: Path) -> None:
-    """Refuse a folder that has files, or whose path is or contains a file."""
-    refuse_file("output", folder)
-    if not folder.exists():
-        return
-    # A killed process leaves its lock, and the file that it was writing.
-    entries = sorted(e.name for e in folder.iterdir() if not _is_left_behind(e.name))
-    if FILE in entries:
-        raise InputError(
-            f"output {str(folder)!r} holds another run; go on with it by "
-            f"'hwsearch resume {folder}', or give another folder"
-        )
-    if entries:
-        raise InputError(
-            f"output {str(folder)!r} holds {len(entries)} other files ({entries[0]}); "
-            "give a folder that is empty or does not exist yet"
-        )
-
-
-def _is_left_behind(name: str) -> bool:
-    return name in (LOCK, HOLDER) or name.startswith((f".{FILE}.", f".{HOLDER}."))
-
-
-def _flat(part: str, value: Any) -> dict[str, str]:
-    if isinstance(value, dict):
-        return {f"{part}.{name}": str(each) for name, each in value.items()}
-    return {part: str(value)}
+def _flat(recorded: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in ("space", "weights", "data", "device"):
+        value = recorded.get(part)
+        fields = value if isinstance(value, dict) else {"": value}
+        found |= {f"{part}.{name}".rstrip("."): str(each) for name, each in fields.items()}
+    return found

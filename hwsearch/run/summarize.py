@@ -36,7 +36,7 @@ Found = dict[str, dict[str, Measurement]]
 Rows = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Search:
     """A search and its finished trials.
 
@@ -61,6 +61,15 @@ class _Search:
         rows = self.values[[place[key] for key in keys if key in place]]
         return rows[~np.isnan(rows).any(axis=1)]
 
+    @property
+    def largest_key(self) -> str:
+        return self.setup.net.space.largest().ids[0]
+
+    @property
+    def largest(self) -> Point | None:
+        """Values of the largest architecture; None if it was not measured."""
+        return next(map(self.by_name, self.of_keys([self.largest_key])), None)
+
     def hypervolume(self, values: FloatArray) -> float:
         """Return the hypervolume of the feasible rows with the reference of the search."""
         history = self.optimizer.history
@@ -82,9 +91,7 @@ def summarize_search(
     told = [place[trial.key] for trial in trials]
     whole = history.measured[told]
     values = np.where(whole[:, np.newaxis], history.values[told], np.nan)
-    search = _Search(
-        setup=setup, optimizer=optimizer, trials=trials, values=values, found=search_found(store)
-    )
+    search = _Search(setup, optimizer, trials, values, search_found(store))
     names = [objective.name for objective in optimizer.objectives]
     members = {str(row["key"]): {name: float(row[name]) for name in names} for row in rows}
     middle = members[knee(pd.DataFrame(rows), optimizer.objectives)]
@@ -106,7 +113,7 @@ def summarize_search(
         uniform_hypervolume=search.hypervolume(uniform) if len(uniform) else None,
         uniform_at_knee=_interpolated(search, uniform, middle),
         knee=middle,
-        largest=next(iter(map(search.by_name, search.of_keys(_largest(search)))), None),
+        largest=search.largest,
         versus=tuple(_versus(search, members)),
     )
 
@@ -138,36 +145,24 @@ def search_found(store: Store) -> Found:
 def _fits(search: _Search) -> Iterator[PredictionQuality]:
     """Compare predictions with measurements, after every round with new predictions."""
     for objective in search.setup.measured:
-        predicted: list[tuple[float, float]] = []
-        measured: list[float] = []
-        noise: list[float] = []
+        compared: list[tuple[float, float, float, float]] = []
         evaluated = 0
         for _, members in groupby(search.trials, key=lambda trial: trial.round):
-            before = len(predicted)
+            before = len(compared)
             for trial in members:
                 evaluated += 1
                 got = search.found.get(trial.key, {}).get(objective)
                 if got is not None and objective in trial.forecast:
-                    predicted.append(trial.forecast[objective])
-                    measured.append(got.value)
-                    noise.append(_noise(got))
-            if len(predicted) > before:
-                recent = slice(-_RECENT, None)
-                yield _fit(
-                    objective, evaluated, predicted[recent], measured[recent], noise[recent]
-                )
+                    compared.append((*trial.forecast[objective], got.value, _noise(got)))
+            if len(compared) > before:
+                yield _fit(objective, evaluated, np.array(compared[-_RECENT:]))
 
 
-def _fit(
-    objective: str,
-    evaluated: int,
-    predicted: Sequence[tuple[float, float]],
-    measured: Sequence[float],
-    noise: Sequence[float],
-) -> PredictionQuality:
+def _fit(objective: str, evaluated: int, compared: FloatArray) -> PredictionQuality:
+    """Compare n predictions, (n, 4): mean, deviation, measured value and its noise."""
     from scipy.stats import kendalltau
 
-    means, deviations = np.array(predicted).T
+    means, deviations, measured, noise = compared.T
     half = Z95 * np.hypot(deviations, noise)
     tau = None
     if len(measured) >= _LEAST_RANKED and np.ptp(means) > 0 and np.ptp(measured) > 0:
@@ -177,7 +172,7 @@ def _fit(
         evaluated=evaluated,
         n=len(measured),
         tau=tau,
-        covered=float((np.abs(np.array(measured) - means) <= half).mean()),
+        covered=float((np.abs(measured - means) <= half).mean()),
     )
 
 
@@ -232,15 +227,13 @@ def _versus(search: _Search, members: Mapping[str, Point]) -> Iterator[Compariso
 
     objectives = search.optimizer.objectives
     costs = [o.name for o in objectives if o.direction == "min"]
-    (key,) = _largest(search)
-    largest = search.of_keys([key])
-    if not len(largest) or not costs:
+    largest, key = search.largest, search.largest_key
+    if largest is None or not costs:
         return
     cost = main_cost(costs)
-    table = pd.DataFrame([{"key": key, **values} for key, values in members.items()])
+    table = pd.DataFrame([{"key": member, **values} for member, values in members.items()])
     first = to_losses(table[[objectives[0].name]].to_numpy(float), objectives[:1])[:, 0]
     best = str(table["key"].iloc[int(np.argmin(first))])
-    own = members.get(key, search.by_name(largest[0]))
     told = {best: "best", knee(table, objectives): "knee"}
     for member, name in reversed(told.items()):
         if member == key:
@@ -250,7 +243,7 @@ def _versus(search: _Search, members: Mapping[str, Point]) -> Iterator[Compariso
             member=name,
             key=member,
             cost=cost,
-            times=own[cost] / members[member][cost],
+            times=members.get(key, largest)[cost] / members[member][cost],
             points=points,
             low=low,
             high=high,
@@ -261,14 +254,9 @@ def _paired(
     search: _Search, key: str, other: str
 ) -> tuple[float, float, float] | tuple[None, None, None]:
     metric = search.setup.task.metric
-    scores = [search.found.get(each, {}).get(metric.name) for each in (key, other)]
-    outcomes = [score.samples for score in scores if score is not None]
-    a, b = (*outcomes, None, None)[:2]
+    scores = (search.found.get(each, {}).get(metric.name) for each in (key, other))
+    a, b = (None if score is None else score.samples for score in scores)
     if a is None or b is None:
         return None, None, None
     points, low, high = paired_difference(a, b, metric.scale)
     return float(points), float(low), float(high)
-
-
-def _largest(search: _Search) -> list[str]:
-    return list(search.setup.net.space.largest().ids)

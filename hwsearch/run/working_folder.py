@@ -19,14 +19,11 @@ def recorded_place(folder: Path) -> dict[str, str]:
     here = str(Path.cwd())
     try:
         here.encode()
+        return {CWD: here, FROM_RUN: Path(os.path.relpath(here, folder)).as_posix()}
     except UnicodeEncodeError:
         return {}  # TOML cannot hold it
-    found = {CWD: here}
-    try:
-        found[FROM_RUN] = Path(os.path.relpath(here, folder)).as_posix()
     except ValueError:  # on another drive
-        return found
-    return found
+        return {CWD: here}
 
 
 def places(folder: Path, recorded: Mapping[str, Any]) -> tuple[Path, ...]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,7 @@ from hwsearch.models.agreement import (
     probe_inputs,
     torch_outputs,
 )
-from hwsearch.models.artifact import (
-    BUFFERS,
-    CARD,
-    INFER,
-    MODEL,
-    WEIGHTS,
-    Exported,
-    read_card,
-)
+from hwsearch.models.artifact import BUFFERS, CARD, INFER, MODEL, WEIGHTS, Exported, read_card
 from hwsearch.models.count import count_macs, count_params
 from hwsearch.models.onnx_file import external_tensors, precision_of, read_metadata, read_model
 from hwsearch.supernets.interface import TensorSpec
@@ -52,7 +45,7 @@ def verify_export(
     A float32 model has to agree with the network on ``samples``, real inputs by name,
     preprocessed. A model of another precision was converted from a float32 model that has to
     agree; the difference of the two is recorded. ``promised`` are the architecture's ``macs`` and
-    ``params``. Where the device takes no float32 models, ``ort-cpu`` runs the original.
+    ``params``.
 
     Returns:
         The checks and their results, JSON-serialisable.
@@ -61,13 +54,11 @@ def verify_export(
         VerificationError: A check failed; the text names the first one and the difference.
     """
     _check_samples(samples)
-    model = _checked_model(folder / MODEL)
-    _check_costs(folder, model, promised)
+    _check_costs(folder, _checked_model(folder / MODEL), promised)
     if exported.original is None:
-        ours = shipped = _run(device, folder / MODEL, samples)
+        ours = _run(device, folder / MODEL, samples)
     else:
         ours = _run_original(device, exported.original, samples)
-        shipped = _run(device, folder / MODEL, samples)
     stated_input = json.loads(read_metadata(exported.model)["input"])
     reference = torch_outputs(exported.subnet, samples, stated_input["outputs"])
     difference = disagreement(ours, reference)
@@ -87,13 +78,14 @@ def verify_export(
     }
     if exported.original is None:
         return stated
+    shipped = _run(device, folder / MODEL, samples)
     return stated | _compared(shipped, ours, _class_scores(ours, stated_input))
 
 
 def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDArray[Any]]:
     """Return outputs for the probe of a card: PyTorch's for float32, else the model's own."""
     stated = json.loads(read_metadata(exported.model)["input"])
-    inputs = probe_inputs([_tensor_spec(tensor) for tensor in stated["inputs"]])
+    inputs = _probe(stated)
     if exported.original is None:
         return torch_outputs(exported.subnet, inputs, stated["outputs"])
     return list(_run(device, folder / MODEL, inputs))
@@ -127,19 +119,19 @@ def _check_artifact(folder: Path, card: Mapping[str, Any], device: Device) -> No
         if sha256_of(folder / name) != card["files"].get(name):
             raise VerificationError(f"{name} is not the file that the card describes")
     model = _checked_model(folder / MODEL)
-    stated = read_metadata(model)
+    stated, precision = read_metadata(model), precision_of(model)
     if stated.get("key") != card["key"]:
         raise VerificationError(f"{MODEL} says key {stated.get('key')}, the card {card['key']}")
-    if json.loads(stated.get("architecture", "null")) != card["architecture"]:
-        raise VerificationError(f"{MODEL} and the card say different architectures")
-    if json.loads(stated.get("input", "null")) != card["input"]:
-        raise VerificationError(f"{MODEL} and the card say different inputs or preprocessing")
-    if stated.get("checkpoint") != card["supernet"]["digest"]:
-        raise VerificationError(f"{MODEL} and the card say different weights of the supernet")
-    if precision_of(model) != _precision(card):
-        raise VerificationError(
-            f"{MODEL} is {precision_of(model)}, and the card says {_precision(card)}"
-        )
+    architecture, inputs = (json.loads(stated.get(n, "null")) for n in ("architecture", "input"))
+    for found, expected, what in (
+        (architecture, card["architecture"], "architectures"),
+        (inputs, card["input"], "inputs or preprocessing"),
+        (stated.get("checkpoint"), card["supernet"]["digest"], "weights of the supernet"),
+    ):
+        if found != expected:
+            raise VerificationError(f"{MODEL} and the card say different {what}")
+    if precision != _precision(card):
+        raise VerificationError(f"{MODEL} is {precision}, and the card says {_precision(card)}")
     if card["files"][MODEL] not in card["measurements"]:
         raise VerificationError(f"the card's measurements are not of this {MODEL}")
     _check_costs(folder, model, card["exact"])
@@ -153,8 +145,7 @@ def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
     Raises:
         VerificationError: It exceeds the tolerance of the precision.
     """
-    tensors = [_tensor_spec(tensor) for tensor in card["input"]["inputs"]]
-    inputs = probe_inputs(tensors, seed=card["probe"]["seed"])
+    inputs = _probe(card["input"], card["probe"]["seed"])
     expected = [np.asarray(output, np.float32) for output in card["probe"]["outputs"]]
     difference = disagreement(_run(device, folder / MODEL, inputs), expected)
     precision = _precision(card)
@@ -221,11 +212,11 @@ def _check_costs(folder: Path, model: onnx.ModelProto, promised: Mapping[str, in
 
 def _check_samples(samples: Mapping[str, NDArray[Any]]) -> None:
     for name, array in samples.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = next(i for i, sample in enumerate(array) if not np.isfinite(sample).all())
+        whole = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if not whole.all():
             raise VerificationError(
-                f"sample {bad} of input {name!r} has NaN or infinite values after preprocessing; "
-                "remove or repair that sample of the data"
+                f"sample {int(whole.argmin())} of input {name!r} has NaN or infinite values after "
+                "preprocessing; remove or repair that sample of the data"
             )
 
 
@@ -245,15 +236,12 @@ def _run_original(
     """Run a float32 model, on ``ort-cpu`` where the device is of another precision."""
     from hwsearch.devices import load_device
 
-    takes_it = device.precision == "fp32"
-    runner = device if takes_it else load_device("ort-cpu")
-    try:
-        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            onnx.save(original, Path(scratch) / MODEL)
-            return _run(runner, Path(scratch) / MODEL, inputs)
-    finally:
-        if not takes_it:
-            runner.close()
+    runs_it = (
+        nullcontext(device) if device.precision == "fp32" else closing(load_device("ort-cpu"))
+    )
+    with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch, runs_it as runner:
+        onnx.save(original, Path(scratch) / MODEL)
+        return _run(runner, Path(scratch) / MODEL, inputs)
 
 
 def _class_scores(outputs: Sequence[NDArray[Any]], stated: Mapping[str, Any]) -> list[int]:
@@ -295,8 +283,11 @@ def _precision(card: Mapping[str, Any]) -> str:
     return str(card.get("precision", "fp32"))  # a card of schema 1 says none
 
 
-def _tensor_spec(stated: Mapping[str, Any]) -> TensorSpec:
-    shape: Sequence[int] = stated["shape"]
-    return TensorSpec(
-        name=stated["name"], shape=tuple(shape), dtype=stated["dtype"], high=stated["high"]
-    )
+def _probe(stated: Mapping[str, Any], seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Return the probe of the inputs that a card or a model states."""
+    names = ("name", "dtype", "high")
+    tensors = [
+        TensorSpec(shape=tuple(each["shape"]), **{name: each[name] for name in names})
+        for each in stated["inputs"]
+    ]
+    return probe_inputs(tensors, seed=seed)

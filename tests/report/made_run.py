@@ -8,8 +8,8 @@ from hwsearch.constraints import Constraint, satisfied
 from hwsearch.objectives import hypervolume, is_non_dominated
 from hwsearch.run.candidates import Prediction
 from hwsearch.run.config import RunConfig, write_config
+from hwsearch.run.finish import row_of
 from hwsearch.run.front import knee
-from hwsearch.run.member import row_of
 from hwsearch.run.search_summary import Comparison, PredictionQuality, SearchSummary
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.trial_store import Store
@@ -182,9 +182,7 @@ def _finish(folder, archs, values, best, measured, kind):
             )
         exact = {"macs": int(1e6 * values[i, 1]), "params": 10_000, "bytes": 40_000}
         subnet = f"subnets/{arch.key}"
-        rows.append(
-            row_of(arch, numbers, None if kind == "candidates" else 0.9, exact, "w", subnet)
-        )
+        rows.append(row_of(arch, numbers, None if kind == "candidates" else 0.9, exact, "w"))
         (folder / subnet).mkdir()
         for name in FILES if kind == "front" else FILES[1:2]:
             (folder / subnet / name).write_text("")

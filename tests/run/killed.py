@@ -19,14 +19,14 @@ import hwsearch
 # Loaded before any fork.
 import hwsearch.optimizer.acquisition
 import hwsearch.optimizer.posterior
-import hwsearch.run.folder
+import hwsearch.run.search
 import tests.run.search_parts as parts
 from tests.run.warm_start_parts import FIRST, uneven
 
 BUDGET = FIRST
 # Name -> where it dies: an owner's function, in its n-th call, before or after what it does.
 MOMENTS = {
-    "beginning": ("hwsearch.run.folder", "write_config", 1, "after"),
+    "beginning": ("hwsearch.run.search", "write_config", 1, "after"),
     "proposed": ("hwsearch.trial_store:Store", "propose", 1, "after"),
     "started": ("hwsearch.trial_store:Store", "start", 6, "after"),
     "scoring": ("hwsearch.trial_store:Store", "add", 10, "after"),
@@ -40,7 +40,7 @@ MOMENTS = {
 }
 # The same for searches that start from a run.
 WARM_MOMENTS = {
-    "beginning": ("hwsearch.run.folder", "write_config", 1, "after"),
+    "beginning": ("hwsearch.run.search", "write_config", 1, "after"),
     "copying": ("hwsearch.trial_store:Store", "propose", 1, "after"),
     "copied": ("hwsearch.run.value_sources.base:ValueSource", "copy_to", 1, "after"),
     "timing": ("tests.run.search_parts:InProcess", "measure", 2, "after"),

@@ -25,12 +25,12 @@ import hwsearch
 # Loaded before any fork.
 import hwsearch.optimizer.acquisition
 import hwsearch.optimizer.posterior
-import hwsearch.run.folder
+import hwsearch.run.search
 import tests.run.search_parts as parts
 from hwsearch.kit.results_file import read_results
 from hwsearch.report.write import write_report
 from hwsearch.run import profile
-from hwsearch.run.checksums import damaged_files
+from hwsearch.run.outcome import damaged_files
 from hwsearch.run.profile import make_table
 from hwsearch.tables import LatencyTable
 from tests.run.profiled_device import MINIATURE, Profiled
@@ -173,7 +173,7 @@ class Table:
 def use_device():
     device = parts.InProcess()
     hwsearch.run.setup.load_device = lambda spec: device
-    hwsearch.run.exported.devices.load_device = lambda spec: device
+    hwsearch.devices.load_device = lambda spec: device
     return device
 
 

@@ -9,7 +9,12 @@ from hwsearch.constraints import Constraint
 from hwsearch.devices import Latency
 from hwsearch.evaluation.measurements import latency_measurement, ratio_measurement
 from hwsearch.objectives import Objective
-from hwsearch.run.bootstrap import front_membership, interval_draws, latency_draws, score_draws
+from hwsearch.run.front_probability import (
+    front_membership,
+    interval_draws,
+    latency_draws,
+    score_draws,
+)
 from hwsearch.trials import Measurement
 
 TOP1, LATENCY = Objective("top1", "max", unit="%"), Objective("latency", "min", unit="ms")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import hwsearch
 from hwsearch import Run
 from hwsearch.cli import app
-from hwsearch.run.checksums import CHECKSUMS, damaged_files
+from hwsearch.run.outcome import CHECKSUMS, damaged_files
 
 pytestmark = pytest.mark.usefixtures("quick_infer", "device")
 REDRAWN = (".png", ".html")

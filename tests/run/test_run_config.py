@@ -53,17 +53,17 @@ def test_a_setting_of_a_former_version_is_ignored(tmp_path, value):
 
 
 def test_another_budget_changes_nothing_else():
-    assert FULL.with_budget(None) is FULL
-    changed = FULL.with_budget(9)
+    assert FULL.with_limits({"budget": None}) == FULL
+    changed = FULL.with_limits({"budget": 9})
     assert changed.budget == 9
-    assert changed.with_budget(7) == FULL
+    assert changed.with_limits({"budget": 7}) == FULL
 
 
 def test_other_limits_change_nothing_else():
-    assert FULL.with_limits(None, None, None) is FULL
-    changed = FULL.with_limits(None, 5.0, 0.1)
+    assert FULL.with_limits({"minutes": None, "stop_gain": None}) == FULL
+    changed = FULL.with_limits({"minutes": 5.0, "stop_gain": 0.1})
     assert (changed.budget, changed.minutes, changed.stop_gain) == (7, 5.0, 0.1)
-    assert changed.with_limits(7, 1.5, 0.25) == FULL
+    assert changed.with_limits({"budget": 7, "minutes": 1.5, "stop_gain": 0.25}) == FULL
     assert (changed.stopping.budget, changed.stopping.minutes) == (7, 5.0)
 
 

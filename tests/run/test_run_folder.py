@@ -294,7 +294,7 @@ class TestObjectives:
             raise EvaluationError("stopped")
 
         with monkeypatch.context() as patch:
-            patch.setattr("hwsearch.run.phases.run_search", stop)
+            patch.setattr("hwsearch.run.search.run_search", stop)
             with pytest.raises(EvaluationError):
                 search(tmp_path / "run", budget=4)
         run = Run(tmp_path / "run")

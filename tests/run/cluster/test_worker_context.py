@@ -81,7 +81,7 @@ def test_a_search_by_jobs_is_the_same_to_the_last_bit(folder, tmp_path, monkeypa
     def by_jobs(_, setup, evaluator, *rest):
         return JobScheduler(LocalQueue(setup), evaluator, setup.measured)
 
-    monkeypatch.setattr("hwsearch.run.phases.make_scheduler", by_jobs)
+    monkeypatch.setattr("hwsearch.run.search.make_scheduler", by_jobs)
     through = hwsearch.search(net, **given, out=tmp_path / "through")
     assert set(through.trials["state"]) == {"done", "failed"}
     assert through.trials.equals(alone.trials)
