@@ -7,18 +7,17 @@ whole subnets; it may hold subnets only. See latency_tables/README.md.
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from hwsearch.blocks import BlockSpec, Hyperparameter
+from hwsearch.blocks import BlockSpec
 from hwsearch.choices import Option
 from hwsearch.data import places
 from hwsearch.errors import InputError
-from hwsearch.files import MAX_BYTES, parsed_json, write_atomic
+from hwsearch.files import MAX_BYTES, parsed_json, read_bounded, write_atomic
 
 FORMAT = "hwsearch latency table"
 # Schema 2 added the digest.
@@ -27,7 +26,7 @@ FOLDER = "latency_tables"
 DIGEST = "sha256"
 
 Purpose = Literal["cover", "validate"]
-PURPOSES: tuple[Purpose, ...] = ("cover", "validate")
+PURPOSES = get_args(Purpose)
 _SHOWN = 3
 _HUGE = 1e300
 _AGAIN = "make it again by 'hwsearch profile SUPERNET --device DEVICE'"
@@ -165,15 +164,14 @@ class LatencyTable:
             InputError: The file is absent, too large, or no table that this version reads; the
                 text says which entry is wrong.
         """
-        file = Path(path)
-        if not file.is_file():
-            raise InputError(f"there is no latency table {str(path)!r}; {_AGAIN}")
-        if file.stat().st_size > MAX_BYTES:
-            raise InputError(
-                f"{str(path)!r} takes {file.stat().st_size / 2**20:,.0f} MB, and a latency table "
-                f"at most {MAX_BYTES / 2**20:,.0f}; give a file that 'hwsearch profile' wrote"
-            )
-        return cls.from_json(file.read_bytes(), repr(str(path)))
+        where = repr(str(path))
+        if not Path(path).is_file():
+            raise InputError(f"there is no latency table {where}; {_AGAIN}")
+        try:
+            text = read_bounded(Path(path), MAX_BYTES)
+        except ValueError as error:
+            raise InputError(f"{where} is no latency table: {error}; {_AGAIN}") from error
+        return cls.from_json(text, where)
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "this text") -> "LatencyTable":
@@ -185,28 +183,26 @@ class LatencyTable:
                 f"version of hwsearch reads {' and '.join(map(str, READABLE))}; use the version "
                 f"that wrote it, or {_AGAIN}"
             )
-        reader = _Reader(where, record)
+        sealed = {DIGEST: _TEXT} if record["schema"] == SCHEMA else {}
+        given = _checked(record, _TABLE | sealed, where)
         blocks: dict[BlockSpec, BlockLatency] = {}
-        for line in reader.lines("blocks"):
-            spec = line.spec()
+        for number, line in enumerate(given.pop("blocks"), start=1):
+            here = f"{where}, blocks line {number}"
+            spec = _spec(line, here)
             if spec in blocks:
-                raise line.refused("kind", f"{describe(spec)}, which is there twice", "each once")
-            blocks[spec] = line.block_latency()
-        table = cls(
-            **{name: reader.text(name) for name in _TEXTS},
-            baseline_ms=reader.number("baseline_ms"),
-            overhead_ms=reader.number("overhead_ms", zero=True),
-            fingerprint=reader.mapping("fingerprint"),
-            facts=reader.mapping("facts", scalars=False),
-            blocks=blocks,
-            subnets=tuple(line.subnet_latency() for line in reader.lines("subnets")),
+                raise InputError(f"{here}: {describe(spec)} is there twice; {_AGAIN}")
+            blocks[spec] = BlockLatency(**_checked(line, _BLOCK, here))
+        subnets = tuple(
+            SubnetLatency(**_checked(line, _SUBNET, f"{where}, subnets line {number}"))
+            for number, line in enumerate(given.pop("subnets"), start=1)
         )
-        if record["schema"] == SCHEMA and reader.text(DIGEST) != content_digest(record):
+        digest = given.pop(DIGEST, None)
+        if digest is not None and digest != content_digest(record):
             raise InputError(
                 f"{where} was changed after it was written: its content has not the digest "
-                f"{reader.text(DIGEST):.16}; copy it again, or {_AGAIN}"
+                f"{digest:.16}; copy it again, or {_AGAIN}"
             )
-        return table
+        return cls(**given, blocks=blocks, subnets=subnets)
 
 
 def content_digest(record: Mapping[str, Any]) -> str:
@@ -238,93 +234,71 @@ def describe(spec: BlockSpec) -> str:
     return f"{spec.kind}({given}) on {'x'.join(map(str, spec.input_shape))}{dtype}"
 
 
-_TEXTS = ("supernet", "space", "device", "slug", "created")
-
-
 @dataclass(frozen=True, slots=True)
-class _Reader:
-    """Reader of checked entries of one JSON object."""
+class _Kind:
+    """What an entry of a file may be, in words and as a condition."""
 
-    where: str
-    record: Mapping[str, Any]
+    allowed: str
+    accepts: Callable[[Any], bool]
 
-    def refused(self, name: str, found: object, allowed: str) -> InputError:
-        return InputError(f"{self.where}: {name!r} is {found}; it must be {allowed}; {_AGAIN}")
 
-    def _get(self, name: str, allowed: str) -> Any:
-        if name not in self.record:
-            raise self.refused(name, "missing", allowed)
-        return self.record[name]
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
 
-    def text(self, name: str) -> str:
-        value = self._get(name, "text")
-        if not isinstance(value, str) or not value:
-            raise self.refused(name, f"{value!r:.80}", "text")
-        return value
 
-    def number(self, name: str, *, zero: bool = False) -> float:
-        allowed = "a finite number " + ("from 0 up" if zero else "above 0")
-        value = self._get(name, allowed)
-        number = math.nan
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE:
-            number = float(value)
-        if not (number > 0 or (zero and number == 0)):
-            raise self.refused(name, f"{value!r:.80}", allowed)
-        return number
+_TEXT = _Kind("text", lambda v: isinstance(v, str) and v != "")
+_POSITIVE = _Kind("a finite number above 0", lambda v: _is_number(v) and v > 0)
+_FROM_ZERO = _Kind("a finite number from 0 up", lambda v: _is_number(v) and v >= 0)
+_COUNT = _Kind("a whole number from 1 up", lambda v: type(v) is int and v > 0)
+_COUNTS = _Kind(
+    "a list of whole numbers from 1 up",
+    lambda v: isinstance(v, list) and all(map(_COUNT.accepts, v)),
+)
+_OBJECT = _Kind("an object", lambda v: isinstance(v, dict))
+_SCALARS = _Kind(
+    "an object of texts and numbers",
+    lambda v: isinstance(v, dict) and all(isinstance(e, str | int | float) for e in v.values()),
+)
+_LINES = _Kind(
+    "a list of objects", lambda v: isinstance(v, list) and all(isinstance(e, dict) for e in v)
+)
+_PURPOSE = _Kind(" or ".join(PURPOSES), lambda v: v in PURPOSES)
 
-    def count(self, name: str, value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.refused(name, f"{value!r:.80}", "a whole number from 1 up")
-        return value
+_TEXTS = ("supernet", "space", "device", "slug", "created")
+_TABLE = dict.fromkeys(_TEXTS, _TEXT) | {
+    "baseline_ms": _POSITIVE,
+    "overhead_ms": _FROM_ZERO,
+    "fingerprint": _SCALARS,
+    "facts": _OBJECT,
+    "blocks": _LINES,
+    "subnets": _LINES,
+}
+_SPEC = {"kind": _TEXT, "hyperparameters": _SCALARS, "input_shape": _COUNTS, "dtype": _TEXT}
+_BLOCK = {"latency_ms": _POSITIVE, "count": _COUNT, "spread_ms": _FROM_ZERO}
+_RATIOS = ("latency_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high")
+_SUBNET = {"architecture": _SCALARS, "purpose": _PURPOSE} | dict.fromkeys(_RATIOS, _POSITIVE)
 
-    def mapping(self, name: str, *, scalars: bool = True) -> dict[str, Any]:
-        value = self._get(name, "an object")
-        plain = isinstance(value, dict)
-        if plain and scalars:
-            plain = all(isinstance(each, str | int | float) for each in value.values())
-        if not plain:
-            raise self.refused(name, f"{value!r:.80}", "an object of texts and numbers")
-        return dict(value)
 
-    def lines(self, name: str) -> "list[_Reader]":
-        value = self._get(name, "a list of objects")
-        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-            raise self.refused(name, f"{value!r:.80}", "a list of objects")
-        return [
-            _Reader(f"{self.where}, {name} line {number}", each)
-            for number, each in enumerate(value, start=1)
-        ]
+def _checked(record: Mapping[str, Any], kinds: Mapping[str, _Kind], where: str) -> dict[str, Any]:
+    """Return the entries of a record that have a kind; raise InputError for another value."""
+    for name, kind in kinds.items():
+        if name not in record or not kind.accepts(record[name]):
+            found = f"{record[name]!r:.80}" if name in record else "missing"
+            raise InputError(f"{where}: {name!r} is {found}; it must be {kind.allowed}; {_AGAIN}")
+    return {
+        name: float(record[name]) if kind in (_POSITIVE, _FROM_ZERO) else record[name]
+        for name, kind in kinds.items()
+    }
 
-    def spec(self) -> BlockSpec:
-        sides = self._get("input_shape", "a list of whole numbers")
-        if not isinstance(sides, list):
-            raise self.refused("input_shape", f"{sides!r:.80}", "a list of whole numbers")
-        hyperparameters: dict[str, Hyperparameter] = self.mapping("hyperparameters")
-        return BlockSpec(
-            kind=self.text("kind"),
-            hyperparameters=tuple(sorted(hyperparameters.items())),
-            input_shape=tuple(self.count("input_shape", side) for side in sides),
-            dtype=self.text("dtype"),
-        )
 
-    def block_latency(self) -> BlockLatency:
-        return BlockLatency(
-            latency_ms=self.number("latency_ms"),
-            count=self.count("count", self._get("count", "a whole number")),
-            spread_ms=self.number("spread_ms", zero=True),
-        )
-
-    def subnet_latency(self) -> SubnetLatency:
-        purposes: dict[str, Purpose] = {each: each for each in PURPOSES}
-        purpose = purposes.get(self.text("purpose"))
-        if purpose is None:
-            raise self.refused("purpose", repr(self.text("purpose")), " or ".join(purposes))
-        numbers = ("latency_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high")
-        return SubnetLatency(
-            architecture=self.mapping("architecture"),
-            purpose=purpose,
-            **{name: self.number(name) for name in numbers},
-        )
+def _spec(line: Mapping[str, Any], where: str) -> BlockSpec:
+    given = _checked(line, _SPEC, where)
+    return BlockSpec(
+        kind=given["kind"],
+        hyperparameters=tuple(sorted(given["hyperparameters"].items())),
+        input_shape=tuple(given["input_shape"]),
+        dtype=given["dtype"],
+    )
 
 
 def _parsed(text: str | bytes, where: str) -> Mapping[str, Any]:

@@ -184,7 +184,7 @@ def without(*path):
         (without("blocks", 0, "latency_ms"), "'latency_ms' is missing"),
         (first_block("count", 0), "'count' is 0; it must be a whole number from 1 up"),
         (first_block("spread_ms", -1), "'spread_ms' is -1; it must be a finite number from 0"),
-        (first_block("input_shape", [3, 0, 32]), "'input_shape' is 0"),
+        (first_block("input_shape", [3, 0, 32]), r"'input_shape' is \[3, 0, 32\]"),
         (first_block("input_shape", 3), "'input_shape' is 3"),
         (first_block("hyperparameters", [1]), r"'hyperparameters' is \[1\]"),
         (first_block("hyperparameters", {"a": [1]}), "'hyperparameters' is"),
