@@ -10,24 +10,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwsearch.accuracy.metric import Metric
-    from hwsearch.accuracy.sources import load_task
-    from hwsearch.accuracy.task import Samples, Task
-    from hwsearch.api import Run, confirm, resume, search
-    from hwsearch.architectures import Architecture, Architectures
-    from hwsearch.choices import Choice
-    from hwsearch.constraints import Constraint
-    from hwsearch.devices import load_device, measure
-    from hwsearch.errors import HwsearchError, InfeasibleError, InputError
-    from hwsearch.kit.build import make_kit
-    from hwsearch.models.export import to_onnx
-    from hwsearch.objectives import Estimate, Objective
-    from hwsearch.optimizer.optimize import optimize
-    from hwsearch.optimizer.optimizer import Optimizer
-    from hwsearch.prediction import Predictor
-    from hwsearch.space import SearchSpace
-    from hwsearch.supernets.imported import import_checkpoint
-    from hwsearch.supernets.zoo import load_supernet, supernet_names
+    from hwsearch.accuracy.metric import Metric as Metric
+    from hwsearch.accuracy.sources import load_task as load_task
+    from hwsearch.accuracy.task import Samples as Samples, Task as Task
+    from hwsearch.api import Run as Run, confirm as confirm, resume as resume, search as search
+    from hwsearch.architectures import Architecture as Architecture, Architectures as Architectures
+    from hwsearch.choices import Choice as Choice
+    from hwsearch.constraints import Constraint as Constraint
+    from hwsearch.devices import load_device as load_device, measure as measure
+    from hwsearch.errors import (
+        HwsearchError as HwsearchError,
+        InfeasibleError as InfeasibleError,
+        InputError as InputError,
+    )
+    from hwsearch.kit.build import make_kit as make_kit
+    from hwsearch.models.export import to_onnx as to_onnx
+    from hwsearch.objectives import Estimate as Estimate, Objective as Objective
+    from hwsearch.optimizer.optimize import optimize as optimize
+    from hwsearch.optimizer.optimizer import Optimizer as Optimizer
+    from hwsearch.prediction import Predictor as Predictor
+    from hwsearch.space import SearchSpace as SearchSpace
+    from hwsearch.supernets.imported import import_checkpoint as import_checkpoint
+    from hwsearch.supernets.zoo import (
+        load_supernet as load_supernet,
+        supernet_names as supernet_names,
+    )
 
 __version__ = "0.1.0"
 
@@ -67,36 +74,7 @@ _HOMES = {
     "InfeasibleError": "errors",
 }
 
-__all__ = [
-    "Choice",
-    "SearchSpace",
-    "Architecture",
-    "Architectures",
-    "Estimate",
-    "Objective",
-    "Constraint",
-    "optimize",
-    "Optimizer",
-    "Predictor",
-    "load_supernet",
-    "supernet_names",
-    "import_checkpoint",
-    "load_task",
-    "Task",
-    "Metric",
-    "Samples",
-    "to_onnx",
-    "load_device",
-    "measure",
-    "search",
-    "resume",
-    "confirm",
-    "Run",
-    "make_kit",
-    "HwsearchError",
-    "InputError",
-    "InfeasibleError",
-]
+__all__ = list(_HOMES)
 
 
 if not TYPE_CHECKING:  # mypy would accept any missing name as Any

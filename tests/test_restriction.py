@@ -1,8 +1,7 @@
 """Rules that leave only a part of a space."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from hwsearch.errors import InputError
 from hwsearch.restriction import one_or_several, parse_freeze, parse_only, restricted, widened

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from hwsearch.accuracy.metric import Metric
 from hwsearch.accuracy.task import SplitSamples
 from hwsearch.devices import Device
-from hwsearch.devices.base import Batch as Inputs
-from hwsearch.devices.base import SharedInference, SharedOutputs
+from hwsearch.devices.base import Batch as Inputs, SharedInference, SharedOutputs
 from hwsearch.errors import DeviceError, EvaluationError
 from hwsearch.prefix_tree import PrefixNode
 from hwsearch.space import Architecture

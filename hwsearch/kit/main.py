@@ -13,8 +13,7 @@ from typing import cast
 from hwsearch.devices.anchor import anchor_digest
 from hwsearch.devices.base import Device, MeasureSettings
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.spec import DeviceFactory, split_spec
-from hwsearch.devices.spec import parse_options as checked_options
+from hwsearch.devices.spec import DeviceFactory, parse_options as checked_options, split_spec
 from hwsearch.errors import HwsearchError, InputError, unknown
 from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE, Manifest, read_manifest, unpacked
 from hwsearch.kit.measurement import Results, measure_missing

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import tomli_w
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from typer.testing import CliRunner
 
 import hwsearch

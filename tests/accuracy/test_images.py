@@ -267,8 +267,7 @@ class TestRead:
         assert counted == [30]
 
     def test_other_data_are_left_alone(self):
-        from tests.run.search_parts import network
-        from tests.run.search_parts import task as arrays
+        from tests.run.search_parts import network, task as arrays
 
         watcher, net = Watcher(), network()
         spec = net.input_spec(net.space.smallest()[0])

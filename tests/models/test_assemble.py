@@ -22,8 +22,7 @@ from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import OWED, load_family, supernet_names
 from hwsearch.verify.subnet import verify_export
 from tests.models.conftest import write_artifact
-from tests.models.networks import IMAGE, One, promised
-from tests.models.networks import with_statistics as random_statistics
+from tests.models.networks import IMAGE, One, promised, with_statistics as random_statistics
 
 CHAINS = [name for name in supernet_names() if load_family(name).tiny().blocks is not None]
 CHAINS = [name for name in CHAINS if name != "test-tokens"]
