@@ -90,10 +90,8 @@ def exact_quantities() -> dict[str, Quantity]:
             f"no quantity is registered in the entry-point group {GROUP!r}: the installation is "
             "older than the code; install hwsearch again (in a clone: pip install -e .)"
         )
-    found = [each for each in map(load_quantity, quantity_names()) if each.exact is not None]
-    order = [quantity.name for quantity in (MACS, PARAMS, BYTES)]
-    found.sort(key=lambda each: order.index(each.name) if each.name in order else len(order))
-    return {each.name: each for each in found}
+    names = dict.fromkeys((MACS.name, PARAMS.name, BYTES.name, *quantity_names()))
+    return {each.name: each for each in map(load_quantity, names) if each.exact is not None}
 
 
 def exact_quantity(name: str) -> Quantity:
@@ -103,52 +101,42 @@ def exact_quantity(name: str) -> Quantity:
     return known[name]
 
 
+def quantity_of(name: str) -> Quantity:
+    """Return the quantity of a name; one that is not registered is a task's own metric."""
+    return load_quantity(name) if name in quantity_names() else _own_metric(name)
+
+
+def _own_metric(name: str) -> Quantity:
+    if name == TOP1.name:
+        return TOP1
+    return replace(TOP1, name=name, title=name, summary="The data's own metric.", unit="")
+
+
 def of_metric(metric: "Metric") -> Quantity:
     """Return a task's metric as a quantity."""
-    known = TOP1 if metric.name == TOP1.name else None
-    return replace(
-        TOP1,
-        name=metric.name,
-        title=known.title if known else metric.name,
-        summary=known.summary if known else "The data's own metric.",
-        unit=metric.unit,
-        direction=metric.direction,  # type: ignore[arg-type]  # checked by the objective
-    )
+    own = _own_metric(metric.name)
+    return replace(own, unit=metric.unit, direction=metric.direction)  # type: ignore[arg-type]
 
 
 def search_quantities(metric: "Metric") -> dict[str, Quantity]:
     """Return name -> quantity for all possible objectives of a search on a task."""
-    registered = [each for each in map(load_quantity, quantity_names()) if each.source != "task"]
-    exact = [*exact_quantities().values()]
-    measured = [each for each in registered if each.exact is None]
-    return {each.name: each for each in (of_metric(metric), *measured, *exact)}
-
-
-def source_of(name: str) -> Source:
-    """Return the source of a quantity; an unregistered name is a task's metric."""
-    return load_quantity(name).source if name in quantity_names() else "task"
-
-
-def unit_of(name: str, default: str = "") -> str:
-    """Return the unit of a quantity; the default if it is not registered."""
-    return load_quantity(name).unit if name in quantity_names() else default
+    measured = [q for q in map(load_quantity, quantity_names()) if q.source == "device"]
+    return {q.name: q for q in (of_metric(metric), *measured, *exact_quantities().values())}
 
 
 def superlative_of(name: str) -> str:
     """Return the words for the best value of a quantity, such as ``fastest``."""
-    registered = load_quantity(name).superlative if name in quantity_names() else ""
-    return registered or f"best {name}"
+    return quantity_of(name).superlative or f"best {name}"
 
 
 def comparative_of(name: str) -> str:
     """Return the words for a lower value of a quantity, such as ``faster`` or ``less macs``."""
-    registered = load_quantity(name).comparative if name in quantity_names() else ""
-    return registered or f"less {name}"
+    return quantity_of(name).comparative or f"less {name}"
 
 
 def main_cost(names: Sequence[str]) -> str:
     """Return the first name of a quantity that the device measures, or else the first."""
-    return next((name for name in names if source_of(name) == "device"), names[0])
+    return next((name for name in names if quantity_of(name).source == "device"), names[0])
 
 
 LATENCY: Final = Quantity(

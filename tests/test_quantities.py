@@ -18,8 +18,8 @@ from hwsearch.quantities import (
     load_quantity,
     of_metric,
     quantity_names,
+    quantity_of,
     search_quantities,
-    source_of,
 )
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
@@ -61,7 +61,7 @@ def test_every_registered_quantity_loads_and_is_complete():
 
 
 def test_the_source_of_each():
-    assert [source_of(n) for n in ("latency", "top1", "macs", "mistakes")] == [
+    assert [quantity_of(n).source for n in ("latency", "top1", "macs", "mistakes")] == [
         "device", "task", "exact", "task",
     ]  # fmt: skip
 

@@ -24,7 +24,7 @@ from hwsearch.evaluation.measurements import (
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.files import digest_of_text
 from hwsearch.models.artifact import Exported
-from hwsearch.quantities import source_of
+from hwsearch.quantities import quantity_of
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.trial_store import Store
@@ -77,7 +77,7 @@ class Evaluator:
 
     def search_context(self, quantity: str) -> str:
         """Return what determines the search's value of a quantity besides the architecture."""
-        timed = source_of(quantity) == "device"
+        timed = quantity_of(quantity).source == "device"
         return self.latency_context if timed else self.score_context(self.task.search)
 
     def build(self, arch: Architecture) -> Exported:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
-from hwsearch.quantities import comparative_of, exact_quantities, unit_of
+from hwsearch.quantities import comparative_of, exact_quantities, quantity_of
 from hwsearch.report.analysis import (
     by_cost,
     keeps,
@@ -194,7 +194,7 @@ def _numbers(data: RunData, row: dict[str, Any]) -> Iterator[list[Any]]:
         how = "predicted" if f"{name}_source" in row else "exact" if name in exact else "measured"
         if how == "measured" and name == metric:
             how = "measured on search images"
-        yield [name, *plain([value, low, high]), units.get(name) or unit_of(name), how]
+        yield [name, *plain([value, low, high]), units.get(name) or quantity_of(name).unit, how]
         if f"{name}_report" in row:
             yield [
                 name,

@@ -12,7 +12,7 @@ from hwsearch.accuracy.intervals import paired_difference
 from hwsearch.constraints import Constraint
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.objectives import FloatArray, Objective
-from hwsearch.quantities import main_cost, source_of
+from hwsearch.quantities import main_cost, quantity_of
 from hwsearch.restriction import restricted
 from hwsearch.run.config import TRIALS
 from hwsearch.run.front import front_rows
@@ -71,7 +71,7 @@ class RunData:
     def metric(self) -> str | None:
         """Return the name of the score, where accuracies were measured or predicted."""
         known = (o.name for o in self.objectives if self.sources[o.name] != "exact")
-        return next((name for name in known if source_of(name) == "task"), None)
+        return next((name for name in known if quantity_of(name).source == "task"), None)
 
     @property
     def predicted(self) -> frozenset[str]:
