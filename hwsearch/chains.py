@@ -7,7 +7,6 @@ then tried, so that one table per block covers the space, however large it is.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -88,13 +87,11 @@ class ChainIndex:
 
 def with_conditions(space: SearchSpace, columns: Sequence[int]) -> tuple[int, ...]:
     """Return positions of choices and of their (transitive) parents, ascending."""
-    position = {name: column for column, name in enumerate(space.names)}
-    found, waiting = set(columns), list(columns)
-    while waiting:
-        active = space.choices[waiting.pop()].active
-        if active is not None and position[active[0]] not in found:
-            found.add(position[active[0]])
-            waiting.append(position[active[0]])
+    found = set(columns)
+    for column in reversed(range(len(space.choices))):  # parents come before their children
+        active = space.choices[column].active
+        if column in found and active is not None:
+            found.add(space.names.index(active[0]))
     return tuple(sorted(found))
 
 
@@ -116,17 +113,8 @@ class _Place:
         return table
 
 
-@dataclass(slots=True)
-class _Untried:
-    """Untried combinations of a place's deciding choices and their parents."""
-
-    columns: list[int]
-    rows: IntArray
-
-    def drop(self, row: IntArray) -> None:
-        """Remove the combination that an architecture has."""
-        same = (self.rows[:, self.columns] == row[self.columns]).all(axis=1)
-        self.rows = self.rows[~same]
+_Combinations: TypeAlias = tuple[list[int], IntArray]
+"""Positions of choices, and (n, number of choices) indices with their combinations."""
 
 
 class _Trial:
@@ -156,42 +144,43 @@ class _Trial:
 
     def try_combinations(self, rng: np.random.Generator) -> bool:
         """Try all combinations of deciding choices; return False if one more choice decides."""
-        waiting = {name: self._untried(name) for name in self.places}
-        while waiting := {name: left for name, left in waiting.items() if len(left.rows)}:
-            row = self._joined(list(waiting.values()), rng)
+        waiting = [self._untried(name) for name in self.places]
+        while waiting := [(columns, rows) for columns, rows in waiting if len(rows)]:
+            row = self._joined(waiting, rng)
             if self.learn(row):
                 return False
-            for left in waiting.values():
-                left.drop(row)
+            waiting = [
+                (columns, rows[(rows[:, columns] != row[columns]).any(axis=1)])
+                for columns, rows in waiting
+            ]
         return True
 
     def learn(self, row: IntArray) -> bool:
         """Record an architecture's blocks; return whether a new deciding choice was found."""
-        chain = self._chain(row)
-        for name in chain:
+        for name in self._chain(row):
             if name not in self.places:
                 self.places[name] = _Place()
-                for other, blocks in list(self._rows.values()):
-                    self._note(name, other, blocks.get(name, ABSENT))
-        found = False
-        for name in list(self.places):
-            found |= self._note(name, row, chain.get(name, ABSENT))
-        return found
+                self._note_all(name)
+        found = [self._note(name, row) for name in self.places]
+        return any(found)
 
-    def _note(self, name: str, row: IntArray, number: int) -> bool:
+    def _note_all(self, name: str) -> None:
+        for row, _ in list(self._rows.values()):
+            self._note(name, row)
+
+    def _note(self, name: str, row: IntArray) -> bool:
         """Record the spec at a place; return whether a new deciding choice was found."""
-        place = self.places[name]
+        place, number = self.places[name], self._chain(row).get(name, ABSENT)
         known, other = place.seen.setdefault(place.key(row), (number, row))
         if known == number:
             return False
-        while known != number:
-            self._blame(name, other, row)
-            known, other = place.seen.setdefault(place.key(row), (number, row))
+        place.columns.append(self._deciding(name, other, row))
+        place.seen = {}
+        self._note_all(name)
         return True
 
-    def _blame(self, name: str, a: IntArray, b: IntArray) -> None:
+    def _deciding(self, name: str, a: IntArray, b: IntArray) -> int:
         """Find by bisection a choice that alone changes a place between two architectures."""
-        place = self.places[name]
         before = self._chain(a).get(name, ABSENT)
         low, high = 0, len(a)
         while high - low > 1:
@@ -201,10 +190,7 @@ class _Trial:
                 low = middle
             else:
                 high = middle
-        place.columns.append(high - 1)
-        place.seen = {}
-        for row, blocks in list(self._rows.values()):
-            self._note(name, row, blocks.get(name, ABSENT))
+        return high - 1
 
     def _chain(self, row: IntArray) -> dict[str, int]:
         """Return block name -> spec number of an architecture."""
@@ -245,11 +231,12 @@ class _Trial:
         canonical: IntArray = self._space.from_indices(row[np.newaxis]).indices[0]
         return canonical
 
-    def _untried(self, name: str) -> _Untried:
+    def _untried(self, name: str) -> _Combinations:
+        """Return the untried combinations of a place's deciding choices and their parents."""
         place, choices = self.places[name], self._space.choices
         columns = list(with_conditions(self._space, place.columns))
         if not columns:
-            return _Untried([], np.zeros((0, len(choices)), np.int64))
+            return columns, np.zeros((0, len(choices)), np.int64)
         part = SearchSpace(choices[column] for column in columns)
         if part.size > MAX_COMBINATIONS:
             raise InputError(
@@ -260,13 +247,13 @@ class _Trial:
         rows = np.zeros((part.size, len(choices)), np.int64)
         rows[:, columns] = part.enumerate(part.size).indices
         new = np.array([place.key(row) not in place.seen for row in rows], dtype=bool)
-        return _Untried(columns, rows[new])
+        return columns, rows[new]
 
-    def _joined(self, waiting: Sequence[_Untried], rng: np.random.Generator) -> IntArray:
+    def _joined(self, waiting: Sequence[_Combinations], rng: np.random.Generator) -> IntArray:
         """Return one architecture that has as many compatible untried combinations as possible."""
         taken = np.full(len(self._space.choices), ABSENT)
         for number in rng.permutation(len(waiting)):
-            columns, rows = waiting[number].columns, waiting[number].rows
+            columns, rows = waiting[number]
             asked = taken[columns]
             agrees = (rows[:, columns] == asked) | (asked == ABSENT)
             fitting = np.flatnonzero(agrees.all(axis=1))

@@ -28,7 +28,7 @@ class Columns:
 
 def onehot(archs: Architectures) -> NDArray[np.float64]:
     """Return one column per option of every choice: ``(len(archs), n_columns)``."""
-    return np.ascontiguousarray(_encoded(archs, onehot_columns(archs.space)))
+    return np.ascontiguousarray(_encoded(archs, _columns(archs.space, in_order=False)))
 
 
 def thermometer(archs: Architectures) -> NDArray[np.float64]:
@@ -41,28 +41,9 @@ def thermometer(archs: Architectures) -> NDArray[np.float64]:
     return _encoded(archs, thermometer_columns(archs.space))
 
 
-@lru_cache(maxsize=32)
-def onehot_columns(space: SearchSpace) -> Columns:
-    """Return the columns of `onehot`."""
-    return _columns(
-        [
-            (position, option, False)
-            for position, choice in enumerate(space.choices)
-            for option in range(len(choice.options))
-        ]
-    )
-
-
-@lru_cache(maxsize=32)
 def thermometer_columns(space: SearchSpace) -> Columns:
     """Return the columns of `thermometer`."""
-    return _columns(
-        [
-            (position, option, choice.ordered)
-            for position, choice in enumerate(space.choices)
-            for option in range(int(choice.ordered and choice.active is None), len(choice.options))
-        ]
-    )
+    return _columns(space, in_order=True)
 
 
 def column_counts(space: SearchSpace) -> list[int]:
@@ -72,9 +53,15 @@ def column_counts(space: SearchSpace) -> list[int]:
     return counts
 
 
-def _columns(rows: list[tuple[int, int, bool]]) -> Columns:
-    positions, options, ordered = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    return Columns(positions, options, ordered.astype(np.bool_))
+@lru_cache(maxsize=64)
+def _columns(space: SearchSpace, *, in_order: bool) -> Columns:
+    rows: list[tuple[int, int, bool]] = []
+    for position, choice in enumerate(space.choices):
+        ordered = in_order and choice.ordered
+        first = int(ordered and choice.active is None)
+        rows += [(position, option, ordered) for option in range(first, len(choice.options))]
+    positions, options, are_ordered = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    return Columns(positions, options, are_ordered.astype(np.bool_))
 
 
 def _encoded(archs: Architectures, columns: Columns) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ limits all hold. ``root``, the root of the file system, can be replaced by a tes
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def throttled_periods(root: Path = ROOT) -> int:
 def memory_limit_bytes(root: Path = ROOT) -> int | None:
     """Return the container's memory limit, None where it is not below the machine's memory."""
     limit = min((limit for _, limit in _memory_limits(root)), default=None)
-    total = _meminfo(root).get("MemTotal")
+    total = _fields(root / "proc/meminfo").get("MemTotal")
     return None if limit is None or (total is not None and limit >= total) else limit
 
 
@@ -72,10 +73,10 @@ def available_memory_bytes(root: Path = ROOT) -> int:
 
     Cached files count as available, as the system frees their memory first.
     """
-    info = _meminfo(root)
+    info = _fields(root / "proc/meminfo")
     found = [info["MemAvailable"]] if "MemAvailable" in info else []
     for group, limit in _memory_limits(root):
-        used = next(filter(None, (_number(group / name) for name in _MEMORY_USED)), 0)
+        used = next(filter(None, (_parsed(_read(group / name)) for name in _MEMORY_USED)), 0)
         stat = _fields(group / "memory.stat")
         cached = stat.get("total_inactive_file", stat.get("inactive_file", 0))
         found.append(max(0, limit - max(0, used - cached)))
@@ -88,7 +89,7 @@ _MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
 
 def _memory_limits(root: Path) -> Iterator[tuple[Path, int]]:
     for group in _groups("memory", root):
-        limits = [_number(group / name) for name in _MEMORY_LIMITS]
+        limits = [_parsed(_read(group / name)) for name in _MEMORY_LIMITS]
         # Version 1 has the limits of ancestors here, also of those outside a container's view.
         limits.append(_fields(group / "memory.stat").get("hierarchical_memory_limit"))
         known = [limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES]
@@ -114,15 +115,8 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
     path in the host's tree: missing folders have no limit, and the top always counts.
     """
     mount = root / "sys/fs/cgroup"
-    tops = {"": [mount, mount / "unified"], controller: [mount / controller]}
-    try:
-        tops[controller] += [
-            each
-            for each in sorted(mount.iterdir())
-            if "," in each.name and controller in each.name.split(",")
-        ]
-    except OSError:
-        return
+    joint = [each for each in sorted(mount.glob("*,*")) if controller in each.name.split(",")]
+    tops = {"": [mount, mount / "unified"], controller: [mount / controller, *joint]}
     paths = dict.fromkeys(tops, Path())
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
@@ -143,25 +137,12 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 def _cpu_list(path: Path) -> set[int]:
     """Read a list of CPUs such as ``0-3,8``; empty where there is none."""
-    found: set[int] = set()
-    for part in filter(None, _read(path).strip().split(",")):
-        first, _, last = part.partition("-")
-        try:
-            found.update(range(int(first), int(last or first) + 1))
-        except ValueError:
-            return set()
-    return found
-
-
-def _meminfo(root: Path) -> dict[str, int]:
-    """Return the entries of ``/proc/meminfo`` in bytes."""
-    found = {}
-    for line in _read(root / "proc/meminfo").splitlines():
-        name, _, rest = line.partition(":")
-        amount = _parsed((rest.split() or [""])[0])
-        if amount is not None:
-            found[name] = 1024 * amount
-    return found
+    parts = [part.partition("-") for part in _read(path).strip().split(",") if part]
+    try:
+        ranges = [range(int(first), int(last or first) + 1) for first, _, last in parts]
+    except ValueError:
+        return set()
+    return set().union(*ranges)
 
 
 def _physical_bytes() -> int:
@@ -173,14 +154,9 @@ def _physical_bytes() -> int:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """Read lines of a name and an integer."""
-    pairs = [line.split() for line in _read(path).splitlines()]
-    found = {pair[0]: _parsed(pair[1]) for pair in pairs if len(pair) == 2}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _number(path: Path) -> int | None:
-    return _parsed(_read(path))
+    """Read lines of a name and a number, in bytes where the unit is kB."""
+    lines = re.findall(r"^(\w+):?[ \t]+(\d+)( kB)?$", _read(path), re.MULTILINE)
+    return {name: int(number) * (1024 if unit else 1) for name, number, unit in lines}
 
 
 def _parsed(text: str) -> int | None:

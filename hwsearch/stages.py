@@ -4,13 +4,11 @@
 the stage, and ``resolution`` belongs to no stage.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceName:
+class ChoiceName(NamedTuple):
     """The parts of a choice's name; ``stage`` and ``block`` may be empty."""
 
     stage: str
@@ -20,19 +18,9 @@ class ChoiceName:
 
 def parse_name(name: str) -> ChoiceName:
     """Return the parts of the name of a choice."""
-    *parts, attribute = name.split(".")
-    return ChoiceName(
-        stage=parts[0] if parts else "", block=".".join(parts[1:]), attribute=attribute
-    )
-
-
-def slots(names: Sequence[str]) -> dict[tuple[str, str], list[int]]:
-    """Return the positions of the choices by (stage, block), in their order."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for position, name in enumerate(names):
-        parts = parse_name(name)
-        found.setdefault((parts.stage, parts.block), []).append(position)
-    return found
+    path, _, attribute = name.rpartition(".")
+    stage, _, block = path.partition(".")
+    return ChoiceName(stage, block, attribute)
 
 
 def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
