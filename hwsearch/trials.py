@@ -2,7 +2,6 @@
 
 import json
 import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -107,11 +106,22 @@ class Measurement:
                 self._set(name, self._finite(name))
         if self.low is not None and self.high is not None and self.low > self.high:
             raise self._refused(f"its interval's low {self.low} is above its high {self.high}")
-        self._set("count", self._whole_count())
+        count: object = self.count
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise self._refused(f"count is {count!r}; a whole number from 1 is needed")
+        self._set("count", int(count))
         if self.cost_s < 0:
             raise self._refused(f"cost_s is {self.cost_s}; seconds from 0 are needed")
-        self._set("samples", self._plain_samples())
-        self._set("details", self._plain_details())
+        if self.samples is not None:
+            samples = np.array(self.samples)
+            if samples.dtype.hasobject:
+                raise self._refused("samples hold Python objects; an array of numbers is needed")
+            samples.setflags(write=False)
+            self._set("samples", samples)
+        try:
+            self._set("details", json.loads(json.dumps(self.details, allow_nan=False)))
+        except (TypeError, ValueError) as error:
+            raise self._refused(f"details are not plain JSON values: {error}") from error
 
     @property
     def identity(self) -> tuple[str, str, str, Purpose]:
@@ -142,31 +152,6 @@ class Measurement:
                 f"{name} is {given!r}, not a finite number; what was not measured is left out"
             )
         return number + 0.0  # -0.0 becomes 0.0: SQLite does not keep that sign
-
-    def _whole_count(self) -> int:
-        try:
-            count = operator.index(self.count)
-        except TypeError:
-            count = 0
-        if count < 1:
-            raise self._refused(f"count is {self.count!r}; a whole number from 1 is needed")
-        return count
-
-    def _plain_samples(self) -> NDArray[Any] | None:
-        if self.samples is None:
-            return None
-        copy = np.array(self.samples)
-        if copy.dtype.hasobject:
-            raise self._refused("samples hold Python objects; an array of numbers is needed")
-        copy.setflags(write=False)
-        return copy
-
-    def _plain_details(self) -> dict[str, Any]:
-        try:
-            plain: dict[str, Any] = json.loads(json.dumps(self.details, allow_nan=False))
-        except (TypeError, ValueError) as error:
-            raise self._refused(f"details are not plain JSON values: {error}") from error
-        return plain
 
 
 def _plain_forecast(key: str, given: Forecast) -> dict[str, tuple[float, float]]:
