@@ -111,9 +111,8 @@ def total_violation(
         InputError: A constraint names something without values, or lengths differ.
     """
     missed = _violations(values, constraints)
-    scales = [abs(constraint.bound) or 1.0 for constraint in constraints]
-    shares = [row / scale for row, scale in zip(missed, scales, strict=True)]
-    return np.sum(shares, axis=0, dtype=np.float64) if shares else np.zeros(missed.shape[1])
+    scales = np.array([abs(constraint.bound) or 1.0 for constraint in constraints])
+    return np.asarray((missed / scales[:, np.newaxis]).sum(axis=0))
 
 
 def satisfied(values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]) -> BoolArray:
@@ -123,9 +122,7 @@ def satisfied(values: Mapping[str, ArrayLike], constraints: Sequence[Constraint]
 
 
 def closest_to_feasible(
-    constraints: Sequence[Constraint],
-    values: Mapping[str, ArrayLike],
-    keys: Sequence[str] | None = None,
+    constraints: Sequence[Constraint], values: Mapping[str, ArrayLike], keys: Sequence[str]
 ) -> str:
     """Return the text of an `InfeasibleError` for rows that all violate a constraint.
 
@@ -142,13 +139,19 @@ def closest_to_feasible(
         )
     if satisfied(values, constraints).any():
         raise InputError(f"an evaluated architecture does satisfy {wanted}")
-    closest = int(np.argmin(total))
-    name = "" if keys is None else f" ({keys[closest]})"
-    parts = [_compared(c, float(np.asarray(values[c.objective])[closest])) for c in constraints]
-    best = [_best_seen(constraint, values[constraint.objective]) for constraint in constraints]
+    closest, reached, best = int(np.argmin(total)), [], []
+    for constraint in constraints:
+        array = np.asarray(values[constraint.objective], dtype=np.float64)
+        side, word = ("high", "lowest") if constraint.is_upper else ("low", "highest")
+        extreme = np.nanmin(array) if constraint.is_upper else np.nanmax(array)
+        missed = constraint.violation(array)
+        verdict = f"{missed[closest]:.3g} too {side}" if missed[closest] else "satisfied"
+        reached.append(f"{constraint.objective} {array[closest]:.6g} ({verdict})")
+        n_kept = np.count_nonzero(missed == 0)
+        best.append(f"{constraint} alone: {n_kept} of {len(array)}, {word} seen {extreme:.6g}.")
     return (
         f"none of {len(total)} evaluated architectures satisfies {wanted}. "
-        f"The closest{name} has {', '.join(parts)}. {' '.join(best)} "
+        f"The closest ({keys[closest]}) has {', '.join(reached)}. {' '.join(best)} "
         "Loosen a bound or search with a larger budget."
     )
 
@@ -165,18 +168,3 @@ def _violations(values: Mapping[str, ArrayLike], constraints: Sequence[Constrain
             raise unknown(f"name in constraint '{constraint}':", constraint.objective, arrays)
     missed = [constraint.violation(arrays[constraint.objective]) for constraint in constraints]
     return np.array(missed).reshape(len(constraints), *next(iter(shapes)))
-
-
-def _compared(constraint: Constraint, value: float) -> str:
-    missed = float(constraint.violation(value))
-    side = "high" if constraint.is_upper else "low"
-    verdict = f"{missed:.3g} too {side}" if missed else "satisfied"
-    return f"{constraint.objective} {value:.6g} ({verdict})"
-
-
-def _best_seen(constraint: Constraint, values: ArrayLike) -> str:
-    array = np.asarray(values, dtype=np.float64)
-    best = np.nanmin(array) if constraint.is_upper else np.nanmax(array)
-    word = "lowest" if constraint.is_upper else "highest"
-    n_kept = int((constraint.violation(array) == 0).sum())
-    return f"{constraint} alone: {n_kept} of {len(array)}, {word} seen {best:.6g}."

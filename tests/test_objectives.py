@@ -277,20 +277,20 @@ def test_infeasible_text_names_what_came_closest():
     assert "top1 >= 80 alone: 3 of 4, highest seen 99" in text
 
 
-def test_infeasible_text_without_keys_and_too_low():
-    text = closest_to_feasible(LIMITS[1:], {"top1": [70.0, 75.5]})
-    assert "The closest has top1 75.5 (4.5 too low)" in text
+def test_infeasible_text_says_what_is_too_low():
+    text = closest_to_feasible(LIMITS[1:], {"top1": [70.0, 75.5]}, keys=["aaa", "bbb"])
+    assert "The closest (bbb) has top1 75.5 (4.5 too low)" in text
 
 
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan]])
 def test_infeasible_text_when_nothing_has_a_value(values):
-    text = closest_to_feasible(LIMITS, {"latency": values, "top1": values})
+    text = closest_to_feasible(LIMITS, {"latency": values, "top1": values}, keys="ab")
     assert f"none of {len(values)} evaluated architectures has a value for latency, top1" in text
 
 
 def test_infeasible_text_is_refused_when_something_is_feasible():
     with pytest.raises(InputError, match="does satisfy"):
-        closest_to_feasible(LIMITS, VALUES)
+        closest_to_feasible(LIMITS, VALUES, keys="abcd")
 
 
 def test_importing_loads_nothing_heavy():
