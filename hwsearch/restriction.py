@@ -18,7 +18,7 @@ from hwsearch.errors import InputError, unknown
 from hwsearch.space import Architectures, SearchSpace
 
 _IN = re.compile(r"\s+in\s+")
-_FIRST, _LAST, _ALL = "min", "max", "*"
+_ALL = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +49,9 @@ class Rule:
             found = [option for option in choice.options if written(option) == value]
             if found:
                 return found
-        if value in (_FIRST, _LAST):
-            return left[:1] if value == _FIRST else left[-1:]
-        if value == _ALL:
-            return left
+        named = {"min": left[:1], "max": left[-1:], _ALL: left}
+        if value in named:
+            return named[value]
         raise unknown(
             f"option of choice {choice.name!r} in rule {self.text!r}:", value, choice.options
         )
@@ -101,8 +100,8 @@ def restricted(
     left: dict[str, Sequence[Option]] = {}
     for choice in space.choices:
         about = [rule for rule in rules if rule.matches(choice)]
-        if not about and choice.name in (defaults or {}):
-            left[choice.name] = [(defaults or {})[choice.name]]
+        if not about and defaults and choice.name in defaults:
+            left[choice.name] = [defaults[choice.name]]
         for rule in about:
             left[choice.name] = rule.narrow(choice, left.get(choice.name, choice.options))
     return space.restrict(left) if left else space
