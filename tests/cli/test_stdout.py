@@ -97,7 +97,7 @@ def test_a_stream_that_is_no_descriptor_is_kept(monkeypatch, capfd):
 NOISY = """
 import os
 from hwsearch.devices import DeviceFactory
-from hwsearch.devices.fake_device import FakeDevice
+from hwsearch_test_plugin.scripted_device import FakeDevice
 def noise():
     print("noise"); os.write(1, b"noise\\n")
 noise()

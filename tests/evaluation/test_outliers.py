@@ -1,6 +1,7 @@
 """What is too fast to be true is timed again in a fresh process."""
 
-from hwsearch.devices.fake_device import FakeDevice
+from hwsearch_test_plugin.scripted_device import FakeDevice
+
 from hwsearch.evaluation.evaluator import SEARCH, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.evaluation.outliers import Pace

@@ -20,7 +20,7 @@ QUICK = MeasureSettings(
     warmup_floor_s=0.0,
     warmup_ceiling_s=0.1,
 )
-SCRIPTED = {"scripted": "hwsearch.devices.fake_device:DEVICE"}
+SCRIPTED = {"scripted": "hwsearch_test_plugin.scripted_device:DEVICE"}
 SUBNETS = 12
 
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from hwsearch_test_plugin.scripted_device import FakeDevice
 
-from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.kit import main as kit_main
 from hwsearch.kit.manifest import read_manifest
 from hwsearch.kit.results_file import read_results

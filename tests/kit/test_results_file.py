@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from hwsearch_test_plugin.scripted_device import FakeDevice
 
-from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import InputError
 from hwsearch.kit.results_file import _latency, latency_record
 

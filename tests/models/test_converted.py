@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from hwsearch_test_plugin.scripted_device import FakeDevice
 from onnx import numpy_helper
 
-from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import VerificationError
 from hwsearch.files import sha256_of, staged_folder
 from hwsearch.models.agreement import probe_inputs

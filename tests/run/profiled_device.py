@@ -1,7 +1,8 @@
 """A device whose latencies are sums over blocks, of the bundled supernet's miniature."""
 
+from hwsearch_test_plugin.scripted_device import FakeDevice
+
 from hwsearch.devices.base import Profile
-from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError
 from hwsearch.supernets.supernet import Supernet
 from tests.run.search_parts import NET, network

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hwsearch_test_plugin.scripted_device import FakeDevice, latency_by_size
 
 import hwsearch
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.task import Samples, Task
-from hwsearch.devices.fake_device import FakeDevice, latency_by_size
 from hwsearch.models.agreement import torch_outputs
 from hwsearch.run.finish import CONFIRM
 from hwsearch.supernets.cifar10_resnet import FAMILY

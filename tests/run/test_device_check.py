@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hwsearch_test_plugin.scripted_device import FakeDevice
 
-from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.run.device_check import Agreement, busy_core, check_agreement, check_device
 

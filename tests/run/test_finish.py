@@ -1,11 +1,11 @@
 """From trials to a front, with what a device says differing between search and confirmation."""
 
 import pytest
+from hwsearch_test_plugin.scripted_device import latency_by_size
 
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch import Run
-from hwsearch.devices.fake_device import latency_by_size
 from hwsearch.errors import DeviceError, EvaluationError, InfeasibleError, VerificationError
 
 pytestmark = pytest.mark.usefixtures("quick_infer")

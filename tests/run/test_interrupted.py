@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hwsearch_test_plugin.scripted_device import latency_by_size
 from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch import Run
 from hwsearch.cli import app
-from hwsearch.devices.fake_device import latency_by_size
 from hwsearch.errors import DeviceError, DeviceLostError, HwsearchError
 from hwsearch.trial_store import Store
 

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from hwsearch_test_plugin.scripted_device import FakeDevice
 from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch import Run
 from hwsearch.cli import app
-from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError, InfeasibleError, InputError
 from hwsearch.kit import main as kit_main
 from hwsearch.kit.device import KitDevice

@@ -9,8 +9,8 @@ from pathlib import Path
 import onnxruntime
 
 from hwsearch.devices import DeviceFactory
-from hwsearch.devices.fake_device import FakeDevice
 from hwsearch.errors import DeviceError
+from hwsearch_test_plugin.scripted_device import FakeDevice
 
 MEASURING_S = 0.05
 

@@ -21,7 +21,7 @@ _ROUNDS, _RUNS = 16, 3
 _SPREAD = 0.005
 
 
-def latency_by_size(name: str, path: Path) -> float:  # noqa: ARG001 - the signature of LatencyOf
+def latency_by_size(name: str, path: Path) -> float:
     """Return 0.1 ms plus 1 ms per 100,000 bytes of the file."""
     size = path.stat().st_size if path.is_file() else 0
     if size == 0:
@@ -65,8 +65,8 @@ class FakeDevice:
         self,
         models: Mapping[str, Path],
         *,
-        seed: int,  # noqa: ARG002 - scripted latencies are not random
-        settings: MeasureSettings | None = None,  # noqa: ARG002
+        seed: int,
+        settings: MeasureSettings | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Latency | DeviceError]:
         """Return the scripted latencies; see `hwsearch.devices.base.Device.measure`."""

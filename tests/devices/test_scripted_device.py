@@ -1,7 +1,7 @@
 import pytest
+from hwsearch_test_plugin.scripted_device import FakeDevice, latency_by_size
 
 from hwsearch.devices import device_names, load_device
-from hwsearch.devices.fake_device import FakeDevice, latency_by_size
 from hwsearch.errors import DeviceError
 from tests.contracts.device_contract import DeviceContract
 
@@ -41,7 +41,7 @@ def test_can_be_registered_by_another_package(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text("[hwsearch.devices]\nmine = elsewhere_device:DEVICE\n")
     (tmp_path / "elsewhere_device.py").write_text(
         "from hwsearch.devices import DeviceFactory\n"
-        "from hwsearch.devices.fake_device import FakeDevice\n"
+        "from hwsearch_test_plugin.scripted_device import FakeDevice\n"
         "def create(): return FakeDevice(lambda name, path: 7.0, name='mine')\n"
         "DEVICE = DeviceFactory(name='mine', create=create, available=lambda: None)\n"
     )
