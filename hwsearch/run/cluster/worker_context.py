@@ -4,6 +4,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def search_spec(setup: Setup) -> SearchSpec:
     config = asdict(setup.config)
     file: Path | None = None
     if setup.config.checkpoint is not None and not is_random(setup.config.checkpoint):
-        file, _ = split_checkpoint(setup.config.checkpoint)
+        with suppress(InputError):  # a supernet's own function may take any text
+            file, state = split_checkpoint(setup.config.checkpoint)
+            config["checkpoint"] = f"{file}#{state}" if state else str(file)
     elif setup.config.supernet in imported_names():
         config["supernet"], file, _ = load_imported(setup.config.supernet)
         config["checkpoint"] = str(file)

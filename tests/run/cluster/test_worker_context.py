@@ -178,6 +178,15 @@ class TestWeights:
         file.unlink()
         assert len(run_largest(spec, setup).measurements) == 1
 
+    def test_in_a_folder_travel(self, tmp_path):
+        file = tmp_path / "folder" / "mine.safetensors"
+        file.parent.mkdir()
+        file.write_bytes(WEIGHTS.read_bytes())
+        setup = self.setup_of(checkpoint=str(file.parent))
+        spec = search_spec(setup)
+        file.unlink()
+        assert len(run_largest(spec, setup).measurements) == 1
+
     @pytest.mark.parametrize("name", ["ema", "raw"])
     def test_of_one_of_several_states_travel(self, tmp_path, name):
         file, raw = tmp_path / "both.pt", read_state(WEIGHTS)
