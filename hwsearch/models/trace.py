@@ -25,37 +25,37 @@ from hwsearch.models.agreement import (
 from hwsearch.supernets.interface import InputSpec
 
 OPSET = 17
-# Operators on each sample separately: their traces never fix the batch size.
-ANY_BATCH = frozenset(
+# Operators on each sample separately; elementwise ones are so without constants.
+PER_SAMPLE = frozenset(
     (
         "AveragePool", "BatchNormalization", "Clip", "Conv", "Flatten", "GlobalAveragePool",
         "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MaxPool", "Relu", "Sigmoid", "Tanh",
     )
 )  # fmt: skip
+ELEMENTWISE = frozenset(("Add", "Mul", "Sub"))
 _TRACED, _TRIED = 2, 3  # samples in a batch
-Arrays = list[NDArray[Any]]
 
 
 def trace(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
     """Trace a network in eval mode, keeping its tensor names, with a dynamic batch.
 
     Outputs are the declared ones, by name. The opset is `OPSET`, or the first one that has all
-    operators of the network. The model is tried with a batch of another size than the traced one;
-    reshapes fixed to the traced batch are made to keep the batch.
+    operators of the network. Unless its operators show that the trace has not fixed the batch, the
+    model is tried with a batch of another size than the traced one; reshapes fixed to the traced
+    batch are made to keep the batch.
 
     Raises:
         EvaluationError: An operator has no counterpart in ONNX, or the trace has fixed the batch.
     """
     model = _exported(_with_declared_outputs(network.eval(), spec), spec, OPSET)
-    if all(node.op_type in ANY_BATCH for node in model.graph.node):
+    if _is_per_sample(model.graph) or _agrees(model, network, spec, _TRIED):
         return model
-    # Where it differs for the traced batch too, the batch is not the reason.
-    if _agreement(model, network, spec) != [True, False]:
+    if not _agrees(model, network, spec, _TRACED):  # the batch is not the reason
         return model
     repaired = onnx.ModelProto()
     repaired.CopyFrom(model)
     _keep_batch(repaired)
-    if all(_agreement(repaired, network, spec)):
+    if all(_agrees(repaired, network, spec, samples) for samples in (_TRIED, _TRACED)):
         return repaired
     fixed = "; ".join(_fixed_nodes(model)[:3]) or "forward computes with the number of samples"
     raise EvaluationError(
@@ -66,25 +66,33 @@ def trace(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
 
 
 def _with_declared_outputs(network: nn.Module, spec: InputSpec) -> nn.Module:
-    """Return the network, or a wrapper that returns the declared outputs as a tuple."""
-    inputs = probe_inputs(spec.inputs)
-    with torch.no_grad():
-        result = network(*(torch.from_numpy(array) for array in inputs.values()))
-    declared = tuple(declared_outputs(result, spec.outputs).values())
-    listed = result if isinstance(result, tuple | list) else (result,)
-    if all(a is b for a, b in zip(listed, declared, strict=False)) and len(listed) == len(
-        declared
-    ):
-        return network
+    """Return a shallow copy that returns the declared outputs as a tuple."""
     forward = network.forward
 
     @wraps(forward)
-    def named(*args: Tensor) -> tuple[Tensor, ...]:
+    def declared(*args: Tensor) -> tuple[Tensor, ...]:
         return tuple(declared_outputs(forward(*args), spec.outputs).values())
 
+    if isinstance(network, torch.jit.ScriptModule):  # its forward cannot be replaced
+        _check_declared(network, spec)
+        return network
     shared = copy.copy(network)
-    shared.forward = named
+    shared.forward = declared
     return shared
+
+
+def _check_declared(network: nn.Module, spec: InputSpec) -> None:
+    """Raise EvaluationError if a network returns other than the declared outputs, in order."""
+    sample = [torch.from_numpy(array) for array in probe_inputs(spec.inputs).values()]
+    with torch.no_grad():
+        result = network(*sample)
+    found = declared_outputs(result, spec.outputs).values()
+    returned = [*result] if isinstance(result, tuple | list) else [result]
+    if [*map(id, returned)] != [*map(id, found)]:
+        raise EvaluationError(
+            f"a script module has to return a tuple of the outputs {', '.join(spec.outputs)}, in "
+            f"this order, not {type(result).__name__}"
+        )
 
 
 def _exported(network: nn.Module, spec: InputSpec, opset: int) -> onnx.ModelProto:
@@ -128,12 +136,24 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))
 
 
-def _agreement(model: onnx.ModelProto, network: nn.Module, spec: InputSpec) -> list[bool]:
-    """Return whether a model agrees with its network, for the traced batch size and another."""
-    return [_agrees(model, network, spec, samples) for samples in (_TRACED, _TRIED)]
+def _is_per_sample(graph: onnx.GraphProto) -> bool:
+    """Return whether every operator works on each sample separately, so that any batch fits."""
+    constants = {tensor.name for tensor in graph.initializer}
+
+    def fits(node: onnx.NodeProto) -> bool:
+        computed = [name not in constants for name in node.input]
+        if node.op_type in ELEMENTWISE:  # a constant may be the number of samples
+            return all(computed)
+        if node.op_type == "Gemm":
+            transposed = any(each.name == "transA" and each.i for each in node.attribute)
+            return not transposed and computed == [True, *[False] * (len(computed) - 1)]
+        return node.op_type in PER_SAMPLE
+
+    return all(map(fits, graph.node))
 
 
 def _agrees(model: onnx.ModelProto, network: nn.Module, spec: InputSpec, samples: int) -> bool:
+    """Return whether a model agrees with its network for a batch of a size."""
     inputs = probe_inputs(spec.inputs, samples=samples)
     expected = torch_outputs(network, inputs, spec.outputs)
     try:
@@ -145,7 +165,7 @@ def _agrees(model: onnx.ModelProto, network: nn.Module, spec: InputSpec, samples
     return disagreement(found, expected) <= TOLERANCE
 
 
-def _run(model: onnx.ModelProto, inputs: dict[str, NDArray[Any]]) -> Arrays:
+def _run(model: onnx.ModelProto, inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
