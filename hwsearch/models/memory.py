@@ -11,25 +11,20 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from hwsearch.chains import ChainIndex
-from hwsearch.errors import EvaluationError, HwsearchError
+from hwsearch.errors import EvaluationError
 from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import without_weights
 from hwsearch.quantities import Quantity
 from hwsearch.space import Architecture, Architectures
-from hwsearch.supernets.interface import Network
-from hwsearch.supernets.supernet import Supernet
+from hwsearch.supernets.supernet import WORTH_AN_INDEX, Supernet
 
 VIEWS: Final = frozenset(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
-_PEAK, _TRAFFIC = 0, 1
-_WORTH_AN_INDEX = 200  # architectures; below that a block index takes longer than it saves
 IntArray = NDArray[np.int64]
 
 
@@ -123,11 +118,10 @@ class _Footprints:
     def __init__(self) -> None:
         self.of_keys: dict[str, tuple[int, int]] = {}
         self.of_specs: dict[object, tuple[int, int]] | None = {}  # None: no chain of such blocks
-        self.indexes: dict[str, ChainIndex] = {}
 
     def values(self, net: Supernet, archs: Architectures) -> IntArray:
         """Return (n, 2) bytes of n architectures: peak memory and weight traffic."""
-        if self.of_specs is not None and len(archs) + len(self.of_keys) >= _WORTH_AN_INDEX:
+        if self.of_specs is not None and len(archs) + len(self.of_keys) >= WORTH_AN_INDEX:
             found = self._by_blocks(net, archs)
             if found is not None:
                 return found
@@ -137,24 +131,21 @@ class _Footprints:
         return np.array([self.of_keys[key] for key in archs.ids], np.int64).reshape(-1, 2)
 
     def _by_blocks(self, net: Supernet, archs: Architectures) -> IntArray | None:
-        try:
-            if archs.space.digest not in self.indexes:
-                self.indexes[archs.space.digest] = ChainIndex(archs.space, net.blocks)
-            index = self.indexes[archs.space.digest]
-        except HwsearchError:
-            self.of_specs = None
+        found = net.costs.index(archs)
+        if found is None:
             return None
-        numbers = index.numbers(archs)
+        index, own = found
+        numbers = index.numbers(own)
         table = np.zeros((len(index.specs) + 1, 2), np.int64)  # the last row is an absent block
         for number in np.unique(numbers[numbers >= 0]):
             spec = index.specs[number]
             if self.of_specs is not None and spec not in self.of_specs:
-                self._built(net, index.examples[int(number)])
+                example = index.examples[int(number)].mapping
+                self._built(net, Architecture(net.full_space, example))
             if self.of_specs is None:
                 return None
             table[number] = self.of_specs[spec]
-        peaks = table[numbers, _PEAK].max(axis=1)
-        return np.column_stack([peaks, table[numbers, _TRAFFIC].sum(axis=1)])
+        return np.column_stack([table[numbers, 0].max(axis=1), table[numbers, 1].sum(axis=1)])
 
     def _built(self, net: Supernet, arch: Architecture) -> tuple[int, int]:
         """Build the model of an architecture; cache the values of its blocks."""
@@ -187,15 +178,9 @@ def _of_blocks(
     return [(peaks[name], sum(sizes[each] for each in reads[name])) for name in names]
 
 
-_kept: WeakKeyDictionary[Network, _Footprints] = WeakKeyDictionary()
-
-
 def _footprints(net: Supernet, archs: Architectures) -> IntArray:
-    try:
-        kept = _kept.setdefault(net.network, _Footprints())
-    except TypeError:  # an unhashable network
-        kept = _Footprints()
-    return kept.values(net, archs)
+    footprints: _Footprints = net.caches.setdefault("footprints", _Footprints())
+    return footprints.values(net, archs)
 
 
 PEAK_MEMORY: Final = Quantity(
@@ -205,7 +190,7 @@ PEAK_MEMORY: Final = Quantity(
     "weights are not among them.",
     unit="bytes",
     direction="min",
-    exact=lambda net, archs: _footprints(net, archs)[:, _PEAK],
+    exact=lambda net, archs: _footprints(net, archs)[:, 0],
     of_float32=True,
 )
 WEIGHT_TRAFFIC: Final = Quantity(
@@ -214,6 +199,6 @@ WEIGHT_TRAFFIC: Final = Quantity(
     summary="Bytes of the weights that one inference reads in float32, batch norm folded.",
     unit="bytes",
     direction="min",
-    exact=lambda net, archs: _footprints(net, archs)[:, _TRAFFIC],
+    exact=lambda net, archs: _footprints(net, archs)[:, 1],
     of_float32=True,
 )

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from hwsearch.supernets.module_costs import module_costs
 logger = logging.getLogger(__name__)
 _CHAINS_KEPT = 512
 # Building the block index takes as long as counting about this many architectures.
-_WORTH_AN_INDEX = 200
+WORTH_AN_INDEX = 200
 
 
 class Supernet:
@@ -36,6 +37,8 @@ class Supernet:
         freeze: Its rules ``GLOB=VALUE``.
         only: Its rules ``GLOB in V1,V2``.
         digest: SHA-256 of its weights.
+        costs: Its MACs, parameters and block indexes.
+        caches: What other modules keep of it, by their own names. Restrictions share it.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class Supernet:
         self.card = network.card
         self.digest = network.digest
         self.recalibrate = network.recalibrate
-        self._chains: dict[str, list[Block] | None] = {}
-        self._costs = ExactCosts(self._blocks, self._count)
+        self.caches: dict[str, Any] = {}
+        self._chain = lru_cache(maxsize=_CHAINS_KEPT)(network.blocks)
+        self.costs = ExactCosts(self._blocks, self._count)
 
     def __repr__(self) -> str:
         return f"Supernet({self.name!r}, {self.space.size:.3g} architectures)"
@@ -99,7 +103,7 @@ class Supernet:
         if (freeze, only) == (self.freeze, self.only):
             return self
         net = Supernet(self.name, self.network, self.checkpoint, freeze=freeze, only=only)
-        net._costs, net._chains = self._costs, self._chains
+        net.costs, net.caches, net._chain = self.costs, self.caches, self._chain
         return net
 
     def subnet(self, arch: Architecture) -> nn.Module:
@@ -123,12 +127,7 @@ class Supernet:
 
     def blocks(self, arch: Architecture) -> list[Block] | None:
         """Return the subnet as a chain of blocks, or None if it is none; cached."""
-        own = self._own(arch)
-        if own.key not in self._chains:
-            if len(self._chains) >= _CHAINS_KEPT:
-                self._chains.clear()
-            self._chains[own.key] = self.network.blocks(own)
-        chain = self._chains[own.key]
+        chain = self._chain(self._own(arch))
         return None if chain is None else list(chain)
 
     def exact(self, quantity: str, archs: Architectures) -> NDArray[Any]:
@@ -148,11 +147,11 @@ class Supernet:
 
     def count_macs(self, archs: Architectures) -> NDArray[np.int64]:
         """Return the multiply-accumulates of n architectures for one sample: (n,)."""
-        return self._costs.of(archs, 0)
+        return self.costs.of(archs, 0)
 
     def count_params(self, archs: Architectures) -> NDArray[np.int64]:
         """Return the numbers of learned parameters of n architectures: (n,)."""
-        return self._costs.of(archs, 1)
+        return self.costs.of(archs, 1)
 
     def _blocks(self, arch: Architecture) -> list[Block] | None:
         return self.network.blocks(self._full(arch))
@@ -201,23 +200,23 @@ class ExactCosts:
     def __init__(self, blocks: BlocksOf, count: Callable[[Architecture], tuple[int, int]]) -> None:
         self._blocks, self._count = blocks, count
         self._counted: dict[str, tuple[int, int]] = {}
-        self._indices: list[tuple[ChainIndex, LookupTableSum]] = []
+        self._sums: dict[ChainIndex, LookupTableSum] = {}
         self._without_index: set[SearchSpace] = set()
 
     def of(self, archs: Architectures, which: int) -> NDArray[np.int64]:
         """Return the MACs (``which`` = 0) or parameters (1) of n architectures: (n,)."""
-        found = self._index_for(archs)
+        many = len(archs) + len(self._counted) >= WORTH_AN_INDEX
+        found = self.index(archs, build=many)
         if found is not None:
-            index, costs = found
-            own = archs if archs.space == index.space else widened(archs, index.space)
-            sums = costs(own)[:, which]
+            index, own = found
+            sums = self._sums[index](own)[:, which]
             unknown = np.isnan(sums)
             if not unknown.any():
                 return sums.astype(np.int64)
             try:
                 index.numbers(own[unknown])
             except InputError as error:
-                self._indices.remove(found)
+                del self._sums[index]
                 self._give_up(archs.space, error)
         keys = archs.ids
         for arch, key in zip(archs, keys, strict=True):
@@ -225,25 +224,27 @@ class ExactCosts:
                 self._counted[key] = self._count(arch)
         return np.array([self._counted[key][which] for key in keys], dtype=np.int64)
 
-    def _index_for(self, archs: Architectures) -> tuple[ChainIndex, LookupTableSum] | None:
-        """Return an index of a space that holds the architectures, and the sums of their costs.
+    def index(
+        self, archs: Architectures, *, build: bool = True
+    ) -> tuple[ChainIndex, Architectures] | None:
+        """Return a block index, and the architectures in its space; None without an index.
 
-        None for few architectures, or where there is no index.
+        ``build`` makes one where there is none yet.
         """
         space = archs.space
-        found = next((each for each in self._indices if _holds(each[0].space, space)), None)
-        few = len(archs) + len(self._counted) < _WORTH_AN_INDEX
-        if found is not None or few or space in self._without_index:
-            return found
-        try:
-            index = ChainIndex(space, self._blocks)
-        except Exception as error:  # noqa: BLE001 - a family is a stranger's code
-            # Counting one by one then names the architecture that fails.
-            self._give_up(space, error)
-            return None
-        costs = block_tables(index, np.column_stack([index.macs, index.params]))
-        self._indices.append((index, LookupTableSum(space, costs)))
-        return self._indices[-1]
+        found = next((each for each in self._sums if _holds(each.space, space)), None)
+        if found is None:
+            if not build or space in self._without_index:
+                return None
+            try:
+                found = ChainIndex(space, self._blocks)
+            except Exception as error:  # noqa: BLE001 - a family is a stranger's code
+                # Counting one by one then names the architecture that fails.
+                self._give_up(space, error)
+                return None
+            costs = block_tables(found, np.column_stack([found.macs, found.params]))
+            self._sums[found] = LookupTableSum(space, costs)
+        return found, archs if space == found.space else widened(archs, found.space)
 
     def _give_up(self, space: SearchSpace, reason: Exception) -> None:
         logger.info("no block index: architectures are counted one by one, because %s", reason)

@@ -151,3 +151,13 @@ def test_many_are_computed_from_one_model_for_each_block(monkeypatch):
     net.exact("weight_traffic", archs)
     assert len(built) == n_built
     assert net.exact("peak_memory", archs[:0]).shape == (0,)
+
+
+def test_a_part_of_a_space_is_looked_up_in_the_index_of_the_whole():
+    whole = load_supernet("tests.models.test_memory:miniature")
+    wide = whole.restrict(freeze=["stage2.width=16"])
+    wide.exact("macs", wide.space.sample(300, seed=0))
+    part = wide.restrict(freeze=["stage1.width=8"])
+    archs = part.space.sample(300, seed=1)
+    found = part.exact("peak_memory", archs)
+    assert [found[i] for i in range(5)] == [peak_memory(to_onnx(part, archs[i])) for i in range(5)]
