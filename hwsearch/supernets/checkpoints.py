@@ -194,6 +194,8 @@ def leading_weight(
     full = state.get(name)
     if full is None:
         return torch.full(shape, 1 if name.endswith("running_var") else 0, dtype=dtype)
+    if full.shape == shape:
+        return full
     if len(shape) == 4 and full.shape[2:] != shape[2:]:
         leading = full[: shape[0], : shape[1]]
         return _shrink_kernel(state, name.removesuffix("weight"), leading, shape[3])

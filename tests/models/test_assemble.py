@@ -12,10 +12,10 @@ from torch import nn
 
 from hwsearch import to_onnx
 from hwsearch.blocks import Block, BlockSpec
-from hwsearch.models import assemble
 from hwsearch.models.agreement import disagreement, probe_inputs
 from hwsearch.models.artifact import Exported, read_card
 from hwsearch.models.batch_norm_folding import drop_identities, fold_batch_norms
+from hwsearch.models.export import GRAPHS
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.models.trace import trace
 from hwsearch.supernets.supernet import Supernet
@@ -145,9 +145,9 @@ def test_graphs_are_kept_for_every_input_size(name, of_this_size):
         for side in (24, 32)
     )
     to_onnx(net, large)
-    kept = len(assemble._kept[net.network])
+    kept = len(net.caches[GRAPHS])
     model = to_onnx(net, small)
-    assert len(assemble._kept[net.network]) == kept + of_this_size
+    assert len(net.caches[GRAPHS]) == kept + of_this_size
     inputs = probe_inputs(net.input_spec(small).inputs)
     assert inputs["image"].shape == (2, 3, 24, 24)
     assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [0, 3, 24, 24]
