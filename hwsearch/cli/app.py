@@ -8,24 +8,35 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 from typer.core import TyperGroup
 
 import hwsearch
 from hwsearch.cli.completion import complete_run
-from hwsearch.cli.output import BROKEN_PIPE, err, prepare_streams, say_json, silence, tell
-from hwsearch.cli.stdout import reserved_stdout, result_stream
+from hwsearch.cli.output import (
+    BROKEN_PIPE,
+    err,
+    prepare_streams,
+    reserved_stdout,
+    result_stream,
+    say,
+    say_json,
+    silence,
+    tell,
+)
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.terminal import TerminalProgress
 
 
 class _Invocation:
-    """State of the running command; ``answered`` is set once a result is printed as JSON."""
+    """State of the running command: its common options, and whether its result is printed."""
 
-    quiet = verbose = debug = as_json = answered = False
+    options: set[str] = set()  # noqa: RUF012 - of one process
+    answered = False
 
 
 _now = _Invocation()
@@ -37,8 +48,8 @@ class _Commands(TyperGroup):
     def main(self, args: Any = None, *given: Any, **options: Any) -> Any:
         prepare_streams()
         words = [*(sys.argv[1:] if args is None else args)]
-        _now.as_json = "--json" in words[: words.index("--") if "--" in words else None]
-        _now.answered = False
+        as_json = "--json" in words[: words.index("--") if "--" in words else None]
+        _now.options, _now.answered = {"as_json"} if as_json else set(), False
         return super().main(args, *given, **options)
 
     def make_context(self, *given: Any, **options: Any) -> Any:
@@ -59,20 +70,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-P = ParamSpec("P")
 
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run.", autocompletion=complete_run)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, errors included.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result and errors only.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Log what is done on stderr, instead of a bar.")
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Log every step on stderr; show tracebacks of errors.")
-]
-_EVERYWHERE = {"quiet": Quiet, "verbose": Verbose, "debug": Debug}
+_FLAGS = {
+    "as_json": typer.Option("--json", help="Print JSON for scripts, errors included."),
+    "quiet": typer.Option("--quiet", "-q", help="Show the result and errors only."),
+    "verbose": typer.Option(
+        "--verbose", "-v", help="Log what is done on stderr, instead of a bar."
+    ),
+    "debug": typer.Option("--debug", help="Log every step on stderr; show tracebacks of errors."),
+}
+_LEVELS = {"debug": logging.DEBUG, "verbose": logging.INFO, "quiet": logging.ERROR}
 _LIBRARY = logging.getLogger("hwsearch")
 INTERRUPTED = 130
 
@@ -91,12 +101,13 @@ _handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(m
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    quiet: Annotated[bool, _FLAGS["quiet"]] = False,
+    verbose: Annotated[bool, _FLAGS["verbose"]] = False,
+    debug: Annotated[bool, _FLAGS["debug"]] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    _now.quiet, _now.verbose, _now.debug = quiet, verbose, debug
+    given = {"quiet": quiet, "verbose": verbose, "debug": debug}
+    _now.options |= {name for name, value in given.items() if value}
     if version:
         print(hwsearch.__version__)
         raise typer.Exit
@@ -107,70 +118,79 @@ def _root(
 
 def showing() -> AbstractContextManager[Progress]:
     """Return the context manager of the progress display, which the options can turn off."""
-    if _now.quiet or _now.verbose or _now.debug:
+    if _now.options & {*_LEVELS}:
         return nullcontext(Silent())
     return TerminalProgress(err)
 
 
-def answer(result: Any) -> None:
-    """Print the result of a command as JSON."""
+def answer(result: Any, *shown: str | RenderableType) -> None:
+    """Print the result of a command: as JSON under ``--json``, else the lines and tables."""
     _now.answered = True
-    say_json(result)
+    if "as_json" in _now.options:
+        say_json(result)
+        return
+    say(*shown)
 
 
-def reporting(command: Callable[P, None]) -> Callable[P, None]:
-    """Add the common options to a command, and turn its errors into one line and an exit code.
+def command(
+    *examples: str,
+    register: Callable[..., Callable[[Any], Any]] = app.command,
+    has_json: bool = True,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command with the common options; its errors become one line and an exit code.
 
     ``--debug`` raises errors unchanged; ``--json`` also prints them as JSON.
     """
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        _apply({name: bool(kwargs.pop(name, False)) for name in _EVERYWHERE})
-        _LIBRARY.addHandler(_handler)
-        try:
-            _check_texts(kwargs.values())
-            with reserved_stdout():
-                command(*args, **kwargs)
-                result_stream().flush()
-        except (HwsearchError, OSError, KeyboardInterrupt) as error:
-            if isinstance(error, BrokenPipeError):
-                silence(error)
-                raise typer.Exit(BROKEN_PIPE) from None
-            if _now.debug and not isinstance(error, KeyboardInterrupt):
-                raise
-            raise _failed(error, *_text_and_code(error)) from None
-        except typer.Exit:
-            raise
-        except Exception as error:
-            if _now.debug:
-                raise
-            # A bug of hwsearch or of a plugin.
-            text = f"{type(error).__name__}: {error}; 'hwsearch --debug ...' shows where"
-            raise _failed(error, text, 1) from None
-        finally:
-            _LIBRARY.removeHandler(_handler)
-            _LIBRARY.setLevel(logging.NOTSET)
-
-    given = inspect.signature(command)
+    flags = {name: flag for name, flag in _FLAGS.items() if has_json or name != "as_json"}
+    keyword = inspect.Parameter.KEYWORD_ONLY
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
-        for name, option in _EVERYWHERE.items()
+        inspect.Parameter(name, keyword, default=False, annotation=Annotated[bool, flag])
+        for name, flag in flags.items()
     ]
-    # Typer derives options from the signature.
-    wrapped.__signature__ = given.replace(parameters=[*given.parameters.values(), *added])  # type: ignore[attr-defined]
-    return wrapped
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            _now.options |= {name for name in flags if kwargs.pop(name, False)}
+            _run(lambda: function(*args, **kwargs), kwargs.values())
+
+        given = inspect.signature(function)
+        # Typer derives options from the signature.
+        wrapped.__signature__ = given.replace(parameters=[*given.parameters.values(), *added])  # type: ignore[attr-defined]
+        title = "Example" if len(examples) == 1 else "Examples"
+        register(epilog=f"{title}:  {'    '.join(examples)}")(wrapped)
+        return wrapped
+
+    return decorate
 
 
-def _apply(given: dict[str, bool]) -> None:
-    """Combine the options of a command with those before it, and set the log level."""
-    for name, value in given.items():
-        setattr(_now, name, getattr(_now, name) or value)
-    levels = {"debug": logging.DEBUG, "verbose": logging.INFO, "quiet": logging.ERROR}
-    chosen = (level for name, level in levels.items() if getattr(_now, name))
-    _handler.setLevel(next(chosen, logging.WARNING))
-    if _handler.level < logging.WARNING:
-        _LIBRARY.setLevel(_handler.level)
+def _run(function: Callable[[], None], arguments: Iterable[object]) -> None:
+    """Run a command with its log on stderr, and its errors as exit codes."""
+    level = next((_LEVELS[name] for name in _LEVELS if name in _now.options), logging.WARNING)
+    _handler.setLevel(level)
+    _LIBRARY.addHandler(_handler)
+    if level < logging.WARNING:
+        _LIBRARY.setLevel(level)
+    try:
+        _check_texts(arguments)
+        with reserved_stdout():
+            function()
+            result_stream().flush()
+    except typer.Exit:
+        raise
+    except BrokenPipeError as error:
+        silence(error)
+        raise typer.Exit(BROKEN_PIPE) from None
+    except (Exception, KeyboardInterrupt) as error:
+        if "debug" in _now.options and isinstance(error, Exception):
+            raise
+        text, code = _text_and_code(error)
+        tell(text if code == INTERRUPTED else f"error: {text}")
+        _answer_error(type(error).__name__, text, code)
+        raise typer.Exit(code) from None
+    finally:
+        _LIBRARY.removeHandler(_handler)
+        _LIBRARY.setLevel(logging.NOTSET)
 
 
 def _check_texts(values: Iterable[object]) -> None:
@@ -188,18 +208,16 @@ def _text_and_code(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         next_step = f"; everything measured so far is kept, {error}" if str(error) else ""
         return f"stopped{next_step}", INTERRUPTED
-    return str(error), error.exit_code if isinstance(error, HwsearchError) else 1
-
-
-def _failed(error: BaseException, text: str, code: int) -> typer.Exit:
-    """Print an error on stderr, also as JSON on stdout under ``--json``; return the exit."""
-    tell(text if code == INTERRUPTED else f"error: {text}")
-    _answer_error(type(error).__name__, text, code)
-    return typer.Exit(code)
+    if isinstance(error, HwsearchError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        return str(error), 1
+    # A bug of hwsearch or of a plugin.
+    return f"{type(error).__name__}: {error}; 'hwsearch --debug ...' shows where", 1
 
 
 def _answer_error(kind: str, text: str, code: int) -> None:
-    if _now.as_json and not _now.answered:
+    if "as_json" in _now.options and not _now.answered:
         answer({"error": {"type": kind, "message": text, "exit_code": code}})
         try:
             result_stream().flush()

@@ -7,15 +7,13 @@ import typer
 from rich.table import Table
 
 import hwsearch
-from hwsearch.cli.app import AsJson, answer, app, reporting
+from hwsearch.cli.app import answer, command
 from hwsearch.cli.completion import complete_run
-from hwsearch.cli.output import out, say
 from hwsearch.run.disk_usage import Leftover, disk_usage_of, remove_leftovers, runs_below
 from hwsearch.terminal import size_text
 
 
-@app.command(epilog="Examples:  hwsearch clean    hwsearch clean runs/first --yes")
-@reporting
+@command("hwsearch clean", "hwsearch clean runs/first --yes")
 def clean(
     runs: Annotated[
         list[Path] | None,
@@ -28,7 +26,6 @@ def clean(
     yes: Annotated[
         bool, typer.Option("--yes", help="Remove what can go; else it is only shown.")
     ] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Show what runs and the cache take on the disk, and remove what nothing needs.
 
@@ -38,37 +35,33 @@ def clean(
     places = disk_usage_of(given if runs else runs_below(Path()))
     leftovers = [leftover for place in places for leftover in place.leftovers]
     gone = remove_leftovers(places) if yes else []
-    if as_json:
-        rows = [
-            {
-                "kind": place.kind,
-                "path": str(place.path),
-                "bytes": place.size,
-                "leftovers": [
-                    {"path": str(each.path), "bytes": each.size, "why": each.why}
-                    for each in place.leftovers
-                ],
-            }
-            for place in places
-        ]
-        answer({"places": rows, "removed": [str(each.path) for each in gone]})
-        return
+    rows = [
+        {
+            "kind": place.kind,
+            "path": str(place.path),
+            "bytes": place.size,
+            "leftovers": [
+                {"path": str(each.path), "bytes": each.size, "why": each.why}
+                for each in place.leftovers
+            ],
+        }
+        for place in places
+    ]
     table = Table("what", "where", "size", "can go")
     for place in places:
         free = sum(each.size for each in place.leftovers)
         cells = (place.kind, str(place.path), size_text(place.size))
         table.add_row(*cells, size_text(free) if place.leftovers else "")
-    out.print(table)
-    for each in leftovers:
-        say(f"{size_text(each.size):>8}  {each.path}  ({each.why})")
+    lines = [f"{size_text(each.size):>8}  {each.path}  ({each.why})" for each in leftovers]
     if not leftovers:
-        say("nothing can go")
+        lines.append("nothing can go")
     elif not yes:
-        say(f"nothing was removed; --yes removes these {_told(leftovers)}")
+        lines.append(f"nothing was removed; --yes removes these {_told(leftovers)}")
     else:
         left = [each for each in leftovers if each not in gone]
         rest = f"; {_told(left)} stay, because another process writes their run" if left else ""
-        say(f"removed {_told(gone)}{rest}")
+        lines.append(f"removed {_told(gone)}{rest}")
+    answer({"places": rows, "removed": [str(each.path) for each in gone]}, table, *lines)
 
 
 def _told(leftovers: list[Leftover]) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from hwsearch import plugins
-from hwsearch.cli.stdout import reserved_stdout
+from hwsearch.cli.output import reserved_stdout
 from hwsearch.data import user_data
 from hwsearch.run.disk_usage import runs_below
 

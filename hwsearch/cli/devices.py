@@ -8,47 +8,40 @@ import typer
 from rich.table import Table
 
 import hwsearch
-from hwsearch.cli.app import AsJson, answer, app, reporting, showing
+from hwsearch.cli.app import answer, app, command, showing
 from hwsearch.cli.completion import complete_device
-from hwsearch.cli.output import out, say, tell
+from hwsearch.cli.output import tell
 
 devices_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(devices_app, name="devices")
 
 
-@app.command(epilog="Example:  hwsearch measure a.onnx b.onnx --device ort-cpu:threads=2")
-@reporting
+@command("hwsearch measure a.onnx b.onnx --device ort-cpu:threads=2")
 def measure(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL.onnx...", help="ONNX files.")],
     device: Annotated[
         str, typer.Option(help="See 'hwsearch devices'.", autocompletion=complete_device)
     ] = "ort-cpu:threads=1",
-    as_json: AsJson = False,
 ) -> None:
     """Time ONNX files against each other on a device."""
     for path in models:
         _check_model(path)
     rows = hwsearch.measure(models, device=device).to_dict("records")
-    if as_json:
-        answer(rows)
-    else:
-        table = Table("model", "latency ms", "95% interval", "p90", "p99", "rounds")
-        for row in rows:
-            interval = f"{row['low']:.4g} to {row['high']:.4g}"
-            figures = [f"{row[name]:.4g}" for name in ("latency_ms", "p90", "p99")]
-            table.add_row(
-                str(row["model"]), figures[0], interval, *figures[1:], f"{row['rounds']:.0f}"
-            )
-        out.print(table)
-        for row in filter(lambda row: row["transfers"], rows):
-            say(
-                f"{row['model']}: {row['device_ms']:.4g} ms on the device, "
-                f"{row['end_to_end_ms']:.4g} ms end to end; the latency has transfers "
-                f"{row['transfers']}"
-            )
-        for row in rows:
-            for text in filter(None, (row["warnings"], row["error"])):
-                tell(f"{row['model']}: {text}")
+    table = Table("model", "latency ms", "95% interval", "p90", "p99", "rounds")
+    for row in rows:
+        interval = f"{row['low']:.4g} to {row['high']:.4g}"
+        latency, *spread = [f"{row[name]:.4g}" for name in ("latency_ms", "p90", "p99")]
+        table.add_row(str(row["model"]), latency, interval, *spread, f"{row['rounds']:.0f}")
+    transfers = [
+        f"{row['model']}: {row['device_ms']:.4g} ms on the device, {row['end_to_end_ms']:.4g} ms "
+        f"end to end; the latency has transfers {row['transfers']}"
+        for row in rows
+        if row["transfers"]
+    ]
+    answer(rows, table, *transfers)
+    for row in rows:
+        for text in filter(None, (row["warnings"], row["error"])):
+            tell(f"{row['model']}: {text}")
     failed = [row for row in rows if row["error"]]
     if failed:
         raise hwsearch.HwsearchError(f"{len(failed)} of {len(rows)} models could not be timed")
@@ -71,11 +64,10 @@ def _check_model(path: Path) -> None:
         )
 
 
-@devices_app.callback(
-    epilog="Examples:  hwsearch devices --json    hwsearch devices check ort-cpu"
+@command(
+    "hwsearch devices --json", "hwsearch devices check ort-cpu", register=devices_app.callback
 )
-@reporting
-def devices(context: typer.Context, as_json: AsJson = False) -> None:
+def devices(context: typer.Context) -> None:
     """List the devices that are installed, their options, and which can be used here."""
     from hwsearch.devices import device_names, load_factory
 
@@ -87,21 +79,16 @@ def devices(context: typer.Context, as_json: AsJson = False) -> None:
         options = {o.name: {"default": o.default, "help": o.help} for o in factory.options}
         row: dict[str, Any] = {"name": name, "missing": factory.available(), "options": options}
         rows.append({**row, "untested": factory.untested, "takes": factory.takes})
-    if as_json:
-        answer(rows)
-        return
     table = Table("device", "here", "options")
     for row in rows:
         lines = [f"{n}={o['default']}: {o['help']}" for n, o in row["options"].items()]
         lines += filter(None, [row["takes"]])
         untested = "\nuntested on hardware" if row["untested"] else ""
-        cells = (row["name"] + untested, row["missing"] or "ready", "\n".join(lines))
-        table.add_row(*cells)
-    out.print(table)
+        table.add_row(row["name"] + untested, row["missing"] or "ready", "\n".join(lines))
+    answer(rows, table)
 
 
-@devices_app.command(epilog="Example:  hwsearch devices check ort-cpu:threads=2 --pairs 200")
-@reporting
+@command("hwsearch devices check ort-cpu:threads=2 --pairs 200", register=devices_app.command)
 def check(
     device: Annotated[
         str,
@@ -111,7 +98,6 @@ def check(
     ],
     pairs: Annotated[int, typer.Option(help="Pairs measured in each condition.")] = 20,
     seed: Annotated[int, typer.Option(help="Draws the orders of turns.")] = 0,
-    as_json: AsJson = False,
 ) -> None:
     """Measure models against themselves: can latencies be trusted to 1% on this machine?"""
     from hwsearch.run.device_check import CHECK, TOLERANCE, check_device
@@ -131,9 +117,6 @@ def check(
         }
         for condition, result in found.items()
     ]
-    if as_json:
-        answer(rows)
-        return
     table = Table(
         "",
         f"pairs within {TOLERANCE:.0%}",
@@ -151,4 +134,4 @@ def check(
             f"{row['largest']:.2%}",
             f"{row['reached']} of {row['pairs']}",
         )
-    out.print(table)
+    answer(rows, table)

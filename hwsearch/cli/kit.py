@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 import hwsearch
-from hwsearch.cli.app import AsJson, RunArgument, answer, app, reporting, showing
+from hwsearch.cli.app import RunArgument, answer, command, showing
 from hwsearch.cli.completion import complete_device, complete_supernet
-from hwsearch.cli.output import say
 from hwsearch.cli.runs import print_run
 
 _SupernetName = Annotated[
@@ -26,8 +25,7 @@ _PartOfSpace = Annotated[
 ]
 
 
-@app.command(epilog="Example:  hwsearch profile cifar10-resnet --device ort-cpu:threads=2")
-@reporting
+@command("hwsearch profile cifar10-resnet --device ort-cpu:threads=2")
 def profile(
     supernet: _SupernetName,
     device: Annotated[
@@ -45,7 +43,6 @@ def profile(
     out_file: Annotated[
         Path | None, typer.Option("--out", help="Default: among the user's latency tables.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Measure every block of a supernet on a device: a latency table."""
     from hwsearch.data import user_data
@@ -65,17 +62,13 @@ def profile(
     finally:
         chosen.close()
     found = deviation(table, net)
-    if as_json:
-        answer({"table": str(path), "specs": len(table.blocks), **table.facts})
-        return
     lines = [f"table    {path}: {len(table.blocks)} block specs by {table.facts['method']}"]
     if found is not None:
         lines.append(f"checked  sums of its blocks are {found} that it was not made from")
-    say(*lines)
+    answer({"table": str(path), "specs": len(table.blocks), **table.facts}, *lines)
 
 
-@app.command(epilog="Example:  hwsearch kit ofa-mbv3-w1.0 --out kit.pyz")
-@reporting
+@command("hwsearch kit ofa-mbv3-w1.0 --out kit.pyz")
 def kit(
     supernet: _SupernetName = "cifar10-resnet",
     out_file: Annotated[
@@ -84,7 +77,6 @@ def kit(
     subnets: Annotated[int, typer.Option(help="How many subnets it measures.")] = 40,
     freeze: _PartOfSpace = None,
     only: _PartOfSpace = None,
-    as_json: AsJson = False,
 ) -> None:
     """Make one file that measures a supernet's subnets on a machine without hwsearch."""
     with showing() as progress:
@@ -98,11 +90,9 @@ def kit(
             built=lambda _: progress.advance(),
         )
     size = out_file.stat().st_size
-    if as_json:
-        answer({"file": str(out_file), "bytes": size, "digest": made.digest})
-        return
     devices = ", ".join(made.devices)
-    say(
+    answer(
+        {"file": str(out_file), "bytes": size, "digest": made.digest},
         f"kit      {out_file}: {len(made.models)} subnets with {len(made.specs)} block specs, "
         f"{size / 1e6:.1f} MB",
         f"next     there:  python {out_file.name} --device ort-cpu:threads=4 --out table.json",
@@ -111,16 +101,14 @@ def kit(
     )
 
 
-@app.command(epilog="Example:  hwsearch confirm runs/phone timings.json")
-@reporting
+@command("hwsearch confirm runs/phone timings.json")
 def confirm(
     run: RunArgument,
     timings: Annotated[
         Path, typer.Argument(metavar="TIMINGS.json", help="What the run's kit wrote.")
     ],
-    as_json: AsJson = False,
 ) -> None:
     """Turn the candidates of a run into a front by what its kit measured."""
     with showing() as progress:
         confirmed = hwsearch.confirm(run, timings, progress=progress)
-    print_run(confirmed, as_json)
+    print_run(confirmed)

@@ -1,22 +1,82 @@
-"""Output streams of the command line: results on stdout; progress, notes and errors on stderr."""
+"""Output streams of the command line: results on stdout; progress, notes and errors on stderr.
+
+While stdout is reserved for results, the output of libraries goes to stderr.
+"""
 
 import codecs
+import ctypes
+import io
 import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from typing import IO, Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import IO, Any, Final, TextIO
 
-from rich.console import Console, ConsoleDimensions
-
-from hwsearch.cli.stdout import result_stream
+from rich.console import Console, ConsoleDimensions, RenderableType
 
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
 _WIDE: Final = 100_000  # columns if the stream is no terminal: nothing is wrapped or cut
 _ERRORS: Final = "hwsearch"
 # For streams that are not UTF-8; other characters become \xNN or \uNNNN.
 _ASCII: Final = {"±": "+-", "─": "-", "│": "|", "└": "+", "┊": ":", "●": "*", "·": ".", "→": "->"}
+_reserved: list[TextIO] = []
+
+
+def result_stream() -> TextIO:
+    """Return the stream for results."""
+    return _reserved[-1] if _reserved else sys.stdout
+
+
+@contextmanager
+def reserved_stdout() -> Iterator[None]:
+    """Reserve stdout for `result_stream`; all other output goes to stderr.
+
+    ``sys.stdout`` becomes ``sys.stderr``, and file descriptor 1 a duplicate of descriptor 2, for
+    output of C code and child processes.
+    """
+    if _reserved:
+        yield
+        return
+    given = sys.stdout
+    with suppress(OSError, ValueError, AttributeError):
+        given.flush()
+    kept: int | None = None
+    with suppress(OSError):
+        kept = os.dup(1)
+    own = _reopened(given, kept)
+    _reserved.append(own or given)
+    with suppress(OSError):
+        os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _reserved.clear()
+        with suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).fflush(None)  # C has a buffer of its own
+        if own is not None:
+            with suppress(BrokenPipeError):
+                own.close()
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _reopened(given: TextIO | None, kept: int | None) -> TextIO | None:
+    """Return a copy of a stream that writes to descriptor 1; None for other streams."""
+    try:
+        if given is None or kept is None or given.fileno() != 1:
+            return None
+    except (OSError, ValueError, AttributeError):
+        return None
+    return io.TextIOWrapper(
+        os.fdopen(os.dup(kept), "wb"),
+        encoding=given.encoding,
+        errors=given.errors,
+        line_buffering=given.isatty(),
+    )
 
 
 class _Console(Console):
@@ -86,10 +146,13 @@ def silence(error: OSError) -> None:
     os.close(nowhere)
 
 
-def say(*lines: str) -> None:
-    """Print lines of a result on stdout."""
-    for line in lines:
-        print(line, file=result_stream())
+def say(*shown: str | RenderableType) -> None:
+    """Print lines and tables of a result on stdout."""
+    for each in shown:
+        if isinstance(each, str):
+            print(each, file=result_stream())
+        else:
+            out.print(each)
 
 
 def tell(*lines: str) -> None:

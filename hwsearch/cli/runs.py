@@ -10,8 +10,8 @@ from rich.live import Live
 
 import hwsearch
 from hwsearch.accuracy.task import NO_DATA
-from hwsearch.cli.app import AsJson, RunArgument, answer, app, reporting, showing
-from hwsearch.cli.output import out, say
+from hwsearch.cli.app import RunArgument, answer, command, showing
+from hwsearch.cli.output import out
 from hwsearch.cli.settings import ConfigFile, chosen_settings, setting_options
 from hwsearch.errors import VerificationError
 from hwsearch.run.config import PICTURE, REPORT, RunConfig
@@ -25,13 +25,12 @@ _EVERY_S: Final = 2.0
 _SHARE: Final = 5  # of its own time that reading a large run waits
 
 
-@app.command(
-    epilog="Examples:  hwsearch search --out runs/first    "
-    "hwsearch search --device ort-cpu:threads=2 --constraint 'latency <= 1' --budget 100"
+@command(
+    "hwsearch search --out runs/first",
+    "hwsearch search --device ort-cpu:threads=2 --constraint 'latency <= 1' --budget 100",
 )
-@reporting
 @setting_options()
-def search(config: ConfigFile = None, as_json: AsJson = False, **given: Any) -> None:
+def search(config: ConfigFile = None, **given: Any) -> None:
     """Search a supernet for one device, and export the confirmed front as verified ONNX.
 
     With --device kit:TABLE.json it ends with candidates and a kit that times them; with --data
@@ -43,31 +42,28 @@ def search(config: ConfigFile = None, as_json: AsJson = False, **given: Any) -> 
             progress.note(where_from)
         net = settings.pop("supernet", RunConfig().supernet)
         run = hwsearch.search(net, **settings, progress=progress)
-    print_run(run, as_json)
+    print_run(run)
 
 
-@app.command(epilog="Example:  hwsearch resume runs/first --budget 200")
-@reporting
+@command("hwsearch resume runs/first --budget 200")
 @setting_options("budget", "minutes", "stop_gain", "workers")
-def resume(run: RunArgument, as_json: AsJson = False, **limits: Any) -> None:
+def resume(run: RunArgument, **limits: Any) -> None:
     """Go on with a run that was stopped, or give a finished one a larger budget.
 
     Limits that are not given stay those of the run.
     """
     with showing() as progress:
         finished = hwsearch.resume(run, **limits, progress=progress)
-    print_run(finished, as_json)
+    print_run(finished)
 
 
-@app.command(epilog="Example:  hwsearch front runs/first --json")
-@reporting
-def front(run: RunArgument, as_json: AsJson = False) -> None:
+@command("hwsearch front runs/first --json")
+def front(run: RunArgument) -> None:
     """Show the front of a finished run, or its candidates."""
-    print_run(hwsearch.Run(run), as_json)
+    print_run(hwsearch.Run(run))
 
 
-@app.command(epilog="Example:  hwsearch export runs/first --select 'latency <= 1' --to models")
-@reporting
+@command("hwsearch export runs/first --select 'latency <= 1' --to models")
 def export(
     run: RunArgument,
     select: Annotated[
@@ -80,31 +76,26 @@ def export(
     to: Annotated[
         Path | None, typer.Option(help="Folder that receives copies; else only the paths.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Verify selected subnets of a front again and copy them."""
     folders = [str(folder) for folder in hwsearch.Run(run).export(select, to)]
-    answer(folders) if as_json else say(*folders)
+    answer(folders, *folders)
 
 
-@app.command(epilog="Example:  hwsearch verify runs/first")
-@reporting
-def verify(run: RunArgument, as_json: AsJson = False) -> None:
+@command("hwsearch verify runs/first")
+def verify(run: RunArgument) -> None:
     """Check every exported subnet of a run again, from its files alone, and all files' digests."""
     results = hwsearch.Run(run).verify()
-    if as_json:
-        answer(results)
-    for key, problem in results.items() if not as_json else ():
-        say(f"{key}  {problem or 'ok'}")
+    lines = [f"{key}  {problem or 'ok'}" for key, problem in results.items()]
     failed = sum(problem is not None for problem in results.values())
+    if not failed:
+        lines.append(f"{len(results)} subnets verified")
+    answer(results, *lines)
     if failed:
         raise VerificationError(f"{failed} of {len(results)} checks of {run} failed")
-    if not as_json:
-        say(f"{len(results)} subnets verified")
 
 
-@app.command(epilog="Examples:  hwsearch report runs/first    hwsearch report runs/a runs/b")
-@reporting
+@command("hwsearch report runs/first", "hwsearch report runs/a runs/b")
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN2 ...]", help="Folders of runs.")],
     to: Annotated[
@@ -113,17 +104,15 @@ def report(
             "--out", help="HTML file; default: report.html, or comparison.html, in the first RUN."
         ),
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Write a page that opens offline, and pictures beside it; of several runs, compared."""
     from hwsearch.report.write import write_report
 
     written = [str(path) for path in write_report([hwsearch.Run(run) for run in runs], to)]
-    answer(written) if as_json else say(*written)
+    answer(written, *written)
 
 
-@app.command(epilog="Example:  hwsearch watch runs/first")
-@reporting
+@command("hwsearch watch runs/first", has_json=False)
 def watch(run: RunArgument) -> None:
     """Show the front of a run live, until it is finished; without a terminal once."""
     from hwsearch.report.run_data import read_run_data
@@ -142,31 +131,29 @@ def watch(run: RunArgument) -> None:
             time.sleep(max(_EVERY_S, _SHARE * (time.monotonic() - began)))
 
 
-def print_run(run: "hwsearch.Run", as_json: bool) -> None:
-    """Show the front of a finished run, or print it as JSON."""
-    members = run.members
-    if as_json:
-        answer(json.loads(members.to_json(orient="records")))
-        return
+def print_run(run: "hwsearch.Run") -> None:
+    """Print the front of a finished run."""
+    from hwsearch.run.outcome import CANDIDATES, FRONT, SUMMARY  # loads slowly
+
+    members, summary = run.members, run.summary
     names = [(o.name, o.unit) for o in run.objectives]
-    out.print(front_table(members, names, run.select("knee")[0]))
-    for warning in run.recorded.get("warnings", ()):
-        say(f"note     {warning}")
-    summary = run.summary
-    for line in summary_lines(summary) if summary is not None else ():
-        say(line)
-    files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
-    say(f"subnets  {run.folder}/subnets/KEY/{files}")
-    for title, name in (("report", REPORT), ("picture", PICTURE)):
-        if (run.folder / name).is_file():
-            say(f"{title:8} {run.folder}/{name}")
+    lines = [f"note     {warning}" for warning in run.recorded.get("warnings", ())]
     if summary is not None:
-        say(f"summary  {run.folder}/search.json")
-    name = "front.csv" if run.confirmed else "candidates.csv"
-    say(f"table    {run.folder}/{name}")
-    say(f"disk     {size_text(size_of(run.folder))} in {run.folder}")
-    for line in _next_steps(run, members):
-        say(line)
+        lines += summary_lines(summary)
+    files = "card.json" if run.config.data == NO_DATA else "model.onnx, card.json, infer.py"
+    lines.append(f"subnets  {run.folder}/subnets/KEY/{files}")
+    table = FRONT if run.confirmed else CANDIDATES
+    written = {"report": REPORT, "picture": PICTURE, "summary": SUMMARY, "table": table}
+    for title, name in written.items():
+        if (run.folder / name).is_file():
+            lines.append(f"{title:8} {run.folder}/{name}")
+    lines.append(f"disk     {size_text(size_of(run.folder))} in {run.folder}")
+    answer(
+        json.loads(members.to_json(orient="records")),
+        front_table(members, names, run.select("knee")[0]),
+        *lines,
+        *_next_steps(run, members),
+    )
 
 
 def _next_steps(run: "hwsearch.Run", members: "pd.DataFrame") -> list[str]:

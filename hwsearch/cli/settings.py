@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from hwsearch.cli.app import AsJson, answer, app, reporting
+from hwsearch.cli.app import answer, command
 from hwsearch.cli.completion import (
     complete_device,
     complete_objective,
@@ -16,7 +16,6 @@ from hwsearch.cli.completion import (
     complete_supernet,
     complete_tactic,
 )
-from hwsearch.cli.output import say
 from hwsearch.run.setting import explanation
 from hwsearch.run.settings import SETTINGS, SearchSettings, read_settings, write_settings
 
@@ -41,21 +40,16 @@ ConfigFile = Annotated[
 ]
 
 
-@app.command(epilog="Example:  hwsearch init && hwsearch search")
-@reporting
+@command("hwsearch init && hwsearch search")
 def init(
     file: Annotated[
         Path, typer.Argument(metavar="[FILE]", help="The file to write.", show_default=True)
     ] = Path(SETTINGS),
-    as_json: AsJson = False,
 ) -> None:
     """Write a file of settings with every one explained, so that a search can be repeated."""
     write_settings(file)
-    if as_json:
-        answer({"file": str(file)})
-        return
     config = "" if file == Path(SETTINGS) else f" --config {file}"
-    say(f"settings {file}", f"next     hwsearch search{config}")
+    answer({"file": str(file)}, f"settings {file}", f"next     hwsearch search{config}")
 
 
 def chosen_settings(config: Path | None, given: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -1,6 +1,7 @@
 """Commands about supernets: supernets, import."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,13 +9,11 @@ import typer
 from rich.table import Table
 
 import hwsearch
-from hwsearch.cli.app import AsJson, answer, app, reporting
-from hwsearch.cli.output import out, say
+from hwsearch.cli.app import answer, app, command
 
 
-@app.command(epilog="Example:  hwsearch supernets --json")
-@reporting
-def supernets(as_json: AsJson = False) -> None:
+@command("hwsearch supernets --json")
+def supernets() -> None:
     """List the supernets that are installed and the checkpoints that were imported."""
     from hwsearch.supernets.imported import imported_rows
     from hwsearch.supernets.zoo import load_family
@@ -24,18 +23,14 @@ def supernets(as_json: AsJson = False) -> None:
         {"name": f.name, "summary": f.summary, "family": None, "source": None} for f in families
     ]
     rows += imported_rows()
-    if as_json:
-        answer(rows)
-    else:
-        table = Table("supernet", "what it is", "imported from")
-        for row in rows:
-            origin = f"{row['source']} ({row['family']})" if row["source"] else ""
-            table.add_row(row["name"], row["summary"], origin)
-        out.print(table)
+    table = Table("supernet", "what it is", "imported from")
+    for row in rows:
+        origin = f"{row['source']} ({row['family']})" if row["source"] else ""
+        table.add_row(row["name"], row["summary"], origin)
+    answer(rows, table)
 
 
-@app.command("import", epilog="Example:  hwsearch import weights.pth --as my-supernet")
-@reporting
+@command("hwsearch import weights.pth --as my-supernet", register=partial(app.command, "import"))
 def import_(
     checkpoint: Annotated[
         Path,
@@ -48,22 +43,18 @@ def import_(
     supernet: Annotated[
         str | None, typer.Option(help="Its family; default: recognised by keys and shapes.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Convert a checkpoint to safetensors with a card, and remember it by name."""
     from hwsearch.supernets.checkpoints import bundled_file
 
     imported = hwsearch.import_checkpoint(checkpoint, name, supernet)
-    if as_json:
-        answer({**asdict(imported), "folder": str(imported.folder)})
-        return
     how = "given" if supernet else "recognised"
     shipped = bundled_file(imported.family, "samples.npz").is_file()
     data = "" if shipped else " --data imagefolder:FOLDER"
-    for title, text in (
-        ("family", f"{imported.family} ({how}): {imported.description}"),
-        ("tensors", f"{imported.tensors:,} with {imported.parameters:,} parameters"),
-        ("written", str(imported.folder)),
-        ("next", f"hwsearch search --supernet {name}{data} --out runs/{name}"),
-    ):
-        say(f"{title:8} {text}")
+    answer(
+        {**asdict(imported), "folder": str(imported.folder)},
+        f"family   {imported.family} ({how}): {imported.description}",
+        f"tensors  {imported.tensors:,} with {imported.parameters:,} parameters",
+        f"written  {imported.folder}",
+        f"next     hwsearch search --supernet {name}{data} --out runs/{name}",
+    )

@@ -4,13 +4,11 @@ from typing import Annotated
 
 import typer
 
-from hwsearch.cli.app import app, reporting
-from hwsearch.cli.output import say
-from hwsearch.cli.stdout import result_stream
+from hwsearch.cli.app import command
+from hwsearch.cli.output import result_stream, say
 
 
-@app.command(epilog="Example:  hwsearch worker --device ort-cpu:threads=4")
-@reporting
+@command("hwsearch worker --device ort-cpu:threads=4", has_json=False)
 def worker(
     device: Annotated[
         list[str] | None,

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from hwsearch.cli.completion import complete_device
-from hwsearch.cli.stdout import reserved_stdout, result_stream
+from hwsearch.cli.output import reserved_stdout, result_stream
 from tests.devices import tiny_models
 
 NOISE = """
@@ -23,7 +23,7 @@ def noise():
     sys.__stdout__.write("original\\n"); sys.__stdout__.flush()
 """
 RESERVED = f"""{NOISE}
-from hwsearch.cli.stdout import reserved_stdout, result_stream
+from hwsearch.cli.output import reserved_stdout, result_stream
 print("before")
 with reserved_stdout():
     noise()
@@ -60,7 +60,7 @@ def test_the_stream_keeps_encoding_and_error_handler():
 
 def test_an_error_inside_gives_stdout_back():
     code = (
-        "from hwsearch.cli.stdout import *\n"
+        "from hwsearch.cli.output import *\n"
         "try:\n    with reserved_stdout():\n        1 / 0\n"
         "except ZeroDivisionError:\n    print('back')"
     )
@@ -70,7 +70,7 @@ def test_an_error_inside_gives_stdout_back():
 @pytest.mark.skipif(os.name != "posix", reason="closes descriptors")
 def test_a_closed_stdout_is_no_error_and_no_file_takes_its_place(tmp_path):
     code = (
-        f"{NOISE}\nos.close(1)\nfrom hwsearch.cli.stdout import *\n"
+        f"{NOISE}\nos.close(1)\nfrom hwsearch.cli.output import *\n"
         "with reserved_stdout():\n"
         f"    with open({str(tmp_path / 'data')!r}, 'w') as file:\n"
         "        os.write(1, b'noise')\n        file.write('data')\n"

@@ -10,11 +10,11 @@ import pytest
 import hwsearch
 import tests.run.search_parts as parts
 from hwsearch import Run
-from hwsearch.cli.runs import print_run
 from hwsearch.errors import InputError
 from hwsearch.run.config import read_config
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.supernets.supernet import Supernet
+from tests.cli.commands import call
 
 pytestmark = pytest.mark.usefixtures("quick_infer", "device")
 RULES = {"freeze": ["stage1.*=max"], "only": ["stage2.width in 16"]}
@@ -80,9 +80,8 @@ class TestRules:
         assert list(tmp_path.iterdir()) == []
 
 
-def printed(run, capsys):
-    print_run(run, as_json=False)
-    return capsys.readouterr().out
+def printed(run):
+    return call("front", run.folder).stdout
 
 
 WRITE = "hwsearch.report.write.write_own_report"
@@ -103,7 +102,7 @@ class TestRandomWeights:
         number = lambda c: c and c.removeprefix("random:")  # noqa: E731
         monkeypatch.setattr(parts, "network", lambda c=None: network(number(c)))
 
-    def test_are_told_wherever_an_accuracy_is(self, tmp_path, titles, capsys):
+    def test_are_told_wherever_an_accuracy_is(self, tmp_path, titles):
         watcher = parts.Watcher()
         run = search(tmp_path / "run", checkpoint="random:2", progress=watcher)
         said = "weights are random:2: accuracies mean nothing; latency, MACs and export do not"
@@ -113,20 +112,20 @@ class TestRandomWeights:
         assert "random weights (random:2)" in repr(run)
         assert set(run.front["weights"]) == {"random:2"}
         assert titles == [f"{parts.NET} on scripted, random weights (random:2)"]
-        assert said in printed(run, capsys)
+        assert said in printed(run)
         for row in run.front.to_dict("records"):
             card = json.loads((run.folder / row["subnet"] / "card.json").read_text())
             assert card["supernet"]["checkpoint"] == "random:2"
             assert card["supernet"]["untrained"] is True
         assert len(watcher.notes) == 2
 
-    def test_trained_ones_are_named_by_their_digest(self, tmp_path, titles, capsys):
+    def test_trained_ones_are_named_by_their_digest(self, tmp_path, titles):
         watcher = parts.Watcher()
         run = search(tmp_path / "run", checkpoint="2", progress=watcher)
         assert set(run.front["weights"]) == {parts.network("2").digest[:16]}
         assert titles == [f"{parts.NET} on scripted"]
         assert (run.untrained, run.recorded["warnings"]) == (False, [])
-        assert "random" not in repr(run) + "".join(watcher.notes) + printed(run, capsys)
+        assert "random" not in repr(run) + "".join(watcher.notes) + printed(run)
         (card, *_) = run.folder.glob("subnets/*/card.json")
         assert json.loads(card.read_text())["supernet"]["untrained"] is False
 
@@ -138,7 +137,7 @@ class TestRandomWeights:
         assert set(run.front["weights"]) == {"0000000000000012"}
 
 
-def test_warnings_of_the_data_are_told_and_kept(tmp_path, monkeypatch, capsys):
+def test_warnings_of_the_data_are_told_and_kept(tmp_path, monkeypatch):
     made = parts.task(parts.network().input_spec(None))
     warned = replace(made, warnings=("only 7 of 10 classes have images",))
     monkeypatch.setattr(parts, "task", lambda spec: warned)
@@ -146,7 +145,7 @@ def test_warnings_of_the_data_are_told_and_kept(tmp_path, monkeypatch, capsys):
     run = search(tmp_path / "run", progress=watcher)
     assert watcher.notes[0] == "only 7 of 10 classes have images"
     assert run.recorded["warnings"] == ["only 7 of 10 classes have images"]
-    assert "only 7 of 10 classes have images" in printed(run, capsys)
+    assert "only 7 of 10 classes have images" in printed(run)
 
 
 class TestBeginning:
