@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from hwsearch.devices.latency_statistics import (
     Rounds,
     TimedModel,
     estimate_latencies,
+    middle_mean,
     undisturbed,
 )
 from hwsearch.devices.model_check import refusal
@@ -28,6 +29,8 @@ from hwsearch.errors import DeviceError
 Result = TypeVar("Result", Latency, Profile)
 logger = logging.getLogger(__name__)
 _BASELINE_S = 1.5
+_TURN = 4
+_PROFILE_S = 60.0
 _TRANSFERS = {ON_DEVICE: "excluded", END_TO_END: "included"}
 
 
@@ -91,6 +94,18 @@ class Benchmark:
 
         return self.in_one_process(models, settings, latencies)
 
+    def profile(
+        self, models: Mapping[str, Path], *, runs: int
+    ) -> dict[str, Profile | DeviceError]:
+        """Time the nodes of models in turns; see `hwsearch.devices.base.Profiling.profile`.
+
+        The first turn and the first run of each turn are not counted. Of the counted runs, those
+        are used that waited for a CPU at most as long as the median one, as kernel times include
+        waiting.
+        """
+        profiled = replace(self, options={**self.options, "profile": True})
+        return profiled.in_one_process(models, MeasureSettings(), lambda each: each.profile(runs))
+
     def in_one_process(
         self,
         models: Mapping[str, Path],
@@ -112,7 +127,8 @@ class Benchmark:
         while waiting := {name: path for name, path in models.items() if name not in done}:
             attempt = Attempt(self, waiting, settings)
             try:
-                done |= work(attempt)
+                with self.start() as attempt.worker:
+                    done |= work(attempt)
             except DeviceError as error:
                 if attempt.running is not None:
                     done[attempt.running] = error
@@ -156,7 +172,7 @@ class Attempt:
         self, benchmark: Benchmark, models: Mapping[str, Path], settings: MeasureSettings
     ) -> None:
         self._benchmark, self._models, self._settings = benchmark, models, settings
-        self._accounted = False
+        self.worker: Worker
         self.running: str | None = None
         self.loaded: dict[str, Entry] = {}
         self.failed: dict[str, DeviceError] = {}
@@ -164,32 +180,56 @@ class Attempt:
 
     def sample(self, rng: np.random.Generator, progress: Progress | None) -> Rounds | None:
         """Load the models and time them; return None when none could be loaded."""
-        with self._benchmark.start() as worker:
-            self._accounted = worker.waiting == "taken out"
-            anchor = self._load(worker, None, anchor_bytes(), batch=1)
-            self.baseline_s = self._baseline(worker, anchor)
-            self.load_models(worker)
-            self.running = None
-            if not self.loaded:
-                return None
-            return sample_rounds(
-                self._runner(worker, [*self.loaded.values(), anchor]),
-                len(self.loaded),
-                clock=time.monotonic,
-                rng=rng,
-                settings=self._settings,
-                progress=progress,
-            )
+        anchor = self._load(None, anchor_bytes(), batch=1)
+        self.baseline_s = self._baseline(anchor)
+        self._load_models()
+        self.running = None
+        if not self.loaded:
+            return None
+        return sample_rounds(
+            self._runner([*self.loaded.values(), anchor]),
+            len(self.loaded),
+            clock=time.monotonic,
+            rng=rng,
+            settings=self._settings,
+            progress=progress,
+        )
 
-    def load_models(self, worker: Worker) -> None:
+    def profile(self, runs: int) -> dict[str, Profile]:
+        """Load the models, run them in turns, and read their profiles."""
+        self._load_models()
+        rng = np.random.default_rng(0)
+        turns = [_TURN] * (runs // _TURN) + ([runs % _TURN] if runs % _TURN else [])
+        spent_s: dict[str, list[Floats]] = {name: [] for name in self.loaded}
+        for turn in (_TURN, *turns):
+            for name in rng.permutation(list(self.loaded)).tolist():
+                self.running, number = name, self.loaded[name].number
+                spent = self.worker.call("time_profiled", number, turn + 1, timeout_s=_PROFILE_S)
+                spent_s[name].append(spent)
+        uncounted = np.zeros(_TURN + 1, bool)
+        counted = np.concatenate([uncounted, *(np.arange(n + 1) > 0 for n in turns)])
+        profiles = {}
+        for name, entry in self.loaded.items():
+            self.running = name
+            nodes, nodes_s = self.worker.call("read_profile", entry.number, timeout_s=_PROFILE_S)
+            took_s, waited_s = np.concatenate(spent_s[name], axis=1)
+            kept = counted & (waited_s <= np.median(waited_s[counted]))
+            means_ms = middle_mean(nodes_s[kept]) * 1e3
+            profiles[name] = Profile(
+                nodes_ms=dict(zip(nodes, means_ms.tolist(), strict=True)),
+                total_ms=float(middle_mean(took_s[kept])) * 1e3,
+            )
+        return profiles
+
+    def _load_models(self) -> None:
         """Load the models and keep the errors of refused ones; raise where the worker is lost."""
         for name, path in self._models.items():
             self.running = name
             try:
                 source = str(path.absolute())
-                self.loaded[name] = self._load(worker, name, source, batch=self._benchmark.batch)
+                self.loaded[name] = self._load(name, source, batch=self._benchmark.batch)
             except DeviceError as error:
-                if worker.lost:
+                if self.worker.lost:
                     raise
                 self.failed[name] = error
 
@@ -197,6 +237,7 @@ class Attempt:
         """Return the record of a model besides its times, of the last ``n_rounds`` bursts."""
         running_s, waiting_s = entry.spent_s
         bursts, objective = entry.modes_s[-n_rounds:], self._benchmark.objective
+        accounted = self.worker.waiting == "taken out"
         # Both modes of a burst are disturbed alike, which the ratio cancels.
         relative = {
             mode: float(np.median([burst[mode] / burst[objective] for burst in bursts]))
@@ -204,22 +245,22 @@ class Attempt:
         }
         return TimedModel(
             inputs=entry.inputs,
-            waited=float(waiting_s / (running_s + waiting_s)) if self._accounted else None,
+            waited=float(waiting_s / (running_s + waiting_s)) if accounted else None,
             relative=relative if len(relative) > 1 else {},
         )
 
-    def _load(self, worker: Worker, name: str | None, source: str | bytes, *, batch: int) -> Entry:
+    def _load(self, name: str | None, source: str | bytes, *, batch: int) -> Entry:
         limit_s = self._settings.hang_s + self._benchmark.load_s
-        options = dict(self._benchmark.options)
-        number, inputs = worker.call("load", source, batch, options, timeout_s=limit_s)
+        given = (source, batch, self._benchmark.options)
+        number, inputs = self.worker.call("load", *given, timeout_s=limit_s)
         return Entry(name, number, inputs)
 
-    def _baseline(self, worker: Worker, anchor: Entry) -> Floats:
+    def _baseline(self, anchor: Entry) -> Floats:
         baseline = self._benchmark.baseline
         kept = baseline.load()
         if kept is not None:
             return kept
-        run, rng = self._runner(worker, [anchor]), np.random.default_rng(0)
+        run, rng = self._runner([anchor]), np.random.default_rng(0)
         (size,) = warm_up(run, 1, clock=time.monotonic, rng=rng, settings=self._settings)
         bursts: list[float] = []
         deadline = time.monotonic() + _BASELINE_S
@@ -232,7 +273,7 @@ class Attempt:
         logger.info("measured the anchor's baseline on this machine: %s", baseline.path)
         return baseline_s
 
-    def _runner(self, worker: Worker, entries: Sequence[Entry]) -> Run:
+    def _runner(self, entries: Sequence[Entry]) -> Run:
         """Return the protocol's `Run` for these entries."""
 
         def run(index: int, n: int) -> Floats:
@@ -240,7 +281,7 @@ class Attempt:
             self.running = entry.name
             # More than ten times the slowest run so far counts as a hang.
             limit_s = self._settings.hang_s + 10 * n * entry.slowest_s
-            modes: dict[str, Floats] = worker.call("time", entry.number, n, timeout_s=limit_s)
+            modes = self.worker.call("time", entry.number, n, timeout_s=limit_s)
             entry.modes_s.append({mode: float(np.median(t[0])) for mode, t in modes.items()})
             all_s = np.sum([spent_s.sum(axis=0) for spent_s in modes.values()], axis=0)
             entry.slowest_s = max(entry.slowest_s, float(all_s.max()))

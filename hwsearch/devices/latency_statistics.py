@@ -275,6 +275,16 @@ def _medians(values: Floats) -> Floats:
     return middle
 
 
+def middle_mean(values: Floats) -> Floats:
+    """Return the mean of the middle half of values along the first axis.
+
+    It is robust against interrupted kernels, and finer than a median of whole microseconds.
+    """
+    ordered = np.sort(values, axis=0)
+    outer = len(values) // 4
+    return np.asarray(ordered[outer : len(values) - outer].mean(axis=0), dtype=np.float64)
+
+
 def percentile_interval(draws: Floats) -> tuple[Floats, Floats]:
     """Return the ends, (n_columns,) each, of the central 95% of (n_draws, n_columns) draws."""
     tail = (1 - CONFIDENCE) / 2 * 100

@@ -2,7 +2,6 @@
 
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from hwsearch.devices.base import Fingerprint
@@ -11,9 +10,23 @@ from hwsearch.devices.ort_installation import installed_builds, missing_build, m
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import DeviceFactory
 
-Provider = tuple[str, dict[str, str]]
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+_CUDA_OPTIONS = {
+    "cudnn_conv_algo_search": "EXHAUSTIVE",
+    "cudnn_conv_use_max_workspace": "1",
+    "do_copy_in_default_stream": "1",
+    "use_tf32": "0",
+}
+# Timings of kernels are shared; each file gets a folder of its own for engines.
+_TENSORRT_CACHES = ("trt_engine_cache_path", "trt_timing_cache_path")
+_TENSORRT_OPTIONS = {
+    "trt_engine_cache_enable": "True",
+    "trt_timing_cache_enable": "True",
+    "trt_builder_optimization_level": "3",
+    "trt_fp16_enable": "False",
+    "trt_int8_enable": "False",
+}
 
 
 class OrtGpu(GpuDevice):
@@ -44,45 +57,12 @@ class OrtGpu(GpuDevice):
 
     def options(self, *, timed: bool) -> Options:
         """Return the GPU and the providers with their options."""
-        providers = [cuda_provider(self.device_id)]
+        device = {"device_id": str(self.device_id)}
+        providers = [(_CUDA, {**device, **_CUDA_OPTIONS})]
         if self._provider == _TENSORRT:
-            providers.insert(0, tensorrt_provider(self.device_id, self.engines()))
+            kept = dict.fromkeys(_TENSORRT_CACHES, str(self.engines()))
+            providers.insert(0, (_TENSORRT, {**device, **kept, **_TENSORRT_OPTIONS}))
         return {**super().options(timed=timed), "providers": providers}
-
-
-def cuda_provider(device_id: int) -> Provider:
-    """Return ONNX Runtime's CUDA provider and its options."""
-    return (
-        _CUDA,
-        {
-            "device_id": str(device_id),
-            "cudnn_conv_algo_search": "EXHAUSTIVE",
-            "cudnn_conv_use_max_workspace": "1",
-            "do_copy_in_default_stream": "1",
-            "use_tf32": "0",
-        },
-    )
-
-
-def tensorrt_provider(device_id: int, engines: Path) -> Provider:
-    """Return ONNX Runtime's TensorRT provider and its options.
-
-    ONNX Runtime names an engine by its model's structure, not by its weights; therefore each file
-    gets its own folder in ``engines``. Timings of kernels are shared.
-    """
-    return (
-        _TENSORRT,
-        {
-            "device_id": str(device_id),
-            "trt_engine_cache_enable": "True",
-            "trt_engine_cache_path": str(engines),
-            "trt_timing_cache_enable": "True",
-            "trt_timing_cache_path": str(engines),
-            "trt_builder_optimization_level": "3",
-            "trt_fp16_enable": "False",
-            "trt_int8_enable": "False",
-        },
-    )
 
 
 def missing_provider(provider: str) -> str | None:

@@ -103,14 +103,16 @@ class OrtGpuRuntime:
 
     def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OrtGpuModel:
         """Load a model; raise ValueError where ONNX Runtime fell back to the processor."""
-        given = [(name, own) for name, own in options["providers"]]
-        providers = with_own_engines(given, source, batch)
+        providers = with_own_engines(options["providers"], source, batch)
         memory = ("cuda", options["device_id"])
         return OrtGpuModel(source, providers, memory=memory, batch=batch)
 
 
 def with_own_engines(providers: Providers, source: str | bytes, batch: int | None) -> Providers:
-    """Give each model and batch its own engine folder: two models may share a structure."""
+    """Give each model and batch a folder of its own for TensorRT's engines.
+
+    ONNX Runtime names an engine by its model's structure, not by its weights.
+    """
     name, options = providers[0]
     if name != _TENSORRT:
         return providers

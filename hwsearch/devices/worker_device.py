@@ -133,7 +133,7 @@ class WorkerDevice(ABC):
         """
         if error := refusal(model, self.spec, self.precision):
             raise error
-        worker, options = self._running(), dict(self.options(timed=False))
+        worker, options = self._running(), self.options(timed=False)
         source = str(model.absolute())
         number, _ = worker.call("load", source, None, options, timeout_s=RUN_TIMEOUT_S)
         try:
@@ -167,9 +167,7 @@ class CpuDevice(WorkerDevice):
         self, models: Mapping[str, Path], *, runs: int = 20
     ) -> dict[str, Profile | DeviceError]:
         """Time the nodes of models; see `hwsearch.devices.base.Profiling.profile`."""
-        from hwsearch.devices.profiling import profile_models
-
-        return profile_models(self.benchmark(), models, runs=runs)
+        return self.benchmark().profile(models, runs=runs)
 
 
 def threads_option() -> DeviceOption:

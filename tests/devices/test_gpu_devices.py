@@ -8,7 +8,6 @@ import pytest
 
 from hwsearch.devices import MeasureSettings, load_device, load_factory
 from hwsearch.devices.nvidia import ClockMonitor
-from hwsearch.devices.ort_gpu import cuda_provider, tensorrt_provider
 from hwsearch.devices.spec import parse_options, split_spec
 from hwsearch.errors import InputError
 from tests.contracts.device_contract import QUICK, DeviceContract
@@ -178,15 +177,17 @@ def test_a_disturbed_clock_is_in_the_warnings(fake, tmp_path, monkeypatch):
     assert len(looks) == len(told) == latency.rounds
 
 
-def test_providers_are_given_the_documented_options(tmp_path):
-    name, options = cuda_provider(1)
+def test_providers_are_given_the_documented_options(fake):
+    ((name, options),) = fake("ort-cuda:device_id=1").options(timed=True)["providers"]
     assert name == "CUDAExecutionProvider"
     assert options["device_id"] == "1"
     assert options["use_tf32"] == "0"
-    name, options = tensorrt_provider(0, tmp_path)
-    assert name == "TensorrtExecutionProvider"
+    device = fake("ort-tensorrt")
+    (name, options), (second, _) = device.options(timed=True)["providers"]
+    assert (name, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "True"
-    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == str(tmp_path)
+    kept = str(device.engines())
+    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == kept
     assert options["trt_fp16_enable"] == "False"
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hwsearch.devices.ort_gpu import tensorrt_provider
 from hwsearch.devices.ort_gpu_runtime import (
     OrtGpuModel,
     profile_shapes,
@@ -51,7 +50,8 @@ def test_a_named_batch_is_fixed_in_the_session(path):
 
 
 def test_each_file_and_batch_has_engines_of_its_own(tmp_path):
-    providers = [tensorrt_provider(0, tmp_path), ("CUDAExecutionProvider", {"device_id": "0"})]
+    kept = dict.fromkeys(("trt_engine_cache_path", "trt_timing_cache_path"), str(tmp_path))
+    providers = [("TensorrtExecutionProvider", kept), ("CUDAExecutionProvider", {})]
     folders = set()
     for content, batch in ((b"one", 1), (b"two", 1), (b"one", 8), (b"one", None)):
         (name, options), other = with_own_engines(providers, content, batch)
