@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 AT_A_TIME = 64
 SHARE_OF_MEMORY = 0.25
 TOLD_EVERY_S = 5.0
+DARK = 64  # of 255
 
 
 class DecodedImageCache:
@@ -164,7 +165,8 @@ def read_images(task: Task, spec: InputSpec, progress: "Progress") -> None:
     """Read, hash and decode every image file of a task once, with progress in images per second.
 
     Raises:
-        DataError: Some cannot be decoded; the text says how many, which and why.
+        DataError: Some cannot be decoded, and the text says how many, which and why; or all are
+            black.
     """
     splits = (task.calibration, task.search, task.report)
     files = [samples for samples in splits if isinstance(samples, ImageSamples)]
@@ -173,17 +175,31 @@ def read_images(task: Task, spec: InputSpec, progress: "Progress") -> None:
         return
     progress.phase("read", total)
     unreadable: list[str] = []
-    done = 0
+    done = brightest = 0
     begin = told = time.monotonic()
     for samples in files:
         for crops, errors in samples.decoded(crop_size(spec), AT_A_TIME):
             unreadable += errors
+            brightest = max([brightest, *(int(crop.max()) for crop in crops)])
             done += len(crops) + len(errors)
             progress.advance(len(crops) + len(errors))
             if time.monotonic() - told > TOLD_EVERY_S or done == total:
                 told = time.monotonic()
                 progress.state(**{"images/s": done / max(told - begin, 1e-9)})
     _refuse(files[0].root, unreadable, total)
+    _check_brightness(files[0].root, brightest, progress)
+
+
+def _check_brightness(root: Path, brightest: int, progress: "Progress") -> None:
+    """Refuse black images, and warn of dark ones: 16-bit files often hold 8 or 12 bits."""
+    found = (
+        f"the brightest pixel of all images in {str(root)!r} is {brightest} of 255; where files "
+        "of 16 bits hold values of 8 or 12 bits, multiply them by 257 or 16"
+    )
+    if brightest <= 1:
+        raise DataError(found)
+    if brightest < DARK:
+        progress.note(found)
 
 
 def _refuse(root: Path, unreadable: list[str], total: int) -> None:

@@ -274,6 +274,23 @@ class TestRead:
         read_images(arrays(spec), spec, watcher)
         assert watcher.phases == []
 
+    @pytest.mark.parametrize(("most", "n_notes"), [(255, 0), (4095, 1), (65535, 0)])
+    def test_dark_images_of_16_bits(self, most, n_notes, tmp_path):
+        for kind in ("ant", "bee"):
+            (tmp_path / kind).mkdir()
+            for number in range(6):
+                values = np.linspace(0, most, 81).reshape(9, 9).astype(np.uint16)
+                Image.fromarray(values).save(tmp_path / kind / f"{number}.png")
+        task, watcher = load_task(f"imagefolder:{tmp_path}", spec_for(8), "any"), Watcher()
+        if most == 255:  # 8 bits in files of 16
+            with pytest.raises(
+                DataError, match=r"the brightest pixel .* is 1 of 255; where files"
+            ):
+                read_images(task, spec_for(8), watcher)
+            return
+        read_images(task, spec_for(8), watcher)
+        assert ["the brightest pixel" in note for note in watcher.notes] == [True] * n_notes
+
     def test_without_room_it_checks_all_the_same(self, task, counted):
         task.search.cache.budget = 0
         read_images(task, spec_for(8), Watcher())

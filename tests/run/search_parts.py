@@ -23,6 +23,10 @@ SETTINGS = {"net": NET, "device": "scripted", "data": TASK, "budget": 12}
 SHORT = {**SETTINGS, "budget": 8}
 FIRST = 16  # trials of the run that others start from
 SIZES = {"calibration": 32, "search": 160, "report": 80}
+FEW = (
+    "batch statistics are those of 32 calibration samples: with fewer than 64, accuracies are "
+    "lower than they could be"
+)
 
 
 class InProcess(FakeDevice):

@@ -117,14 +117,14 @@ class TestRandomWeights:
             card = json.loads((run.folder / row["subnet"] / "card.json").read_text())
             assert card["supernet"]["checkpoint"] == "random:2"
             assert card["supernet"]["untrained"] is True
-        assert len(watcher.notes) == 2
+        assert len(watcher.notes) == 3
 
     def test_trained_ones_are_named_by_their_digest(self, tmp_path, titles):
         watcher = parts.Watcher()
         run = search(tmp_path / "run", checkpoint="2", progress=watcher)
         assert set(run.front["weights"]) == {parts.network("2").digest[:16]}
         assert titles == [f"{parts.NET} on scripted"]
-        assert (run.untrained, run.recorded["warnings"]) == (False, [])
+        assert (run.untrained, run.recorded["warnings"]) == (False, [parts.FEW])
         assert "random" not in repr(run) + "".join(watcher.notes) + printed(run)
         (card, *_) = run.folder.glob("subnets/*/card.json")
         assert json.loads(card.read_text())["supernet"]["untrained"] is False
@@ -144,7 +144,7 @@ def test_warnings_of_the_data_are_told_and_kept(tmp_path, monkeypatch):
     watcher = parts.Watcher()
     run = search(tmp_path / "run", progress=watcher)
     assert watcher.notes[0] == "only 7 of 10 classes have images"
-    assert run.recorded["warnings"] == ["only 7 of 10 classes have images"]
+    assert run.recorded["warnings"] == ["only 7 of 10 classes have images", parts.FEW]
     assert "only 7 of 10 classes have images" in printed(run)
 
 
