@@ -100,11 +100,7 @@ class Architectures:
 
     @staticmethod
     def concatenate(batches: Sequence[Architectures]) -> Architectures:
-        """Join batches of one space, in order, keeping duplicates.
-
-        Raises:
-            InputError: There are no batches, or their spaces differ.
-        """
+        """Join one or more batches of one space, in order, keeping duplicates."""
         if not batches:
             raise InputError("there is nothing to concatenate: give at least one batch")
         space = batches[0].space
@@ -130,11 +126,7 @@ class Architectures:
         ]
 
     def unique(self, exclude: Architectures | None = None) -> Architectures:
-        """Return the first occurrence of every architecture, in order, none of ``exclude``.
-
-        Raises:
-            InputError: ``exclude`` is of another space.
-        """
+        """Return the first occurrence of every architecture, in order, none of ``exclude``."""
         seen: set[bytes] = set()
         if exclude is not None:
             self.space.check_own(exclude)

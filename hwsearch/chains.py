@@ -60,8 +60,7 @@ class ChainIndex:
     def numbers(self, archs: Architectures) -> IntArray:
         """Return (n, n_places) positions in ``specs``, -1 for no block.
 
-        Raises:
-            InputError: The architectures are of another space, or have an unknown block.
+        InputError is raised for an unknown block and for another space.
         """
         self.space.check_own(archs)
         columns = zip(self.deciding, self.tables, strict=True)

@@ -66,11 +66,7 @@ class Choice:
         return f"{parent} is {' or '.join(map(repr, options))}"
 
     def index(self, option: object) -> int:
-        """Return the position of an option; 3.0 is the option 3, but ``True`` is not 1.
-
-        Raises:
-            InputError: It is not one of the options.
-        """
+        """Return the position of an option, or raise InputError; 3.0 is 3, ``True`` is not 1."""
         given = option.item() if isinstance(option, np.generic) else option
         if isinstance(given, int | float | str):
             for position, known in enumerate(self.options):

@@ -18,11 +18,7 @@ _CONSTRAINT = re.compile(rf"\s*({NAME})\s*(<=|>=|<|>)\s*([^\s<>=]+)\s*")
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A bound on a value, such as ``latency <= 12``; `parse` reads its ``str()`` back.
-
-    Raises:
-        InputError: The name is not one word, the operator unknown, or the bound not finite.
-    """
+    """A finite bound on a value, such as ``latency <= 12``; `parse` reads its ``str()`` back."""
 
     objective: str
     op: Literal["<=", ">=", "<", ">"]
@@ -41,10 +37,9 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: "str | Constraint") -> "Constraint":
-        """Parse ``latency <= 12`` or ``macs<=400e6``; return a constraint unchanged.
+        """Parse ``NAME OPERATOR NUMBER``, such as ``macs<=400e6``; return a constraint unchanged.
 
-        Raises:
-            InputError: The text is not ``NAME OPERATOR NUMBER``, or the number not finite.
+        InputError is raised for another form, and for a number that is not finite.
         """
         if isinstance(text, Constraint):
             return text
@@ -105,10 +100,7 @@ def total_violation(
 
     It is the sum of the violations, each relative to the magnitude of its bound (to 1 where that
     is 0): 0 where all are satisfied, infinite where a value is NaN. ``values`` maps names to
-    ``(n,)`` in the quantity's unit.
-
-    Raises:
-        InputError: A constraint names something without values, or lengths differ.
+    ``(n,)`` in the quantity's unit; InputError is raised where a name or a value is missing.
     """
     missed = _violations(values, constraints)
     scales = np.array([abs(constraint.bound) or 1.0 for constraint in constraints])

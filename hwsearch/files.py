@@ -102,11 +102,9 @@ def flush(path: Path) -> None:
 
 
 def plain_array(file: IO[bytes]) -> NDArray[Any]:
-    """Read an untrusted array (``.npy``).
+    """Read an untrusted array (``.npy``); raise ValueError if it is none, damaged, or pickled.
 
-    Raises:
-        ValueError: It is none, is damaged, or would need pickle.
-        MemoryError: Its header claims more than there is memory for.
+    MemoryError is raised where its header claims more than there is memory for.
     """
     with _readable():
         found = np.load(file, allow_pickle=False)

@@ -28,22 +28,18 @@ NAME = r"[^\W\d][\w.@-]*"
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A named number with a direction.
+    """A named number with a direction; InputError is raised for invalid arguments.
 
     Args:
         name: A word, such as ``top1``: a letter, then letters, digits, ``_``, ``.``, ``@``, ``-``.
         direction: ``"max"`` or ``"min"``.
         exact: Computes the objective, ``Architectures`` of length n to an array ``(n,)``; an
-            objective without it is measured or predicted.
+            objective without it is measured or predicted, and none is exact and predicted.
         unit: Unit in reports, such as ``ms``.
         prediction: Like ``exact``, for an objective that cannot be measured here; predicted
             values guide the search and enter no front.
         approximation: Like ``exact``, rough values of a positive objective that is measured; a
             search predicts it by learned multiples of them while that fits.
-
-    Raises:
-        InputError: The name is no such word, the direction neither of the two, or the objective
-            both exact and predicted.
     """
 
     name: str
@@ -87,20 +83,16 @@ class Estimate:
 
     Args:
         value: In the objective's unit.
-        deviation: Standard deviation of the full value around it; positive.
-
-    Raises:
-        InputError: The deviation is not positive and finite.
+        deviation: Standard deviation of the full value around it; positive and finite, else
+            InputError is raised.
     """
 
     value: float
     deviation: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.deviation) and self.deviation > 0):
-            raise InputError(
-                f"an estimate's deviation is {self.deviation!r}; give a positive number"
-            )
+        if not 0 < self.deviation < math.inf:
+            raise InputError(f"an estimate's deviation is {self.deviation!r}; give one above 0")
 
 
 def known_as(value: float, deviation: float) -> float | Estimate:
@@ -120,18 +112,14 @@ def check_objectives(objectives: Iterable[Objective]) -> tuple[Objective, ...]:
             f"{len(checked)} objectives given ({', '.join(names) or 'none'}); "
             f"a search takes 1 to {MAX_OBJECTIVES}"
         )
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise InputError(f"objective {repeated!r} is given twice; name each one once")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"objective {name!r} is given twice; name each one once")
     return checked
 
 
 def to_losses(values: ArrayLike, objectives: Sequence[Objective]) -> FloatArray:
-    """Return values ``(n, n_objectives)`` as losses, all minimised, in a new array; NaN stays.
-
-    Raises:
-        InputError: The number of columns differs from the number of objectives.
-    """
+    """Return values ``(n, n_objectives)`` as losses, all minimised, in a new array; NaN stays."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != len(objectives):
         raise InputError(
@@ -176,10 +164,7 @@ def hypervolume(losses: ArrayLike, reference_losses: ArrayLike) -> float:
     Args:
         losses: ``(n, n_objectives)``, minimised. Rows with a NaN, and rows that are not below
             the reference in every objective, add nothing.
-        reference_losses: ``(n_objectives,)``, minimised, finite.
-
-    Raises:
-        InputError: The reference has another length than the rows, or is not finite.
+        reference_losses: ``(n_objectives,)``, minimised, finite, else InputError is raised.
     """
     array = _matrix(losses)
     reference = np.asarray(reference_losses, dtype=np.float64)

@@ -15,11 +15,7 @@ def names(group: str) -> list[str]:
 
 
 def load(group: str, name: str, what: str) -> Any:
-    """Import the object registered under a name, which messages call a ``what`` ("device").
-
-    Raises:
-        InputError: The name is not registered, registered twice, or cannot be imported.
-    """
+    """Import the object that is registered as a ``what`` ("device"), or raise InputError."""
     registered = _registered(group)
     if name not in registered:
         raise unknown(what, name, registered)

@@ -21,7 +21,7 @@ Source = Literal["exact", "device", "task"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """A named number of an architecture.
+    """A named number of an architecture, either computed or measured.
 
     Attributes:
         name: Its name in settings, tables and files, such as ``peak_memory``.
@@ -36,9 +36,6 @@ class Quantity:
         of_float32: Whether it is a number of the float32 model, also where another is shipped.
         comparative: Words for a lower value, such as ``faster``; empty for ``less NAME``.
         superlative: Words for the best value, such as ``fastest``; empty for ``best NAME``.
-
-    Raises:
-        InputError: It is both computed and measured, or neither.
     """
 
     name: str

@@ -57,10 +57,8 @@ class SearchSpace:
     ) -> Architectures:
         """Build architectures from mappings of choice names to options.
 
-        Inactive choices may be absent; if given, they are ignored.
-
-        Raises:
-            InputError: A choice or option is unknown, or an active choice is absent.
+        Inactive choices may be absent; if given, they are ignored. InputError is raised for an
+        unknown choice or option, and for an active choice that is absent.
         """
         rows = [mappings] if isinstance(mappings, Mapping) else list(mappings)
         indices = np.array([self._row(row) for row in rows], dtype=np.int64)
@@ -75,11 +73,7 @@ class SearchSpace:
         return archs
 
     def from_indices(self, indices: npt.ArrayLike) -> Architectures:
-        """Build canonical architectures from (n, number of choices) option positions.
-
-        Raises:
-            InputError: The shape or type is another, or a position is out of range.
-        """
+        """Build architectures from (n, number of choices) option positions, or raise InputError."""
         array = np.asarray(indices)
         expected = f"integers of shape (n, {len(self.choices)})"
         if array.ndim != 2 or array.shape[1] != len(self.choices):
@@ -103,10 +97,8 @@ class SearchSpace:
         active are left out.
 
         Args:
-            options: Choice -> its remaining options; absent choices keep theirs.
-
-        Raises:
-            InputError: A choice or option is unknown, or a choice has no option left.
+            options: Choice -> its remaining options, at least one; absent choices keep theirs.
+                InputError is raised for an unknown choice or option.
         """
         for name in options:
             if name not in self._known_names:
@@ -130,21 +122,13 @@ class SearchSpace:
         return SearchSpace(choices)
 
     def sample(self, n: int, seed: Seed) -> Architectures:
-        """Draw n architectures, with replacement, uniformly over the distinct ones.
-
-        Raises:
-            InputError: ``n`` is negative.
-        """
+        """Draw n >= 0 architectures, with replacement, uniformly over the distinct ones."""
         return self._canonical(self._forest.draw(_count(n), np.random.default_rng(seed)))
 
     def sample_distinct(
         self, n: int, seed: Seed, exclude: Architectures | None = None
     ) -> Architectures:
-        """Draw n distinct architectures, uniformly, none of ``exclude``; fewer if fewer remain.
-
-        Raises:
-            InputError: ``n`` is negative, or ``exclude`` is of another space.
-        """
+        """Draw n >= 0 distinct architectures, none of ``exclude``; fewer if fewer remain."""
         rng = np.random.default_rng(seed)
         n_excluded = 0 if exclude is None else len(exclude)
         if self.size <= 2 * (_count(n) + n_excluded):
@@ -159,13 +143,10 @@ class SearchSpace:
         return found
 
     def sample_spread(self, n: int, seed: Seed) -> Architectures:
-        """Return n distinct architectures graded by size; fewer if the space has fewer.
+        """Return n >= 1 distinct architectures graded by size; fewer if the space has fewer.
 
         From the smallest to the largest in even steps: every ordered choice is near one relative
         position, rounded up or down at random; unordered choices are random.
-
-        Raises:
-            InputError: ``n`` is below 1.
         """
         if n < 1:
             raise InputError(f"cannot spread {n} architectures over the sizes; ask for 1 or more")
@@ -189,11 +170,7 @@ class SearchSpace:
         return self._canonical(self._n_options[np.newaxis] - 1)
 
     def enumerate(self, limit: int) -> Architectures:
-        """Return every distinct architecture once, in lexicographic order of the indices.
-
-        Raises:
-            InputError: There are more than ``limit``.
-        """
+        """Return all architectures by ascending indices; raise InputError above ``limit``."""
         if self.size > limit:
             raise InputError(
                 f"the space has {_readable(self.size)} architectures, more than the limit of "
@@ -213,13 +190,10 @@ class SearchSpace:
         """Change every architecture in at least one active choice.
 
         Args:
-            archs: n architectures.
+            archs: n architectures of this space.
             rng: Random generator.
             rate: Probability of every active choice to change, in [0, 1]; by default 1 over their
                 number. Choices that become active are drawn.
-
-        Raises:
-            InputError: The architectures are of another space, or the rate is out of range.
         """
         self.check_own(archs)
         if rate is not None and not 0.0 <= rate <= 1.0:
@@ -242,9 +216,6 @@ class SearchSpace:
         """Return a child of every pair (a[i], b[i]) by uniform crossover.
 
         A choice that is active in only one parent comes from that parent.
-
-        Raises:
-            InputError: They are of another space, or differ in number.
         """
         self.check_own(a)
         self.check_own(b)

@@ -86,11 +86,7 @@ class LatencyTable:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def latency_ms(self, specs: Iterable[BlockSpec]) -> float:
-        """Return overhead plus latencies of a chain of blocks, in ms.
-
-        Raises:
-            InputError: The table lacks a block.
-        """
+        """Return overhead plus latencies of a chain of blocks, in ms; raises as `check_covers`."""
         chain = list(specs)
         self.check_covers(chain)
         return self.overhead_ms + sum(self.blocks[spec].latency_ms for spec in chain)
@@ -158,12 +154,7 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: str | Path) -> "LatencyTable":
-        """Read a table from a file.
-
-        Raises:
-            InputError: The file is absent, too large, or no table that this version reads; the
-                text says which entry is wrong.
-        """
+        """Read a table from a file; raise InputError, which names a wrong entry, for another."""
         where = repr(str(path))
         if not Path(path).is_file():
             raise InputError(f"there is no latency table {where}; {_AGAIN}")
