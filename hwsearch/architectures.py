@@ -39,10 +39,14 @@ class Architecture(Mapping[str, "Option"]):
         return _key(_line(name, self.mapping[name]) for name in sorted(self.mapping))
 
     def __getitem__(self, name: str) -> Option:
-        try:
+        if name in self.mapping:
             return self.mapping[name]
-        except KeyError:
-            raise KeyError(self._why_absent(name)) from None
+        for choice in self.space.choices:
+            if choice.name == name:
+                raise KeyError(
+                    f"choice {name!r} is inactive: it is active where {choice.condition}"
+                )
+        raise KeyError(str(unknown("choice", name, self.space.names)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.mapping)
@@ -67,12 +71,6 @@ class Architecture(Mapping[str, "Option"]):
         cell = '<td style="text-align:left">'
         rows = (f"<tr><th>{escape(n)}</th>{cell}{escape(text)}</td></tr>" for n, text in lines)
         return f"<table>{''.join(rows)}</table>"
-
-    def _why_absent(self, name: str) -> str:
-        for choice in self.space.choices:
-            if choice.name == name:
-                return f"choice {name!r} is inactive here: it is active where {choice.condition}"
-        return str(unknown("choice", name, self.space.names))
 
 
 class Architectures:

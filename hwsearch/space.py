@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from hwsearch.architectures import Architecture, Architectures
 from hwsearch.choices import Choice, Forest, Option
 from hwsearch.errors import InputError, unknown
-from hwsearch.files import parsed_json
+from hwsearch.files import digest_of_text, parsed_json
 
 __all__ = ["Architecture", "Architectures", "Choice", "Option", "SearchSpace", "Seed"]
 
@@ -50,7 +49,7 @@ class SearchSpace:
     @cached_property
     def digest(self) -> str:
         """Return 16 hex digits that identify this space, including the order of its choices."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        return digest_of_text(self.to_json())
 
     def architectures(
         self, mappings: Mapping[str, object] | Iterable[Mapping[str, object]]
@@ -73,7 +72,7 @@ class SearchSpace:
         return archs
 
     def from_indices(self, indices: npt.ArrayLike) -> Architectures:
-        """Build architectures from (n, number of choices) option positions, or raise InputError."""
+        """Build architectures from positions of options, (n, n_choices); InputError if invalid."""
         array = np.asarray(indices)
         expected = f"integers of shape (n, {len(self.choices)})"
         if array.ndim != 2 or array.shape[1] != len(self.choices):

@@ -126,25 +126,24 @@ class LatencyTable:
 
     def to_json(self) -> str:
         """Return the table as sorted text, one block or subnet a line."""
-        head = {
+        ordered = sorted(self.blocks.items(), key=lambda item: _order(item[0]))
+        record = {
             "format": FORMAT,
             "schema": SCHEMA,
+            DIGEST: "",
             **{name: getattr(self, name) for name in _TEXTS},
             "baseline_ms": self.baseline_ms,
             "overhead_ms": self.overhead_ms,
             "fingerprint": dict(sorted(self.fingerprint.items())),
             "facts": dict(sorted(self.facts.items())),
+            "blocks": [
+                {**asdict(spec), "hyperparameters": dict(spec.hyperparameters), **asdict(cost)}
+                for spec, cost in ordered
+            ],
+            "subnets": [asdict(subnet) for subnet in self.subnets],
         }
-        lines = [f"{json.dumps(name)}: {_dumps(value)}" for name, value in head.items()]
-        ordered = sorted(self.blocks.items(), key=lambda item: _order(item[0]))
-        blocks = [
-            _dumps({**asdict(spec), "hyperparameters": dict(spec.hyperparameters), **asdict(cost)})
-            for spec, cost in ordered
-        ]
-        subnets = [_dumps(asdict(subnet)) for subnet in self.subnets]
-        lines += [f'"blocks": {_listed(blocks)}', f'"subnets": {_listed(subnets)}']
-        digest = content_digest(json.loads("{" + ",".join(lines) + "}"))
-        lines.insert(2, f'"{DIGEST}": "{digest}"')
+        record[DIGEST] = content_digest(record)
+        lines = [f"{json.dumps(name)}: {_in_lines(value)}" for name, value in record.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def save(self, path: str | Path) -> None:
@@ -306,9 +305,8 @@ def _order(spec: BlockSpec) -> tuple[str, tuple[int, ...], str, str]:
     return spec.kind, spec.input_shape, json.dumps(spec.hyperparameters), spec.dtype
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, allow_nan=False)
-
-
-def _listed(lines: list[str]) -> str:
-    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
+def _in_lines(value: Any) -> str:
+    """Return JSON in which every item of a list of objects has a line of its own."""
+    if not (isinstance(value, list) and value):
+        return json.dumps(value, allow_nan=False)
+    return "[\n" + ",\n".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
