@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsearch.restriction import one_or_several
-from hwsearch.run.confirm import confirm_run
 from hwsearch.run.folder import RunFolder
 from hwsearch.run.progress import Progress, Silent
-from hwsearch.run.search import resume_run, start_run
+from hwsearch.run.search import confirm_run, resume_run, start_run
 from hwsearch.run.setting import explanation
 from hwsearch.run.settings import SearchSettings
 from hwsearch.run.setup import Setup
@@ -43,13 +42,10 @@ class Run(RunFolder):
         return Front(super().members)
 
     def report(self, to: str | Path | None = None) -> Path:
-        """Write the run as one HTML page that opens offline, and the front's picture beside it.
+        """Write the run as an HTML page that opens offline, the front's picture beside it.
 
         Args:
-            to: The file; by default ``report.html`` in the run's folder.
-
-        Returns:
-            The path of the page.
+            to: The page, whose path is returned; by default ``report.html`` in the run's folder.
 
         Raises:
             InputError: The run cannot be read, or the file is a folder or cannot be written.
@@ -110,9 +106,6 @@ def search(  # noqa: D417 - the settings are explained where they are declared, 
         net: A loaded supernet, or its name; a checkpoint can be given with a name only.
         progress: Receives phases and steps.
 
-    Returns:
-        The finished run.
-
     Raises:
         InputError: An argument cannot be used; nothing has been written.
         InfeasibleError: Nothing satisfies the constraints; the run can still be opened.
@@ -172,9 +165,6 @@ def confirm(
         timings: The file that the run's kit wrote on the device.
         net: The supernet, where it cannot be loaded by its recorded name.
         progress: Receives phases and steps.
-
-    Returns:
-        The run, with a front.
 
     Raises:
         InputError: The folder is no run, the file is incomplete, was changed, or is of another

@@ -1,5 +1,6 @@
 """Settings of a run, stored in ``config.toml`` with what is needed to repeat it."""
 
+import os
 import platform
 import tomllib
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import tomli_w
 
@@ -20,6 +21,10 @@ from hwsearch.run.setting import check_settings, setting, text, texts, whole
 
 FILE, TRIALS = "config.toml", "trials.sqlite"
 REPORT, PICTURE = "report.html", "front.png"
+# Names in ``config.toml``: the directory, and its path relative to the run's folder.
+CWD, FROM_RUN = "working_directory", "working_directory_from_run"
+_AFTER_COLON: Final = {"data": ("cifar10", "imagefolder", "npz"), "device": ("kit",)}
+_WHOLE: Final = ("checkpoint", "warm_start")
 OBSOLETE = ("race",)  # settings of former versions; they are ignored
 # Values to which settings resolved; see `hwsearch.run.setup.Setup.recorded`.
 RECORDED: dict[str, type] = {
@@ -139,11 +144,7 @@ def write_config(folder: Path, config: RunConfig, recorded: Mapping[str, Any]) -
 
 
 def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
-    """Return the settings in ``config.toml``, and the values to which they resolved.
-
-    Raises:
-        InputError: The folder contains no run, or its configuration cannot be read.
-    """
+    """Return the settings in ``config.toml``, and the values to which they resolved."""
     path = folder / FILE
     if not path.is_file():
         raise InputError(
@@ -160,11 +161,7 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
 
 
 def known_settings(table: Mapping[str, Any], kind: type, path: Path) -> dict[str, Any]:
-    """Return the settings in a TOML table, lists as tuples, without obsolete ones.
-
-    Raises:
-        InputError: The dataclass ``kind`` declares no setting of a name.
-    """
+    """Return the settings of a dataclass in a TOML table, lists as tuples; refuse others."""
     known = [each.name for each in fields(kind)]
     for name in table:
         if name not in (*known, *OBSOLETE):
@@ -207,3 +204,61 @@ def software_versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+def recorded_place(folder: Path) -> dict[str, str]:
+    """Return the entries of ``config.toml`` on the working directory, for the folder of a run."""
+    here = str(Path.cwd())
+    try:
+        here.encode()
+        return {CWD: here, FROM_RUN: Path(os.path.relpath(here, folder)).as_posix()}
+    except UnicodeEncodeError:
+        return {}  # TOML cannot hold it
+    except ValueError:  # on another drive
+        return {CWD: here}
+
+
+def places(folder: Path, recorded: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Return the directories for relative paths of a run, the preferred one first.
+
+    They are that in which the run began, the same relative to the run's folder, which may have
+    been moved with it, and the current one.
+    """
+    found = [Path(recorded[CWD])] if isinstance(recorded.get(CWD), str) else []
+    if isinstance(recorded.get(FROM_RUN), str):
+        found.append(Path(os.path.normpath(folder.absolute() / recorded[FROM_RUN])))
+    return (*found, Path.cwd())
+
+
+def located(config: RunConfig, directories: tuple[Path, ...]) -> RunConfig:
+    """Return settings whose relative paths are absolute if one of the directories has them."""
+    changed: dict[str, str] = {}
+    for name in _WHOLE:
+        if (path := getattr(config, name)) is not None:
+            changed[name] = _found(path, directories)
+    for name, kinds in _AFTER_COLON.items():
+        kind, colon, path = getattr(config, name).partition(":")
+        if colon and kind in kinds:
+            changed[name] = f"{kind}:{_found(path, directories)}"
+    return replace(config, **changed)  # type: ignore[arg-type]  # all of them are texts
+
+
+def module_directories(config: RunConfig, directories: tuple[Path, ...]) -> tuple[str, ...]:
+    """Return the directories of modules that the settings name, for ``sys.path``."""
+    specs = [config.supernet, config.data]
+    names = [spec.partition(":")[0].partition(".")[0] for spec in specs if ":" in spec]
+    holding = (
+        str(each)
+        for each in directories
+        if any((each / f"{name}.py").is_file() or (each / name).is_dir() for name in names)
+    )
+    return tuple(dict.fromkeys(holding))
+
+
+def _found(path: str, directories: tuple[Path, ...]) -> str:
+    if Path(path).expanduser().is_absolute():
+        return path
+    named = path.partition("#")[0]  # FILE#ema, FILE#raw
+    found = next((d for d in directories if any((d / p).exists() for p in (path, named))), None)
+    found = found or Path.cwd()
+    return path if found == Path.cwd() else str(found / path)

@@ -30,9 +30,8 @@ _BURN = "import os\nwhile os.getppid() == {parent}:\n    for _ in range(10**6): 
 class Agreement:
     """Agreement of the two latencies of pairs, each one model under two names.
 
-    Attributes:
-        differences: (n_pairs,) relative differences of the two ratios to the anchor, signed.
-        reached: Number of pairs of which both reached the requested precision.
+    ``differences`` are those of the two ratios to the anchor, (n_pairs,), relative and signed;
+    ``reached`` is the number of pairs of which both reached the requested precision.
     """
 
     differences: NDArray[np.float64]
@@ -60,19 +59,17 @@ def check_device(
 ) -> dict[str, Agreement]:
     """Time pairs of equal subnets of the bundled supernet, without and with a busy core.
 
-    Returns:
-        ``"as it is"`` and ``"beside a busy core"`` -> the agreement of ``pairs`` pairs.
-
-    Raises:
-        InputError: The device is unknown or cannot be used here, or ``pairs`` is below 1.
-        DeviceError: The device does not run one of the models.
+    Return condition -> agreement. Raise DeviceError if the device does not run a model.
     """
     if pairs < 1:
         raise InputError(f"the number of pairs is {pairs}; give a whole number from 1 up")
     device = load_device(spec)
     opened = nullcontext() if device is spec else closing(device)
     with opened, tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
-        models = _bundled_models(Path(folder))
+        net, models = load_supernet("cifar10-resnet"), []
+        for arch in net.space.sample_spread(N_MODELS, seed=0):
+            models.append(Path(folder) / f"{arch.key}.onnx")
+            models[-1].write_bytes(to_onnx(net, arch).SerializeToString())
         calm = check_agreement(device, models, pairs, seed=seed, progress=progress)
         with busy_core():
             busy = check_agreement(
@@ -123,12 +120,3 @@ def busy_core() -> Iterator[None]:
             yield
         finally:
             burner.kill()
-
-
-def _bundled_models(folder: Path) -> list[Path]:
-    net = load_supernet("cifar10-resnet")
-    paths = []
-    for arch in net.space.sample_spread(N_MODELS, seed=0):
-        paths.append(folder / f"{arch.key}.onnx")
-        paths[-1].write_bytes(to_onnx(net, arch).SerializeToString())
-    return paths

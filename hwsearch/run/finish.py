@@ -18,7 +18,6 @@ from hwsearch.files import sha256_of, staged_folder
 from hwsearch.kit.manifest import Manifest
 from hwsearch.models.artifact import (
     MODEL,
-    Exported,
     write_card,
     write_files,
     write_listed_card,
@@ -54,8 +53,7 @@ class Finisher:
     def finish(self) -> list[dict[str, Any]]:
         """Confirm, export and score the front; return a row per member, by the first objective.
 
-        Raises:
-            InfeasibleError: No trial satisfies the constraints; the text names the closest.
+        Raise InfeasibleError, which names the closest, if no trial satisfies the constraints.
         """
         archs, values = self._search_values()
         confirmed = self._confirm(archs[self._contenders(archs, values)])
@@ -190,13 +188,15 @@ class Finisher:
     ) -> dict[str, Any]:
         """Write and verify one member, score it on the report samples, and return its row."""
         task, net, device = self.setup.task, self.setup.net, self.setup.device
-        exported = self.evaluator.build(arch)
+        exported, batch = self.evaluator.build(arch), self.space.architectures([arch])
         with staged_folder(self.folder / SUBNETS / arch.key) as folder:
             write_files(folder, net, exported)
             sha256 = sha256_of(folder / MODEL)
             if sha256 != self._timed.get(arch.key, sha256):
                 raise VerificationError("its model is no longer the one that the kit timed")
-            verification = self._verify(folder, exported)
+            promised = {name: int(net.exact(name, batch)[0]) for name in ("macs", "params")}
+            samples, _ = next(task.search.batches(VERIFIED_SAMPLES, net.input_spec(arch)))
+            verification = verify_export(folder, exported, promised, samples, device)
             answers = probe_answers(folder, exported, device)
             searched = self.evaluator.scored(arch, folder / MODEL, task.search, "search")
             reported = self.evaluator.scored(arch, folder / MODEL, task.report, "report")
@@ -219,12 +219,6 @@ class Finisher:
             card = write_listed_card(folder, self.setup.net, arch, *entries)
         numbers = {metric: accuracy, LATENCY: latency}
         return row_of(arch, numbers, None, card["exact"], self.setup.net.weights)
-
-    def _verify(self, folder: Path, exported: Exported) -> dict[str, Any]:
-        batch, spec = self.space.architectures([exported.arch]), self.setup.net.input_spec
-        promised = {name: int(self.setup.net.exact(name, batch)[0]) for name in ("macs", "params")}
-        samples, _ = next(self.setup.task.search.batches(VERIFIED_SAMPLES, spec(exported.arch)))
-        return verify_export(folder, exported, promised, samples, self.setup.device)
 
 
 def card_entries(

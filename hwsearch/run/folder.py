@@ -12,13 +12,12 @@ from hwsearch.files import MAX_BYTES, read_bounded, staged_folder
 from hwsearch.models.artifact import WEIGHTS, read_card
 from hwsearch.objectives import Objective
 from hwsearch.run import outcome
-from hwsearch.run.config import FILE, TRIALS, read_config
+from hwsearch.run.config import FILE, TRIALS, places, read_config
 from hwsearch.run.front import select_keys
 from hwsearch.run.front_probability import constraint_probabilities
 from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, SUMMARY
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import TRIAL_COLUMNS, Setup, prepare
-from hwsearch.run.working_folder import places
 from hwsearch.supernets.checkpoints import is_random
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.trial_store import Store
@@ -31,14 +30,7 @@ if TYPE_CHECKING:
 
 
 class RunFolder:
-    """A run folder: its settings, trials and front.
-
-    Args:
-        folder: Folder of a run, finished or not.
-
-    Raises:
-        InputError: The folder is no run.
-    """
+    """A run folder, finished or not; see `hwsearch.Run`."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -92,11 +84,7 @@ class RunFolder:
 
     @property
     def members(self) -> "pd.DataFrame":
-        """The front, or the candidates; ``NAME_source`` is ``predicted`` for predicted values.
-
-        Raises:
-            InputError: The run is not finished, or the file is damaged.
-        """
+        """The front, or the candidates; ``NAME_source`` is ``predicted`` for predicted values."""
         if not self.finished:
             raise InputError(
                 f"run {str(self.folder)!r} has no front yet; finish it by "
@@ -209,8 +197,7 @@ class RunFolder:
     def verify(self) -> dict[str, str | None]:
         """Check exported subnets from their files alone, and the run's files by their checksums.
 
-        Returns:
-            Key -> problem or None; and name -> problem of other damaged files.
+        Return key -> problem or None, and name -> problem of other damaged files.
         """
         self._check_exported()
         damaged = outcome.damaged_files(self.folder)
@@ -249,11 +236,7 @@ class RunFolder:
 
     @property
     def objectives(self) -> list[Objective]:
-        """Objectives of the run, without the functions that compute exact ones.
-
-        Raises:
-            InputError: The settings record none.
-        """
+        """Objectives of the run, without the functions that compute exact ones."""
         recorded = self.recorded.get("objectives")
         if not recorded:
             raise InputError(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from hwsearch.objectives import Objective, is_non_dominated, to_losses
 if TYPE_CHECKING:
     import pandas as pd
 
-Table = Mapping[str, NDArray[np.float64]]
+Table = Mapping[str, NDArray[Any]]
 Chances = Callable[[Constraint], NDArray[np.float64]]
 """``chances(constraint)``: (n_members,) probabilities that a member's true value keeps it."""
 
@@ -62,7 +62,7 @@ def losses_of(
     return to_losses(np.column_stack([values[o.name] for o in objectives]), objectives)
 
 
-def knee(front: "pd.DataFrame", objectives: Sequence[Objective]) -> str:
+def knee(front: "Table | pd.DataFrame", objectives: Sequence[Objective]) -> str:
     """Return the key of the member nearest to the best value of all objectives.
 
     Each objective is scaled to [0, 1] over the front; the knee is the row of smallest Euclidean
@@ -71,31 +71,20 @@ def knee(front: "pd.DataFrame", objectives: Sequence[Objective]) -> str:
     losses = losses_of(front, objectives)
     span = np.ptp(losses, axis=0)
     scaled = (losses - losses.min(axis=0)) / np.where(span > 0, span, 1.0)
-    return str(front["key"].iloc[int(np.argmin((scaled**2).sum(axis=1)))])
-
-
-def _unknown_chances(constraint: Constraint) -> NDArray[np.float64]:
-    raise InputError(f"how surely '{constraint}' holds is only known of a run: use Run.select")
+    return str(np.asarray(front["key"])[np.argmin((scaled**2).sum(axis=1))])
 
 
 def select_keys(
     front: "pd.DataFrame",
     objectives: Sequence[Objective],
     select: str,
-    chances: Chances = _unknown_chances,
+    chances: Chances,
 ) -> list[str]:
-    """Return the keys of the selected members.
+    """Return the keys of the selected members; raise InputError if there are none.
 
-    Args:
-        front: One row per member.
-        objectives: Objectives of the run.
-        select: ``"all"``, ``"knee"``, a key, a constraint such as ``latency <= 12``, which selects
-            every member that satisfies it, or a constraint with a probability, such as
-            ``latency <= 12 @ 95%``, which selects the best member by the first objective.
-        chances: Returns the probabilities that members satisfy a constraint.
-
-    Raises:
-        InputError: The selection is none of these, or no member satisfies it.
+    ``select`` is ``"all"``, ``"knee"``, a key, a constraint such as ``latency <= 12``, which
+    selects every member that satisfies it, or a constraint with a probability, such as
+    ``latency <= 12 @ 95%``, which selects the best member by the first objective.
     """
     keys = [str(key) for key in front["key"]]
     if select == "all":

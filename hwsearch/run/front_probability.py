@@ -18,7 +18,7 @@ from hwsearch.devices.latency_statistics import N_DRAWS, median_draws
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, RATIO
-from hwsearch.objectives import BoolArray, FloatArray, Objective
+from hwsearch.objectives import FloatArray, Objective
 from hwsearch.quantities import exact_quantities
 from hwsearch.run.front import losses_of
 from hwsearch.run.setup import Setup
@@ -66,10 +66,7 @@ def constraint_probabilities(
     """Return the probability ``(n,)`` that the true value of each member satisfies a constraint.
 
     It is the one-sided share of the bootstrap draws of `front_probabilities`. A predicted value is
-    drawn from its interval; an exact one has probability 0 or 1.
-
-    Raises:
-        InputError: Values of the constrained column have no interval.
+    drawn from its interval; an exact one has probability 0 or 1; one without is an InputError.
     """
     name, keys = constraint.objective, [str(key) for key in members["key"]]
     exact = {*exact_quantities(), *members.columns[members.columns.get_loc("subnet") + 1 :]}
@@ -188,16 +185,12 @@ def front_membership(
     flat = {name: np.broadcast_to(array, shape).ravel() for name, array in draws.items()}
     losses = losses_of(flat, objectives).reshape(*shape, len(objectives))
     allowed = satisfied(flat, constraints).reshape(shape)
-    rates = [_undominated(losses, allowed, place).mean() for place in range(shape[1])]
-    return np.array(rates, dtype=np.float64)
-
-
-def _undominated(losses: FloatArray, allowed: BoolArray, place: int) -> BoolArray:
-    """Return the draws ``(n_draws,)`` in which an architecture is feasible and not dominated."""
-    ahead = losses - losses[:, place : place + 1]
-    dominates = (ahead <= 0).all(axis=2) & (ahead < 0).any(axis=2) & allowed
-    on_front: BoolArray = allowed[:, place] & ~dominates.any(axis=1)
-    return on_front
+    rates = np.empty(shape[1])
+    for place in range(shape[1]):
+        ahead = losses - losses[:, place : place + 1]
+        dominates = (ahead <= 0).all(axis=2) & (ahead < 0).any(axis=2) & allowed
+        rates[place] = (allowed[:, place] & ~dominates.any(axis=1)).mean()
+    return rates
 
 
 def _log_deviation(low: ArrayLike, high: ArrayLike) -> FloatArray:

@@ -29,10 +29,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock a run's folder against writing by other processes until the block ends.
 
     The system releases the lock of a killed process. Other machines may not see the lock on a
-    network file system; there, a recorded holder on another machine counts as a lock.
-
-    Raises:
-        HwsearchError: Another process has the lock, or the folder cannot be written.
+    network file system; there, a recorded holder on another machine counts as a lock. Raise
+    HwsearchError where another process has the lock, or the folder cannot be written.
     """
     path = folder / LOCK
     lock = FileLock(path, timeout=0)

@@ -31,16 +31,11 @@ def run_search(
     several evaluations at a time, a round is one proposal, and the next one is made while others
     are open: it depends on the order in which evaluations finish.
 
-    Args:
-        optimizer: New, with the seed of the run.
-        store: Receives every proposal before it is evaluated.
-        scheduler: Evaluates proposals that are not finished.
-        stopping: Criteria of the end. The budget counts failed and reused architectures too, the
-            minutes also the stored measuring time of earlier processes.
-        progress: Receives every finished trial, and the reason of an early end.
-        batch: Architectures proposed at a time, as in the settings.
+    The optimiser has to be new. The budget of ``stopping`` counts failed and reused architectures
+    too, its minutes also the stored measuring time of earlier processes. ``batch`` is the setting.
     """
-    began = time.monotonic() - _seconds_spent(store) / scheduler.n_workers
+    spent = [m for m in store.measurements(purpose="search") if REUSED not in m.details]
+    began = time.monotonic() - sum(m.cost_s for m in spent) / scheduler.n_workers
     budget = stopping.budget
     trials = store.trials()
     done = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
@@ -66,12 +61,6 @@ def run_search(
             rounds.go_on()
         else:
             return
-
-
-def _seconds_spent(store: Store) -> float:
-    """Return the time of the search's own measurements, without reused ones."""
-    spent = store.measurements(purpose="search")
-    return sum(m.cost_s for m in spent if REUSED not in m.details)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -167,10 +156,7 @@ class _Rounds:
 
 
 def _as_finished(store: Store, rounds: dict[int, list[Trial]]) -> list[int]:
-    """Sort finished rounds by the time of their last measurement.
-
-    A round without measurements, because all of it failed, follows the round proposed before it.
-    """
+    """Sort finished rounds by their last measurement; one without follows the one before it."""
     measured = store.measurements(purpose="search")
     place = {m.key: position for position, m in enumerate(measured)}
     at, places = -1, dict[int, int]()

@@ -29,9 +29,7 @@ LISTED = (FILE, TRIALS, EVIDENCE, SUMMARY, KIT, SUBNETS)
 def read_members(path: Path, objectives: Sequence[str]) -> "pd.DataFrame":
     """Read the table of the front or of the candidates, from an untrusted source.
 
-    Raises:
-        InputError: A column is missing or is not numeric, or a key, which names a folder of the
-            run, is invalid.
+    Raise InputError for a missing or unnumeric column, or an invalid key, which names a folder.
     """
     import pandas as pd
 
@@ -110,14 +108,11 @@ def damaged_files(folder: Path) -> dict[str, str]:
     # str.splitlines would also split at bytes that damage can turn into other line breaks.
     for line in path.read_bytes().decode("utf-8", "replace").removesuffix("\n").split("\n"):
         digest, _, name = line.partition("  ")
-        if not name or not _lies_inside(folder, name):
+        named = name and "\0" not in name
+        if not (named and (folder / name).resolve().is_relative_to(folder.resolve())):
             found[CHECKSUMS] = f"it is damaged: {line!r:.120} names no file of the run"
         elif not (folder / name).is_file():
             found[name] = "it is missing"
         elif sha256_of(folder / name) != digest:
             found[name] = f"it is not the file that {CHECKSUMS} describes"
     return found
-
-
-def _lies_inside(folder: Path, name: str) -> bool:
-    return "\0" not in name and (folder / name).resolve().is_relative_to(folder.resolve())

@@ -1,4 +1,4 @@
-"""Search of a new run and its resumption: warm start, search, front."""
+"""Writing of a run: search, resumption, and confirmation of its candidates by a kit."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -9,8 +9,9 @@ from typing import TypeVar
 from hwsearch.errors import DataError, DeviceLostError, EvaluationError, HwsearchError, InputError
 from hwsearch.evaluation.evaluator import REUSED, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.run.candidates import read_timings, store_timings
 from hwsearch.run.cluster.scheduler import cluster_device, make_scheduler
-from hwsearch.run.config import FILE, PICTURE, REPORT, TRIALS, write_config
+from hwsearch.run.config import FILE, PICTURE, REPORT, TRIALS, recorded_place, write_config
 from hwsearch.run.finish import Finisher
 from hwsearch.run.folder import RunFolder, refuse_file
 from hwsearch.run.lock import HOLDER, LOCK, locked, network_risk
@@ -19,10 +20,13 @@ from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, remove_checksums, write
 from hwsearch.run.progress import Progress
 from hwsearch.run.settings import SearchSettings, Workers, check_workers
 from hwsearch.run.setup import Setup, check_same, prepare
-from hwsearch.run.summarize import summarize_search
-from hwsearch.run.value_sources.registry import with_recorded_sources, with_sources
+from hwsearch.run.summarize import replay_optimizer, summarize_search
+from hwsearch.run.value_sources.registry import (
+    with_recorded_predictor,
+    with_recorded_sources,
+    with_sources,
+)
 from hwsearch.run.warm_start import measure_reused
-from hwsearch.run.working_folder import recorded_place
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.trial_store import Store
 
@@ -91,6 +95,34 @@ def resume_run(
                 (folder / name).unlink(missing_ok=True)
             write_config(folder, setup.config, run.recorded)
         return _complete(kind(folder), setup, progress, workers)
+
+
+def confirm_run(
+    kind: type[Run], folder: Path, timings: Path, net: Supernet | None, progress: Progress
+) -> Run:
+    """Turn candidates into a front as `hwsearch.confirm` does."""
+    run = kind(folder)
+    with locked(folder):
+        manifest, facts, context = read_timings(folder / KIT, timings)
+        setup = prepare(run.config, net, directories=run.directories)
+        setup = with_recorded_predictor(setup, folder, run.recorded)
+        setup.read(progress)
+        check_same(folder, run.recorded, setup.recorded())
+        remove_checksums(folder)
+        with (
+            Store(folder / TRIALS) as store,
+            closing(setup.evaluator(store)) as evaluator,
+            closing(setup.device),
+        ):
+            finisher = Finisher(setup, evaluator, folder, progress)
+            for key, reason in facts.failed.items():
+                progress.note(f"{key} leaves the candidates: {reason}")
+            measured = store_timings(store, facts, context, repr(str(timings)))
+            rows = finisher.confirm(measured, manifest)
+            summary = summarize_search(replay_optimizer(setup, store), store, setup, rows)
+        write_outcome(folder, rows, setup, summary)
+        run._draw(setup)
+    return run
 
 
 def _complete(run: Run, setup: Setup, progress: Progress, workers: Workers) -> Run:

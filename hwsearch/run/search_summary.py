@@ -42,8 +42,7 @@ class Comparison:
         times: Cost of the largest subnet divided by that of the member.
         points: Score of the member minus that of the largest subnet, on the same search images;
             None if either was not scored.
-        low: Low end of the 95% interval of that difference, paired over images.
-        high: High end.
+        low: Low end of the 95% interval of that difference, paired over images; ``high`` likewise.
     """
 
     member: str
@@ -113,11 +112,7 @@ class SearchSummary:
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> "SearchSummary":
-        """Read the text of `to_json`.
-
-        Raises:
-            InputError: The text is damaged or of another version.
-        """
+        """Read the text of `to_json`; raise InputError if it is damaged or of another version."""
         try:
             read: dict[str, Any] = parsed_json(text, finite=False)
             read["fits"] = tuple(PredictionQuality(**each) for each in read["fits"])

@@ -22,15 +22,11 @@ def setting(
     example: object = None,
     names: Callable[[], Iterable[str]] | None = None,
 ) -> T:
-    """Declare a setting as a field of a dataclass.
+    """Declare a setting as a field of a dataclass, explained in one sentence.
 
-    Args:
-        default: Its default; None allows None.
-        explained: Its explanation, one sentence.
-        check: ``check(name, value)`` raises InputError for a value that is not allowed; by default
-            for one that is not among ``names``, or for anything but text without them.
-        example: Value to show where the default is None.
-        names: Returns the names to show beside the explanation.
+    ``check(name, value)`` raises InputError for a value that is not allowed; by default one that
+    is not among ``names``, which the explanation lists, or without them no text. A default of None
+    allows None, and ``example`` is shown in its place.
     """
     check = check or (one_of(names) if names else text("text"))
     metadata = {"text": explained, "check": check, "example": example, "names": names}

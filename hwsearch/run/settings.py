@@ -9,9 +9,8 @@ import tomli_w
 
 from hwsearch.errors import InputError
 from hwsearch.files import decoded, write_atomic
-from hwsearch.run.config import FILE, RunConfig, known_settings, parsed_toml
+from hwsearch.run.config import FILE, RunConfig, known_settings, located, parsed_toml, places
 from hwsearch.run.setting import explanation, setting, text
-from hwsearch.run.working_folder import located, places
 
 SETTINGS: Final = "hwsearch.toml"
 TABLE, RECORDED = "search", "recorded"
@@ -21,11 +20,7 @@ LARGEST = 1_000_000  # bytes; a parser takes a multiple of it as memory
 
 
 def check_workers(given: Workers) -> bool:
-    """Return whether a Ray cluster evaluates: True for ``"ray"``, False for 1 or None.
-
-    Raises:
-        InputError: The value is something else.
-    """
+    """Return whether a Ray cluster evaluates: True for ``"ray"``, False for 1 or None."""
     if given == RAY:
         return True
     if given is None or (not isinstance(given, bool) and str(given) == "1"):
@@ -92,11 +87,7 @@ def write_settings(path: Path) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return setting -> value from a file of `write_settings`, or from a run's ``config.toml``.
-
-    Only settings in the file are returned, lists as tuples. The text of an `InputError` names the
-    file.
-    """
+    """Return the settings in a file of `write_settings`, or in a run's ``config.toml``."""
     content = _read(path)
     told = content.get(TABLE, {})
     # The recorded values of a run are no settings.

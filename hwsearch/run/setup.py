@@ -24,10 +24,9 @@ from hwsearch.kit.table_latency import TableLatency
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
 from hwsearch.quantities import exact_quantities, search_quantities
-from hwsearch.run.config import RunConfig, software_versions
+from hwsearch.run.config import RunConfig, located, module_directories, software_versions
 from hwsearch.run.progress import Progress
 from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource
-from hwsearch.run.working_folder import located, module_directories
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trial_store import Store
@@ -44,12 +43,7 @@ Predictor = TableLatency | ValueSource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """The parts of a search.
-
-    Attributes:
-        sources: Value sources that the search has before it measures.
-        notes: Sentences for users on how the search chooses.
-    """
+    """The parts of a search; ``notes`` are sentences for users on how it chooses."""
 
     config: RunConfig
     net: Supernet
@@ -101,14 +95,10 @@ class Setup:
         """Return the record of a kind of source in ``config.toml``; empty without one."""
         return next((source.recorded for source in self.sources if source.kind == kind), {})
 
-    def objective(self, name: str) -> Objective:
-        """Return the objective with a name; it must exist."""
-        return next(objective for objective in self.objectives if objective.name == name)
-
-    def with_objective(self, changed: Objective) -> "Setup":
-        """Return the setup with another objective of the same name."""
-        objectives = tuple(changed if o.name == changed.name else o for o in self.objectives)
-        return replace(self, objectives=objectives)
+    def with_objective(self, name: str, **changes: Any) -> "Setup":
+        """Return the setup with fields of one objective changed."""
+        objectives = (replace(o, **changes) if o.name == name else o for o in self.objectives)
+        return replace(self, objectives=tuple(objectives))
 
     def evaluator(self, store: Store) -> Evaluator:
         """Return the evaluator of the run with its store."""
@@ -159,16 +149,10 @@ def prepare(
     device: Device | None = None,
     directories: tuple[Path, ...] = (),
 ) -> Setup:
-    """Load and check the parts of a run.
+    """Load and check the parts of a run; raise InputError for a setting that does not fit.
 
-    Args:
-        config: The settings.
-        net: The supernet, if it is loaded already.
-        device: The device of the settings, if it is on another machine.
-        directories: Where relative paths are looked for; by default the working directory.
-
-    Raises:
-        InputError: A name in the settings does not exist or does not fit.
+    ``net`` is a supernet that is loaded already, ``device`` one on another machine. Relative paths
+    are looked for in the directories, by default in the working directory.
     """
     at = located(config, directories)
     sys.path[:0] = [d for d in module_directories(config, directories) if d not in sys.path]

@@ -15,7 +15,7 @@ from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.optimizer.initial_design import initial_design
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.quantities import main_cost
-from hwsearch.run.front import knee
+from hwsearch.run.front import knee, losses_of
 from hwsearch.run.search_summary import (
     HORIZON,
     Comparison,
@@ -33,7 +33,6 @@ _RANDOM_SETS: Final = 15
 _RANDOM: Final = 4  # joined with the seed: an independent random stream
 
 Found = dict[str, dict[str, Measurement]]
-Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,7 @@ class _Search:
     found: Found
 
     def by_name(self, row: FloatArray) -> Point:
-        names = (objective.name for objective in self.optimizer.objectives)
-        return dict(zip(names, map(float, row), strict=True))
+        return dict(zip((o.name for o in self.optimizer.objectives), row.tolist(), strict=True))
 
     def of_keys(self, keys: Sequence[str]) -> FloatArray:
         """Return the values of the measured ones of keys, in the order of the keys."""
@@ -80,11 +78,9 @@ class _Search:
 
 
 def summarize_search(
-    optimizer: Optimizer, store: Store, setup: Setup, rows: Rows
+    optimizer: Optimizer, store: Store, setup: Setup, rows: Sequence[Mapping[str, Any]]
 ) -> SearchSummary:
     """Compute the summary of a search from its optimiser (see `replay_optimizer`) and front."""
-    import pandas as pd
-
     trials = [trial for trial in store.trials() if trial.state.is_finished]
     history = optimizer.history
     place = {key: row for row, key in enumerate(history.told.ids)}
@@ -92,12 +88,15 @@ def summarize_search(
     whole = history.measured[told]
     values = np.where(whole[:, np.newaxis], history.values[told], np.nan)
     search = _Search(setup, optimizer, trials, values, search_found(store))
-    names = [objective.name for objective in optimizer.objectives]
-    members = {str(row["key"]): {name: float(row[name]) for name in names} for row in rows}
-    middle = members[knee(pd.DataFrame(rows), optimizer.objectives)]
+    units = {objective.name: objective.unit for objective in optimizer.objectives}
+    members = {str(row["key"]): {name: float(row[name]) for name in units} for row in rows}
+    table = {name: np.array([row[name] for row in rows]) for name in ("key", *units)}
+    middle = knee(table, optimizer.objectives)
+    best = str(table["key"][np.argmin(losses_of(table, optimizer.objectives[:1])[:, 0])])
+    compared = {best: "best", middle: "knee"}
     uniform = _uniform(search)
     return SearchSummary(
-        objectives={objective.name: objective.unit for objective in optimizer.objectives},
+        objectives=units,
         predicted=tuple(o.name for o in optimizer.objectives if o.source == "predicted"),
         metric=setup.task.metric.name,
         evaluated=len(trials),
@@ -111,10 +110,10 @@ def summarize_search(
         random=_random(search),
         uniform=tuple(map(search.by_name, uniform)),
         uniform_hypervolume=search.hypervolume(uniform) if len(uniform) else None,
-        uniform_at_knee=_interpolated(search, uniform, middle),
-        knee=middle,
+        uniform_at_knee=_interpolated(search, uniform, members[middle]),
+        knee=members[middle],
         largest=search.largest,
-        versus=tuple(_versus(search, members)),
+        versus=tuple(_versus(search, members, compared)),
     )
 
 
@@ -222,20 +221,16 @@ def _interpolated(search: _Search, uniform: FloatArray, middle: Point) -> float 
     return float(np.interp(across, best[:, 1], best[:, 0]))
 
 
-def _versus(search: _Search, members: Mapping[str, Point]) -> Iterator[Comparison]:
-    import pandas as pd
-
-    objectives = search.optimizer.objectives
-    costs = [o.name for o in objectives if o.direction == "min"]
+def _versus(
+    search: _Search, members: Mapping[str, Point], compared: dict[str, str]
+) -> Iterator[Comparison]:
+    """Compare members, key -> name, with the largest subnet."""
+    costs = [o.name for o in search.optimizer.objectives if o.direction == "min"]
     largest, key = search.largest, search.largest_key
     if largest is None or not costs:
         return
     cost = main_cost(costs)
-    table = pd.DataFrame([{"key": member, **values} for member, values in members.items()])
-    first = to_losses(table[[objectives[0].name]].to_numpy(float), objectives[:1])[:, 0]
-    best = str(table["key"].iloc[int(np.argmin(first))])
-    told = {best: "best", knee(table, objectives): "knee"}
-    for member, name in reversed(told.items()):
+    for member, name in reversed(compared.items()):
         if member == key:
             continue
         points, low, high = _paired(search, member, key)

@@ -45,13 +45,8 @@ def verify_export(
     A float32 model has to agree with the network on ``samples``, real inputs by name,
     preprocessed. A model of another precision was converted from a float32 model that has to
     agree; the difference of the two is recorded. ``promised`` are the architecture's ``macs`` and
-    ``params``.
-
-    Returns:
-        The checks and their results, JSON-serialisable.
-
-    Raises:
-        VerificationError: A check failed; the text names the first one and the difference.
+    ``params``. Return the checks and their results, JSON-serialisable; raise VerificationError for
+    the first one that fails.
     """
     _check_samples(samples)
     _check_costs(folder, _checked_model(folder / MODEL), promised)
@@ -96,11 +91,8 @@ def verify_artifact(folder: Path, device: Device) -> dict[str, Any]:
 
     The files must have the checksums of the card. The model must pass the ONNX checker with full
     shape inference, have the card's architecture, precision, MACs and parameters, and reproduce
-    the card's probe outputs. ``infer.py`` must run.
-
-    Raises:
-        InputError: The folder is not an exported subnet.
-        VerificationError: A check failed.
+    the card's probe outputs. ``infer.py`` must run. Raise VerificationError for a failing check,
+    InputError where the folder is no exported subnet.
     """
     card = read_card(folder)
     try:
@@ -140,11 +132,7 @@ def _check_artifact(folder: Path, card: Mapping[str, Any], device: Device) -> No
 
 
 def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
-    """Return the difference of the model's probe outputs from the card's.
-
-    Raises:
-        VerificationError: It exceeds the tolerance of the precision.
-    """
+    """Return the difference of probe outputs from the card's; refuse one beyond the tolerance."""
     inputs = _probe(card["input"], card["probe"]["seed"])
     expected = [np.asarray(output, np.float32) for output in card["probe"]["outputs"]]
     difference = disagreement(_run(device, folder / MODEL, inputs), expected)
@@ -236,10 +224,9 @@ def _run_original(
     """Run a float32 model, on ``ort-cpu`` where the device is of another precision."""
     from hwsearch.devices import load_device
 
-    runs_it = (
-        nullcontext(device) if device.precision == "fp32" else closing(load_device("ort-cpu"))
-    )
-    with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch, runs_it as runner:
+    fits = device.precision == "fp32"
+    opened = nullcontext(device) if fits else closing(load_device("ort-cpu"))
+    with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch, opened as runner:
         onnx.save(original, Path(scratch) / MODEL)
         return _run(runner, Path(scratch) / MODEL, inputs)
 
@@ -285,9 +272,5 @@ def _precision(card: Mapping[str, Any]) -> str:
 
 def _probe(stated: Mapping[str, Any], seed: int = 0) -> dict[str, NDArray[Any]]:
     """Return the probe of the inputs that a card or a model states."""
-    names = ("name", "dtype", "high")
-    tensors = [
-        TensorSpec(shape=tuple(each["shape"]), **{name: each[name] for name in names})
-        for each in stated["inputs"]
-    ]
-    return probe_inputs(tensors, seed=seed)
+    tensors = [TensorSpec(**each | {"shape": tuple(each["shape"])}) for each in stated["inputs"]]
+    return probe_inputs(tensors, seed)

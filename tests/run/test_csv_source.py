@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -84,14 +83,14 @@ class TestRead:
     def test_its_model_is_a_multiple_of_what_is_known_where_it_can_be_one(
         self, setup, space, tmp_path
     ):
-        known = replace(
-            setup.objective("top1"), approximation=lambda archs: archs.indices.sum(axis=1) + 50.0
+        known = setup.with_objective(
+            "top1", approximation=lambda archs: archs.indices.sum(axis=1) + 50.0
         )
         rows = rows_of(space)
         losses = [{**row, "top1": -row["top1"]} for row in rows]
         for given, kind in ((rows, ScaledApproximation), (losses, Predictor)):
             path = write(tmp_path / "known.csv", given)
-            source = read_csv(setup.with_objective(known), path)
+            source = read_csv(known, path)
             assert isinstance(source.model, kind)
             assert source(source.archs) == pytest.approx(source.values, abs=1.0)
         few = read_csv(setup, write(tmp_path / "few.csv", rows[:7]))

@@ -128,23 +128,23 @@ class TestSelectKeys:
         ],
     )
     def test_selects(self, members, select, expected):
-        assert select_keys(members, BOTH, select) == expected
+        assert select_keys(members, BOTH, select, None) == expected
 
     def test_an_unknown_word_is_refused_with_what_is_allowed(self, members):
         with pytest.raises(InputError, match="'best' is not 'all', 'knee', a key of the front"):
-            select_keys(members, BOTH, "best")
+            select_keys(members, BOTH, "best", None)
 
     def test_an_unknown_column_is_refused_with_the_nearest(self, members):
         with pytest.raises(InputError, match="Did you mean 'latency'"):
-            select_keys(members, BOTH, "latncy <= 2")
+            select_keys(members, BOTH, "latncy <= 2", None)
 
     def test_text_columns_cannot_be_compared(self, members):
         with pytest.raises(InputError, match="unknown name in constraint"):
-            select_keys(members, BOTH, "subnet <= 2")
+            select_keys(members, BOTH, "subnet <= 2", None)
 
     def test_an_empty_selection_says_what_there_is(self, members):
         with pytest.raises(InputError, match="latency goes from 1 to 5"):
-            select_keys(members, BOTH, "latency <= 0.5")
+            select_keys(members, BOTH, "latency <= 0.5", None)
 
 
 class TestSelectSurely:
@@ -195,7 +195,3 @@ class TestSelectSurely:
             self.select(members, "latncy <= 2 @ 95%")
         with pytest.raises(InputError, match="NAME OPERATOR NUMBER"):
             self.select(members, "latency <= fast @ 95%")
-
-    def test_a_table_alone_does_not_know(self, members):
-        with pytest.raises(InputError, match=r"'latency <= 12' holds is only known of a run"):
-            select_keys(members, BOTH, "latency <= 12 @ 95%")

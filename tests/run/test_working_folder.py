@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 
 import hwsearch
-from hwsearch.run.config import RunConfig, read_config, write_config
+from hwsearch.run.config import (
+    RunConfig,
+    located,
+    module_directories,
+    places,
+    read_config,
+    recorded_place,
+    write_config,
+)
 from hwsearch.run.settings import read_settings
-from hwsearch.run.working_folder import located, module_directories, places, recorded_place
 
 SETTINGS = {
     "checkpoint": "weights/w.safetensors",

@@ -219,7 +219,6 @@ def _using(setup: Setup, source: ValueSource) -> Setup:
     if source.model is not None:
         unmeasured = source.quantity == setup.task.metric.name and not setup.task.scores
         use = "prediction" if unmeasured else "approximation"
-        objective = replace(setup.objective(source.quantity), **{use: source})  # type: ignore[arg-type]
-        setup = setup.with_objective(objective)
+        setup = setup.with_objective(source.quantity, **{use: source})
     sources, notes = (*setup.sources, source), (*setup.notes, source.note)
     return replace(setup, sources=sources, notes=notes)
