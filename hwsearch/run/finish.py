@@ -16,12 +16,7 @@ from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, noisy_low
 from hwsearch.files import sha256_of, staged_folder
 from hwsearch.kit.manifest import Manifest
-from hwsearch.models.artifact import (
-    MODEL,
-    write_card,
-    write_files,
-    write_listed_card,
-)
+from hwsearch.models.artifact import MODEL, write_card, write_files, write_listed_card
 from hwsearch.run.candidates import PREDICTED, Prediction, predictions, write_second_kit
 from hwsearch.run.front import contender_rows, front_rows
 from hwsearch.run.front_probability import front_probabilities

@@ -19,7 +19,6 @@ Chances = Callable[[Constraint], NDArray[np.float64]]
 """``chances(constraint)``: (n_members,) probabilities that a member's true value keeps it."""
 
 _SURE = re.compile(r"(.*[<>][^@]*)@(.*)")
-_PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
 def front_rows(
@@ -34,10 +33,7 @@ def front_rows(
 
 
 def contender_rows(
-    values: Table,
-    low: Table,
-    objectives: Sequence[Objective],
-    constraints: Sequence[Constraint],
+    values: Table, low: Table, objectives: Sequence[Objective], constraints: Sequence[Constraint]
 ) -> NDArray[np.int64]:
     """Return the rows that may be on the front after another measurement.
 
@@ -75,10 +71,7 @@ def knee(front: "Table | pd.DataFrame", objectives: Sequence[Objective]) -> str:
 
 
 def select_keys(
-    front: "pd.DataFrame",
-    objectives: Sequence[Objective],
-    select: str,
-    chances: Chances,
+    front: "pd.DataFrame", objectives: Sequence[Objective], select: str, chances: Chances
 ) -> list[str]:
     """Return the keys of the selected members; raise InputError if there are none.
 
@@ -115,7 +108,7 @@ def select_keys(
 
 def _share(text: str, select: str) -> float:
     """Parse ``95%`` as 0.95."""
-    found = _PERCENTAGE.fullmatch(text)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
     share = float(found[1]) / 100 if found else 0.0
     if not 0.0 < share < 1.0:
         raise InputError(

@@ -127,17 +127,14 @@ class _Rounds:
             begun = self._of.pop(key)
             begun.results[key] = result
             if not self._store.trial(key).state.is_finished:
-                self._finish(key, result)
+                if isinstance(result, EvaluationError):
+                    self._store.fail(key, str(result) or type(result).__name__)
+                    self._progress.note(f"{key} failed: {result}")
+                else:
+                    self._store.finish(key)
+                self._progress.advance()
             if len(begun.results) == len(begun.asked):
                 self._tell(begun)
-
-    def _finish(self, key: str, result: Values | EvaluationError) -> None:
-        if isinstance(result, EvaluationError):
-            self._store.fail(key, str(result) or type(result).__name__)
-            self._progress.note(f"{key} failed: {result}")
-        else:
-            self._store.finish(key)
-        self._progress.advance()
 
     def _tell(self, finished: _Round) -> None:
         optimizer = self._optimizer

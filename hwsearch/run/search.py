@@ -30,17 +30,17 @@ from hwsearch.run.warm_start import measure_reused
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.trial_store import Store
 
-Run = TypeVar("Run", bound=RunFolder)
+R = TypeVar("R", bound=RunFolder)
 
 
 def start_run(
-    kind: type[Run],
+    kind: type[R],
     settings: SearchSettings,
     net: Supernet | None,
     progress: Progress,
     *,
     budget_of_reuse: bool = False,
-) -> Run:
+) -> R:
     """Search as `hwsearch.search` does.
 
     With ``budget_of_reuse``, the number of reused values is the budget, if there are any.
@@ -67,13 +67,13 @@ def start_run(
 
 
 def resume_run(
-    kind: type[Run],
+    kind: type[R],
     folder: Path,
     limits: Mapping[str, float | None],
     net: Supernet | None,
     workers: Workers,
     progress: Progress,
-) -> Run:
+) -> R:
     """Resume as `hwsearch.resume` does; ``workers`` may differ from those of earlier processes."""
     kind(folder)  # before a lock is written into what is no run
     check_workers(workers)
@@ -98,14 +98,13 @@ def resume_run(
 
 
 def confirm_run(
-    kind: type[Run], folder: Path, timings: Path, net: Supernet | None, progress: Progress
-) -> Run:
+    kind: type[R], folder: Path, timings: Path, net: Supernet | None, progress: Progress
+) -> R:
     """Turn candidates into a front as `hwsearch.confirm` does."""
     run = kind(folder)
     with locked(folder):
         manifest, facts, context = read_timings(folder / KIT, timings)
-        setup = prepare(run.config, net, directories=run.directories)
-        setup = with_recorded_predictor(setup, folder, run.recorded)
+        setup = with_recorded_predictor(run.setup(net), folder, run.recorded)
         setup.read(progress)
         check_same(folder, run.recorded, setup.recorded())
         remove_checksums(folder)
@@ -125,7 +124,7 @@ def confirm_run(
     return run
 
 
-def _complete(run: Run, setup: Setup, progress: Progress, workers: Workers) -> Run:
+def _complete(run: R, setup: Setup, progress: Progress, workers: Workers) -> R:
     """Search, write the outcome and draw it; errors say how to go on."""
     if risk := network_risk(run.folder):
         progress.note(risk)

@@ -14,14 +14,13 @@ from hwsearch.run.setting import explanation, setting, text
 
 SETTINGS: Final = "hwsearch.toml"
 TABLE, RECORDED = "search", "recorded"
-RAY: Final = "ray"
 Workers = int | str | None
 LARGEST = 1_000_000  # bytes; a parser takes a multiple of it as memory
 
 
 def check_workers(given: Workers) -> bool:
     """Return whether a Ray cluster evaluates: True for ``"ray"``, False for 1 or None."""
-    if given == RAY:
+    if given == "ray":
         return True
     if given is None or (not isinstance(given, bool) and str(given) == "1"):
         return False

@@ -38,7 +38,6 @@ FEW_CALIBRATION = 64
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
 FORMER_COLUMN = "dropped"  # of trials, in tables that versions up to 0.1 wrote
 FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "probability")
-Predictor = TableLatency | ValueSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +54,10 @@ class Setup:
     notes: tuple[str, ...] = ()
 
     @property
-    def predicted(self) -> dict[str, Predictor]:
+    def predicted(self) -> dict[str, TableLatency | ValueSource]:
         """Objective -> its predictor, for objectives that cannot be measured here."""
         found = ((o.name, o.prediction) for o in self.objectives)
-        return {name: each for name, each in found if isinstance(each, Predictor)}
+        return {name: p for name, p in found if isinstance(p, TableLatency | ValueSource)}
 
     @property
     def measured(self) -> list[str]:

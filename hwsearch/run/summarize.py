@@ -37,12 +37,7 @@ Found = dict[str, dict[str, Measurement]]
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """A search and its finished trials.
-
-    Attributes:
-        values: ``(len(trials), n_objectives)``, NaN where a trial failed.
-        found: Key -> quantity -> measurement with purpose ``search``.
-    """
+    """A search, its finished trials, their values ``(n, n_objectives)`` or NaN, measurements."""
 
     setup: Setup
     optimizer: Optimizer
