@@ -43,9 +43,8 @@ class Architecture(Mapping[str, "Option"]):
             return self.mapping[name]
         for choice in self.space.choices:
             if choice.name == name:
-                raise KeyError(
-                    f"choice {name!r} is inactive: it is active where {choice.condition}"
-                )
+                why = f"choice {name!r} is inactive here: it is active where {choice.condition}"
+                raise KeyError(why)
         raise KeyError(str(unknown("choice", name, self.space.names)))
 
     def __iter__(self) -> Iterator[str]:
