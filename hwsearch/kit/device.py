@@ -53,6 +53,7 @@ class RemoteDevice:
         self,
         info: DeviceInfo,
         measure: Measure,
+        *,
         local: Device | None = None,
         disconnect: Callable[[], None] | None = None,
     ) -> None:
@@ -134,7 +135,7 @@ class KitDevice(RemoteDevice):
             precision=PRECISION,
             fingerprint={**self.table.fingerprint, **own},
         )
-        super().__init__(info, _refuse, ORT_CPU.create())
+        super().__init__(info, _refuse, local=ORT_CPU.create())
 
     @property
     def measured_on(self) -> tuple[str, str]:

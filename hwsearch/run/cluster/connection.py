@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,11 @@ def result_of(ref: Any) -> Any:
 
 def device_on_node(spec: str) -> Device:
     """Return the device that nodes of the cluster declare; raise InputError if not usable."""
-    disconnect = ray.shutdown if connect() else None
-    try:
-        return RemoteDevice(_declared(spec), _measure_on_node, disconnect)
-    except BaseException:
-        if disconnect is not None:
-            disconnect()
-        raise
+    with ExitStack() as connection:
+        if connect():
+            connection.callback(ray.shutdown)
+        info = _declared(spec)
+        return RemoteDevice(info, _measure_on_node, disconnect=connection.pop_all().close)
 
 
 def _measure_on_node(
