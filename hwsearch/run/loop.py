@@ -40,7 +40,7 @@ def run_search(
     trials = store.trials()
     done = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
     progress.phase("search", budget, done=done)
-    rounds = _Rounds(optimizer, store, scheduler, progress)
+    rounds = Rounds(optimizer, store, scheduler, progress)
     number, proposed, ended = rounds.replay(trials), len(trials), False
     batch = batch or scheduler.default_batch or optimizer.batch
     while True:
@@ -73,7 +73,7 @@ class _Round:
     results: dict[str, Values | EvaluationError] = field(default_factory=dict)
 
 
-class _Rounds:
+class Rounds:
     """The open rounds; each is told to the optimiser once it is complete."""
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hwsearch.errors import EvaluationError, InputError
+from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED, Evaluator
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import (
@@ -30,11 +30,13 @@ from hwsearch.optimizer.history import History, beyond_worst
 from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.prediction.log_ratio import LogRatioModel
 from hwsearch.prediction.threads import one_blas_thread
+from hwsearch.run.cluster.scheduler import InProcess
 from hwsearch.run.front import contender_rows
+from hwsearch.run.loop import Rounds
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures
-from hwsearch.trials import Trial, TrialState
+from hwsearch.trials import Trial
 
 Rows = NDArray[np.int64]
 
@@ -150,41 +152,29 @@ def measure_reused(
     become estimates, which enter no front. Measurements from before an interruption are not
     repeated, so that the same architectures follow.
     """
-    store = evaluator.store
-    trials = [trial for trial in store.trials() if trial.origin == REUSED]
+    trials = [trial for trial in evaluator.store.trials() if trial.origin == REUSED]
     if not trials:
         return
     partial = _partial_values(setup, evaluator, optimizer.history, trials)
     archs = partial.archs
-    failed = {t.key: str(t.reason) for t in trials if t.state is TrialState.FAILED}
-    open_ = {t.key for t in trials if not t.state.is_finished}
     left = np.ones(len(trials), dtype=np.bool_)
     optimizer.ask_recorded(archs)
-    progress.phase("reuse", len(trials))
+    scheduler = InProcess(lambda asked: evaluator.search_values(asked, setup.measured))
+    rounds = Rounds(optimizer, evaluator.store, scheduler, progress)
+    progress.phase("reuse", len(trials), done=sum(trial.state.is_finished for trial in trials))
     while True:
         rows = np.flatnonzero(left & partial.complete)
-        left[rows] = False
-        for key in open_.intersection(archs[rows].ids):
-            store.finish(key)
-        optimizer.tell(archs[rows], partial.told(rows))
-        progress.advance(len(rows))
-        with one_blas_thread():
-            rows = partial.worth_measuring(left, optimizer.batch)
+        if not len(rows):
+            with one_blas_thread():
+                rows = partial.worth_measuring(left, optimizer.batch)
         if not len(rows):
             break
-        asked = [arch for arch in archs[rows] if arch.key not in failed]
-        results = evaluator.search_values(asked, setup.measured)
+        left[rows] = False
+        rounds.begin(0, archs[rows], [trials[row] for row in rows])
+        while rounds.n_open:
+            rounds.go_on()
         for row, arch in zip(rows.tolist(), archs[rows], strict=True):
-            result = results.get(arch.key, EvaluationError(failed.get(arch.key)))
-            if not isinstance(result, EvaluationError):
-                partial.fill(row, result)
-                continue
-            left[row] = False
-            optimizer.tell(archs[[row]], [None])
-            if arch.key in open_:
-                store.fail(arch.key, str(result) or type(result).__name__)
-                progress.note(f"{arch.key} failed: {result}")
-            progress.advance()
+            partial.fill(row, evaluator.known_values(arch, setup.measured))
     with one_blas_thread():
         values, _ = partial.forecast()
         rows = np.flatnonzero(left & ~np.isnan(values).any(axis=1))

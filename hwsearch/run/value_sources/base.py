@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,22 +19,15 @@ from hwsearch.space import Architecture, Architectures, SearchSpace
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
 
+if TYPE_CHECKING:
+    from hwsearch.optimizer.approximations import ScaledApproximation
+    from hwsearch.prediction.latency import LatencyPredictor
+    from hwsearch.prediction.predictor import Predictor
+
 KINDS: Final = ("latency_table", "predictor", "warm_start")
 LATENCY_TABLE, PREDICTOR, WARM_START = KINDS
 EVIDENCE: Final = "evidence.csv"  # the copy of a CSV in a run's folder
 _STAGED = ".reused"
-
-
-class ValueModel(Protocol):
-    """Predicts a quantity of any architecture of a search space."""
-
-    def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
-        """Return the values of n architectures and their standard deviations, (n,) each."""
-        ...
-
-    def predict_mean(self, archs: Architectures) -> FloatArray:
-        """Return the values alone, (n,), which is faster."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,7 +52,7 @@ class ValueSource:
     quantity: str
     recorded: Mapping[str, str | int]
     note: str
-    model: ValueModel | None = None
+    model: "LatencyPredictor | Predictor | ScaledApproximation | None" = None
     archs: Architectures | None = None
     values: FloatArray = field(default_factory=lambda: np.empty(0))
     measurements: Sequence[Measurement] | None = None

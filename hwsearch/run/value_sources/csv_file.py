@@ -21,7 +21,7 @@ from hwsearch.optimizer.approximations import ScaledApproximation
 from hwsearch.prediction.predictor import Predictor
 from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.run.setup import FORMER_COLUMN, Setup, table_columns
-from hwsearch.run.value_sources.base import WARM_START, ValueModel, ValueSource, part_of
+from hwsearch.run.value_sources.base import WARM_START, ValueSource, part_of
 from hwsearch.space import Architecture, Architectures, SearchSpace
 
 _HOW: Final = (
@@ -69,7 +69,7 @@ def read_csv(setup: Setup, path: Path) -> ValueSource:
 
 def _fitted(
     setup: Setup, metric: str, archs: Architectures, values: FloatArray
-) -> ValueModel | None:
+) -> ScaledApproximation | Predictor | None:
     approximations = [o.approximation for o in setup.objectives if o.name == metric]
     if len(archs) < _FEWEST or not approximations:
         return None

@@ -21,9 +21,9 @@ from hwsearch.run.config import TRIALS, read_config
 from hwsearch.run.outcome import CANDIDATES, read_members
 from hwsearch.run.setup import Setup
 from hwsearch.run.value_sources.base import WARM_START, ValueSource, part_of
-from hwsearch.space import SearchSpace
+from hwsearch.space import Architectures, SearchSpace
 from hwsearch.trial_store import Store
-from hwsearch.trials import Measurement
+from hwsearch.trials import Measurement, Trial
 
 
 def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
@@ -32,13 +32,9 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
     where, metric = f"warm start {str(folder)!r}", setup.task.metric.name
     if not (folder / TRIALS).is_file():
         raise InputError(f"{where} has no {TRIALS}: nothing was evaluated there; leave it out")
-    _check_space(where, recorded, setup.net.full_space)
     with Store.snapshot(folder / TRIALS) as store:
         trials, measured = store.trials(), store.measurements()
-    try:
-        full = setup.net.full_space.architectures([trial.choices for trial in trials])
-    except InputError as error:
-        raise InputError(f"{where} is of another search space: {error}") from error
+    full = _architectures(where, recorded, trials, setup.net.full_space)
     with Store() as nothing:
         here = setup.evaluator(nothing)
     contexts = {
@@ -75,28 +71,34 @@ def first_difference(there: SearchSpace, here: SearchSpace) -> str:
     """Return the first difference of two spaces; empty if both have the same architectures."""
     own = {choice.name: choice for choice in here.choices}
     for choice in there.choices:
-        mine = own.get(choice.name)
+        mine = own.pop(choice.name, None)
         if mine is None:
             return f"it has a choice {choice.name!r}, which is none here"
-        if repr(mine.options) != repr(choice.options):
-            theirs, ours = (", ".join(map(repr, each.options)) for each in (choice, mine))
+        theirs, ours = (", ".join(map(repr, each.options)) for each in (choice, mine))
+        if theirs != ours:
             return f"choice {choice.name!r} has the options {theirs} there, and {ours} here"
         if mine.active != choice.active:
             return (
                 f"choice {choice.name!r} is active there: {choice.condition}, and here: "
                 f"{mine.condition}"
             )
-    missing = [name for name in here.names if name not in there.names]
-    return f"it has no choice {missing[0]!r}" if missing else ""
+    return f"it has no choice {next(iter(own))!r}" if own else ""
 
 
-def _check_space(where: str, recorded: Mapping[str, Any], here: SearchSpace) -> None:
+def _architectures(
+    where: str, recorded: Mapping[str, Any], trials: Sequence[Trial], space: SearchSpace
+) -> Architectures:
+    """Return the architectures of trials; raise InputError if they are of another space."""
     text = recorded.get("full_space")
-    difference = first_difference(SearchSpace.from_json(str(text)), here) if text else ""
-    if difference:
-        raise InputError(
-            f"{where} is of another search space: {difference}. Give a run of the same supernet"
-        )
+    problem = first_difference(SearchSpace.from_json(str(text)), space) if text else ""
+    if not problem:
+        try:
+            return space.architectures([trial.choices for trial in trials])
+        except InputError as error:
+            problem = str(error)
+    raise InputError(
+        f"{where} is of another search space: {problem}. Give a run of the same supernet"
+    )
 
 
 def _check_measured(
