@@ -74,12 +74,13 @@ def cache_folder() -> Path:
 class Baseline:
     """The anchor's times on one device, in one JSON file per fingerprint.
 
-    After deletion of the file, ``path``, the baseline is measured again.
+    After deletion of the file, ``path``, the baseline is measured again. ``digest`` is that of the
+    fingerprint.
     """
 
     def __init__(self, slug: str, fingerprint: Fingerprint) -> None:
-        self._fingerprint = fingerprint
-        self.path = cache_folder() / "baselines" / f"{slug}-{digest(fingerprint)}.json"
+        self._fingerprint, self.digest = fingerprint, digest(fingerprint)
+        self.path = cache_folder() / "baselines" / f"{slug}-{self.digest}.json"
 
     def load(self) -> Floats | None:
         """Return the median burst times in seconds; None without valid ones for this anchor."""

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 from hwsearch.devices.base import Fingerprint
-from hwsearch.devices.fingerprint import choose_cpus
+from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import (
     BATCH,
     DeviceFactory,
@@ -12,12 +12,11 @@ from hwsearch.devices.spec import (
     parse_options,
     precision_option,
 )
-from hwsearch.devices.worker_device import CpuDevice, threads_option
-from hwsearch.machine import thread_limit
+from hwsearch.devices.worker_device import THREADS, CpuDevice
 
 
 class OpenVino(CpuDevice):
-    """Times and runs models with OpenVINO's CPU plugin; see `hwsearch.devices.base.Device`.
+    """Times and runs models with OpenVINO's CPU plugin; see `CpuDevice`.
 
     With ``hint="latency"`` a timed run is one request. With ``hint="throughput"`` it is as many
     concurrent requests as OpenVINO recommends, and its time is divided by their number:
@@ -27,17 +26,17 @@ class OpenVino(CpuDevice):
 
     def __init__(self, **options: OptionValue) -> None:
         values = parse_options(DEVICE, options)
-        self._threads: int = values["threads"]
         self._hint: str = values["hint"]
+        # Concurrent requests run on OpenVINO's own threads, whose waiting is not recorded.
+        account = self._hint == "latency"
         super().__init__(
-            DEVICE,
-            values,
-            "hwsearch.devices.openvino_runtime:RUNTIME",
-            timed={"threads": self._threads, "hint": self._hint},
-            untimed={"threads": thread_limit(), "hint": "latency"},
-            cpus=choose_cpus(self._threads),
-            account=self._hint == "latency",  # concurrent requests run on OpenVINO's own threads
+            DEVICE, values, "hwsearch.devices.openvino_runtime:RUNTIME", account=account
         )
+
+    def options(self, *, timed: bool) -> Options:
+        """Return threads and hint."""
+        hint = self._hint if timed else "latency"
+        return {**super().options(timed=timed), "hint": hint}
 
     def describe(self, version: str) -> Fingerprint:
         """Return runtime, properties and threads."""
@@ -46,7 +45,7 @@ class OpenVino(CpuDevice):
             "plugin": "CPU",
             "properties": f"PERFORMANCE_HINT={self._hint.upper()} INFERENCE_PRECISION_HINT=f32 "
             "ENABLE_CPU_PINNING=NO",
-            "threads": self._threads,
+            "threads": self.threads,
         }
 
 
@@ -61,7 +60,7 @@ DEVICE = DeviceFactory(
     create=OpenVino,
     available=_missing,
     options=(
-        threads_option(),
+        THREADS,
         DeviceOption(
             name="hint",
             default="latency",

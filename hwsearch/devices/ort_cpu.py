@@ -3,19 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwsearch.devices.base import Batch, Fingerprint, SharedOutputs
-from hwsearch.devices.fingerprint import choose_cpus
 from hwsearch.devices.ort_installation import installed_builds, mixed_builds
-from hwsearch.devices.spec import (
-    BATCH,
-    DeviceFactory,
-    OptionValue,
-    parse_options,
-    precision_option,
-)
-from hwsearch.devices.worker_device import RUN_TIMEOUT_S, CpuDevice, threads_option
+from hwsearch.devices.spec import BATCH, DeviceFactory, parse_options, precision_option
+from hwsearch.devices.worker_device import RUN_TIMEOUT_S, THREADS, CpuDevice
 from hwsearch.machine import thread_limit
 
 if TYPE_CHECKING:
@@ -23,24 +16,11 @@ if TYPE_CHECKING:
 
 
 class OrtCpu(CpuDevice):
-    """Times and runs models with ONNX Runtime's CPU provider; see `hwsearch.devices.base.Device`.
+    """Times and runs models with ONNX Runtime's CPU provider; see `CpuDevice`."""
 
-    A timed run has the given number of threads, each on its own CPU where the system supports
-    affinity; other runs use all CPUs.
-    """
-
-    def __init__(self, **options: OptionValue) -> None:
+    def __init__(self, **options: Any) -> None:
         values = parse_options(DEVICE, options)
-        self._threads: int = values["threads"]
-        cpus = choose_cpus(self._threads)
-        super().__init__(
-            DEVICE,
-            values,
-            "hwsearch.devices.ort_runtime:RUNTIME",
-            timed={"threads": self._threads, "cpus": cpus},
-            untimed={"threads": thread_limit()},
-            cpus=cpus,
-        )
+        super().__init__(DEVICE, values, "hwsearch.devices.ort_runtime:RUNTIME")
         self._shared: SharedSession | None = None
 
     def describe(self, version: str) -> Fingerprint:
@@ -50,8 +30,8 @@ class OrtCpu(CpuDevice):
             "runtime": f"{package} {version}",
             "provider": "CPUExecutionProvider",
             "provider options": "all graph optimisations, sequential, spinning on (default)"
-            + (", a CPU for each thread" if self._threads > 1 else ""),
-            "threads": self._threads,
+            + (", a CPU for each thread" if self.threads > 1 else ""),
+            "threads": self.threads,
         }
 
     def run_shared(
@@ -81,5 +61,5 @@ DEVICE = DeviceFactory(
     name="ort-cpu",
     create=OrtCpu,
     available=_missing,
-    options=(threads_option(), BATCH, precision_option("fp32", "int8")),
+    options=(THREADS, BATCH, precision_option("fp32", "int8")),
 )

@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 Feeds = Mapping[str, NDArray[Any]]
 """Input arrays by name."""
 Options = Mapping[str, Any]
-"""What a device passes to its own runtime when a model is loaded; JSON-serialisable."""
+"""What a device passes to its own runtime when a model is loaded; plain values."""
 TimedRun = Callable[[], "float | None"]
 """One whole run. It returns None, and the worker takes the wall time, or the seconds that the
 runtime itself measured."""
@@ -78,11 +77,3 @@ class Runtime(Protocol):
         Raises:
             Exception: Any, with the reason, when the runtime refuses the model.
         """
-
-
-def is_number(dtype: str) -> bool:
-    """Return whether numpy has a numeric or boolean type of this name."""
-    try:
-        return np.dtype(dtype).kind in "biuf"
-    except TypeError:
-        return False

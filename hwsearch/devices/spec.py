@@ -44,8 +44,7 @@ class DeviceOption:
         if isinstance(self.default, str):
             return str(text)
         number = int(text) if re.fullmatch(r"[+-]?\d+", str(text).strip()) else None
-        below = self.high is None or (number is not None and number <= self.high)
-        if number is None or number < self.low or not below:
+        if number is None or not self.low <= number <= (self.high or number):
             limits = f"from {self.low}" + (f" to {self.high}" if self.high is not None else "")
             raise InputError(
                 f"option {self.name!r} of {device} is a whole number {limits}, not {str(text)!r}"

@@ -1,10 +1,11 @@
 """Base class of devices whose runtime runs in worker processes."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -18,15 +19,29 @@ from hwsearch.devices.base import (
     Progress,
 )
 from hwsearch.devices.benchmark import Benchmark
-from hwsearch.devices.fingerprint import cpu_fingerprint, digest, governor
+from hwsearch.devices.fingerprint import choose_cpus, cpu_fingerprint, governor
 from hwsearch.devices.model_check import refusal
 from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.spec import DeviceFactory, DeviceOption, canonical_spec
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
-from hwsearch.machine import cpu_quota, quota_text, throttled_periods, usable_cpus
+from hwsearch.machine import (
+    cpu_quota,
+    quota_text,
+    thread_limit,
+    throttled_periods,
+    usable_cpus,
+)
 
+Result = TypeVar("Result", Latency, Profile)
 RUN_TIMEOUT_S = 900.0
+THREADS = DeviceOption(
+    name="threads",
+    default=1,
+    help="threads of a timed run",
+    high=len(usable_cpus()),
+    shown=True,
+)
 
 
 class WorkerDevice(ABC):
@@ -100,9 +115,12 @@ class WorkerDevice(ABC):
         progress: Progress | None = None,
     ) -> dict[str, Latency | DeviceError]:
         """Time models; see `hwsearch.devices.base.Device.measure`."""
-        throttled_before = throttled_periods()
-        results = self.benchmark().measure(
-            models, seed=seed, settings=settings or MeasureSettings(), progress=progress
+        start, throttled_before = time.monotonic(), throttled_periods()
+        results = self._in_one_process(
+            models,
+            settings or MeasureSettings(),
+            self.options(timed=True),
+            lambda benchmark: benchmark.latencies(seed, start, progress),
         )
         n_throttled = throttled_periods() - throttled_before
         return with_warnings(results, quota_warnings(self._timed.get("threads", 1), n_throttled))
@@ -110,21 +128,6 @@ class WorkerDevice(ABC):
     def options(self, *, timed: bool) -> Options:
         """Return the options of the runtime for a model that is timed, or only run."""
         return self._timed if timed else self._untimed
-
-    def benchmark(self) -> Benchmark:
-        """Return the settings of its benchmarks."""
-        fingerprint = self.fingerprint()
-        return Benchmark(
-            device=self.spec,
-            precision=self.precision,
-            fingerprint=digest(fingerprint),
-            baseline=Baseline(self.slug, fingerprint),
-            start=self._start,
-            options=self.options(timed=True),
-            batch=self._batch,
-            objective=self._objective,
-            load_s=self._load_s,
-        )
 
     def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
         """Run a model on all CPUs; see `hwsearch.devices.base.Device.run`.
@@ -156,25 +159,90 @@ class WorkerDevice(ABC):
             self._runner = Worker(None, self._runtime, account=False)
         return self._runner
 
+    def _in_one_process(
+        self,
+        models: Mapping[str, Path],
+        settings: MeasureSettings,
+        options: Options,
+        work: Callable[[Benchmark], Mapping[str, Result]],
+    ) -> "dict[str, Result | DeviceError]":
+        """Return the results of ``work`` on models in one worker process, or their errors.
+
+        After a crash or hang, which is attributed to the model that was running, all starts again
+        with the others. Where none was running there is a second try, as a process may be killed
+        from outside.
+        """
+        baseline = Baseline(self.slug, self.fingerprint())
+        done: dict[str, Result | DeviceError] = {
+            name: error
+            for name, path in models.items()
+            if (error := refusal(path, self.spec, self.precision))
+        }
+        retried = False
+        while waiting := {name: path for name, path in models.items() if name not in done}:
+            benchmark = Benchmark(
+                device=self.spec,
+                baseline=baseline,
+                models=waiting,
+                settings=settings,
+                options=options,
+                batch=self._batch,
+                objective=self._objective,
+                load_s=self._load_s,
+            )
+            try:
+                with self._start() as benchmark.worker:
+                    done |= work(benchmark)
+            except DeviceError as error:
+                if benchmark.running is not None:
+                    done[benchmark.running] = error
+                elif retried:
+                    where = f"{self.spec} fails at its start or on its own anchor model"
+                    done |= dict.fromkeys(waiting, DeviceError(f"{where}: {error}"))
+                else:
+                    retried = True
+            done |= benchmark.failed
+        return {name: done[name] for name in models}
+
     def _start(self) -> Worker:
         return Worker(self._cpus, self._runtime, account=self._account)
 
 
 class CpuDevice(WorkerDevice):
-    """Base class of devices on this machine's processor, which can time the nodes of a model."""
+    """Base class of devices on this machine's processor, which can time the nodes of a model.
+
+    A timed run has the given number of threads, each on its own CPU where the system supports
+    affinity; other runs use all CPUs.
+    """
+
+    def __init__(
+        self,
+        factory: DeviceFactory,
+        values: Mapping[str, Any],
+        runtime: str,
+        *,
+        account: bool = True,
+    ) -> None:
+        self.threads: int = values["threads"]
+        cpus = choose_cpus(self.threads)
+        super().__init__(
+            factory,
+            values,
+            runtime,
+            timed={"threads": self.threads, "cpus": cpus},
+            untimed={"threads": thread_limit()},
+            cpus=cpus,
+            account=account,
+        )
 
     def profile(
         self, models: Mapping[str, Path], *, runs: int = 20
     ) -> dict[str, Profile | DeviceError]:
         """Time the nodes of models; see `hwsearch.devices.base.Profiling.profile`."""
-        return self.benchmark().profile(models, runs=runs)
-
-
-def threads_option() -> DeviceOption:
-    """Return the option for the threads of a timed run."""
-    n_cpus = len(usable_cpus())
-    text = "threads of a timed run"
-    return DeviceOption(name="threads", default=1, help=text, high=n_cpus, shown=True)
+        options = {**self.options(timed=True), "profile": True}
+        return self._in_one_process(
+            models, MeasureSettings(), options, lambda benchmark: benchmark.profile(runs)
+        )
 
 
 def quota_warnings(threads: int, n_throttled: int) -> tuple[str, ...]:

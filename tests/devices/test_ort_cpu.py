@@ -92,7 +92,7 @@ def test_nan_outputs_are_named_before_anything_is_timed(device, pair, tmp_path):
 
 
 def test_measuring_works_where_there_is_no_affinity(monkeypatch, tmp_path):
-    monkeypatch.setattr(ort_cpu, "choose_cpus", lambda n: [4095])
+    monkeypatch.setattr(worker_device, "choose_cpus", lambda n: [4095])
     device = ort_cpu.OrtCpu()
     assert device.fingerprint()["affinity"] == "none"
     files = {"a": tiny_models.conv(tmp_path / "a.onnx")}
