@@ -24,11 +24,10 @@ class ClassIndex:
 
     def __init__(self, names: Sequence[Sequence[str]]) -> None:
         self.shown = [each[0] for each in names]
-        self._spelt = {folded(name): name for each in names for name in each}
-        self._exact = _unambiguous((name, i) for i, each in enumerate(names) for name in each)
-        self._folded = _unambiguous(
-            (folded(name), i) for i, each in enumerate(names) for name in each
-        )
+        pairs = [(name, index) for index, each in enumerate(names) for name in each]
+        self._spelt = {folded(name): name for name, _ in pairs}
+        self._exact = _unambiguous(pairs)
+        self._folded = _unambiguous((folded(name), index) for name, index in pairs)
 
     def __contains__(self, name: str) -> bool:
         return self.find(name) is not None

@@ -1,6 +1,5 @@
 """Decoding of image files into crops for a network, and their normalisation."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,18 +28,11 @@ class CropSize:
     """Size and channels of an input image: resized, then cropped at the centre.
 
     The shorter side is resized to ``resize`` pixels, or more where the image would not cover the
-    crop. ``channels`` are 1 (grey), 3 (RGB) or 4 (RGBA).
+    crop. ``shape`` is height, width and channels: 1 (grey), 3 (RGB) or 4 (RGBA).
     """
 
     resize: int
-    height: int
-    width: int
-    channels: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Return height, width and channels."""
-        return self.height, self.width, self.channels
+    shape: tuple[int, int, int]
 
 
 def crop_size(spec: InputSpec) -> CropSize:
@@ -63,7 +55,7 @@ def crop_size(spec: InputSpec) -> CropSize:
             f"the preprocessing of this supernet crops to {preprocessing.crop} pixels, but its "
             f"input is {height} x {width}; make them agree"
         )
-    return CropSize(preprocessing.resize, height, width, channels)
+    return CropSize(preprocessing.resize, (height, width, channels))
 
 
 def image_preprocessing(spec: InputSpec) -> ImagePreprocessing:
@@ -76,18 +68,12 @@ def image_preprocessing(spec: InputSpec) -> ImagePreprocessing:
             f"the preprocessing of this supernet asks for {preprocessing.colour} images as "
             f"{preprocessing.layout}; images are prepared as NCHW, in RGB, grey or RGBA, only"
         )
-    counts = {len(preprocessing.mean), len(preprocessing.std)}
-    if counts != {shape[0]}:
-        raise DataError(
-            f"the preprocessing of this supernet has mean {preprocessing.mean} and std "
-            f"{preprocessing.std}, but its input has {shape[0]} channels; give a number for each"
-        )
-    finite = np.isfinite([*preprocessing.mean, *preprocessing.std]).all()
-    if not finite or 0 in preprocessing.std:
-        raise DataError(
-            f"the preprocessing of this supernet has mean {preprocessing.mean} and std "
-            f"{preprocessing.std}; give finite numbers, and no std of 0"
-        )
+    mean, std = preprocessing.mean, preprocessing.std
+    given = f"the preprocessing of this supernet has mean {mean} and std {std}"
+    if {len(mean), len(std)} != {shape[0]}:
+        raise DataError(f"{given}, but its input has {shape[0]} channels; give a number for each")
+    if not np.isfinite([*mean, *std]).all() or 0 in std:
+        raise DataError(f"{given}; give finite numbers, and no std of 0")
     return preprocessing
 
 
@@ -143,23 +129,23 @@ def decoder(size: CropSize) -> Callable[[bytes], Crops]:
     # Imported once, not in every thread.
     from PIL import Image
 
-    mode = MODES[size.channels]
+    height, width, channels = size.shape
 
     def decode(content: bytes) -> Crops:
         with Image.open(BytesIO(content)) as opened:
-            image = eight_bit(opened, mode)
+            image = eight_bit(opened, MODES[channels])
         short = min(image.size)
         w, h = (int(size.resize * side / short) for side in image.size)
-        if w < size.width or h < size.height:
-            cover = max(size.width / image.width, size.height / image.height)
+        if w < width or h < height:
+            cover = max(width / image.width, height / image.height)
             w, h = (round(side * cover) for side in image.size)
         if w * h > LARGEST_PIXELS:
             raise ValueError(
                 f"it is {image.width} x {image.height} pixels, too long for its width"
             )
-        left, top = round((w - size.width) / 2), round((h - size.height) / 2)
+        left, top = round((w - width) / 2), round((h - height) / 2)
         resized = image.resize((w, h), Image.Resampling.BILINEAR)
-        crop = resized.crop((left, top, left + size.width, top + size.height))
+        crop = resized.crop((left, top, left + width, top + height))
         return np.asarray(crop, np.uint8).reshape(size.shape)
 
     return decode
@@ -173,13 +159,12 @@ def in_parallel(
     Pillow and hashlib release the interpreter lock.
     """
     pool = ThreadPoolExecutor(thread_limit())
-    ahead: deque[list[Future[T]]] = deque()
+    waiting: list[Future[T]] = []
     try:
-        for start in range(0, len(paths), size):
-            ahead.append([pool.submit(function, path) for path in paths[start : start + size]])
-            if len(ahead) > 1:
-                yield [future.result() for future in ahead.popleft()]
-        while ahead:
-            yield [future.result() for future in ahead.popleft()]
+        for start in range(0, len(paths) + size, size):
+            ahead = [pool.submit(function, path) for path in paths[start : start + size]]
+            if waiting:
+                yield [future.result() for future in waiting]
+            waiting = ahead
     finally:
         pool.shutdown(cancel_futures=True)

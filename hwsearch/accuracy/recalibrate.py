@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsearch.accuracy.sync_batch_norm import (
-    BatchAverage,
+    ChannelSums,
     MicroBatch,
+    batch_statistics,
     micro_batch_threads,
     micro_batches,
     run_synchronised,
@@ -97,11 +98,11 @@ def recalibrate_together(
 class _BlockRun:
     """A block of a subnet. Of blocks with equal predecessors and weights the first one is run.
 
-    ``averages`` are of its norms; ``error`` is the reason why it cannot be run.
+    ``sums`` are those of each batch at its norms; ``error`` is the reason why it cannot be run.
     """
 
     module: nn.Module
-    averages: dict[nn.Module, BatchAverage]
+    sums: Mapping[nn.Module, list[ChannelSums]]
     seconds: float = 0.0
     error: Exception | None = None
 
@@ -123,11 +124,11 @@ def _steps(
     modules = {block: subnet.get_submodule(block.name) for block in blocks or ()}
     held = [norm for module in modules.values() for norm in norms_of(module, norms)]
     if len(held) != len(found) or set(held) != set(found):
-        yield object(), _BlockRun(subnet, {norm: BatchAverage() for norm in found})
+        yield object(), _BlockRun(subnet, {norm: [] for norm in found})
         return
     for block, module in modules.items():
-        averages = {norm: BatchAverage() for norm in norms_of(module, norms)}
-        yield _identity(block, module, averages), _BlockRun(module, averages)
+        sums: dict[nn.Module, list[ChannelSums]] = {n: [] for n in norms_of(module, norms)}
+        yield _identity(block, module, sums), _BlockRun(module, sums)
 
 
 def norms_of(module: nn.Module, norms: Norms) -> list[nn.Module]:
@@ -166,7 +167,7 @@ def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
     if first.error is not None:
         return
     try:
-        values = _output(first, source, first.averages, pool)
+        values = _output(first, source, first.sums, pool)
     except Exception as error:  # noqa: BLE001 - code of a plugin may raise any error
         first.error = error
         return
@@ -174,8 +175,7 @@ def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
         return
 
     def again() -> list[MicroBatch]:
-        averages = {norm: BatchAverage() for norm in first.averages}  # the batch counts once
-        return _output(first, source, averages, pool)
+        return _output(first, source, {norm: [] for norm in first.sums}, pool)
 
     size = sum(each.numel() * each.element_size() for (each,) in values)
     if len(node.children) > 1 and size <= spare:
@@ -188,10 +188,10 @@ def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
 
 
 def _output(
-    first: _BlockRun, source: Source, averages: dict[nn.Module, BatchAverage], pool: Executor
+    first: _BlockRun, source: Source, sums: Mapping[nn.Module, list[ChannelSums]], pool: Executor
 ) -> list[MicroBatch]:
     values, begin = source(), time.perf_counter()
-    outputs = run_synchronised(first.module, values, averages, pool)
+    outputs = run_synchronised(first.module, values, sums, pool)
     first.seconds += time.perf_counter() - begin
     return [(output,) for output in outputs]
 
@@ -213,7 +213,7 @@ def _finish(node: _Node, norms: Norms) -> None:
     """Set the statistics in every subnet that has the node."""
     first = node.items[0]
     try:
-        found = [averages.statistics() for averages in first.averages.values()]
+        found = [batch_statistics(batches) for batches in first.sums.values()]
     except EvaluationError as error:
         first.error = first.error or error
         return

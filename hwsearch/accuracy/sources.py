@@ -18,14 +18,14 @@ from hwsearch.accuracy.imagefolder import read_imagefolder
 from hwsearch.accuracy.images import DecodedImageCache, ImageSamples
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.splits import SPLITS, SplitSizes
-from hwsearch.accuracy.task import CALIBRATION_BATCH, NO_DATA, Samples, Task
+from hwsearch.accuracy.task import CALIBRATION_BATCH, NO_DATA, Samples, SplitSamples, Task
 from hwsearch.errors import DataError, InputError, unknown
 from hwsearch.files import plain_arrays, unpacked_size
 from hwsearch.machine import available_memory_bytes
 from hwsearch.supernets.checkpoints import bundled_file
 from hwsearch.supernets.interface import InputSpec
 
-Arrays = dict[str, dict[str, NDArray[Any]]]
+Read = tuple[dict[str, SplitSamples], tuple[str, ...]]  # samples of each split; warnings
 # Cai et al., "Once-for-All", ICLR 2020.
 IMAGES_CALIBRATION_BATCH = 200
 
@@ -43,18 +43,19 @@ def load_task(spec: str, input_spec: InputSpec, supernet: str) -> Task:
     Raises:
         InputError: The data are absent, empty, unreadable, or do not fit the inputs.
     """
-    if spec == "bundled":
-        return _read_npz(spec, bundled_file(supernet, "samples.npz"), input_spec)
     if spec == NO_DATA:
         nothing = Samples({}, np.empty(0, np.int64), {})
         return Task(spec=spec, metric=TOP1, search=nothing, report=nothing)
-    kind, colon, rest = spec.partition(":")
-    if not (colon and rest):
-        raise unknown(
-            "data", spec, ["bundled", NO_DATA, *(f"{k}:PATH" for k in _READERS), "MODULE:FUNCTION"]
-        )
+    kind, _, rest = spec.partition(":")
+    if spec == "bundled":
+        kind, rest = "npz", str(bundled_file(supernet, "samples.npz"))
+    if not rest:
+        paths = (f"{kind}:PATH" for kind in _READERS)
+        raise unknown("data", spec, ["bundled", NO_DATA, *paths, "MODULE:FUNCTION"])
     if kind in _READERS:
-        return _READERS[kind](spec, Path(rest).expanduser(), input_spec)
+        samples, warnings = _READERS[kind](spec, Path(rest).expanduser(), input_spec)
+        batch = IMAGES_CALIBRATION_BATCH if kind == "imagefolder" else CALIBRATION_BATCH
+        return Task(spec=spec, metric=TOP1, **samples, calibration_batch=batch, warnings=warnings)
     task = _task_function(spec, kind, rest)(input_spec)
     if not isinstance(task, Task):
         raise InputError(f"data {spec!r} returned {type(task).__name__}, not hwsearch.Task")
@@ -73,7 +74,7 @@ def _task_function(spec: str, kind: str, rest: str) -> Callable[[InputSpec], obj
     return function
 
 
-def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
+def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Read:
     """Read arrays named ``SPLIT.INPUT`` and ``SPLIT.target`` for each of the three splits."""
     if not path.is_file():
         raise InputError(f"data {spec!r}: there is no file {str(path)!r}")
@@ -82,7 +83,7 @@ def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
     except Exception as error:
         # NumPy, zipfile and zlib raise different errors for a damaged file.
         raise InputError(f"data {spec!r}: {str(path)!r} cannot be read: {error}") from error
-    parts: Arrays = {split: {} for split in SPLITS}
+    parts: dict[str, dict[str, NDArray[Any]]] = {split: {} for split in SPLITS}
     strange = []
     for name, array in arrays.items():
         split, _, rest = name.partition(".")
@@ -95,7 +96,7 @@ def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Task:
             f"data {spec!r}: its arrays {first_few(strange)} belong to no split; name them "
             f"SPLIT.INPUT and SPLIT.target, where SPLIT is one of {', '.join(SPLITS)}"
         )
-    return _task(spec, parts, input_spec)
+    return _samples(spec, parts, input_spec), ()
 
 
 def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -107,7 +108,7 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return plain_arrays(file)
 
 
-def _read_cifar10(spec: str, path: Path, input_spec: InputSpec) -> Task:
+def _read_cifar10(spec: str, path: Path, input_spec: InputSpec) -> Read:
     splits, classes = read_cifar10(path, SplitSizes()), input_spec.classes
     indices = indices_by_name(
         f"data {spec!r}", CLASSES, classes, "Give data of the supernet's own classes."
@@ -124,41 +125,34 @@ def _read_cifar10(spec: str, path: Path, input_spec: InputSpec) -> Task:
         )
     name = input_spec.inputs[0].name
     parts = {split: {name: images, "target": labels} for split, (images, labels) in splits.items()}
-    return _task(spec, parts, input_spec, warnings)
+    return _samples(spec, parts, input_spec), warnings
 
 
-def _read_imagefolder(spec: str, path: Path, input_spec: InputSpec) -> Task:
+def _samples(
+    spec: str, parts: dict[str, dict[str, NDArray[Any]]], input_spec: InputSpec
+) -> dict[str, SplitSamples]:
+    return {
+        split: samples_of(f"data {spec!r}, split {split}", parts[split], input_spec)
+        for split in SPLITS
+        if parts[split] or split != "calibration"
+    }
+
+
+def _read_imagefolder(spec: str, path: Path, input_spec: InputSpec) -> Read:
     try:
         crop_size(input_spec)
     except DataError as error:
         raise InputError(f"data {spec!r}: {error}") from error
     splits, warnings = read_imagefolder(path, input_spec.classes)
     cache = DecodedImageCache()
-    samples = {
+    return {
         split: ImageSamples(path, files.paths, files.labels, input_spec, cache)
         for split, files in splits.items()
-    }
-    return Task(
-        spec=spec,
-        metric=TOP1,
-        **samples,
-        calibration_batch=IMAGES_CALIBRATION_BATCH,
-        warnings=warnings,
-    )
+    }, warnings
 
 
-_READERS: dict[str, Callable[[str, Path, InputSpec], Task]] = {
+_READERS: dict[str, Callable[[str, Path, InputSpec], Read]] = {
     "cifar10": _read_cifar10,
     "imagefolder": _read_imagefolder,
     "npz": _read_npz,
 }
-
-
-def _task(spec: str, parts: Arrays, input_spec: InputSpec, warnings: tuple[str, ...] = ()) -> Task:
-    made = {
-        split: samples_of(f"data {spec!r}, split {split}", parts[split], input_spec)
-        for split in SPLITS
-        if parts[split] or split != "calibration"
-    }
-    batch = CALIBRATION_BATCH
-    return Task(spec=spec, metric=TOP1, **made, calibration_batch=batch, warnings=warnings)

@@ -71,30 +71,22 @@ def merged(parts: Sequence[ChannelSums]) -> ChannelSums:
     return ChannelSums(samples, count, mean, squares.sum(0))
 
 
-class BatchAverage:
-    """Means of the batch means and of the biased batch variances of one norm's input."""
+def batch_statistics(batches: Sequence[ChannelSums]) -> Tensor:
+    """Return the means of the batches' means and biased variances, weighted by batch size.
 
-    def __init__(self) -> None:
-        self.samples = 0
-        self._weighted: Tensor | float = 0.0
+    Returns:
+        Mean and variance, (2, channels) float64.
 
-    def add(self, batch: ChannelSums) -> None:
-        """Add a batch, weighted by its size."""
-        self.samples += batch.samples
-        self._weighted = self._weighted + batch.samples * torch.stack([batch.mean, batch.var])
-
-    def statistics(self) -> Tensor:
-        """Return mean and variance over all batches, (2, channels) float64.
-
-        Raises:
-            EvaluationError: There were no batches, or a statistic is not finite.
-        """
-        if not self.samples:
-            raise EvaluationError("recalibration needs at least one batch that reaches every norm")
-        statistics = torch.as_tensor(self._weighted) / self.samples
-        if not torch.isfinite(statistics).all():
-            raise EvaluationError("recalibration gave batch statistics that are not finite")
-        return statistics
+    Raises:
+        EvaluationError: There are no batches, or a statistic is not finite.
+    """
+    if not batches:
+        raise EvaluationError("recalibration needs at least one batch that reaches every norm")
+    weighted = [batch.samples * torch.stack([batch.mean, batch.var]) for batch in batches]
+    statistics = sum(weighted[1:], weighted[0]) / sum(batch.samples for batch in batches)
+    if not torch.isfinite(statistics).all():
+        raise EvaluationError("recalibration gave batch statistics that are not finite")
+    return statistics
 
 
 def set_statistics(norm: nn.Module, mean: Tensor, var: Tensor) -> None:
@@ -127,7 +119,7 @@ def micro_batches(inputs: Sequence[Tensor]) -> list[MicroBatch]:
 def run_synchronised(
     module: nn.Module,
     batch: Sequence[MicroBatch],
-    averages: Mapping[nn.Module, BatchAverage],
+    sums: Mapping[nn.Module, list[ChannelSums]],
     pool: Executor,
 ) -> list[Any]:
     """Run a module in eval mode; each norm normalises by the statistics of the whole batch.
@@ -135,10 +127,10 @@ def run_synchronised(
     Each micro-batch has a thread, and as many run at a time as there are CPUs. At a norm they wait
     for the last one, and continue with the statistics of the whole batch. So activations between
     two norms stay in the cache, no layer waits for the slowest CPU, and results are bit-equal for
-    any number of CPUs. Samples may interact in the norms only. The batch statistics are added to
-    ``averages``. The output of each micro-batch is returned.
+    any number of CPUs. Samples may interact in the norms only. The sums of the batch are appended
+    to those of each norm. The output of each micro-batch is returned.
     """
-    return _SynchronisedRun(module, batch, averages).run(pool)
+    return _SynchronisedRun(module, batch, sums).run(pool)
 
 
 class _AbandonedError(Exception):
@@ -156,9 +148,9 @@ class _SynchronisedRun:
         self,
         module: nn.Module,
         batch: Sequence[MicroBatch],
-        averages: Mapping[nn.Module, BatchAverage],
+        sums: Mapping[nn.Module, list[ChannelSums]],
     ) -> None:
-        self._module, self._batch, self._averages = module, batch, averages
+        self._module, self._batch, self._sums = module, batch, sums
         self._state = threading.Lock()
         self._idle, self._unfinished, self._abandoned = thread_limit(), len(batch), False
         # Micro-batches that only wait for a CPU; the last one is the first to get it.
@@ -173,7 +165,7 @@ class _SynchronisedRun:
         """Return the output of each micro-batch; raise the first error of those that failed."""
         for lock in self._sleep:
             lock.acquire()
-        hooks = [norm.register_forward_pre_hook(self._at_norm) for norm in self._averages]
+        hooks = [norm.register_forward_pre_hook(self._at_norm) for norm in self._sums]
         futures: list[Future[Any]] = []
         try:
             futures += (pool.submit(self._run, number) for number in range(len(self._batch)))
@@ -239,7 +231,7 @@ class _SynchronisedRun:
         norm, _ = self._waiting[min(self._waiting)]
         here = [n for n, (place, _) in sorted(self._waiting.items()) if place is norm]
         batch = merged([self._waiting.pop(n)[1] for n in here])
-        self._averages[norm].add(batch)
+        self._sums[norm].append(batch)
         set_statistics(norm, batch.mean, batch.var)
         self._ready += here
 

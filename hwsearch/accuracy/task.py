@@ -64,19 +64,11 @@ class Samples:
         return len(self.targets)
 
     def batches(self, size: int, spec: "InputSpec | None" = None) -> Iterator[Batch]:
-        """Yield (model inputs, targets) in order; the last batch may be smaller than ``size``.
-
-        Raises:
-            DataError: The spec has inputs of other shapes.
-        """
+        """Yield batches as `SplitSamples.batches` does; DataError is for other input shapes."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            fed = {
-                name: self.preprocess[name](array[part])
-                if name in self.preprocess
-                else array[part]
-                for name, array in self.inputs.items()
-            }
+            fed = {name: array[part] for name, array in self.inputs.items()}
+            fed |= {n: prepare(fed[n]) for n, prepare in self.preprocess.items() if n in fed}
             if spec is not None:
                 _check_shapes(fed, spec)
             yield fed, self.targets[part]

@@ -208,8 +208,8 @@ def test_kept_activations_stay_within_the_budget(monkeypatch):
     )
     outputs, most = [], {}
 
-    def run_synchronised(module, parts, moments, pool, real=recalibration.run_synchronised):
-        (output,) = real(module, parts, moments, pool)
+    def run_synchronised(module, parts, sums, pool, real=recalibration.run_synchronised):
+        (output,) = real(module, parts, sums, pool)
         outputs.append(weakref.ref(output))
         alive.append(sum(each() is not None for each in outputs))
         return [output]

@@ -10,7 +10,7 @@ from torch import nn
 from hwsearch.accuracy import sync_batch_norm
 from hwsearch.accuracy.sync_batch_norm import (
     MICRO_BATCH,
-    BatchAverage,
+    batch_statistics,
     channel_sums,
     merged,
     micro_batch_threads,
@@ -34,17 +34,15 @@ def network(seed=0):
         ).eval()  # fmt: skip
 
 
-def run_synchronised(module, parts, moments):
+def run_synchronised(module, parts, sums):
     with micro_batch_threads() as pool:
-        return sync_batch_norm.run_synchronised(module, parts, moments, pool)
+        return sync_batch_norm.run_synchronised(module, parts, sums, pool)
 
 
 def adapted(module, *inputs):
-    moments = {m: BatchAverage() for m in module.modules() if isinstance(m, nn.BatchNorm2d)}
-    output = run_synchronised(module, micro_batches(inputs), moments)
-    return torch.cat(output), [
-        moment.statistics() for moment in moments.values() if moment.samples
-    ]
+    sums = {m: [] for m in module.modules() if isinstance(m, nn.BatchNorm2d)}
+    output = run_synchronised(module, micro_batches(inputs), sums)
+    return torch.cat(output), [batch_statistics(each) for each in sums.values() if each]
 
 
 @pytest.mark.parametrize("n", [1, MICRO_BATCH, N])
@@ -89,9 +87,9 @@ def test_no_more_parts_run_than_there_are_cpus(monkeypatch):
 def test_a_norm_that_is_passed_twice_adds_up_both():
     norm = nn.BatchNorm2d(4)
     module = nn.Sequential(norm, nn.ReLU(), norm).eval()
-    moments = {norm: BatchAverage()}
-    output = torch.cat(run_synchronised(module, micro_batches([values()]), moments))
-    assert moments[norm].samples == 2 * N
+    sums = {norm: []}
+    output = torch.cat(run_synchronised(module, micro_batches([values()]), sums))
+    assert [each.samples for each in sums[norm]] == [N, N]
     first = torch.nn.functional.batch_norm(values(), None, None, training=True)
     second = torch.nn.functional.batch_norm(torch.relu(first), None, None, training=True)
     torch.testing.assert_close(output, second, rtol=1e-4, atol=1e-4)
@@ -111,10 +109,10 @@ def test_parts_that_take_other_ways_meet_where_they_can():
     given = values()
     given[:MICRO_BATCH] -= 200
     module = Forked().eval()
-    moments = {module.large: BatchAverage(), module.both: BatchAverage()}
-    run_synchronised(module, micro_batches([given]), moments)
-    assert (moments[module.large].samples, moments[module.both].samples) == (N - MICRO_BATCH, N)
-    mean, _ = moments[module.large].statistics()
+    sums = {module.large: [], module.both: []}
+    run_synchronised(module, micro_batches([given]), sums)
+    assert [sum(b.samples for b in each) for each in sums.values()] == [N - MICRO_BATCH, N]
+    mean, _ = batch_statistics(sums[module.large])
     torch.testing.assert_close(mean, given[MICRO_BATCH:].double().mean((0, 2, 3)))
 
 
