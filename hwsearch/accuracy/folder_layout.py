@@ -108,11 +108,15 @@ def find_layout(path: Path, known: ClassIndex) -> Layout:
         return Layout(root=labels.parent, labels=labels)
     root = next((r for r in (path, Path(node.path)) if (r / CLASSES).is_file()), path)
     listed = (root / CLASSES).is_file()
-    splits = {} if _are_classes(node, known, listed=listed) else _splits(node)
+    inside = node.holding()
+    # All folders are known classes, or classes.txt lies beside plain ones.
+    plain = listed and all(each.images for each in inside.values())
+    are_classes = len(inside) > 1 and (plain or all(name in known for name in inside))
+    splits = {} if are_classes else _splits(node)
     if not splits:
         return Layout(root=root, pools={"": _pool(node, known, listed=listed)})
     warnings = []
-    left_out = [name for name in node.holding() if name not in splits.values()]
+    left_out = [name for name in inside if name not in splits.values()]
     if left_out:
         warnings.append(
             f"image folder {node.path!r} holds splits ({', '.join(splits.values())}): "
@@ -161,13 +165,6 @@ def role_of(name: str) -> tuple[str, str] | None:
         return None
     rest = (w for w in words if w not in ROLES[roles[0]] and w not in _FILLERS)
     return roles[0], " ".join(rest)
-
-
-def _are_classes(node: Tree, known: ClassIndex, *, listed: bool) -> bool:
-    """Return whether all folders are known classes, or ``classes.txt`` lies beside plain ones."""
-    names = node.holding()
-    plain = listed and all(each.images for each in names.values())
-    return len(names) > 1 and (plain or all(name in known for name in names))
 
 
 def _splits(node: Tree) -> dict[str, str]:

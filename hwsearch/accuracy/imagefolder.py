@@ -3,7 +3,7 @@
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,9 +106,18 @@ def read_labels(file: Path, classes: Sequence[str]) -> dict[str, int]:
     root = file.parent
     listed = (root / CLASSES).is_file()
     known = listed_classes(root / CLASSES, classes) if listed else known_classes(classes)
+    is_csv = file.suffix == ".csv"
     paths: dict[str, int] = {}
-    for number, name, label in _rows(file):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         where = f"{str(file)!r}, line {number}"
+        if not line.strip():
+            continue
+        parts = next(csv.reader([line])) if is_csv else _split(line.strip())
+        if len(parts) != 2:
+            raise InputError(f"{where}: {line!r} is not 'FILE{',' if is_csv else ' '}LABEL'")
+        name, label = (part.strip() for part in parts)
+        if is_csv and number == 1 and not name.lower().endswith(SUFFIXES):
+            continue  # a header
         path = os.path.normpath(root / name)
         if path in paths:
             raise InputError(f"{where}: {name!r} is listed twice; keep one line")
@@ -120,22 +129,6 @@ def read_labels(file: Path, classes: Sequence[str]) -> dict[str, int]:
             f"{first_few(absent)}; names are relative to {str(root)!r}"
         )
     return paths
-
-
-def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield (line number, file, label)."""
-    is_csv = file.suffix == ".csv"
-    for number, line in enumerate(read_text(file).splitlines(), 1):
-        if not line.strip():
-            continue
-        parts = next(csv.reader([line])) if is_csv else _split(line.strip())
-        if len(parts) != 2:
-            form = "FILE,LABEL" if is_csv else "FILE LABEL"
-            raise InputError(f"{str(file)!r}, line {number}: {line!r} is not '{form}'")
-        name, label = (part.strip() for part in parts)
-        header = is_csv and number == 1 and not name.lower().endswith(SUFFIXES)
-        if not header:
-            yield number, name, label
 
 
 def _split(line: str) -> list[str]:

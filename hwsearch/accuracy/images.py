@@ -1,6 +1,7 @@
 """Samples that are image files, decoded for the input of each architecture."""
 
 import hashlib
+import math
 import os
 import time
 from collections import OrderedDict
@@ -40,14 +41,14 @@ class DecodedImageCache:
 
     def __init__(self, budget: int | None = None) -> None:
         self.budget = int(SHARE_OF_MEMORY * available_memory_bytes()) if budget is None else budget
-        # Least recently used first.
-        self._kept: OrderedDict[CropSize, dict[object, Crops]] = OrderedDict()
+        # By crop size and split, least recently used first.
+        self._kept: OrderedDict[tuple[CropSize, object], Crops] = OrderedDict()
 
     def get(self, size: CropSize, owner: object) -> Crops | None:
         """Return the (n, height, width, channels) crops of a split, or None."""
-        if size in self._kept:
-            self._kept.move_to_end(size)
-        return self._kept.get(size, {}).get(owner)
+        if (size, owner) in self._kept:
+            self._kept.move_to_end((size, owner))
+        return self._kept.get((size, owner))
 
     def make_room(self, size: CropSize, images: int) -> Crops | None:
         """Return an empty array for crops, or None where they do not fit.
@@ -55,23 +56,20 @@ class DecodedImageCache:
         Other sizes are evicted, the least recently used first; other splits of the same size are
         not.
         """
-        shape = (images, *size.shape)
-        wanted = int(np.prod(shape, dtype=np.int64))
-        if self._used(size) + wanted > self.budget:
+        others = [key for key in self._kept if key[0] != size]
+        used = sum(crops.nbytes for crops in self._kept.values())
+        wanted = images * math.prod(size.shape)
+        if used + wanted - sum(self._kept[key].nbytes for key in others) > self.budget:
             return None
-        for other in [kept for kept in self._kept if kept != size]:
-            if sum(map(self._used, self._kept)) + wanted <= self.budget:
+        for key in others:
+            if used + wanted <= self.budget:
                 break
-            del self._kept[other]
-        return np.empty(shape, np.uint8)
+            used -= self._kept.pop(key).nbytes
+        return np.empty((images, *size.shape), np.uint8)
 
     def keep(self, size: CropSize, owner: object, crops: Crops) -> None:
         """Keep the crops that room was made for."""
-        self._kept.setdefault(size, {})[owner] = crops
-        self._kept.move_to_end(size)
-
-    def _used(self, size: CropSize) -> int:
-        return sum(crops.nbytes for crops in self._kept.get(size, {}).values())
+        self._kept[size, owner] = crops
 
 
 class ImageSamples:

@@ -56,22 +56,18 @@ def load_task(spec: str, input_spec: InputSpec, supernet: str) -> Task:
         samples, warnings = _READERS[kind](spec, Path(rest).expanduser(), input_spec)
         batch = IMAGES_CALIBRATION_BATCH if kind == "imagefolder" else CALIBRATION_BATCH
         return Task(spec=spec, metric=TOP1, **samples, calibration_batch=batch, warnings=warnings)
-    task = _task_function(spec, kind, rest)(input_spec)
-    if not isinstance(task, Task):
-        raise InputError(f"data {spec!r} returned {type(task).__name__}, not hwsearch.Task")
-    check_task(task, input_spec)
-    return task
-
-
-def _task_function(spec: str, kind: str, rest: str) -> Callable[[InputSpec], object]:
     try:
-        function: Callable[[InputSpec], object] = plugins.import_function(spec, "data")
+        function = plugins.import_function(spec, "data")
     except InputError as error:
         # A misspelt kind of data looks like a module.
         if difflib.get_close_matches(kind, _READERS):
             raise unknown("data", spec, [f"{k}:{rest}" for k in _READERS]) from error
         raise
-    return function
+    task = function(input_spec)
+    if not isinstance(task, Task):
+        raise InputError(f"data {spec!r} returned {type(task).__name__}, not hwsearch.Task")
+    check_task(task, input_spec)
+    return task
 
 
 def _read_npz(spec: str, path: Path, input_spec: InputSpec) -> Read:

@@ -127,24 +127,28 @@ class BuiltModels:
         for arch, result in zip(archs, built, strict=True):
             if isinstance(result, EvaluationError):
                 failed[arch] = result
-            else:
-                before, self._entries[arch] = self._entries.get(arch), self._written(arch, result)
-                if before is not None and before.path != self._entries[arch].path:
-                    before.path.unlink(missing_ok=True)
+                continue
+            before, self._entries[arch] = self._entries.get(arch), self._written(arch, result)
+            if before is not None and before.path != self._entries[arch].path:
+                before.path.unlink(missing_ok=True)
         return failed
 
     def _written(self, arch: Architecture, built: Built) -> BuiltModel:
         begin, exported = time.perf_counter(), built.exported
-        only_timed = exported is None
+        only_timed, memory_bytes = exported is None, 0
         path = self._scratch() / f"{arch.key}{'-timed' if only_timed else ''}.onnx"
         n_bytes = write_model(path, built.model, exported)
+        if exported is not None:
+            original = exported.original
+            memory_bytes = n_bytes + (0 if original is None else int(original.ByteSize()))
+            memory_bytes += sum(each.nbytes for each in exported.subnet.state_dict().values())
         return BuiltModel(
             path=path,
             exported=exported,
             only_timed=only_timed,
             cost_s=built.cost_s + time.perf_counter() - begin,
             file_bytes=n_bytes,
-            memory_bytes=0 if exported is None else n_bytes + _bytes(exported),
+            memory_bytes=memory_bytes,
         )
 
     def _scratch(self) -> Path:
@@ -169,9 +173,3 @@ class BuiltModels:
                 on_disk -= entry.file_bytes
                 entry.path.unlink(missing_ok=True)
                 del self._entries[arch]
-
-
-def _bytes(exported: Exported) -> int:
-    """Return the bytes of a network, and of its float32 model if that was converted."""
-    network = sum(int(tensor.nbytes) for tensor in exported.subnet.state_dict().values())
-    return network + (0 if exported.original is None else int(exported.original.ByteSize()))

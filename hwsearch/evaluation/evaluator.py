@@ -12,7 +12,7 @@ from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
-from hwsearch.evaluation.build import Builder, raised
+from hwsearch.evaluation.build import Builder, attempt, raised
 from hwsearch.evaluation.built_models import BuiltModel, BuiltModels
 from hwsearch.evaluation.measurements import (
     LATENCY,
@@ -200,7 +200,7 @@ class Evaluator:
         A suspiciously low latency (`hwsearch.evaluation.outliers`) is replaced by one from a new
         process.
         """
-        counted = _split({a: self._macs(a) for a in archs if a not in failed}, failed)
+        counted = _split({a: attempt(self._macs, a) for a in archs if a not in failed}, failed)
         macs = {arch.key: n for arch, n in counted.items()}
         for arch in counted.keys() - ready.keys():
             if known := self.remembered(arch.key, LATENCY):
@@ -227,11 +227,8 @@ class Evaluator:
             found.append(latency_measurement(key, latency, context, "search", **details))
         self.store.add_all(found)
 
-    def _macs(self, arch: Architecture) -> int | EvaluationError:
-        try:
-            return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
-        except EvaluationError as error:
-            return error
+    def _macs(self, arch: Architecture) -> int:
+        return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
 
     def _measure(
         self, models: Mapping[str, Path], seed: int, settings: MeasureSettings
@@ -279,44 +276,37 @@ class Evaluator:
         spread = self.net.space.sample_spread(3, seed=0)
         arch = spread[len(spread) // 2]
         begin = time.perf_counter()
-        built = raised(self.models.get([arch], only_timed=not self.task.scores)[arch])
+        model = self.files_of([arch])[arch.key]
         build_s = time.perf_counter() - begin
-        scoring = self._scorer.estimate_cost_s(arch, built.path, self.task.search)
+        scoring = self._scorer.estimate_cost_s(arch, model, self.task.search)
         timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
         return build_s + scoring + timing
 
     def check_device(self, results: Iterable[object]) -> None:
         """Raise DeviceLostError if a result is an error and a model that ran before fails too."""
-        failed = next((each for each in results if isinstance(each, DeviceError)), None)
-        known = None if failed is None else self._known_to_run()
+        if not any(isinstance(each, DeviceError) for each in results):
+            return
+        timed = self.store.measurements(quantity=LATENCY, purpose="search")
+        scored = self.store.measurements(quantity=self.task.metric.name, purpose="search")
+        here = [m for m in timed if m.context == self.latency_context]
+        known = next(iter(here if timed else scored), None)
         if known is None:
             return
-        arch = self.net.space.architectures([self.store.trial(known.key).choices])[0]
-        built = raised(self.models.get([arch], only_timed=not self.task.scores)[arch])
-        again = self._try(built.path, arch, known.quantity)
-        if again is not None:
+        (arch,) = self.net.space.architectures([self.store.trial(known.key).choices])
+        models = self.files_of([arch])
+        again: Latency | DeviceError | None = None
+        if known.quantity == LATENCY:
+            again = self.device.measure(models, seed=self.seed, settings=SEARCH)[arch.key]
+        else:
+            few, _ = next(self.task.search.batches(1, self.net.input_spec(arch)))
+            try:
+                list(self.device.run(models[arch.key], [few]))
+            except DeviceError as error:
+                again = error
+        if isinstance(again, DeviceError):
             raise DeviceLostError(
                 f"device {self.device.spec} fails on {arch.key} too, which it ran before: {again}"
             )
-
-    def _known_to_run(self) -> Measurement | None:
-        """Return an earlier measurement of the device: a latency, or else a score."""
-        timed = self.store.measurements(quantity=LATENCY, purpose="search")
-        scored = self.store.measurements(quantity=self.task.metric.name, purpose="search")
-        mine = (m for m in timed if m.context == self.latency_context)
-        return next(mine, scored[0] if scored and not timed else None)
-
-    def _try(self, model: Path, arch: Architecture, quantity: str) -> DeviceError | None:
-        """Time or run a model on the device; return its error."""
-        if quantity == LATENCY:
-            timed = self.device.measure({arch.key: model}, seed=self.seed, settings=SEARCH)
-            return got if isinstance(got := timed[arch.key], DeviceError) else None
-        few, _ = next(self.task.search.batches(1, self.net.input_spec(arch)))
-        try:
-            list(self.device.run(model, [few]))
-        except DeviceError as error:
-            return error
-        return None
 
 
 def _split(
