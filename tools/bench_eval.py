@@ -170,20 +170,16 @@ def prepare(
     """Recalibrate subnets as a search does, those of one resolution together, and write them."""
     models, weights, results, left, seconds = {}, {}, [], [], 0.0
     for group in prefix_groups(net, archs):
-        by_spec: dict[InputSpec, list[Architecture]] = {}
-        for arch in group:
-            by_spec.setdefault(net.input_spec(arch), []).append(arch)
-        for spec, members in by_spec.items():
-            chains = {net.subnet(arch): net.blocks(arch) for arch in members}
-            begin = time.perf_counter()
-            fed = (inputs for inputs, _ in samples.batches(batch, spec))
-            results += recalibrate_together(chains, net.recalibrate, fed)
-            seconds += time.perf_counter() - begin
-            left += work_left(net, members)
-            for arch, subnet in zip(members, chains, strict=True):
-                models[arch], weights[arch] = folder / f"{arch.key}.onnx", folder / arch.key
-                models[arch].write_bytes(to_onnx(net, arch, subnet).SerializeToString())
-                save_file(subnet.state_dict(), weights[arch])
+        chains = {net.subnet(arch): net.blocks(arch) for arch in group}
+        begin = time.perf_counter()
+        fed = (inputs for inputs, _ in samples.batches(batch, net.input_spec(group[0])))
+        results += recalibrate_together(chains, net.recalibrate, fed)
+        seconds += time.perf_counter() - begin
+        left += work_left(net, group)
+        for arch, subnet in zip(group, chains, strict=True):
+            models[arch], weights[arch] = folder / f"{arch.key}.onnx", folder / arch.key
+            models[arch].write_bytes(to_onnx(net, arch, subnet).SerializeToString())
+            save_file(subnet.state_dict(), weights[arch])
     assert not any(isinstance(result, Exception) for result in results)
     per_image = seconds / (len(archs) * len(samples))
     return Ready(

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -39,21 +39,24 @@ class Scored:
 
 
 def prefix_groups(net: Supernet, archs: Iterable[Architecture]) -> list[list[Architecture]]:
-    """Group architectures by equal first blocks; the subnets of a group fit into memory."""
-    tree = PrefixNode[Architecture]()
+    """Group architectures of equal inputs by equal first blocks.
+
+    The subnets of a group fit into memory.
+    """
+    groups: list[list[Architecture]] = []
+    trees: dict[InputSpec, PrefixNode[Architecture]] = {}
     for arch in archs:
-        tree.insert((key, arch) for key in _prefix_keys(net, arch))
-    ordered = [arch for node in tree.descendants() for arch in node.ends]
-    return [ordered[at : at + GROUP_SIZE] for at in range(0, len(ordered), GROUP_SIZE)]
-
-
-def _prefix_keys(net: Supernet, arch: Architecture) -> list[Hashable]:
-    """Return the input and the blocks of a subnet."""
-    try:
-        blocks = net.blocks(arch) or []
-    except Exception:  # noqa: BLE001 - the error is reported when it is built
-        return [None]
-    return [net.input_spec(arch).inputs, *((block.name, block.spec) for block in blocks)]
+        try:
+            spec, blocks = net.input_spec(arch), net.blocks(arch) or []
+        except Exception:  # noqa: BLE001 - the error is reported when it is built
+            groups.append([arch])
+            continue
+        keys = [None, *((block.name, block.spec) for block in blocks)]
+        trees.setdefault(spec, PrefixNode()).insert((key, arch) for key in keys)
+    for tree in trees.values():
+        ordered = [arch for node in tree.descendants() for arch in node.ends]
+        groups += [ordered[at : at + GROUP_SIZE] for at in range(0, len(ordered), GROUP_SIZE)]
+    return groups
 
 
 class Scorer:
@@ -81,11 +84,8 @@ class Scorer:
             raise EvaluationError("there are no samples to score")
         found: dict[Architecture, Scored | EvaluationError] = {}
         for group in prefix_groups(self._net, models):
-            by_spec: dict[InputSpec, dict[Architecture, Path]] = {}
-            for arch in group:
-                by_spec.setdefault(self._net.input_spec(arch), {})[arch] = models[arch]
-            for spec, given in by_spec.items():
-                found |= self._scored(given, samples, spec)
+            given = {arch: models[arch] for arch in group}
+            found |= self._scored(given, samples, self._net.input_spec(group[0]))
         return {arch: found[arch] for arch in models}
 
     def estimate_cost_s(self, arch: Architecture, model: Path, samples: SplitSamples) -> float:

@@ -12,8 +12,7 @@ from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
-from hwsearch.evaluation.build import Builder, attempt, raised
-from hwsearch.evaluation.built_models import BuiltModel, BuiltModels
+from hwsearch.evaluation.build import Builder, BuiltModel, BuiltModels, attempt, raised
 from hwsearch.evaluation.measurements import (
     LATENCY,
     REPEATED_WEIGHTS,

@@ -12,8 +12,7 @@ import tests.run.search_parts as parts
 from hwsearch.accuracy.recalibrate import StatisticsCache
 from hwsearch.accuracy.scoring import Scored, Scorer
 from hwsearch.devices import load_device
-from hwsearch.evaluation import build as building
-from hwsearch.evaluation.built_models import BuiltModels
+from hwsearch.evaluation.build import Builder, BuiltModels
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.models.export import to_onnx
 from hwsearch.supernets.supernet import Supernet
@@ -126,7 +125,7 @@ def test_blocks_of_an_architecture_are_asked_for_once(device, tmp_path, monkeypa
 def builder_of(device):
     net = load_supernet(parts.NET)
     task = parts.task(net.input_spec(net.space.largest()[0]))
-    return net, building.Builder(net, device, task)
+    return net, Builder(net, device, task)
 
 
 def test_what_leaves_memory_or_disk_is_built_again_to_the_same_bytes(device):
