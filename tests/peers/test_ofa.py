@@ -1,6 +1,6 @@
 """Every subnet of ours is the original code's, to the last weight.
 
-The quick suite compares 20 random architectures of each family, `pytest -m slow tests/peers` 200.
+`pytest -m "peer and not slow"` compares 20 random architectures of each family, `-m peer` 200 too.
 """
 
 import re
@@ -19,6 +19,7 @@ from tests.peers.originals import NAMES, active_subnet, original
 
 pytest.importorskip("ofa", reason="the original once-for-all code is not installed (extra 'test')")
 
+pytestmark = pytest.mark.peer
 SIDE = 128
 TOLERANCE = 1e-4
 ONNX_TOLERANCE = 1e-3
