@@ -1,6 +1,8 @@
 """Block specs and blocks: a subnet as a chain of blocks with exact costs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 Hyperparameter = int | float | str | bool
 
@@ -22,6 +24,20 @@ class BlockSpec:
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
     input_shape: tuple[int, ...]
     dtype: str = "float32"
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the spec as JSON values."""
+        return {**asdict(self), "hyperparameters": dict(self.hyperparameters)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "BlockSpec":
+        """Return the spec of a record of `to_record`."""
+        return cls(
+            kind=record["kind"],
+            hyperparameters=tuple(sorted(record["hyperparameters"].items())),
+            input_shape=tuple(record["input_shape"]),
+            dtype=record["dtype"],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,14 +114,15 @@ class LatencyTable:
         self, supernet: str, space: str, device: str | None = None, where: str = "this table"
     ) -> None:
         """Raise InputError for a table of another supernet, space (digest) or device."""
-        wanted = {"supernet": supernet, "search space": space, "device": device}
-        given = {"supernet": self.supernet, "search space": self.space, "device": self.device}
-        for what, value in wanted.items():
-            if value is not None and value != given[what]:
+        for what, own, wanted in (
+            ("supernet", self.supernet, supernet),
+            ("search space", self.space, space),
+            ("device", self.device, device or self.device),
+        ):
+            if own != wanted:
                 raise InputError(
-                    f"{where} is a latency table of {what} {given[what]!r}, not of {value!r}; "
-                    f"give one made by 'hwsearch profile {supernet} --device "
-                    f"{device or 'DEVICE'}'"
+                    f"{where} is a latency table of {what} {own!r}, not of {wanted!r}; give one "
+                    f"made by 'hwsearch profile {supernet} --device {device or 'DEVICE'}'"
                 )
 
     def to_json(self) -> str:
@@ -136,10 +137,7 @@ class LatencyTable:
             "overhead_ms": self.overhead_ms,
             "fingerprint": dict(sorted(self.fingerprint.items())),
             "facts": dict(sorted(self.facts.items())),
-            "blocks": [
-                {**asdict(spec), "hyperparameters": dict(spec.hyperparameters), **asdict(cost)}
-                for spec, cost in ordered
-            ],
+            "blocks": [spec.to_record() | asdict(cost) for spec, cost in ordered],
             "subnets": [asdict(subnet) for subnet in self.subnets],
         }
         record[DIGEST] = content_digest(record)
@@ -178,7 +176,7 @@ class LatencyTable:
         blocks: dict[BlockSpec, BlockLatency] = {}
         for number, line in enumerate(given.pop("blocks"), start=1):
             here = f"{where}, blocks line {number}"
-            spec = _spec(line, here)
+            spec = BlockSpec.from_record(_checked(line, _SPEC, here))
             if spec in blocks:
                 raise InputError(f"{here}: {describe(spec)} is there twice; {_AGAIN}")
             blocks[spec] = BlockLatency(**_checked(line, _BLOCK, here))
@@ -279,16 +277,6 @@ def _checked(record: Mapping[str, Any], kinds: Mapping[str, _Kind], where: str) 
         name: float(record[name]) if kind in (_POSITIVE, _FROM_ZERO) else record[name]
         for name, kind in kinds.items()
     }
-
-
-def _spec(line: Mapping[str, Any], where: str) -> BlockSpec:
-    given = _checked(line, _SPEC, where)
-    return BlockSpec(
-        kind=given["kind"],
-        hyperparameters=tuple(sorted(given["hyperparameters"].items())),
-        input_shape=tuple(given["input_shape"]),
-        dtype=given["dtype"],
-    )
 
 
 def _parsed(text: str | bytes, where: str) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.files import parsed_json, plain_array
-from hwsearch.trials import NO_FORECASTS, Forecast, Measurement, Purpose, Trial, TrialState
+from hwsearch.trials import Forecast, Measurement, Purpose, Trial, TrialState
 from hwsearch.trials_schema import MEMORY, copy_store, open_store
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Store:
         archs: "Iterable[Architecture]",
         round: int,
         origin: str,
-        forecasts: Mapping[str, Forecast] = NO_FORECASTS,
+        forecasts: Mapping[str, Forecast] | None = None,
     ) -> list[Trial]:
         """Store a batch of proposals in the order given, all or none.
 
@@ -109,7 +109,7 @@ class Store:
                     choices=arch.mapping,
                     round=round,
                     origin=origin,
-                    forecast=forecasts.get(arch.key, {}),
+                    forecast=(forecasts or {}).get(arch.key, {}),
                 )
                 self._insert(trial)
                 trials.append(trial)

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -21,7 +20,6 @@ PURPOSES: tuple[str, ...] = get_args(Purpose)
 FORMER_PURPOSES = ("race",)  # in stores of versions up to 0.1; read, never written by a search
 Forecast = Mapping[str, tuple[float, float]]
 """Name of an objective -> (mean, standard deviation), in its unit."""
-NO_FORECASTS: Mapping[str, Forecast] = MappingProxyType({})
 
 
 class TrialState(StrEnum):

@@ -137,7 +137,7 @@ class Manifest(Plan):
                 f"schema {SCHEMA}; use the version that made it, or make it again"
             )
         try:
-            specs = tuple(_spec(each) for each in record.pop("specs"))
+            specs = tuple(map(BlockSpec.from_record, record.pop("specs")))
             models = tuple(KitModel(**each) for each in record.pop("models"))
             return cls(**record, specs=specs, models=models)
         except InputError as error:
@@ -147,17 +147,8 @@ class Manifest(Plan):
 
     def _record(self) -> dict[str, Any]:
         record = {field.name: getattr(self, field.name) for field in fields(self)}
-        specs = [{**asdict(s), "hyperparameters": dict(s.hyperparameters)} for s in self.specs]
+        specs = [spec.to_record() for spec in self.specs]
         return {**record, "specs": specs, "models": [asdict(model) for model in self.models]}
-
-
-def _spec(record: Mapping[str, Any]) -> BlockSpec:
-    return BlockSpec(
-        kind=record["kind"],
-        hyperparameters=tuple(sorted(record["hyperparameters"].items())),
-        input_shape=tuple(record["input_shape"]),
-        dtype=record["dtype"],
-    )
 
 
 _CHUNK = 2**20
