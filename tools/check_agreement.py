@@ -24,8 +24,14 @@ import onnx
 
 import hwsearch
 from hwsearch.devices import Device, load_device
-from hwsearch.models.agreement import TOLERANCE, disagreement, probe_inputs, torch_outputs
-from hwsearch.models.count import count_macs, count_params
+from hwsearch.models.agreement import (
+    TOLERANCE,
+    count_macs,
+    count_params,
+    disagreement,
+    probe_inputs,
+    torch_outputs,
+)
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet

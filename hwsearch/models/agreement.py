@@ -1,18 +1,23 @@
-"""A seeded probe input and the model's output for it, kept in the card.
+"""Agreement of an ONNX model with its network: outputs for seeded inputs, MACs and parameters.
 
-With it an ONNX file can be checked from the exported files alone, without data, supernet and
-PyTorch. The output is that of the PyTorch subnet for a float32 file, else that of the file itself.
+The outputs for a seeded input are kept in the card as its probe. With it a file can be checked
+without data, supernet and PyTorch. They are those of the PyTorch subnet for a float32 file, else
+those of the file itself.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto
 from torch import Tensor, nn
 
-from hwsearch.errors import InputError
+from hwsearch.errors import InputError, VerificationError
+from hwsearch.models.onnx_file import inferred_values, static_shape
 from hwsearch.supernets.interface import TensorSpec
 
 BATCH = 2
@@ -21,6 +26,8 @@ BATCH = 2
 # it carry on: ONNX Runtime and OpenVINO differed by up to 6%, two builds of one runtime by 2%.
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-1}
 TOLERANCE = TOLERANCES["fp32"]
+_FLOATING = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def probe_inputs(
@@ -28,14 +35,15 @@ def probe_inputs(
 ) -> dict[str, NDArray[Any]]:
     """Draw samples of every input: standard normal, or integers below the input's bound."""
     rng = np.random.default_rng(seed)
-    return {tensor.name: _draw(tensor, samples, rng) for tensor in tensors}
-
-
-def _draw(tensor: TensorSpec, samples: int, rng: np.random.Generator) -> NDArray[Any]:
-    shape = (samples, *tensor.shape)
-    if np.issubdtype(np.dtype(tensor.dtype), np.integer):
-        return rng.integers(0, tensor.high or 2, size=shape).astype(tensor.dtype)
-    return rng.standard_normal(shape).astype(tensor.dtype)
+    drawn = {}
+    for tensor in tensors:
+        shape = (samples, *tensor.shape)
+        if np.issubdtype(np.dtype(tensor.dtype), np.integer):
+            values: NDArray[Any] = rng.integers(0, tensor.high or 2, size=shape)
+        else:
+            values = rng.standard_normal(shape)
+        drawn[tensor.name] = values.astype(tensor.dtype)
+    return drawn
 
 
 def torch_outputs(
@@ -110,3 +118,52 @@ def labels_agree(
     margin = np.abs(reference[rows, theirs] - reference[rows, mine])
     agree: NDArray[np.bool_] = (mine == theirs) | (margin <= tolerance * np.abs(reference).max())
     return agree
+
+
+def count_macs(model: onnx.ModelProto) -> int:
+    """Count the MACs of convolutions and matrix products for one sample."""
+    try:
+        values = inferred_values(model, 1, strict=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise VerificationError(f"cannot infer the shapes for one sample: {error}") from error
+    shapes = {value.name: static_shape(value) for value in values}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+
+    def shape_of(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
+        shape = shapes.get(name)
+        if shape is None:
+            raise VerificationError(f"cannot infer the shape of {name!r}, used by {node.name!r}")
+        return shape
+
+    total = 0
+    for node in model.graph.node:
+        if node.op_type not in _PRODUCTS:
+            continue
+        left, right, result = (shape_of(node, name) for name in (*node.input[:2], node.output[0]))
+        if node.op_type == "ConvTranspose":
+            total += math.prod(left) * math.prod(right[1:])
+        elif node.op_type == "Conv":
+            total += math.prod(result) * math.prod(right[1:])
+        else:
+            transposed = any(each.name == "transA" and each.i for each in node.attribute)
+            total += math.prod(result) * left[0 if transposed else -1]
+    return total
+
+
+def count_params(model: onnx.ModelProto, buffers: Collection[str]) -> int:
+    """Count the learned parameters in a model's initialisers, without ``buffers``.
+
+    Floating-point numbers and dequantised integers count; scales and zero points do not.
+    """
+    learned = {i.name for i in model.graph.initializer if i.data_type in _FLOATING}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            learned -= set(node.input[1:])
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            learned.add(node.input[0])
+    return sum(
+        math.prod(initialiser.dims)
+        for initialiser in model.graph.initializer
+        if initialiser.name in learned and initialiser.name not in buffers
+    )

@@ -46,10 +46,10 @@ def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
     """Write all files but the card."""
     write_atomic(folder / MODEL, exported.model.SerializeToString(deterministic=True))
     # Tied weights are stored under each name, but count once.
-    state = {name: tensor.clone() for name, tensor in exported.subnet.state_dict().items()}
-    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+    tensors = exported.subnet.state_dict().items()
+    state = {name: tensor.clone().contiguous() for name, tensor in tensors}
     metadata = {BUFFERS: json.dumps(sorted(buffer_names(exported.subnet)))}
-    write_atomic(folder / WEIGHTS, safetensors.torch.save(contiguous, metadata))
+    write_atomic(folder / WEIGHTS, safetensors.torch.save(state, metadata))
     (folder / INFER).write_text(infer_script(net.input_spec(exported.arch)), encoding="utf-8")
 
 
@@ -75,33 +75,31 @@ def write_card(
     takes PyTorch's, for a float32 model. ``predictions`` stand in for missing measurements; these
     and ``verification`` are JSON-ready. ``probability`` is that of belonging on the front.
     """
-    arch = exported.arch
-    spec = net.input_spec(arch)
+    model, spec = exported.model, net.input_spec(exported.arch)
     if answers is None:
         answers = torch_outputs(exported.subnet, probe_inputs(spec.inputs), spec.outputs)
-    precision, stated = precision_of(exported.model), read_metadata(exported.model)
+    precision, stated = precision_of(model), read_metadata(model)
+    digests = {name: sha256_of(folder / name) for name in (MODEL, WEIGHTS, INFER)}
     card = {
-        **_identity(net, arch),
-        "input": spec.to_dict(),
-        "opset": opset_of(exported.model),
+        **_card(net, exported.arch),
+        "opset": opset_of(model),
         "precision": precision,
         "conversion": {name: stated[name] for name in CONVERSION if name in stated},
         "graph": stated["graph"],
         "unfolded_norms": int(stated["unfolded_norms"]),
-        "exact": _exact(net, arch),
-        "files": {name: sha256_of(folder / name) for name in (MODEL, WEIGHTS, INFER)},
+        "files": digests,
         "probe": {
             "seed": 0,
             "tolerance": TOLERANCES[precision],
             "outputs": [answer.tolist() for answer in answers],
         },
         "verification": dict(verification),
-        "measurements": {sha256_of(folder / MODEL): list(measurements)},
+        "measurements": {digests[MODEL]: list(measurements)},
     }
     if predictions:
-        card["predictions"] = {sha256_of(folder / MODEL): list(predictions)}
+        card["predictions"] = {digests[MODEL]: list(predictions)}
     if probability is not None:
-        card["front_probability"] = {sha256_of(folder / MODEL): probability}
+        card["front_probability"] = {digests[MODEL]: probability}
     write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
     return card
 
@@ -115,9 +113,7 @@ def write_listed_card(
 ) -> dict[str, Any]:
     """Write the card of a candidate without other files, for lack of data to verify a model."""
     card = {
-        **_identity(net, arch),
-        "input": net.input_spec(arch).to_dict(),
-        "exact": _exact(net, arch),
+        **_card(net, arch),
         "files": {},
         "measurements": {NO_FILE: list(measurements)},
         "predictions": {NO_FILE: list(predictions)},
@@ -126,7 +122,9 @@ def write_listed_card(
     return card
 
 
-def _identity(net: Supernet, arch: Architecture) -> dict[str, Any]:
+def _card(net: Supernet, arch: Architecture) -> dict[str, Any]:
+    """Return what every card says: identity, input and exact costs."""
+    one = arch.space.architectures([arch])
     return {
         "schema": SCHEMA,
         "key": arch.key,
@@ -139,12 +137,9 @@ def _identity(net: Supernet, arch: Architecture) -> dict[str, Any]:
             "licence": net.card.licence,
             "source": net.card.source,
         },
+        "input": net.input_spec(arch).to_dict(),
+        "exact": {name: net.exact(name, one)[0].item() for name in exact_quantities()},
     }
-
-
-def _exact(net: Supernet, arch: Architecture) -> dict[str, int | float]:
-    one = arch.space.architectures([arch])
-    return {name: net.exact(name, one)[0].item() for name in exact_quantities()}
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -10,22 +10,19 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from hwsearch.blocks import Block
 from hwsearch.errors import HwsearchError
 from hwsearch.models.batch_norm_folding import (
-    bias_name_of,
-    bypass_norm,
-    conv_before,
+    Fold,
     drop_identities,
-    epsilon_of,
     fold_batch_norms,
     folded_numbers,
     norms_of,
 )
-from hwsearch.models.onnx_file import PREFIX
+from hwsearch.models.onnx_file import PREFIX, tensors
 from hwsearch.models.trace import OPSET, opset_of, trace
 from hwsearch.space import Architecture
 from hwsearch.supernets.interface import InputSpec, TensorSpec
@@ -48,19 +45,6 @@ class NotAChainError(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fold:
-    """A batch norm folded out of a block's graph: names of tensors in the block.
-
-    ``taken`` are the weight and, if there is one, the bias of the convolution, then scale, shift,
-    mean and variance of the norm. The folded weight keeps its name, ``bias`` names the new bias.
-    """
-
-    taken: tuple[str, ...]
-    bias: str
-    epsilon: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class BlockGraph:
     """The traced graph of one block with one input and output, under the block's tensor names.
 
@@ -71,7 +55,7 @@ class BlockGraph:
 
     graph: ir.Graph
     shapes: Mapping[str, tuple[int, ...]]
-    folds: tuple[Fold, ...]
+    folds: list[Fold]
     saved: int
     links: dict[tuple[str, str, str | None], Link] = field(default_factory=dict)
 
@@ -107,18 +91,18 @@ def to_onnx(
         return net.subnet(arch) if subnet is None else subnet.eval()
 
     spec = net.input_spec(arch)
-    tensors = net.tensors(arch) if subnet is None else None
+    held = net.tensors(arch) if subnet is None else None
     n_norms, made = 0, "assembled from blocks"
     try:
-        held = dict(tensors_of(network())) if tensors is None else tensors
-        model, saved = _assembled(net, arch, held, network, spec)
+        state = dict(tensors_of(network())) if held is None else held
+        model, saved = _assembled(net, arch, state, network, spec)
     except NotAChainError as reason:
         traced = ir.from_proto(trace(network(), spec))
         drop_identities(traced.graph)
         model, saved, made = ir.to_proto(traced), 0, f"traced as a whole: {reason}"
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
         whole = ir.from_proto(model)
-        saved += fold_batch_norms(whole.graph)
+        saved += fold_batch_norms(whole.graph)[1]
         n_norms = len(norms_of(whole.graph))
         model = ir.to_proto(whole)
     model.graph.name = f"{net.card.name}-{arch.key}"
@@ -159,7 +143,7 @@ def tensors_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tenso
 def _assembled(
     net: Supernet,
     arch: Architecture,
-    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
     network: Callable[[], nn.Module],
     spec: InputSpec,
 ) -> tuple[onnx.ModelProto, int]:
@@ -190,7 +174,7 @@ def _assembled(
         made = _block_graph(graphs, block, network, is_last=end is not None)
         nodes, last = _link(made, block.name, last.name, end)
         model.graph.node.extend(nodes)
-        _append_tensors(model.graph, block.name, made, tensors)
+        _append_tensors(model.graph, block.name, made, state)
         saved += made.saved
     model.graph.output.append(last)  # traced at this input size, so that its shape is right
     return model, saved
@@ -227,60 +211,21 @@ def _trace_block(block: Block, module: nn.Module) -> BlockGraph:
         raise NotAChainError(f"block {block.name} cannot be traced alone: {error}") from error
     if opset_of(traced) != OPSET:
         raise NotAChainError(f"block {block.name} needs opset {opset_of(traced)}")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors_of(module)}
+    if any(_may_be_weights(each) for each in tensors(traced) if each.name not in shapes):
+        raise NotAChainError(f"block {block.name} holds numbers that are no tensor of it")
     graph = ir.from_proto(traced).graph
     drop_identities(graph)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors_of(module)}
-    if any(_may_be_weights(constant) for constant in _constants(graph, shapes)):
-        raise NotAChainError(f"block {block.name} holds numbers that are no tensor of it")
     shapes = {name: shape for name, shape in shapes.items() if name in graph.initializers}
-    for name in shapes:
+    folds, saved = fold_batch_norms(graph, shapes)
+    for name in {*shapes, *(fold.bias for fold in folds)} & set(graph.initializers):
         graph.initializers[name].const_value = None  # frees the values of the traced subnet
-    folds = tuple(_fold_inside(graph, shapes))
-    # Scale and shift of a norm go, and a convolution without a bias gains one.
-    saved = sum((len(fold.taken) - 4) * shapes[fold.taken[-1]][0] for fold in folds)
     return BlockGraph(graph, shapes, folds, saved)
 
 
-def _fold_inside(graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Fold]:
-    """Remove norms from a block's graph, and yield how to fold their values."""
-    done: set[str] = set()
-    for norm in norms_of(graph):
-        conv = conv_before(norm)
-        if conv is None:
-            continue
-        taken = [value for value in (*conv.inputs[1:], *norm.inputs[1:5]) if value is not None]
-        names = tuple(str(value.name) for value in taken)
-        # Tensors used or folded twice, or not of the block, are folded in the whole graph.
-        if any(len(value.uses()) > 1 for value in taken) or not shapes.keys() - done >= set(names):
-            continue
-        done.add(names[0])
-        weight, bias = taken[0], taken[1]
-        if len(taken) == 5:
-            name = bias_name_of(names[0])
-            if name in graph.initializers:
-                continue
-            bias = ir.Value(name=name, shape=ir.Shape(shapes[names[0]][:1]), type=weight.type)
-            graph.initializers[name] = bias
-        bypass_norm(graph, conv, norm, weight, bias)
-        for name in names[-4:]:
-            del graph.initializers[name]
-        yield Fold(taken=names, bias=str(bias.name), epsilon=epsilon_of(norm))
-
-
-def _constants(graph: ir.Graph, names: Mapping[str, Any]) -> Iterator[ir.TensorProtocol]:
-    """Yield the tensors in a graph except those of these names."""
-    for name, value in graph.initializers.items():
-        if name not in names and value.const_value is not None:
-            yield value.const_value
-    for node in graph:
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.TENSOR:
-                yield attribute.as_tensor()
-
-
-def _may_be_weights(constant: ir.TensorProtocol) -> bool:
+def _may_be_weights(constant: onnx.TensorProto) -> bool:
     """Return whether a constant may be a weight; constants of shapes and norms are not."""
-    array = constant.numpy()
+    array = numpy_helper.to_array(constant)
     return bool(np.issubdtype(array.dtype, np.floating) and np.ptp(array) > 0)
 
 
@@ -324,11 +269,9 @@ def _append_tensors(
 
     folded: dict[str, NDArray[Any]] = {}
     for fold in made.folds:
-        weight, *bias = map(of, fold.taken[:-4])
-        norm = [of(name) for name in fold.taken[-4:]]
-        folded[fold.taken[0]], folded[fold.bias] = folded_numbers(
-            weight, bias[0] if bias else None, norm, fold.epsilon
-        )
+        arrays = [of(name) for name in fold.taken]
+        weight, bias = folded_numbers(arrays[:-4], arrays[-4:], fold.epsilon)
+        folded |= {fold.taken[0]: weight, fold.bias: bias}
     for name, value in made.graph.initializers.items():
         if name in folded:
             array = folded[name]

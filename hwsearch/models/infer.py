@@ -59,22 +59,14 @@ for name, output in zip(spec["outputs"], session.run(spec["outputs"], feed)):
 
 
 def infer_script(spec: InputSpec) -> str:
-    """Return the script; it prints the five highest class scores if known, else all outputs."""
-    if not takes_image(spec):
+    """Return the script; it prints the five highest class scores if known, else all outputs.
+
+    It takes an image where the only input is a float32 NCHW image of 1, 3 or 4 channels.
+    """
+    first, p, place = spec.inputs[0], spec.preprocessing, spec.position("logits")
+    channels = first.shape[0] if len(first.shape) == 3 and first.dtype == "float32" else 0
+    is_image = p is not None and len(p.mean) == len(p.std) == channels
+    if len(spec.inputs) > 1 or not is_image or channels not in (1, 3, 4):
         return _ARRAYS + _RUN + _OUTPUTS
-    place = spec.position("logits")
     end = _OUTPUTS if place is None else _SCORES.format(output=spec.outputs[place])
     return _IMAGE + _RUN + end
-
-
-def takes_image(spec: InputSpec) -> bool:
-    """Return whether the only input is a float32 NCHW image of 1, 3 or 4 channels."""
-    (first, *more) = spec.inputs
-    return (
-        spec.preprocessing is not None
-        and not more
-        and first.dtype == "float32"
-        and len(first.shape) == 3
-        and first.shape[0] in (1, 3, 4)
-        and len(spec.preprocessing.mean) == len(spec.preprocessing.std) == first.shape[0]
-    )

@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 
 from hwsearch.errors import EvaluationError
 from hwsearch.models.export import to_onnx
-from hwsearch.models.onnx_file import without_weights
+from hwsearch.models.onnx_file import inferred_values, static_shape
 from hwsearch.quantities import Quantity
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.supernet import WORTH_AN_INDEX, Supernet
@@ -84,26 +84,15 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
 
 def _activation_bytes(model: onnx.ModelProto, batch: int) -> dict[str, int]:
     """Return name -> bytes of every value whose shape follows from those of the inputs."""
-    stripped = without_weights(model)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    for value in stripped.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if value.name not in weights and len(dims):
-            dims[0].dim_value = batch
-    for value in stripped.graph.output:  # follows from the inputs
-        value.type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True).graph
     sizes = {}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        kind = value.type.tensor_type
-        known = kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim)
-        if known and kind.elem_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
-            width = helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
-            sizes[value.name] = width * math.prod(dim.dim_value for dim in kind.shape.dim)
+    for value in inferred_values(model, batch):
+        shape, kind = static_shape(value), value.type.tensor_type.elem_type
+        if shape is not None and kind not in (TensorProto.UNDEFINED, TensorProto.STRING):
+            sizes[value.name] = helper.tensor_dtype_to_np_dtype(kind).itemsize * math.prod(shape)
     return sizes
 
 
-def _tensor_bytes(tensor: onnx.TensorProto) -> int:
+def _tensor_bytes(tensor: TensorProto) -> int:
     width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return int(math.prod(tensor.dims)) * int(width)
 

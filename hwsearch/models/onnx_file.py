@@ -82,24 +82,16 @@ def precision_of(model: onnx.ModelProto) -> str:
         (prop.value for prop in model.metadata_props if prop.key == ENTRY), None
     )
     if stated is None:
-        return _by_content(model.graph)
+        return _by_content(model)
     if stated not in PRECISIONS:
         raise unknown("precision", stated, PRECISIONS, "Export the model again with this version.")
     return stated
 
 
-def _by_content(graph: onnx.GraphProto) -> str:
-    if any(node.op_type in _QUANTIZED for node in graph.node):
+def _by_content(model: onnx.ModelProto) -> str:
+    if any(node.op_type in _QUANTIZED for node in model.graph.node):
         return "int8"
-    return "fp16" if TensorProto.FLOAT16 in set(_weight_types(graph)) else "fp32"
-
-
-def _weight_types(graph: onnx.GraphProto) -> Iterator[int]:
-    """Yield the element types of weights, including constants."""
-    yield from (initialiser.data_type for initialiser in graph.initializer)
-    for node in graph.node:
-        if node.op_type == "Constant":
-            yield from (attribute.t.data_type for attribute in node.attribute)
+    return "fp16" if TensorProto.FLOAT16 in {each.data_type for each in tensors(model)} else "fp32"
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -120,19 +112,50 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.ModelProto(ir_version=ir_version, opset_import=model.opset_import, graph=graph)
 
 
-def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield the tensors of a model that are stored in another file."""
+def inferred_values(
+    model: onnx.ModelProto, batch: int, *, strict: bool = False
+) -> list[onnx.ValueInfoProto]:
+    """Return the inputs, outputs and values between nodes, with what is known of their shapes.
+
+    ``batch`` is the first axis of all inputs. A contradiction raises InferenceError if ``strict``.
+    """
+    stripped = without_weights(model)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in (*stripped.graph.input, *stripped.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if value.name not in weights and len(dims):
+            dims[0].dim_value = batch
+    inferred = onnx.shape_inference.infer_shapes(stripped, strict_mode=strict, data_prop=True)
+    return [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+
+
+def static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
+    """Return the shape of a value, or None where an axis is not known."""
+    kind = value.type.tensor_type
+    if not kind.HasField("shape") or not all(d.HasField("dim_value") for d in kind.shape.dim):
+        return None
+    return tuple(dim.dim_value for dim in kind.shape.dim)
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Yield every initialiser and constant, those of subgraphs and functions included."""
     graphs = [model.graph]
     nodes = [node for function in model.functions for node in function.node]
     while graphs:
         graph = graphs.pop()
-        yield from (tensor for tensor in graph.initializer if tensor.data_location)
+        yield from graph.initializer
         nodes += graph.node
         while nodes:
             for attribute in nodes.pop().attribute:
-                tensors = (attribute.t, *attribute.tensors)
-                yield from (tensor for tensor in tensors if tensor.data_location)
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
                 graphs += (g for g in (attribute.g, *attribute.graphs) if g.node)
+
+
+def external_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Yield the tensors of a model that are stored in another file."""
+    return (tensor for tensor in tensors(model) if tensor.data_location)
 
 
 def stray_data(model: onnx.ModelProto, folder: Path) -> str | None:

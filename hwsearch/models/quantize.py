@@ -4,7 +4,7 @@ ONNX Runtime's tools do the conversion.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from hwsearch.errors import EvaluationError
 from hwsearch.models.batch_norm_folding import drop_unused
-from hwsearch.models.onnx_file import PREFIX
+from hwsearch.models.onnx_file import PREFIX, tensors
 
 Batches = Iterable[Mapping[str, NDArray[Any]]]
 FP16_MAX = float(np.finfo(np.float16).max)
@@ -105,7 +105,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnxruntime
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    for tensor in _tensors(model.graph):
+    for tensor in tensors(model):
         _check_range(tensor)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -149,14 +149,6 @@ def _finished(
     finished = ir.to_proto(found)
     del finished.graph.value_info[:]
     return finished
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
 
 
 def _check_range(tensor: onnx.TensorProto) -> None:

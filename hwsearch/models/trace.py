@@ -4,6 +4,7 @@ import copy
 import io
 import re
 import warnings
+from collections.abc import Mapping
 from functools import wraps
 from typing import Any
 
@@ -68,31 +69,20 @@ def trace(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
 def _with_declared_outputs(network: nn.Module, spec: InputSpec) -> nn.Module:
     """Return a shallow copy that returns the declared outputs as a tuple."""
     forward = network.forward
+    if isinstance(network, torch.jit.ScriptModule):  # its forward cannot be replaced
+        result = network(*map(torch.from_numpy, probe_inputs(spec.inputs).values()))
+        declared_outputs(result, spec.outputs)
+        if isinstance(result, Mapping) or hasattr(result, "_fields"):
+            raise EvaluationError("a script module returns names; let it return a plain tuple")
+        return network
 
     @wraps(forward)
     def declared(*args: Tensor) -> tuple[Tensor, ...]:
         return tuple(declared_outputs(forward(*args), spec.outputs).values())
 
-    if isinstance(network, torch.jit.ScriptModule):  # its forward cannot be replaced
-        _check_declared(network, spec)
-        return network
     shared = copy.copy(network)
     shared.forward = declared
     return shared
-
-
-def _check_declared(network: nn.Module, spec: InputSpec) -> None:
-    """Raise EvaluationError if a network returns other than the declared outputs, in order."""
-    sample = [torch.from_numpy(array) for array in probe_inputs(spec.inputs).values()]
-    with torch.no_grad():
-        result = network(*sample)
-    found = declared_outputs(result, spec.outputs).values()
-    returned = [*result] if isinstance(result, tuple | list) else [result]
-    if [*map(id, returned)] != [*map(id, found)]:
-        raise EvaluationError(
-            f"a script module has to return a tuple of the outputs {', '.join(spec.outputs)}, in "
-            f"this order, not {type(result).__name__}"
-        )
 
 
 def _exported(network: nn.Module, spec: InputSpec, opset: int) -> onnx.ModelProto:
@@ -176,38 +166,35 @@ def _run(model: onnx.ModelProto, inputs: dict[str, NDArray[Any]]) -> list[NDArra
     return list(session.run(None, inputs))
 
 
-def _shape_constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Return name -> integers of every constant that may be a shape."""
+def _fixed_shapes(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return name -> every constant list of integers that begins with the traced batch size."""
     found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             found[node.output[0]] = node.attribute[0].t
-    return {name: t for name, t in found.items() if t.data_type == onnx.TensorProto.INT64}
+    integers = {name: t for name, t in found.items() if t.data_type == onnx.TensorProto.INT64}
+    shapes = {name: numpy_helper.to_array(tensor) for name, tensor in integers.items()}
+    return {n: found[n] for n, s in shapes.items() if s.ndim == 1 and s[:1].tolist() == [_TRACED]}
 
 
 def _fixed_nodes(model: onnx.ModelProto) -> list[str]:
     """Describe the nodes whose shape begins with the traced batch size."""
-    fixed = {}
-    for name, tensor in _shape_constants(model).items():
-        shape = np.atleast_1d(numpy_helper.to_array(tensor)).tolist()
-        if len(shape) > 1 and shape[0] == _TRACED:
-            fixed[name] = shape
+    fixed = _fixed_shapes(model)
+    shapes = {name: numpy_helper.to_array(tensor).tolist() for name, tensor in fixed.items()}
     return [
-        f"node {node.name!r} takes the shape {fixed[name]}"
+        f"node {node.name!r} takes the shape {shapes[name]}"
         for node in model.graph.node
         for name in node.input
-        if name in fixed
+        if len(shapes.get(name, ())) > 1
     ]
 
 
 def _keep_batch(model: onnx.ModelProto) -> None:
     """Make reshapes whose shape begins with the traced batch copy their input's first axis."""
-    constants = _shape_constants(model)
+    fixed = _fixed_shapes(model)
     for node in model.graph.node:
-        if node.op_type != "Reshape" or node.input[1] not in constants:
-            continue
-        tensor = constants[node.input[1]]
-        shape = numpy_helper.to_array(tensor).copy()
-        if shape.ndim == 1 and shape[:1].tolist() == [_TRACED]:
+        if node.op_type == "Reshape" and node.input[1] in fixed:
+            tensor = fixed[node.input[1]]
+            shape = numpy_helper.to_array(tensor).copy()
             shape[0] = 0
             tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))

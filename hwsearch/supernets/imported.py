@@ -5,7 +5,8 @@ import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+import safetensors.torch
 
 from hwsearch.data import user_data
 from hwsearch.errors import InputError, unknown
@@ -57,11 +58,7 @@ class Imported:
             description=self.description,
             licence=self.licence,
             source=f"file {self.source}, SHA-256 {self.source_sha256}, imported {self.date}",
-            facts={
-                "family": self.family,
-                "tensors": self.tensors,
-                "parameters": self.parameters,
-            },
+            facts={name: getattr(self, name) for name in ("family", "tensors", "parameters")},
         )
 
 
@@ -145,29 +142,20 @@ def import_checkpoint(path: str | Path, name: str, family: str | None = None) ->
             f"supernet {family!r} shows no weights (it has no dict 'state'), so that they cannot "
             f"be imported; give --supernet {family} --checkpoint {path} instead"
         )
-    return _write(file, weights.source, name, family, state, network.card)
-
-
-def _write(
-    file: Path, source: str, name: str, family: str, state: dict[str, Any], card: Card
-) -> Imported:
-    import safetensors.torch
-
-    final = _shelf() / name
-    with staged_folder(final) as folder:
+    with staged_folder(_shelf() / name) as folder:
         # Copies, because safetensors refuses tensors that share memory.
         copies = {key: value.clone().contiguous() for key, value in state.items()}
         write_atomic(folder / WEIGHTS, safetensors.torch.save(copies))
         imported = Imported(
             name=name,
             family=family,
-            description=card.description,
-            source=source,
+            description=network.card.description,
+            source=weights.source,
             source_sha256=sha256_of(file),
             weights_sha256=sha256_of(folder / WEIGHTS),
             tensors=len(state),
             parameters=sum(t.numel() for key, t in state.items() if not key.endswith(STATISTICS)),
-            licence=card.licence,
+            licence=network.card.licence,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         content = {"schema": SCHEMA, **asdict(imported)}

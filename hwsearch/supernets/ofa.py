@@ -7,7 +7,7 @@ Efficient Deployment" (ICLR 2020).
 import ast
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, TypeAlias
@@ -160,22 +160,29 @@ class OfaSpace(SearchSpace):
     def _mapping(self, number: int, config: Mapping[str, Any] | str) -> dict[str, Option]:
         what = f"configuration {number}"
         given = dict(_parsed(what, config))
-        self._check_width(what, given.pop("wid", None))
-        mapping = self._resolution(what, given.pop("r", None))
+        if given.get("r") is None:
+            given["r"] = DEFAULT_RESOLUTION
+        width = given.pop("wid", None)
+        if width not in (None, self.width_mult):
+            raise InputError(
+                f"{what}: 'wid' is {width!r}, but this supernet has width multiplier "
+                f"{self.width_mult}; leave it out or give None"
+            )
+        words = {**self.words, "r": Word(choices=(RESOLUTION,))}
         for word in given:
-            if word not in self.words:
-                raise unknown(f"entry of {what}", word, [*self.words, "r", "wid"])
+            if word not in words:
+                raise unknown(f"entry of {what}", word, [*words, "wid"])
+        mapping: dict[str, Option] = {}
         # Depths and widths first: they decide which positions of the others are active.
-        for name in sorted(self.words, key=lambda word: word in ("ks", "e")):
+        for name in sorted(words, key=lambda word: word in ("ks", "e")):
             if given.get(name) is None:
                 raise InputError(f"{what} has no {name!r}; it needs {', '.join(self.words)}")
-            values = self._values(f"{what}, {name!r}", given[name], self.words[name], mapping)
-            mapping.update(values)
+            mapping.update(self._values(f"{what}, {name!r}", given[name], words[name], mapping))
         return {name: option for name, option in mapping.items() if name in self._known_names}
 
     def _values(
         self, what: str, given: object, word: Word, depths: Mapping[str, Option]
-    ) -> Iterator[tuple[str, Option]]:
+    ) -> dict[str, Option]:
         values = _listed(what, given)
         choices = word.choices
         full = len(choices)
@@ -193,27 +200,16 @@ class OfaSpace(SearchSpace):
             raise InputError(
                 f"{what} has {len(values)} values; give {' or '.join(map(str, lengths))}"
             )
+        options: dict[str, Option] = {}
         for choice, value in zip(choices, values, strict=True):
-            option = word.aliases.get(choice.name, {}).get(value, value)
-            if _is_active(choice, depths):
-                _check_option(what, choice, option)
-                yield choice.name, option
-
-    def _resolution(self, what: str, given: object) -> dict[str, Option]:
-        if given is None:
-            return {"resolution": DEFAULT_RESOLUTION}
-        values = _listed(f"{what}, 'r'", given)
-        if len(values) != 1:
-            raise InputError(f"{what}, 'r' has {len(values)} values; give one resolution")
-        _check_option(what, RESOLUTION, values[0])
-        return {"resolution": values[0]}
-
-    def _check_width(self, what: str, given: object) -> None:
-        if given not in (None, self.width_mult):
-            raise InputError(
-                f"{what}: 'wid' is {given!r}, but this supernet has width multiplier "
-                f"{self.width_mult}; leave it out or give None"
-            )
+            if not _is_active(choice, depths):
+                continue
+            options[choice.name] = word.aliases.get(choice.name, {}).get(value, value)
+            try:
+                choice.index(options[choice.name])
+            except InputError as error:
+                raise InputError(f"{what}: {error}") from error
+        return options
 
     def _config(self, arch: Architecture) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -248,13 +244,6 @@ def _listed(what: str, given: object) -> list[Option]:
     if odd or not plain:
         raise InputError(f"{what} holds {odd[0] if odd else 'nothing'!r}; give numbers")
     return plain
-
-
-def _check_option(what: str, choice: Choice, option: object) -> None:
-    try:
-        choice.index(option)
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from error
 
 
 def _is_active(choice: Choice, mapping: Mapping[str, Option]) -> bool:

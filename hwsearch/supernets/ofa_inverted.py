@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from hwsearch.space import Architecture, Choice
-from hwsearch.supernets.builder import elastic_stage
+from hwsearch.supernets.builder import Design, elastic_stage
 from hwsearch.supernets.conv_blocks import InvertedResidual, Piece, make_divisible
-from hwsearch.supernets.ofa import RESOLUTION, KeyRenamer, OfaSpace, Word, key_renamer
+from hwsearch.supernets.ofa import KeyRenamer, OfaSpace, Word, image_design, key_renamer
 
 KERNELS, EXPANSIONS = (3, 5, 7), (3, 4, 6)
 # Parts of a block and of the network around the blocks: published name -> ours.
@@ -38,10 +38,16 @@ class Stage:
     eps: float = 1e-5
 
 
-def inverted_space(
-    stages: Mapping[str, Stage], resolution: Choice = RESOLUTION, width_mult: float = 1.0
-) -> OfaSpace:
-    """Return the space of all choices of the stages and the resolution."""
+def inverted_design(
+    width_mult: float,
+    stages: Mapping[str, Stage],
+    resolution: Choice,
+    *,
+    before: Mapping[str, Piece],
+    after: Mapping[str, Piece],
+    classes: int,
+) -> Design:
+    """Return the design of stages between fixed pieces, given by name."""
     choices = [
         choice
         for name, stage in stages.items()
@@ -51,29 +57,29 @@ def inverted_space(
     def ending(suffix: str) -> Word:
         return Word(choices=tuple(c for c in choices if c.name.endswith(suffix)))
 
-    depth = ending(".depth")
     fixed = tuple(stage.depths[0] for stage in stages.values() if len(stage.depths) == 1)
-    words = {"ks": ending(".kernel"), "e": ending(".expand"), "d": replace(depth, fixed=fixed)}
-    return OfaSpace([*choices, resolution], words, width_mult)
+    depth = replace(ending(".depth"), fixed=fixed)
+    words = {"ks": ending(".kernel"), "e": ending(".expand"), "d": depth}
 
+    def chain(arch: Architecture) -> Iterator[tuple[str, Piece]]:
+        yield from before.items()
+        for name, stage in stages.items():
+            for number in range(1, int(arch.get(f"{name}.depth", stage.depths[0])) + 1):
+                block = f"{name}.block{number}"
+                piece = InvertedResidual(
+                    out=make_divisible(stage.width * width_mult),
+                    kernel=int(arch[f"{block}.kernel"]),
+                    expand=int(arch[f"{block}.expand"]),
+                    stride=stage.stride if number == 1 else 1,
+                    act=stage.act,
+                    se=stage.se,
+                    eps=stage.eps,
+                )
+                yield block, piece
+        yield from after.items()
 
-def inverted_blocks(
-    arch: Architecture, stages: Mapping[str, Stage], width_mult: float
-) -> Iterator[tuple[str, Piece]]:
-    """Yield the blocks of all stages of an architecture."""
-    for name, stage in stages.items():
-        for number in range(1, int(arch.get(f"{name}.depth", stage.depths[0])) + 1):
-            block = f"{name}.block{number}"
-            piece = InvertedResidual(
-                out=make_divisible(stage.width * width_mult),
-                kernel=int(arch[f"{block}.kernel"]),
-                expand=int(arch[f"{block}.expand"]),
-                stride=stage.stride if number == 1 else 1,
-                act=stage.act,
-                se=stage.se,
-                eps=stage.eps,
-            )
-            yield block, piece
+    space = OfaSpace([*choices, resolution], words, width_mult)
+    return image_design(space, chain, classes, kernels=KERNELS)
 
 
 def inverted_renamer(stages: Mapping[str, Stage]) -> KeyRenamer:

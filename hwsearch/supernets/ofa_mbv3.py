@@ -3,26 +3,17 @@
 Published checkpoints: ``ofa_mbv3_d234_e346_k357_w1.0`` and ``ofa_mbv3_d234_e346_k357_w1.2``.
 """
 
-from collections.abc import Iterator
-
-from hwsearch.space import Architecture, Choice
+from hwsearch.space import Choice
 from hwsearch.supernets.builder import ChainFamily, Design
 from hwsearch.supernets.conv_blocks import (
     Classifier,
     Conv,
     GlobalPool,
     InvertedResidual,
-    Piece,
     make_divisible,
 )
-from hwsearch.supernets.ofa import N_CLASSES, RESOLUTION, image_design
-from hwsearch.supernets.ofa_inverted import (
-    KERNELS,
-    Stage,
-    inverted_blocks,
-    inverted_renamer,
-    inverted_space,
-)
+from hwsearch.supernets.ofa import N_CLASSES, RESOLUTION
+from hwsearch.supernets.ofa_inverted import Stage, inverted_design, inverted_renamer
 
 STAGES = {
     "stage1": Stage(width=24, stride=2, act="relu"),
@@ -41,21 +32,23 @@ def design(
     classes: int = N_CLASSES,
 ) -> Design:
     """Return the design of one width."""
-
-    def scaled(width: int) -> int:
-        return make_divisible(width * width_mult)
-
-    def chain(arch: Architecture) -> Iterator[tuple[str, Piece]]:
-        yield "stem", Conv(out=scaled(STEM), stride=2, act="hardswish")
-        yield "first", InvertedResidual(out=scaled(STEM), expand=1, act="relu")
-        yield from inverted_blocks(arch, stages, width_mult)
-        yield "final", Conv(out=scaled(LAST), kernel=1, act="hardswish")
-        yield "pool", GlobalPool()
-        yield "mix", Conv(out=scaled(MIXED), kernel=1, act="hardswish", norm=False)
-        yield "classifier", Classifier(classes=classes, pool=False)
-
-    space = inverted_space(stages, resolution, width_mult)
-    return image_design(space, chain, classes, kernels=KERNELS)
+    stem, last, mixed = (make_divisible(width * width_mult) for width in (STEM, LAST, MIXED))
+    return inverted_design(
+        width_mult,
+        stages,
+        resolution,
+        before={
+            "stem": Conv(out=stem, stride=2, act="hardswish"),
+            "first": InvertedResidual(out=stem, expand=1, act="relu"),
+        },
+        after={
+            "final": Conv(out=last, kernel=1, act="hardswish"),
+            "pool": GlobalPool(),
+            "mix": Conv(out=mixed, kernel=1, act="hardswish", norm=False),
+            "classifier": Classifier(classes=classes, pool=False),
+        },
+        classes=classes,
+    )
 
 
 def family(width_mult: float) -> ChainFamily:

@@ -3,25 +3,11 @@
 Published checkpoint: ``ofa_proxyless_d234_e346_k357_w1.3``.
 """
 
-from collections.abc import Iterator
-
-from hwsearch.space import Architecture, Choice
+from hwsearch.space import Choice
 from hwsearch.supernets.builder import ChainFamily, Design
-from hwsearch.supernets.conv_blocks import (
-    Classifier,
-    Conv,
-    InvertedResidual,
-    Piece,
-    make_divisible,
-)
-from hwsearch.supernets.ofa import N_CLASSES, RESOLUTION, image_design
-from hwsearch.supernets.ofa_inverted import (
-    KERNELS,
-    Stage,
-    inverted_blocks,
-    inverted_renamer,
-    inverted_space,
-)
+from hwsearch.supernets.conv_blocks import Classifier, Conv, InvertedResidual, make_divisible
+from hwsearch.supernets.ofa import N_CLASSES, RESOLUTION
+from hwsearch.supernets.ofa_inverted import Stage, inverted_design, inverted_renamer
 
 EPS = 1e-3
 STAGES = {
@@ -42,19 +28,21 @@ def design(
     classes: int = N_CLASSES,
 ) -> Design:
     """Return the design of one width."""
-
-    def scaled(width: int) -> int:
-        return make_divisible(width * width_mult)
-
-    def chain(arch: Architecture) -> Iterator[tuple[str, Piece]]:
-        yield "stem", Conv(out=scaled(STEM), stride=2, act="relu6", eps=EPS)
-        yield "first", InvertedResidual(out=scaled(FIRST), expand=1, eps=EPS)
-        yield from inverted_blocks(arch, stages, width_mult)
-        yield "mix", Conv(out=scaled(MIXED), kernel=1, act="relu6", eps=EPS)
-        yield "classifier", Classifier(classes=classes)
-
-    space = inverted_space(stages, resolution, width_mult)
-    return image_design(space, chain, classes, kernels=KERNELS)
+    stem, first, mixed = (make_divisible(width * width_mult) for width in (STEM, FIRST, MIXED))
+    return inverted_design(
+        width_mult,
+        stages,
+        resolution,
+        before={
+            "stem": Conv(out=stem, stride=2, act="relu6", eps=EPS),
+            "first": InvertedResidual(out=first, expand=1, eps=EPS),
+        },
+        after={
+            "mix": Conv(out=mixed, kernel=1, act="relu6", eps=EPS),
+            "classifier": Classifier(classes=classes),
+        },
+        classes=classes,
+    )
 
 
 FAMILY = ChainFamily(

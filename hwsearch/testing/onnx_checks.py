@@ -10,9 +10,13 @@ import onnx
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
 from hwsearch.errors import DeviceError
-from hwsearch.models.agreement import TOLERANCE, disagreement
+from hwsearch.models.agreement import (
+    TOLERANCE,
+    count_macs,
+    count_params,
+    disagreement,
+)
 from hwsearch.models.artifact import buffer_names
-from hwsearch.models.count import count_macs, count_params
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.testing.subject import Case, Examined, for_each
 

@@ -20,13 +20,14 @@ from hwsearch.files import sha256_of
 from hwsearch.models.agreement import (
     TOLERANCE,
     TOLERANCES,
+    count_macs,
+    count_params,
     disagreement,
     labels_agree,
     probe_inputs,
     torch_outputs,
 )
 from hwsearch.models.artifact import BUFFERS, CARD, INFER, MODEL, WEIGHTS, Exported, read_card
-from hwsearch.models.count import count_macs, count_params
 from hwsearch.models.onnx_file import external_tensors, precision_of, read_metadata, read_model
 from hwsearch.supernets.interface import TensorSpec
 

@@ -4,7 +4,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from hwsearch.errors import VerificationError
-from hwsearch.models.count import count_macs, count_params
+from hwsearch.models.agreement import count_macs, count_params
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names

@@ -16,8 +16,12 @@ from torch import nn
 
 from hwsearch.devices.fingerprint import cpu_fingerprint
 from hwsearch.errors import EvaluationError
-from hwsearch.models.agreement import disagreement, probe_inputs
-from hwsearch.models.count import count_macs, count_params
+from hwsearch.models.agreement import (
+    count_macs,
+    count_params,
+    disagreement,
+    probe_inputs,
+)
 from hwsearch.models.onnx_file import precision_of, read_metadata
 from hwsearch.models.quantize import Quantization, quantization_for, quantize_int8, to_fp16
 from hwsearch.supernets.zoo import supernet_names
