@@ -106,7 +106,15 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     for tensor in tensors(model):
-        _check_range(tensor)
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        array = numpy_helper.to_array(tensor)
+        largest = np.abs(array[np.isfinite(array)]).max(initial=0)
+        if largest > FP16_MAX:
+            raise EvaluationError(
+                f"{tensor.name or 'a constant'} holds {largest:.6g}, and float16 ends at "
+                f"{FP16_MAX:.0f}; this subnet needs fp32 or int8"
+            )
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return _finished(
@@ -149,17 +157,3 @@ def _finished(
     finished = ir.to_proto(found)
     del finished.graph.value_info[:]
     return finished
-
-
-def _check_range(tensor: onnx.TensorProto) -> None:
-    if tensor.data_type != onnx.TensorProto.FLOAT:
-        return
-    array = numpy_helper.to_array(tensor)
-    largest = float(
-        np.abs(array, where=np.isfinite(array), out=np.zeros_like(array)).max(initial=0)
-    )
-    if largest > FP16_MAX:
-        raise EvaluationError(
-            f"{tensor.name or 'a constant'} holds {largest:.6g}, and float16 ends at "
-            f"{FP16_MAX:.0f}; this subnet needs fp32 or int8"
-        )

@@ -68,11 +68,16 @@ def _pieces(name: str, model: onnx.ModelProto) -> Iterator[tuple[bytes, _Piece]]
     """Yield the pieces of a model, each with a digest of its nodes and weights."""
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
-    known = _known_values(model)
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model)).graph.value_info
     last_use = {name: at for at, node in enumerate(graph.node) for name in node.input}
     takers = Counter(name for node in graph.node for name in node.input)
     convolved = {node.input[0] for node in graph.node if node.op_type == "Conv"}
-    known = {name: known[name] for name in known.keys() & convolved if takers[name] == 1}
+    known = {
+        value.name: value
+        for value in inferred
+        if value.name in convolved and takers[value.name] == 1
+        if value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape")
+    }
     last_use |= {value.name: len(graph.node) for value in graph.output}
     setting = f"{model.ir_version} {[(o.domain, o.version) for o in model.opset_import]}"
     live = {value.name for value in graph.input} - initializers.keys()
@@ -90,16 +95,6 @@ def _pieces(name: str, model: onnx.ModelProto) -> Iterator[tuple[bytes, _Piece]]
         digest = _digest(setting, nodes, tensors, outputs)
         yield digest, _Piece(name, nodes, tensors, outputs)
         begin = at + 1
-
-
-def _known_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Return the values between nodes whose type and rank can be inferred."""
-    inferred = onnx.shape_inference.infer_shapes(without_weights(model)).graph.value_info
-    return {
-        value.name: value
-        for value in inferred
-        if value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape")
-    }
 
 
 def _digest(

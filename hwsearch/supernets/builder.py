@@ -5,13 +5,10 @@ costs, loading and checking of checkpoints, seeded random weights.
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +16,7 @@ from torch import Tensor, nn
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.errors import InputError
 from hwsearch.space import Architecture, Choice, Option, SearchSpace
-from hwsearch.supernets.checkpoint_files import read_state, read_weights
+from hwsearch.supernets.checkpoint_files import read_weights
 from hwsearch.supernets.checkpoints import (
     StateFit,
     bundled_card,
@@ -30,7 +27,7 @@ from hwsearch.supernets.checkpoints import (
     parameter_digest,
     seed_of,
 )
-from hwsearch.supernets.conv_blocks import ConvNormAct, Piece, Shape, hyperparameters
+from hwsearch.supernets.conv_blocks import ConvNormAct, Piece, Shape
 from hwsearch.supernets.interface import Card, InputSpec
 from hwsearch.supernets.module_costs import counted_macs
 
@@ -62,11 +59,6 @@ class Design:
     kernels: tuple[int, ...] = ()
     statistics: bool = False
 
-    @cached_property
-    def largest(self) -> Architecture:
-        """Return the architecture that has every weight."""
-        return self.space.largest()[0]
-
     def links(self, arch: Architecture) -> list[tuple[str, Piece, Shape]]:
         """Return (name, piece, input shape) of every block of an architecture, in order."""
         (tensor,) = self.input_spec(arch).inputs
@@ -80,18 +72,20 @@ class Design:
         self, arch: Architecture, build: Callable[[Piece, Shape], nn.Module] | None = None
     ) -> nn.Sequential:
         """Build the static network of an architecture, freshly initialised by default."""
-        tree: dict[str, Any] = {}
+        network = nn.Sequential()
         for name, piece, shape in self.links(arch):
             *parents, last = name.split(".")
-            level = tree
+            level: nn.Module = network
             for parent in parents:
-                level = level.setdefault(parent, {})
-            level[last] = piece.build(shape) if build is None else build(piece, shape)
-        return _nested(tree)
+                if parent not in level._modules:
+                    level.add_module(parent, nn.Sequential())
+                level = level.get_submodule(parent)
+            level.add_module(last, piece.build(shape) if build is None else build(piece, shape))
+        return network
 
     def shapes(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint without values (on device meta)."""
-        network = self.module(self.largest, template)
+        network = self.module(self.space.largest()[0], template)
         # Equal blocks share a template, but have separate tensors in a checkpoint.
         tensors: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
         if self.statistics:
@@ -107,7 +101,7 @@ class Design:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = self.module(self.largest)
+            network = self.module(self.space.largest()[0])
             for module in network.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -155,8 +149,10 @@ def piece_facts(piece: Piece, shape: Shape) -> PieceFacts:
     module = template(piece, shape)
     macs, output = counted_macs(module, [torch.zeros((1, *shape), device="meta")])
     state = module.state_dict().items()
+    names = sorted(each.name for each in fields(piece))  # type: ignore[arg-type]  # dataclasses
+    hyperparameters = tuple((name, getattr(piece, name)) for name in names)
     return PieceFacts(
-        spec=BlockSpec(kind=piece.kind, hyperparameters=hyperparameters(piece), input_shape=shape),
+        spec=BlockSpec(kind=piece.kind, hyperparameters=hyperparameters, input_shape=shape),
         macs=macs,
         params=sum(parameter.numel() for parameter in module.parameters()),
         output=tuple(output.shape[1:]),
@@ -194,8 +190,8 @@ class ChainNetwork:
 
     def __init__(self, design: Design, state: Mapping[str, Tensor], card: Card) -> None:
         self.design, self.state, self.card = design, dict(state), card
-        self.space = design.space
-        self.defaults = design.defaults
+        self.space, self.defaults = design.space, design.defaults
+        self.input_spec = design.input_spec
         self.digest = parameter_digest(self.state)
 
     def subnet(self, arch: Architecture) -> nn.Module:
@@ -210,10 +206,6 @@ class ChainNetwork:
             for block, piece, input_shape in self.design.links(arch)
             for name, shape, dtype in piece_facts(piece, input_shape).tensors
         }
-
-    def input_spec(self, arch: Architecture) -> InputSpec:
-        """Return the inputs and outputs of an architecture's subnet."""
-        return self.design.input_spec(arch)
 
     def blocks(self, arch: Architecture) -> list[Block]:
         """Return the pieces in the order of the network, with their exact costs."""
@@ -252,19 +244,19 @@ class ChainFamily:
         if seed is not None:
             card = self.card(f"seeded random weights ({checkpoint})")
             return ChainNetwork(self.design, self.design.random_state(seed), card)
-        if checkpoint is not None:
-            weights = read_weights(checkpoint)
-            state = self._matched(weights.state, checkpoint)
-            return ChainNetwork(self.design, state, self.card(f"file {weights.source}"))
         shipped = bundled_file(self.name, "weights.safetensors")
-        if not shipped.is_file():
+        if checkpoint is None and not shipped.is_file():
             raise InputError(
                 f"supernet {self.name!r} ships no weights: give a checkpoint{self.weights}, or "
                 "random:0 for seeded random weights (latency, MACs and export do not depend on "
                 "weights; accuracies mean nothing then)"
             )
-        state = self._matched(read_state(shipped), shipped)
-        return ChainNetwork(self.design, state, bundled_card(self.name))
+        path = shipped if checkpoint is None else checkpoint
+        weights = read_weights(path)
+        state = match_state(weights.state, self.design.shapes(), path, self.name, self.rename)
+        if checkpoint is None:
+            return ChainNetwork(self.design, state, bundled_card(self.name))
+        return ChainNetwork(self.design, state, self.card(f"file {weights.source}"))
 
     def tiny(self, seed: int = 0) -> ChainNetwork:
         """Return a seeded miniature of the same structure."""
@@ -275,9 +267,6 @@ class ChainFamily:
     def fit(self, state: Mapping[str, Tensor]) -> StateFit:
         """Compare the keys and shapes of a state dict with those of this family."""
         return fit_state(state, self.design.shapes(), self.rename)[0]
-
-    def _matched(self, state: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
-        return match_state(state, self.design.shapes(), path, self.name, self.rename)
 
     def card(self, source: str) -> Card:
         """Return the card of weights from some source."""
@@ -319,8 +308,3 @@ def _filled(empty: nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -
         for name, child in empty._modules.items()
     }
     return module
-
-
-def _nested(tree: Mapping[str, Any]) -> nn.Sequential:
-    layers = ((k, _nested(v) if isinstance(v, dict) else v) for k, v in tree.items())
-    return nn.Sequential(OrderedDict(layers))

@@ -75,7 +75,7 @@ def read_weights(checkpoint: str | Path) -> Weights:
     if not path.is_file():
         raise InputError(f"checkpoint {str(path)!r} does not exist")
     _refuse_other_file(path)
-    found = _candidates(path, _read(path))
+    found = _candidates(path, _read_shards(path) if _is_json(path) else _read_tensors(path))
     name = _chosen(path, list(found), wanted)
     several = len(found) > 1
     if several and wanted is None:
@@ -141,10 +141,6 @@ def files_of(path: Path) -> list[Path]:
     except InputError:  # of a supernet's own function, which may read any file
         return [path]
     return [path, *(file for shard in shards if (file := path.parent / shard).is_file())]
-
-
-def _read(path: Path) -> Any:
-    return _read_shards(path) if _is_json(path) else _read_tensors(path)
 
 
 def _is_json(path: Path) -> bool:

@@ -6,13 +6,11 @@ module for one input shape, so that pieces can follow one another in any order.
 
 import math
 from collections import OrderedDict
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional
-
-from hwsearch.blocks import Hyperparameter
 
 Shape = tuple[int, ...]
 DIVISOR = 8
@@ -20,7 +18,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "hardswish": nn.Hardswish,
-    "none": nn.Identity,
 }
 
 
@@ -36,12 +33,6 @@ class Piece(Protocol):
         ...
 
 
-def hyperparameters(piece: Piece) -> tuple[tuple[str, Hyperparameter], ...]:
-    """Return the sorted (name, value) pairs of a piece."""
-    named = fields(piece)  # type: ignore[arg-type]  # every piece is a dataclass
-    return tuple(sorted((field.name, getattr(piece, field.name)) for field in named))
-
-
 def make_divisible(channels: float, divisor: int = DIVISOR) -> int:
     """Round a channel count to a multiple, at most a tenth below it.
 
@@ -51,8 +42,23 @@ def make_divisible(channels: float, divisor: int = DIVISOR) -> int:
     return rounded if rounded >= 0.9 * channels else rounded + divisor
 
 
-class ConvNormAct(nn.Sequential):
-    """A convolution, batch norm and activation; a residual one adds its input."""
+class Layers(nn.Sequential):
+    """Named layers in order; a residual one adds its input."""
+
+    def __init__(self, layers: dict[str, nn.Module], *, residual: bool = False) -> None:
+        super().__init__(OrderedDict(layers))
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, in, h, w) to (n, out, h / stride, w / stride)."""
+        y = x
+        for layer in self:
+            y = layer(y)
+        return x + y if self.residual else y
+
+
+class ConvNormAct(Layers):
+    """A convolution, batch norm and activation."""
 
     def __init__(
         self,
@@ -73,15 +79,7 @@ class ConvNormAct(nn.Sequential):
             layers["bn"] = nn.BatchNorm2d(out, eps=eps)
         if act != "none":
             layers["act"] = ACTIVATIONS[act]()
-        super().__init__(OrderedDict(layers))
-        self.residual = residual
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, in, h, w) to (n, out, h / stride, w / stride)."""
-        y = x
-        for layer in self:
-            y = layer(y)
-        return x + y if self.residual else y
+        super().__init__(layers, residual=residual)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,29 +126,6 @@ class SqueezeExcite(nn.Module):
         return x * functional.hardsigmoid(gate)
 
 
-class InvertedResidualBlock(nn.Module):
-    """1x1 expansion, depthwise convolution, optional gate, 1x1 projection, optional residual."""
-
-    def __init__(self, in_: int, inner: int, piece: "InvertedResidual") -> None:
-        super().__init__()
-        act, eps = piece.act, piece.eps
-        self.expand = ConvNormAct(in_, inner, 1, act=act, eps=eps) if piece.expand != 1 else None
-        self.depthwise = ConvNormAct(
-            inner, inner, piece.kernel, stride=piece.stride, groups=inner, act=act, eps=eps
-        )
-        self.se = SqueezeExcite(inner) if piece.se else None
-        self.project = ConvNormAct(inner, piece.out, 1, eps=eps)
-        self.residual = piece.stride == 1 and in_ == piece.out
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, in, h, w) to (n, out, h / stride, w / stride)."""
-        y: Tensor = x if self.expand is None else self.expand(x)
-        y = self.depthwise(y)
-        y = y if self.se is None else self.se(y)
-        y = self.project(y)
-        return x + y if self.residual else y
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvertedResidual:
     """An inverted residual block (Sandler et al., "MobileNetV2", CVPR 2018).
@@ -176,7 +151,17 @@ class InvertedResidual:
 
     def build(self, shape: Shape) -> nn.Module:
         """Return the module for (channels, height, width) inputs."""
-        return InvertedResidualBlock(shape[0], make_divisible(round(shape[0] * self.expand)), self)
+        in_, inner = shape[0], make_divisible(round(shape[0] * self.expand))
+        layers: dict[str, nn.Module] = {}
+        if self.expand != 1:
+            layers["expand"] = ConvNormAct(in_, inner, 1, act=self.act, eps=self.eps)
+        layers["depthwise"] = ConvNormAct(
+            inner, inner, self.kernel, stride=self.stride, groups=inner, act=self.act, eps=self.eps
+        )
+        if self.se:
+            layers["se"] = SqueezeExcite(inner)
+        layers["project"] = ConvNormAct(inner, self.out, 1, eps=self.eps)
+        return Layers(layers, residual=self.stride == 1 and in_ == self.out)
 
 
 class BottleneckBlock(nn.Module):
