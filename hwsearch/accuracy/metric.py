@@ -57,12 +57,7 @@ class Metric:
     def outcomes(
         self, outputs: Sequence[NDArray[Any]], targets: NDArray[Any], declared: Sequence[str]
     ) -> NDArray[Any]:
-        """Return the (n,) unscaled outcomes of a batch.
-
-        Args:
-            outputs: Of the network, (n, ...) each, in the declared order.
-            targets: (n,) array.
-            declared: Names of the outputs.
+        """Return (n,) unscaled outcomes of a batch, from outputs (n, ...) and (n,) targets.
 
         Raises:
             EvaluationError: ``per_sample`` fails, or the outputs that it gets or the outcomes are

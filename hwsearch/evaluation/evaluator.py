@@ -113,24 +113,13 @@ class Evaluator:
             EvaluationError: The runtime or the metric failed, or returned NaN.
             DataError: The samples cannot be read.
         """
-        context = self.score_context(samples)
-        known = self.store.find(arch.key, self.task.metric.name, context, purpose)
+        context, metric = self.score_context(samples), self.task.metric
+        known = self.store.find(arch.key, metric.name, context, purpose)
         if known is not None:
             return known
-        outcomes = raised(self.outcomes({arch: model}, samples)[arch])
-        return self._store_score(arch, samples, purpose, outcomes)
-
-    def _store_score(
-        self,
-        arch: Architecture,
-        samples: SplitSamples,
-        purpose: Purpose,
-        scored: Scored,
-        build_s: float = 0.0,
-    ) -> Measurement:
-        context, cost_s = self.score_context(samples), build_s + scored.cost_s
+        found = raised(self.outcomes({arch: model}, samples)[arch])
         measurement = score_measurement(
-            arch.key, scored.outcomes, self.task.metric, context, purpose, cost_s
+            arch.key, found.outcomes, metric, context, purpose, found.cost_s
         )
         self.store.add(measurement)
         return measurement
@@ -185,8 +174,12 @@ class Evaluator:
         """Score models together and store the scores; add errors to ``failed``."""
         models = {arch: built.path for arch, built in ready.items()}
         found = self.outcomes(models, samples) if models else {}
+        context, metric = self.score_context(samples), self.task.metric
         for arch, scored in _split(found, failed).items():
-            self._store_score(arch, samples, purpose, scored, ready[arch].charge())
+            cost_s = ready[arch].charge() + scored.cost_s
+            self.store.add(
+                score_measurement(arch.key, scored.outcomes, metric, context, purpose, cost_s)
+            )
 
     def _search_latencies(
         self,
