@@ -133,42 +133,41 @@ def write_kit(
     packed: list[KitModel] = []
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with staged_file(out) as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for path, content in _code():
-                    _store(archive, path, content)
-                _store(archive, f"hwsearch/devices/{ANCHOR_FILE}", anchor_bytes())
-                for arch, model in models:
-                    content = _serialized(with_repeated_weights(model))
-                    chain = net.blocks(arch) or ()
-                    original = _serialized(model) if purpose == CONFIRM else None
-                    found = KitModel(
-                        key=arch.key,
-                        architecture=arch.mapping,
-                        sha256=hashlib.sha256(content).hexdigest(),
-                        n_bytes=len(content),
-                        blocks={b.name: specs.setdefault(b.spec, len(specs)) for b in chain},
-                        shipped=hashlib.sha256(original).hexdigest() if original else "",
-                    )
-                    packed.append(found)
-                    _store(archive, found.member, content)
-                manifest = Manifest(
-                    purpose=purpose,
-                    supernet=net.family,
-                    space=net.full_space.digest,
-                    anchor=anchor_digest(),
-                    devices=device_entries(),
-                    specs=tuple(specs),
-                    models=tuple(packed),
-                    settings=asdict(settings),
-                    run=run,
-                    device=device,
-                    fingerprint=fingerprint,
-                    version=hwsearch.__version__,
+        with staged_file(out) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, code in _code():
+                _store(archive, name, code)
+            _store(archive, f"hwsearch/devices/{ANCHOR_FILE}", anchor_bytes())
+            for arch, model in models:
+                content = _serialized(with_repeated_weights(model))
+                original = _serialized(model) if purpose == CONFIRM else None
+                chain = net.blocks(arch) or ()
+                found = KitModel(
+                    key=arch.key,
+                    architecture=arch.mapping,
+                    sha256=hashlib.sha256(content).hexdigest(),
+                    n_bytes=len(content),
+                    blocks={b.name: specs.setdefault(b.spec, len(specs)) for b in chain},
+                    shipped=hashlib.sha256(original).hexdigest() if original else "",
                 )
-                _store(archive, NAME, manifest.to_json().encode())
+                packed.append(found)
+                _store(archive, found.member, content)
             if not packed:
                 raise InputError("a kit without subnets measures nothing; give at least 1")
+            manifest = Manifest(
+                purpose=purpose,
+                supernet=net.family,
+                space=net.full_space.digest,
+                anchor=anchor_digest(),
+                devices=device_entries(),
+                specs=tuple(specs),
+                models=tuple(packed),
+                settings=asdict(settings),
+                run=run,
+                device=device,
+                fingerprint=fingerprint,
+                version=hwsearch.__version__,
+            )
+            _store(archive, NAME, manifest.to_json().encode())
     except OSError as error:
         raise InputError(f"cannot write {str(out)!r}: {error}; give another --out") from error
     return manifest

@@ -9,16 +9,8 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from hwsearch.devices import load_device, load_factory
-from hwsearch.devices.base import (
-    Batch,
-    Device,
-    Fingerprint,
-    Latency,
-    MeasureSettings,
-    Progress,
-    SharedInference,
-)
+from hwsearch.devices import Device, MeasureSettings, load_device, load_factory
+from hwsearch.devices.base import Batch, Fingerprint, Latency, Progress, SharedInference
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
 from hwsearch.devices.spec import DeviceFactory, split_name

@@ -162,18 +162,13 @@ def read_manifest(kit: Path) -> Manifest:
     if not kit.is_file():
         raise InputError(f"there is no kit {where}; make one by 'hwsearch kit SUPERNET'")
     try:
-        with zipfile.ZipFile(kit) as archive:
-            content = _manifest_in(archive)
+        with zipfile.ZipFile(kit) as archive, archive.open(NAME) as file:
+            content = file.read(MAX_BYTES + 1)
     except (KeyError, *_UNREADABLE) as error:
         raise InputError(f"{where} is no kit of hwsearch: {error}") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{where} is no kit of hwsearch: its {NAME} has over {MAX_BYTES} bytes")
     return Manifest.from_json(content, where)
-
-
-def _manifest_in(archive: zipfile.ZipFile) -> bytes:
-    size = archive.getinfo(NAME).file_size
-    if size > MAX_BYTES:
-        raise ValueError(f"its {NAME} takes {size} bytes")
-    return archive.read(NAME)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -91,14 +92,9 @@ def make_table(
     most the group of subnets that was being measured. An existing table of the same device is
     completed.
 
-    Args:
-        net: The supernet, restricted to the part that the table is to cover.
-        device: Measures latency.
-        path: File of the table.
-        subnets: Number of subnets in which blocks are measured; by default enough to have each
-            spec in three.
-        seed: Seed of the subnets and of the order of turns.
-        progress: Receives every measured group.
+    ``net`` is restricted to the part that the table is to cover. Blocks are measured in
+    ``subnets`` subnets, by default enough to have each spec in three. ``seed`` decides the subnets
+    and the order of turns.
 
     Raises:
         InputError: The subnets are no chains of blocks or cannot contain all specs, the device
@@ -111,24 +107,19 @@ def make_table(
             "of fp32 ones; a search on it measures every subnet"
         )
     progress = progress or Silent()
-    partial = path.with_name(f"{path.name}.partial")
+    unfinished = path.with_name(f"{path.name}.partial")
     before = _existing_table(net, device, path)
     index = ChainIndex(net.space, net.blocks, seed)
     lacking = index.specs if before is None else before.missing(index.specs)
     if before is not None and not lacking:
         progress.note(f"{path} has all {len(index.specs)} block specs already")
-        partial.unlink(missing_ok=True)  # left by a process killed after it wrote the table
+        unfinished.unlink(missing_ok=True)  # left by a process killed after it wrote the table
         return before
     cover = covering(net, index, lacking, subnets, seed)
-    validating = choose_subnets(
-        net.space,
-        VALIDATING,
-        lambda archs: index.counts(archs) @ index.macs,
-        seed=seed + 1,
-        exclude=cover,
-    )
+    macs = partial(net.exact, "macs")
+    validating = choose_subnets(net.space, VALIDATING, macs, seed=seed + 1, exclude=cover)
     archs = Architectures.concatenate([cover, shuffled(validating, seed)])
-    results = open_results(net, index.specs, archs, device, partial)
+    results = open_results(net, index.specs, archs, device, unfinished)
     progress.note(
         f"{len(lacking)} block specs in {len(cover)} subnets, and {len(validating)} to compare "
         f"with; at most about {max(1, round(len(results.missing()) * _SECONDS_EACH / 60))} min"
@@ -142,8 +133,8 @@ def make_table(
         profiled=set(cover.ids),
         seed=seed,
     )
-    macs = dict(zip(index.specs, index.macs.tolist(), strict=True))
-    table = results.table(set(validating.ids), macs)
+    costs = dict(zip(index.specs, index.macs.tolist(), strict=True))
+    table = results.table(set(validating.ids), costs)
     if not table.blocks:
         raise HwsearchError("no subnet could be measured, as the notes above say")
     table = _completed(table, before, net)
@@ -153,7 +144,7 @@ def make_table(
             f"{len(unmeasured)} of {len(index.specs)} block specs could not be measured, as the "
             f"notes above say; {path} has the others, and the same command tries again"
         )
-    partial.unlink(missing_ok=True)
+    unfinished.unlink(missing_ok=True)
     return table
 
 
