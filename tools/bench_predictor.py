@@ -26,7 +26,7 @@ import hwsearch
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import Device
 from hwsearch.kit.build import load_for_latency
-from hwsearch.kit.measurement import measure_missing
+from hwsearch.kit.results import measure_missing
 from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.prediction.subnet_design import choose_subnets
 from hwsearch.run.profile import (

@@ -33,7 +33,7 @@ from hwsearch.supernets.zoo import load_supernet, supernet_names
 SHIPPED = (
     *("__init__", "errors", "files", "machine", "data", "blocks", "choices", "tables"),
     *("prediction/base", "prediction/block_times"),
-    *("kit/__init__", "kit/manifest", "kit/results_file", "kit/measurement", "kit/main"),
+    *("kit/__init__", "kit/manifest", "kit/results", "kit/main"),
 )
 SHIPPED_FOLDER = "devices"
 ENTRY_POINT = "kit/entry_point.py"  # the ``__main__.py`` of a kit

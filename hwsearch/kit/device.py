@@ -16,7 +16,7 @@ from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
 from hwsearch.devices.spec import DeviceFactory, split_name
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE
-from hwsearch.kit.results_file import check_complete, read_results
+from hwsearch.kit.results import check_complete, read_results
 
 Latencies = dict[str, Latency | DeviceError]
 

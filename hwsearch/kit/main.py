@@ -16,7 +16,7 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.spec import DeviceFactory, parse_options as checked_options, split_spec
 from hwsearch.errors import HwsearchError, InputError, unknown
 from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE, Manifest, read_manifest, unpacked
-from hwsearch.kit.measurement import Results, measure_missing
+from hwsearch.kit.results import Results, measure_missing
 
 # Candidates are compared with each other, so that many are measured together.
 GROUP_SIZES = {TABLE: 5, CONFIRM: 16}

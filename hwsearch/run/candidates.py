@@ -21,7 +21,7 @@ from hwsearch.files import digest_of_text
 from hwsearch.kit.build import write_kit
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import CONFIRM, Manifest, read_manifest
-from hwsearch.kit.results_file import KitFacts, check_complete, check_plan, read_results
+from hwsearch.kit.results import KitFacts, check_complete, check_plan, read_results
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
 from hwsearch.run.value_sources.base import PREDICTOR

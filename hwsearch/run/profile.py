@@ -20,7 +20,7 @@ from hwsearch.devices import Device, MeasureSettings
 from hwsearch.devices.fingerprint import differences
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.kit.manifest import PROFILE, Plan, SubnetEntry
-from hwsearch.kit.measurement import Models, Results, measure_missing
+from hwsearch.kit.results import Models, Results, measure_missing
 from hwsearch.models.export import to_onnx
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.run.progress import Progress, Silent

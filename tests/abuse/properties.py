@@ -27,7 +27,7 @@ from hwsearch.devices import load_device
 from hwsearch.encoding import thermometer
 from hwsearch.errors import HwsearchError
 from hwsearch.kit.manifest import Manifest
-from hwsearch.kit.results_file import FACTS, _digest, latency_record, read_results
+from hwsearch.kit.results import FACTS, _digest, latency_record, read_results
 from hwsearch.models.artifact import CARD
 from hwsearch.prediction.folder import read_folder
 from hwsearch.restriction import restricted

@@ -16,7 +16,7 @@ import hwsearch
 from hwsearch import Run
 from hwsearch.accuracy.sources import load_task
 from hwsearch.kit.manifest import KitModel, read_manifest, unpacked
-from hwsearch.kit.results_file import read_results
+from hwsearch.kit.results import read_results
 from hwsearch.models.artifact import read_card
 from hwsearch.models.onnx_file import stray_data
 from hwsearch.prediction.folder import CARD, FORMAT, PARAMETERS, SCHEMA, read_folder

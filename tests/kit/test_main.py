@@ -7,7 +7,7 @@ from hwsearch_test_plugin.scripted_device import FakeDevice
 
 from hwsearch.kit import main as kit_main
 from hwsearch.kit.manifest import read_manifest
-from hwsearch.kit.results_file import read_results
+from hwsearch.kit.results import read_results
 from hwsearch.tables import LatencyTable
 from tests.kit import bare, kit_parts
 

@@ -27,7 +27,7 @@ import hwsearch.optimizer.acquisition
 import hwsearch.optimizer.posterior
 import hwsearch.run.search
 import tests.run.search_parts as parts
-from hwsearch.kit.results_file import read_results
+from hwsearch.kit.results import read_results
 from hwsearch.report.write import write_report
 from hwsearch.run import profile
 from hwsearch.run.outcome import damaged_files

@@ -18,7 +18,7 @@ from hwsearch.errors import DeviceError, InfeasibleError, InputError
 from hwsearch.kit import main as kit_main
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import read_manifest
-from hwsearch.kit.results_file import KitFacts, read_results, sealed
+from hwsearch.kit.results import KitFacts, read_results, sealed
 from hwsearch.trials import TrialState
 from tests.kit import kit_parts
 

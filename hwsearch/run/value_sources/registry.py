@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from hwsearch import tables
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.chains import ChainIndex
+from hwsearch.devices.fingerprint import differences
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import LATENCY
@@ -44,13 +45,8 @@ def read_table(setup: Setup, path: Path) -> ValueSource:
     rules = [*(f"--only '{r}'" for r in net.only), *(f"--freeze '{r}'" for r in net.freeze)]
     table.check_covers(index.specs, " ".join(rules))
     note = f"latency is predicted from {path.name} of {table.created} to choose, and then measured"
-    now = device.fingerprint()
-    changed = [name for name, value in now.items() if table.fingerprint.get(name) != value]
-    if changed:
-        note += (
-            f"; the table was measured elsewhere ({changed[0]} was "
-            f"{table.fingerprint.get(changed[0])}, is {now[changed[0]]}), and serves as a start"
-        )
+    if changes := differences(table.fingerprint, device.fingerprint()):
+        note += f"; the table was measured elsewhere ({changes}), and serves as a start"
     return ValueSource(
         kind=LATENCY_TABLE,
         quantity=LATENCY,

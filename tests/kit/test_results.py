@@ -5,7 +5,7 @@ import pytest
 from hwsearch_test_plugin.scripted_device import FakeDevice
 
 from hwsearch.errors import InputError
-from hwsearch.kit.results_file import _latency, latency_record
+from hwsearch.kit.results import _latency, latency_record
 
 
 @pytest.fixture
