@@ -37,6 +37,7 @@ Models = Callable[[Sequence[SubnetEntry]], AbstractContextManager[Mapping[str, P
 _NUMBERS = ("latency_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high")
 FACTS = "kit"
 _ARRAYS = ("ratios", "counted", "times_ms")
+_MAY_BE_ZERO = ("cv", "waited", "cost_s")  # spreads and shares
 _CLOSE = 1e-6
 
 
@@ -310,7 +311,12 @@ def _latency(record: Mapping[str, Any], where: str) -> Latency:
         raise InputError(f"{where}: {', '.join(sorted(known - record.keys()))} is missing")
     for name in known - {"counted"}:
         for number in record[name] if name == "ratios" else [record[name]]:
-            _check_number(name, number, where)
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                positive = number > 0 or (number == 0 and name in _MAY_BE_ZERO)
+                if not (positive and math.isfinite(number)):
+                    raise InputError(
+                        f"{where}: {name} is {number!r}; it must be a finite number above 0"
+                    )
     expected = record["ratio"] * record["baseline_ms"]
     if not math.isclose(record["latency_ms"], expected, rel_tol=_CLOSE):
         raise InputError(f"{where}: latency_ms is not its ratio times the anchor's baseline")
@@ -330,15 +336,6 @@ def _counted(given: object, n_rounds: int, where: str) -> NDArray[np.bool_] | No
     if not isinstance(given, list) or [type(each) for each in given] != [bool] * n_rounds:
         raise InputError(f"{where}: counted is not a truth value for each of {n_rounds} rounds")
     return np.array(given, dtype=np.bool_)
-
-
-def _check_number(name: str, number: object, where: str) -> None:
-    """Raise InputError for a number that is no time; spreads and shares may be 0."""
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        return
-    zero_is_fine = name in ("cv", "waited", "cost_s")
-    if not math.isfinite(number) or number < 0 or (number == 0 and not zero_is_fine):
-        raise InputError(f"{where}: {name} is {number!r}; it must be a finite number above 0")
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -82,7 +82,7 @@ class Rounds:
         self._optimizer, self._store = optimizer, store
         self._scheduler, self._progress = scheduler, progress
         self._of: dict[str, _Round] = {}
-        self._said: set[str] = set()
+        self._said = set(optimizer.remarks)
 
     @property
     def n_open(self) -> int:
@@ -141,15 +141,19 @@ class Rounds:
         results = (finished.results.get(key) for key in finished.archs.ids)
         told = [None if isinstance(each, EvaluationError) else each for each in results]
         optimizer.tell(finished.archs, told)
-        for remark in optimizer.remarks:
-            if remark not in self._said:
-                self._progress.note(remark)
-                self._said.add(remark)
+        self.note_remarks()
         self._progress.state(
             round=finished.number + 1,
             front=len(optimizer.front()),
             hypervolume=optimizer.hypervolume(),
         )
+
+    def note_remarks(self) -> None:
+        """Note the optimiser's remarks that are new since the last note."""
+        for remark in self._optimizer.remarks:
+            if remark not in self._said:
+                self._progress.note(remark)
+                self._said.add(remark)
 
 
 def _as_finished(store: Store, rounds: dict[int, list[Trial]]) -> list[int]:

@@ -179,6 +179,7 @@ def measure_reused(
         values, _ = partial.forecast()
         rows = np.flatnonzero(left & ~np.isnan(values).any(axis=1))
         optimizer.tell(archs[rows], partial.told(rows))
+    rounds.note_remarks()
     progress.note(
         f"{len(trials) - int(left.sum())} of {len(trials)} reused architectures were measured "
         "here in full; the others are not expected on the front"
