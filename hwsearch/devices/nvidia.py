@@ -4,8 +4,8 @@ import ctypes
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ _SLOWED_BY = {  # other bits: idle, clocks set by the user, clocks of the displa
     0x40: "heat",
     0x80: "the power supply",
 }
-_FROM_NVML = ("gpu", "driver", "gpu clock limit", "gpu power limit")
 _CLOCK_SPREAD_LIMIT = 0.05
 _BUILD_S = 900.0
 GPU_OPTIONS = (
@@ -141,17 +140,19 @@ def gpu_fingerprint(device_id: int) -> Fingerprint:
 
     Values that NVML does not report are "unknown".
     """
-    with _nvml(device_id) as (nvml, handle):
-        if nvml is None:
-            return dict.fromkeys(_FROM_NVML, "unknown")
-        top_mhz = _asked(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
-        limit_mw = _asked(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-        return {
-            "gpu": _text(_asked(nvml, nvml.nvmlDeviceGetName, handle)),
-            "driver": _text(_asked(nvml, nvml.nvmlSystemGetDriverVersion)),
-            "gpu clock limit": "unknown" if top_mhz is None else f"{top_mhz} MHz",
-            "gpu power limit": "unknown" if limit_mw is None else f"{limit_mw / 1000:.0f} W",
-        }
+    name, driver, top_mhz, limit_mw = _asked(
+        device_id,
+        lambda nvml, gpu: nvml.nvmlDeviceGetName(gpu),
+        lambda nvml, _: nvml.nvmlSystemGetDriverVersion(),
+        lambda nvml, gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM),
+        lambda nvml, gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu),
+    )
+    return {
+        "gpu": _text(name),
+        "driver": _text(driver),
+        "gpu clock limit": "unknown" if top_mhz is None else f"{top_mhz} MHz",
+        "gpu power limit": "unknown" if limit_mw is None else f"{limit_mw / 1000:.0f} W",
+    }
 
 
 class ClockMonitor:
@@ -168,13 +169,13 @@ class ClockMonitor:
 
     def read(self) -> None:
         """Record the clock and the reasons of throttling."""
-        with _nvml(self._device_id) as (nvml, handle):
-            if nvml is None:
-                return
-            self._readings += 1
-            bits = _asked(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
-            clock_mhz = _asked(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM)
-        self._reasons.update({text for bit, text in _SLOWED_BY.items() if bits & bit})
+        bits, clock_mhz = _asked(
+            self._device_id,
+            lambda nvml, gpu: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu),
+            lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM),
+        )
+        self._readings += 1
+        self._reasons.update({text for bit, text in _SLOWED_BY.items() if (bits or 0) & bit})
         if clock_mhz:
             self._clocks_mhz.append(clock_mhz)
 
@@ -198,21 +199,30 @@ class ClockMonitor:
         return tuple(found)
 
 
-@contextmanager
-def _nvml(device_id: int) -> Iterator[tuple[Any, Any]]:
-    """Yield NVML and its handle of a GPU; None twice where either is missing."""
-    found: tuple[Any, Any] = None, None
+def _asked(device_id: int, *questions: Callable[[Any, Any], Any]) -> list[Any]:
+    """Ask NVML about a GPU; an answer is None where it has none.
+
+    Each question is a function of the library and its handle of the GPU.
+    """
+    nothing = [None] * len(questions)
     if find_spec("pynvml") is None:
-        yield found
-        return
+        return nothing
     import pynvml
 
+    def answer(question: Callable[[Any, Any], Any]) -> Any:
+        try:
+            return question(pynvml, gpu)
+        except pynvml.NVMLError:
+            return None
+
     with ExitStack() as stack:
-        with suppress(pynvml.NVMLError, IndexError):
+        try:
             pynvml.nvmlInit()
             stack.callback(pynvml.nvmlShutdown)
-            found = pynvml, _find(pynvml, device_id)
-        yield found
+            gpu = _find(pynvml, device_id)
+        except (pynvml.NVMLError, IndexError):
+            return nothing
+        return [answer(question) for question in questions]
 
 
 def _find(nvml: Any, device_id: int) -> Any:
@@ -223,13 +233,6 @@ def _find(nvml: Any, device_id: int) -> Any:
     if chosen.isdigit():
         return nvml.nvmlDeviceGetHandleByIndex(int(chosen))
     return nvml.nvmlDeviceGetHandleByUUID(chosen.encode())
-
-
-def _asked(nvml: Any, ask: Any, *args: Any) -> Any:
-    try:
-        return ask(*args)
-    except nvml.NVMLError:
-        return None
 
 
 def _text(value: Any) -> str:

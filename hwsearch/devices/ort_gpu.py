@@ -6,7 +6,7 @@ from typing import Any
 
 from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.nvidia import GPU_OPTIONS, GpuDevice, missing_gpu
-from hwsearch.devices.ort_installation import installed_builds, missing_build, mixed_builds
+from hwsearch.devices.ort_cpu import installed_builds, missing_build, mixed_builds
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import DeviceFactory
 

@@ -139,11 +139,9 @@ def profile_shapes(declared: Sequence[Declared], feeds: Feeds) -> dict[str, str]
 
 
 def with_tensorrt_options(providers: Providers, more: Mapping[str, str]) -> Providers:
-    """Add options to those of the TensorRT provider."""
-    return [
-        (name, {**options, **more} if name == _TENSORRT else options)
-        for name, options in providers
-    ]
+    """Add options to those of the TensorRT provider, which is the first."""
+    (name, options), *others = providers
+    return [(name, {**options, **more}), *others]
 
 
 def _session(source: str | bytes, providers: Providers, sizes: Mapping[str, int]) -> Any:

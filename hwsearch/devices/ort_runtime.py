@@ -118,9 +118,7 @@ def declared_inputs(session: Any) -> list[Declared]:
     return found
 
 
-def read_profile(
-    events: Sequence[Mapping[str, Any]],
-) -> tuple[list[str], NDArray[np.float64]]:
+def read_profile(events: Sequence[Mapping[str, Any]]) -> tuple[list[str], NDArray[np.float64]]:
     """Return node names, and (runs, nodes) seconds summed over the iterations of a loop.
 
     In ``events``, ONNX Runtime's profile, whole runs are ``model_run``, and a kernel is its node's

@@ -56,12 +56,7 @@ def sample_rounds(
 
 
 def warm_up(
-    run: Run,
-    n_entries: int,
-    *,
-    clock: Clock,
-    rng: np.random.Generator,
-    settings: MeasureSettings,
+    run: Run, n_entries: int, *, clock: Clock, rng: np.random.Generator, settings: MeasureSettings
 ) -> list[int]:
     """Run all entries in turns until their times are steady; return each entry's runs per burst.
 

@@ -53,9 +53,5 @@ def _importable(name: str) -> bool:
 
 
 DEVICE = DeviceFactory(
-    name="tensorrt",
-    create=TensorRt,
-    available=_missing,
-    options=GPU_OPTIONS,
-    untested=True,
+    name="tensorrt", create=TensorRt, available=_missing, options=GPU_OPTIONS, untested=True
 )

@@ -112,10 +112,7 @@ class TensorRtModel:
 
 
 def cached_engine(
-    name: str,
-    folders: list[Path],
-    load: Callable[[bytes], Loaded],
-    build: Callable[[], bytes],
+    name: str, folders: list[Path], load: Callable[[bytes], Loaded], build: Callable[[], bytes]
 ) -> Loaded:
     """Load the engine ``name`` from the first folder that has a valid one, else build it.
 

@@ -10,14 +10,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from hwsearch.devices.anchor import Baseline
-from hwsearch.devices.base import (
-    Batch,
-    Fingerprint,
-    Latency,
-    MeasureSettings,
-    Profile,
-    Progress,
-)
+from hwsearch.devices.base import Batch, Fingerprint, Latency, MeasureSettings, Profile, Progress
 from hwsearch.devices.benchmark import Benchmark
 from hwsearch.devices.fingerprint import choose_cpus, cpu_fingerprint, governor
 from hwsearch.devices.model_check import refusal
@@ -25,22 +18,12 @@ from hwsearch.devices.runtime import RUN, Options
 from hwsearch.devices.spec import DeviceFactory, DeviceOption, canonical_spec
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
-from hwsearch.machine import (
-    cpu_quota,
-    quota_text,
-    thread_limit,
-    throttled_periods,
-    usable_cpus,
-)
+from hwsearch.machine import cpu_quota, quota_text, thread_limit, throttled_periods, usable_cpus
 
 Result = TypeVar("Result", Latency, Profile)
 RUN_TIMEOUT_S = 900.0
 THREADS = DeviceOption(
-    name="threads",
-    default=1,
-    help="threads of a timed run",
-    high=len(usable_cpus()),
-    shown=True,
+    name="threads", default=1, help="threads of a timed run", high=len(usable_cpus()), shown=True
 )
 
 

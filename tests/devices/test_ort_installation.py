@@ -3,7 +3,7 @@ from importlib import metadata
 import pytest
 
 from hwsearch.devices import load_factory
-from hwsearch.devices.ort_installation import installed_builds, missing_build, mixed_builds
+from hwsearch.devices.ort_cpu import installed_builds, missing_build, mixed_builds
 
 
 @pytest.fixture
