@@ -57,8 +57,6 @@ class Benchmark:
     Attributes:
         device: Spec of the device.
         baseline: The anchor's baseline on it.
-        models: Files by name.
-        settings: Precision and time limits.
         options: Options of the runtime for every model.
         batch: Value of a dynamic batch.
         objective: Timing mode whose time is the latency.
@@ -120,9 +118,8 @@ class Benchmark:
     def profile(self, runs: int) -> dict[str, Profile]:
         """Time the nodes of models in turns; see `hwsearch.devices.base.Profiling.profile`.
 
-        The first turn and the first run of each turn are not counted. Of the counted runs, those
-        are used that waited for a CPU at most as long as the median one, as kernel times include
-        waiting.
+        The first turn and the first run of each turn are not counted. Kernel times include waiting
+        for a CPU, so of the counted runs the half that waited least is used.
         """
         self._load_models()
         rng = np.random.default_rng(0)

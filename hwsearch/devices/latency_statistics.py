@@ -71,12 +71,9 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRecord:
-    """The device of a benchmark and the anchor's baseline on it.
+    """The device of a benchmark, with the names of `Latency`, and the anchor's baseline on it.
 
-    Attributes:
-        fingerprint: Digest of its fingerprint.
-        baseline_s: (n_bursts,) median burst times of the anchor's baseline.
-        transfers: Whether copies are "excluded" or "included"; None where there are none.
+    ``baseline_s`` are (n_bursts,) median burst times.
     """
 
     device: str
@@ -88,10 +85,9 @@ class DeviceRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedModel:
-    """Records of one model in a benchmark besides its times.
+    """Records of one model in a benchmark besides its times; ``inputs`` are those of `Latency`.
 
     Attributes:
-        inputs: Names, types and shapes of its inputs.
         waited: Share of the wall time spent waiting for a CPU; None where it is not recorded.
         relative: Time in each mode of a device with its own memory, relative to the latency's
             mode; empty for other devices.

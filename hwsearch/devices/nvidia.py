@@ -68,7 +68,6 @@ class GpuDevice(WorkerDevice):
             values,
             runtime,
             timed={"device_id": self.device_id},
-            untimed={"device_id": self.device_id},
             cpus=None,
             account=False,  # the GPU works on while the calling thread waits for a CPU
             objective={"excluded": ON_DEVICE, "included": END_TO_END}[self._transfers],

@@ -99,33 +99,30 @@ class OpenVinoRuntime:
 
     def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OpenVinoModel:
         """Load a model and fix its batch by reshaping."""
-        if options.get("profile"):
-            options = {**options, "hint": "latency"}
+        profiled = bool(options.get("profile"))
+        throughput = options["hint"] == "throughput" and not profiled
+        properties = {
+            "INFERENCE_NUM_THREADS": options["threads"],
+            "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
+            # Otherwise float32 files would run in bfloat16 on some processors.
+            "INFERENCE_PRECISION_HINT": "f32",
+            # The process is pinned as a whole.
+            "ENABLE_CPU_PINNING": False,
+            "PERF_COUNT": profiled,
+        }
         try:
             model = self._core.read_model(source)
             declared = [_declared(each) for each in model.inputs]
             if batch is not None and all(None not in each.shape[1:] for each in declared):
-                model.reshape({each.name: _fixed(each, batch) for each in declared})
-            compiled = self._core.compile_model(model, "CPU", properties(options))
+                shapes = {
+                    each.name: [batch if size is None else size for size in each.shape]
+                    for each in declared
+                }
+                model.reshape(shapes)
+            compiled = self._core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
             raise ValueError(_reason(error)) from error
-        throughput = options["hint"] == "throughput"
         return OpenVinoModel(compiled, declared, throughput=throughput)
-
-
-def properties(options: Options) -> dict[str, Any]:
-    """Return the properties with which a model is compiled.
-
-    A float32 file runs in float32, where OpenVINO would choose bfloat16 on some processors. The
-    process is pinned as a whole, OpenVINO's threads are not.
-    """
-    return {
-        "INFERENCE_NUM_THREADS": options["threads"],
-        "PERFORMANCE_HINT": options["hint"].upper(),
-        "INFERENCE_PRECISION_HINT": "f32",
-        "ENABLE_CPU_PINNING": False,
-        "PERF_COUNT": bool(options.get("profile")),
-    }
 
 
 def _set_inputs(request: Any, feeds: Feeds) -> None:
@@ -141,10 +138,6 @@ def _declared(item: Any) -> Declared:
         dtype = item.element_type.to_string()
     shape = tuple(None if dim.is_dynamic else dim.get_length() for dim in dims)
     return Declared(name=item.any_name, dtype=dtype, shape=shape)
-
-
-def _fixed(item: Declared, batch: int) -> list[int]:
-    return [batch if size is None else int(size) for size in item.shape]
 
 
 def _reason(error: Exception) -> str:

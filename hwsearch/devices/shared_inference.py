@@ -24,13 +24,10 @@ MAX_CHUNK = 32
 
 
 class SharedSession:
-    """Models that are loaded as a tree of segments, to run on the same batches.
+    """Models that a worker has loaded as a tree of segments, to run on the same batches.
 
-    Args:
-        worker: Runs them.
-        options: Options of the runtime for each segment, which takes one thread.
-        threads: Chunks of a batch that run concurrently.
-        timeout_s: Time limit of a reply.
+    ``options`` are those of the runtime for each segment, which takes one thread; ``threads``
+    chunks of a batch run concurrently.
     """
 
     def __init__(self, worker: Worker, options: Options, threads: int, timeout_s: float) -> None:
@@ -66,7 +63,8 @@ class SharedSession:
             if all(name in self._failed for name in segment.models):
                 continue
             try:
-                number, _ = self._call("load", segment.content, None, self._options)
+                given = (segment.content, None, self._options)
+                number, _ = self._worker.call("load", *given, timeout_s=self._timeout_s)
             except DeviceError as error:
                 if self._worker.lost:
                     raise
@@ -80,7 +78,7 @@ class SharedSession:
         """Unload all models."""
         for number in self._segments:
             if not self._worker.lost:
-                self._call("unload", number)
+                self._worker.call("unload", number, timeout_s=self._timeout_s)
 
     def run(self, models: Collection[str], batches: Iterable[Batch]) -> Iterator[SharedOutputs]:
         """Run some of the models; a batch is prepared and sent while the worker computes."""
@@ -126,9 +124,6 @@ class SharedSession:
             outputs={name: self._failed.get(name) or outputs[name] for name in models},
             shares={name: each_s / total_s for name, each_s in spent_s.items()},
         )
-
-    def _call(self, method: str, *arguments: object) -> Any:
-        return self._worker.call(method, *arguments, timeout_s=self._timeout_s)
 
 
 def _chunk_size(batch: Batch) -> int:

@@ -37,7 +37,7 @@ class WorkerDevice(ABC):
         values: A value for each declared option, ``precision`` and ``batch`` among them.
         runtime: ``module:attribute`` of its `hwsearch.devices.runtime.Runtime`.
         timed: Options of the runtime for a model that is timed.
-        untimed: Options of the runtime for a model that is only run.
+        untimed: Those for a model that is only run, None for the same.
         cpus: CPUs of timed runs, None for all.
         account: Whether the calling thread computes, so that its waiting can be subtracted.
         objective: Timing mode whose time is the latency.
@@ -51,7 +51,7 @@ class WorkerDevice(ABC):
         runtime: str,
         *,
         timed: Options,
-        untimed: Options,
+        untimed: Options | None = None,
         cpus: Sequence[int] | None,
         account: bool = True,
         objective: str = RUN,
@@ -61,7 +61,7 @@ class WorkerDevice(ABC):
         self.precision: str = values["precision"]
         self._batch: int = values["batch"]
         self._runtime, self._objective = runtime, objective
-        self._timed, self._untimed = timed, untimed
+        self._timed, self._untimed = timed, timed if untimed is None else untimed
         self._cpus, self._account, self._load_s = cpus, account, load_s
         self._fingerprint: Fingerprint | None = None
         self._runner: Worker | None = None
