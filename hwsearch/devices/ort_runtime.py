@@ -67,8 +67,11 @@ class OrtRuntime:
     ) -> OrtModel:
         """Load a model."""
         settings = session_settings(options["threads"])
-        cpus = _thread_cpus(options)
-        if cpus:
+        cpus = options.get("cpus", [])
+        known = hasattr(os, "sched_setaffinity") and max(cpus, default=0) < (os.cpu_count() or 1)
+        # The system sometimes schedules two threads on one CPU while another one is idle.
+        spread = known and len(cpus) > 1
+        if spread:
             # ONNX Runtime counts from 1; the calling thread is the first one.
             others = ";".join(str(cpu + 1) for cpu in cpus[1:])
             settings.add_session_config_entry("session.intra_op_thread_affinities", others)
@@ -81,20 +84,9 @@ class OrtRuntime:
         session = onnxruntime.InferenceSession(
             source, settings, providers=["CPUExecutionProvider"]
         )
-        if cpus:
+        if spread:
             os.sched_setaffinity(0, cpus[:1])  # of this thread alone
         return OrtModel(session, folder)
-
-
-def _thread_cpus(options: Options) -> list[int]:
-    """Return one CPU for each of several threads; none for one thread, or without affinity.
-
-    The system sometimes schedules two threads on one CPU while another one is idle.
-    """
-    cpus, threads = options.get("cpus") or [], options["threads"]
-    if threads < 2 or len(cpus) != threads or not hasattr(os, "sched_setaffinity"):
-        return []
-    return list(cpus) if set(cpus) <= set(range(os.cpu_count() or 1)) else []
 
 
 def session_settings(threads: int) -> Any:
