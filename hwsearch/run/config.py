@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ FILE, TRIALS = "config.toml", "trials.sqlite"
 REPORT, PICTURE = "report.html", "front.png"
 # Names in ``config.toml``: the directory, and its path relative to the run's folder.
 CWD, FROM_RUN = "working_directory", "working_directory_from_run"
+MODULES: Final = "module_directories"  # other directories of modules that the settings name
 _AFTER_COLON: Final = {"data": ("cifar10", "imagefolder", "npz"), "device": ("kit",)}
 _WHOLE: Final = ("checkpoint", "warm_start")
 OBSOLETE = ("race",)  # settings of former versions; they are ignored
@@ -206,28 +208,34 @@ def software_versions() -> dict[str, str]:
     return found
 
 
-def recorded_place(folder: Path) -> dict[str, str]:
-    """Return the entries of ``config.toml`` on the working directory, for the folder of a run."""
+def recorded_place(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """Return the entries of ``config.toml`` on the directories that a run began with."""
     here = str(Path.cwd())
+    importable = tuple(Path(each).absolute() for each in sys.path)
+    found: dict[str, Any] = {CWD: here}
+    if modules := [each for each in module_directories(config, importable) if each != here]:
+        found[MODULES] = modules
     try:
-        here.encode()
-        return {CWD: here, FROM_RUN: Path(os.path.relpath(here, folder)).as_posix()}
+        "".join([here, *modules]).encode()
+        return found | {FROM_RUN: Path(os.path.relpath(here, folder)).as_posix()}
     except UnicodeEncodeError:
         return {}  # TOML cannot hold it
     except ValueError:  # on another drive
-        return {CWD: here}
+        return found
 
 
 def places(folder: Path, recorded: Mapping[str, Any]) -> tuple[Path, ...]:
     """Return the directories for relative paths of a run, the preferred one first.
 
     They are that in which the run began, the same relative to the run's folder, which may have
-    been moved with it, and the current one.
+    been moved with it, the current one, and those of its modules.
     """
     found = [Path(recorded[CWD])] if isinstance(recorded.get(CWD), str) else []
     if isinstance(recorded.get(FROM_RUN), str):
         found.append(Path(os.path.normpath(folder.absolute() / recorded[FROM_RUN])))
-    return (*found, Path.cwd())
+    modules = recorded.get(MODULES)
+    named = modules if isinstance(modules, list) else []
+    return (*found, Path.cwd(), *(Path(each) for each in named if isinstance(each, str)))
 
 
 def located(config: RunConfig, directories: tuple[Path, ...]) -> RunConfig:
@@ -243,8 +251,14 @@ def located(config: RunConfig, directories: tuple[Path, ...]) -> RunConfig:
     return replace(config, **changed)  # type: ignore[arg-type]  # all of them are texts
 
 
+def make_importable(config: RunConfig, directories: tuple[Path, ...]) -> None:
+    """Put the directories of modules that the settings name on ``sys.path``."""
+    found = module_directories(config, directories)
+    sys.path[:0] = [each for each in found if each not in sys.path]
+
+
 def module_directories(config: RunConfig, directories: tuple[Path, ...]) -> tuple[str, ...]:
-    """Return the directories of modules that the settings name, for ``sys.path``."""
+    """Return the directories that hold modules that the settings name."""
     specs = [config.supernet, config.data]
     names = [spec.partition(":")[0].partition(".")[0] for spec in specs if ":" in spec]
     holding = (

@@ -60,7 +60,8 @@ def start_run(
     with locked(folder):
         _check_output(folder)
         # Written first: a folder with this file alone can be resumed.
-        write_config(folder, setup.config, setup.recorded() | recorded_place(folder))
+        place = recorded_place(folder, setup.config)
+        write_config(folder, setup.config, setup.recorded() | place)
         for source in setup.sources:
             source.copy_to(folder)
         return _complete(kind(folder), setup, progress, workers)

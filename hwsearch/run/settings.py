@@ -9,7 +9,15 @@ import tomli_w
 
 from hwsearch.errors import InputError
 from hwsearch.files import decoded, write_atomic
-from hwsearch.run.config import FILE, RunConfig, known_settings, located, parsed_toml, places
+from hwsearch.run.config import (
+    FILE,
+    RunConfig,
+    known_settings,
+    located,
+    make_importable,
+    parsed_toml,
+    places,
+)
 from hwsearch.run.setting import explanation, setting, text
 
 SETTINGS: Final = "hwsearch.toml"
@@ -86,7 +94,10 @@ def write_settings(path: Path) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return the settings in a file of `write_settings`, or in a run's ``config.toml``."""
+    """Return the settings in a file of `write_settings`, or in a run's ``config.toml``.
+
+    Modules beside the file can be imported from then on.
+    """
     content = _read(path)
     told = content.get(TABLE, {})
     # The recorded values of a run are no settings.
@@ -103,9 +114,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"settings {str(path)!r}: {error}") from error
     recorded = content.get(RECORDED)
-    if not isinstance(recorded, dict):
-        return settings
-    at = located(config, places(path.parent, recorded))
+    directories = places(path.parent, recorded) if isinstance(recorded, dict) else ()
+    make_importable(config, (*directories, Path.cwd(), path.absolute().parent))
+    at = located(config, directories)
     return {name: getattr(at, name, value) for name, value in settings.items()}
 
 

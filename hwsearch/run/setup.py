@@ -1,6 +1,5 @@
 """Resolution of settings to the parts of a run, checked before anything is written."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +23,7 @@ from hwsearch.kit.table_latency import TableLatency
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
 from hwsearch.quantities import exact_quantities, search_quantities
-from hwsearch.run.config import RunConfig, located, module_directories, software_versions
+from hwsearch.run.config import RunConfig, located, make_importable, software_versions
 from hwsearch.run.progress import Progress
 from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource
 from hwsearch.supernets.supernet import Supernet
@@ -154,7 +153,7 @@ def prepare(
     are looked for in the directories, by default in the working directory.
     """
     at = located(config, directories)
-    sys.path[:0] = [d for d in module_directories(config, directories) if d not in sys.path]
+    make_importable(config, directories)
     device = load_device(at.device if device is None else device)
     net = net if net is not None else load_supernet(at.supernet, at.checkpoint)
     net = net.with_rules(config.freeze, config.only)

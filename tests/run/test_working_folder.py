@@ -17,6 +17,7 @@ from hwsearch.run.config import (
     write_config,
 )
 from hwsearch.run.settings import read_settings
+from tests.cli.commands import call
 
 SETTINGS = {
     "checkpoint": "weights/w.safetensors",
@@ -37,7 +38,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(home)
     run = home / "runs" / "run"
     run.mkdir()
-    write_config(run, RunConfig(**SETTINGS), recorded_place(Path("runs/run")))
+    write_config(run, RunConfig(**SETTINGS), recorded_place(Path("runs/run"), RunConfig()))
     (tmp_path / "elsewhere").mkdir()
     return home
 
@@ -125,3 +126,23 @@ def test_a_search_goes_on_from_another_working_directory(tmp_path, monkeypatch):
     sys.path.remove(str(home))
     run = hwsearch.resume("home/run", budget=4)
     assert len(run.trials) == 4
+
+
+@pytest.mark.timeout(300)
+def test_a_module_beside_the_settings_is_found_and_again_by_resume(tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    (home / "net_beside.py").write_text(NET)
+    (home / "hwsearch.toml").write_text(
+        '[search]\nsupernet = "net_beside:load"\ndevice = "scripted"\ntactic = "random"\n'
+        'data = "hwsearch_test_plugin:image_task"\nbudget = 3\n'
+    )
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("sys.path", sys.path[:])
+    result = call("search", "--config", home / "hwsearch.toml", "--out", "run")
+    assert result.exit_code == 0, result.output
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "net_beside")
+    sys.path.remove(str(home))
+    assert len(hwsearch.resume("here/run", budget=4).trials) == 4
