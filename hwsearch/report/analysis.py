@@ -1,6 +1,5 @@
 """Analysis of a run: recommended members, choices in common, scores, timings, constraints."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -45,7 +44,7 @@ def picks(data: RunData) -> list[Pick]:
         return []
     objectives = data.objectives
     losses = to_losses(members[[o.name for o in objectives]].to_numpy(float), objectives)
-    keys = [str(key) for key in members["key"]]
+    keys = data.best
     best = keys[int(np.argmin(losses[:, 0]))]
     wishes: list[tuple[str, str, float | None]] = [
         ("the knee: the best compromise", knee(members, objectives), None)
@@ -78,10 +77,9 @@ def picks(data: RunData) -> list[Pick]:
 
 
 def _chances(data: RunData, constraint: Constraint) -> list[float] | None:
+    seed = data.run.config.seed
     try:
-        found = constraint_probabilities(
-            constraint, data.members, data.measurements, data.run.config.seed
-        )
+        found = constraint_probabilities(constraint, data.members, data.measurements, seed)
     except InputError:
         return None  # a quantity without intervals, or a store of the first version
     return [float(each) for each in found]
@@ -98,43 +96,32 @@ def beside_largest(data: RunData, key: str) -> Comparison | None:
     if known is not None or key == largest or not costs:
         return known
     cost = main_cost(costs)
-    assert data.members is not None
-    rows = data.members.set_index("key")[cost]
-    own = rows.get(largest, summary.largest[cost])
+    own = data.members_by_key.get(largest, summary.largest)[cost]
     scores = data.of_search(summary.metric)
     points, low, high = paired_scores(scores.get(key), scores.get(largest))
     return Comparison(
         member="",
         key=key,
         cost=cost,
-        times=float(own) / float(rows[key]),
+        times=float(own) / float(data.members_by_key[key][cost]),
         points=points,
         low=low,
         high=high,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """Choices that the members have in common.
+def shared(data: RunData) -> dict[str, Any] | None:
+    """Return the choices that members have in common; None for fewer than two members.
 
-    ``same``: choice -> (option, number of members with it), where all agree. ``rising``: choices
-    that grow with the cost, the clearest first. ``along``: the objective that sorts the members.
+    ``same`` has [choice, option, number of members with it] where all agree, ``rising`` the
+    choices that grow with the cost, the clearest first, ``along`` the objective that sorts the
+    ``n`` members.
     """
-
-    same: Mapping[str, tuple[str, int]]
-    rising: tuple[str, ...]
-    n: int
-    along: str
-
-
-def shared(data: RunData) -> Shared | None:
-    """Compare the members choice by choice; return None for fewer than two."""
     keys = by_cost(data)
     if len(keys) < 2:
         return None
     archs = data.archs[[data.place[key] for key in keys]]
-    same: dict[str, tuple[str, int]] = {}
+    same = []
     trends: list[tuple[float, str]] = []
     for position, choice in enumerate(data.space.choices):
         active = archs.active[:, position]
@@ -142,14 +129,13 @@ def shared(data: RunData) -> Shared | None:
         if len(choice.options) < 2 or active.sum() < 2:
             continue
         if np.ptp(options) == 0:
-            same[choice.name] = (str(choice.options[options[0]]), int(active.sum()))
+            same.append([choice.name, str(choice.options[options[0]]), int(active.sum())])
         elif choice.ordered and active.sum() >= LEAST_MEMBERS:
-            trends.append(
-                (float(kendalltau(options, np.arange(len(options))).statistic), choice.name)
-            )
+            tau = kendalltau(options, np.arange(len(options))).statistic
+            trends.append((float(tau), choice.name))
     rising = [name for tau, name in sorted(trends, reverse=True) if tau >= CLEAR_TREND]
-    along = data.across or data.up
-    return Shared(same=same, rising=tuple(rising), n=len(keys), along=along.name)
+    along = (data.across or data.up).name
+    return {"same": same, "rising": rising, "n": len(keys), "along": along}
 
 
 def by_cost(data: RunData) -> list[str]:
@@ -163,15 +149,10 @@ def by_cost(data: RunData) -> list[str]:
 def scores_on_both(data: RunData) -> list[dict[str, Any]]:
     """Return the members' scores on search and report images, with intervals."""
     name = data.metric
-    if data.members is None or name is None or f"{name}_report" not in data.members:
-        return []
     return [
-        {
-            "key": str(row["key"]),
-            "search": stated(row, name),
-            "report": stated(row, f"{name}_report"),
-        }
-        for row in data.members.to_dict("records")
+        {"key": key, "search": stated(row, name), "report": stated(row, f"{name}_report")}
+        for key, row in data.members_by_key.items()
+        if name is not None and f"{name}_report" in row
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.objectives import hypervolume, to_losses
-from hwsearch.report.plotly_figures import Figure, hover, interval, label, layout_of, plain, trace
+from hwsearch.report.figures import Figure, hover, interval, label, layout_of, plain, trace
 from hwsearch.report.run_data import RunData, paired_scores, stated
 
 _ROLES: Final = ("front", "largest", "uniform", "second", "knee")
@@ -60,19 +60,19 @@ def fronts_figure(runs: Sequence[RunData]) -> Figure:
         marks = ", ".join(f"{name} predicted" for name in sorted(data.predicted))
         name = f"{data.run.folder.name}: {data.what} on {data.run.config.device}"
         role, symbol = (each[place % len(each)] for each in (_ROLES, _SYMBOLS))
-        drawn = trace(
-            role, escape(f"{name}{marks and ', '}{marks}"), [v[0] for v in x], [v[0] for v in y]
-        )
         traces.append(
-            drawn
-            | {
-                "mode": "lines+markers",
-                "marker": {"size": 8, "symbol": symbol},
-                "line": {"width": 1.5},
-                "error_x": interval(x),
-                "error_y": interval(y),
-                "hovertemplate": hover(data, across),
-            }
+            trace(
+                role,
+                escape(f"{name}{marks and ', '}{marks}"),
+                [value for value, _, _ in x],
+                [value for value, _, _ in y],
+                mode="lines+markers",
+                marker={"size": 8, "symbol": symbol},
+                line={"width": 1.5},
+                error_x=interval(x),
+                error_y=interval(y),
+                hovertemplate=hover(data, across),
+            )
         )
     first = runs[0]
     across = first.across
@@ -82,8 +82,12 @@ def fronts_figure(runs: Sequence[RunData]) -> Figure:
 
 def drawable(runs: Sequence[RunData]) -> list[RunData]:
     """Return the runs that have members and the objectives of the first of them."""
-    known = [data for data in runs if data.members is not None and data.across is not None]
-    return [data for data in known if _axes(data) == _axes(known[0])]
+    known = [
+        (data, (data.up.name, data.across.name))
+        for data in runs
+        if data.members is not None and data.across is not None
+    ]
+    return [data for data, axes in known if axes == known[0][1]]
 
 
 def transfers(a: RunData, b: RunData) -> list[Transfer]:
@@ -91,7 +95,7 @@ def transfers(a: RunData, b: RunData) -> list[Transfer]:
     assert a.members is not None
     assert b.members is not None
     metric = a.up
-    own = {str(row["key"]): row for row in b.members.to_dict("records")}
+    own = b.members_by_key
     theirs = b.members[[metric.name, LATENCY]].to_numpy(float)
     losses = to_losses(theirs[:, :1], [metric])[:, 0]
     searched, scores = b.of_search(LATENCY), b.of_search(metric.name)
@@ -201,10 +205,6 @@ def _row(each: Transfer) -> list[Any]:
     how = "confirmed" if each.confirmed else "the search"
     times = None if each.times is None else f"{each.times:.2f}"
     return [each.key, *plain([each.latency, each.elsewhere]), how, points, times]
-
-
-def _axes(data: RunData) -> tuple[str, str]:
-    return data.up.name, data.across.name if data.across else ""
 
 
 def _timed(data: RunData) -> bool:

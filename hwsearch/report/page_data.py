@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from hwsearch.accuracy.task import NO_DATA
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
 from hwsearch.quantities import comparative_of, exact_quantities, quantity_of
 from hwsearch.report.analysis import (
+    Pick,
     by_cost,
     keeps,
     picks,
@@ -23,18 +24,17 @@ from hwsearch.report.figures import (
     drift_figure,
     forecast_figure,
     importance_figure,
+    plain,
     progress_figure,
     score_figure,
+    short,
 )
 from hwsearch.report.front_figure import front_figure
 from hwsearch.report.importance import LEAST_TRIALS, importances
-from hwsearch.report.plotly_figures import plain, short
 from hwsearch.report.run_data import RunData, stated
 from hwsearch.run.outcome import KIT, SUBNETS
-from hwsearch.run.search_summary import HORIZON, Comparison
+from hwsearch.run.search_summary import HORIZON
 from hwsearch.stages import parse_name
-
-_SPREAD: Final = ("p90_ms", "p99_ms", "rounds")  # of a latency, besides its interval
 
 
 def page_data(data: RunData) -> dict[str, Any]:
@@ -63,13 +63,13 @@ def page_data(data: RunData) -> dict[str, Any]:
         "trials": _trials(data),
         "members": _members(data),
         "order": [data.place[key] for key in by_cost(data)],
-        "picks": picks_section(data),
-        "shared": shared_section(data),
-        "summary": summary_section(data),
-        "importance": importance_section(data),
-        "forecasts": forecast_section(data),
-        "scores": score_section(data),
-        "measuring": measuring_section(data),
+        "picks": [_pick(data, pick) for pick in picks(data)],
+        "shared": shared(data),
+        "summary": _summary(data),
+        "importance": _importance(data),
+        "forecasts": _forecasts(data),
+        "scores": _scores(data),
+        "measuring": _measuring(data),
         "fronts": {o.name: front_figure(data, o) for o in data.objectives[1:]}
         or {"trial": front_figure(data)},
         "across": data.across.name if data.across else "trial",
@@ -83,6 +83,15 @@ def _header(data: RunData) -> dict[str, Any]:
     runtime = [str(device["runtime"])] if "runtime" in device else []
     images = {name: str(each).partition("@")[0] for name, each in recorded.get("data", {}).items()}
     counted = ", ".join(f"{n} {name}" for name, n in images.items())
+    settings = {
+        "tactic": config.tactic,
+        "budget": config.budget,
+        "seed": config.seed,
+        "constraints": ", ".join(config.constraints),
+        "restricted by": ", ".join([*config.freeze, *config.only]),
+        "warm start": config.warm_start or "",
+        **recorded.get("versions", {}),
+    }
     return {
         "supernet": config.supernet,
         "weights": config.checkpoint or "",
@@ -92,40 +101,27 @@ def _header(data: RunData) -> dict[str, Any]:
         "images": f"{counted} images" if counted else "",
         "date": data.written,
         "space": float(data.space.size),
-        "settings": [
-            ["tactic", config.tactic],
-            ["budget", str(config.budget)],
-            ["seed", str(config.seed)],
-            *([["constraints", ", ".join(config.constraints)]] if config.constraints else []),
-            *(
-                [["restricted by", ", ".join([*config.freeze, *config.only])]]
-                if config.freeze or config.only
-                else []
-            ),
-            *([["warm start", config.warm_start]] if config.warm_start else []),
-            *[[name, str(version)] for name, version in recorded.get("versions", {}).items()],
-        ],
+        "settings": [[name, str(value)] for name, value in settings.items() if value != ""],
     }
 
 
 def _state_notes(data: RunData) -> list[str]:
+    folder = data.run.folder
+    if data.kind == "front":
+        return []
     if data.kind == "unfinished":
         return [
             "this run is not finished: what is best so far is as the search measured it, neither "
-            f"confirmed nor exported; finish it by: hwsearch resume {data.run.folder}"
+            f"confirmed nor exported; finish it by: hwsearch resume {folder}"
         ]
-    if data.kind == "front":
-        return []
-    names = " and ".join(sorted(data.predicted))
     if data.run.config.data == NO_DATA:
-        return [
-            f"these are candidates, not a front: {names} is predicted; with images: "
-            f"{data.run.with_images}"
-        ]
-    return [
-        f"these are candidates, not a front: {names} is predicted; run {data.run.folder}/{KIT} "
-        f"on the device, then: hwsearch confirm {data.run.folder} timings.json"
-    ]
+        next_step = f"with images: {data.run.with_images}"
+    else:
+        next_step = (
+            f"run {folder}/{KIT} on the device, then: hwsearch confirm {folder} timings.json"
+        )
+    names = " and ".join(sorted(data.predicted))
+    return [f"these are candidates, not a front: {names} is predicted; {next_step}"]
 
 
 def _choices(data: RunData) -> list[dict[str, Any]]:
@@ -165,15 +161,12 @@ def _trials(data: RunData) -> dict[str, Any]:
 
 def _members(data: RunData) -> dict[int, Any]:
     """Return trial number -> contents of the member's card."""
-    if data.members is None:
-        return {}
     found = {}
-    for row in data.members.to_dict("records"):
-        key = str(row["key"])
+    for key, row in data.members_by_key.items():
         folder = data.run.folder / SUBNETS / key
         found[data.place[key]] = {
             "numbers": list(_numbers(data, row)),
-            "probability": plain([row["probability"]])[0] if "probability" in row else None,
+            "probability": short(row.get("probability")),
             "path": str(folder),
             "files": [name for name in (MODEL, CARD, WEIGHTS, INFER) if (folder / name).is_file()],
             "load": _load(data, folder),
@@ -182,31 +175,24 @@ def _members(data: RunData) -> dict[int, Any]:
 
 
 def _numbers(data: RunData, row: dict[str, Any]) -> Iterator[list[Any]]:
-    units = {o.name: o.unit for o in data.objectives}
-    metric = data.metric
-    names = [o.name for o in data.objectives]
-    exact = exact_quantities()
-    names += [name for name in exact if name not in names]
-    for name in names:
-        if name not in row:
-            continue
-        value, low, high = stated(row, name)
-        how = "predicted" if f"{name}_source" in row else "exact" if name in exact else "measured"
-        if how == "measured" and name == metric:
+    """Yield name, value, ends of the interval, unit and source of each number of a member."""
+    units, exact = {o.name: o.unit for o in data.objectives}, exact_quantities()
+    for name in (name for name in {**units, **exact} if name in row):
+        how = "exact" if name in exact else "measured"
+        if f"{name}_source" in row:
+            how = "predicted"
+        elif name == data.metric:
             how = "measured on search images"
-        yield [name, *plain([value, low, high]), units.get(name) or quantity_of(name).unit, how]
+        yield [name, *plain(stated(row, name)), units.get(name) or quantity_of(name).unit, how]
         if f"{name}_report" in row:
-            yield [
-                name,
-                *plain(stated(row, f"{name}_report")),
-                units.get(name, ""),
-                "measured on report images",
-            ]
-    for name in _SPREAD:
-        if name in row and row[name] == row[name]:
-            unit = "ms" if name.endswith("_ms") else ""
-            how = "measured" if unit else ""
-            yield [name.removesuffix("_ms"), *plain([row[name], None, None]), unit, how]
+            report = plain(stated(row, f"{name}_report"))
+            yield [name, *report, units.get(name, ""), "measured on report images"]
+    # Of a latency, besides its interval.
+    spread = (("p90", "ms", "measured"), ("p99", "ms", "measured"), ("rounds", "", ""))
+    for name, unit, how in spread:
+        value = row.get(f"{name}_{unit}" if unit else name)
+        if value is not None and value == value:
+            yield [name, short(value), None, None, unit, how]
 
 
 def _load(data: RunData, folder: Path) -> list[list[str]]:
@@ -225,45 +211,35 @@ def _load(data: RunData, folder: Path) -> list[list[str]]:
     return found
 
 
-def picks_section(data: RunData) -> list[dict[str, Any]]:
-    """Return the recommended members, each compared with the largest subnet."""
-    return [
-        {
-            "wish": pick.wish,
-            "number": data.place[pick.key],
-            "sure": pick.sure,
-            "versus": _versus(pick.versus),
-        }
-        for pick in picks(data)
-    ]
+def _pick(data: RunData, pick: Pick) -> dict[str, Any]:
+    versus = pick.versus
+    return {
+        "wish": pick.wish,
+        "number": data.place[pick.key],
+        "sure": pick.sure,
+        "versus": versus
+        and {
+            "cost": versus.cost,
+            "times": short(versus.times),
+            "points": plain([versus.points, versus.low, versus.high]),
+        },
+    }
 
 
-def _versus(versus: Comparison | None) -> dict[str, Any] | None:
-    if versus is None:
-        return None
-    points = plain([versus.points, versus.low, versus.high])
-    return {"cost": versus.cost, "times": short(versus.times), "points": points}
-
-
-def shared_section(data: RunData) -> dict[str, Any] | None:
-    """Return the choices that members have in common; None for fewer than two members."""
-    found = shared(data)
-    if found is None:
-        return None
-    same = [[name, option, n] for name, (option, n) in found.same.items()]
-    return {"same": same, "rising": list(found.rising), "n": found.n, "along": found.along}
-
-
-def summary_section(data: RunData) -> dict[str, Any] | None:
+def _summary(data: RunData) -> dict[str, Any] | None:
     """Return the search summary; None without one."""
     summary = data.summary
     if summary is None:
         return None
     reached = summary.hypervolumes[-1]
-    shares = {
+    known = {
         "gain": summary.gain,
         "random": summary.random,
         "uniform": summary.uniform_hypervolume,
+    }
+    shares = {
+        name: short(value / reached) if value is not None and reached else None
+        for name, value in known.items()
     }
     first, *others = summary.objectives
     at_knee = None
@@ -271,41 +247,34 @@ def summary_section(data: RunData) -> dict[str, Any] | None:
         knee, uniform = plain([summary.knee[first], summary.uniform_at_knee])
         at_knee = {"first": first, "second": others[0], "knee": knee, "uniform": uniform}
     return {
-        "figure": progress_figure(summary),
         "evaluated": summary.evaluated,
         "failed": summary.failed,
         "reused": summary.reused,
         "members": summary.members,
+        "figure": progress_figure(summary),
         "share": short(summary.share),
         "hypervolume": short(reached),
         "units": " x ".join(unit or name for name, unit in summary.objectives.items()),
         "horizon": HORIZON,
-        **{
-            name: short(value / reached) if value is not None and reached else None
-            for name, value in shares.items()
-        },
         "at_knee": at_knee,
+        **shares,
     }
 
 
-def importance_section(data: RunData) -> dict[str, Any]:
-    """Return the importance of each choice for each objective."""
-    found = importances(data)
-    return {
-        "least": LEAST_TRIALS,
-        "objectives": [
-            {
-                "name": each.objective,
-                "trials": each.trials,
-                "tau": short(each.tau),
-                "figure": importance_figure(data, each),
-            }
-            for each in found
-        ],
-    }
+def _importance(data: RunData) -> dict[str, Any]:
+    objectives = [
+        {
+            "name": each.objective,
+            "trials": each.trials,
+            "tau": short(each.tau),
+            "figure": importance_figure(data, each),
+        }
+        for each in importances(data)
+    ]
+    return {"least": LEAST_TRIALS, "objectives": objectives}
 
 
-def forecast_section(data: RunData) -> list[dict[str, Any]]:
+def _forecasts(data: RunData) -> list[dict[str, Any]]:
     """Return one entry per measured objective that was predicted before it was measured."""
     fits = {fit.objective: fit for fit in data.summary.fits} if data.summary else {}
     found = []
@@ -318,7 +287,7 @@ def forecast_section(data: RunData) -> list[dict[str, Any]]:
     return found
 
 
-def score_section(data: RunData) -> dict[str, Any] | None:
+def _scores(data: RunData) -> dict[str, Any] | None:
     """Return the scores on search and report images; None without report images."""
     scores = scores_on_both(data)
     if not scores:
@@ -334,7 +303,7 @@ def score_section(data: RunData) -> dict[str, Any] | None:
     }
 
 
-def measuring_section(data: RunData) -> dict[str, Any] | None:
+def _measuring(data: RunData) -> dict[str, Any] | None:
     """Return statistics of the timings; None if nothing was timed against an anchor."""
     told = [m for m in timings(data) if "anchor_ms" in m.details]
     if not told:

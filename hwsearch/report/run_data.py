@@ -99,17 +99,28 @@ class RunData:
         return {trial.key: number for number, trial in enumerate(self.trials)}
 
     @cached_property
+    def members_by_key(self) -> dict[str, dict[str, Any]]:
+        """Return key -> row of the members' table; empty for an unfinished run."""
+        rows = [] if self.members is None else self.members.to_dict("records")
+        return {str(row["key"]): row for row in rows}
+
+    @cached_property
     def best(self) -> list[str]:
         """Return the keys of the members, or of the non-dominated trials so far."""
         if self.members is not None:
-            return [str(key) for key in self.members["key"]]
-        table = {o.name: self.values[o.name] for o in self.objectives}
-        known = np.flatnonzero(~np.isnan(np.column_stack(list(table.values()))).any(axis=1))
-        if not len(known):
+            return list(self.members_by_key)
+        if not self.finished:
             return []
-        whole = {name: values[known] for name, values in table.items()}
-        rows = front_rows(whole, self.objectives, self.constraints)
-        return [self.trials[known[row]].key for row in rows]
+        known = {o.name: self.values[o.name][self.finished] for o in self.objectives}
+        rows = front_rows(known, self.objectives, self.constraints)
+        return [self.trials[self.finished[row]].key for row in rows]
+
+    @cached_property
+    def finished(self) -> list[int]:
+        """Return the numbers of the finished trials whose every objective is known."""
+        table = np.column_stack([self.values[o.name] for o in self.objectives])
+        whole = np.flatnonzero(~np.isnan(table).any(axis=1)).tolist()
+        return [n for n in whole if self.trials[n].state is TrialState.DONE]
 
     def of_search(self, quantity: str) -> dict[str, Measurement]:
         """Return the measurements of a quantity by the search, by key."""
@@ -187,14 +198,6 @@ def _computed(
         return {}, (f"{missing} of the trials is computed, which is not possible here: {error}",)
     found = {o.name: np.asarray(o.computed(archs), np.float64) for o in objectives if o.computed}
     return found, ()
-
-
-def finished_rows(data: RunData) -> list[int]:
-    """Return the positions of the trials whose every objective is known."""
-    table = np.column_stack([data.values[o.name] for o in data.objectives])
-    whole = ~np.isnan(table).any(axis=1)
-    done = np.array([trial.state is TrialState.DONE for trial in data.trials], dtype=bool)
-    return [int(row) for row in np.flatnonzero(whole & done)]
 
 
 def stated(row: Mapping[str, Any], name: str) -> tuple[float, float | None, float | None]:

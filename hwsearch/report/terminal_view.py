@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hwsearch.objectives import FloatArray, Objective
 from hwsearch.report.analysis import by_cost
-from hwsearch.report.run_data import RunData, finished_rows, stated
+from hwsearch.report.run_data import RunData
 from hwsearch.run.front import knee
 from hwsearch.stages import one_line
 
@@ -24,11 +25,11 @@ _LABEL = 9  # columns for the numbers of the upright axis
 def terminal_view(data: RunData, width: int | None = None, height: int = 40) -> RenderableType:
     """Show the front before every trial, and its members; without a width nothing is cut."""
     head = Text(data.run.title, style="bold", no_wrap=True, overflow="ellipsis")
-    if not finished_rows(data):
+    if not data.finished:
         return Group(head, _progress(data), Text("nothing has been measured in full yet"))
     table = _table(data, None if width is None else min(_ROWS, max(3, height // 3)))
     rows = height - table.row_count - 8
-    plot = _plot(data, width or _PLOT_WIDTH, max(rows, 8))
+    plot = _plot(data, (width or _PLOT_WIDTH, max(rows, 8)))
     return Group(head, _progress(data), plot, table)
 
 
@@ -45,19 +46,22 @@ def _progress(data: RunData) -> Text:
     return Text(f"{done} of {data.run.config.budget} evaluated{told and ', '}{told}; {what}")
 
 
-def _plot(data: RunData, width: int, rows: int) -> Text:
+def _plot(data: RunData, size: tuple[int, int]) -> Text:
     across = data.across
-    known = finished_rows(data)
-    best = [data.place[key] for key in by_cost(data)]
-    x = range(len(data.trials)) if across is None else data.values[across.name]
+    x = np.arange(len(data.trials), dtype=float) if across is None else data.values[across.name]
     y = data.values[data.up.name]
+    best = [data.place[key] for key in by_cost(data)]
     layers = [
-        Layer(name="trials", sign="·", style="dim", x=[x[n] for n in known], y=list(y[known])),
-        Layer(name="best", sign="●", style="bold blue", x=[x[n] for n in best], y=list(y[best])),
+        Layer(sign=sign, style=style, x=x[numbers], y=y[numbers])
+        for sign, style, numbers in (("·", "dim", data.finished), ("●", "bold blue", best))
     ]
-    labels = ["trial" if o is None else f"{o.name} {o.unit}".strip() for o in (across, data.up)]
+    labels = "trial" if across is None else _titled(across), _titled(data.up)
     limits = [c.bound for c in data.constraints if across and c.objective == across.name]
-    return text_plot(layers, (labels[0], labels[1]), (width, rows), limits)
+    return text_plot(layers, labels, size, limits)
+
+
+def _titled(objective: Objective) -> str:
+    return f"{objective.name} {objective.unit}".strip()
 
 
 def _table(data: RunData, most: int | None) -> Table:
@@ -65,24 +69,16 @@ def _table(data: RunData, most: int | None) -> Table:
     table.add_column("key", no_wrap=True, min_width=16)
     for objective in data.objectives:
         mark = "~" if objective.name in data.predicted else ""
-        title = f"{mark}{objective.name} {objective.unit}".strip()
-        table.add_column(Text(title), justify="right", no_wrap=True)
+        table.add_column(Text(mark + _titled(objective)), justify="right", no_wrap=True)
     table.add_column("architecture", no_wrap=True, overflow="ellipsis", ratio=1)
     keys = by_cost(data)
-    members = {}
-    middle = None
-    if data.members is not None:
-        members = {str(row["key"]): row for row in data.members.to_dict("records")}
-        middle = knee(data.members, data.objectives)
+    middle = None if data.members is None else knee(data.members, data.objectives)
     for key in keys[:most]:
         number = data.place[key]
-        values = [
-            stated(members[key], o.name)[0] if members else data.values[o.name][number]
-            for o in data.objectives
-        ]
+        values = data.members_by_key.get(key) or {n: v[number] for n, v in data.values.items()}
         table.add_row(
             Text(key, style="bold" if key == middle else ""),
-            *(f"{value:.4g}" for value in values),
+            *(f"{values[o.name]:.4g}" for o in data.objectives),
             Text(one_line(data.trials[number].choices)),
         )
     if most is not None and len(keys) > most:
@@ -94,11 +90,10 @@ def _table(data: RunData, most: int | None) -> Table:
 class Layer:
     """Dots of one kind, (n,) each; later layers cover earlier ones. ``style`` is rich's."""
 
-    name: str
     sign: str
     style: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[float] | FloatArray
+    y: Sequence[float] | FloatArray
 
 
 def text_plot(
@@ -113,35 +108,29 @@ def text_plot(
     ``upright`` the positions of vertical lines, such as a limit of the latency.
     """
     width, height = max(size[0] - _LABEL - 2, 10), max(size[1] - 3, 3)
-    x = np.concatenate([np.asarray(layer.x, float) for layer in layers])
-    y = np.concatenate([np.asarray(layer.y, float) for layer in layers])
-    left, right = _range(np.append(x, upright))
-    bottom, top = _range(y)
-    signs = [[(" ", "")] * width for _ in range(height)]
+    left, right = _range(np.concatenate([*(layer.x for layer in layers), upright]))
+    bottom, top = _range(np.concatenate([layer.y for layer in layers]))
+    signs = [[Text(" ")] * width for _ in range(height)]
     for bound in upright:
-        column = _cell(bound, left, right, width)
         for row in signs:
-            row[column] = ("┊", "yellow")
+            row[_cell(bound, left, right, width)] = Text("┊", "yellow")
     for layer in layers:
         for across, up in zip(layer.x, layer.y, strict=True):
-            line = height - 1 - _cell(up, bottom, top, height)
-            signs[line][_cell(across, left, right, width)] = (layer.sign, layer.style)
+            row = signs[height - 1 - _cell(up, bottom, top, height)]
+            row[_cell(across, left, right, width)] = Text(layer.sign, layer.style)
     found = Text(f"{labels[1]}\n")
+    ends = {0: f"{top:.4g}", height - 1: f"{bottom:.4g}"}
     for number, row in enumerate(signs):
-        told = {0: top, height - 1: bottom}.get(number)
-        found.append(f"{'' if told is None else f'{told:.4g}':>{_LABEL}} │", style="dim")
-        for sign, style in row:
-            found.append(sign, style=style)
-        found.append("\n")
-    ends = f"{left:.4g}", f"{right:.4g}"
-    gap = max(1, width - sum(map(len, ends)) - len(labels[0]))
-    middle = labels[0].center(gap + len(labels[0]))
+        found.append(f"{ends.get(number, ''):>{_LABEL}} │", style="dim")
+        found.append(Text().join(row)).append("\n")
+    first, last = f"{left:.4g}", f"{right:.4g}"
+    middle = labels[0].center(max(width - len(first) - len(last), len(labels[0]) + 1))
     found.append(f"{'':>{_LABEL}} └{'─' * width}\n{'':>{_LABEL + 2}}", style="dim")
-    found.append(f"{ends[0]}{middle[: max(0, width - sum(map(len, ends)))]}{ends[1]}")
+    found.append(f"{first}{middle[: max(0, width - len(first) - len(last))]}{last}")
     return found
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
+def _range(values: FloatArray) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     gap = _MARGIN * (high - low) or abs(high) * _MARGIN or 1.0
     return low - gap, high + gap

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
 import hwsearch
 from hwsearch.errors import InputError
 from hwsearch.files import write_atomic
 from hwsearch.report.comparison import compared
-from hwsearch.report.front_picture import draw_front
+from hwsearch.report.front_figure import draw_front
 from hwsearch.report.page_data import page_data
 from hwsearch.report.run_data import RunData, read_run_data
 from hwsearch.run.config import PICTURE, REPORT
@@ -39,10 +40,9 @@ def write_report(runs: "Sequence[RunFolder]", to: Path | None = None) -> list[Pa
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; give the name of an HTML file")
     known = [read_run_data(run) for run in runs]
-    picture = path.with_name(PICTURE if path == home / REPORT else f"{path.stem}-{PICTURE}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _write(known, path, picture)
+        return _write(known, path)
     except OSError as error:
         raise InputError(
             f"{str(path)!r} cannot be written: {error}; give a file elsewhere by --out"
@@ -51,13 +51,15 @@ def write_report(runs: "Sequence[RunFolder]", to: Path | None = None) -> list[Pa
 
 def write_own_report(run: "RunFolder", setup: "Setup | None" = None) -> None:
     """Write page and picture into the folder of a finished run."""
-    _write([read_run_data(run, setup)], run.folder / REPORT, run.folder / PICTURE)
+    _write([read_run_data(run, setup)], run.folder / REPORT)
 
 
-def _write(known: Sequence[RunData], path: Path, picture: Path) -> list[Path]:
+def _write(known: Sequence[RunData], path: Path) -> list[Path]:
     write_atomic(path, page_of(known))
     if len(known) > 1 or known[0].members is None:
         return [path]
+    own = path == known[0].run.folder / REPORT
+    picture = path.with_name(PICTURE if own else f"{path.stem}-{PICTURE}")
     draw_front(picture, known[0])
     return [path, picture]
 
@@ -78,12 +80,7 @@ def page_of(runs: Sequence[RunData]) -> str:
         "plotly": _plotly().replace("</script", "<\\/script"),
         "script": "\n".join(_own(name) for name in _SCRIPTS),
     }
-    pieces = _own("page.html").split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name], rest]
-    return "".join(filled)
+    return Template(_own("page.html")).substitute(parts)
 
 
 def as_script_text(contents: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import matplotlib.figure
 import pytest
 
-from hwsearch.report.front_picture import draw_front
+from hwsearch.report.front_figure import draw_front
 
 
 @pytest.fixture

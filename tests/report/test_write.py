@@ -85,7 +85,7 @@ def test_the_limit_stands_in_the_live_plot(run_data):
 
 
 def test_dots_stand_where_they_should():
-    corners = Layer(name="c", sign="x", style="", x=[0, 10], y=[0, 10])
+    corners = Layer(sign="x", style="", x=[0, 10], y=[0, 10])
     lines = text_plot([corners], ("across", "up"), (40, 12)).plain.splitlines()
     rows = [line for line in lines if "│" in line]
     assert rows[0].rstrip().endswith("x")
@@ -95,5 +95,5 @@ def test_dots_stand_where_they_should():
 
 
 def test_dots_that_are_all_alike_are_drawn():
-    one = Layer(name="c", sign="x", style="", x=[1.0], y=[0.0])
+    one = Layer(sign="x", style="", x=[1.0], y=[0.0])
     assert text_plot([one], ("a", "b"), (30, 8)).plain.count("x") == 1
