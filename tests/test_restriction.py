@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from hwsearch.errors import InputError
 from hwsearch.restriction import one_or_several, parse_freeze, parse_only, restricted, widened
 from hwsearch.space import Choice, SearchSpace
-from tests.test_space import spaces
+from tests.spaces import spaces
 
 SPACE = SearchSpace(
     [
