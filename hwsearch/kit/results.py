@@ -209,18 +209,12 @@ def measure_missing(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KitFacts:
-    """The measurements in a results file, and their plan.
+    """The measurements in a results file, and their `Plan` (``digest``, ``purpose``, ``run``).
 
-    Attributes:
-        digest: Of the plan.
-        run: Digest of the run whose candidates were measured; else empty.
-        command: Continues the measurement.
-        missing: Keys of the models that are not measured yet.
-        failed: Key -> reason why the model has no latency.
-        latencies: Key -> `Latency` as plain numbers.
-        profiles: Key -> ``blocks_ms`` and ``nodes``; see
-            `hwsearch.prediction.block_times.Observed`.
-        content: Digest of the file's content.
+    ``command`` continues the measurement. ``missing`` are the keys of models that are not measured
+    yet, ``failed`` maps keys to reasons, ``latencies`` to `Latency` as plain numbers, and
+    ``profiles`` to ``blocks_ms`` and ``nodes`` of `hwsearch.prediction.block_times.Observed`.
+    ``content`` is the digest of the file's content.
     """
 
     digest: str

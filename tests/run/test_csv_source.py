@@ -15,7 +15,7 @@ from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.prediction import Predictor
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
-from hwsearch.run.value_sources.csv_file import read_csv
+from hwsearch.run.value_sources.warm_starts import read_csv
 from tests.run.warm_start_parts import files, search, use, whole_rounds
 
 pytestmark = pytest.mark.usefixtures("quick_infer")

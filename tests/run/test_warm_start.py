@@ -18,7 +18,7 @@ from hwsearch.errors import DeviceError, InfeasibleError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
-from hwsearch.run.value_sources.earlier_run import first_difference, read_earlier_run
+from hwsearch.run.value_sources.warm_starts import first_difference, read_earlier_run
 from hwsearch.space import SearchSpace
 from tests.permissions import only_readable
 from tests.run.warm_start_parts import FIRST, files, search, uneven, use

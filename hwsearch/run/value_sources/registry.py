@@ -25,8 +25,7 @@ from hwsearch.run.value_sources.base import (
     WARM_START,
     ValueSource,
 )
-from hwsearch.run.value_sources.csv_file import read_csv
-from hwsearch.run.value_sources.earlier_run import read_earlier_run
+from hwsearch.run.value_sources.warm_starts import read_csv, read_warm_start
 from hwsearch.supernets.supernet import Supernet
 
 
@@ -147,7 +146,7 @@ def with_sources(setup: Setup) -> Setup:
                 raise
             note = f"{kind.predicts} is predicted from measured values alone: {error}"
             setup = replace(setup, notes=(*setup.notes, note))
-    return setup if setup.config.warm_start is None else _using(setup, _read_warm_start(setup))
+    return setup if setup.config.warm_start is None else _using(setup, read_warm_start(setup))
 
 
 def with_recorded_sources(setup: Setup, folder: Path, recorded: Mapping[str, Any]) -> Setup:
@@ -165,7 +164,7 @@ def with_recorded_sources(setup: Setup, folder: Path, recorded: Mapping[str, Any
         return _using(setup, read_csv(setup, folder / EVIDENCE))
     early = f"run {str(folder)!r} was stopped before it had copied warm start {used['path']!r}"
     try:
-        source = _read_warm_start(setup)
+        source = read_warm_start(setup)
     except InputError as error:
         raise InputError(f"{early}, which cannot be read any more: {error}") from error
     if source.recorded != used:
@@ -190,23 +189,6 @@ def _found_again(name: str, setup: Setup, folder: Path, recorded: Mapping[str, A
         f"run {str(folder)!r} chooses by {kind.title} {used['name']} (digest {used['digest']}), "
         f"which is gone or was changed, so that it would no longer propose the same. Put that "
         f"{kind.title.split()[-1]} back, or start a new run"
-    )
-
-
-def _read_warm_start(setup: Setup) -> ValueSource:
-    path = Path(str(setup.config.warm_start))
-    if setup.config.data == NO_DATA:
-        raise InputError(
-            f"warm start {str(path)!r} serves no search without data: it measures no accuracy. "
-            "Give --data, or leave it out"
-        )
-    if path.is_dir():
-        return read_earlier_run(setup, path)
-    if path.suffix.lower() == ".csv" and path.is_file():
-        return read_csv(setup, path)
-    raise InputError(
-        f"warm start {str(path)!r} is no run and no CSV file; give the folder of a run, or "
-        "FILE.csv with a column for every choice and one for the metric"
     )
 
 
