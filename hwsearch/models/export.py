@@ -22,7 +22,7 @@ from hwsearch.models.batch_norm_folding import (
     folded_numbers,
     norms_of,
 )
-from hwsearch.models.onnx_file import PREFIX, tensors
+from hwsearch.models.onnx_file import tensors, write_metadata
 from hwsearch.models.trace import OPSET, opset_of, trace
 from hwsearch.space import Architecture
 from hwsearch.supernets.interface import InputSpec, TensorSpec
@@ -120,7 +120,7 @@ def to_onnx(
         "precision": "fp32",
         "unfolded_norms": str(n_norms),
     }
-    helper.set_model_props(model, {f"{PREFIX}{name}": value for name, value in stated.items()})
+    write_metadata(model, stated)
     return model
 
 

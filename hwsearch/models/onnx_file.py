@@ -1,6 +1,6 @@
-"""ONNX files: reading and writing, metadata, precision, weights and external data."""
+"""ONNX models: reading and writing, metadata, precision, shapes, tensors and external data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from hwsearch.models.artifact import Exported
 
 PREFIX = "hwsearch."  # of metadata entries
-ENTRY = f"{PREFIX}precision"
 PRECISIONS = ("fp32", "fp16", "int8")
 _QUANTIZED = frozenset(
     (
@@ -69,6 +68,11 @@ def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
     }
 
 
+def write_metadata(model: onnx.ModelProto, stated: Mapping[str, str]) -> None:
+    """Replace the metadata of a model by entries that are given without the prefix."""
+    helper.set_model_props(model, {f"{PREFIX}{name}": value for name, value in stated.items()})
+
+
 def precision_of(model: onnx.ModelProto) -> str:
     """Return the precision of a model: one of `PRECISIONS`.
 
@@ -78,9 +82,7 @@ def precision_of(model: onnx.ModelProto) -> str:
     Raises:
         InputError: It states an unknown precision.
     """
-    stated: str | None = next(
-        (prop.value for prop in model.metadata_props if prop.key == ENTRY), None
-    )
+    stated = read_metadata(model).get("precision")
     if stated is None:
         return _by_content(model)
     if stated not in PRECISIONS:

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from hwsearch.models.onnx_file import PREFIX
+from hwsearch.models.onnx_file import read_metadata, write_metadata
 
 # A prime, so that neighbouring channels differ; few numbers, as each tensor holds them once
 # uncompressed and as deflate writes a near repetition in fewer bits than a far one.
@@ -44,10 +44,9 @@ def with_repeated_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             if name in tensors and name not in done:
                 done.add(name)
                 _fill(tensors[name], node, position)
-    metadata = {p.key: p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
-    kept = {key: metadata[key] for key in (f"{PREFIX}{name}" for name in _KEPT) if key in metadata}
-    del result.metadata_props[:]
-    helper.set_model_props(result, {**kept, f"{PREFIX}weights": "a repeated random tile"})
+    metadata = read_metadata(model)
+    kept = {name: metadata[name] for name in _KEPT if name in metadata}
+    write_metadata(result, {**kept, "weights": "a repeated random tile"})
     return result
 
 

@@ -55,29 +55,20 @@ def image_design(
     )
 
 
-def canonical_key(key: str) -> str | None:
-    """Return the canonical form of a published key, for all versions of the original code.
-
-    Modules were renamed and wrapped over time: ``mobile_inverted_conv`` became ``conv``, and
-    ``bn``, ``conv`` and ``linear`` may occur twice. None for the counters of batch norms.
-    """
-    if key.endswith("num_batches_tracked"):
-        return None
-    parts = key.replace("mobile_inverted_conv", "conv").split(".")
-    return ".".join(part for part, _ in groupby(parts))
-
-
 def key_renamer(patterns: Mapping[str, str], blocks: Sequence[str]) -> KeyRenamer:
-    """Return the function from a published key to ours.
+    """Return the function from a published key, of any version of the original code, to ours.
 
     ``patterns`` maps prefixes of canonical keys (``blocks.N`` may be left out) to ours, ``blocks``
-    are our names of the published ``blocks.0``, ``blocks.1`` and so on.
+    are our names of the published ``blocks.0``, ``blocks.1`` and so on. Modules were renamed and
+    wrapped over time: ``mobile_inverted_conv`` became ``conv``, and ``bn``, ``conv`` and
+    ``linear`` may occur twice. Counters of batch norms have no counterpart.
     """
 
     def rename(key: str) -> str | None:
-        published = canonical_key(key)
-        if published is None:
+        if key.endswith("num_batches_tracked"):
             return None
+        parts = key.replace("mobile_inverted_conv", "conv").split(".")
+        published = ".".join(part for part, _ in groupby(parts))
         numbered = re.match(r"blocks\.(\d+)\.(?:conv\.)?(.*)", published)
         if numbered and int(numbered[1]) < len(blocks):
             return f"{blocks[int(numbered[1])]}.{_replaced(numbered[2], patterns)}"

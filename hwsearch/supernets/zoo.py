@@ -69,10 +69,18 @@ def recognise(state: Mapping[str, Tensor]) -> str:
 def _network(name: str, checkpoint: str | None) -> Network:
     try:
         if ":" in name:
-            network: Network = plugins.import_function(name, "supernet")(checkpoint)
-            return network
+            found: Network = plugins.import_function(name, "supernet")(checkpoint)
+            return found
         if name in imported_names():
-            return _imported(name, checkpoint)
+            if checkpoint is not None:
+                raise InputError(
+                    f"supernet {name!r} is an imported checkpoint: it takes no other one "
+                    f"({checkpoint!r}); name the family instead, or leave the checkpoint out"
+                )
+            family, weights, card = load_imported(name)
+            network = load_family(family).load(str(weights))
+            network.card = card
+            return network
         if name not in supernet_names():
             raise unknown("supernet", name, [*supernet_names(), *imported_names()])
         return load_family(name).load(checkpoint)
@@ -81,18 +89,6 @@ def _network(name: str, checkpoint: str | None) -> Network:
         if fitting:
             raise InputError(f"{error} It looks like {fitting[0]!r}.") from error
         raise
-
-
-def _imported(name: str, checkpoint: str | None) -> Network:
-    if checkpoint is not None:
-        raise InputError(
-            f"supernet {name!r} is an imported checkpoint: it takes no other one "
-            f"({checkpoint!r}); name the family instead, or leave the checkpoint out"
-        )
-    family, weights, card = load_imported(name)
-    network = load_family(family).load(str(weights))
-    network.card = card
-    return network
 
 
 def _fits(state: Mapping[str, Tensor]) -> dict[str, StateFit]:

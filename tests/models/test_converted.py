@@ -15,7 +15,6 @@ from hwsearch.errors import VerificationError
 from hwsearch.files import sha256_of, staged_folder
 from hwsearch.models.agreement import probe_inputs
 from hwsearch.models.artifact import CARD, INFER, MODEL, write_card, write_files
-from hwsearch.models.onnx_file import ENTRY
 from hwsearch.models.quantize import Quantization, quantize_int8, to_fp16
 from hwsearch.verify.subnet import probe_answers, verify_artifact, verify_export
 from tests.models.networks import promised
@@ -189,7 +188,9 @@ def test_file_of_another_precision_than_the_card_says(converted, devices, tmp_pa
     folder = write(tmp_path / "subnet", net, exported, devices["int8"])
 
     def claim(model):
-        next(prop for prop in model.metadata_props if prop.key == ENTRY).value = "fp32"
+        next(
+            prop for prop in model.metadata_props if prop.key == "hwsearch.precision"
+        ).value = "fp32"
 
     edit(folder, claim)
     with pytest.raises(VerificationError, match=r"model\.onnx is fp32, and the card says int8"):
@@ -210,7 +211,7 @@ def test_card_from_before_there_were_precisions(written, device, tmp_path):
         (folder / path.name).write_bytes(path.read_bytes())
 
     def forget(model):
-        kept = [prop for prop in model.metadata_props if prop.key != ENTRY]
+        kept = [prop for prop in model.metadata_props if prop.key != "hwsearch.precision"]
         onnx.helper.set_model_props(model, {prop.key: prop.value for prop in kept})
 
     edit(folder, forget)

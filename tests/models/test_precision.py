@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwsearch.errors import InputError
-from hwsearch.models.onnx_file import ENTRY, PRECISIONS, precision_of, read_model
+from hwsearch.models.onnx_file import PRECISIONS, precision_of, read_model
 
 
 def model_of(nodes, weights=(), stated=None):
@@ -19,7 +19,7 @@ def model_of(nodes, weights=(), stated=None):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     if stated is not None:
-        helper.set_model_props(model, {ENTRY: stated})
+        helper.set_model_props(model, {"hwsearch.precision": stated})
     return model
 
 
