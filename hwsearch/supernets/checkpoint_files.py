@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
 logger = logging.getLogger(__name__)
 EMA, RAW = "ema", "raw"
 _MOST_LEVELS = 4
+_NAME = re.compile(r"(?!\.\.?$)[^/\\:\0]+")  # of a file in the same folder, on every system
 _URL = re.compile(r"[a-z][a-z0-9+]+:/", re.IGNORECASE)
 # Names of weights that are a moving average over training.
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|shadow)([._]|$)", re.IGNORECASE)
@@ -173,13 +174,13 @@ def _shard_of(path: Path) -> dict[str, str]:
     what = f"checkpoint {str(path)!r}"
     try:
         content = parsed_json(read_bounded(path, MAX_BYTES))
-        shard_of: dict[str, str] = dict(content["weight_map"])
+        shard_of: dict[str, Any] = dict(content["weight_map"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{what} is JSON, but no index of shards ('weight_map' maps tensors to files); give "
             "the file with the weights"
         ) from error
-    stray = [shard for shard in shard_of.values() if not _is_beside(shard)]
+    stray = [s for s in shard_of.values() if not isinstance(s, str) or not _NAME.fullmatch(s)]
     if stray:
         raise InputError(f"{what} names shard {stray[0]!r}, which is no file in its folder")
     return shard_of
@@ -204,16 +205,6 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
                 raise InputError(f"{what}: shard {shard!r} lacks tensor {name!r}, see its index")
             state[name] = tensor
     return state
-
-
-def _is_beside(shard: object) -> bool:
-    """Return whether a text is the name of a file in the same folder, on every system."""
-    kinds = (PurePosixPath, PureWindowsPath)
-    return (
-        isinstance(shard, str)
-        and shard not in ("", "..")
-        and all(kind(shard).name == shard for kind in kinds)
-    )
 
 
 def _load_torch(path: Path) -> Any:

@@ -58,7 +58,7 @@ class Imported:
             description=self.description,
             licence=self.licence,
             source=f"file {self.source}, SHA-256 {self.source_sha256}, imported {self.date}",
-            facts={name: getattr(self, name) for name in ("family", "tensors", "parameters")},
+            facts={"family": self.family, "tensors": self.tensors, "parameters": self.parameters},
         )
 
 
