@@ -1,4 +1,4 @@
-"""Put the root of this clone on the import path, for tools that share code with the tests.
+"""Put this clone and its tests' plug-in on the import path, for tools that share code with tests.
 
 A tool imports this module before anything of ``tests``.
 """
@@ -6,4 +6,5 @@ A tool imports this module before anything of ``tests``.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "plugin")]

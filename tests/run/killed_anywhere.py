@@ -1,4 +1,6 @@
-"""Work that dies by SIGKILL at random moments: ``python -m tests.run.killed_anywhere FOLDER``.
+"""Work that dies by SIGKILL at random moments.
+
+``PYTHONPATH=tests/plugin python -m tests.run.killed_anywhere FOLDER``, from the root of the clone.
 
 Searches, exports, reports and table building are each killed after a random share of the time
 that they take, gone on with, and compared with what was never killed. Prints a table, a line for
