@@ -6,6 +6,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ class DecodedImageCache:
         self._kept[size, owner] = crops
 
 
+@dataclass(eq=False, repr=False)
 class ImageSamples:
     """Images of one split in files; see `hwsearch.accuracy.task.SplitSamples`.
 
@@ -80,17 +82,12 @@ class ImageSamples:
     the default input spec of batches.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        paths: Sequence[str],
-        targets: NDArray[np.int64],
-        spec: InputSpec,
-        cache: DecodedImageCache,
-    ) -> None:
-        self.root, self.paths, self.targets = root, list(paths), targets
-        self.spec, self.cache = spec, cache
-        self._digest: str | None = None
+    root: Path
+    paths: Sequence[str]
+    targets: NDArray[np.int64]
+    spec: InputSpec
+    cache: DecodedImageCache
+    _digest: str | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.paths)
