@@ -32,8 +32,7 @@ OBSOLETE = ("race",)  # settings of former versions; they are ignored
 RECORDED: dict[str, type] = {
     "space": str, "full_space": str, "weights": str, "data": dict, "device": dict,
     "objectives": list, "latency_table": dict, "predictor": dict, "warm_start": dict,
-    "versions": dict, "warnings": list, "working_directory": str,
-    "working_directory_from_run": str,
+    "versions": dict, "warnings": list, CWD: str, FROM_RUN: str,
 }  # fmt: skip
 _MOST_DOTS = 5000
 RECORDED_PACKAGES = (
@@ -273,6 +272,7 @@ def _found(path: str, directories: tuple[Path, ...]) -> str:
     if Path(path).expanduser().is_absolute():
         return path
     named = path.partition("#")[0]  # FILE#ema, FILE#raw
-    found = next((d for d in directories if any((d / p).exists() for p in (path, named))), None)
-    found = found or Path.cwd()
-    return path if found == Path.cwd() else str(found / path)
+    for directory in directories:
+        if (directory / path).exists() or (directory / named).exists():
+            return path if directory == Path.cwd() else str(directory / path)
+    return path

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Table = Mapping[str, NDArray[Any]]
+# Returns the probability that each member's true value keeps a constraint, (n_members,).
 Chances = Callable[[Constraint], NDArray[np.float64]]
-"""``chances(constraint)``: (n_members,) probabilities that a member's true value keeps it."""
 
 _SURE = re.compile(r"(.*[<>][^@]*)@(.*)")
 

@@ -41,10 +41,7 @@ def start_run(
     *,
     budget_of_reuse: bool = False,
 ) -> R:
-    """Search as `hwsearch.search` does.
-
-    With ``budget_of_reuse``, the number of reused values is the budget, if there are any.
-    """
+    """Search as `hwsearch.search` does; ``budget_of_reuse``: for as many values as are reused."""
     config, workers = settings.config, settings.workers
     if settings.out is not None:
         _check_output(Path(settings.out))

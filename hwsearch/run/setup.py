@@ -251,10 +251,7 @@ def check_shapes(net: Supernet, task: Task) -> None:
 
 
 def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to resume a run with another space, other weights or data, or another device.
-
-    Versions of software may differ, except for the device's runtime.
-    """
+    """Refuse another space, weights, data or device, its runtime included; versions may differ."""
     if changed := differences(_flat(before), _flat(now)):
         raise InputError(
             f"run {str(folder)!r} cannot go on here, its numbers would not compare: {changed}. "
