@@ -111,10 +111,9 @@ def search(  # noqa: D417 - the settings are explained where they are declared, 
         InfeasibleError: Nothing satisfies the constraints; the run can still be opened.
     """
     given: dict[str, Any] = {name: v for name, v in locals().items() if name in _SETTINGS}
-    for name in ("objectives", "constraints", "freeze", "only"):
-        given[name] = one_or_several(given[name])
-    for name in ("warm_start", "out"):
-        given[name] = str(given[name]) if isinstance(given[name], Path) else given[name]
+    lists = ("objectives", "constraints", "freeze", "only")
+    given |= {name: one_or_several(given[name]) for name in lists}
+    given |= {n: str(given[n]) for n in ("warm_start", "out") if isinstance(given[n], Path)}
     loaded = net if isinstance(net, Supernet) else None
     given["supernet"] = net
     if loaded is not None:

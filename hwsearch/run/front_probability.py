@@ -93,8 +93,7 @@ def constraint_probabilities(
             f"holds; it is known of {', '.join([*known, *exact_quantities()])} and of the choices"
         )
     kept = satisfied({name: draws.ravel()}, [constraint]).reshape(draws.shape)
-    shares: FloatArray = kept.mean(axis=0)
-    return shares
+    return np.asarray(kept.mean(axis=0), np.float64)
 
 
 def _timed_together(members: "pd.DataFrame", measured: Sequence[Measurement]) -> list[Measurement]:
@@ -126,8 +125,7 @@ def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
     ]
     means = outcomes.mean(axis=1)
     scales = np.array([score.value for score in scores]) / np.where(means == 0.0, 1.0, means)
-    draws: FloatArray = np.concatenate(parts) / n_images * scales
-    return draws
+    return np.asarray(np.concatenate(parts) / n_images * scales, np.float64)
 
 
 def latency_draws(
@@ -160,8 +158,7 @@ def latency_draws(
     )
     baseline = np.random.default_rng((seed, _INTERVALS)).standard_normal((N_DRAWS, 1))
     values = np.array([latency.value for latency in latencies])
-    milliseconds: FloatArray = values * draws * np.exp(spread * baseline)
-    return milliseconds
+    return np.asarray(values * draws * np.exp(spread * baseline), np.float64)
 
 
 def interval_draws(value: ArrayLike, low: ArrayLike, high: ArrayLike, seed: int) -> FloatArray:

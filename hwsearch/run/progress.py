@@ -25,8 +25,7 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that only writes to the logger ``hwsearch.run.progress``."""
 
-    def __init__(self) -> None:
-        self._name, self._done, self._total = "", 0, 0
+    _name, _done, _total = "", 0, 0
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """Log the phase."""

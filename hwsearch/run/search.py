@@ -21,11 +21,7 @@ from hwsearch.run.progress import Progress
 from hwsearch.run.settings import SearchSettings, Workers, check_workers
 from hwsearch.run.setup import Setup, check_same, prepare
 from hwsearch.run.summarize import replay_optimizer, summarize_search
-from hwsearch.run.value_sources.registry import (
-    with_recorded_predictor,
-    with_recorded_sources,
-    with_sources,
-)
+from hwsearch.run.value_sources import registry as sources
 from hwsearch.run.warm_start import measure_reused
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.trial_store import Store
@@ -45,7 +41,7 @@ def start_run(
     config, workers = settings.config, settings.workers
     if settings.out is not None:
         _check_output(Path(settings.out))
-    setup = with_sources(prepare(config, net, cluster_device(workers, config.device)))
+    setup = sources.with_sources(prepare(config, net, cluster_device(workers, config.device)))
     n_reused = sum(source.n_reused for source in setup.sources)
     if budget_of_reuse and n_reused:
         setup = replace(setup, config=replace(config, budget=n_reused))
@@ -85,7 +81,7 @@ def resume_run(
             if not all((folder / name).is_file() for name in (REPORT, PICTURE)):
                 run._draw(setup)  # it was stopped between its front and its report
             return run
-        setup = with_recorded_sources(setup, folder, run.recorded)
+        setup = sources.with_recorded_sources(setup, folder, run.recorded)
         # Opened once before anything is changed: a damaged store is refused here.
         Store(folder / TRIALS).close()
         if setup.config != run.config:
@@ -102,7 +98,7 @@ def confirm_run(
     run = kind(folder)
     with locked(folder):
         manifest, facts, context = read_timings(folder / KIT, timings)
-        setup = with_recorded_predictor(run.setup(net), folder, run.recorded)
+        setup = sources.with_recorded_predictor(run.setup(net), folder, run.recorded)
         setup.read(progress)
         check_same(folder, run.recorded, setup.recorded())
         remove_checksums(folder)

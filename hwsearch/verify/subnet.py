@@ -234,11 +234,10 @@ def _run_original(
 
 def _class_scores(outputs: Sequence[NDArray[Any]], stated: Mapping[str, Any]) -> list[int]:
     """Return the positions of outputs with class scores: of any width if no class is declared."""
-    classes = len(stated["classes"])
-    fitting = [at for at, each in enumerate(outputs) if each.ndim == 2]
-    if classes:
-        return [at for at in fitting if outputs[at].shape[1] == classes]
-    return fitting if len(outputs) == 1 else []
+    widths = {at: each.shape[1] for at, each in enumerate(outputs) if each.ndim == 2}
+    if classes := len(stated["classes"]):
+        return [at for at, width in widths.items() if width == classes]
+    return [*widths] if len(outputs) == 1 else []
 
 
 def _compared(

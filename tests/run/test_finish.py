@@ -60,7 +60,7 @@ def test_what_fails_when_confirmed_leaves_and_is_named(undisturbed, device, tmp_
     watcher = parts.Watcher()
     run = search(tmp_path, watcher)
     assert lost not in set(run.front["key"])
-    assert watcher.notes[1:] == [f"{lost} leaves the front: crashed with SIGSEGV"]
+    assert watcher.notes[2:] == [f"{lost} leaves the front: crashed with SIGSEGV"]
 
 
 def test_all_failing_when_confirmed_is_a_failure(device, tmp_path):
@@ -95,7 +95,7 @@ def test_what_fails_verification_is_named_and_left_out(undisturbed, device, tmp_
     watcher = parts.Watcher()
     run = search(tmp_path, watcher)
     assert run.front["key"].tolist() == [key for key in undisturbed["key"] if key != bad]
-    assert watcher.notes[1:] == [
+    assert watcher.notes[2:] == [
         f"{bad} is not shipped: ONNX and PyTorch differ by 1 on real samples"
     ]
     assert {path.name for path in (run.folder / "subnets").iterdir()} == set(run.front["key"])

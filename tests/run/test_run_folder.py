@@ -136,7 +136,8 @@ class TestFinishedRun:
         assert [figures["round"] for figures in watcher.states] == [1, 2, 3]
         volumes = [figures["hypervolume"] for figures in watcher.states]
         assert volumes[-1] >= volumes[1] > 0
-        (outlook,) = watcher.notes
+        few, outlook = watcher.notes
+        assert few == parts.FEW
         assert outlook.startswith("12 of 12 architectures to evaluate out of 72; each exported")
 
     def test_says_what_it_is(self, finished):
@@ -352,8 +353,8 @@ class TestFailures:
         watcher = parts.Watcher()
         run = search(tmp_path / "run", progress=watcher)
         self.check(run, self.deep, "^ZeroDivisionError: no such layer$")
-        assert all("failed: ZeroDivisionError" in note for note in watcher.notes[1:])
-        assert len(watcher.notes[1:]) == (run.trials["state"] == "failed").sum()
+        assert all("failed: ZeroDivisionError" in note for note in watcher.notes[2:])
+        assert len(watcher.notes[2:]) == (run.trials["state"] == "failed").sum()
 
     def test_outputs_that_are_nan(self, tmp_path):
         def spoilt(subnet):
