@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from statistics import NormalDist
 
@@ -126,62 +126,48 @@ def estimate_latencies(
         latency_ms = float(middle[index]) * baseline_ms
         p90, p99 = np.percentile(times / bursts[:, -1:] * baseline_ms, [90, 99])
         cv = float(np.std(ratios[:, index], ddof=1) / np.mean(ratios[:, index]))
-        warnings = _warnings(
+        latency = Latency(
+            device=device.device,
+            fingerprint=device.fingerprint,
+            inputs=model.inputs,
+            latency_ms=latency_ms,
+            low_ms=float(low_s[index]) * 1e3,
+            high_ms=float(high_s[index]) * 1e3,
+            ratio=float(middle[index]),
+            ratio_low=float(low[index]),
+            ratio_high=float(high[index]),
+            p90_ms=float(p90),
+            p99_ms=float(p99),
+            rounds=len(ratios),
+            runs=times.size,
             cv=cv,
-            typical_ms=float(np.median(times)) * 1e3,
-            waited=model.waited or 0.0,
-            width=float((high[index] - low[index]) / 2 / middle[index]),
-            drift=anchor_ms / baseline_ms - 1,
-            baseline_path=device.baseline_path,
-            rounds=rounds,
-            settings=settings,
+            waited=model.waited,
+            anchor_ms=anchor_ms,
+            baseline_ms=baseline_ms,
+            baseline_low_ms=float(base_low[0]) * 1e3,
+            baseline_high_ms=float(base_high[0]) * 1e3,
+            warnings=(),
+            ratios=ratios[:, index].copy(),
+            counted=counted[:, index].copy(),
+            times_ms=times * 1e3,
+            cost_s=cost_s,
+            device_ms=latency_ms * modes[ON_DEVICE] if modes else None,
+            end_to_end_ms=latency_ms * modes[END_TO_END] if modes else None,
+            transfers=device.transfers if modes else None,
         )
-        latencies.append(
-            Latency(
-                device=device.device,
-                fingerprint=device.fingerprint,
-                inputs=model.inputs,
-                latency_ms=latency_ms,
-                low_ms=float(low_s[index]) * 1e3,
-                high_ms=float(high_s[index]) * 1e3,
-                ratio=float(middle[index]),
-                ratio_low=float(low[index]),
-                ratio_high=float(high[index]),
-                p90_ms=float(p90),
-                p99_ms=float(p99),
-                rounds=len(ratios),
-                runs=times.size,
-                cv=cv,
-                waited=model.waited,
-                anchor_ms=anchor_ms,
-                baseline_ms=baseline_ms,
-                baseline_low_ms=float(base_low[0]) * 1e3,
-                baseline_high_ms=float(base_high[0]) * 1e3,
-                warnings=warnings,
-                ratios=ratios[:, index].copy(),
-                counted=counted[:, index].copy(),
-                times_ms=times * 1e3,
-                cost_s=cost_s,
-                device_ms=latency_ms * modes[ON_DEVICE] if modes else None,
-                end_to_end_ms=latency_ms * modes[END_TO_END] if modes else None,
-                transfers=device.transfers if modes else None,
-            )
-        )
+        warnings = _warnings(latency, rounds.wanted, settings, device.baseline_path)
+        latencies.append(replace(latency, warnings=warnings))
     return latencies
 
 
 def _warnings(
-    cv: float,
-    typical_ms: float,
-    waited: float,
-    width: float,
-    drift: float,
-    baseline_path: str,
-    rounds: Rounds,
-    settings: MeasureSettings,
+    latency: Latency, wanted: bool, settings: MeasureSettings, baseline_path: str
 ) -> tuple[str, ...]:
-    n_rounds = len(rounds.times_s[0])
+    cv, waited, n_rounds = latency.cv, latency.waited or 0.0, latency.rounds
+    typical_ms = float(np.median(latency.times_ms))
+    width = (latency.ratio_high - latency.ratio_low) / 2 / latency.ratio
     precise = width <= settings.half_width and n_rounds >= settings.first_look
+    drift = latency.anchor_ms / latency.baseline_ms - 1
     doubts = (
         (
             cv > CV_LIMIT,
@@ -199,7 +185,7 @@ def _warnings(
             "what it did to the caches: stop that work to be sure",
         ),
         (
-            not rounds.wanted and not precise,
+            not wanted and not precise,
             f"time ran out after {n_rounds} rounds with an interval of ±{width:.1%} where "
             f"±{settings.half_width:.1%} was wanted, because this machine is noisy or the model "
             f"slow: raise seconds_per_model (now {settings.seconds_per_model:g})",

@@ -77,16 +77,15 @@ class WorkerDevice(ABC):
         """Return processor, system, runtime and settings."""
         if self._fingerprint is None:
             with self._start() as worker:
-                affinity, version, waiting = worker.affinity, worker.version, worker.waiting
-            self._fingerprint = {
-                **cpu_fingerprint(),
-                "governor": governor((self._cpus or usable_cpus())[0]),
-                **self.describe(version),
-                "affinity": affinity,
-                "waiting for a cpu": waiting,
-                "batch": self._batch,
-                "precision": self.precision,
-            }
+                self._fingerprint = {
+                    **cpu_fingerprint(),
+                    "governor": governor((self._cpus or usable_cpus())[0]),
+                    **self.describe(worker.version),
+                    "affinity": worker.affinity,
+                    "waiting for a cpu": worker.waiting,
+                    "batch": self._batch,
+                    "precision": self.precision,
+                }
         return dict(self._fingerprint)
 
     def measure(
