@@ -23,19 +23,13 @@ from hwsearch.models.batch_norm_folding import (
     norms_of,
 )
 from hwsearch.models.onnx_file import tensors, write_metadata
-from hwsearch.models.trace import OPSET, opset_of, trace
+from hwsearch.models.trace import ELEMENTWISE, OPSET, PER_SAMPLE, opset_of, trace
 from hwsearch.space import Architecture
 from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.supernets.supernet import Supernet
 
 # Operators whose traced graphs are valid for every height and width.
-SIZELESS = frozenset(
-    (
-        "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "Conv", "Div",
-        "Flatten", "Gemm", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity",
-        "LeakyRelu", "MaxPool", "Mul", "Relu", "Sigmoid", "Sub", "Tanh",
-    )
-)  # fmt: skip
+SIZELESS = PER_SAMPLE | ELEMENTWISE | {"Concat", "Constant", "Div", "Gemm"}
 GRAPHS = "block graphs"  # the entry of a supernet's caches: key of a block -> its `BlockGraph`
 Link: TypeAlias = tuple[tuple[onnx.NodeProto, ...], onnx.ValueInfoProto]
 
