@@ -9,6 +9,7 @@ from pathlib import Path
 from hwsearch.accuracy.classes import CLASSES, ClassIndex, first_few, folded
 from hwsearch.errors import InputError
 
+# Those of torchvision, which loads slowly.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LABEL_FILES = ("labels.txt", "labels.csv")
 LAYOUTS = (

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from hwsearch.accuracy.folder_layout import SUFFIXES
 from hwsearch.accuracy.imagefolder import read_imagefolder
 from hwsearch.errors import InputError
 
@@ -211,6 +212,12 @@ def test_images_of_unknown_kinds(tmp_path):
         (tmp_path / name / "0.heic").touch()
     with pytest.raises(InputError, match=r"holds 0 images; .*\.jpg, \.jpeg, \.png"):
         read_imagefolder(tmp_path, NAMES)
+
+
+def test_kinds_of_images_are_those_of_torchvision():
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    assert SUFFIXES == IMG_EXTENSIONS
 
 
 def test_no_class_in_common(tmp_path):
