@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.errors import InputError
-from hwsearch.files import MAX_BYTES, parsed_json
+from hwsearch.files import MAX_BYTES, digest_of_text, parsed_json
 
 FORMAT = "hwsearch kit"
 SCHEMA = 1
@@ -114,8 +114,7 @@ class Manifest(Plan):
         """Return the identity of a kit: equal for kits with the same models and settings."""
         record = self._record()
         del record["version"]
-        text = json.dumps(record, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_of_text(json.dumps(record, sort_keys=True))
 
     def to_json(self) -> str:
         """Return the manifest as JSON."""
@@ -184,7 +183,7 @@ def unpacked(kit: Path, models: Sequence[SubnetEntry]) -> Iterator[dict[str, Pat
                     with archive.open(model.member) as packed, paths[model.key].open("wb") as file:
                         problem = _copied(packed, file, model)
                 except (KeyError, *_UNREADABLE) as error:
-                    problem = str(error)
+                    problem = str(error) or type(error).__name__  # EOFError has no text
                 if problem:
                     raise InputError(
                         f"model {model.key} of this kit is damaged: {problem}; copy the kit "

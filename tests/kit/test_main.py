@@ -193,6 +193,16 @@ class TestDamagedKits:
         assert measure(kit, tmp_path / "t.json") == 2
         assert "of this kit is damaged" in capsys.readouterr().err
 
+    def test_an_error_without_a_text_is_named(self, scripted_kit, tmp_path, capsys, monkeypatch):
+        """As zipfile raises it where a member ends early."""
+
+        def ending_early(*_):
+            raise EOFError
+
+        monkeypatch.setattr("hwsearch.kit.manifest._copied", ending_early)
+        assert measure(scripted_kit, tmp_path / "t.json") == 2
+        assert "of this kit is damaged: EOFError; copy" in capsys.readouterr().err
+
     @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a", 7, None])
     def test_a_name_that_is_no_key_is_refused(self, name, scripted_kit, tmp_path, capsys):
         kit = kit_parts.with_manifest(

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +80,13 @@ def result_of(ref: Any) -> Any:
 
 def device_on_node(spec: str) -> Device:
     """Return the device that nodes of the cluster declare; raise InputError if not usable."""
-    with ExitStack() as connection:
-        if connect():
-            connection.callback(ray.shutdown)
-        info = _declared(spec)
-        return RemoteDevice(info, _measure_on_node, disconnect=connection.pop_all().close)
+    disconnect = ray.shutdown if connect() else None
+    try:
+        return RemoteDevice(_declared(spec), _measure_on_node, disconnect=disconnect)
+    except BaseException:
+        if disconnect is not None:
+            disconnect()
+        raise
 
 
 def _measure_on_node(
