@@ -45,7 +45,7 @@ class ValueSource:
         archs: n architectures of the source; None for a source that is only a model.
         values: (n,) values of the quantity; NaN where the source has none.
         measurements: Those of an earlier run; None for other sources.
-        evidence: Text of a CSV; the run's folder keeps it as its copy of the source.
+        evidence: Content of a CSV, of which the run's folder keeps a copy.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class ValueSource:
     archs: Architectures | None = None
     values: FloatArray = field(default_factory=lambda: np.empty(0))
     measurements: Sequence[Measurement] | None = None
-    evidence: str = ""
+    evidence: bytes = b""
 
     def __call__(self, archs: Architectures) -> FloatArray:
         """Predict the quantity of n architectures: (n,)."""

@@ -7,6 +7,8 @@ are not on its front.
 """
 
 import csv
+import hashlib
+import io
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +24,7 @@ from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.files import digest_of_text
+from hwsearch.files import DIGITS, decoded, digest_of_text
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import ScaledApproximation
 from hwsearch.prediction.predictor import Predictor
@@ -183,8 +185,15 @@ def read_csv(setup: Setup, path: Path) -> ValueSource:
     """
     metric, full = setup.task.metric.name, setup.net.full_space
     where = f"warm start {str(path)!r}"
+    try:
+        content = path.read_bytes()
+        file = io.StringIO(decoded(content), newline="")
+        rows = list(csv.DictReader(file, strict=True, restval=""))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{where} cannot be read: {error}") from error
+    _check_columns(where, rows, full, metric)
     listed: dict[str, tuple[Architecture, list[float]]] = {}
-    for number, row in enumerate(_rows(where, path, full, metric), start=1):
+    for number, row in enumerate(rows, start=1):
         if row[metric]:
             at = f"{where}, row {number}"
             arch = _architecture(at, row, full)
@@ -196,11 +205,11 @@ def read_csv(setup: Setup, path: Path) -> ValueSource:
             listed.setdefault(arch.key, (arch, []))[1].append(value)
     archs, outside = part_of(setup.net.space, [arch for arch, _ in listed.values()], where)
     values = np.array([np.mean(listed[key][1]) for key in archs.ids])
-    text = _written(archs, metric, values)
+    digest = hashlib.sha256(content).hexdigest()[:DIGITS]
     return ValueSource(
         kind=WARM_START,
         quantity=metric,
-        recorded={"path": str(path), "digest": digest_of_text(text), "evidence": len(archs)},
+        recorded={"path": str(path), "digest": digest, "evidence": len(archs)},
         note=(
             f"{metric} of {len(archs)} architectures from {path} is evidence: it is predicted "
             f"from to choose, and then measured{outside}"
@@ -208,7 +217,7 @@ def read_csv(setup: Setup, path: Path) -> ValueSource:
         model=_fitted(setup, metric, archs, values),
         archs=archs,
         values=values,
-        evidence=text,
+        evidence=content,
     )
 
 
@@ -225,21 +234,9 @@ def _fitted(
         return Predictor(setup.net.space).fit(archs, values)
 
 
-def _written(archs: Architectures, metric: str, values: FloatArray) -> str:
-    import pandas as pd
-
-    pairs = zip(archs, values.tolist(), strict=True)
-    rows = [{**arch.mapping, metric: value} for arch, value in pairs]
-    table = pd.DataFrame(rows, columns=[*archs.space.names, metric], dtype=object)
-    return str(table.to_csv(index=False, lineterminator="\n"))
-
-
-def _rows(where: str, path: Path, space: SearchSpace, metric: str) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True, restval=""))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{where} cannot be read: {error}") from error
+def _check_columns(
+    where: str, rows: Sequence[Mapping[str, str]], space: SearchSpace, metric: str
+) -> None:
     if not rows:
         raise InputError(f"{where} holds no rows; {_HOW}")
     columns = list(map(str, rows[0]))
@@ -257,7 +254,6 @@ def _rows(where: str, path: Path, space: SearchSpace, metric: str) -> list[dict[
                 f"({', '.join(space.names)}) and no column of a run's tables; remove that column "
                 "if it says nothing of the architecture"
             )
-    return rows
 
 
 def _architecture(where: str, row: Mapping[str, str], space: SearchSpace) -> Architecture:
