@@ -87,6 +87,7 @@ def most_likely_deviations(
         jac=True,
         method="L-BFGS-B",
         bounds=prior.bounds,
+        options={"ftol": 1e-5},
     )
     return np.exp(found.x), -float(found.fun)
 
@@ -108,7 +109,7 @@ def negative_log_likelihood(kernel: FloatArray, targets: FloatArray) -> tuple[fl
     slope: FloatArray = lapack.dpotri(factor, lower=1, overwrite_c=1)[0]  # half of the inverse
     slope[np.diag_indices_from(slope)] *= 0.5
     slope -= np.outer(0.5 * weights, weights)
-    return float(value), slope
+    return float(value), slope.T  # in C order
 
 
 def _negative_log_posterior(
