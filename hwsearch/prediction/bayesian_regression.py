@@ -1,8 +1,8 @@
 """Bayesian linear regression: posterior of the weights, variances by marginal likelihood."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,45 +14,17 @@ from hwsearch.prediction.base import FloatArray
 # The likelihood costs the cube of the rows; this many determine a few variances.
 MAX_LIKELIHOOD_ROWS: Final = 128
 
+# Logarithms of hyperparameters -> kernel (n, n), and the gradient in them by its slope (n, n).
+KernelOf: TypeAlias = Callable[[FloatArray], tuple[FloatArray, Callable[[FloatArray], FloatArray]]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VariancePrior:
-    """Log-normal prior of the standard deviations of groups of weights and, last, of residuals."""
+class LogNormalPrior:
+    """Log-normal prior of hyperparameters, such as standard deviations, and bounds of the logs."""
 
-    groups: Sequence[slice]
     logs: FloatArray
     deviations: FloatArray
     bounds: Sequence[tuple[float, float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FittedWeights:
-    """Posterior mean (n_features,) and covariance of weights; deviation of the residuals."""
-
-    weights: FloatArray
-    covariance: FloatArray
-    unexplained: float
-
-
-def fit_grouped_weights(
-    features: FloatArray, targets: FloatArray, noise: FloatArray, prior: VariancePrior
-) -> FittedWeights:
-    """Fit weights with a prior mean of 0, and the variances of their groups. Deterministic.
-
-    ``noise``, (n,), are known standard deviations of the targets, beside the residuals'.
-    """
-    chosen = evenly_spaced(len(targets), MAX_LIKELIHOOD_ROWS)
-    rows = features[chosen]
-    grams = np.array([rows[:, group] @ rows[:, group].T for group in prior.groups])
-    deviations, _ = most_likely_deviations(grams, targets[chosen], noise[chosen], prior)
-    spread = np.empty(features.shape[1])
-    for group, deviation in zip(prior.groups, deviations[:-1], strict=True):
-        spread[group] = deviation
-    unexplained = float(deviations[-1])
-    weights, covariance = weight_posterior(
-        features, targets, np.hypot(noise, unexplained), np.diag(spread)
-    )
-    return FittedWeights(weights=weights, covariance=covariance, unexplained=unexplained)
 
 
 def weight_posterior(
@@ -72,59 +44,70 @@ def weight_posterior(
 
 
 def most_likely_deviations(
-    grams: FloatArray, targets: FloatArray, noise: FloatArray, prior: VariancePrior
+    grams: FloatArray, targets: FloatArray, noise: FloatArray, prior: LogNormalPrior
 ) -> tuple[FloatArray, float]:
-    """Return the deviations of groups and residuals, and their log likelihood.
+    """Return the deviations of groups of weights and of the residuals, and their log likelihood.
 
-    They maximise the marginal likelihood times their log-normal prior, by L-BFGS with a fixed
-    start (Bishop, 2006, section 3.5). ``grams``, (n_groups, n, n), are the inner products of the
-    rows' features in each group; ``noise``, (n,), known standard deviations of the targets.
+    ``grams``, (n_groups, n, n), are the inner products of the rows' features in each group;
+    ``noise``, (n,), known standard deviations of the targets beside the residuals'.
+    """
+
+    def kernel_of(logs: FloatArray) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
+        variances = np.exp(2.0 * logs)
+        kernel = np.tensordot(variances[:-1], grams, axes=1)
+        kernel[np.diag_indices_from(kernel)] += variances[-1] + noise**2
+
+        def gradient(slope: FloatArray) -> FloatArray:
+            by_group = np.tensordot(grams, slope, axes=2)
+            of_logs: FloatArray = 2.0 * variances * np.append(by_group, np.trace(slope))
+            return of_logs
+
+        return kernel, gradient
+
+    logs, likelihood = most_likely(kernel_of, targets, prior, prior.logs, ftol=1e-5)
+    return np.exp(logs), likelihood
+
+
+def most_likely(
+    kernel_of: KernelOf,
+    targets: FloatArray,
+    prior: LogNormalPrior,
+    start: FloatArray,
+    **options: float,
+) -> tuple[FloatArray, float]:
+    """Return the logarithms of the most likely hyperparameters, and their log likelihood.
+
+    They maximise the marginal likelihood of targets (n,) times the prior, by L-BFGS (Bishop, 2006,
+    section 3.5).
     """
     found = minimize(
-        _negative_log_posterior,
-        prior.logs,
-        args=(grams, targets, noise**2, prior),
+        negative_log_posterior,
+        start,
+        args=(kernel_of, targets, prior),
         jac=True,
         method="L-BFGS-B",
         bounds=prior.bounds,
-        options={"ftol": 1e-5},
+        options=options,
     )
-    return np.exp(found.x), -float(found.fun)
+    return found.x, -float(found.fun)
+
+
+def negative_log_posterior(
+    logs: FloatArray, kernel_of: KernelOf, targets: FloatArray, prior: LogNormalPrior
+) -> tuple[float, FloatArray]:
+    """Return the value for logarithms of hyperparameters, but for a constant, and its gradient."""
+    kernel, gradient = kernel_of(logs)
+    factor = cholesky(kernel.T, lower=True, overwrite_a=True, check_finite=False)
+    weights = cho_solve((factor, True), targets, check_finite=False)
+    value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum()
+    # All that matters of a slope are inner products with symmetric matrices.
+    slope = lapack.dpotri(factor, lower=1, overwrite_c=1)[0].T  # half of the inverse
+    slope[np.diag_indices_from(slope)] *= 0.5
+    slope -= np.outer(0.5 * weights, weights)
+    off = (logs - prior.logs) / prior.deviations
+    return float(value + 0.5 * off @ off), gradient(slope) + off / prior.deviations
 
 
 def evenly_spaced(n: int, n_kept: int) -> NDArray[np.intp]:
     """Return the positions of at most ``n_kept`` of n rows, evenly spaced."""
     return np.linspace(0, n - 1, min(n, n_kept)).astype(np.intp)
-
-
-def negative_log_likelihood(kernel: FloatArray, targets: FloatArray) -> tuple[float, FloatArray]:
-    """Return the negative log likelihood of targets (n,), but for a constant, and its slope.
-
-    The inner product of ``slope``, (n, n), with the symmetric derivative of the kernel by a
-    parameter is the derivative of the value. ``kernel`` is overwritten.
-    """
-    factor = cholesky(kernel.T, lower=True, overwrite_a=True, check_finite=False)
-    weights = cho_solve((factor, True), targets, check_finite=False)
-    value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum()
-    slope: FloatArray = lapack.dpotri(factor, lower=1, overwrite_c=1)[0]  # half of the inverse
-    slope[np.diag_indices_from(slope)] *= 0.5
-    slope -= np.outer(0.5 * weights, weights)
-    return float(value), slope.T  # in C order
-
-
-def _negative_log_posterior(
-    logs: FloatArray,
-    grams: FloatArray,
-    targets: FloatArray,
-    known: FloatArray,
-    prior: VariancePrior,
-) -> tuple[float, FloatArray]:
-    """Return the value for the log deviations, and its gradient; ``known`` are noise variances."""
-    variances = np.exp(2.0 * logs)
-    kernel = np.tensordot(variances[:-1], grams, axes=1)
-    kernel[np.diag_indices_from(kernel)] += variances[-1] + known
-    value, slope = negative_log_likelihood(kernel, targets)
-    by_group = np.tensordot(grams, slope, axes=2)
-    gradient = 2.0 * variances * np.append(by_group, np.trace(slope))
-    off = (logs - prior.logs) / prior.deviations
-    return value + 0.5 * float(off @ off), gradient + off / prior.deviations

@@ -1,13 +1,12 @@
 """Gaussian process regression with a kernel for encoded architectures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cho_solve, cholesky, solve_triangular
-from scipy.optimize import minimize
 
 from hwsearch.prediction.base import (
     FloatArray,
@@ -16,7 +15,7 @@ from hwsearch.prediction.base import (
     check_rows,
     mean_and_scale,
 )
-from hwsearch.prediction.bayesian_regression import evenly_spaced, negative_log_likelihood
+from hwsearch.prediction.bayesian_regression import LogNormalPrior, evenly_spaced, most_likely
 from hwsearch.prediction.prior_covariance import PriorCovariance, independent_prior
 
 # Logarithms, for standardised targets: variance of the smooth term, its length scale, variance of
@@ -60,9 +59,12 @@ class GaussianProcess:
         self.rows_ = rows[evenly_spaced(len(rows), _MAX_ROWS)]
         self.center_ = self.rows_.mean(axis=0)
         self.priors_ = self.priors or independent_prior(self.rows_.shape[1], _INDEPENDENT)
-        self._prior = (
-            np.array([*(prior.log_factor for prior in self.priors_), *_PRIOR_MEAN]),
-            np.array([*(prior.log_deviation for prior in self.priors_), *_PRIOR_DEVIATION]),
+        self._prior = LogNormalPrior(
+            logs=np.array([*(prior.log_factor for prior in self.priors_), *_PRIOR_MEAN]),
+            deviations=np.array(
+                [*(prior.log_deviation for prior in self.priors_), *_PRIOR_DEVIATION]
+            ),
+            bounds=[_FACTOR_BOUNDS] * len(self.priors_) + _BOUNDS,
         )
         few = self.rows_[evenly_spaced(len(self.rows_), _MAX_LIKELIHOOD_ROWS)] - self.center_
         self._grams = np.array([few @ prior.covariance @ few.T for prior in self.priors_])
@@ -82,7 +84,7 @@ class GaussianProcess:
         self.mean_, self.scale_ = mean_and_scale(values)
         self._targets = (values - self.mean_) / self.scale_
         self._variances = (noise / self.scale_) ** 2
-        self.hyperparameters_ = self._prior[0]
+        self.hyperparameters_ = self._prior.logs
 
     def learn(self, start: FloatArray | None = None, max_iterations: int = 30) -> float:
         """Choose the hyperparameters, from a start, and return the logarithm of their likelihood.
@@ -91,24 +93,34 @@ class GaussianProcess:
         hyperparameters of a similar fit.
         """
         chosen = evenly_spaced(len(self._targets), _MAX_LIKELIHOOD_ROWS)
-        found = minimize(
-            _negative_log_posterior,
-            self._prior[0] if start is None else start,
-            args=(
-                self._grams,
-                self._distances,
-                self._targets[chosen],
-                self._variances[chosen],
-                self._prior,
-            ),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[_FACTOR_BOUNDS] * len(self.priors_) + _BOUNDS,
-            options={"maxiter": max_iterations, "ftol": 1e-4},
+        self.hyperparameters_, likelihood = most_likely(
+            self._kernel_of,
+            self._targets[chosen],
+            self._prior,
+            self._prior.logs if start is None else start,
+            maxiter=max_iterations,
+            ftol=1e-4,
         )
-        self.hyperparameters_ = found.x
         self.n_likelihood_rows_ = len(chosen)
-        return -float(found.fun) - len(chosen) * float(np.log(self.scale_))
+        return likelihood - len(chosen) * float(np.log(self.scale_))
+
+    def _kernel_of(
+        self, logs: FloatArray
+    ) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
+        """Return the kernel between the rows of `learn`, and the gradient by its slope."""
+        factors, (of_smooth, length, noise) = np.exp(logs[:-3]), np.exp(logs[-3:])
+        chosen = evenly_spaced(len(self._targets), _MAX_LIKELIHOOD_ROWS)
+        smooth = of_smooth * np.exp(self._distances * (-0.5 / length**2))
+        kernel = np.tensordot(factors, self._grams, axes=1) + smooth
+        kernel += _CONSTANT_VARIANCE
+        kernel[np.diag_indices_from(kernel)] += noise + self._variances[chosen]
+
+        def gradient(slope: FloatArray) -> FloatArray:
+            of_length = np.vdot(slope, smooth * self._distances) / length**2
+            rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
+            return np.concatenate([factors * np.tensordot(self._grams, slope, axes=2), rest])
+
+        return kernel, gradient
 
     def condition(self) -> Self:
         """Condition on the rows, with the hyperparameters as they are."""
@@ -171,25 +183,3 @@ def _distances(a: FloatArray, b: FloatArray) -> FloatArray:
     np.maximum(distances, 0.0, out=distances)
     distances /= max(a.shape[1], 1)
     return distances
-
-
-def _negative_log_posterior(
-    logs: FloatArray,
-    grams: FloatArray,
-    distances: FloatArray,
-    targets: FloatArray,
-    variances: FloatArray,
-    prior: tuple[FloatArray, FloatArray],
-) -> tuple[float, FloatArray]:
-    """Return the value for the logarithms of the hyperparameters, and its gradient."""
-    factors, (of_smooth, length, noise) = np.exp(logs[:-3]), np.exp(logs[-3:])
-    smooth = of_smooth * np.exp(distances * (-0.5 / length**2))
-    kernel = np.tensordot(factors, grams, axes=1) + smooth
-    kernel += _CONSTANT_VARIANCE
-    kernel[np.diag_indices_from(kernel)] += noise + variances
-    value, slope = negative_log_likelihood(kernel, targets)
-    of_length = np.vdot(slope, smooth * distances) / length**2
-    rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
-    gradient = np.concatenate([factors * np.tensordot(grams, slope, axes=2), rest])
-    off = (logs - prior[0]) / prior[1]
-    return value + 0.5 * float(off @ off), gradient + off / prior[1]

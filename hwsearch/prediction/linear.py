@@ -21,7 +21,7 @@ from hwsearch.prediction.base import (
 )
 from hwsearch.prediction.bayesian_regression import (
     MAX_LIKELIHOOD_ROWS,
-    VariancePrior,
+    LogNormalPrior,
     evenly_spaced,
     most_likely_deviations,
     weight_posterior,
@@ -217,11 +217,10 @@ def _prior_root(priors: Sequence[PriorCovariance], deviations: FloatArray) -> Fl
     return root
 
 
-def _prior(priors: Sequence[PriorCovariance]) -> VariancePrior:
+def _prior(priors: Sequence[PriorCovariance]) -> LogNormalPrior:
     factors = [0.5 * prior.log_factor for prior in priors]
     spreads = [0.5 * prior.log_deviation for prior in priors]
-    return VariancePrior(
-        groups=(),
+    return LogNormalPrior(
         logs=np.array([_CONSTANT, *factors, _UNEXPLAINED]),
         deviations=np.array([1.0, *spreads, _DEVIATION]),
         bounds=[(_CONSTANT, _CONSTANT), *[_BOUNDS] * len(priors), (_BOUNDS[0], 0.0)],

@@ -8,17 +8,23 @@ from numpy.typing import ArrayLike
 from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
 from hwsearch.prediction.base import FloatArray, check_fitted, check_rows
-from hwsearch.prediction.bayesian_regression import VariancePrior, fit_grouped_weights
+from hwsearch.prediction.bayesian_regression import (
+    MAX_LIKELIHOOD_ROWS,
+    LogNormalPrior,
+    evenly_spaced,
+    most_likely_deviations,
+    weight_posterior,
+)
 from hwsearch.space import Architectures, SearchSpace
 
 # Logarithms of standard deviations: of the common factor, the weight of size, all choices
 # together, and the residuals.
-_PRIOR: Final = VariancePrior(
-    groups=(slice(0, 1), slice(1, 2), slice(2, None)),
+_PRIOR: Final = LogNormalPrior(
     logs=np.log([0.1, 0.03, 0.02, 0.01]),
     deviations=np.ones(4),
     bounds=[(-9.0, 3.0), (-9.0, 3.0), (-9.0, 3.0), (-9.0, 1.0)],
 )
+_GROUPS: Final = (slice(0, 1), slice(1, 2), slice(2, None))
 _CHUNK: Final = 8192
 
 
@@ -26,7 +32,7 @@ class LogRatioModel:
     """Bayesian linear regression of the log ratio of positive values to an approximation.
 
     Features are a constant, the logarithm of the approximation, and the thermometer encoding, each
-    group with a variance of its own (`fit_grouped_weights`). With few rows the variances stay near
+    group with a variance of its own. With few rows the variances stay near
     their prior, and predictions near the approximation. Deterministic.
 
     Attributes:
@@ -58,10 +64,16 @@ class LogRatioModel:
         features, targets, known = check_rows(self._features(archs, logs), targets, noise)
         self.centres_ = np.append(0.0, features[:, 1:].mean(axis=0))
         centred = features - self.centres_
-        fitted = fit_grouped_weights(centred, targets, known / positive, _PRIOR)
-        self.weights_ = fitted.weights
-        self.covariance_ = fitted.covariance
-        self.noise_ = fitted.unexplained
+        known = known / positive
+        chosen = evenly_spaced(len(targets), MAX_LIKELIHOOD_ROWS)
+        grams = [centred[chosen, group] @ centred[chosen, group].T for group in _GROUPS]
+        (*spread, self.noise_), _ = most_likely_deviations(
+            np.array(grams), targets[chosen], known[chosen], _PRIOR
+        )
+        root = np.diag(np.repeat(spread, [1, 1, features.shape[1] - 2]))
+        self.weights_, self.covariance_ = weight_posterior(
+            centred, targets, np.hypot(known, self.noise_), root
+        )
         return self
 
     def predict(

@@ -18,7 +18,7 @@ from hwsearch.prediction.base import (
     take_array,
 )
 from hwsearch.prediction.bayesian_regression import (
-    VariancePrior,
+    LogNormalPrior,
     evenly_spaced,
     most_likely_deviations,
 )
@@ -27,8 +27,7 @@ from hwsearch.prediction.prior_covariance import PriorCovariance
 
 # Logarithms of standard deviations: a factor of the linear model's weights, all pairs together,
 # and the residuals.
-_PRIOR: Final = VariancePrior(
-    groups=(),
+_PRIOR: Final = LogNormalPrior(
     logs=np.log([1.0, 0.2, 0.05]),
     deviations=np.array([0.5, 1.0, 1.0]),
     bounds=[(-2.0, 2.0), (-6.0, 1.0), (-5.0, 0.0)],

@@ -5,7 +5,7 @@ from scipy.stats import kendalltau
 
 from hwsearch.errors import InputError
 from hwsearch.prediction import GaussianProcess, Predictor, TransformedGaussianProcess
-from hwsearch.prediction.gaussian_process import _distances, _negative_log_posterior
+from hwsearch.prediction.bayesian_regression import negative_log_posterior
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.pairwise import PairwiseModel
 from hwsearch.prediction.prior_covariance import PriorCovariance
@@ -100,12 +100,14 @@ class TestEverySurrogate:
 def test_gradient_of_the_marginal_likelihood():
     x, y = rows(15), np.random.default_rng(1).normal(size=15)
     known = np.linspace(0.0, 0.2, 15)
-    grams = np.array([x @ x.T, x[:, :3].sum(axis=1)[:, None] * x[:, :3].sum(axis=1)])
-    prior = (np.zeros(5), np.ones(5))
-    fixed = (grams, _distances(x, x), y, known, prior)
+    groups = np.zeros(6)
+    groups[:3] = 1.0
+    priors = [PriorCovariance(each, 0.0, 1.0) for each in (np.eye(6), np.outer(groups, groups))]
+    process = GaussianProcess(priors).prepare(x, y, known)
+    fixed = (process._kernel_of, process._targets, process._prior)
     for logs in np.random.default_rng(2).normal(-1.0, 0.7, (5, 5)):
-        gradient = np.linalg.norm(_negative_log_posterior(logs, *fixed)[1])
-        value, slope = (lambda z, at=at: _negative_log_posterior(z, *fixed)[at] for at in (0, 1))
+        gradient = np.linalg.norm(negative_log_posterior(logs, *fixed)[1])
+        value, slope = (lambda z, at=at: negative_log_posterior(z, *fixed)[at] for at in (0, 1))
         error = check_grad(value, slope, logs)
         assert error < 1e-5 * max(gradient, 1.0)
 
