@@ -1,7 +1,6 @@
 """Gaussian process regression with a kernel for encoded architectures."""
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Final, Self
 
 import numpy as np
@@ -10,13 +9,19 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from hwsearch.prediction.base import (
     FloatArray,
+    IntArray,
     check_features,
     check_fitted,
     check_rows,
-    mean_and_scale,
 )
-from hwsearch.prediction.bayesian_regression import LogNormalPrior, evenly_spaced, most_likely
+from hwsearch.prediction.bayesian_regression import (
+    KernelOf,
+    LogNormalPrior,
+    evenly_spaced,
+    most_likely,
+)
 from hwsearch.prediction.prior_covariance import PriorCovariance, independent_prior
+from hwsearch.prediction.target_transform import TargetTransform, candidate_transforms
 
 # Logarithms, for standardised targets: variance of the smooth term, its length scale, variance of
 # the noise. The factors of the weights' priors come before them.
@@ -29,6 +34,8 @@ _CONSTANT_VARIANCE: Final = 4.0
 # The likelihood costs the cube of the rows; this many determine a few hyperparameters.
 _MAX_LIKELIHOOD_ROWS: Final = 96
 _MAX_ROWS: Final = 1500
+_ITERATIONS: Final = 30
+_FEW_ITERATIONS: Final = 4  # enough to compare transforms
 
 
 class GaussianProcess:
@@ -49,92 +56,61 @@ class GaussianProcess:
 
         Equal targets are predicted everywhere, with a deviation of 1% of their size.
         """
-        self.prepare(X, y, noise)
-        self.learn()
-        return self.condition()
-
-    def prepare(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Set n rows, hyperparameters at their prior means; call `learn` and `condition` next."""
         rows, values, known = check_rows(X, y, noise)
-        self.rows_ = rows[evenly_spaced(len(rows), _MAX_ROWS)]
-        self.center_ = self.rows_.mean(axis=0)
-        self.priors_ = self.priors or independent_prior(self.rows_.shape[1], _INDEPENDENT)
-        self._prior = LogNormalPrior(
-            logs=np.array([*(prior.log_factor for prior in self.priors_), *_PRIOR_MEAN]),
-            deviations=np.array(
-                [*(prior.log_deviation for prior in self.priors_), *_PRIOR_DEVIATION]
-            ),
-            bounds=[_FACTOR_BOUNDS] * len(self.priors_) + _BOUNDS,
-        )
-        few = self.rows_[evenly_spaced(len(self.rows_), _MAX_LIKELIHOOD_ROWS)] - self.center_
-        self._grams = np.array([few @ prior.covariance @ few.T for prior in self.priors_])
-        self._distances = _distances(few, few)
-        self._set_targets(values, known)
+        kept = evenly_spaced(len(values), _MAX_ROWS)
+        rows, values, known = rows[kept], values[kept], known[kept]
+        self.center_ = rows.mean(axis=0)
+        self._known = rows - self.center_
+        self.priors_ = self.priors or independent_prior(rows.shape[1], _INDEPENDENT)
+        self._learn(values, known)
+        self._condition(values, known)
         return self
 
-    def with_targets(self, values: FloatArray, noise: FloatArray) -> Self:
-        """Return a process of the same n rows with other targets; call `learn` next."""
-        other = copy(self)
-        other._set_targets(values, noise)
-        return other
+    def _learn(self, values: FloatArray, known: FloatArray) -> None:
+        """Choose the transform and the hyperparameters, by up to 96 rows, evenly spaced."""
+        few = evenly_spaced(len(values), _MAX_LIKELIHOOD_ROWS)
+        rows, prior = self._known[few], _hyperprior(self.priors_)
+        grams = np.array([rows @ each.covariance @ rows.T for each in self.priors_])
+        distances = _distances(rows, rows)
 
-    def _set_targets(self, values: FloatArray, noise: FloatArray) -> None:
-        chosen = evenly_spaced(len(values), _MAX_ROWS)
-        values, noise = values[chosen], noise[chosen]
-        self.mean_, self.scale_ = mean_and_scale(values)
-        self._targets = (values - self.mean_) / self.scale_
-        self._variances = (noise / self.scale_) ** 2
-        self.hyperparameters_ = self._prior.logs
+        def learnt(
+            transform: TargetTransform, start: FloatArray, iterations: int
+        ) -> tuple[FloatArray, float]:
+            targets, noise, _, scale = transform.standardised(values, known)
+            kernel_of = _kernel_of(grams, distances, noise[few] ** 2)
+            logs, likelihood = most_likely(
+                kernel_of, targets[few], prior, start, maxiter=iterations, ftol=1e-4
+            )
+            slope = transform.log_slope(values) / len(values) - float(np.log(scale))
+            return logs, likelihood + len(few) * slope
 
-    def learn(self, start: FloatArray | None = None, max_iterations: int = 30) -> float:
-        """Choose the hyperparameters, from a start, and return the logarithm of their likelihood.
+        self.transform_, *others = self._transforms(values)
+        start, best = learnt(self.transform_, prior.logs, _ITERATIONS)
+        self.hyperparameters_ = start
+        for transform in others:
+            logs, likelihood = learnt(transform, start, _FEW_ITERATIONS)
+            if likelihood > best:
+                self.transform_, self.hyperparameters_, best = transform, logs, likelihood
+        if self.transform_.side:
+            self.hyperparameters_, _ = learnt(self.transform_, self.hyperparameters_, _ITERATIONS)
 
-        It is that of up to 96 rows, evenly spaced, in the unit of the targets. ``start`` holds the
-        hyperparameters of a similar fit.
-        """
-        chosen = evenly_spaced(len(self._targets), _MAX_LIKELIHOOD_ROWS)
-        self.hyperparameters_, likelihood = most_likely(
-            self._kernel_of,
-            self._targets[chosen],
-            self._prior,
-            self._prior.logs if start is None else start,
-            maxiter=max_iterations,
-            ftol=1e-4,
-        )
-        self.n_likelihood_rows_ = len(chosen)
-        return likelihood - len(chosen) * float(np.log(self.scale_))
+    @staticmethod
+    def _transforms(values: FloatArray) -> list[TargetTransform]:
+        """Return the transforms to try, the identity first."""
+        del values
+        return [TargetTransform()]
 
-    def _kernel_of(
-        self, logs: FloatArray
-    ) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
-        """Return the kernel between the rows of `learn`, and the gradient by its slope."""
-        factors, (of_smooth, length, noise) = np.exp(logs[:-3]), np.exp(logs[-3:])
-        chosen = evenly_spaced(len(self._targets), _MAX_LIKELIHOOD_ROWS)
-        smooth = of_smooth * np.exp(self._distances * (-0.5 / length**2))
-        kernel = np.tensordot(factors, self._grams, axes=1) + smooth
-        kernel += _CONSTANT_VARIANCE
-        kernel[np.diag_indices_from(kernel)] += noise + self._variances[chosen]
-
-        def gradient(slope: FloatArray) -> FloatArray:
-            of_length = np.vdot(slope, smooth * self._distances) / length**2
-            rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
-            return np.concatenate([factors * np.tensordot(self._grams, slope, axes=2), rest])
-
-        return kernel, gradient
-
-    def condition(self) -> Self:
-        """Condition on the rows, with the hyperparameters as they are."""
+    def _condition(self, values: FloatArray, known: FloatArray) -> None:
+        targets, noise, self.mean_, self.scale_ = self.transform_.standardised(values, known)
         factors = np.exp(self.hyperparameters_[: len(self.priors_)])
         self._covariance: FloatArray = sum(
             factor * prior.covariance for factor, prior in zip(factors, self.priors_, strict=True)
         )
-        self._known = self.rows_ - self.center_
         kernel = self._kernel(self._known)
-        kernel[np.diag_indices_from(kernel)] += np.exp(self.hyperparameters_[-1]) + self._variances
+        kernel[np.diag_indices_from(kernel)] += np.exp(self.hyperparameters_[-1]) + noise**2
         self.factor_ = cholesky(kernel, lower=True, check_finite=False)
-        self.weights_ = cho_solve((self.factor_, True), self._targets, check_finite=False)
+        self.weights_ = cho_solve((self.factor_, True), targets, check_finite=False)
         self._linear_weights = self._covariance @ (self._known.T @ self.weights_)
-        return self
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation of the noiseless value; see `Surrogate.predict`."""
@@ -146,18 +122,37 @@ class GaussianProcess:
         prior = linear + np.exp(self.hyperparameters_[-3]) + _CONSTANT_VARIANCE
         variance = prior - np.einsum("ij,ij->j", explained, explained)
         deviation: FloatArray = np.sqrt(np.maximum(variance, 1e-12)) * self.scale_
-        return mean, deviation
+        return self.transform_.backward(mean, deviation)
 
     def predict_mean(self, X: ArrayLike) -> FloatArray:  # noqa: N803
-        """Return the means alone, in a fraction of the time."""
+        """Return the means alone, in a fraction of the time; errors as for `predict`."""
         centred = self._centred(X)
         mean: FloatArray = self._smooth(centred) @ self.weights_ + centred @ self._linear_weights
         mean += _CONSTANT_VARIANCE * self.weights_.sum()
-        return mean * self.scale_ + self.mean_
+        return self.transform_.backward(mean * self.scale_ + self.mean_, np.zeros_like(mean))[0]
+
+    def cross_validate(
+        self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Predict left-out rows in closed form; see `Surrogate.cross_validate`.
+
+        Rasmussen and Williams, 2006, section 5.4.2, for several rows at a time.
+        """
+        fitted = type(self)(self.priors).fit(rows, values, noise)
+        targets = fitted.transform_.standardised(values, noise)[0]
+        inverse = cho_solve((fitted.factor_, True), np.eye(len(values)))
+        mean, deviation = np.empty(len(values)), np.empty(len(values))
+        for number in np.unique(fold):
+            out = np.flatnonzero(fold == number)
+            covariance = np.linalg.inv(inverse[np.ix_(out, out)])
+            mean[out] = targets[out] - covariance @ fitted.weights_[out]
+            deviation[out] = np.sqrt(np.diag(covariance))
+        mean, deviation = mean * fitted.scale_ + fitted.mean_, deviation * fitted.scale_
+        return fitted.transform_.backward(mean, deviation)
 
     def _centred(self, features: ArrayLike) -> FloatArray:
         check_fitted(self, "weights_")
-        centred: FloatArray = check_features(features, self.rows_.shape[1]) - self.center_
+        centred: FloatArray = check_features(features, len(self.center_)) - self.center_
         return centred
 
     def _kernel(self, centred: FloatArray) -> FloatArray:
@@ -173,6 +168,49 @@ class GaussianProcess:
         np.exp(smooth, out=smooth)
         smooth *= of_smooth
         return smooth
+
+
+class TransformedGaussianProcess(GaussianProcess):
+    """A `GaussianProcess` of transformed targets.
+
+    The effect of a choice shrinks as an architecture nears the best that its supernet reaches, so
+    effects add up on ``-log(limit - y)`` rather than on ``y``; costs may do the opposite. The
+    transform with the highest marginal likelihood, change of variables included, is used
+    (Snelson, Rasmussen and Ghahramani, Warped Gaussian processes, 2003). Predicted means are
+    medians of ``y``.
+    """
+
+    _transforms = staticmethod(candidate_transforms)
+
+
+def _hyperprior(priors: Sequence[PriorCovariance]) -> LogNormalPrior:
+    factors = [prior.log_factor for prior in priors]
+    spreads = [prior.log_deviation for prior in priors]
+    return LogNormalPrior(
+        logs=np.array([*factors, *_PRIOR_MEAN]),
+        deviations=np.array([*spreads, *_PRIOR_DEVIATION]),
+        bounds=[_FACTOR_BOUNDS] * len(priors) + _BOUNDS,
+    )
+
+
+def _kernel_of(grams: FloatArray, distances: FloatArray, variances: FloatArray) -> KernelOf:
+    """Return the kernel of n rows by the logarithms of hyperparameters, with its gradient."""
+
+    def kernel_of(logs: FloatArray) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
+        factors, (of_smooth, length, noise) = np.exp(logs[:-3]), np.exp(logs[-3:])
+        smooth = of_smooth * np.exp(distances * (-0.5 / length**2))
+        kernel = np.tensordot(factors, grams, axes=1) + smooth
+        kernel += _CONSTANT_VARIANCE
+        kernel[np.diag_indices_from(kernel)] += noise + variances
+
+        def gradient(slope: FloatArray) -> FloatArray:
+            of_length = np.vdot(slope, smooth * distances) / length**2
+            rest = [np.vdot(slope, smooth), of_length, noise * np.trace(slope)]
+            return np.concatenate([factors * np.tensordot(grams, slope, axes=2), rest])
+
+        return kernel, gradient
+
+    return kernel_of
 
 
 def _distances(a: FloatArray, b: FloatArray) -> FloatArray:

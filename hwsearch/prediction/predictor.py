@@ -15,9 +15,9 @@ from hwsearch.errors import InputError
 from hwsearch.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
 from hwsearch.prediction.base import FloatArray, Parametric, Surrogate
 from hwsearch.prediction.folder import CARD, Saved, read_folder, write_folder
+from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
-from hwsearch.prediction.target_transform import TransformedGaussianProcess
 from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
@@ -108,7 +108,7 @@ class Predictor:
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
             return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
-        if isinstance(self._surrogate, TransformedGaussianProcess):
+        if isinstance(self._surrogate, GaussianProcess):
             return self._surrogate.predict_mean(self._encoded(archs))
         return self.predict(archs)[0]
 

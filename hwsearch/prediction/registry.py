@@ -13,7 +13,7 @@ from hwsearch.space import SearchSpace
 GAUSSIAN_PROCESS: Final = "gaussian-process"
 # Module, class, and its arguments.
 _CLASSES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
-    GAUSSIAN_PROCESS: ("target_transform", "TransformedGaussianProcess", ("priors",)),
+    GAUSSIAN_PROCESS: ("gaussian_process", "TransformedGaussianProcess", ("priors",)),
     "linear": ("linear", "LinearModel", ("priors",)),
     "additive": ("linear", "LinearModel", ("priors", "steps")),
     "pairwise": ("pairwise", "PairwiseModel", ("priors",)),

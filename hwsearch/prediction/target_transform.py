@@ -1,25 +1,13 @@
-"""Target transforms, and a Gaussian process on the most likely one."""
+"""Target transforms: the identity, or the logarithm of the distance from a limit."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.linalg import cho_solve
 
-from hwsearch.prediction.base import (
-    FloatArray,
-    IntArray,
-    check_fitted,
-    check_rows,
-    mean_and_scale,
-)
-from hwsearch.prediction.gaussian_process import GaussianProcess
-from hwsearch.prediction.prior_covariance import PriorCovariance
+from hwsearch.prediction.base import FloatArray, mean_and_scale
 
 _MARGINS: Final = (0.25, 1.0)  # of the limit beyond the outermost target, in ranges of targets
-_FEW_ITERATIONS: Final = 4  # enough to compare transforms
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,68 +72,3 @@ def candidate_transforms(values: FloatArray) -> list[TargetTransform]:
     upper = [TargetTransform(1, high + margin * span, span) for margin in _MARGINS]
     lower = [TargetTransform(-1, low - margin * span, span) for margin in _MARGINS]
     return [TargetTransform(), *upper, *lower]
-
-
-class TransformedGaussianProcess:
-    """A `GaussianProcess` of transformed targets.
-
-    The effect of a choice shrinks as an architecture nears the best that its supernet reaches, so
-    effects add up on ``-log(limit - y)`` rather than on ``y``; costs may do the opposite. The
-    transform with the highest marginal likelihood, change of variables included, is used
-    (Snelson, Rasmussen and Ghahramani, Warped Gaussian processes, 2003). Predicted means are
-    medians of ``y``.
-    """
-
-    def __init__(self, priors: Sequence[PriorCovariance] | None = None) -> None:
-        self.priors = priors
-
-    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Fit n rows; see `Surrogate.fit`."""
-        rows, values, known = check_rows(X, y, noise)
-        self.transform_, *others = candidate_transforms(values)
-        self.process_ = GaussianProcess(self.priors).prepare(rows, values, known)
-        best = self.process_.learn()
-        start = self.process_.hyperparameters_
-        for transform in others:
-            deviations = transform.forward_deviation(values, known)
-            process = self.process_.with_targets(transform.forward(values), deviations)
-            likelihood = process.learn(start, _FEW_ITERATIONS)
-            # The likelihood is that of a part of the rows where there are many.
-            likelihood += process.n_likelihood_rows_ / len(values) * transform.log_slope(values)
-            if likelihood > best:
-                self.transform_, self.process_, best = transform, process, likelihood
-        if self.transform_.side:
-            self.process_.learn(self.process_.hyperparameters_)
-        self.process_.condition()
-        return self
-
-    def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
-        """Return mean and deviation of the noiseless value; see `Surrogate.predict`."""
-        check_fitted(self, "process_")
-        return self.transform_.backward(*self.process_.predict(X))
-
-    def predict_mean(self, X: ArrayLike) -> FloatArray:  # noqa: N803
-        """Return the means alone, in a fraction of the time; errors as for `predict`."""
-        check_fitted(self, "process_")
-        mean = self.process_.predict_mean(X)
-        return self.transform_.backward(mean, np.zeros_like(mean))[0]
-
-    def cross_validate(
-        self, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Predict left-out rows in closed form; see `Surrogate.cross_validate`.
-
-        Rasmussen and Williams, 2006, section 5.4.2, for several rows at a time.
-        """
-        fitted = type(self)(self.priors).fit(rows, values, noise)
-        process, transform = fitted.process_, fitted.transform_
-        targets = (transform.forward(values) - process.mean_) / process.scale_
-        inverse = cho_solve((process.factor_, True), np.eye(len(values)))
-        mean, deviation = np.empty(len(values)), np.empty(len(values))
-        for number in np.unique(fold):
-            out = np.flatnonzero(fold == number)
-            covariance = np.linalg.inv(inverse[np.ix_(out, out)])
-            mean[out] = targets[out] - covariance @ process.weights_[out]
-            deviation[out] = np.sqrt(np.diag(covariance))
-        mean, deviation = mean * process.scale_ + process.mean_, deviation * process.scale_
-        return transform.backward(mean, deviation)

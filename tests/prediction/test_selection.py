@@ -122,15 +122,15 @@ def test_a_gaussian_process_is_held_out_in_closed_form():
         rows, values, noise, fold
     )
     model = make_surrogate("gaussian-process", ELASTIC).fit(rows, values, noise)
-    process, transform = model.process_, model.transform_
-    kernel = process.factor_ @ process.factor_.T
-    targets = (transform.forward(values) - process.mean_) / process.scale_
+    transform = model.transform_
+    kernel = model.factor_ @ model.factor_.T
+    targets = (transform.forward(values) - model.mean_) / model.scale_
     out = fold == 1
     across = kernel[np.ix_(out, ~out)] @ np.linalg.inv(kernel[np.ix_(~out, ~out)])
     left = kernel[np.ix_(out, out)] - across @ kernel[np.ix_(~out, out)]
     expected = transform.backward(
-        across @ targets[~out] * process.scale_ + process.mean_,
-        np.sqrt(np.diag(left)) * process.scale_,
+        across @ targets[~out] * model.scale_ + model.mean_,
+        np.sqrt(np.diag(left)) * model.scale_,
     )
     assert mean[out] == pytest.approx(expected[0])
     assert deviation[out] == pytest.approx(expected[1])

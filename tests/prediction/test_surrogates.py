@@ -5,7 +5,8 @@ from scipy.stats import kendalltau
 
 from hwsearch.errors import InputError
 from hwsearch.prediction import GaussianProcess, Predictor, TransformedGaussianProcess
-from hwsearch.prediction.bayesian_regression import negative_log_posterior
+from hwsearch.prediction.bayesian_regression import LogNormalPrior, negative_log_posterior
+from hwsearch.prediction.gaussian_process import _distances, _kernel_of
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.pairwise import PairwiseModel
 from hwsearch.prediction.prior_covariance import PriorCovariance
@@ -100,11 +101,9 @@ class TestEverySurrogate:
 def test_gradient_of_the_marginal_likelihood():
     x, y = rows(15), np.random.default_rng(1).normal(size=15)
     known = np.linspace(0.0, 0.2, 15)
-    groups = np.zeros(6)
-    groups[:3] = 1.0
-    priors = [PriorCovariance(each, 0.0, 1.0) for each in (np.eye(6), np.outer(groups, groups))]
-    process = GaussianProcess(priors).prepare(x, y, known)
-    fixed = (process._kernel_of, process._targets, process._prior)
+    grams = np.array([x @ x.T, x[:, :3].sum(axis=1)[:, None] * x[:, :3].sum(axis=1)])
+    prior = LogNormalPrior(logs=np.zeros(5), deviations=np.ones(5), bounds=[])
+    fixed = (_kernel_of(grams, _distances(x, x), known), y, prior)
     for logs in np.random.default_rng(2).normal(-1.0, 0.7, (5, 5)):
         gradient = np.linalg.norm(negative_log_posterior(logs, *fixed)[1])
         value, slope = (lambda z, at=at: negative_log_posterior(z, *fixed)[at] for at in (0, 1))
