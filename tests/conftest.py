@@ -23,7 +23,7 @@ def _plugin_in_processes():
 @pytest.fixture(scope="session", autouse=True)
 def _one_blas_thread():
     """Matrices of tests are small: threads cost more than they bring, several times with xdist."""
-    from hwsearch.prediction.threads import one_blas_thread
+    from hwsearch.threads import one_blas_thread
 
     with one_blas_thread():
         yield

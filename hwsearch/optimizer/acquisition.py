@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from hwsearch.objectives import FloatArray, from_losses, to_losses
+from hwsearch.objectives import FloatArray, from_losses, hypervolume, to_losses
 from hwsearch.optimizer.history import History, beyond_worst
 from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.optimizer.nsga2 import nsga2
@@ -21,6 +21,7 @@ _MAX_SCORED: Final = 128  # candidates whose expected gain is computed
 _OPTIMISM: Final = 2.0  # deviations
 _MIN_EXPLORING: Final = 4  # smallest batch with one member for exploration
 _N_NODES: Final = 16  # draws from the posterior behind an expectation
+_N_DRAWS: Final = 32  # of all values of several evaluations
 
 
 def find_candidates(
@@ -81,6 +82,34 @@ def choose_batch(
             front = np.concatenate([front, losses[[best]]])
     history.record_forecasts(candidates[chosen], forecast.mean[chosen], forecast.deviation[chosen])
     return candidates[chosen]
+
+
+def expected_gain(history: History, n: int, rng: np.random.Generator) -> float:
+    """Return the hypervolume that n more evaluations are expected to add if chosen now.
+
+    Values of the n most promising candidates are drawn from their predictions, failures and
+    missed constraints among them, and the hypervolume that the draws add is averaged. What the
+    search learns meanwhile is left out: in the tests and on recorded ImageNet results the search
+    then added one to three times as much.
+    """
+    posterior = Posterior(history)
+    forecast = posterior.forecast(find_candidates(history, posterior, rng))
+    losses = to_losses(forecast.mean, history.objectives)
+    known, reference = posterior_values(history, posterior), history.reference
+    assert reference is not None
+    front = to_losses(known[history.non_dominated(known)], history.objectives)
+    optimistic = hypervolume_gain(losses - _OPTIMISM * forecast.deviation, front, reference)
+    best = np.argsort(-optimistic * forecast.success, kind="stable")[:n]
+    before = hypervolume(front, reference)
+    gains = []
+    for _ in range(_N_DRAWS):
+        drawn: FloatArray = losses[best] + forecast.deviation[best] * rng.standard_normal(
+            losses[best].shape
+        )
+        happens = rng.random(len(best)) < forecast.success[best]
+        happens &= history.feasible(from_losses(drawn, history.objectives))
+        gains.append(hypervolume(np.concatenate([front, drawn[happens]]), reference) - before)
+    return float(np.mean(gains))
 
 
 def _most_promising(

@@ -154,10 +154,7 @@ def propose_by_additive(
         return first
     if history.succeeded.sum() < min(MIN_SUCCESSES, history.space.size):
         return propose_random(history, n, seed, rng)
-    from hwsearch.prediction.threads import one_blas_thread
-
-    with one_blas_thread():
-        return _Solver(history).batch(n, rng)
+    return _Solver(history).batch(n, rng)
 
 
 class _Solver:

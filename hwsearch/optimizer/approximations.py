@@ -70,13 +70,10 @@ class ApproximationCheck:
         """
         if len(told) < LEAST_TOLD or not len(new) or not (measured > 0).all():
             return
-        from hwsearch.prediction.threads import one_blas_thread
-
-        with one_blas_thread():
-            predictor = self.fit_predictor(told, values)
-            if predictor is None:
-                return
-            mean, deviation = predictor.predict(new)
+        predictor = self.fit_predictor(told, values)
+        if predictor is None:
+            return
+        mean, deviation = predictor.predict(new)
         inside = np.abs(np.log(measured / mean)) <= _NORMAL_95 * deviation / mean
         self._covered = [*self._covered, *inside.tolist()][-_RECENT:]
         n, n_covered = len(self._covered), sum(self._covered)

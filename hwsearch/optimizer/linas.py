@@ -38,10 +38,7 @@ def propose_by_linas(
         return propose_random(history, min(n, missing), seed, rng)
     if history.succeeded.sum() < _FOLDS:
         return propose_random(history, n, seed, rng)
-    from hwsearch.prediction.threads import one_blas_thread
-
-    with one_blas_thread():
-        found = _inner_search(history, rng).unique(history.asked)
+    found = _inner_search(history, rng).unique(history.asked)
     return found[rng.permutation(len(found))[:n]]
 
 

@@ -16,9 +16,11 @@ from hwsearch.objectives import (
     to_losses,
 )
 from hwsearch.optimizer.history import History, Told
-from hwsearch.optimizer.hypervolume_gain import expected_gain
-from hwsearch.optimizer.tactics import load_tactic
+from hwsearch.optimizer.tactics import MIN_SUCCESSES, load_tactic
 from hwsearch.space import Architectures, SearchSpace
+from hwsearch.threads import one_blas_thread
+
+_GAIN_STREAM = 7  # separates random numbers of expected gains from those of proposals
 
 
 class Optimizer:
@@ -88,7 +90,8 @@ class Optimizer:
         archs = self.history.space.sample(0, 0)
         self.history.latest_forecasts = {}
         if self.history.n_left > wanted:
-            archs = self._tactic.propose(self.history, wanted, self.seed, rng)
+            with one_blas_thread():
+                archs = self._tactic.propose(self.history, wanted, self.seed, rng)
         if not len(archs):
             archs = self.space.sample_distinct(wanted, rng, exclude=self.history.asked)
         if len(archs):
@@ -120,7 +123,8 @@ class Optimizer:
             InputError: Lengths differ, a measured objective is missing, a value is no number,
                 an architecture was told before or is of another space. Then nothing is changed.
         """
-        self.history.tell(archs, values)
+        with one_blas_thread():
+            self.history.tell(archs, values)
 
     @property
     def remarks(self) -> list[str]:
@@ -150,7 +154,17 @@ class Optimizer:
         None where too little was told for surrogates. What the surrogates learn meanwhile mostly
         adds to it. It takes as long as a round of ``"hwsearch"``, and does not change the search.
         """
-        return expected_gain(self.history, check_count("number of evaluations", n, 1), self.seed)
+        check_count("number of evaluations", n, 1)
+        history = self.history
+        if history.succeeded.sum() < MIN_SUCCESSES or not history.measured.any():
+            return None
+        if not history.n_left:
+            return 0.0
+        from hwsearch.optimizer.acquisition import expected_gain
+
+        with one_blas_thread():
+            rng = np.random.default_rng((self.seed, len(history.told), _GAIN_STREAM))
+            return expected_gain(history, n, rng)
 
     def front(self) -> Architectures:
         """Return the feasible, non-dominated told architectures, in the order of telling."""

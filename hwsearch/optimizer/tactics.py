@@ -29,7 +29,8 @@ Propose = Callable[[History, int, int, np.random.Generator], Architectures]
 class Tactic:
     """A search algorithm, registered under a name in the entry-point group ``hwsearch.tactics``.
 
-    `hwsearch.testing.check_tactic` checks these requirements.
+    `hwsearch.testing.check_tactic` checks these requirements. Linear algebra within it has one
+    thread.
 
     Attributes:
         propose: (history, n, seed of the search, generator of this round) -> up to n distinct
@@ -73,12 +74,10 @@ def propose_by_surrogates(
         return first or history.space.sample_distinct(n, rng, exclude=history.asked)
     from hwsearch.optimizer.acquisition import choose_batch, find_candidates
     from hwsearch.optimizer.posterior import Posterior
-    from hwsearch.prediction.threads import one_blas_thread
 
-    with one_blas_thread():
-        posterior = Posterior(history)
-        candidates = find_candidates(history, posterior, rng).unique(first)
-        chosen = choose_batch(history, posterior, candidates, n - len(first), rng)
+    posterior = Posterior(history)
+    candidates = find_candidates(history, posterior, rng).unique(first)
+    chosen = choose_batch(history, posterior, candidates, n - len(first), rng)
     return Architectures.concatenate([first, chosen])
 
 

@@ -18,9 +18,9 @@ from hwsearch.prediction.folder import CARD, Saved, read_folder, write_folder
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
-from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
+from hwsearch.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from hwsearch.prediction.selection import Selection

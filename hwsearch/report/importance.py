@@ -12,9 +12,9 @@ from hwsearch.objectives import FloatArray
 from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.prior_covariance import prior_covariances
-from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.report.run_data import RunData
 from hwsearch.space import Architectures
+from hwsearch.threads import one_blas_thread
 
 LEAST_TRIALS: Final = 8
 _MOST_TRIALS: Final = 400  # that models are fitted to and changes are tried on

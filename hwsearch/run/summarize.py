@@ -192,7 +192,7 @@ def _random(search: _Search) -> float | None:
     if n_measured < MIN_SUCCESSES:
         return None
     from hwsearch.optimizer.posterior import Posterior
-    from hwsearch.prediction.threads import one_blas_thread
+    from hwsearch.threads import one_blas_thread
 
     rng = np.random.default_rng((search.setup.config.seed, _RANDOM))
     with one_blas_thread():

@@ -29,13 +29,13 @@ from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import History, beyond_worst
 from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.prediction.log_ratio import LogRatioModel
-from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.run.cluster.scheduler import InProcess
 from hwsearch.run.front import contender_rows
 from hwsearch.run.loop import Rounds
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
 from hwsearch.space import Architectures
+from hwsearch.threads import one_blas_thread
 from hwsearch.trials import Trial
 
 Rows = NDArray[np.int64]

@@ -28,12 +28,12 @@ from hwsearch.files import DIGITS, decoded, digest_of_text
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import ScaledApproximation
 from hwsearch.prediction.predictor import Predictor
-from hwsearch.prediction.threads import one_blas_thread
 from hwsearch.run.config import TRIALS, read_config
 from hwsearch.run.outcome import CANDIDATES, read_members
 from hwsearch.run.setup import FORMER_COLUMN, Setup, table_columns
 from hwsearch.run.value_sources.base import WARM_START, ValueSource, part_of
 from hwsearch.space import Architecture, Architectures, SearchSpace
+from hwsearch.threads import one_blas_thread
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement, Trial
 

@@ -4,7 +4,6 @@ from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
-import scipy.linalg  # noqa: F401  # whose libraries the controller has to find
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 
@@ -20,4 +19,6 @@ def one_blas_thread() -> AbstractContextManager[Any]:
 
 @lru_cache(maxsize=1)
 def _controller() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401  # whose libraries the controller has to find
+
     return ThreadpoolController()  # looking for the libraries takes milliseconds
