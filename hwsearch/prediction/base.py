@@ -52,17 +52,14 @@ class Surrogate(Protocol):
         """
 
 
-class Refittable(Surrogate, Protocol):
-    """A model that is fitted to similar rows at little cost."""
-
-    def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Surrogate:  # noqa: N803
-        """Return a new model of other rows, with the transform and the variances of this one."""
-
-
 def refit_folds(
-    model: Refittable, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
+    model: Any, rows: FloatArray, values: FloatArray, noise: FloatArray, fold: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Implement `Surrogate.cross_validate` by a fit and refits."""
+    """Implement `Surrogate.cross_validate` by a fit and refits.
+
+    The model's ``refit`` takes rows as ``fit`` does, and returns a new model of them with the
+    transform and the variances of this one.
+    """
     fitted = copy(model).fit(rows, values, noise)
     mean, deviation = np.empty(len(values)), np.empty(len(values))
     for number in np.unique(fold):
@@ -137,25 +134,13 @@ def check_rows(
                 f"{what} hold {array[tuple(position)]} at {position}; leave out rows without a "
                 "finite value"
             )
-    return rows, values, _noise(noise, len(values))
-
-
-def mean_and_scale(targets: FloatArray) -> tuple[float, float]:
-    """Return the mean of targets and their spread, or 1% of their size where all are equal."""
-    mean, spread = float(targets.mean()), float(targets.std())
-    equal = spread <= 1e-12 * max(abs(mean), 1e-300)
-    return mean, 0.01 * (abs(mean) or 1.0) if equal else spread
-
-
-def _noise(noise: ArrayLike | None, n: int) -> FloatArray:
-    """Return n known standard deviations of targets, 0 by default, or raise InputError."""
     if noise is None:
-        return np.zeros(n)
+        return rows, values, np.zeros(len(values))
     deviations = np.asarray(noise, dtype=np.float64)
-    if deviations.shape != (n,):
+    if deviations.shape != values.shape:
         raise InputError(
-            f"noise of shape {deviations.shape} does not fit {n} targets; give one standard "
-            "deviation for each"
+            f"noise of shape {deviations.shape} does not fit {len(values)} targets; give one "
+            "standard deviation for each"
         )
     wrong = ~(np.isfinite(deviations) & (deviations >= 0))
     if wrong.any():
@@ -163,4 +148,11 @@ def _noise(noise: ArrayLike | None, n: int) -> FloatArray:
             f"noise {deviations[wrong][0]} of target {int(np.flatnonzero(wrong)[0])} is no "
             "standard deviation; give finite numbers from 0 up"
         )
-    return deviations
+    return rows, values, deviations
+
+
+def mean_and_scale(targets: FloatArray) -> tuple[float, float]:
+    """Return the mean of targets and their spread, or 1% of their size where all are equal."""
+    mean, spread = float(targets.mean()), float(targets.std())
+    equal = spread <= 1e-12 * max(abs(mean), 1e-300)
+    return mean, 0.01 * (abs(mean) or 1.0) if equal else spread

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,29 +26,26 @@ SCHEMA: Final = 1
 CARD: Final = "card.json"
 PARAMETERS: Final = "parameters.npz"
 _UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError)
+_OWN_ENTRIES: Final = ("format", "schema", "surrogate", "parameters_sha256", "space")
 _AGAIN: Final = "give a folder that Predictor.save wrote"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
-    """The content of a folder; ``facts`` are further entries of its card."""
-
-    surrogate: str
-    space: SearchSpace
-    state: Mapping[str, NDArray[Any]]
-    facts: Mapping[str, Any]
-
-
-def write_folder(folder: Path, saved: Saved) -> None:
-    """Write a predictor atomically; the same predictor gives the same bytes."""
-    parameters = packed_arrays(saved.state)
+def write_folder(
+    folder: Path,
+    surrogate: str,
+    space: SearchSpace,
+    state: Mapping[str, NDArray[Any]],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a predictor atomically, with further entries of its card; the bytes are repeatable."""
+    parameters = packed_arrays(state)
     card = {
         "format": FORMAT,
         "schema": SCHEMA,
-        **saved.facts,
-        "surrogate": saved.surrogate,
+        **facts,
+        "surrogate": surrogate,
         "parameters_sha256": hashlib.sha256(parameters).hexdigest(),
-        "space": json.loads(saved.space.to_json()),
+        "space": json.loads(space.to_json()),
     }
     with staged_folder(folder) as staged:
         (staged / PARAMETERS).write_bytes(parameters)
@@ -57,11 +53,12 @@ def write_folder(folder: Path, saved: Saved) -> None:
         (staged / CARD).write_text(text + "\n", encoding="utf-8")
 
 
-def read_folder(folder: Path) -> Saved:
-    """Read a folder of `write_folder`; raise InputError where it is missing or invalid."""
+def read_folder(
+    folder: Path,
+) -> tuple[str, SearchSpace, dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return what `write_folder` wrote; raise InputError where it is missing or invalid."""
     what = f"predictor {str(folder)!r}"
     card = _read_card(folder, what)
-    reserved = ("format", "schema", "surrogate", "parameters_sha256", "space")
     try:
         content = read_bounded(folder / PARAMETERS, MAX_BYTES)
         state = unpacked_arrays(content)
@@ -70,12 +67,8 @@ def read_folder(folder: Path) -> Saved:
         raise InputError(f"{what} is damaged: {error}; {_AGAIN}") from error
     if hashlib.sha256(content).hexdigest() != card.get("parameters_sha256"):
         raise InputError(f"{what} is damaged: {PARAMETERS} is not the one of its card; {_AGAIN}")
-    return Saved(
-        surrogate=str(card.get("surrogate")),
-        space=space,
-        state=state,
-        facts={name: value for name, value in card.items() if name not in reserved},
-    )
+    facts = {name: value for name, value in card.items() if name not in _OWN_ENTRIES}
+    return str(card.get("surrogate")), space, state, facts
 
 
 def _read_card(folder: Path, what: str) -> Mapping[str, Any]:

@@ -105,7 +105,7 @@ class LinearModel:
         return self
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Return a new model of other rows; see `Refittable`."""
+        """Return a new model of other rows; see `refit_folds`."""
         check_fitted(self, "root_")
         other = copy(self)
         other._condition(*check_rows(X, y, noise))

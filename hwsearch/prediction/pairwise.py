@@ -58,7 +58,7 @@ class PairwiseModel:
         return self._learn(linear, rows, values, known)
 
     def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Return a new model of other rows; see `Refittable`."""
+        """Return a new model of other rows; see `refit_folds`."""
         check_fitted(self, "pairs_")
         rows, values, known = check_rows(X, y, noise)
         other = type(self)(self.priors)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -13,8 +12,8 @@ from hwsearch.data import places
 from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
 from hwsearch.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
-from hwsearch.prediction.base import FloatArray, Parametric, Surrogate
-from hwsearch.prediction.folder import CARD, Saved, read_folder, write_folder
+from hwsearch.prediction.base import FloatArray, Parametric, Surrogate, check_fitted
+from hwsearch.prediction.folder import CARD, read_folder, write_folder
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
@@ -55,6 +54,7 @@ class Predictor:
         self._asked = surrogate
         self._name = GAUSSIAN_PROCESS if surrogate == AUTO else surrogate
         self._surrogate: Surrogate = make_surrogate(self._name, space)
+        self._tables: dict[int | None, LookupTableSum] = {}
 
     def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """Fit the values of n architectures; replace an earlier fit.
@@ -74,7 +74,7 @@ class Predictor:
                 "give one number for each"
             )
         self.space.check_own(archs)
-        self._clear_sums()
+        self._tables.clear()
         self._fit_space = self.space
         rows = thermometer(archs)
         with one_blas_thread():
@@ -96,7 +96,7 @@ class Predictor:
         """
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
-            return self._surrogate.from_sums(self._sums(archs))
+            return self._surrogate.from_sums(self._sums(self._surrogate, archs, None))
         mean, deviation = np.empty(len(archs)), np.empty(len(archs))
         for start in range(0, max(len(archs), 1), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -107,7 +107,7 @@ class Predictor:
         """Return the means alone, in a fraction of the time."""
         self.space.check_own(archs)
         if isinstance(self._surrogate, LinearModel):
-            return self._surrogate.mean_from_sums(self._first_sum(archs)[:, 0])
+            return self._surrogate.mean_from_sums(self._sums(self._surrogate, archs, 1)[:, 0])
         if isinstance(self._surrogate, GaussianProcess):
             return self._surrogate.predict_mean(self._encoded(archs))
         return self.predict(archs)[0]
@@ -123,7 +123,7 @@ class Predictor:
         if not 0.0 < factor < np.inf:
             raise InputError(f"deviations cannot be multiplied by {factor}; give a factor above 0")
         cast(Parametric, self._surrogate).widen(factor)
-        self._clear_sums()
+        self._tables.clear()
         return self
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -137,25 +137,21 @@ class Predictor:
             InputError: The surrogate keeps its rows and cannot be saved, or there was no fit.
         """
         parametric_class(self._name)
-        saved = Saved(
-            surrogate=self._name,
-            space=self._fit_space,
-            state=cast(Parametric, self._surrogate).state(),
-            facts=self.facts if facts is None else facts,
-        )
-        write_folder(Path(folder), saved)
+        state = cast(Parametric, self._surrogate).state()
+        facts = self.facts if facts is None else facts
+        write_folder(Path(folder), self._name, self._fit_space, state, facts)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Predictor":
         """Read a folder of `save`; raise InputError where it is missing or invalid."""
-        saved = read_folder(Path(folder))
-        predictor = cls(saved.space, saved.surrogate)
+        name, space, state, facts = read_folder(Path(folder))
+        predictor = cls(space, name)
         try:
-            predictor._surrogate = parametric_class(saved.surrogate).from_state(saved.state)
-            predictor._surrogate.predict(thermometer(saved.space.smallest()))
+            predictor._surrogate = parametric_class(name).from_state(state)
+            predictor._surrogate.predict(thermometer(space.smallest()))
         except InputError as error:
             raise InputError(f"predictor {str(folder)!r} is damaged: {error}") from error
-        predictor.facts = dict(saved.facts)
+        predictor.facts = facts
         return predictor
 
     def within(self, space: SearchSpace) -> "Predictor":
@@ -168,30 +164,26 @@ class Predictor:
             raise InputError(difference)
         other = Predictor(space, self._name)
         other._fit_space = self._fit_space
-        other._surrogate = self._surrogate
-        other.facts = self.facts
+        other._surrogate, other.facts = self._surrogate, self.facts
         return other
 
     def _encoded(self, archs: Architectures) -> FloatArray:
         same = self._fit_space is self.space
         return thermometer(archs if same else widened(archs, self._fit_space))
 
-    def _clear_sums(self) -> None:
-        for name in ("_sums", "_first_sum"):
-            self.__dict__.pop(name, None)
+    def _sums(self, model: LinearModel, archs: Architectures, n_outputs: int | None) -> FloatArray:
+        """Return all or the first of a model's sums, by lookup tables that are kept until a fit.
 
-    @cached_property
-    def _sums(self) -> LookupTableSum:
-        return self._table_sum(slice(None))
-
-    @cached_property
-    def _first_sum(self) -> LookupTableSum:
-        return self._table_sum(slice(1))
-
-    def _table_sum(self, outputs: slice) -> LookupTableSum:
-        columns = cast(LinearModel, self._surrogate).columns_[:, outputs]
-        tables = thermometer_tables(self.space, columns[1:], self._fit_space)
-        return LookupTableSum(self.space, [*tables, LookupTable((), columns[0])])
+        Raises:
+            InputError: There was no fit.
+        """
+        check_fitted(model, "columns_")
+        if n_outputs not in self._tables:
+            columns = model.columns_[:, :n_outputs]
+            tables = thermometer_tables(self.space, columns[1:], self._fit_space)
+            constant = LookupTable((), columns[0])
+            self._tables[n_outputs] = LookupTableSum(self.space, [*tables, constant])
+        return self._tables[n_outputs](archs)
 
 
 def _difference(part: SearchSpace, space: SearchSpace) -> str | None:

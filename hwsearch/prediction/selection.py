@@ -76,7 +76,11 @@ def select_surrogate(
             the pairwise one.
     """
     rows, values, known = check_rows(X, y, noise)
-    tried = tuple(names) if names else _default_names(len(values))
+    tried = list(names or FEW)
+    if not names and len(values) >= LEAST_PAIRWISE_ROWS:
+        tried.append("pairwise")
+    if not names and len(values) >= LEAST_TREE_ROWS and find_spec("xgboost") is not None:
+        tried.append("trees")
     chosen = evenly_spaced(len(values), _MAX_ROWS)
     rows, values, known = rows[chosen], values[chosen], known[chosen]
     if len(values) < LEAST_ROWS or np.ptp(values) <= 1e-12 * np.abs(values).max():
@@ -94,15 +98,6 @@ def select_surrogate(
     highest = max(scores[position].tau for position in close)
     best = next(position for position in close if scores[position].tau >= highest - _SAME_TAU)
     return Selection(name=tried[best], scores=tuple(scores))
-
-
-def _default_names(n_rows: int) -> tuple[str, ...]:
-    names = FEW
-    if n_rows >= LEAST_PAIRWISE_ROWS:
-        names += ("pairwise",)
-    if n_rows >= LEAST_TREE_ROWS and find_spec("xgboost") is not None:
-        names += ("trees",)
-    return names
 
 
 def score_predictions(
