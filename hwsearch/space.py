@@ -202,14 +202,11 @@ class SearchSpace:
         uniform = np.where(changeable, rng.random(changeable.shape), np.inf)
         mutated = uniform < (chance if rate is None else rate)
         mutated[np.arange(len(archs)), uniform.argmin(axis=1)] = True
+        shift = rng.integers(1, np.maximum(self._n_options, 2), size=mutated.shape)
+        indices = np.where(archs.active, archs.indices, self._forest.draw(len(archs), rng))
         rows, columns = np.nonzero(mutated & changeable)
-        n_options = self._n_options[columns]
-        indices = archs.indices.copy()
-        indices[rows, columns] += rng.integers(1, n_options)
-        indices[rows, columns] %= n_options
-        grown = np.flatnonzero((self._forest.active(indices) & ~archs.active).any(axis=1))
-        drawn = self._forest.draw(len(grown), rng)
-        indices[grown] = np.where(archs.active[grown], indices[grown], drawn)
+        indices[rows, columns] += shift[rows, columns]
+        indices[rows, columns] %= self._n_options[columns]
         return self._canonical(indices)
 
     def crossover(

@@ -16,7 +16,7 @@ from hwsearch.space import Architectures
 
 _MAX_LISTED: Final = 4096  # a space up to this size is enumerated
 _POPULATION: Final = 100  # for every objective after the first
-_GENERATIONS: Final = 45
+_GENERATIONS: Final = 60
 _MAX_SCORED: Final = 128  # candidates whose expected gain is computed
 _OPTIMISM: Final = 2.0  # deviations
 _MIN_EXPLORING: Final = 4  # smallest batch with one member for exploration

@@ -64,7 +64,7 @@ def most_likely_deviations(
 
         return kernel, gradient
 
-    logs, likelihood = most_likely(kernel_of, targets, prior, prior.logs, ftol=1e-5)
+    logs, likelihood = most_likely(kernel_of, targets, prior, prior.logs)
     return np.exp(logs), likelihood
 
 

@@ -1,6 +1,5 @@
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,9 +73,8 @@ def rewritten(folder, **changes):
 def spoil_columns(folder, columns):
     from hwsearch.prediction.folder import read_folder, write_folder
 
-    saved = read_folder(folder)
-    state = {**saved.state, "columns": columns}
-    write_folder(folder, replace(saved, surrogate="linear", state=state, facts={}))
+    _, space, state, _ = read_folder(folder)
+    write_folder(folder, "linear", space, {**state, "columns": columns}, {})
 
 
 @pytest.mark.parametrize(
