@@ -125,12 +125,10 @@ class RunFolder:
             for m in store.measurements(purpose="search"):
                 measured[m.key][m.quantity] = m.value
         rows = [
-            {
-                **{name: getattr(trial, name) for name in TRIAL_COLUMNS},
-                "state": str(trial.state),
-                **measured[trial.key],
-                **trial.choices,
-            }
+            {name: getattr(trial, name) for name in TRIAL_COLUMNS}
+            | {"state": str(trial.state)}
+            | measured[trial.key]
+            | trial.choices
             for trial in trials
         ]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(TRIAL_COLUMNS))

@@ -18,7 +18,7 @@ from hwsearch.run.lock import HOLDER, LOCK, locked, network_risk
 from hwsearch.run.loop import run_search
 from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, remove_checksums, write_outcome
 from hwsearch.run.progress import Progress
-from hwsearch.run.settings import SearchSettings, Workers, check_workers
+from hwsearch.run.settings import SearchSettings, Workers
 from hwsearch.run.setup import Setup, check_same, prepare
 from hwsearch.run.summarize import replay_optimizer, summarize_search
 from hwsearch.run.value_sources import registry as sources
@@ -70,7 +70,6 @@ def resume_run(
 ) -> R:
     """Resume as `hwsearch.resume` does; ``workers`` may differ from those of earlier processes."""
     kind(folder)  # before a lock is written into what is no run
-    check_workers(workers)
     with locked(folder):
         run = kind(folder)
         device = cluster_device(workers, run.config.device)

@@ -154,7 +154,6 @@ def run_infer(folder: Path) -> str:
                 capture_output=True,
                 text=True,
                 timeout=INFER_TIMEOUT_S,
-                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise VerificationError(f"{INFER} took over {INFER_TIMEOUT_S} s") from error
