@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.intervals import mean_interval
+from hwsearch.accuracy.intervals import mean_interval, paired_difference
 from hwsearch.accuracy.metric import Metric
 from hwsearch.devices import Latency
 from hwsearch.trials import Measurement, Purpose
@@ -90,3 +90,19 @@ def noisy_low(measurement: Measurement | None) -> float:
     assert measurement is not None
     ratio, low = measurement.details["ratio"], measurement.details["ratio_low"]
     return float(measurement.value * low / ratio)
+
+
+def paired_scores(
+    a: Measurement | None, b: Measurement | None
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Return the score of ``a`` less that of ``b`` with its 95% interval, paired over images.
+
+    All three are None if either was not scored or its outcomes are unknown.
+    """
+    if a is None or b is None or a.samples is None or b.samples is None:
+        return None, None, None
+    means = (float(samples.astype(np.float64).mean()) for samples in (a.samples, b.samples))
+    scores = zip((a.value, b.value), means, strict=True)
+    scale = next((value / mean for value, mean in scores if mean), 1.0)
+    points, low, high = paired_difference(a.samples, b.samples, scale)
+    return float(points), float(low), float(high)

@@ -8,10 +8,10 @@ from scipy.stats import kendalltau
 
 from hwsearch.constraints import Constraint, satisfied
 from hwsearch.errors import InputError
-from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.evaluation.measurements import LATENCY, paired_scores
 from hwsearch.objectives import to_losses
 from hwsearch.quantities import main_cost, superlative_of
-from hwsearch.report.run_data import RunData, paired_scores, stated
+from hwsearch.report.run_data import RunData, stated
 from hwsearch.run.front import knee
 from hwsearch.run.front_probability import constraint_probabilities
 from hwsearch.run.search_summary import Comparison

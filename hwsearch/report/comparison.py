@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.evaluation.measurements import LATENCY, paired_scores
 from hwsearch.objectives import hypervolume, to_losses
 from hwsearch.report.figures import Figure, hover, interval, label, layout_of, plain, trace
-from hwsearch.report.run_data import RunData, paired_scores, stated
+from hwsearch.report.run_data import RunData, stated
 
 _ROLES: Final = ("front", "largest", "uniform", "second", "knee")
 _SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "x")

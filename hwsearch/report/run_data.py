@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hwsearch.accuracy.intervals import paired_difference
 from hwsearch.constraints import Constraint
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.objectives import FloatArray, Objective
@@ -206,17 +205,3 @@ def stated(row: Mapping[str, Any], name: str) -> tuple[float, float | None, floa
     if low is None or high is None or low != low or high != high:
         return float(row[name]), None, None
     return float(row[name]), float(low), float(high)
-
-
-def paired_scores(
-    a: Measurement | None, b: Measurement | None
-) -> tuple[float, float, float] | tuple[None, None, None]:
-    """Return the score of ``a`` less that of ``b`` with its 95% interval, paired over images.
-
-    All three are None if either was not scored or its outcomes are unknown.
-    """
-    if a is None or b is None or a.samples is None or b.samples is None:
-        return None, None, None
-    mean = float(a.samples.astype(np.float64).mean())
-    points, low, high = paired_difference(a.samples, b.samples, a.value / mean if mean else 1.0)
-    return float(points), float(low), float(high)

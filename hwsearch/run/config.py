@@ -36,16 +36,9 @@ RECORDED: dict[str, type] = {
 }  # fmt: skip
 _MOST_DOTS = 5000
 RECORDED_PACKAGES = (
-    "hwsearch",
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "numpy",
-    "pymoo",
-    "scikit-learn",
-    "pillow",
+    "hwsearch", "torch", "onnx", "onnxruntime", "numpy", "pymoo", "scikit-learn", "pillow",
     "torchvision",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

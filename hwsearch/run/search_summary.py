@@ -64,7 +64,6 @@ class SearchSummary:
         metric: Name of the score of `Comparison`.
         evaluated: Number of finished trials, failed ones included.
         reused: Number of trials that an earlier run had scored; they come first.
-        members: Number of members of the front.
         reference: Reference point of the hypervolumes, by objective.
         hypervolumes: ``(evaluated,)`` after each trial, in order.
         gain: Expected hypervolume that the next 50 evaluations add; None without surrogates.

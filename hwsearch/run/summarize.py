@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.accuracy.intervals import Z95, paired_difference
+from hwsearch.accuracy.intervals import Z95
 from hwsearch.evaluation.evaluator import REUSED
+from hwsearch.evaluation.measurements import paired_scores
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_INITIAL
@@ -224,11 +225,12 @@ def _versus(
     largest, key = search.largest, search.largest_key
     if largest is None or not costs:
         return
-    cost = main_cost(costs)
+    cost, metric = main_cost(costs), search.setup.task.metric.name
     for member, name in reversed(compared.items()):
         if member == key:
             continue
-        points, low, high = _paired(search, member, key)
+        a, b = (search.found.get(each, {}).get(metric) for each in (member, key))
+        points, low, high = paired_scores(a, b)
         yield Comparison(
             member=name,
             key=member,
@@ -238,15 +240,3 @@ def _versus(
             low=low,
             high=high,
         )
-
-
-def _paired(
-    search: _Search, key: str, other: str
-) -> tuple[float, float, float] | tuple[None, None, None]:
-    metric = search.setup.task.metric
-    scores = (search.found.get(each, {}).get(metric.name) for each in (key, other))
-    a, b = (None if score is None else score.samples for score in scores)
-    if a is None or b is None:
-        return None, None, None
-    points, low, high = paired_difference(a, b, metric.scale)
-    return float(points), float(low), float(high)
