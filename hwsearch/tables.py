@@ -127,7 +127,10 @@ class LatencyTable:
 
     def to_json(self) -> str:
         """Return the table as sorted text, one block or subnet a line."""
-        ordered = sorted(self.blocks.items(), key=lambda item: _order(item[0]))
+        ordered = sorted(
+            self.blocks,
+            key=lambda s: (s.kind, s.input_shape, json.dumps(s.hyperparameters), s.dtype),
+        )
         record = {
             "format": FORMAT,
             "schema": SCHEMA,
@@ -137,7 +140,7 @@ class LatencyTable:
             "overhead_ms": self.overhead_ms,
             "fingerprint": dict(sorted(self.fingerprint.items())),
             "facts": dict(sorted(self.facts.items())),
-            "blocks": [spec.to_record() | asdict(cost) for spec, cost in ordered],
+            "blocks": [spec.to_record() | asdict(self.blocks[spec]) for spec in ordered],
             "subnets": [asdict(subnet) for subnet in self.subnets],
         }
         record[DIGEST] = content_digest(record)
@@ -164,7 +167,14 @@ class LatencyTable:
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "this text") -> "LatencyTable":
         """Read what `to_json` wrote; ``where`` names the source in messages. Raises as `load`."""
-        record = _parsed(text, where)
+        try:
+            record = parsed_json(text)
+        except ValueError as error:
+            raise InputError(f"{where} is no latency table: {error}; {_AGAIN}") from error
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise InputError(
+                f"{where} is no latency table: it has no 'format': {FORMAT!r}; {_AGAIN}"
+            )
         if record.get("schema") not in READABLE:
             raise InputError(
                 f"{where} is a latency table of schema {record.get('schema')!r:.80}, and this "
@@ -277,20 +287,6 @@ def _checked(record: Mapping[str, Any], kinds: Mapping[str, _Kind], where: str) 
         name: float(record[name]) if kind in (_POSITIVE, _FROM_ZERO) else record[name]
         for name, kind in kinds.items()
     }
-
-
-def _parsed(text: str | bytes, where: str) -> Mapping[str, Any]:
-    try:
-        record = parsed_json(text)
-    except ValueError as error:
-        raise InputError(f"{where} is no latency table: {error}; {_AGAIN}") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise InputError(f"{where} is no latency table: it has no 'format': {FORMAT!r}; {_AGAIN}")
-    return record
-
-
-def _order(spec: BlockSpec) -> tuple[str, tuple[int, ...], str, str]:
-    return spec.kind, spec.input_shape, json.dumps(spec.hyperparameters), spec.dtype
 
 
 def _in_lines(value: Any) -> str:
