@@ -10,6 +10,7 @@ from networks import export
 from torch import nn
 
 from hwsearch.errors import EvaluationError, InputError
+from hwsearch.models import trace as tracing
 from hwsearch.models.agreement import disagreement, probe_inputs, torch_outputs
 from hwsearch.models.artifact import read_card
 from hwsearch.models.trace import OPSET, opset_of, trace
@@ -127,6 +128,41 @@ def test_outputs_are_those_declared(kind):
 def test_outputs_that_are_not_declared_are_refused(forward, says):
     with pytest.raises(InputError, match=says):
         trace(Net(forward).eval(), SPEC)
+
+
+class Scored(nn.Module):
+    """Its outputs have names."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return {"scores": self.fc(x)}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_script_module_is_taken_where_it_returns_a_tensor_or_a_tuple():
+    x = torch.zeros(2, 4, 6)
+    net = torch.jit.trace(nn.Sequential(nn.Linear(6, 5), nn.ReLU()), x).eval()
+    assert_takes_any_batch(trace(net, SPEC), net)
+    with pytest.raises(EvaluationError, match="let it return a plain tuple"):
+        trace(torch.jit.trace(Scored().eval(), x, strict=False), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("layers", "tried"),
+    [
+        ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)], []),
+        ([nn.Conv2d(3, 4, 3), nn.Softmax(1)], [3]),
+    ],
+)
+def test_another_batch_is_tried_where_an_operator_may_mix_samples(layers, tried, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tracing, "_agrees", lambda *args: asked.append(args[-1]) or True)
+    spec = InputSpec(inputs=(TensorSpec(name="x", shape=(3, 8, 8)),), outputs=("scores",))
+    trace(nn.Sequential(*layers).eval(), spec)
+    assert asked == tried
 
 
 def test_the_opset_is_raised_where_an_operator_needs_it(tmp_path):
