@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwsearch.devices.base import Batch, Fingerprint, SharedOutputs
 from hwsearch.devices.spec import BATCH, DeviceFactory, parse_options, precision_option
-from hwsearch.devices.worker_device import RUN_TIMEOUT_S, THREADS, CpuDevice
+from hwsearch.devices.worker_device import THREADS, CpuDevice
 from hwsearch.machine import thread_limit
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ class OrtCpu(CpuDevice):
         if session is None or not session.holds(models):
             if session is not None:
                 session.unload()
-            session = self._shared = SharedSession(
-                self._running(), {"threads": 1}, thread_limit(), RUN_TIMEOUT_S
-            )
+            session = SharedSession(self._running(), {"threads": 1}, thread_limit())
+            self._shared = session
             session.load(models, self.spec, self.precision)
         yield from session.run(models, batches)
 
@@ -72,14 +71,11 @@ def mixed_builds() -> str | None:
     if len(found) < 2:
         return None
     named = " and ".join(f"{name} {version}" for name, version in found.items())
-    keep, extra = (
-        ("onnxruntime-gpu", "gpu") if "onnxruntime-gpu" in found else ("onnxruntime", "cpu")
-    )
+    extra = "gpu" if "onnxruntime-gpu" in found else "cpu"
     return (
         f"{named} are both installed, and both are imported as onnxruntime: the files of the one "
         "overwrite those of the other, so that providers are missing and it is unknown which one "
-        f"runs. Keep one: pip uninstall -y {' '.join(found)} && pip install 'hwsearch[{extra}]' "
-        f"brings {keep} back alone"
+        f"runs. Keep one: pip uninstall -y {' '.join(found)} && pip install 'hwsearch[{extra}]'"
     )
 
 

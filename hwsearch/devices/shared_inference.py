@@ -30,9 +30,8 @@ class SharedSession:
     chunks of a batch run concurrently.
     """
 
-    def __init__(self, worker: Worker, options: Options, threads: int, timeout_s: float) -> None:
-        self._worker, self._options = worker, options
-        self._threads, self._timeout_s = threads, timeout_s
+    def __init__(self, worker: Worker, options: Options, threads: int) -> None:
+        self._worker, self._options, self._threads = worker, options, threads
         self._failed: dict[str, DeviceError] = {}
         # By numbers in the worker, which are also those in `before`; without contents.
         self._segments: dict[int, Segment] = {}
@@ -63,8 +62,7 @@ class SharedSession:
             if all(name in self._failed for name in segment.models):
                 continue
             try:
-                given = (segment.content, None, self._options)
-                number, _ = self._worker.call("load", *given, timeout_s=self._timeout_s)
+                number, _ = self._worker.call("load", segment.content, None, self._options)
             except DeviceError as error:
                 if self._worker.lost:
                     raise
@@ -78,7 +76,7 @@ class SharedSession:
         """Unload all models."""
         for number in self._segments:
             if not self._worker.lost:
-                self._worker.call("unload", number, timeout_s=self._timeout_s)
+                self._worker.call("unload", number)
 
     def run(self, models: Collection[str], batches: Iterable[Batch]) -> Iterator[SharedOutputs]:
         """Run some of the models; a batch is prepared and sent while the worker computes."""
@@ -99,13 +97,13 @@ class SharedSession:
         parents = {number: segment.before for number, segment in used.items()}
         ends = {number for number, segment in used.items() if wanted & set(segment.ends)}
         given = (parents, ends, dict(batch), _chunk_size(batch), self._threads)
-        return self._worker.send("run_shared", *given, timeout_s=self._timeout_s)
+        return self._worker.send("run_shared", *given)
 
     def _receive(self, models: Collection[str], reply: "Future[Any] | None") -> SharedOutputs:
         """Wait for the outputs of a batch; the time of a segment is divided among its models."""
         done = TreeOutputs({}, {}, {})
         if reply is not None:
-            done = self._worker.receive(reply, timeout_s=self._timeout_s)
+            done = self._worker.receive(reply)
         for number, reason in done.errors.items():
             for name in self._segments[number].models:
                 self._failed.setdefault(name, DeviceError(reason))

@@ -21,7 +21,6 @@ from hwsearch.errors import DeviceError
 from hwsearch.machine import cpu_quota, quota_text, thread_limit, throttled_periods, usable_cpus
 
 Result = TypeVar("Result", Latency, Profile)
-RUN_TIMEOUT_S = 900.0
 THREADS = DeviceOption(
     name="threads", default=1, help="threads of a timed run", high=len(usable_cpus()), shown=True
 )
@@ -120,13 +119,13 @@ class WorkerDevice(ABC):
             raise error
         worker, options = self._running(), self.options(timed=False)
         source = str(model.absolute())
-        number, _ = worker.call("load", source, None, options, timeout_s=RUN_TIMEOUT_S)
+        number, _ = worker.call("load", source, None, options)
         try:
             for batch in batches:
-                yield worker.call("run", number, dict(batch), timeout_s=RUN_TIMEOUT_S)
+                yield worker.call("run", number, dict(batch))
         finally:
             if not worker.lost:
-                worker.call("unload", number, timeout_s=RUN_TIMEOUT_S)
+                worker.call("unload", number)
 
     def close(self) -> None:
         """End the worker process that runs models."""

@@ -20,6 +20,7 @@ from hwsearch.machine import memory_limit_bytes
 
 logger = logging.getLogger(__name__)
 _START_S = 60.0
+_REPLY_S = 900.0
 # The entry of the working directory, an empty text, is removed from the path, so that no file in
 # it shadows a library. The child imports the same hwsearch as its parent.
 _BOOT = (
@@ -82,7 +83,7 @@ class Worker(AbstractContextManager["Worker"]):
         self.version, self.affinity, self.waiting = about
         logger.debug("started worker %d: %s, %s", self.pid, runtime, about)
 
-    def call(self, method: str, *arguments: object, timeout_s: float) -> Any:
+    def call(self, method: str, *arguments: object, timeout_s: float = _REPLY_S) -> Any:
         """Call a method of `hwsearch.devices.worker.Models` in the process.
 
         Raises:
@@ -92,7 +93,7 @@ class Worker(AbstractContextManager["Worker"]):
         reply = self.send(method, *arguments, timeout_s=timeout_s)
         return self.receive(reply, timeout_s=timeout_s)
 
-    def send(self, method: str, *arguments: object, timeout_s: float) -> "Future[Any]":
+    def send(self, method: str, *arguments: object, timeout_s: float = _REPLY_S) -> "Future[Any]":
         """Send a request, which the worker executes after those sent before."""
         with self._exchange(timeout_s):
             self._write((method, arguments))
@@ -100,7 +101,7 @@ class Worker(AbstractContextManager["Worker"]):
         self._unanswered.append(reply)
         return reply
 
-    def receive(self, reply: "Future[Any]", *, timeout_s: float) -> Any:
+    def receive(self, reply: "Future[Any]", *, timeout_s: float = _REPLY_S) -> Any:
         """Wait for the reply to a request; replies to earlier ones are stored."""
         while not reply.done():
             with self._exchange(timeout_s):
