@@ -151,14 +151,11 @@ class SearchSpace:
             raise InputError(f"cannot spread {n} architectures over the sizes; ask for 1 or more")
         rng = np.random.default_rng(seed)
         n = min(n, self.size)
-        ends = [self.smallest(), self.largest()][:n]
-        used = Architectures.concatenate(ends)
-        between: list[Architectures] = []
+        found, last = self.smallest(), self.largest()
         for position in np.linspace(0.0, 1.0, n)[1:-1]:
-            found = self._balanced(float(position), used, rng)
-            between.append(found)
-            used = Architectures.concatenate([used, found])
-        return Architectures.concatenate([*ends[:1], *between, *ends[1:]])
+            used = Architectures.concatenate([found, last])
+            found = Architectures.concatenate([found, self._balanced(float(position), used, rng)])
+        return found if n == 1 else Architectures.concatenate([found, last])
 
     def smallest(self) -> Architectures:
         """Return the one architecture with the first option everywhere."""
