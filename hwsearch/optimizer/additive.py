@@ -169,18 +169,15 @@ class _Solver:
         self._fitted = {c: fit_function(f, self._program) for c, f in functions.items()}
         self._models = [self._model(column) for column in columns]
         self._signs = loss_signs(history.objectives)
-        self._others = {
-            column
-            for column, objective in enumerate(history.objectives)
-            if column and any(c.objective == objective.name for c in history.constraints)
-        }
+        others = {objective.name for objective in history.objectives[1:]}
+        self._constrained = any(each.objective in others for each in history.constraints)
 
     def batch(self, n: int, rng: np.random.Generator) -> Architectures:
         found = self._history.space.sample(0, 0)
         for place in range(n):
             first = self._models[0]
             weights = self._signs[0] * (first.draw(rng) if place else first.weights)
-            levels = [] if self._others else self._levels((place + rng.random()) / n)
+            levels = [] if self._constrained else self._levels((place + rng.random()) / n)
             best = self._best(weights, levels, found)
             if best is not None:
                 found = Architectures.concatenate([found, best])
@@ -246,13 +243,9 @@ class _Solver:
 
     def _function(self, column: int) -> Function | None:
         """Return an objective's exact or approximate function; None where it is only measured."""
-        objective, check = (
-            self._history.objectives[column],
-            self._history.approximations.get(column),
-        )
-        if check is None or check.given_up:
-            return objective.computed
-        return objective.approximation
+        objective = self._history.objectives[column]
+        check = self._history.approximations.get(column)
+        return objective.computed if check is None or check.given_up else objective.approximation
 
     def _model(self, column: int) -> AdditiveObjective:
         """Return the fitted function, scaled where it is an approximation, or a learnt model."""

@@ -45,9 +45,7 @@ class IntegerProgram:
         self.n_variables = self.n_options + sum(
             self._widths[a] * self._widths[b] for a, b in self.pairs
         )
-        self._rows: list[FloatArray] = []
-        self._low: list[float] = []
-        self._high: list[float] = []
+        self._rows: list[tuple[FloatArray, float, float]] = []  # with their lowest, highest sums
         for position in range(len(space.choices)):
             self._add_condition(position)
         first = self.n_options
@@ -74,21 +72,20 @@ class IntegerProgram:
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
-        excluded = onehot(without)
         cuts = np.zeros((len(without), self.n_variables))
-        cuts[:, : self.n_options] = excluded
-        units = [float(np.abs(bound.weights).max()) or 1.0 for bound in bounds]
-        limits = [bound.limit / unit for bound, unit in zip(bounds, units, strict=True)]
-        scaled = [bound.weights / unit for bound, unit in zip(bounds, units, strict=True)]
-        rows = [*self._rows, *scaled, *cuts]
-        low = [*self._low, *[-np.inf] * (len(bounds) + len(cuts))]
-        high = [*self._high, *limits, *(excluded.sum(axis=1) - 1.0)]
+        cuts[:, : self.n_options] = onehot(without)
+        rows = list(self._rows)
+        for bound in bounds:
+            unit = float(np.abs(bound.weights).max()) or 1.0
+            rows.append((bound.weights / unit, -np.inf, bound.limit / unit))
+        rows += [(cut, -np.inf, cut.sum() - 1.0) for cut in cuts]
+        weighted, low, high = zip(*rows, strict=True)
         with _stdout_to_stderr():
             found = milp(
                 weights,
                 integrality=np.ones(self.n_variables),  # of pairs too: HiGHS is faster so
                 bounds=Bounds(0.0, 1.0),
-                constraints=LinearConstraint(csr_array(np.array(rows)), low, high),
+                constraints=LinearConstraint(csr_array(np.array(weighted)), low, high),
                 options=_OPTIONS,
             )
         return None if found.x is None else self._architecture(found.x)
@@ -106,13 +103,13 @@ class IntegerProgram:
         row[self._options(position)] = 1.0
         choice = self.space.choices[position]
         if choice.active is None:
-            self._add(row, 1.0, 1.0)
+            self._rows.append((row, 1.0, 1.0))
             return
         name, options = choice.active
         parent = self.space.names.index(name)
         for option in options:
             row[self._starts[parent] + self.space.choices[parent].index(option)] = -1.0
-        self._add(row, 0.0, 0.0)
+        self._rows.append((row, 0.0, 0.0))
 
     def _add_pair(self, a: int, b: int, first: int) -> None:
         """A combination is 1 exactly where both of its options are.
@@ -127,19 +124,14 @@ class IntegerProgram:
         for option, combinations in lines:
             row = np.zeros(self.n_variables)
             row[combinations], row[option] = 1.0, -1.0
-            self._add(row, 0.0 if together else -np.inf, 0.0)
+            self._rows.append((row, 0.0 if together else -np.inf, 0.0))
         if together:
             return
         for i, j in np.ndindex(grid.shape):
             row = np.zeros(self.n_variables)
             row[[self._options(a)[i], self._options(b)[j]]] = 1.0
             row[grid[i, j]] = -1.0
-            self._add(row, -np.inf, 1.0)
-
-    def _add(self, row: FloatArray, low: float, high: float) -> None:
-        self._rows.append(row)
-        self._low.append(low)
-        self._high.append(high)
+            self._rows.append((row, -np.inf, 1.0))
 
 
 @contextmanager

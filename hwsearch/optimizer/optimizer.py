@@ -151,8 +151,8 @@ class Optimizer:
         """Return the hypervolume that the next n (at least 1) evaluations are expected to add.
 
         It is against the default reference of `hypervolume`; 0 where nothing is left to propose,
-        None where too little was told for surrogates. What the surrogates learn meanwhile mostly
-        adds to it. It takes as long as a round of ``"hwsearch"``, and does not change the search.
+        None where too little was told for surrogates. It takes as long as a round of
+        ``"hwsearch"``, and does not change the search; the same history gives the same number.
         """
         check_count("number of evaluations", n, 1)
         history = self.history

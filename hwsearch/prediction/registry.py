@@ -1,6 +1,6 @@
 """Registry of surrogates by name; the module of a surrogate is imported on first use."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Final
 
@@ -11,25 +11,22 @@ from hwsearch.prediction.prior_covariance import prior_covariances
 from hwsearch.space import SearchSpace
 
 GAUSSIAN_PROCESS: Final = "gaussian-process"
-# Module, class, and its arguments.
-_CLASSES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
-    GAUSSIAN_PROCESS: ("gaussian_process", "TransformedGaussianProcess", ("priors",)),
-    "linear": ("linear", "LinearModel", ("priors",)),
-    "additive": ("linear", "LinearModel", ("priors", "steps")),
-    "pairwise": ("pairwise", "PairwiseModel", ("priors",)),
-    "trees": ("trees", "TreeModel", ()),
-}
-_ARGUMENTS: Final[Mapping[str, Callable[[SearchSpace], object]]] = {
-    "priors": prior_covariances,
-    "steps": lambda space: thermometer_columns(space).ordered,
+_CLASSES: Final[Mapping[str, tuple[str, str]]] = {
+    GAUSSIAN_PROCESS: ("gaussian_process", "TransformedGaussianProcess"),
+    "linear": ("linear", "LinearModel"),
+    "additive": ("linear", "LinearModel"),
+    "pairwise": ("pairwise", "PairwiseModel"),
+    "trees": ("trees", "TreeModel"),
 }
 NAMES: Final = tuple(_CLASSES)
 
 
 def make_surrogate(name: str, space: SearchSpace) -> Surrogate:
     """Return a new surrogate for the columns of `thermometer`; InputError for an unknown name."""
-    found = _class(name)
-    made: Surrogate = found(**{each: _ARGUMENTS[each](space) for each in _CLASSES[name][2]})
+    arguments: dict[str, object] = {} if name == "trees" else {"priors": prior_covariances(space)}
+    if name == "additive":
+        arguments["steps"] = thermometer_columns(space).ordered
+    made: Surrogate = _class(name)(**arguments)
     return made
 
 
@@ -48,6 +45,6 @@ def parametric_class(name: str) -> type[Parametric]:
 def _class(name: str) -> type:
     if name not in _CLASSES:
         raise unknown("surrogate", name, NAMES)
-    module, member, _ = _CLASSES[name]
+    module, member = _CLASSES[name]
     found: type = getattr(import_module(f"hwsearch.prediction.{module}"), member)
     return found
