@@ -65,6 +65,6 @@ def _columns(space: SearchSpace, *, in_order: bool) -> Columns:
 
 
 def _encoded(archs: Architectures, columns: Columns) -> NDArray[np.float64]:
-    chosen = np.where(archs.active, archs.indices, -1)[:, columns.choice]
+    chosen = np.where(archs.active, archs.indices, -1).take(columns.choice, axis=1)
     ones = np.where(columns.ordered, chosen >= columns.option, chosen == columns.option)
     return ones.astype(np.float64)

@@ -57,7 +57,7 @@ def refit_folds(
 ) -> tuple[FloatArray, FloatArray]:
     """Implement `Surrogate.cross_validate` by a fit and refits.
 
-    The model's ``refit`` takes rows as ``fit`` does, and returns a new model of them with the
+    The model's ``refit`` takes rows, values and noise, and returns a new model of them with the
     transform and the variances of this one.
     """
     fitted = copy(model).fit(rows, values, noise)

@@ -55,7 +55,7 @@ def most_likely_deviations(
     def kernel_of(logs: FloatArray) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
         variances = np.exp(2.0 * logs)
         kernel = np.tensordot(variances[:-1], grams, axes=1)
-        kernel[np.diag_indices_from(kernel)] += variances[-1] + noise**2
+        np.einsum("ii->i", kernel)[:] += variances[-1] + noise**2
 
         def gradient(slope: FloatArray) -> FloatArray:
             by_group = np.tensordot(grams, slope, axes=2)
@@ -102,7 +102,7 @@ def negative_log_posterior(
     value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum()
     # All that matters of a slope are inner products with symmetric matrices.
     slope = lapack.dpotri(factor, lower=1, overwrite_c=1)[0].T  # half of the inverse
-    slope[np.diag_indices_from(slope)] *= 0.5
+    np.einsum("ii->i", slope)[:] *= 0.5
     slope -= np.outer(0.5 * weights, weights)
     off = (logs - prior.logs) / prior.deviations
     return float(value + 0.5 * off @ off), gradient(slope) + off / prior.deviations

@@ -107,7 +107,7 @@ class GaussianProcess:
             factor * prior.covariance for factor, prior in zip(factors, self.priors_, strict=True)
         )
         kernel = self._kernel(self._known)
-        kernel[np.diag_indices_from(kernel)] += np.exp(self.hyperparameters_[-1]) + noise**2
+        np.einsum("ii->i", kernel)[:] += np.exp(self.hyperparameters_[-1]) + noise**2
         self.factor_ = cholesky(kernel, lower=True, check_finite=False)
         self.weights_ = cho_solve((self.factor_, True), targets, check_finite=False)
         self._linear_weights = self._covariance @ (self._known.T @ self.weights_)
@@ -201,7 +201,7 @@ def _kernel_of(grams: FloatArray, distances: FloatArray, variances: FloatArray) 
         smooth = of_smooth * np.exp(distances * (-0.5 / length**2))
         kernel = np.tensordot(factors, grams, axes=1) + smooth
         kernel += _CONSTANT_VARIANCE
-        kernel[np.diag_indices_from(kernel)] += noise + variances
+        np.einsum("ii->i", kernel)[:] += noise + variances
 
         def gradient(slope: FloatArray) -> FloatArray:
             of_length = np.vdot(slope, smooth * distances) / length**2

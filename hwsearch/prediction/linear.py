@@ -104,11 +104,10 @@ class LinearModel:
         self._condition(rows, values, known)
         return self
 
-    def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
+    def refit(self, rows: FloatArray, values: FloatArray, noise: FloatArray) -> Self:
         """Return a new model of other rows; see `refit_folds`."""
-        check_fitted(self, "root_")
         other = copy(self)
-        other._condition(*check_rows(X, y, noise))
+        other._condition(rows, values, noise)
         return other
 
     def _condition(self, rows: FloatArray, values: FloatArray, known: FloatArray) -> None:

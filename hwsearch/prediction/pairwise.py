@@ -57,12 +57,10 @@ class PairwiseModel:
         linear = LinearModel(self.priors).fit(rows, values, known)
         return self._learn(linear, rows, values, known)
 
-    def refit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:  # noqa: N803
+    def refit(self, rows: FloatArray, values: FloatArray, noise: FloatArray) -> Self:
         """Return a new model of other rows; see `refit_folds`."""
-        check_fitted(self, "pairs_")
-        rows, values, known = check_rows(X, y, noise)
         other = type(self)(self.priors)
-        return other._learn(self.linear_, rows, values, known, self.deviations_)
+        return other._learn(self.linear_, rows, values, noise, self.deviations_)
 
     def predict(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Return mean and deviation; see `Surrogate.predict`."""
