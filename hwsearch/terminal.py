@@ -174,10 +174,7 @@ def _versus(versus: Comparison, metric: str) -> str:
 
 def size_text(size: int) -> str:
     """Return a number of bytes in decimal units: 1 MB is a million."""
-    for scale, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size} bytes"
+    return f"{size} bytes" if size < 1000 else f"{_figure(size)}B"
 
 
 def _cell(row: dict[Any, Any], name: str) -> str:

@@ -15,10 +15,10 @@ from rich.console import RenderableType
 from typer.core import TyperGroup
 
 import hwsearch
-from hwsearch.cli.completion import complete_run
+from hwsearch.cli.completion import complete_device, complete_run
 from hwsearch.cli.output import (
     BROKEN_PIPE,
-    err,
+    Terminal,
     prepare_streams,
     reserved_stdout,
     result_stream,
@@ -74,6 +74,9 @@ app = typer.Typer(
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run.", autocompletion=complete_run)
 ]
+DeviceOption = Annotated[
+    str, typer.Option(help="See 'hwsearch devices'.", autocompletion=complete_device)
+]
 _FLAGS = {
     "as_json": typer.Option("--json", help="Print JSON for scripts, errors included."),
     "quiet": typer.Option("--quiet", "-q", help="Show the result and errors only."),
@@ -120,7 +123,7 @@ def showing() -> AbstractContextManager[Progress]:
     """Return the context manager of the progress display, which the options can turn off."""
     if _now.options & {*_LEVELS}:
         return nullcontext(Silent())
-    return TerminalProgress(err)
+    return TerminalProgress(Terminal(sys.stderr))
 
 
 def answer(result: Any, *shown: str | RenderableType) -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 import hwsearch
-from hwsearch.cli.app import answer, app, command, showing
+from hwsearch.cli.app import DeviceOption, answer, app, command, showing
 from hwsearch.cli.completion import complete_device
 from hwsearch.cli.output import tell
 
@@ -19,9 +19,7 @@ app.add_typer(devices_app, name="devices")
 @command("hwsearch measure a.onnx b.onnx --device ort-cpu:threads=2")
 def measure(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL.onnx...", help="ONNX files.")],
-    device: Annotated[
-        str, typer.Option(help="See 'hwsearch devices'.", autocompletion=complete_device)
-    ] = "ort-cpu:threads=1",
+    device: DeviceOption = "ort-cpu:threads=1",
 ) -> None:
     """Time ONNX files against each other on a device."""
     for path in models:

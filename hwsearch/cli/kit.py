@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 import hwsearch
-from hwsearch.cli.app import RunArgument, answer, command, showing
-from hwsearch.cli.completion import complete_device, complete_supernet
+from hwsearch.cli.app import DeviceOption, RunArgument, answer, command, showing
+from hwsearch.cli.completion import complete_supernet
 from hwsearch.cli.runs import print_run
 
 _SupernetName = Annotated[
@@ -18,19 +18,15 @@ _SupernetName = Annotated[
     ),
 ]
 _Restriction = Annotated[
-    list[str] | None, typer.Option(help="Repeat it; as for 'hwsearch search'.")
-]
-_PartOfSpace = Annotated[
-    list[str] | None, typer.Option(help="As for a search: only a part of the space.")
+    list[str] | None,
+    typer.Option(help="Repeat it; as for 'hwsearch search': only a part of the space."),
 ]
 
 
 @command("hwsearch profile cifar10-resnet --device ort-cpu:threads=2")
 def profile(
     supernet: _SupernetName,
-    device: Annotated[
-        str, typer.Option(help="See 'hwsearch devices'.", autocompletion=complete_device)
-    ] = "ort-cpu:threads=1",
+    device: DeviceOption = "ort-cpu:threads=1",
     checkpoint: Annotated[
         str | None, typer.Option(help="Weights; latency does not depend on them.")
     ] = None,
@@ -75,8 +71,8 @@ def kit(
         Path, typer.Option("--out", help="The file; it runs with Python, numpy and onnxruntime.")
     ] = Path("kit.pyz"),
     subnets: Annotated[int, typer.Option(help="How many subnets it measures.")] = 40,
-    freeze: _PartOfSpace = None,
-    only: _PartOfSpace = None,
+    freeze: _Restriction = None,
+    only: _Restriction = None,
 ) -> None:
     """Make one file that measures a supernet's subnets on a machine without hwsearch."""
     with showing() as progress:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import IO, Any, Final, TextIO
 
-from rich.console import Console, ConsoleDimensions, RenderableType
+from rich.console import Console, RenderableType
 
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
 _WIDE: Final = 100_000  # columns if the stream is no terminal: nothing is wrapped or cut
@@ -79,33 +79,25 @@ def _reopened(given: TextIO | None, kept: int | None) -> TextIO | None:
     )
 
 
-class _Console(Console):
-    """Console that prints text without markup, and unwrapped unless the stream is a terminal."""
+class Terminal(Console):
+    """Console that prints text without markup, and unwrapped unless its stream is a terminal."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
-
-    @property  # type: ignore[misc]  # rich's can be set
-    def file(self) -> IO[str]:
-        """Current stream: stdout as reserved for results, or stderr."""
-        return sys.stderr if self.stderr else result_stream()
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the current stream is a terminal, regardless of FORCE_COLOR."""
-        isatty = getattr(self.file, "isatty", None)
-        return bool(isatty and isatty())
-
-    @property  # type: ignore[misc]  # rich's can be set
-    def size(self) -> ConsoleDimensions:
-        return super().size if self.is_terminal else ConsoleDimensions(_WIDE, 25)
+    def __init__(self, stream: IO[str]) -> None:
+        isatty = getattr(stream, "isatty", None)
+        shown = bool(isatty and isatty())  # regardless of FORCE_COLOR
+        super().__init__(
+            file=stream,
+            force_terminal=shown,
+            width=None if shown else _WIDE,
+            markup=False,
+            highlight=False,
+            emoji=False,
+        )
 
     def on_broken_pipe(self) -> None:
+        """End as a shell reports it."""
         silence(BrokenPipeError())
         raise SystemExit(BROKEN_PIPE)
-
-
-out, err = _Console(), _Console(stderr=True)
 
 
 def _replaced(error: UnicodeError) -> tuple[bytes, int]:
@@ -152,7 +144,7 @@ def say(*shown: str | RenderableType) -> None:
         if isinstance(each, str):
             print(each, file=result_stream())
         else:
-            out.print(each)
+            Terminal(result_stream()).print(each)
 
 
 def tell(*lines: str) -> None:

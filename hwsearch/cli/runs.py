@@ -11,7 +11,7 @@ from rich.live import Live
 import hwsearch
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.cli.app import RunArgument, answer, command, showing
-from hwsearch.cli.output import out
+from hwsearch.cli.output import Terminal, result_stream
 from hwsearch.cli.settings import ConfigFile, chosen_settings, setting_options
 from hwsearch.errors import VerificationError
 from hwsearch.run.config import PICTURE, REPORT, RunConfig
@@ -118,7 +118,7 @@ def watch(run: RunArgument) -> None:
     from hwsearch.report.run_data import read_run_data
     from hwsearch.report.terminal_view import terminal_view
 
-    watched = hwsearch.Run(run)
+    watched, out = hwsearch.Run(run), Terminal(result_stream())
     if not out.is_terminal:
         out.print(terminal_view(read_run_data(watched)))
         return

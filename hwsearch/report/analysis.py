@@ -42,38 +42,36 @@ def picks(data: RunData) -> list[Pick]:
     members = data.members
     if members is None:
         return []
-    objectives = data.objectives
+    objectives, keys, found = data.objectives, data.best, []
     losses = to_losses(members[[o.name for o in objectives]].to_numpy(float), objectives)
-    keys = data.best
-    best = keys[int(np.argmin(losses[:, 0]))]
-    wishes: list[tuple[str, str, float | None]] = [
-        ("the knee: the best compromise", knee(members, objectives), None)
-    ]
+
+    def pick(wish: str, row: int, sure: float | None = None) -> None:
+        versus = beside_largest(data, keys[row])
+        found.append(Pick(wish=wish, key=keys[row], sure=sure, versus=versus))
+
+    best = int(np.argmin(losses[:, 0]))
+    pick("the knee: the best compromise", keys.index(knee(members, objectives)))
     if not data.constraints:
-        wishes.append((f"the best {data.up.name}", best, None))
+        pick(f"the best {data.up.name}", best)
     for constraint in data.constraints:
         sure = _chances(data, constraint)
-        at_best = None if sure is None else sure[keys.index(best)]
-        wishes.append((f"the best {data.up.name} with {constraint}", best, at_best))
-        if sure is None:
-            continue
-        enough = [row for row, share in enumerate(sure) if share >= _SURE]
-        if enough:
+        pick(
+            f"the best {data.up.name} with {constraint}",
+            best,
+            None if sure is None else sure[best],
+        )
+        enough = [row for row, share in enumerate(sure or ()) if share >= _SURE]
+        if sure is not None and enough:
             row = min(enough, key=lambda row: losses[row, 0])
-            text = f"the best that is {_SURE:.0%} sure of {constraint}"
-            wishes.append((text, keys[row], sure[row]))
-    near = losses[:, 0] <= losses[:, 0].min() + _NEAR_BEST
+            pick(f"the best that is {_SURE:.0%} sure of {constraint}", row, sure[row])
+    near = np.flatnonzero(losses[:, 0] <= losses[best, 0] + _NEAR_BEST)
     for column, objective in enumerate(objectives[1:], start=1):
         least = superlative_of(objective.name)
         if data.up.unit == "%":
-            among = np.flatnonzero(near)
-            row = int(among[np.argmin(losses[among, column])])
-            wishes.append((f"the {least} within 1 point of the best", keys[row], None))
-        wishes.append((f"the {least}", keys[int(np.argmin(losses[:, column]))], None))
-    return [
-        Pick(wish=wish, key=key, sure=sure, versus=beside_largest(data, key))
-        for wish, key, sure in wishes
-    ]
+            among = near[np.argmin(losses[near, column])]
+            pick(f"the {least} within 1 point of the best", int(among))
+        pick(f"the {least}", int(np.argmin(losses[:, column])))
+    return found
 
 
 def _chances(data: RunData, constraint: Constraint) -> list[float] | None:
