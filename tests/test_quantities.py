@@ -100,7 +100,7 @@ def test_a_strangers_quantity_is_an_objective(stranger, device):
             constraints=("density <= 1",), **settings,
         )
     )  # fmt: skip
-    objective = setup.objective("density")
+    objective = setup.objectives[1]
     assert (objective.source, objective.unit) == ("exact", "MACs/byte")
 
 
