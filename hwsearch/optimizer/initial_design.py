@@ -70,10 +70,5 @@ def _leaning(space: SearchSpace, level: float, rng: np.random.Generator) -> Arch
     n_options = np.array([len(choice.options) for choice in space.choices])
     ordered = np.array([choice.ordered for choice in space.choices])
     anywhere = rng.integers(n_options, size=levels.shape)
-    return space.from_indices(
-        np.where(
-            ordered,
-            np.floor(levels * (n_options - 1) + rng.random(levels.shape)).astype(np.int64),
-            anywhere,
-        )
-    ).unique()
+    graded = np.floor(levels * (n_options - 1) + rng.random(levels.shape)).astype(np.int64)
+    return space.from_indices(np.where(ordered, graded, anywhere)).unique()

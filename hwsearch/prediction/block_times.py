@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwsearch.blocks import BlockSpec
-from hwsearch.prediction.base import BoolArray, FloatArray
+from hwsearch.prediction.base import BoolArray, FloatArray, IntArray
 from hwsearch.tables import BlockLatency
-
-IntArray = NDArray[np.int64]
 
 _LEAST_MS: Final = 1e-6  # of blocks that a runtime has merged into another one
 # Candidates: the profiler's cost as shares of profiled time, the overhead as shares of a small
@@ -83,7 +80,8 @@ def split_nodes(
 def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
     """Derive block latencies from profiled subnets: the median over the blocks of each spec."""
     found = _Occurrences.of(observed)
-    costs = _PROFILING * float((found.totals_ms / np.bincount(found.subnet, found.nodes)).min())
+    totals_ms = np.bincount(found.subnet, found.profiled_ms)
+    costs = _PROFILING * float((totals_ms / np.bincount(found.subnet, found.nodes)).min())
     overheads = _OVERHEADS * float(found.latency_ms.min())
     pairs = [(cost, overhead) for cost in costs.tolist() for overhead in overheads.tolist()]
     cost_ms, overhead_ms = min(pairs, key=lambda pair: found.left_out_error(*pair))
@@ -156,12 +154,6 @@ class _Occurrences:
             nodes=nodes.astype(np.float64),
             latency_ms=np.array([each.latency_ms for each in observed]),
         )
-
-    @property
-    def totals_ms(self) -> FloatArray:
-        """Profiled time of all nodes: (n_subnets,)."""
-        totals: FloatArray = np.bincount(self.subnet, self.profiled_ms).astype(np.float64)
-        return totals
 
     def shares_ms(self, cost_ms: float, overhead_ms: float) -> FloatArray:
         """Return each block's share of its subnet's latency: (n,); ``cost_ms`` is per node."""
