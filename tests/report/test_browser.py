@@ -242,7 +242,7 @@ def test_tabs_show_one_run_each(opened):
     page.click("[role=tab]:has-text('other')")
     page.wait_for_selector(ALL_DRAWN, state="attached")
     assert page.locator("main:visible").count() == 1
-    assert "openvino" in page.inner_text("main:visible .run_data")
+    assert "openvino" in page.inner_text("main:visible .facts")
     assert all(marks for _, marks in visible_plots(page))
 
 
