@@ -43,37 +43,27 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 # this is set before it is loaded. Processes that time and score models inherit it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-_HOMES = {
-    "Choice": "choices",
-    "SearchSpace": "space",
-    "Architecture": "architectures",
-    "Architectures": "architectures",
-    "Estimate": "objectives",
-    "Objective": "objectives",
-    "Constraint": "constraints",
-    "optimize": "optimizer.optimize",
-    "Optimizer": "optimizer.optimizer",
-    "Predictor": "prediction",
-    "load_supernet": "supernets.zoo",
-    "supernet_names": "supernets.zoo",
-    "import_checkpoint": "supernets.imported",
-    "load_task": "accuracy.sources",
-    "Task": "accuracy.task",
-    "Metric": "accuracy.metric",
-    "Samples": "accuracy.task",
-    "to_onnx": "models.export",
-    "load_device": "devices",
-    "measure": "devices",
-    "search": "api",
-    "resume": "api",
-    "confirm": "api",
-    "Run": "api",
-    "make_kit": "kit.build",
-    "HwsearchError": "errors",
-    "InputError": "errors",
-    "InfeasibleError": "errors",
+_EXPORTS = {
+    "choices": ("Choice",),
+    "space": ("SearchSpace",),
+    "architectures": ("Architecture", "Architectures"),
+    "objectives": ("Estimate", "Objective"),
+    "constraints": ("Constraint",),
+    "optimizer.optimize": ("optimize",),
+    "optimizer.optimizer": ("Optimizer",),
+    "prediction": ("Predictor",),
+    "supernets.zoo": ("load_supernet", "supernet_names"),
+    "supernets.imported": ("import_checkpoint",),
+    "accuracy.sources": ("load_task",),
+    "accuracy.task": ("Task", "Samples"),
+    "accuracy.metric": ("Metric",),
+    "models.export": ("to_onnx",),
+    "devices": ("load_device", "measure"),
+    "api": ("search", "resume", "confirm", "Run"),
+    "kit.build": ("make_kit",),
+    "errors": ("HwsearchError", "InputError", "InfeasibleError"),
 }
-
+_HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = list(_HOMES)
 
 

@@ -41,7 +41,8 @@ class Choice:
     active: tuple[str, tuple[Option, ...]] | None = None
 
     def __post_init__(self) -> None:
-        if not _is_name(self.name):
+        name: object = self.name
+        if not isinstance(name, str) or not name.isprintable() or not name or "=" in name:
             raise InputError(
                 f"choice name {self.name!r} is not usable; give a text that is not empty, all "
                 "printable and without '='"
@@ -160,10 +161,6 @@ def _condition(
             f"choice {choice.name!r} does not come after its parent {parent!r}; list parents first"
         )
     return position, [earlier[position].index(option) for option in options]
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and name.isprintable() and name != "" and "=" not in name
 
 
 def _checked_options(options: object, what: str) -> tuple[Option, ...]:

@@ -1,14 +1,4 @@
-"""Exceptions of hwsearch, with the command line's exit codes.
-
-HwsearchError             exit code 1: an error that is not in the caller's input
-├── InputError            exit code 2: a value, file or option that the caller can correct
-│   └── DataError         samples are unreadable or do not fit; a run can be resumed
-├── InfeasibleError       exit code 3: no architecture satisfies the constraints
-├── EvaluationError       one trial failed; the reason is recorded and the search goes on
-│   └── DeviceError       the device's runtime refused, crashed or hung on one model
-├── DeviceLostError       the device no longer runs any model; a run can be resumed
-├── VerificationError     an exported artifact fails its verification
-└── ContractError         a family or tactic breaks its contract (an AssertionError too)
+"""Exceptions of hwsearch; ``exit_code`` is that of the command line.
 
 A message says what was wrong, the value given, what is allowed, and the next step.
 """
@@ -24,13 +14,13 @@ class HwsearchError(Exception):
 
 
 class InputError(HwsearchError, ValueError):
-    """An argument, file or option cannot be used; nothing has been changed."""
+    """The caller can correct an argument, file or option; nothing has been changed."""
 
     exit_code = 2
 
 
 class DataError(InputError):
-    """Samples cannot be read, or do not fit an architecture; trials so far are kept."""
+    """Samples cannot be read, or do not fit an architecture; the run can be resumed."""
 
 
 class InfeasibleError(HwsearchError):
@@ -40,7 +30,7 @@ class InfeasibleError(HwsearchError):
 
 
 class EvaluationError(HwsearchError):
-    """One architecture could not be evaluated; the text is the trial's recorded reason."""
+    """One trial failed; the text is its recorded reason, and the search goes on."""
 
 
 class DeviceError(EvaluationError):
@@ -48,7 +38,7 @@ class DeviceError(EvaluationError):
 
 
 class DeviceLostError(HwsearchError):
-    """The device no longer runs any model that it ran before; trials so far are kept."""
+    """The device no longer runs any model that it ran before; the run can be resumed."""
 
 
 class VerificationError(HwsearchError):

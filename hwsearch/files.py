@@ -35,7 +35,8 @@ _OF_ARRAYS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# Of a disk that is full, read-only or failing.
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @contextmanager
@@ -134,11 +135,6 @@ def _readable() -> Iterator[None]:
         yield
     except _OF_ARRAYS as error:
         raise ValueError(f"no arrays that can be read: {error}") from error
-
-
-def is_of_disk(error: OSError) -> bool:
-    """Return whether an error means a disk that is full, read-only or failing."""
-    return error.errno in _OF_DISK
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:

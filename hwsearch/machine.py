@@ -14,6 +14,8 @@ ROOT = Path("/")
 _FALLBACK_BYTES = 4 << 30
 _PERIOD_US = 100_000
 _UNLIMITED_BYTES = 1 << 60  # version 1 writes the largest number of pages for no limit
+_MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
+_MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
 
 
 def usable_cpus(root: Path = ROOT) -> list[int]:
@@ -57,8 +59,7 @@ def quota_text(root: Path = ROOT) -> str | None:
 
 def throttled_periods(root: Path = ROOT) -> int:
     """Return the number of periods so far in which a quota has paused the container."""
-    counts = [_fields(group / "cpu.stat").get("nr_throttled", 0) for group, _ in _quotas(root)]
-    return sum(counts)
+    return sum(_fields(group / "cpu.stat").get("nr_throttled", 0) for group, _ in _quotas(root))
 
 
 def memory_limit_bytes(root: Path = ROOT) -> int | None:
@@ -81,10 +82,6 @@ def available_memory_bytes(root: Path = ROOT) -> int:
         cached = stat.get("total_inactive_file", stat.get("inactive_file", 0))
         found.append(max(0, limit - max(0, used - cached)))
     return min(found, default=_physical_bytes())
-
-
-_MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
-_MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
 
 
 def _memory_limits(root: Path) -> Iterator[tuple[Path, int]]:

@@ -95,11 +95,6 @@ class Estimate:
             raise InputError(f"an estimate's deviation is {self.deviation!r}; give one above 0")
 
 
-def known_as(value: float, deviation: float) -> float | Estimate:
-    """Return an `Estimate`, or the value itself if the deviation is 0."""
-    return Estimate(value, deviation) if deviation else value
-
-
 def check_objectives(objectives: Iterable[Objective]) -> tuple[Objective, ...]:
     """Return the objectives as a tuple; raise InputError unless 1 to 4 with distinct names."""
     checked = tuple(objectives)

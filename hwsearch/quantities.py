@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from numpy.typing import ArrayLike
 
 from hwsearch import plugins
-from hwsearch.errors import InputError, unknown
+from hwsearch.errors import InputError
 
 if TYPE_CHECKING:
     from hwsearch.accuracy.metric import Metric
@@ -91,13 +91,6 @@ def exact_quantities() -> dict[str, Quantity]:
     return {each.name: each for each in map(load_quantity, names) if each.exact is not None}
 
 
-def exact_quantity(name: str) -> Quantity:
-    """Return the computed quantity of a name; raise InputError if there is none."""
-    if name not in (known := exact_quantities()):
-        raise unknown("exact quantity", name, known)
-    return known[name]
-
-
 def quantity_of(name: str) -> Quantity:
     """Return the quantity of a name; one that is not registered is a task's own metric."""
     return load_quantity(name) if name in quantity_names() else _own_metric(name)
@@ -119,16 +112,6 @@ def search_quantities(metric: "Metric") -> dict[str, Quantity]:
     """Return name -> quantity for all possible objectives of a search on a task."""
     measured = [q for q in map(load_quantity, quantity_names()) if q.source == "device"]
     return {q.name: q for q in (of_metric(metric), *measured, *exact_quantities().values())}
-
-
-def superlative_of(name: str) -> str:
-    """Return the words for the best value of a quantity, such as ``fastest``."""
-    return quantity_of(name).superlative or f"best {name}"
-
-
-def comparative_of(name: str) -> str:
-    """Return the words for a lower value of a quantity, such as ``faster`` or ``less macs``."""
-    return quantity_of(name).comparative or f"less {name}"
 
 
 def main_cost(names: Sequence[str]) -> str:

@@ -5,31 +5,22 @@ the stage, and ``resolution`` belongs to no stage.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 
-class ChoiceName(NamedTuple):
-    """The parts of a choice's name; ``stage`` and ``block`` may be empty."""
-
-    stage: str
-    block: str
-    attribute: str
-
-
-def parse_name(name: str) -> ChoiceName:
-    """Return the parts of the name of a choice."""
+def parse_name(name: str) -> tuple[str, str, str]:
+    """Return stage, block (both may be empty) and attribute of the name of a choice."""
     path, _, attribute = name.rpartition(".")
     stage, _, block = path.partition(".")
-    return ChoiceName(stage, block, attribute)
+    return stage, block, attribute
 
 
 def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (stage, text) of active choices, such as ``depth 2 · kernel 3 5`` by block."""
     stages: dict[str, dict[str, list[str]]] = {}
     for name, option in choices.items():
-        parts = parse_name(name)
-        stage = stages.setdefault(parts.stage, {})
-        stage.setdefault(parts.attribute, []).append(str(option))
+        stage, _, attribute = parse_name(name)
+        stages.setdefault(stage, {}).setdefault(attribute, []).append(str(option))
     return [
         (stage, " · ".join(f"{what} {' '.join(options)}" for what, options in attributes.items()))
         for stage, attributes in stages.items()

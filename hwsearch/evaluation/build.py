@@ -21,7 +21,7 @@ from hwsearch.accuracy.task import Task
 from hwsearch.blocks import Block
 from hwsearch.devices import Device
 from hwsearch.errors import DataError, EvaluationError, InputError, unknown
-from hwsearch.files import is_of_disk
+from hwsearch.files import DISK_ERRNOS
 from hwsearch.machine import available_memory_bytes
 from hwsearch.models.artifact import Exported
 from hwsearch.models.export import to_onnx
@@ -349,7 +349,7 @@ def attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | Evalu
     except DataError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and is_of_disk(error):
+        if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
             raise
         failure = EvaluationError(f"{type(error).__name__}: {error}")
         failure.__cause__ = error

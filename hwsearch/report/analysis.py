@@ -10,7 +10,7 @@ from hwsearch.constraints import Constraint, satisfied
 from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY, paired_scores
 from hwsearch.objectives import to_losses
-from hwsearch.quantities import main_cost, superlative_of
+from hwsearch.quantities import main_cost, quantity_of
 from hwsearch.report.run_data import RunData, stated
 from hwsearch.run.front import knee
 from hwsearch.run.front_probability import constraint_probabilities
@@ -66,7 +66,7 @@ def picks(data: RunData) -> list[Pick]:
             pick(f"the best that is {_SURE:.0%} sure of {constraint}", row, sure[row])
     near = np.flatnonzero(losses[:, 0] <= losses[best, 0] + _NEAR_BEST)
     for column, objective in enumerate(objectives[1:], start=1):
-        least = superlative_of(objective.name)
+        least = quantity_of(objective.name).superlative or f"best {objective.name}"
         if data.up.unit == "%":
             among = near[np.argmin(losses[near, column])]
             pick(f"the {least} within 1 point of the best", int(among))

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
-from hwsearch.quantities import comparative_of, exact_quantities, quantity_of
+from hwsearch.quantities import exact_quantities, quantity_of
 from hwsearch.report.analysis import (
     Pick,
     by_cost,
@@ -54,7 +54,7 @@ def page_data(data: RunData) -> dict[str, Any]:
                 "direction": o.direction,
                 "source": data.sources[o.name],
                 "predicted": o.name in data.predicted,
-                "comparative": comparative_of(o.name),
+                "comparative": quantity_of(o.name).comparative or f"less {o.name}",
             }
             for o in data.objectives
         ],
@@ -129,13 +129,13 @@ def _choices(data: RunData) -> list[dict[str, Any]]:
     return [
         {
             "name": choice.name,
-            "stage": place.stage,
-            "block": place.block,
-            "attribute": place.attribute,
+            "stage": stage,
+            "block": block,
+            "attribute": attribute,
             "options": [str(option) for option in choice.options],
             "ordered": choice.ordered,
         }
-        for choice, place in zip(data.space.choices, places, strict=True)
+        for choice, (stage, block, attribute) in zip(data.space.choices, places, strict=True)
     ]
 
 

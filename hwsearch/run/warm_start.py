@@ -21,7 +21,6 @@ from hwsearch.objectives import (
     Objective,
     hypervolume,
     is_non_dominated,
-    known_as,
     loss_signs,
     to_losses,
 )
@@ -100,7 +99,10 @@ class PartialValues:
         values, deviations = self.forecast()
         names = [objective.name for objective in self.history.objectives]
         return [
-            dict(zip(names, map(known_as, values[row], deviations[row]), strict=True))
+            {
+                name: Estimate(value, deviation) if deviation else value
+                for name, value, deviation in zip(names, values[row], deviations[row], strict=True)
+            }
             for row in rows
         ]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from hwsearch.blocks import Block
 from hwsearch.chains import BlocksOf, ChainIndex
-from hwsearch.errors import EvaluationError, HwsearchError, InputError
+from hwsearch.errors import EvaluationError, HwsearchError, InputError, unknown
 from hwsearch.lookup_tables import LookupTableSum, block_tables
-from hwsearch.quantities import exact_quantity
+from hwsearch.quantities import exact_quantities
 from hwsearch.restriction import one_or_several, restricted, widened
 from hwsearch.space import Architecture, Architectures, SearchSpace
 from hwsearch.supernets.checkpoints import is_random
@@ -140,8 +140,9 @@ class Supernet:
             InputError: No such quantity is registered.
             EvaluationError: The family cannot build one of the architectures.
         """
-        found = exact_quantity(quantity)
-        assert found.exact is not None
+        found = exact_quantities().get(quantity)
+        if found is None or found.exact is None:
+            raise unknown("exact quantity", quantity, exact_quantities())
         self._check_own(archs.space, lambda: archs[0].key if len(archs) else "of an empty batch")
         return np.asarray(found.exact(self, archs))
 
