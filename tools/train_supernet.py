@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from hwsearch.accuracy.cifar10 import load_cifar10, search_and_calibration
 from hwsearch.accuracy.decoding import image_preprocess
-from hwsearch.accuracy.intervals import mean_interval
+from hwsearch.accuracy.metric import mean_interval
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.splits import SplitSizes, stratified
 from hwsearch.accuracy.task import CALIBRATION_BATCH

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.arrays import check_classes
+from hwsearch.accuracy.checks import check_classes
 from hwsearch.accuracy.splits import SplitSizes, stratified
 from hwsearch.errors import InputError
 
@@ -19,8 +19,6 @@ _PNG_BATCHES = {
     "train": [f"data_batch_{number}.png" for number in range(1, 6)],
     "test": ["test_batch.png"],
 }
-# Spelt as in the package.
-_PNG_LABELS = {"train": "train_lables.json", "test": "test_lables.json"}
 
 
 def read_cifar10(path: Path, sizes: SplitSizes) -> dict[str, Split]:
@@ -89,7 +87,7 @@ def _read_pngs(path: Path, part: str) -> Split:
         if pixels.shape[1:] != (1024, 3):
             raise InputError(f"{where}: {name} has rows of {pixels.shape[1]} pixels, not 1024")
         images.append(pixels.reshape(-1, 32, 32, 3))
-    name = _PNG_LABELS[part]
+    name = f"{part}_lables.json"  # spelt as in the package
     try:
         labels = np.asarray(json.loads((path / name).read_bytes()), np.int64).reshape(-1)
     except (OSError, ValueError, TypeError) as error:

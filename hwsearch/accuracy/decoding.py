@@ -1,7 +1,7 @@
 """Decoding of image files into crops for a network, and their normalisation."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -159,12 +159,11 @@ def in_parallel(
     Pillow and hashlib release the interpreter lock.
     """
     pool = ThreadPoolExecutor(thread_limit())
-    waiting: list[Future[T]] = []
+    waiting = pool.map(function, paths[:size])
     try:
-        for start in range(0, len(paths) + size, size):
-            ahead = [pool.submit(function, path) for path in paths[start : start + size]]
-            if waiting:
-                yield [future.result() for future in waiting]
+        for end in range(size, len(paths) + size, size):
+            ahead = pool.map(function, paths[end : end + size])
+            yield list(waiting)
             waiting = ahead
     finally:
         pool.shutdown(cancel_futures=True)

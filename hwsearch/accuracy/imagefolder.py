@@ -74,7 +74,7 @@ def read_imagefolder(
                 f"image folder {str(folder)!r} holds {len(paths)} images; expected {LAYOUTS}, "
                 f"with at least {len(splits)} images ({', '.join(SUFFIXES)})"
             )
-        wanted = SplitSizes(**{s: getattr(sizes, s) if s in splits else 0 for s in SPLITS})
+        wanted = SplitSizes(*(n if s in splits else 0 for s, n in sizes._asdict().items()))
         wanted = wanted.within(len(paths))
         indices = np.array(list(labels.values()), np.int64)
         chosen = stratified(indices, [getattr(wanted, split) for split in splits])

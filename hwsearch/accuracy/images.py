@@ -182,19 +182,14 @@ def read_images(task: Task, spec: InputSpec, progress: "Progress") -> None:
                 told = time.monotonic()
                 progress.state(**{"images/s": done / max(told - begin, 1e-9)})
     _refuse(files[0].root, unreadable, total)
-    _check_brightness(files[0].root, brightest, progress)
-
-
-def _check_brightness(root: Path, brightest: int, progress: "Progress") -> None:
-    """Refuse black images, and warn of dark ones: 16-bit files often hold 8 or 12 bits."""
-    found = (
-        f"the brightest pixel of all images in {str(root)!r} is {brightest} of 255; where files "
-        "of 16 bits hold values of 8 or 12 bits, multiply them by 257 or 16"
+    doubt = (
+        f"the brightest pixel of all images in {str(files[0].root)!r} is {brightest} of 255; "
+        "where files of 16 bits hold values of 8 or 12 bits, multiply them by 257 or 16"
     )
     if brightest <= 1:
-        raise DataError(found)
+        raise DataError(doubt)
     if brightest < DARK:
-        progress.note(found)
+        progress.note(doubt)
 
 
 def _refuse(root: Path, unreadable: list[str], total: int) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from hwsearch.accuracy.sync_batch_norm import (
     ChannelSums,
     MicroBatch,
+    SynchronisedRun,
     batch_statistics,
     micro_batch_threads,
     micro_batches,
-    run_synchronised,
     set_statistics,
 )
 from hwsearch.blocks import Block
@@ -191,7 +191,7 @@ def _output(
     first: _BlockRun, source: Source, sums: Mapping[nn.Module, list[ChannelSums]], pool: Executor
 ) -> list[MicroBatch]:
     values, begin = source(), time.perf_counter()
-    outputs = run_synchronised(first.module, values, sums, pool)
+    outputs = SynchronisedRun(first.module, values, sums).run(pool)
     first.seconds += time.perf_counter() - begin
     return [(output,) for output in outputs]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch import plugins
-from hwsearch.accuracy.arrays import check_task, samples_of
+from hwsearch.accuracy.checks import check_task, samples_of
 from hwsearch.accuracy.cifar10 import CLASSES, read_cifar10
 from hwsearch.accuracy.classes import are_numbers, first_few, indices_by_name
 from hwsearch.accuracy.decoding import crop_size

@@ -1,17 +1,13 @@
 """Seeded, stratified, disjoint splits: equal data give equal splits on every machine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-SPLITS = ("calibration", "search", "report")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitSizes:
+class SplitSizes(NamedTuple):
     """Number of samples of each split where the data suffice."""
 
     calibration: int = 500
@@ -20,15 +16,13 @@ class SplitSizes:
 
     def within(self, total: int) -> "SplitSizes":
         """Return these sizes, shrunk in proportion to the data, but none to 0."""
-        wanted = self.calibration + self.search + self.report
-        if total >= wanted:
-            return self
-        share = total / wanted
-        calibration = max(1, int(self.calibration * share)) if self.calibration else 0
-        search = max(1, int(self.search * share))
-        return SplitSizes(
-            calibration=calibration, search=search, report=total - calibration - search
-        )
+        total = min(total, sum(self))
+        share = total / sum(self)
+        calibration, search = (n and max(1, int(n * share)) for n in self[:2])
+        return SplitSizes(calibration, search, total - calibration - search)
+
+
+SPLITS = SplitSizes._fields
 
 
 def stratified(

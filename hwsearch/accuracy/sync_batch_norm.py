@@ -116,32 +116,18 @@ def micro_batches(inputs: Sequence[Tensor]) -> list[MicroBatch]:
     return list(zip(*(torch.split(each, size) for each in inputs), strict=True))
 
 
-def run_synchronised(
-    module: nn.Module,
-    batch: Sequence[MicroBatch],
-    sums: Mapping[nn.Module, list[ChannelSums]],
-    pool: Executor,
-) -> list[Any]:
-    """Run a module in eval mode; each norm normalises by the statistics of the whole batch.
-
-    Each micro-batch has a thread, and as many run at a time as there are CPUs. At a norm they wait
-    for the last one, and continue with the statistics of the whole batch. So activations between
-    two norms stay in the cache, no layer waits for the slowest CPU, and results are bit-equal for
-    any number of CPUs. Samples may interact in the norms only. The sums of the batch are appended
-    to those of each norm. The output of each micro-batch is returned.
-    """
-    return _SynchronisedRun(module, batch, sums).run(pool)
-
-
 class _AbandonedError(Exception):
     """Another micro-batch has failed."""
 
 
-class _SynchronisedRun:
-    """Scheduler of the threads of one batch.
+class SynchronisedRun:
+    """Run of a module in eval mode; each norm normalises by the statistics of the whole batch.
 
-    As many threads run as there are CPUs. A thread that waits at a norm passes its CPU on to one
-    that is ready, and sleeps until it gets one itself.
+    Each micro-batch has a thread, and as many run at a time as there are CPUs. A thread that waits
+    at a norm for the last one passes its CPU on to one that is ready. So activations between two
+    norms stay in the cache, no layer waits for the slowest CPU, and results are bit-equal for any
+    number of CPUs. Samples may interact in the norms only. The sums of the batch are appended to
+    those of each norm in ``sums``.
     """
 
     def __init__(

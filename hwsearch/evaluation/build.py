@@ -235,7 +235,9 @@ class BuiltModels:
         """
         only_timed = only_timed and self._builder.repeats_weights
         self._trim(archs)
-        missing = [arch for arch in archs if not self._has(arch, only_timed=only_timed)]
+        # A fully built one is used for timing too.
+        fit = {a for a, entry in self._entries.items() if only_timed or not entry.only_timed}
+        missing = [arch for arch in archs if arch not in fit]
         failed: dict[Architecture, EvaluationError] = {}
         for group in prefix_groups(self._net, missing):
             failed |= self._build(group, only_timed=only_timed)
@@ -273,11 +275,6 @@ class BuiltModels:
         if self._remove is not None:
             self._remove()
         self._folder = self._remove = None
-
-    def _has(self, arch: Architecture, *, only_timed: bool) -> bool:
-        """Return whether there is a model; a fully built one is used for timing too."""
-        entry = self._entries.get(arch)
-        return entry is not None and (only_timed or not entry.only_timed)
 
     def _build(
         self, archs: Sequence[Architecture], *, only_timed: bool = False

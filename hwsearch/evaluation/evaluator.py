@@ -22,7 +22,6 @@ from hwsearch.evaluation.measurements import (
 )
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.files import digest_of_text
-from hwsearch.models.artifact import Exported
 from hwsearch.quantities import quantity_of
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
@@ -79,12 +78,8 @@ class Evaluator:
         timed = quantity_of(quantity).source == "device"
         return self.latency_context if timed else self.score_context(self.task.search)
 
-    def build(self, arch: Architecture) -> Exported:
-        """Return a subnet and its ONNX model; raise as `BuiltModels.exported` does."""
-        return self.models.exported(arch)
-
     def model_of(self, arch: Architecture) -> onnx.ModelProto:
-        """Return the model of an architecture, without data only for timing; raise as `build`."""
+        """Return the model of an architecture, without data only for timing."""
         return self.models.model(arch, only_timed=not self.task.scores)
 
     def files_of(self, archs: Sequence[Architecture]) -> dict[str, Path]:
@@ -248,15 +243,15 @@ class Evaluator:
                 for key, found in known.items()
             }
         results: dict[str, Measurement | DeviceError] = {}
-        ratios = []
+        found = []
         for key, latency in self._measure(models, self.seed + 1, settings).items():
             if isinstance(latency, Latency):
-                results[key] = latency_measurement(key, latency, context, "confirm")
-                ratios.append(ratio_measurement(key, latency, context))
+                confirmed = latency_measurement(key, latency, context, "confirm")
+                found += [confirmed, ratio_measurement(key, latency, context)]
+                results[key] = confirmed
             else:
                 results[key] = latency
-        confirmed = [each for each in results.values() if isinstance(each, Measurement)]
-        self.store.add_all([*confirmed, *ratios])
+        self.store.add_all(found)
         return results
 
     def seconds_each(self, quantities: Iterable[str]) -> float:
@@ -286,19 +281,16 @@ class Evaluator:
             return
         (arch,) = self.net.space.architectures([self.store.trial(known.key).choices])
         models = self.files_of([arch])
-        again: Latency | DeviceError | None = None
-        if known.quantity == LATENCY:
-            again = self.device.measure(models, seed=self.seed, settings=SEARCH)[arch.key]
-        else:
-            few, _ = next(self.task.search.batches(1, self.net.input_spec(arch)))
-            try:
+        try:
+            if known.quantity == LATENCY:
+                raised(self.device.measure(models, seed=self.seed, settings=SEARCH)[arch.key])
+            else:
+                few, _ = next(self.task.search.batches(1, self.net.input_spec(arch)))
                 list(self.device.run(models[arch.key], [few]))
-            except DeviceError as error:
-                again = error
-        if isinstance(again, DeviceError):
+        except DeviceError as error:
             raise DeviceLostError(
-                f"device {self.device.spec} fails on {arch.key} too, which it ran before: {again}"
-            )
+                f"device {self.device.spec} fails on {arch.key} too, which it ran before: {error}"
+            ) from error
 
 
 def _split(

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.intervals import mean_interval, paired_difference
-from hwsearch.accuracy.metric import Metric
+from hwsearch.accuracy.metric import Metric, mean_interval, paired_difference
 from hwsearch.devices import Latency
 from hwsearch.trials import Measurement, Purpose
 

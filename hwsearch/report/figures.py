@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.accuracy.intervals import Z95
+from hwsearch.accuracy.metric import Z95
 from hwsearch.objectives import Objective, to_losses
 from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.report.importance import Importance

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.intervals import mean_interval
+from hwsearch.accuracy.metric import mean_interval
 from hwsearch.devices import Device, MeasureSettings, load_device
 from hwsearch.errors import InputError
 from hwsearch.evaluation.build import raised

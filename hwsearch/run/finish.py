@@ -183,7 +183,7 @@ class Finisher:
     ) -> dict[str, Any]:
         """Write and verify one member, score it on the report samples, and return its row."""
         task, net, device = self.setup.task, self.setup.net, self.setup.device
-        exported, batch = self.evaluator.build(arch), self.space.architectures([arch])
+        exported, batch = self.evaluator.models.exported(arch), self.space.architectures([arch])
         with staged_folder(self.folder / SUBNETS / arch.key) as folder:
             write_files(folder, net, exported)
             sha256 = sha256_of(folder / MODEL)

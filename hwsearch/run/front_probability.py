@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hwsearch.accuracy.intervals import Z95
+from hwsearch.accuracy.metric import Z95
 from hwsearch.constraints import Constraint, satisfied
 from hwsearch.devices.latency_statistics import N_DRAWS, median_draws
 from hwsearch.errors import InputError

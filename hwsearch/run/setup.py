@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hwsearch.accuracy.checks import check_outputs
 from hwsearch.accuracy.images import read_images
-from hwsearch.accuracy.output_check import check_outputs
 from hwsearch.accuracy.sources import load_task
 from hwsearch.accuracy.task import NO_DATA, Samples, Task
 from hwsearch.constraints import Constraint, check_constraints

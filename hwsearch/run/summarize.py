@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hwsearch.accuracy.intervals import Z95
+from hwsearch.accuracy.metric import Z95
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import paired_scores
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from hwsearch.accuracy.checks import check_outputs
 from hwsearch.accuracy.images import DecodedImageCache, ImageSamples
 from hwsearch.accuracy.metric import TOP1, Metric
-from hwsearch.accuracy.output_check import check_outputs
 from hwsearch.accuracy.scoring import Scorer
 from hwsearch.accuracy.task import Samples, Task
 from hwsearch.choices import Choice

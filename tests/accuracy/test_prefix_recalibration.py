@@ -208,13 +208,13 @@ def test_kept_activations_stay_within_the_budget(monkeypatch):
     )
     outputs, most = [], {}
 
-    def run_synchronised(module, parts, sums, pool, real=recalibration.run_synchronised):
-        (output,) = real(module, parts, sums, pool)
+    def run(self, pool, real=recalibration.SynchronisedRun.run):
+        (output,) = real(self, pool)
         outputs.append(weakref.ref(output))
         alive.append(sum(each() is not None for each in outputs))
         return [output]
 
-    monkeypatch.setattr(recalibration, "run_synchronised", run_synchronised)
+    monkeypatch.setattr(recalibration.SynchronisedRun, "run", run)
     for budget in (0, 1, 2):
         alive = []
         recalibrate_together(chains, NORMS, iter(given()), budget * one)

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hwsearch.accuracy.intervals import mean_interval, paired_difference
-from hwsearch.accuracy.metric import TOP1, Metric
+from hwsearch.accuracy.metric import TOP1, Metric, mean_interval, paired_difference
 from hwsearch.accuracy.task import Samples, Task
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluation.measurements import score_measurement

@@ -48,7 +48,7 @@ def test_all_of_it(labels):
 
 def test_enough_is_left_as_it_is():
     sizes = SplitSizes(calibration=10, search=20, report=30)
-    assert sizes.within(60) is sizes
+    assert sizes.within(60) == sizes
 
 
 @pytest.mark.parametrize("total", [3, 4, 5, 10, 11, 59, 100, 5499])

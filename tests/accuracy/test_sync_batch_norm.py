@@ -36,7 +36,7 @@ def network(seed=0):
 
 def run_synchronised(module, parts, sums):
     with micro_batch_threads() as pool:
-        return sync_batch_norm.run_synchronised(module, parts, sums, pool)
+        return sync_batch_norm.SynchronisedRun(module, parts, sums).run(pool)
 
 
 def adapted(module, *inputs):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwsearch.accuracy.intervals import paired_difference
+from hwsearch.accuracy.metric import paired_difference
 from hwsearch.report.analysis import beside_largest, by_cost, picks, scores_on_both, shared, warned
 from hwsearch.run.front import knee
 from hwsearch.space import Architectures

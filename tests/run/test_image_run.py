@@ -45,7 +45,7 @@ def test_every_resolution_is_evaluated_on_its_own_crops(evaluator):
         spec = evaluator.net.input_spec(arch)
         ((fed, _),) = evaluator.task.calibration.batches(200, spec)
         assert fed["image"].shape[2:] == (arch["resolution"],) * 2
-        subnet = evaluator.build(arch).subnet
+        subnet = evaluator.models.exported(arch).subnet
         with torch.no_grad():
             sums = channel_sums(subnet[0](torch.from_numpy(fed["image"])))
         np.testing.assert_allclose(subnet[1].running_mean, sums.mean, rtol=1e-5, atol=1e-6)
@@ -60,7 +60,7 @@ def test_calibration_batches_are_of_the_tasks_size(evaluator, monkeypatch):
         return batches(size, spec)
 
     monkeypatch.setattr(evaluator.task.calibration, "batches", watched)
-    evaluator.build(evaluator.net.space.smallest()[0])
+    evaluator.models.exported(evaluator.net.space.smallest()[0])
     assert sizes == [200]
 
 
@@ -168,5 +168,5 @@ class TestArrays:
         task = load_task(self.DATA, net.input_spec(small), "")
         evaluator = Evaluator(net, device, task, Store())
         with pytest.raises(DataError, match=r"shape \(3, 8, 8\), but .* of shape \(3, 16, 16\)"):
-            evaluator.build(large)
+            evaluator.models.exported(large)
         assert not isinstance(EvaluationError(), DataError)

@@ -189,7 +189,7 @@ def test_int8_files_are_made_for_the_devices_processor(task, monkeypatch):
     fingerprint = {"architecture": "x86_64", "instructions": "avx2"}
     monkeypatch.setattr(parts.InProcess, "fingerprint", lambda self: fingerprint)
     evaluator = evaluator_of("int8", task)
-    model = evaluator.build(evaluator.net.space.smallest()[0]).model
+    model = evaluator.models.exported(evaluator.net.space.smallest()[0]).model
     weights = [numpy_helper.to_array(w) for w in model.graph.initializer if w.data_type == 3]
     assert max(np.abs(weight.astype(int)).max() for weight in weights) == 64
     assert "uint8 activations, 7-bit weights" in evaluator.score_context(task.search)
@@ -228,7 +228,7 @@ def test_calibration_samples_that_go_end_the_run(task):
 
     object.__setattr__(task.calibration, "batches", batches)
     with pytest.raises(DataError, match="cannot be decoded"):
-        evaluator.build(evaluator.net.space.smallest()[0])
+        evaluator.models.exported(evaluator.net.space.smallest()[0])
 
 
 def test_for_real(tmp_path, monkeypatch):

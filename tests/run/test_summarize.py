@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from hwsearch.accuracy.intervals import paired_difference
-from hwsearch.accuracy.metric import TOP1
+from hwsearch.accuracy.metric import TOP1, paired_difference
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.objectives import Objective, hypervolume, to_losses
 from hwsearch.optimizer import Optimizer

@@ -55,9 +55,9 @@ def test_what_is_built_again_is_the_same_file(device):
     task = parts.task(net.input_spec(net.space.largest()[0]))
     first = Evaluator(net, device, task, Store())
     (arch,) = net.space.sample(1, seed=0)
-    once = first.build(arch)
-    again = first.build(arch)
-    fresh = Evaluator(net, device, task, Store()).build(arch)
+    once = first.models.exported(arch)
+    again = first.models.exported(arch)
+    fresh = Evaluator(net, device, task, Store()).models.exported(arch)
     for other in (again, fresh):
         assert other.model.SerializeToString(deterministic=True) == (
             once.model.SerializeToString(deterministic=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hwsearch.accuracy.intervals import Z95
+from hwsearch.accuracy.metric import Z95
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.files import write_atomic
