@@ -48,9 +48,9 @@ class OrtCpu(CpuDevice):
         if session is None or not session.holds(models):
             if session is not None:
                 session.unload()
-            session = SharedSession(self._running(), {"threads": 1}, thread_limit())
+            self._shared = None
+            session = SharedSession(self._running(), models, self, thread_limit())
             self._shared = session
-            session.load(models, self.spec, self.precision)
         yield from session.run(models, batches)
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import onnx
 
-from hwsearch.devices.base import Batch, SharedOutputs
+from hwsearch.devices.base import Batch, Device, SharedOutputs
 from hwsearch.devices.model_check import refusal
 from hwsearch.devices.prefix_execution import TreeOutputs
-from hwsearch.devices.runtime import Options
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
-from hwsearch.models.onnx_file import FileIdentity, external_tensors, file_identity, read_model
+from hwsearch.models.onnx_file import external_tensors, file_identity, read_model
 from hwsearch.models.shared_segments import Segment, shared_segments
 
 # Larger chunks leave the cache, smaller ones are dominated by the overhead of calls.
@@ -24,32 +23,25 @@ MAX_CHUNK = 32
 
 
 class SharedSession:
-    """Models that a worker has loaded as a tree of segments, to run on the same batches.
+    """ONNX files that a worker loads as a tree of segments, to run on the same batches.
 
-    ``options`` are those of the runtime for each segment, which takes one thread; ``threads``
-    chunks of a batch run concurrently.
+    Files that ``device`` refuses have the reasons as their outputs. A segment takes one thread,
+    and ``threads`` chunks of a batch run concurrently.
     """
 
-    def __init__(self, worker: Worker, options: Options, threads: int) -> None:
-        self._worker, self._options, self._threads = worker, options, threads
+    def __init__(
+        self, worker: Worker, models: Mapping[str, Path], device: Device, threads: int
+    ) -> None:
+        self._worker, self._threads = worker, threads
         self._failed: dict[str, DeviceError] = {}
         # By numbers in the worker, which are also those in `before`; without contents.
         self._segments: dict[int, Segment] = {}
-        self._files: dict[str, FileIdentity] = {}
-
-    def holds(self, models: Mapping[str, Path]) -> bool:
-        """Return whether these files are loaded and the worker lives."""
-        known = [self._files.get(name) == file_identity(path) for name, path in models.items()]
-        return all(known) and not self._worker.lost
-
-    def load(self, models: Mapping[str, Path], device: str, precision: str) -> None:
-        """Load all ONNX files that a device takes; keep the reasons of those it refuses."""
         self._files = {name: file_identity(path) for name, path in models.items()}
         read = {}
         for name, path in models.items():
             try:
                 model = read_model(path)
-                if error := refusal(path, device, precision):
+                if error := refusal(path, device.spec, device.precision):
                     self._failed[name] = error
                     continue
                 # Reading weights of other files changes a model, and the one read is shared.
@@ -62,15 +54,20 @@ class SharedSession:
             if all(name in self._failed for name in segment.models):
                 continue
             try:
-                number, _ = self._worker.call("load", segment.content, None, self._options)
+                number, _ = worker.call("load", segment.content, None, {"threads": 1})
             except DeviceError as error:
-                if self._worker.lost:
+                if worker.lost:
                     raise
                 self._failed |= dict.fromkeys(segment.models, error)
             else:
                 before = numbers[segment.before]
                 self._segments[number] = replace(segment, content=b"", before=before)
                 numbers[index] = number
+
+    def holds(self, models: Mapping[str, Path]) -> bool:
+        """Return whether these files are loaded and the worker lives."""
+        known = [self._files.get(name) == file_identity(path) for name, path in models.items()]
+        return all(known) and not self._worker.lost
 
     def unload(self) -> None:
         """Unload all models."""
@@ -96,14 +93,14 @@ class SharedSession:
             return None
         parents = {number: segment.before for number, segment in used.items()}
         ends = {number for number, segment in used.items() if wanted & set(segment.ends)}
-        given = (parents, ends, dict(batch), _chunk_size(batch), self._threads)
-        return self._worker.send("run_shared", *given)
+        samples = len(next(iter(batch.values())))
+        bytes_each = sum(array.nbytes for array in batch.values()) / max(samples, 1)
+        size = max(1, min(MAX_CHUNK, int(CHUNK_BYTES / max(bytes_each, 1))))
+        return self._worker.send("run_shared", parents, ends, dict(batch), size, self._threads)
 
     def _receive(self, models: Collection[str], reply: "Future[Any] | None") -> SharedOutputs:
         """Wait for the outputs of a batch; the time of a segment is divided among its models."""
-        done = TreeOutputs({}, {}, {})
-        if reply is not None:
-            done = self._worker.receive(reply)
+        done = self._worker.receive(reply) if reply else TreeOutputs({}, {}, {})
         for number, reason in done.errors.items():
             for name in self._segments[number].models:
                 self._failed.setdefault(name, DeviceError(reason))
@@ -122,9 +119,3 @@ class SharedSession:
             outputs={name: self._failed.get(name) or outputs[name] for name in models},
             shares={name: each_s / total_s for name, each_s in spent_s.items()},
         )
-
-
-def _chunk_size(batch: Batch) -> int:
-    samples = len(next(iter(batch.values())))
-    bytes_each = sum(array.nbytes for array in batch.values()) / max(samples, 1)
-    return max(1, min(MAX_CHUNK, int(CHUNK_BYTES / max(bytes_each, 1))))

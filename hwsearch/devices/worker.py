@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.devices.prefix_execution import SegmentTree, TreeOutputs
+from hwsearch.devices.prefix_execution import TreeOutputs, run_tree
 from hwsearch.devices.runtime import Feeds, LoadedModel, Options, Runtime, TimedRun
 from hwsearch.devices.synthetic_inputs import bind_synthetic, check_inputs
 from hwsearch.errors import DeviceError
@@ -80,10 +80,10 @@ class Models:
         size: int,
         threads: int,
     ) -> TreeOutputs:
-        """Run a tree of loaded segments on a batch; see `SegmentTree`."""
+        """Run a tree of loaded segments on a batch; see `run_tree`."""
         segments = {number: self._models[number] for number in parents}
         check_inputs(next(iter(segments.values())).inputs, feeds)
-        done = SegmentTree(segments, parents, ends).run(feeds, size, threads)
+        done = run_tree(segments, parents, ends, feeds, size=size, threads=threads)
         for outputs in done.outputs.values():
             _numeric(outputs)
         return done

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hwsearch.devices.prefix_execution import SegmentTree
+from hwsearch.devices.prefix_execution import run_tree
 from hwsearch.devices.runtime import Declared
 
 
@@ -27,9 +27,9 @@ BATCH = {"x": np.arange(7, dtype=np.float32)[:, None]}
 def test_outputs_are_put_together_in_order():
     parts = [Adds(1), Adds(10), Adds(100), Adds(1000)]
     numbered = dict(zip((4, 7, 5, 9), parts, strict=True))
-    tree = SegmentTree(numbered, {4: None, 7: 4, 5: 4, 9: 7}, {4, 5, 9})
+    tree = (numbered, {4: None, 7: 4, 5: 4, 9: 7}, {4, 5, 9})
     for threads in (1, 3):
-        outputs, seconds, errors = tree.run(BATCH, 3, threads)
+        outputs, seconds, errors = run_tree(*tree, BATCH, size=3, threads=threads)
         assert sorted(outputs) == [4, 5, 9]
         for number, added in ((4, 1), (5, 101), (9, 1011)):
             (array,) = outputs[number]
@@ -42,8 +42,8 @@ def test_outputs_are_put_together_in_order():
 
 def test_a_part_that_fails_takes_along_what_is_behind_it_only():
     parts = dict(enumerate((Adds(0), Adds(1, dislikes=5), Adds(2), Adds(3))))
-    tree = SegmentTree(parts, {0: None, 1: 0, 2: 1, 3: 0}, {2, 3})
-    outputs, _, errors = tree.run(BATCH, 2, 1)
+    tree = (parts, {0: None, 1: 0, 2: 1, 3: 0}, {2, 3})
+    outputs, _, errors = run_tree(*tree, BATCH, size=2, threads=1)
     assert errors == {1: "5 is not liked", 2: "5 is not liked"}
     assert list(outputs) == [3]
     np.testing.assert_array_equal(outputs[3][0], BATCH["x"] + 3)

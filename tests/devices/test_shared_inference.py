@@ -91,13 +91,13 @@ def test_one_that_is_refused_takes_no_others_along(device, models, tmp_path):
 def test_files_that_are_loaded_are_not_loaded_again(device, models, monkeypatch):
     from hwsearch.devices.shared_inference import SharedSession
 
-    loads, load = [], SharedSession.load
+    loads, load = [], SharedSession.__init__
 
-    def watching(self, given, *args):
+    def watching(self, worker, given, *args):
         loads.append(set(given))
-        return load(self, given, *args)
+        load(self, worker, given, *args)
 
-    monkeypatch.setattr(SharedSession, "load", watching)
+    monkeypatch.setattr(SharedSession, "__init__", watching)
     device.close()
     first, *rest = models
     (whole,) = device.run_shared(models, batches((9,)))
