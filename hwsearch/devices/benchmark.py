@@ -11,7 +11,6 @@ import numpy as np
 from hwsearch.devices.anchor import Baseline, anchor_bytes
 from hwsearch.devices.base import Latency, MeasureSettings, Profile, Progress
 from hwsearch.devices.latency_statistics import (
-    DeviceRecord,
     Floats,
     TimedModel,
     estimate_latencies,
@@ -102,13 +101,11 @@ class Benchmark:
         estimated = estimate_latencies(
             rounds,
             [self._timed(entry, len(rounds.times_s[0])) for entry in self.loaded.values()],
-            DeviceRecord(
-                device=self.device,
-                fingerprint=self.baseline.digest,
-                baseline_s=baseline_s,
-                baseline_path=str(self.baseline.path),
-                transfers=_TRANSFERS.get(self.objective),
-            ),
+            device=self.device,
+            fingerprint=self.baseline.digest,
+            baseline_s=baseline_s,
+            baseline_path=str(self.baseline.path),
+            transfers=_TRANSFERS.get(self.objective),
             rng=np.random.default_rng([seed, 1]),
             settings=self.settings,
             cost_s=(time.monotonic() - start) / len(self.models),
@@ -197,8 +194,6 @@ class Benchmark:
         return baseline_s
 
     def _runner(self, entries: Sequence[Entry]) -> Run:
-        """Return the protocol's `Run` for these entries."""
-
         def run(index: int, n: int) -> Floats:
             entry = entries[index]
             self.running = entry.name

@@ -70,20 +70,6 @@ class Rounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRecord:
-    """The device of a benchmark, with the names of `Latency`, and the anchor's baseline on it.
-
-    ``baseline_s`` are (n_bursts,) median burst times.
-    """
-
-    device: str
-    fingerprint: str
-    baseline_s: Floats
-    baseline_path: str
-    transfers: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TimedModel:
     """Records of one model in a benchmark besides its times; ``inputs`` are those of `Latency`.
 
@@ -101,24 +87,29 @@ class TimedModel:
 def estimate_latencies(
     rounds: Rounds,
     models: Sequence[TimedModel],
-    device: DeviceRecord,
     *,
+    device: str,
+    fingerprint: str,
+    baseline_s: Floats,
+    baseline_path: str,
+    transfers: str | None = None,
     rng: np.random.Generator,
     settings: MeasureSettings,
     cost_s: float,
 ) -> list[Latency]:
     """Estimate the latency of each model, in the order of their times.
 
-    ``cost_s`` is the duration of the benchmark per model.
+    ``baseline_s`` are the (n_bursts,) median burst times of the anchor's baseline, ``cost_s`` is
+    the duration of the benchmark per model; see `Latency` for the others.
     """
     ratios, bursts = rounds.ratios(), rounds.bursts_s()
     counted = rounds.counted()
     middle, ratio_draws = rounds.medians(rng)
-    baseline_draws = median_draws(device.baseline_s[:, None], rng)
+    baseline_draws = median_draws(baseline_s[:, None], rng)
     low, high = percentile_interval(ratio_draws)
     low_s, high_s = percentile_interval(ratio_draws * baseline_draws)
     base_low, base_high = percentile_interval(baseline_draws)
-    baseline_ms = float(np.median(device.baseline_s)) * 1e3
+    baseline_ms = float(np.median(baseline_s)) * 1e3
     anchor_ms = float(np.median(bursts[:, -1])) * 1e3
     latencies = []
     for index, model in enumerate(models):
@@ -127,8 +118,8 @@ def estimate_latencies(
         p90, p99 = np.percentile(times / bursts[:, -1:] * baseline_ms, [90, 99])
         cv = float(np.std(ratios[:, index], ddof=1) / np.mean(ratios[:, index]))
         latency = Latency(
-            device=device.device,
-            fingerprint=device.fingerprint,
+            device=device,
+            fingerprint=fingerprint,
             inputs=model.inputs,
             latency_ms=latency_ms,
             low_ms=float(low_s[index]) * 1e3,
@@ -153,9 +144,9 @@ def estimate_latencies(
             cost_s=cost_s,
             device_ms=latency_ms * modes[ON_DEVICE] if modes else None,
             end_to_end_ms=latency_ms * modes[END_TO_END] if modes else None,
-            transfers=device.transfers if modes else None,
+            transfers=transfers if modes else None,
         )
-        warnings = _warnings(latency, rounds.wanted, settings, device.baseline_path)
+        warnings = _warnings(latency, rounds.wanted, settings, baseline_path)
         latencies.append(replace(latency, warnings=warnings))
     return latencies
 

@@ -49,16 +49,14 @@ class OpenVino(CpuDevice):
         }
 
 
-def _missing() -> str | None:
-    if find_spec("openvino") is None:
-        return "the package openvino is not installed: pip install 'hwsearch[openvino]'"
-    return None
-
-
 DEVICE = DeviceFactory(
     name="openvino",
     create=OpenVino,
-    available=_missing,
+    available=lambda: (
+        None
+        if find_spec("openvino")
+        else "the package openvino is not installed: pip install 'hwsearch[openvino]'"
+    ),
     options=(
         THREADS,
         DeviceOption(

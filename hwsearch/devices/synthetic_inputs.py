@@ -30,21 +30,20 @@ def bind_synthetic(model: LoadedModel, batch: int) -> tuple[Feeds, Bound]:
     for positive in (False, True):
         feeds = synthetic_inputs(model.inputs, batch, positive=positive)
         bound = model.bind(feeds)
-        problem = _nan_output(bound.outputs)
+        problem = next(
+            (
+                f"output {name!r} is NaN in {n:,} of {array.size:,} values"
+                for name, array in bound.outputs.items()
+                if array.dtype.kind == "f" and (n := int(np.isnan(array).sum()))
+            ),
+            "",
+        )
         if not problem:
             return feeds, bound
     raise ValueError(
         f"{problem}, for standard normal inputs and for inputs between 0 and 1 alike: it was not "
         "timed, as its weights or operators make every answer meaningless"
     )
-
-
-def _nan_output(outputs: Feeds) -> str:
-    for name, array in outputs.items():
-        n = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
-        if n:
-            return f"output {name!r} is NaN in {n:,} of {array.size:,} values"
-    return ""
 
 
 def synthetic_inputs(

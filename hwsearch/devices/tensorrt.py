@@ -36,13 +36,9 @@ class TensorRt(GpuDevice):
 
 
 def _missing() -> str | None:
-    problems = [missing_gpu()]
-    lacking = [name for name in ("tensorrt", "cuda.bindings") if not _importable(name)]
-    if lacking:
-        problems.append(
-            f"{' and '.join(lacking)} cannot be imported: pip install 'hwsearch[tensorrt]'"
-        )
-    return "; ".join(problem for problem in problems if problem) or None
+    lacking = " and ".join(n for n in ("tensorrt", "cuda.bindings") if not _importable(n))
+    hint = f"{lacking} cannot be imported: pip install 'hwsearch[tensorrt]'" if lacking else None
+    return "; ".join(filter(None, (missing_gpu(), hint))) or None
 
 
 def _importable(name: str) -> bool:

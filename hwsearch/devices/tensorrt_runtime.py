@@ -163,7 +163,11 @@ class Execution:
         for name in self._inputs:
             self._context.set_input_shape(name, tuple(feeds[name].shape))
         for name in (*self._inputs, *self._outputs):
-            self._allocate(name)
+            shape = tuple(self._context.get_tensor_shape(name))
+            if name not in self._arrays or self._arrays[name].host.shape != shape:
+                dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+                self._arrays[name] = PinnedArray(shape, dtype)
+                self._context.set_tensor_address(name, self._arrays[name].device)
         for name in self._inputs:
             self._arrays[name].host[...] = feeds[name]
         self.end_to_end()
@@ -189,13 +193,6 @@ class Execution:
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(int(self._stream)):
             raise ValueError(f"TensorRT cannot run the engine: {LOG.error}")
-
-    def _allocate(self, name: str) -> None:
-        shape = tuple(self._context.get_tensor_shape(name))
-        if name not in self._arrays or self._arrays[name].host.shape != shape:
-            dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
-            self._arrays[name] = PinnedArray(shape, dtype)
-            self._context.set_tensor_address(name, self._arrays[name].device)
 
 
 class PinnedArray:

@@ -126,15 +126,12 @@ class Models:
 
 def schedstat_reader() -> WaitingNs | None:
     """Return a reader of this thread's wait time in Linux's schedstat, None without one."""
-    try:
-        file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-    except OSError:
-        return None
 
     def waiting_ns() -> int:
         return int(os.pread(file, 96, 0).split()[1])
 
     try:
+        file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
         waiting_ns()
     except (OSError, ValueError, IndexError):
         return None
@@ -208,14 +205,6 @@ def _requests(stream: BinaryIO) -> "queue.Queue[Any]":
     return waiting
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the two pipes for messages; all other output goes to stderr."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    return requests, replies
-
-
 def _pin(cpus: Sequence[int] | None) -> str:
     """Pin this process to CPUs and return them; "none" where the system does not support it."""
     if not cpus or not hasattr(os, "sched_setaffinity"):
@@ -230,8 +219,10 @@ def _pin(cpus: Sequence[int] | None) -> str:
 def main() -> NoReturn:
     """Load and run models until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    requests, replies = _take_pipes()
-    waiting = _requests(requests)
+    # The two pipes are for messages; all other output goes to stderr.
+    waiting, replies = _requests(os.fdopen(os.dup(0), "rb")), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
     name, cpus, account = waiting.get()
     affinity = _pin(cpus)  # before the runtime creates threads, which inherit it
     module, _, attribute = name.partition(":")

@@ -171,10 +171,7 @@ class Worker(AbstractContextManager["Worker"]):
             reason = f"crashed with {name}" + (f" ({cause})" if cause else "")
         else:
             reason = f"the worker process ended with exit code {code} ({error})"
-        last = self._last_line()
-        return f"{reason}: {last}" if last else reason
-
-    def _last_line(self) -> str:
         self._printed.seek(0)
-        lines = self._printed.read().decode(errors="replace").split("\n")
-        return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+        printed = self._printed.read().decode(errors="replace").strip()
+        last = printed.rpartition("\n")[2].strip()[:200]
+        return f"{reason}: {last}" if last else reason

@@ -5,7 +5,6 @@ import pytest
 
 from hwsearch.devices.base import MIN_ROUNDS, MeasureSettings
 from hwsearch.devices.latency_statistics import (
-    DeviceRecord,
     Rounds,
     TimedModel,
     estimate_latencies,
@@ -17,9 +16,12 @@ from hwsearch.errors import InputError
 from tests.devices.scripted_machine import ScriptedMachine
 
 ANCHOR_S = 1e-3
-DEVICE = DeviceRecord(
-    device="d", fingerprint="f", baseline_s=np.full(50, ANCHOR_S), baseline_path="kept/here.json"
-)
+DEVICE = {
+    "device": "d",
+    "fingerprint": "f",
+    "baseline_s": np.full(50, ANCHOR_S),
+    "baseline_path": "kept/here.json",
+}
 CALM = {"noise": 0.002, "wander": 0.0, "spikes": 0.0}
 
 
@@ -28,11 +30,9 @@ def measured(machine, *, seed=0, baseline_s=None, waited=0.0, settings=None):
     rng = np.random.default_rng(seed)
     n = len(machine.true_s) - 1
     rounds = sample_rounds(machine.run, n, clock=machine.clock, rng=rng, settings=settings)
-    origin = DEVICE
-    if baseline_s is not None:
-        origin = dataclasses.replace(DEVICE, baseline_s=baseline_s)
+    origin = DEVICE if baseline_s is None else DEVICE | {"baseline_s": baseline_s}
     models = [TimedModel(inputs="x", waited=waited)] * n
-    return estimate_latencies(rounds, models, origin, rng=rng, settings=settings, cost_s=1.0)
+    return estimate_latencies(rounds, models, **origin, rng=rng, settings=settings, cost_s=1.0)
 
 
 def machine_of(ratios, seed=0, **mood):
@@ -182,7 +182,7 @@ def summary_of(rounds, *, waited=0.0):
     rng = np.random.default_rng(0)
     models = [TimedModel(inputs="x", waited=waited)]
     (got,) = estimate_latencies(
-        rounds, models, DEVICE, rng=rng, settings=MeasureSettings(), cost_s=1.0
+        rounds, models, **DEVICE, rng=rng, settings=MeasureSettings(), cost_s=1.0
     )
     return got
 
@@ -215,11 +215,10 @@ def test_the_baselines_uncertainty_widens_only_the_absolute_interval():
     noisy = ANCHOR_S * np.exp(0.2 * np.random.default_rng(1).standard_normal(40))
     results = []
     for baseline_s in (np.full(40, np.median(noisy)), noisy):
-        origin = dataclasses.replace(DEVICE, baseline_s=baseline_s)
         (got,) = estimate_latencies(
             rounds,
             [TimedModel(inputs="x", waited=None)],
-            origin,
+            **DEVICE | {"baseline_s": baseline_s},
             rng=np.random.default_rng(0),
             settings=MeasureSettings(),
             cost_s=1.0,
@@ -262,7 +261,7 @@ def test_a_model_precise_enough_is_not_blamed_for_another_that_is_not():
     rounds = rounds_of([STEADY, noisy], STEADY, wanted=False)
     models = [TimedModel(inputs="x", waited=None)] * 2
     calm, doubtful = estimate_latencies(
-        rounds, models, DEVICE, rng=rng, settings=MeasureSettings(), cost_s=1.0
+        rounds, models, **DEVICE, rng=rng, settings=MeasureSettings(), cost_s=1.0
     )
     assert calm.warnings == ()
     assert any("time ran out" in warning for warning in doubtful.warnings)

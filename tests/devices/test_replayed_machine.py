@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 
 from hwsearch.devices.base import MeasureSettings
-from hwsearch.devices.latency_statistics import DeviceRecord, TimedModel, estimate_latencies
+from hwsearch.devices.latency_statistics import TimedModel, estimate_latencies
 from hwsearch.devices.protocol import sample_rounds
 from tests.devices.replayed_machine import DATA, TRACES, ReplayedMachine
 
 REPLAYS = 80  # of which every fourth is enough to see a mistake
 SOME, ALL = range(0, REPLAYS, 4), range(REPLAYS)
-DEVICE = DeviceRecord(
-    device="d", fingerprint="f", baseline_s=np.full(50, 1e-3), baseline_path="kept/here.json"
-)
+DEVICE = {
+    "device": "d",
+    "fingerprint": "f",
+    "baseline_s": np.full(50, 1e-3),
+    "baseline_path": "kept/here.json",
+}
 
 
 @cache
@@ -28,7 +31,7 @@ def replay(trace, seed, waiting):
     rounds = sample_rounds(machine.run, n, clock=machine.clock, rng=rng, settings=settings)
     models = [TimedModel(inputs="x", waited=0.0)] * n
     return machine.true_ratios, estimate_latencies(
-        rounds, models, DEVICE, rng=rng, settings=settings, cost_s=1.0
+        rounds, models, **DEVICE, rng=rng, settings=settings, cost_s=1.0
     )
 
 
