@@ -1,5 +1,6 @@
 """Analysis of a run: recommended members, choices in common, scores, timings, constraints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,13 +56,9 @@ def picks(data: RunData) -> list[Pick]:
         pick(f"the best {data.up.name}", best)
     for constraint in data.constraints:
         sure = _chances(data, constraint)
-        pick(
-            f"the best {data.up.name} with {constraint}",
-            best,
-            None if sure is None else sure[best],
-        )
-        enough = [row for row, share in enumerate(sure or ()) if share >= _SURE]
-        if sure is not None and enough:
+        pick(f"the best {data.up.name} with {constraint}", best, sure[best])
+        enough = [row for row, share in enumerate(sure) if share is not None and share >= _SURE]
+        if enough:
             row = min(enough, key=lambda row: losses[row, 0])
             pick(f"the best that is {_SURE:.0%} sure of {constraint}", row, sure[row])
     near = np.flatnonzero(losses[:, 0] <= losses[best, 0] + _NEAR_BEST)
@@ -74,12 +71,12 @@ def picks(data: RunData) -> list[Pick]:
     return found
 
 
-def _chances(data: RunData, constraint: Constraint) -> list[float] | None:
+def _chances(data: RunData, constraint: Constraint) -> Sequence[float | None]:
     seed = data.run.config.seed
     try:
         found = constraint_probabilities(constraint, data.members, data.measurements, seed)
     except InputError:
-        return None  # a quantity without intervals, or a store of the first version
+        return [None] * len(data.best)  # no intervals, or a store of the first version
     return [float(each) for each in found]
 
 

@@ -40,11 +40,12 @@ class Transfer:
 
 def compared(runs: Sequence[RunData]) -> dict[str, Any]:
     """Return the page's section on several runs, as plain JSON values."""
+    timed = [data for data in runs if data.members is not None and LATENCY in data.members]
     return {
         "lead": "Members as each run states them, on its own device, with 95% intervals.",
         "notes": _notes(runs),
         "figure": fronts_figure(runs),
-        "transfers": [_told(a, b) for a, b in permutations(runs, 2) if _timed(a) and _timed(b)],
+        "transfers": [_told(a, b) for a, b in permutations(timed, 2)],
     }
 
 
@@ -154,16 +155,12 @@ def _told(a: RunData, b: RunData) -> dict[str, Any]:
     assert a.members is not None
     names = [each.run.folder.name for each in (a, b)]
     title = f"What the best of {names[0]} costs on {b.run.config.device}"
-    table: dict[str, Any] = {"title": title, "head": [], "rows": [], "lines": []}
     why = _incomparable(a, b)
-    if why:
-        return table | {"lines": [why]}
-    found = transfers(a, b)
+    found = [] if why else transfers(a, b)
     if not found:
         way = f"hwsearch search --device {b.run.config.device} --warm-start {a.run.folder}"
-        return table | {
-            "lines": [f"{names[1]} has measured none of the {len(a.members)} subnets: {way} does"]
-        }
+        none = f"{names[1]} has measured none of the {len(a.members)} subnets: {way} does"
+        return {"title": title, "head": [], "rows": [], "lines": [why or none]}
     points = "points" if a.up.unit == "%" else a.up.unit or f"of {a.up.name}"
     scores = a.members.set_index("key")[a.up.name]
     lines = [
@@ -193,7 +190,8 @@ def _told(a: RunData, b: RunData) -> dict[str, Any]:
         f"better there at that latency ({a.up.unit or a.up.name})",
         f"times the latency for that {a.up.name}",
     ]
-    return table | {"head": head, "rows": [_row(each) for each in found], "lines": lines}
+    rows = [_row(each) for each in found]
+    return {"title": title, "head": head, "rows": rows, "lines": lines}
 
 
 def _row(each: Transfer) -> list[Any]:
@@ -205,10 +203,6 @@ def _row(each: Transfer) -> list[Any]:
     how = "confirmed" if each.confirmed else "the search"
     times = None if each.times is None else f"{each.times:.2f}"
     return [each.key, *plain([each.latency, each.elsewhere]), how, points, times]
-
-
-def _timed(data: RunData) -> bool:
-    return data.members is not None and LATENCY in data.members
 
 
 def _incomparable(a: RunData, b: RunData) -> str | None:

@@ -1,6 +1,6 @@
 """Importance of choices: the effect of each on an objective, with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,23 +68,17 @@ def importances(data: RunData) -> list[Importance]:
         if len(rows) < LEAST_TRIALS or np.ptp(values) == 0.0:
             continue
         kept = evenly_spaced(len(rows), _MOST_TRIALS)
-        archs = data.archs[rows[kept]]
+        archs, values = data.archs[rows[kept]], values[kept]
         with one_blas_thread():
-            found.append(_importance(objective.name, archs, values[kept]))
+            found.append(
+                Importance(
+                    objective=objective.name,
+                    effects=tuple(_effects(archs, values)),
+                    trials=len(archs),
+                    tau=_held_out_tau(archs, values),
+                )
+            )
     return found
-
-
-def _importance(objective: str, archs: Architectures, values: FloatArray) -> Importance:
-    model = _fitted(archs, values)
-    draws = np.random.default_rng(_SEED).standard_normal((model.columns_.shape[1] - 2, _N_DRAWS))
-    varied = [p for p, choice in enumerate(archs.space.choices) if len(choice.options) > 1]
-    effects = [_effect(model, archs, position, draws) for position in varied]
-    return Importance(
-        objective=objective,
-        effects=tuple(effect for effect in effects if effect is not None),
-        trials=len(archs),
-        tau=_held_out_tau(archs, values),
-    )
 
 
 def _fitted(archs: Architectures, values: FloatArray) -> LinearModel:
@@ -92,27 +86,25 @@ def _fitted(archs: Architectures, values: FloatArray) -> LinearModel:
     return model.fit(thermometer(archs), values)
 
 
-def _effect(
-    model: LinearModel, archs: Architectures, position: int, draws: FloatArray
-) -> Effect | None:
-    choice = archs.space.choices[position]
-    active = archs[archs.active[:, position]]
-    if not len(active):
-        return None
-    ends: Sequence[int] = range(len(choice.options))
-    if choice.ordered:
-        ends = (0, len(choice.options) - 1)
-    means, drawn = zip(*(_mean(model, active, position, o, draws) for o in ends), strict=True)
-    first, last = (0, 1) if choice.ordered else (int(np.argmin(means)), int(np.argmax(means)))
-    low, high = np.percentile(drawn[last] - drawn[first], [2.5, 97.5])
-    return Effect(
-        choice=choice.name,
-        change=float(means[last] - means[first]),
-        low=float(low),
-        high=float(high),
-        before=str(choice.options[ends[first]]),
-        after=str(choice.options[ends[last]]),
-    )
+def _effects(archs: Architectures, values: FloatArray) -> Iterator[Effect]:
+    model = _fitted(archs, values)
+    draws = np.random.default_rng(_SEED).standard_normal((model.columns_.shape[1] - 2, _N_DRAWS))
+    for position, choice in enumerate(archs.space.choices):
+        active, n = archs[archs.active[:, position]], len(choice.options)
+        if n < 2 or not len(active):
+            continue
+        ends = [0, n - 1] if choice.ordered else range(n)
+        means, drawn = zip(*(_mean(model, active, position, o, draws) for o in ends), strict=True)
+        first, last = (0, 1) if choice.ordered else (int(np.argmin(means)), int(np.argmax(means)))
+        low, high = np.percentile(drawn[last] - drawn[first], [2.5, 97.5])
+        yield Effect(
+            choice=choice.name,
+            change=float(means[last] - means[first]),
+            low=float(low),
+            high=float(high),
+            before=str(choice.options[ends[first]]),
+            after=str(choice.options[ends[last]]),
+        )
 
 
 def _mean(

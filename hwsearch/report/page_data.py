@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from hwsearch.accuracy.task import NO_DATA
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
 from hwsearch.quantities import exact_quantities, quantity_of
 from hwsearch.report.analysis import (
-    Pick,
     by_cost,
     keeps,
     picks,
@@ -59,11 +59,19 @@ def page_data(data: RunData) -> dict[str, Any]:
             for o in data.objectives
         ],
         "constraints": [str(constraint) for constraint in data.constraints],
-        "choices": _choices(data),
+        "choices": [
+            {
+                "name": choice.name,
+                **dict(zip(("stage", "block", "attribute"), parse_name(choice.name), strict=True)),
+                "options": [str(option) for option in choice.options],
+                "ordered": choice.ordered,
+            }
+            for choice in data.space.choices
+        ],
         "trials": _trials(data),
         "members": _members(data),
         "order": [data.place[key] for key in by_cost(data)],
-        "picks": [_pick(data, pick) for pick in picks(data)],
+        "picks": [asdict(pick) | {"number": data.place[pick.key]} for pick in picks(data)],
         "shared": shared(data),
         "summary": _summary(data),
         "importance": _importance(data),
@@ -79,8 +87,7 @@ def page_data(data: RunData) -> dict[str, Any]:
 def _header(data: RunData) -> dict[str, Any]:
     config, recorded = data.run.config, data.run.recorded
     device = recorded.get("device", {})
-    hardware = [str(device[name]) for name in ("cpu", "gpu") if name in device]
-    runtime = [str(device["runtime"])] if "runtime" in device else []
+    hardware = [str(device[name]) for name in ("cpu", "gpu", "runtime") if name in device]
     images = {name: str(each).partition("@")[0] for name, each in recorded.get("data", {}).items()}
     counted = ", ".join(f"{n} {name}" for name, n in images.items())
     settings = {
@@ -96,7 +103,7 @@ def _header(data: RunData) -> dict[str, Any]:
         "supernet": config.supernet,
         "weights": config.checkpoint or "",
         "device": config.device,
-        "hardware": ", ".join([*hardware, *runtime]),
+        "hardware": ", ".join(hardware),
         "data": config.data,
         "images": f"{counted} images" if counted else "",
         "date": data.written,
@@ -122,21 +129,6 @@ def _state_notes(data: RunData) -> list[str]:
         )
     names = " and ".join(sorted(data.predicted))
     return [f"these are candidates, not a front: {names} is predicted; {next_step}"]
-
-
-def _choices(data: RunData) -> list[dict[str, Any]]:
-    places = [parse_name(choice.name) for choice in data.space.choices]
-    return [
-        {
-            "name": choice.name,
-            "stage": stage,
-            "block": block,
-            "attribute": attribute,
-            "options": [str(option) for option in choice.options],
-            "ordered": choice.ordered,
-        }
-        for choice, (stage, block, attribute) in zip(data.space.choices, places, strict=True)
-    ]
 
 
 def _trials(data: RunData) -> dict[str, Any]:
@@ -211,36 +203,15 @@ def _load(data: RunData, folder: Path) -> list[list[str]]:
     return found
 
 
-def _pick(data: RunData, pick: Pick) -> dict[str, Any]:
-    versus = pick.versus
-    return {
-        "wish": pick.wish,
-        "number": data.place[pick.key],
-        "sure": pick.sure,
-        "versus": versus
-        and {
-            "cost": versus.cost,
-            "times": short(versus.times),
-            "points": plain([versus.points, versus.low, versus.high]),
-        },
-    }
-
-
 def _summary(data: RunData) -> dict[str, Any] | None:
-    """Return the search summary; None without one."""
     summary = data.summary
     if summary is None:
         return None
     reached = summary.hypervolumes[-1]
-    known = {
-        "gain": summary.gain,
-        "random": summary.random,
-        "uniform": summary.uniform_hypervolume,
-    }
-    shares = {
-        name: short(value / reached) if value is not None and reached else None
-        for name, value in known.items()
-    }
+
+    def share(value: float | None) -> float | None:
+        return None if value is None or not reached else value / reached
+
     first, *others = summary.objectives
     at_knee = None
     if summary.uniform_at_knee is not None:
@@ -257,7 +228,9 @@ def _summary(data: RunData) -> dict[str, Any] | None:
         "units": " x ".join(unit or name for name, unit in summary.objectives.items()),
         "horizon": HORIZON,
         "at_knee": at_knee,
-        **shares,
+        "gain": share(summary.gain),
+        "random": share(summary.random),
+        "uniform": share(summary.uniform_hypervolume),
     }
 
 
@@ -282,8 +255,8 @@ def _forecasts(data: RunData) -> list[dict[str, Any]]:
         figure = forecast_figure(data, objective)
         if figure["data"][1]["x"]:
             fit = fits.get(objective.name)
-            told = None if fit is None else {"n": fit.n, "tau": fit.tau, "covered": fit.covered}
-            found.append({"name": objective.name, "fit": told, "figure": figure})
+            told = {"name": objective.name, "fit": fit and asdict(fit), "figure": figure}
+            found.append(told)
     return found
 
 
@@ -297,7 +270,7 @@ def _scores(data: RunData) -> dict[str, Any] | None:
     return {
         "figure": score_figure(data, scores),
         "mean": short(np.mean(gaps)),
-        "inside": int(inside),
+        "inside": inside,
         "n": len(scores),
         "unit": data.up.unit,
     }

@@ -133,7 +133,13 @@ def read_run_data(run: "RunFolder", setup: "Setup | None" = None) -> RunData:
     Exact objectives need the supernet: it is taken from ``setup``, or else loaded if anything has
     to be computed; if that fails, ``lacking`` says so. Raises InputError for unreadable files.
     """
-    space = _space(run)
+    full_space = run.recorded.get("full_space")
+    if not isinstance(full_space, str):
+        raise InputError(
+            f"run {str(run.folder)!r} records no search space: it is damaged, or of the first "
+            "version; reuse it by 'hwsearch search --warm-start'"
+        )
+    space = restricted(SearchSpace.from_json(full_space), run.config.freeze, run.config.only)
     with run.store() as store:
         trials, measurements = store.trials(), store.measurements()
     objectives = tuple(run.objectives)
@@ -167,16 +173,6 @@ def read_run_data(run: "RunFolder", setup: "Setup | None" = None) -> RunData:
         summary=run.summary,
         lacking=lacking,
     )
-
-
-def _space(run: "RunFolder") -> SearchSpace:
-    text = run.recorded.get("full_space")
-    if not isinstance(text, str):
-        raise InputError(
-            f"run {str(run.folder)!r} records no search space: it is damaged, or of the first "
-            "version; reuse it by 'hwsearch search --warm-start'"
-        )
-    return restricted(SearchSpace.from_json(text), run.config.freeze, run.config.only)
 
 
 def _computed(

@@ -72,12 +72,13 @@ def page_of(runs: Sequence[RunData]) -> str:
         "runs": [page_data(data) for data in runs],
         "compare": compared(runs) if len(runs) > 1 else None,
     }
+    plotly = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     parts = {
         "title": escape(f"{contents['title']} - hwsearch"),
         "style": _own("page.css"),
         "contents": as_script_text(contents),
         # A closing script tag ends the element even inside a string.
-        "plotly": _plotly().replace("</script", "<\\/script"),
+        "plotly": plotly.replace("</script", "<\\/script"),
         "script": "\n".join(_own(name) for name in _SCRIPTS),
     }
     return Template(_own("page.html")).substitute(parts)
@@ -93,7 +94,3 @@ def as_script_text(contents: dict[str, Any]) -> str:
 
 def _own(name: str) -> str:
     return files("hwsearch.report").joinpath("page", name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
-    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")

@@ -11,7 +11,6 @@ from hwsearch.optimizer.tactics import Tactic
 from hwsearch.supernets.interface import Network
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.testing import (
-    behaviour_checks,
     block_checks,
     declaration_checks,
     onnx_checks,
@@ -33,10 +32,10 @@ THEN = (
     subnet_checks.equal_architectures_are_equal_networks,
     subnet_checks.memory_is_never_shared,
     subnet_checks.global_seed_is_untouched,
-    behaviour_checks.every_choice_matters,
-    behaviour_checks.every_input_matters,
-    behaviour_checks.samples_do_not_see_their_batch,
-    behaviour_checks.statistics_are_recalibrated,
+    subnet_checks.every_choice_matters,
+    subnet_checks.every_input_matters,
+    subnet_checks.samples_do_not_see_their_batch,
+    subnet_checks.statistics_are_recalibrated,
     block_checks.blocks_chain_to_the_network,
     block_checks.blocks_own_every_parameter,
     block_checks.block_inputs_are_honest,

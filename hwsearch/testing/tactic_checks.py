@@ -18,16 +18,17 @@ SEED = 5
 Values = Callable[[Architectures, int], Told | None]
 
 
-def _blocks_space() -> SearchSpace:
-    choices = [Choice("depth", (1, 2, 3)), Choice("act", ("relu", "swish"))]
-    for block in range(1, 4):
-        active = ("depth", tuple(range(block, 4))) if block > 1 else None
-        choices.append(Choice(f"block{block}.width", (8, 16, 32), active))
-    choices.append(Choice("block2.kernel", (3, 5), ("depth", (2, 3))))
-    return SearchSpace([*choices, Choice("resolution", (160,))])
-
-
-SPACE = _blocks_space()
+SPACE = SearchSpace(
+    [
+        Choice("depth", (1, 2, 3)),
+        Choice("act", ("relu", "swish")),
+        Choice("block1.width", (8, 16, 32)),
+        Choice("block2.width", (8, 16, 32), ("depth", (2, 3))),
+        Choice("block3.width", (8, 16, 32), ("depth", (3,))),
+        Choice("block2.kernel", (3, 5), ("depth", (2, 3))),
+        Choice("resolution", (160,)),
+    ]
+)
 
 
 def size(archs: Architectures) -> FloatArray:

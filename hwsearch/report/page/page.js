@@ -72,7 +72,7 @@ function picksPanel(run) {
         return el("td", { class: "n" }, (o.predicted ? "~" : "") + withMargin(value, low, high));
       }),
       versus ? el("td", { class: "n" }, v ? figure(Number(v.times.toPrecision(3))) + " ×" : "–") : null,
-      versus ? el("td", { class: "n" }, v && v.points[0] !== null ? [signed(v.points[0]), el("div", { class: "how" }, signed(v.points[1]) + " to " + signed(v.points[2]))] : "–") : null,
+      versus ? el("td", { class: "n" }, v && v.points !== null ? [signed(v.points), el("div", { class: "how" }, signed(v.low) + " to " + signed(v.high))] : "–") : null,
       el("td", { class: "key" }, run.trials.key[pick.number]));
   });
   const first = run.objectives[0];
