@@ -184,8 +184,9 @@ class _Trial:
         low, high = 0, len(a)
         while high - low > 1:
             middle = (low + high) // 2
-            between = self._canonical(np.concatenate([b[:middle], a[middle:]]))
-            if self._chain(between).get(name, ABSENT) == before:
+            between = np.concatenate([b[:middle], a[middle:]])[np.newaxis]
+            row = self._space.from_indices(between).indices[0]
+            if self._chain(row).get(name, ABSENT) == before:
                 low = middle
             else:
                 high = middle
@@ -226,10 +227,6 @@ class _Trial:
             )
         return number
 
-    def _canonical(self, row: IntArray) -> IntArray:
-        canonical: IntArray = self._space.from_indices(row[np.newaxis]).indices[0]
-        return canonical
-
     def _untried(self, name: str) -> _Combinations:
         """Return the untried combinations of a place's deciding choices and their parents."""
         place, choices = self.places[name], self._space.choices
@@ -258,5 +255,7 @@ class _Trial:
             fitting = np.flatnonzero(agrees.all(axis=1))
             if len(fitting):
                 taken[columns] = rows[fitting[0], columns]
-        other = self._space.sample(1, rng).indices[0]
-        return self._canonical(np.where(taken == ABSENT, other, taken))
+        other = self._space.sample(1, rng).indices
+        joined = self._space.from_indices(np.where(taken == ABSENT, other, taken))
+        row: IntArray = joined.indices[0]
+        return row

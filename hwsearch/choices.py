@@ -139,8 +139,7 @@ class Forest:
     @cached_property
     def _cuts(self) -> npt.NDArray[np.float64]:
         """Return (most options - 1, number of choices) thresholds in [0, 1] between options."""
-        most = max((len(ways) for ways in self._completions), default=1)
-        cuts = np.ones((most - 1, len(self._choices)))
+        cuts = np.ones((self._activating.shape[1] - 1, len(self._choices)))
         for column, ways in enumerate(self._completions):
             for option in range(len(ways) - 1):
                 cuts[option, column] = sum(ways[: option + 1]) / sum(ways)

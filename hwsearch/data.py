@@ -6,21 +6,14 @@ from pathlib import Path
 
 from hwsearch.errors import HwsearchError
 
-FOLDERS = ("predictors", "latency_tables")
-
-
-def shipped(name: str) -> Path:
-    """Return the shipped ``predictors`` or ``latency_tables``, in a wheel or a checkout."""
-    package = Path(str(files("hwsearch")))
-    for folder in (package / name, package.parent / name):
-        if name in FOLDERS and folder.is_dir():
-            return folder
-    raise HwsearchError(f"this installation has no folder {name!r}; install hwsearch again")
-
 
 def places(name: str) -> tuple[Path, Path]:
     """Return the user's folder of ``predictors`` or ``latency_tables``, then the shipped one."""
-    return user_data() / name, shipped(name)
+    package = Path(str(files("hwsearch")))
+    for folder in (package / name, package.parent / name):  # in a wheel, in a checkout
+        if folder.is_dir():
+            return user_data() / name, folder
+    raise HwsearchError(f"this installation has no folder {name!r}; install hwsearch again")
 
 
 def user_data() -> Path:

@@ -79,12 +79,8 @@ class Objective:
 class Estimate:
     """An uncertain value of a measured objective, such as an accuracy on a part of the images.
 
-    A search learns from it, weighted by its deviation; it enters no front.
-
-    Args:
-        value: In the objective's unit.
-        deviation: Standard deviation of the full value around it; positive and finite, else
-            InputError is raised.
+    A search learns from it, weighted by its deviation; it enters no front. ``deviation`` is the
+    standard deviation of the full value around it, positive and finite, else InputError is raised.
     """
 
     value: float
@@ -102,9 +98,9 @@ def check_objectives(objectives: Iterable[Objective]) -> tuple[Objective, ...]:
         if not isinstance(objective, Objective):
             raise InputError(f"{objective!r} is no objective; write Objective('top1', 'max')")
     names = [objective.name for objective in checked]
-    if not 1 <= len(checked) <= MAX_OBJECTIVES:
+    if not 1 <= len(names) <= MAX_OBJECTIVES:
         raise InputError(
-            f"{len(checked)} objectives given ({', '.join(names) or 'none'}); "
+            f"{len(names)} objectives given ({', '.join(names) or 'none'}); "
             f"a search takes 1 to {MAX_OBJECTIVES}"
         )
     for name in names:

@@ -40,7 +40,8 @@ class Rule:
         if not kept:
             raise InputError(
                 f"rule {self.text!r} leaves nothing of choice {choice.name!r}: the rules before "
-                f"it leave {_listed(left)} of its options {_listed(choice.options)}"
+                f"it leave {', '.join(map(str, left))} of its options "
+                f"{', '.join(map(str, choice.options))}"
             )
         return kept
 
@@ -132,7 +133,3 @@ def _text(given: object, what: str) -> str:
     if not isinstance(given, str):
         raise InputError(f"{what} rule {given!r} is no text; write one such as 'stage1.*=max'")
     return given
-
-
-def _listed(options: Sequence[Option]) -> str:
-    return ", ".join(map(str, options))

@@ -95,9 +95,8 @@ class SearchSpace:
         An architecture has the same mapping and key in both. Choices that can no longer become
         active are left out.
 
-        Args:
-            options: Choice -> its remaining options, at least one; absent choices keep theirs.
-                InputError is raised for an unknown choice or option.
+        ``options`` maps a choice to its remaining options, at least one; absent choices keep
+        theirs. InputError is raised for an unknown choice or option.
         """
         for name in options:
             if name not in self._known_names:
@@ -185,11 +184,8 @@ class SearchSpace:
     ) -> Architectures:
         """Change every architecture in at least one active choice.
 
-        Args:
-            archs: n architectures of this space.
-            rng: Random generator.
-            rate: Probability of every active choice to change, in [0, 1]; by default 1 over their
-                number. Choices that become active are drawn.
+        ``rate`` is the probability of every active choice to change, in [0, 1]; by default 1 over
+        their number. Choices that become active are drawn.
         """
         self.check_own(archs)
         if rate is not None and not 0.0 <= rate <= 1.0:

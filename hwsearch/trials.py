@@ -55,30 +55,27 @@ class Trial:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", dict(self.choices))
-        object.__setattr__(self, "forecast", _plain_forecast(self.key, self.forecast))
         object.__setattr__(self, "round", int(self.round))
+        given = self.forecast.items()
+        plain = {name: (float(mean), float(deviation)) for name, (mean, deviation) in given}
+        for name, (mean, deviation) in plain.items():
+            if not (math.isfinite(mean) and math.isfinite(deviation) and deviation >= 0):
+                raise InputError(
+                    f"forecast of {name} of {self.key} refused: mean {mean} and deviation "
+                    f"{deviation}; finite numbers are needed, and a deviation from 0"
+                )
+        object.__setattr__(self, "forecast", plain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measurement:
     """One value of one quantity of one architecture, with how it was obtained.
 
-    Args:
-        key: The architecture's key.
-        quantity: Its name, such as ``top1`` or ``latency``.
-        context: Everything that decides the value: device and settings, or data and images.
-        purpose: ``search``, ``confirm`` or ``report``.
-        value: In the quantity's unit; finite.
-        low: Lower end of the 95% interval, ``None`` where there is none; finite.
-        high: Upper end, likewise; not below ``low``.
-        count: Number of images or runs, at least 1.
-        cost_s: Seconds that it took, at least 0.
-        samples: Raw times or outcomes per image, any shape, of plain numbers; kept as a
-            read-only copy.
-        details: Anything else, as plain JSON values without NaN.
-
-    Raises:
-        InputError: A value breaks one of these rules.
+    ``context`` is everything that decides the value: device and settings, or data and images.
+    ``value`` and the ends of its 95% interval, where there is one, are finite and in the
+    quantity's unit; ``count`` is the number of images or runs, at least 1. ``samples`` are raw
+    times or outcomes per image, numbers in any shape, kept as a read-only copy; ``details`` is
+    anything else, as plain JSON values without NaN. InputError is raised for other values.
     """
 
     key: str
@@ -150,17 +147,6 @@ class Measurement:
                 f"{name} is {given!r}, not a finite number; what was not measured is left out"
             )
         return number + 0.0  # -0.0 becomes 0.0: SQLite does not keep that sign
-
-
-def _plain_forecast(key: str, given: Forecast) -> dict[str, tuple[float, float]]:
-    plain = {name: (float(mean), float(deviation)) for name, (mean, deviation) in given.items()}
-    for name, (mean, deviation) in plain.items():
-        if not (math.isfinite(mean) and math.isfinite(deviation) and deviation >= 0):
-            raise InputError(
-                f"forecast of {name} of {key} refused: mean {mean} and deviation {deviation}; "
-                "finite numbers are needed, and a deviation from 0"
-            )
-    return plain
 
 
 def _comparable(m: Measurement) -> tuple[object, ...]:

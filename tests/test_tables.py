@@ -228,7 +228,8 @@ def test_numbers_that_json_cannot_hold_are_not_written():
 
 def test_finds_the_users_own_before_what_ships(tmp_path, monkeypatch):
     monkeypatch.setenv("HWSEARCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(data, "shipped", lambda name: tmp_path / "shipped" / name)
+    (tmp_path / "shipped" / "latency_tables").mkdir(parents=True)
+    monkeypatch.setattr(data, "files", lambda package: tmp_path / "shipped")
     name = file_name("toy", "ort-cpu-threads1")
     assert find_table("toy", "ort-cpu-threads1") is None
     for folder in ("shipped", "home"):
