@@ -217,19 +217,16 @@ def _incomparable(a: RunData, b: RunData) -> str | None:
 
 
 def _notes(runs: Sequence[RunData]) -> list[str]:
-    notes = [
-        f"{data.run.folder.name} is not finished: it has no front to compare"
-        for data in runs
-        if data.members is None
-    ]
-    drawn = drawable(runs)
+    notes, drawn = [], drawable(runs)
     for data in runs:
         name = data.run.folder.name
-        if data.predicted and data.members is not None:
-            notes.append(
-                f"{name} has candidates: {', '.join(sorted(data.predicted))} is predicted"
-            )
-        if data.members is not None and data not in drawn:
+        if data.members is None:
+            notes.append(f"{name} is not finished: it has no front to compare")
+            continue
+        if data.predicted:
+            predicted = ", ".join(sorted(data.predicted))
+            notes.append(f"{name} has candidates: {predicted} is predicted")
+        if data not in drawn:
             notes.append(f"{name} is not in the plot: its objectives differ")
     for a, b in combinations(runs, 2):
         if (why := _incomparable(a, b)) is not None:

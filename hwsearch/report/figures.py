@@ -126,7 +126,6 @@ def coloured(data: RunData, figure: Figure) -> Figure:
 
 
 def _described(data: RunData, number: int) -> str:
-    """Return a trial's architecture in lines, with plotly tags."""
     trial = data.trials[number]
     lines = [
         f"{escape(stage)} {escape(text)}".strip() for stage, text in stage_lines(trial.choices)

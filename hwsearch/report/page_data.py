@@ -88,8 +88,8 @@ def _header(data: RunData) -> dict[str, Any]:
     config, recorded = data.run.config, data.run.recorded
     device = recorded.get("device", {})
     hardware = [str(device[name]) for name in ("cpu", "gpu", "runtime") if name in device]
-    images = {name: str(each).partition("@")[0] for name, each in recorded.get("data", {}).items()}
-    counted = ", ".join(f"{n} {name}" for name, n in images.items())
+    images = recorded.get("data", {}).items()
+    counted = ", ".join(f"{str(each).partition('@')[0]} {name}" for name, each in images)
     settings = {
         "tactic": config.tactic,
         "budget": config.budget,

@@ -84,11 +84,9 @@ class Situation:
         names = [objective.name for objective in objectives]
         history = History(SPACE, objectives, check_constraints(self.constraints, names))
         archs = SPACE.sample_distinct(self.told + self.pending, SEED)
-        if len(archs):
-            history.ask(archs)
+        history.ask(archs)
         told = archs[: self.told]
-        if len(told):
-            history.tell(told, [self.values(told, place) for place in range(len(told))])
+        history.tell(told, [self.values(told, place) for place in range(self.told)])
         return history
 
     def __str__(self) -> str:
