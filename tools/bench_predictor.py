@@ -16,6 +16,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from hwsearch.run.profile import (
     GROUP_SIZE,
     SETTINGS,
     Deviation,
-    built_models,
+    exported,
     make_table,
     open_results,
     shuffled,
@@ -89,15 +90,16 @@ class Bench:
         results = open_results(self.net, self.index.specs, archs, device, path)
         measure_missing(
             results,
-            built_models(self.net, results, self.progress),
+            partial(exported, self.net, results, self.progress),
             SETTINGS,
             self.progress,
             group_size=GROUP_SIZE,
             profiled=(),
             seed=100,
         )
-        known = np.array([key in results.latencies for key in archs.ids])
-        found = [results.latencies[key]["latency_ms"] for key in archs[known].ids]
+        latencies = results.facts.latencies
+        known = np.array([key in latencies for key in archs.ids])
+        found = [latencies[key]["latency_ms"] for key in archs[known].ids]
         return Measured(archs[known], np.array(found))
 
     def macs(self, archs: Architectures) -> np.ndarray:

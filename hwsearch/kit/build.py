@@ -7,7 +7,6 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import entry_points
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import onnx
@@ -187,16 +186,12 @@ def _serialized(model: onnx.ModelProto) -> bytes:
 def _code() -> Iterator[tuple[str, bytes]]:
     """Yield name and content of every module in a kit."""
     package = files(hwsearch.__name__)
-    yield "__main__.py", _source(package, ENTRY_POINT)
+    yield "__main__.py", (package / ENTRY_POINT).read_bytes()
     yield EMPTY, b""
-    inside = (f.name for f in (package / SHIPPED_FOLDER).iterdir() if f.name.endswith(".py"))
-    named = [f"{each}.py" for each in SHIPPED]
-    for name in (*named, *sorted(f"{SHIPPED_FOLDER}/{each}" for each in inside)):
-        yield f"hwsearch/{name}", _source(package, name)
-
-
-def _source(package: Traversable, name: str) -> bytes:
-    return package.joinpath(*name.split("/")).read_bytes()
+    inside = sorted(f.name for f in (package / SHIPPED_FOLDER).iterdir())
+    devices = (f"{SHIPPED_FOLDER}/{name}" for name in inside if name.endswith(".py"))
+    for name in (*(f"{each}.py" for each in SHIPPED), *devices):
+        yield f"hwsearch/{name}", (package / name).read_bytes()
 
 
 def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hwsearch.devices import Device, MeasureSettings, load_device, load_factory
 from hwsearch.devices.base import Batch, Fingerprint, Latency, Progress, SharedInference
-from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
 from hwsearch.devices.spec import DeviceFactory, split_name
 from hwsearch.errors import DeviceError, InputError
@@ -128,11 +127,6 @@ class KitDevice(RemoteDevice):
             fingerprint={**self.table.fingerprint, **own},
         )
         super().__init__(info, _refuse, local=ORT_CPU.create())
-
-    @property
-    def measured_on(self) -> tuple[str, str]:
-        """Return the spec of the measured device, and the digest of its fingerprint."""
-        return self.table.device, digest(self.table.fingerprint)
 
 
 def _refuse(info: DeviceInfo, *_: object) -> Latencies:

@@ -120,8 +120,8 @@ def _measure(kit: Path, manifest: Manifest, spec: str, out: Path) -> None:
     finally:
         device.close()
     results.save()
-    print(f"{len(results.latencies)} latencies are in {out}")
-    for key, reason in results.failed.items():
+    print(f"{len(results.facts.latencies)} latencies are in {out}")
+    for key, reason in results.facts.failed.items():
         print(f"{key} has none: {reason}")
     use = {TABLE: "search --device kit:", CONFIRM: "confirm RUN "}[manifest.purpose]
     print(f"take it back and run: hwsearch {use}{out.name}")

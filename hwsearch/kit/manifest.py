@@ -7,10 +7,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import Any
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.errors import InputError
@@ -139,20 +139,18 @@ class Manifest(Plan):
             specs = tuple(map(BlockSpec.from_record, record.pop("specs")))
             models = tuple(KitModel(**each) for each in record.pop("models"))
             return cls(**record, specs=specs, models=models)
-        except InputError as error:
-            raise InputError(f"{where} is damaged: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{where} is damaged: its {NAME}: {error}") from error
 
     def _record(self) -> dict[str, Any]:
-        record = {field.name: getattr(self, field.name) for field in fields(self)}
-        specs = [spec.to_record() for spec in self.specs]
-        return {**record, "specs": specs, "models": [asdict(model) for model in self.models]}
+        return {**asdict(self), "specs": [spec.to_record() for spec in self.specs]}
 
 
-_CHUNK = 2**20
-# Errors of zipfile for damaged content, and for unknown compressions and encryption.
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError)
+# Errors of zipfile for missing or damaged content, and for unknown compressions and encryption.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError),
+    *(KeyError, ValueError, RuntimeError),
+)
 
 
 def read_manifest(kit: Path) -> Manifest:
@@ -163,10 +161,10 @@ def read_manifest(kit: Path) -> Manifest:
     try:
         with zipfile.ZipFile(kit) as archive, archive.open(NAME) as file:
             content = file.read(MAX_BYTES + 1)
-    except (KeyError, *_UNREADABLE) as error:
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"its {NAME} has over {MAX_BYTES} bytes")
+    except _UNREADABLE as error:
         raise InputError(f"{where} is no kit of hwsearch: {error}") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{where} is no kit of hwsearch: its {NAME} has over {MAX_BYTES} bytes")
     return Manifest.from_json(content, where)
 
 
@@ -180,29 +178,17 @@ def unpacked(kit: Path, models: Sequence[SubnetEntry]) -> Iterator[dict[str, Pat
                 assert isinstance(model, KitModel)
                 paths[model.key] = Path(folder) / f"{model.key}.onnx"
                 try:
-                    with archive.open(model.member) as packed, paths[model.key].open("wb") as file:
-                        problem = _copied(packed, file, model)
-                except (KeyError, *_UNREADABLE) as error:
+                    with archive.open(model.member) as packed:
+                        content = packed.read(model.n_bytes + 1)  # no more, against zip bombs
+                    if len(content) != model.n_bytes:
+                        raise ValueError(f"it has not the {model.n_bytes} bytes that {NAME} says")
+                    if hashlib.sha256(content).hexdigest() != model.sha256:
+                        raise ValueError(f"it is not the file whose SHA-256 {NAME} says")
+                    paths[model.key].write_bytes(content)
+                except _UNREADABLE as error:
                     problem = str(error) or type(error).__name__  # EOFError has no text
-                if problem:
                     raise InputError(
                         f"model {model.key} of this kit is damaged: {problem}; copy the kit "
                         "again, or make it again"
-                    )
+                    ) from error
         yield paths
-
-
-def _copied(packed: IO[bytes], file: IO[bytes], model: KitModel) -> str:
-    """Copy a model and return what is wrong with it, else "".
-
-    At most one byte more than its size is unpacked, against zip bombs.
-    """
-    found, left = hashlib.sha256(), model.n_bytes
-    while chunk := packed.read(min(_CHUNK, left + 1)):
-        left -= len(chunk)
-        found.update(chunk)
-        file.write(chunk)
-    if left != 0:
-        return f"it has not the {model.n_bytes} bytes that {NAME} says"
-    same = found.hexdigest() == model.sha256
-    return "" if same else f"it is not the file whose SHA-256 {NAME} says"

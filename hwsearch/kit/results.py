@@ -8,12 +8,11 @@ import math
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.devices.base import Device, Latency, MeasureSettings, Profile, Profiling
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 Models = Callable[[Sequence[SubnetEntry]], AbstractContextManager[Mapping[str, Path]]]
 _NUMBERS = ("latency_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high")
 FACTS = "kit"
-_ARRAYS = ("ratios", "counted", "times_ms")
 _MAY_BE_ZERO = ("cv", "waited", "cost_s")  # spreads and shares
 _CLOSE = 1e-6
 
@@ -46,44 +44,43 @@ class Results:
 
     Results in the file are continued. ``command`` is recorded as the one to continue by.
 
-    Attributes:
-        latencies: Key -> the latency as a record.
-        profiles: Key -> the profile as a record.
-        failed: Key -> reason why the subnet has no latency.
-
     Raises:
         InputError: The file is no results file, was changed, or has another plan or device.
     """
 
     def __init__(self, plan: Plan, device: Device, path: Path, command: str) -> None:
-        self.plan, self.device, self.path, self._command = plan, device, path, command
+        self.plan, self.device, self.path = plan, device, path
         self._fingerprint = device.fingerprint()
-        self.latencies: dict[str, dict[str, Any]] = {}
-        self.profiles: dict[str, dict[str, Any]] = {}
-        self.failed: dict[str, str] = {}
-        if path.exists():
-            self._load()
+        self.facts = KitFacts(
+            digest=plan.digest,
+            purpose=plan.purpose,
+            run=plan.run,
+            command=command,
+            total=len(plan.models),
+        )
+        if not path.exists():
+            return
+        table, before = read_results(path)
+        where = repr(str(path))
+        check_plan(before, plan, where, "give another --out")
+        there, here = digest(table.fingerprint), digest(self._fingerprint)
+        if (table.device, there) != (device.spec, here):
+            raise InputError(
+                f"{where} holds latencies of {table.device} (fingerprint {there}), and this is "
+                f"{device.spec} ({here}): they are not comparable; give another --out"
+            )
+        self.facts = replace(before, command=command, total=len(plan.models), content="")
 
     def missing(self) -> list[SubnetEntry]:
         """Return the subnets that are not measured yet, in order."""
-        known = self.latencies.keys() | self.failed.keys()
+        known = self.facts.latencies.keys() | self.facts.failed.keys()
         return [subnet for subnet in self.plan.models if subnet.key not in known]
 
     def save(self) -> None:
         """Write the file atomically; raise InputError where it cannot be written."""
-        facts = KitFacts(
-            digest=self.plan.digest,
-            purpose=self.plan.purpose,
-            run=self.plan.run,
-            command=self._command,
-            total=len(self.plan.models),
-            missing=[subnet.key for subnet in self.missing()],
-            failed=self.failed,
-            latencies=self.latencies,
-            profiles=self.profiles,
-        )
+        self.facts.missing = [subnet.key for subnet in self.missing()]
         try:
-            sealed(self.table(), facts).save(self.path)
+            sealed(self.table(), self.facts).save(self.path)
         except OSError as error:
             raise InputError(
                 f"cannot write {str(self.path)!r}: {error}; give another --out"
@@ -98,10 +95,11 @@ class Results:
             validating: Keys of subnets that block latencies are not derived from.
             macs: Multiply-accumulates of all specs, used where blocks were not profiled.
         """
-        measured = [subnet for subnet in self.plan.models if subnet.key in self.latencies]
+        latencies = self.facts.latencies
+        measured = [subnet for subnet in self.plan.models if subnet.key in latencies]
         deriving = [subnet for subnet in measured if subnet.key not in validating]
         times = None if self.missing() else self._block_times(deriving, macs)
-        baselines = [self.latencies[subnet.key]["baseline_ms"] for subnet in measured]
+        baselines = [latencies[subnet.key]["baseline_ms"] for subnet in measured]
         return LatencyTable(
             supernet=self.plan.supernet,
             space=self.plan.space,
@@ -116,7 +114,7 @@ class Results:
                 SubnetLatency(
                     architecture=subnet.architecture,
                     purpose="validate" if subnet.key in validating else "cover",
-                    **{name: self.latencies[subnet.key][name] for name in _NUMBERS},
+                    **{name: latencies[subnet.key][name] for name in _NUMBERS},
                 )
                 for subnet in measured
             ),
@@ -129,8 +127,8 @@ class Results:
         observed = [
             Observed(
                 chain=[(name, self.plan.specs[number]) for name, number in subnet.blocks.items()],
-                latency_ms=self.latencies[subnet.key]["latency_ms"],
-                **self.profiles.get(subnet.key, {}),
+                latency_ms=self.facts.latencies[subnet.key]["latency_ms"],
+                **self.facts.profiles.get(subnet.key, {}),
             )
             for subnet in subnets
             if subnet.blocks
@@ -141,19 +139,6 @@ class Results:
         if profiled and (complete or macs is None):
             return from_profiles(profiled)
         return from_subnets(observed, macs) if observed and macs is not None else None
-
-    def _load(self) -> None:
-        where = repr(str(self.path))
-        table, facts = read_results(self.path)
-        check_plan(facts, self.plan, where, "give another --out")
-        before, now = digest(table.fingerprint), digest(self._fingerprint)
-        if (table.device, before) != (self.device.spec, now):
-            raise InputError(
-                f"{where} holds latencies of {table.device} (fingerprint {before}), and this is "
-                f"{self.device.spec} ({now}): they are not comparable; give another --out"
-            )
-        self.latencies, self.profiles = facts.latencies, facts.profiles
-        self.failed = facts.failed
 
 
 def measure_missing(
@@ -172,7 +157,7 @@ def measure_missing(
     subnets in ``profiled`` are profiled too, where the device can. The phase of the progress is
     the purpose of the plan.
     """
-    device, plan = results.device, results.plan
+    device, plan, facts = results.device, results.plan, results.facts
     order = [subnet.key for subnet in plan.models]
     progress.phase(plan.purpose, len(order), done=len(order) - len(results.missing()))
 
@@ -194,12 +179,12 @@ def measure_missing(
         for subnet in group:
             latency, profile = latencies.get(subnet.key), profiles.get(subnet.key)
             if isinstance(latency, Latency):
-                results.latencies[subnet.key] = latency_record(latency)
+                facts.latencies[subnet.key] = latency_record(latency)
             else:
-                results.failed.setdefault(subnet.key, str(latency or "it was not measured"))
+                facts.failed.setdefault(subnet.key, str(latency or "it was not measured"))
             if isinstance(profile, Profile) and subnet.blocks:
                 blocks_ms, nodes = split_nodes(profile.nodes_ms, subnet.blocks)
-                results.profiles[subnet.key] = {"blocks_ms": blocks_ms, "nodes": nodes}
+                facts.profiles[subnet.key] = {"blocks_ms": blocks_ms, "nodes": nodes}
             for what, got in (("measured", latency), ("profiled", profile)):
                 if isinstance(got, DeviceError):
                     progress.note(f"{subnet.key} cannot be {what}: {got}")
@@ -207,7 +192,7 @@ def measure_missing(
         progress.advance(len(group))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class KitFacts:
     """The measurements in a results file, and their `Plan` (``digest``, ``purpose``, ``run``).
 
@@ -222,10 +207,10 @@ class KitFacts:
     run: str
     command: str
     total: int
-    missing: list[str]
-    failed: dict[str, str]
-    latencies: dict[str, dict[str, Any]]
-    profiles: dict[str, dict[str, Any]]
+    missing: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    latencies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
     content: str = ""
 
     def latency(self, key: str, where: str) -> Latency:
@@ -235,10 +220,10 @@ class KitFacts:
 
 def sealed(table: LatencyTable, facts: KitFacts) -> LatencyTable:
     """Return the table with the facts of its measurement, and a digest of its content."""
-    record = {field.name: getattr(facts, field.name) for field in fields(facts)}
-    whole = replace(table, facts={**table.facts, FACTS: {**record, "content": ""}})
+    record = asdict(facts)
+    whole = replace(table, facts={**table.facts, FACTS: record})
     record["content"] = _digest(json.loads(whole.to_json()))
-    return replace(table, facts={**table.facts, FACTS: record})
+    return whole
 
 
 def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
@@ -293,10 +278,9 @@ def check_plan(facts: KitFacts, plan: Plan, where: str, advice: str) -> None:
 
 def latency_record(latency: Latency) -> dict[str, Any]:
     """Return a latency as JSON values, without the times of single runs."""
-    plain = {f.name: getattr(latency, f.name) for f in fields(latency) if f.name not in _ARRAYS}
+    kept = {f.name: getattr(latency, f.name) for f in fields(latency) if f.name != "times_ms"}
     counted = None if latency.counted is None else latency.counted.tolist()
-    lists = {"warnings": list(latency.warnings), "ratios": latency.ratios.tolist()}
-    return {**plain, **lists, "counted": counted}
+    return {**kept, "ratios": latency.ratios.tolist(), "counted": counted}
 
 
 def _latency(record: Mapping[str, Any], where: str) -> Latency:
@@ -314,22 +298,20 @@ def _latency(record: Mapping[str, Any], where: str) -> Latency:
     expected = record["ratio"] * record["baseline_ms"]
     if not math.isclose(record["latency_ms"], expected, rel_tol=_CLOSE):
         raise InputError(f"{where}: latency_ms is not its ratio times the anchor's baseline")
-    ratios = np.array(record["ratios"], dtype=np.float64)
+    ratios, counted = np.array(record["ratios"], dtype=np.float64), record["counted"]
+    if counted is not None:
+        if not isinstance(counted, list) or list(map(type, counted)) != [bool] * len(ratios):
+            raise InputError(
+                f"{where}: counted is not a truth value for each of {len(ratios)} rounds"
+            )
+        counted = np.array(counted, dtype=np.bool_)
     read = {
         "warnings": tuple(record["warnings"]),
         "ratios": ratios,
-        "counted": _counted(record["counted"], len(ratios), where),
+        "counted": counted,
         "times_ms": np.empty((len(ratios), 0)),
     }
     return Latency(**{name: record[name] for name in known} | read)
-
-
-def _counted(given: object, n_rounds: int, where: str) -> NDArray[np.bool_] | None:
-    if given is None:
-        return None
-    if not isinstance(given, list) or [type(each) for each in given] != [bool] * n_rounds:
-        raise InputError(f"{where}: counted is not a truth value for each of {n_rounds} rounds")
-    return np.array(given, dtype=np.bool_)
 
 
 def _digest(record: Mapping[str, Any]) -> str:

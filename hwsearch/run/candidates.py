@@ -77,7 +77,6 @@ def write_second_kit(
     """Write the kit that times the candidates of a run on the device of its table."""
     device = setup.device
     assert isinstance(device, KitDevice)
-    measured_on, fingerprint = device.measured_on
     # What identifies a run to its kit: settings, and what they resolved to.
     recorded = setup.recorded()
     parts = [(name, recorded[name]) for name in ("data", "device", "space", "weights")]
@@ -97,8 +96,8 @@ def write_second_kit(
         CONFIRM,
         settings,
         run=digest_of_text(repr((setup.config, parts))),
-        device=measured_on,
-        fingerprint=fingerprint,
+        device=device.table.device,
+        fingerprint=digest(device.table.fingerprint),
     )
 
 

@@ -20,7 +20,7 @@ from hwsearch.devices import Device, MeasureSettings
 from hwsearch.devices.fingerprint import differences
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.kit.manifest import PROFILE, Plan, SubnetEntry
-from hwsearch.kit.results import Models, Results, measure_missing
+from hwsearch.kit.results import Results, measure_missing
 from hwsearch.models.export import to_onnx
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.run.progress import Progress, Silent
@@ -126,7 +126,7 @@ def make_table(
     )
     measure_missing(
         results,
-        built_models(net, results, progress),
+        partial(exported, net, results, progress),
         SETTINGS,
         progress,
         group_size=GROUP_SIZE,
@@ -206,30 +206,28 @@ def open_results(
         results = Results(plan, device, path, "hwsearch profile")
     except InputError as error:
         raise InputError(f"{error}; or delete {str(path)!r} to begin anew") from error
-    results.failed.clear()
+    results.facts.failed.clear()
     return results
 
 
-def built_models(net: Supernet, results: Results, progress: Progress) -> Models:
-    """Return a context manager that exports a group of models; the results record failures."""
-
-    @contextmanager
-    def models(group: Sequence[SubnetEntry]) -> Iterator[dict[str, Path]]:
-        paths = {}
-        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            for subnet in group:
-                (arch,) = net.full_space.architectures([subnet.architecture])
-                try:
-                    model = to_onnx(net, arch)
-                except Exception as error:  # noqa: BLE001 - a family is foreign code
-                    results.failed[subnet.key] = f"it cannot be built: {error}"
-                    progress.note(f"{subnet.key} cannot be built: {error}")
-                    continue
-                paths[subnet.key] = Path(scratch) / f"{subnet.key}.onnx"
-                paths[subnet.key].write_bytes(model.SerializeToString(deterministic=True))
-            yield paths
-
-    return models
+@contextmanager
+def exported(
+    net: Supernet, results: Results, progress: Progress, group: Sequence[SubnetEntry]
+) -> Iterator[dict[str, Path]]:
+    """Yield key -> model of a group of subnets; the results record failures."""
+    paths = {}
+    with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+        for subnet in group:
+            (arch,) = net.full_space.architectures([subnet.architecture])
+            try:
+                model = to_onnx(net, arch)
+            except Exception as error:  # noqa: BLE001 - a family is foreign code
+                results.facts.failed[subnet.key] = f"it cannot be built: {error}"
+                progress.note(f"{subnet.key} cannot be built: {error}")
+                continue
+            paths[subnet.key] = Path(scratch) / f"{subnet.key}.onnx"
+            paths[subnet.key].write_bytes(model.SerializeToString(deterministic=True))
+        yield paths
 
 
 def _existing_table(net: Supernet, device: Device, path: Path) -> LatencyTable | None:

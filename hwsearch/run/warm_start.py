@@ -5,6 +5,7 @@ as the latency on another device.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +41,6 @@ from hwsearch.trials import Trial
 Rows = NDArray[np.int64]
 
 _FEWEST: Final = 4  # measured values before a multiple of a proxy is predicted
-_OPTIMISM: Final = 1.0  # deviations by which a missing value may be better than predicted
 _LEAST_GAIN: Final = 1e-3  # share of the hypervolume
 
 
@@ -80,12 +80,10 @@ class PartialValues:
             if (~missing).sum() < _FEWEST:
                 continue
             model = LogRatioModel(self.archs.space)
-            try:
+            with suppress(InputError):  # a value is not positive, or a proxy is not or is missing
                 model.fit(self.archs[~missing], values[~missing, column], proxy[~missing])
                 found = model.predict(self.archs[missing], proxy[missing])
-            except InputError:  # a value is not positive, or a proxy is not or is missing
-                continue
-            values[missing, column], deviations[missing, column] = found
+                values[missing, column], deviations[missing, column] = found
         return values, deviations
 
     def fill(self, row: int, found: Mapping[str, float]) -> None:
@@ -119,7 +117,7 @@ class PartialValues:
         unclear = np.flatnonzero(left & np.isnan(values).any(axis=1))
         if len(unclear):
             return self._spread(unclear, n)
-        hopeful = values - _OPTIMISM * deviations * loss_signs(history.objectives)
+        hopeful = values - deviations * loss_signs(history.objectives)
         alive = np.flatnonzero(left | self.complete)
         tables = (history.by_name(values[alive]), history.by_name(hopeful[alive]))
         rows = alive[contender_rows(*tables, history.objectives, history.constraints)]

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from hwsearch.accuracy.metric import Z95
-from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.files import write_atomic
 from hwsearch.objectives import FloatArray
 from hwsearch.run.config import TRIALS
-from hwsearch.space import Architecture, Architectures, SearchSpace
+from hwsearch.space import Architectures
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
 
@@ -87,25 +86,3 @@ class ValueSource:
                 store.add_all(self.measurements)
             os.replace(staged / TRIALS, folder / TRIALS)
             staged.rmdir()
-
-
-def part_of(
-    space: SearchSpace, archs: Sequence[Architecture], where: str
-) -> tuple[Architectures, str]:
-    """Return the architectures in a restricted space, and the part of a note on the others.
-
-    Raise InputError if all lie outside of it; ``where`` names the source in the text.
-    """
-    choices = {choice.name: choice.options for choice in space.choices}
-    inside = space.architectures(
-        arch.mapping
-        for arch in archs
-        if all(option in choices.get(name, ()) for name, option in arch.mapping.items())
-    )
-    if not len(inside):
-        raise InputError(
-            f"{where} knows {len(archs)} architectures, none of them in the part of the space "
-            "that is searched; change --freeze and --only, or leave it out"
-        )
-    n = len(archs) - len(inside)
-    return inside, f" ({n} more lie outside of what is searched)" if n else ""

@@ -13,7 +13,6 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.files import DIGITS, digest_of_text, sha256_of
-from hwsearch.prediction import Predictor
 from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.prediction.predictor import find_predictor, load_predictor
 from hwsearch.run.config import TRIALS
@@ -26,7 +25,6 @@ from hwsearch.run.value_sources.base import (
     ValueSource,
 )
 from hwsearch.run.value_sources.warm_starts import read_csv, read_warm_start
-from hwsearch.supernets.supernet import Supernet
 
 
 def find_tables(setup: Setup) -> Sequence[Path]:
@@ -69,7 +67,11 @@ def read_predictor(setup: Setup, path: Path) -> ValueSource:
     """Read an accuracy predictor; without data its values replace measured ones."""
     metric = setup.task.metric.name
     predictor = load_predictor(path, setup.net.space)
-    name, weights = f"{path.parent.name}/{path.name}", _weights(setup.net, predictor)
+    name, weights = f"{path.parent.name}/{path.name}", ""
+    fitted = str(predictor.facts.get("weights", ""))
+    if not (fitted and setup.net.digest.startswith(fitted)):
+        of = predictor.facts.get("checkpoint") or fitted or "weights that its card does not name"
+        weights = f"; it was fitted to {of}, and the weights here are {setup.net.weights}"
     return ValueSource(
         kind=PREDICTOR,
         quantity=metric,
@@ -92,23 +94,11 @@ def digest_of(path: Path) -> str:
     return digest_of_text(listed)
 
 
-def _weights(net: Supernet, predictor: Predictor) -> str:
-    """Return the part of a note on a predictor that was fitted to other weights."""
-    fitted = str(predictor.facts.get("weights", ""))
-    if fitted and net.digest.startswith(fitted):
-        return ""
-    of = predictor.facts.get("checkpoint") or fitted or "a checkpoint that its card does not name"
-    return f"; it was fitted to {of}, and the weights here are {net.weights}"
-
-
 class Kind(NamedTuple):
     """A kind of source that is found by the names of supernet, device and quantity.
 
-    Attributes:
-        title: Name of the kind in messages.
-        predicts: Name of its quantity in messages.
-        find: Returns the files or folders for a search, the preferred one first.
-        read: Returns the source of a file or folder; raises `InputError` if it is not usable.
+    ``find`` returns its files or folders, the preferred one first. ``read`` returns the source in
+    one of them, or raises `InputError`. ``title`` and ``predicts`` are its names in messages.
     """
 
     title: str
@@ -187,8 +177,8 @@ def _found_again(name: str, setup: Setup, folder: Path, recorded: Mapping[str, A
             return _using(setup, kind.read(setup, path))
     raise InputError(
         f"run {str(folder)!r} chooses by {kind.title} {used['name']} (digest {used['digest']}), "
-        f"which is gone or was changed, so that it would no longer propose the same. Put that "
-        f"{kind.title.split()[-1]} back, or start a new run"
+        "which is gone or was changed, so that it would no longer propose the same. Put it back, "
+        "or start a new run"
     )
 
 

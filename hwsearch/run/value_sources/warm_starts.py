@@ -31,7 +31,7 @@ from hwsearch.prediction.predictor import Predictor
 from hwsearch.run.config import TRIALS, read_config
 from hwsearch.run.outcome import CANDIDATES, read_members
 from hwsearch.run.setup import FORMER_COLUMN, Setup, table_columns
-from hwsearch.run.value_sources.base import WARM_START, ValueSource, part_of
+from hwsearch.run.value_sources.base import WARM_START, ValueSource
 from hwsearch.space import Architecture, Architectures, SearchSpace
 from hwsearch.threads import one_blas_thread
 from hwsearch.trial_store import Store
@@ -72,19 +72,25 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
     full = _architectures(where, recorded, trials, setup.net.full_space)
     with Store() as nothing:
         here = setup.evaluator(nothing)
+    context = here.search_context(metric)
     contexts = {
-        (metric, "search"): here.search_context(metric),
+        (metric, "search"): context,
         (metric, "report"): here.score_context(setup.task.report),
         (LATENCY, "search"): here.latency_context,
     }
     holding = [m for m in measured if contexts.get((m.quantity, m.purpose)) == m.context]
     values = {m.key: m.value for m in holding if (m.quantity, m.purpose) == (metric, "search")}
     if config.data == NO_DATA:
-        known = _candidates(where, folder)
+        if not (folder / CANDIDATES).is_file():
+            raise InputError(
+                f"{where} is not finished, and a search without data is reused for its "
+                f"candidates; finish it by 'hwsearch resume {folder}'"
+            )
+        known = set(read_members(folder / CANDIDATES, ())["key"])
     else:
-        _check_measured(where, folder, measured, metric, contexts[metric, "search"])
+        _check_measured(where, folder, measured, metric, context)
         known = set(values)
-    archs, outside = part_of(setup.net.space, [arch for arch in full if arch.key in known], where)
+    archs, outside = _part_of(setup.net.space, [arch for arch in full if arch.key in known], where)
     reused = set(archs.ids)
     there = {m.key: m for m in measured if (m.quantity, m.purpose) == (LATENCY, "search")}
     kept = [_with_origin(m, folder, there.get(m.key)) for m in holding if m.key in reused]
@@ -166,17 +172,6 @@ def _with_origin(m: Measurement, folder: Path, latency: Measurement | None) -> M
     return replace(m, details={**m.details, REUSED: origin})
 
 
-def _candidates(where: str, folder: Path) -> set[str]:
-    """Return the keys of the candidates of a search without data."""
-    path = folder / CANDIDATES
-    if not path.is_file():
-        raise InputError(
-            f"{where} is not finished, and a search without data is reused for its candidates; "
-            f"finish it by 'hwsearch resume {folder}'"
-        )
-    return set(read_members(path, ())["key"])
-
-
 def read_csv(setup: Setup, path: Path) -> ValueSource:
     """Read a CSV with a column per choice and one of the metric.
 
@@ -194,16 +189,21 @@ def read_csv(setup: Setup, path: Path) -> ValueSource:
     _check_columns(where, rows, full, metric)
     listed: dict[str, tuple[Architecture, list[float]]] = {}
     for number, row in enumerate(rows, start=1):
-        if row[metric]:
-            at = f"{where}, row {number}"
-            arch = _architecture(at, row, full)
-            value = _number(row[metric])
-            if not math.isfinite(value):
-                raise InputError(
-                    f"{at}: {metric} is {row[metric]!r}; give a finite number, or leave it empty"
-                )
-            listed.setdefault(arch.key, (arch, []))[1].append(value)
-    archs, outside = part_of(setup.net.space, [arch for arch, _ in listed.values()], where)
+        if not row[metric]:
+            continue
+        at = f"{where}, row {number}"
+        try:
+            named = {c.name: _option(c, row[c.name]) for c in full.choices if row.get(c.name)}
+            (arch,) = full.architectures([named])
+        except InputError as error:
+            raise InputError(f"{at} is of another search space: {error}") from error
+        value = _number(row[metric])
+        if not math.isfinite(value):
+            raise InputError(
+                f"{at}: {metric} is {row[metric]!r}; give a finite number, or leave it empty"
+            )
+        listed.setdefault(arch.key, (arch, []))[1].append(value)
+    archs, outside = _part_of(setup.net.space, [arch for arch, _ in listed.values()], where)
     values = np.array([np.mean(listed[key][1]) for key in archs.ids])
     digest = hashlib.sha256(content).hexdigest()[:DIGITS]
     return ValueSource(
@@ -256,14 +256,6 @@ def _check_columns(
             )
 
 
-def _architecture(where: str, row: Mapping[str, str], space: SearchSpace) -> Architecture:
-    try:
-        named = [choice for choice in space.choices if row.get(choice.name)]
-        return space.architectures({c.name: _option(c, row[c.name]) for c in named})[0]
-    except InputError as error:
-        raise InputError(f"{where} is of another search space: {error}") from error
-
-
 def _option(choice: Choice, text: str) -> Option:
     """Return the option that a cell names; tables with gaps write 2 as 2.0."""
     number = _number(text)
@@ -283,3 +275,25 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _part_of(
+    space: SearchSpace, archs: Sequence[Architecture], where: str
+) -> tuple[Architectures, str]:
+    """Return the architectures in a restricted space, and the part of a note on the others.
+
+    Raise InputError if all lie outside of it; ``where`` names the source in the text.
+    """
+    choices = {choice.name: choice.options for choice in space.choices}
+    inside = space.architectures(
+        arch.mapping
+        for arch in archs
+        if all(option in choices.get(name, ()) for name, option in arch.mapping.items())
+    )
+    if not len(inside):
+        raise InputError(
+            f"{where} knows {len(archs)} architectures, none of them in the part of the space "
+            "that is searched; change --freeze and --only, or leave it out"
+        )
+    n = len(archs) - len(inside)
+    return inside, f" ({n} more lie outside of what is searched)" if n else ""
