@@ -19,8 +19,7 @@ import onnxruntime
 import hwsearch
 from hwsearch.devices.anchor import anchor_bytes
 from hwsearch.devices.ort_runtime import declared_inputs
-from hwsearch.devices.synthetic_inputs import synthetic_inputs
-from hwsearch.devices.worker import schedstat_reader, timed_run
+from hwsearch.devices.worker import schedstat_reader, synthetic_inputs, timed_run
 
 N_MODELS = 5
 

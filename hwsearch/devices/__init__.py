@@ -42,11 +42,7 @@ def device_names() -> list[str]:
 
 
 def load_factory(name: str) -> DeviceFactory:
-    """Return the entry point of a device.
-
-    Raises:
-        InputError: No such device is registered, or it cannot be imported.
-    """
+    """Return a device's entry point; raise InputError where none is registered or importable."""
     from hwsearch import plugins
 
     return cast(DeviceFactory, plugins.load(GROUP, name, "device"))

@@ -18,11 +18,6 @@ N_DRAWS = 2000
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# Other work on the same physical core or cache slows a model by more than this, in a tenth to most
-# of the rounds of a few seconds; the variation of an undisturbed model is smaller.
-_DISTURBED = 0.10
-_CALM_QUANTILE = 0.20
-
 CV_LIMIT = 0.025
 DRIFT_LIMIT = 0.10
 SHORT_MS = 0.1
@@ -200,11 +195,11 @@ def undisturbed(times: Floats) -> Bools:
     """Return which (n_rounds, n_columns) times are not prolonged by other work.
 
     They are at most 10% above their column's 20th percentile. Other work on the same core or cache
-    slows some models more than others, which a ratio does not cancel. Times on a shared machine
-    are therefore bimodal, and a median over both modes depends on chance.
+    slows a model by more than that, in a tenth to most of the rounds of a few seconds, and some
+    models more than others, which a ratio does not cancel. Times on a shared machine are therefore
+    bimodal, and a median over both modes depends on chance.
     """
-    calm = np.quantile(times, _CALM_QUANTILE, axis=0)
-    near: Bools = times <= (1 + _DISTURBED) * calm
+    near: Bools = times <= 1.1 * np.quantile(times, 0.2, axis=0)
     return near
 
 

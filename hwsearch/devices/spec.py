@@ -4,7 +4,7 @@ A device is registered in the entry-point group ``hwsearch.devices`` as a `Devic
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,11 +80,10 @@ BATCH = DeviceOption(name="batch", default=1, help="batch size of a timed run")
 
 def precision_option(*precisions: str, shown: bool = False) -> DeviceOption:
     """Return the option for the precision of files; the first one is the default."""
-    listed = " or ".join(precisions)
     return DeviceOption(
         name="precision",
         default=precisions[0],
-        help=f"precision of the ONNX files: {listed}",
+        help=f"precision of the ONNX files: {' or '.join(precisions)}",
         allowed=precisions,
         shown=shown,
     )
@@ -99,11 +98,7 @@ def split_name(spec: str) -> tuple[str, str]:
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """Split ``NAME:OPTION=VALUE,...`` into its name and its options.
-
-    Raises:
-        InputError: The text is not of that form, or names an option twice.
-    """
+    """Split ``NAME:OPTION=VALUE,...``; raise InputError for another form or a repeated option."""
     name, rest = split_name(spec)
     given: dict[str, str] = {}
     for part in rest.split(",") if ":" in spec else ():
@@ -135,18 +130,17 @@ def parse_options(factory: DeviceFactory, given: Mapping[str, OptionValue]) -> d
     }
 
 
-def canonical_spec(
-    name: str, declared: Sequence[DeviceOption], values: Mapping[str, OptionValue]
-) -> tuple[str, str]:
+def canonical_spec(factory: DeviceFactory, values: Mapping[str, OptionValue]) -> tuple[str, str]:
     """Return the spec and the slug of a device; equal devices have equal ones.
 
     Options at their default are left out unless declared as shown.
     """
     written = [
         (option.name, values[option.name])
-        for option in declared
+        for option in factory.options
         if option.shown or values[option.name] != option.default
     ]
-    spec = name + (":" + ",".join(f"{key}={value}" for key, value in written) if written else "")
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([name, *(f"{k}{v}" for k, v in written)]))
-    return spec, slug
+    options = ",".join(f"{name}={value}" for name, value in written)
+    spec = f"{factory.name}:{options}" if written else factory.name
+    parts = [factory.name, *(f"{name}{value}" for name, value in written)]
+    return spec, re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts))

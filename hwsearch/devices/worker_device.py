@@ -56,7 +56,7 @@ class WorkerDevice(ABC):
         objective: str = RUN,
         load_s: float = 0.0,
     ) -> None:
-        self.spec, self.slug = canonical_spec(factory.name, factory.options, values)
+        self.spec, self.slug = canonical_spec(factory, values)
         self.precision: str = values["precision"]
         self._batch: int = values["batch"]
         self._runtime, self._objective = runtime, objective

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from hwsearch.devices.runtime import Declared
-from hwsearch.devices.synthetic_inputs import synthetic_inputs
-from hwsearch.devices.worker import Models, schedstat_reader, timed_run
+from hwsearch.devices.worker import Models, schedstat_reader, synthetic_inputs, timed_run
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from tests.devices import tiny_models
