@@ -147,8 +147,7 @@ class Benchmark:
         for name, path in self.models.items():
             self.running = name
             try:
-                source = str(path.absolute())
-                self.loaded[name] = self._load(name, source, batch=self.batch)
+                self.loaded[name] = self._load(name, str(path.absolute()), batch=self.batch)
             except DeviceError as error:
                 if self.worker.lost:
                     raise
@@ -172,9 +171,8 @@ class Benchmark:
 
     def _load(self, name: str | None, source: str | bytes, *, batch: int) -> Entry:
         limit_s = self.settings.hang_s + self.load_s
-        given = (source, batch, self.options)
-        number, inputs = self.worker.call("load", *given, timeout_s=limit_s)
-        return Entry(name, number, inputs)
+        loaded = self.worker.call("load", source, batch, self.options, timeout_s=limit_s)
+        return Entry(name, *loaded)
 
     def _baseline(self, anchor: Entry) -> Floats:
         kept = self.baseline.load()

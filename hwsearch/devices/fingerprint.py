@@ -46,15 +46,13 @@ def choose_cpus(n: int) -> list[int]:
 
     The highest numbers come first: interrupts are mostly handled by the lowest CPUs.
     """
-    first: list[int] = []
-    second: list[int] = []
-    seen: set[str] = set()
-    for cpu in reversed(usable_cpus()):
+    cpus = usable_cpus()[::-1]
+    of_cores: dict[str, int] = {}
+    for cpu in cpus:
         siblings = _read(_SYSTEM / f"cpu{cpu}" / "topology" / "thread_siblings_list").strip()
-        core = siblings or str(cpu)
-        (second if core in seen else first).append(cpu)
-        seen.add(core)
-    return sorted((first + second)[:n])
+        of_cores.setdefault(siblings or str(cpu), cpu)
+    ordered = dict.fromkeys([*of_cores.values(), *cpus])
+    return sorted([*ordered][:n])
 
 
 def digest(fingerprint: Mapping[str, str | int]) -> str:

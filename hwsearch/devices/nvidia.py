@@ -155,10 +155,7 @@ def gpu_fingerprint(device_id: int) -> Fingerprint:
 
 
 class ClockMonitor:
-    """Reads a GPU's clock after every round, and warns of throttling and drift.
-
-    ``device_id`` is in CUDA's order, which is that of the bus.
-    """
+    """Reads a GPU's clock after every round, and warns of throttling and drift."""
 
     def __init__(self, device_id: int) -> None:
         self._device_id = device_id
@@ -226,15 +223,11 @@ def _asked(device_id: int, *questions: Callable[[Any, Any], Any]) -> list[Any]:
 
 def _find(nvml: Any, device_id: int) -> Any:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
-    if not visible:
-        return nvml.nvmlDeviceGetHandleByIndex(device_id)
-    chosen = visible.split(",")[device_id].strip()
+    chosen = visible.split(",")[device_id].strip() if visible else str(device_id)
     if chosen.isdigit():
         return nvml.nvmlDeviceGetHandleByIndex(int(chosen))
     return nvml.nvmlDeviceGetHandleByUUID(chosen.encode())
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "unknown"
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode() if isinstance(value, bytes) else str(value or "unknown")

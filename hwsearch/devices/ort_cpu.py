@@ -44,14 +44,11 @@ class OrtCpu(CpuDevice):
         """Run models, each CPU on its own samples; see `SharedInference.run_shared`."""
         from hwsearch.devices.shared_inference import SharedSession
 
-        session = self._shared
-        if session is None or not session.holds(models):
-            if session is not None:
-                session.unload()
-            self._shared = None
-            session = SharedSession(self._running(), models, self, thread_limit())
-            self._shared = session
-        yield from session.run(models, batches)
+        if self._shared is None or not self._shared.holds(models):
+            if self._shared is not None:
+                self._shared.unload()
+            self._shared = SharedSession(self._running(), models, self, thread_limit())
+        yield from self._shared.run(models, batches)
 
 
 def installed_builds(packages: Sequence[str] = ORT_PACKAGES) -> dict[str, str]:
@@ -65,38 +62,34 @@ def installed_builds(packages: Sequence[str] = ORT_PACKAGES) -> dict[str, str]:
     return found
 
 
-def mixed_builds() -> str | None:
-    """Return the problem of several installed builds and its solution; None without one."""
+def build_problem(wanted: str | None = None, why: str = "") -> str | None:
+    """Return the problem of the installed builds and its solution; None without one.
+
+    Only one may be installed, and none other than ``wanted`` where that is given; ``why`` is the
+    reason.
+    """
     found = installed_builds()
-    if len(found) < 2:
-        return None
     named = " and ".join(f"{name} {version}" for name, version in found.items())
-    extra = "gpu" if "onnxruntime-gpu" in found else "cpu"
-    return (
-        f"{named} are both installed, and both are imported as onnxruntime: the files of the one "
-        "overwrite those of the other, so that providers are missing and it is unknown which one "
-        f"runs. Keep one: pip uninstall -y {' '.join(found)} && pip install 'hwsearch[{extra}]'"
-    )
-
-
-def missing_build(package: str, extra: str, why: str) -> str | None:
-    """Return the problem where ``package``, which ``extra`` installs, is missing, else None."""
-    found = installed_builds()
-    if package in found:
+    extra = "gpu" if "onnxruntime-gpu" in (wanted, *found) else "cpu"
+    install = f"pip install 'hwsearch[{extra}]'"
+    replace = f"pip uninstall -y {' '.join(found)} && {install}"
+    if len(found) > 1:
+        return (
+            f"{named} are both installed, and both are imported as onnxruntime: the files of the "
+            "one overwrite those of the other, so that providers are missing and it is unknown "
+            f"which one runs. Keep one: {replace}"
+        )
+    if wanted is None or wanted in found:
         return None
     if not found:
-        return f"{package} is not installed ({why}): pip install 'hwsearch[{extra}]'"
-    named = ", ".join(f"{name} {version}" for name, version in found.items())
-    return (
-        f"{package} is not installed ({why}); here is {named}, which must go first: "
-        f"pip uninstall -y {' '.join(found)} && pip install 'hwsearch[{extra}]'"
-    )
+        return f"{wanted} is not installed ({why}): {install}"
+    return f"{wanted} is not installed ({why}); here is {named}, which must go first: {replace}"
 
 
 def _missing() -> str | None:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed: pip install 'hwsearch[cpu]'"
-    return mixed_builds()
+    return build_problem()
 
 
 DEVICE = DeviceFactory(

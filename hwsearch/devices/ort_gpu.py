@@ -6,7 +6,7 @@ from typing import Any
 
 from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.nvidia import GPU_OPTIONS, GpuDevice, missing_gpu
-from hwsearch.devices.ort_cpu import installed_builds, missing_build, mixed_builds
+from hwsearch.devices.ort_cpu import build_problem, installed_builds
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import DeviceFactory
 
@@ -67,7 +67,7 @@ class OrtGpu(GpuDevice):
 
 def missing_provider(provider: str) -> str | None:
     """Return the missing requirement of a provider on this machine, None where it can be used."""
-    problems = [missing_gpu(), mixed_builds() or missing_build("onnxruntime-gpu", "gpu", provider)]
+    problems = [missing_gpu(), build_problem("onnxruntime-gpu", provider)]
     if any(problems):
         return "; ".join(filter(None, problems))
     import onnxruntime

@@ -70,7 +70,8 @@ class SharedSession:
         return all(known) and not self._worker.lost
 
     def unload(self) -> None:
-        """Unload all models."""
+        """Unload all models, after which none is held."""
+        self._files = {}
         for number in self._segments:
             if not self._worker.lost:
                 self._worker.call("unload", number)

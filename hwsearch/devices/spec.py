@@ -115,11 +115,7 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
 
 
 def parse_options(factory: DeviceFactory, given: Mapping[str, OptionValue]) -> dict[str, Any]:
-    """Check options against the declared ones and fill in the defaults.
-
-    Raises:
-        InputError: An option or its value is unknown; the text lists the known ones.
-    """
+    """Fill in the defaults; raise InputError, with the known ones, for another option or value."""
     declared = {option.name: option for option in factory.options}
     for name in given:
         if name not in declared:

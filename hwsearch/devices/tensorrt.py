@@ -36,16 +36,13 @@ class TensorRt(GpuDevice):
 
 
 def _missing() -> str | None:
-    lacking = " and ".join(n for n in ("tensorrt", "cuda.bindings") if not _importable(n))
-    hint = f"{lacking} cannot be imported: pip install 'hwsearch[tensorrt]'" if lacking else None
-    return "; ".join(filter(None, (missing_gpu(), hint))) or None
-
-
-def _importable(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+    problems, lacking = [missing_gpu()], [] if find_spec("tensorrt") else ["tensorrt"]
+    if not (find_spec("cuda") and find_spec("cuda.bindings")):
+        lacking.append("cuda.bindings")
+    if lacking:
+        named = " and ".join(lacking)
+        problems.append(f"{named} cannot be imported: pip install 'hwsearch[tensorrt]'")
+    return "; ".join(filter(None, problems)) or None
 
 
 DEVICE = DeviceFactory(

@@ -117,9 +117,8 @@ class WorkerDevice(ABC):
         """
         if error := refusal(model, self.spec, self.precision):
             raise error
-        worker, options = self._running(), self.options(timed=False)
-        source = str(model.absolute())
-        number, _ = worker.call("load", source, None, options)
+        worker, source = self._running(), str(model.absolute())
+        number, _ = worker.call("load", source, None, self.options(timed=False))
         try:
             for batch in batches:
                 yield worker.call("run", number, dict(batch))

@@ -3,7 +3,7 @@ from importlib import metadata
 import pytest
 
 from hwsearch.devices import load_factory
-from hwsearch.devices.ort_cpu import installed_builds, missing_build, mixed_builds
+from hwsearch.devices.ort_cpu import build_problem, installed_builds
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def installed(monkeypatch):
 def test_one_build_is_no_problem(installed):
     installed(onnxruntime="1.20.0")
     assert installed_builds() == {"onnxruntime": "1.20.0"}
-    assert mixed_builds() is None
-    assert missing_build("onnxruntime", "cpu", "any") is None
+    assert build_problem() is None
+    assert build_problem("onnxruntime", "any") is None
 
 
 @pytest.mark.parametrize("device", ["ort-cpu", "ort-cuda", "ort-tensorrt"])
