@@ -93,9 +93,18 @@ class Forest:
             if choice.name in names[:position]:
                 raise InputError(f"two choices are named {choice.name!r}; names must be distinct")
             if choice.active is not None:
-                parent, options = _condition(choice, names, choices[:position])
+                name, options = choice.active
+                if name not in names:
+                    raise unknown(f"parent of choice {choice.name!r}", name, names)
+                parent = names.index(name)
+                if parent >= position:
+                    raise InputError(
+                        f"choice {choice.name!r} does not come after its parent {name!r}; list "
+                        "parents first"
+                    )
                 self._parents[position] = parent
-                self._activating[position] = np.isin(np.arange(most), options)
+                activating = [choices[parent].index(option) for option in options]
+                self._activating[position] = np.isin(np.arange(most), activating)
                 depths[position] = depths[parent] + 1
         self._nested = [np.flatnonzero(depths == depth) for depth in range(2, depths.max() + 1)]
 
@@ -144,22 +153,6 @@ class Forest:
             for option in range(len(ways) - 1):
                 cuts[option, column] = sum(ways[: option + 1]) / sum(ways)
         return cuts
-
-
-def _condition(
-    choice: Choice, names: list[str], earlier: Sequence[Choice]
-) -> tuple[int, list[int]]:
-    """Return the positions of the parent, and of its options that activate the choice."""
-    assert choice.active is not None
-    parent, options = choice.active
-    if parent not in names:
-        raise unknown(f"parent of choice {choice.name!r}", parent, names)
-    position = names.index(parent)
-    if position >= len(earlier):
-        raise InputError(
-            f"choice {choice.name!r} does not come after its parent {parent!r}; list parents first"
-        )
-    return position, [earlier[position].index(option) for option in options]
 
 
 def _checked_options(options: object, what: str) -> tuple[Option, ...]:

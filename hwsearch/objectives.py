@@ -7,7 +7,7 @@ numbers, all minimised; only `to_losses` and `from_losses` convert.
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -45,11 +45,10 @@ class Objective:
     name: str
     direction: Literal["max", "min"]
     exact: "Callable[[Architectures], ArrayLike] | None" = None
-    unit: str = field(default="", kw_only=True)
-    prediction: "Callable[[Architectures], ArrayLike] | None" = field(default=None, kw_only=True)
-    approximation: "Callable[[Architectures], ArrayLike] | None" = field(
-        default=None, kw_only=True
-    )
+    _: KW_ONLY
+    unit: str = ""
+    prediction: "Callable[[Architectures], ArrayLike] | None" = None
+    approximation: "Callable[[Architectures], ArrayLike] | None" = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(NAME, str(self.name)):

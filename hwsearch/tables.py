@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from hwsearch.blocks import BlockSpec
 from hwsearch.choices import Option
@@ -232,8 +232,7 @@ def describe(spec: BlockSpec) -> str:
     return f"{spec.kind}({given}) on {'x'.join(map(str, spec.input_shape))}{dtype}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(NamedTuple):
     """What an entry of a file may be, in words and as a condition."""
 
     allowed: str

@@ -177,17 +177,15 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
             self._connection.rollback()
-            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            ours = isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError)
+            if ours or not isinstance(error, sqlite3.DatabaseError):
                 raise
             raise HwsearchError(
                 f"{self.path} cannot be written: {error}. What was stored before is safe; "
                 "remove the cause and resume"
             ) from error
-        except BaseException:
-            self._connection.rollback()
-            raise
 
     def _move(self, key: str, state: TrialState, reason: str | None = None) -> None:
         with self._transaction():

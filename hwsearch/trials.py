@@ -97,8 +97,18 @@ class Measurement:
         if self.purpose not in (*PURPOSES, *FORMER_PURPOSES):
             raise unknown(f"purpose of a measurement of {self.quantity}", self.purpose, PURPOSES)
         for name in ("value", "low", "high", "cost_s"):
-            if name in ("value", "cost_s") or getattr(self, name) is not None:
-                self._set(name, self._finite(name))
+            given = getattr(self, name)
+            if given is None and name in ("low", "high"):
+                continue
+            try:
+                number = float(given)
+            except (TypeError, ValueError):
+                number = math.nan
+            if not math.isfinite(number):
+                raise self._refused(
+                    f"{name} is {given!r}, not a finite number; what was not measured is left out"
+                )
+            self._set(name, number + 0.0)  # -0.0 becomes 0.0: SQLite does not keep that sign
         if self.low is not None and self.high is not None and self.low > self.high:
             raise self._refused(f"its interval's low {self.low} is above its high {self.high}")
         count: object = self.count
@@ -135,18 +145,6 @@ class Measurement:
 
     def _refused(self, why: str) -> InputError:
         return InputError(f"measurement of {self.quantity} of {self.key} refused: {why}")
-
-    def _finite(self, name: str) -> float:
-        given = getattr(self, name)
-        try:
-            number = float(given)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise self._refused(
-                f"{name} is {given!r}, not a finite number; what was not measured is left out"
-            )
-        return number + 0.0  # -0.0 becomes 0.0: SQLite does not keep that sign
 
 
 def _comparable(m: Measurement) -> tuple[object, ...]:
