@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 
 from hwsearch.accuracy.metric import Z95
+from hwsearch.architectures import stage_lines
 from hwsearch.objectives import Objective, to_losses
 from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.report.importance import Importance
 from hwsearch.report.run_data import RunData
 from hwsearch.run.search_summary import HORIZON, SearchSummary
-from hwsearch.stages import stage_lines
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from hwsearch.architectures import one_line
 from hwsearch.quantities import exact_quantities
 from hwsearch.report.run_data import stated
-from hwsearch.stages import one_line
 
 if TYPE_CHECKING:
     from hwsearch.run.folder import RunFolder

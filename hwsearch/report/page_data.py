@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hwsearch.accuracy.task import NO_DATA
+from hwsearch.architectures import parse_name
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
 from hwsearch.quantities import exact_quantities, quantity_of
 from hwsearch.report.analysis import (
@@ -34,7 +35,6 @@ from hwsearch.report.importance import LEAST_TRIALS, importances
 from hwsearch.report.run_data import RunData, stated
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.search_summary import HORIZON
-from hwsearch.stages import parse_name
 
 
 def page_data(data: RunData) -> dict[str, Any]:

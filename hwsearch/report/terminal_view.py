@@ -10,11 +10,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hwsearch.architectures import one_line
 from hwsearch.objectives import FloatArray, Objective
 from hwsearch.report.analysis import by_cost
 from hwsearch.report.run_data import RunData
 from hwsearch.run.front import knee
-from hwsearch.stages import one_line
 
 _ROWS = 12  # of the table: the rest of a terminal is the plot's
 _PLOT_WIDTH = 80  # where there is no terminal
