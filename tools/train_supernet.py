@@ -26,12 +26,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from hwsearch.accuracy.cifar10 import load_cifar10, search_and_calibration
+from hwsearch.accuracy.cifar10 import load_cifar10, read_cifar10
 from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.metric import mean_interval
 from hwsearch.accuracy.recalibrate import recalibrate
-from hwsearch.accuracy.splits import SplitSizes, stratified
-from hwsearch.accuracy.task import CALIBRATION_BATCH
+from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSizes, stratified
 from hwsearch.supernets.builder import ChainNetwork
 from hwsearch.supernets.checkpoints import bundled_file, leading_weights
 from hwsearch.supernets.cifar10_resnet import FAMILY, FULL, MEAN, STD
@@ -131,7 +130,7 @@ def train(args: argparse.Namespace) -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     checkpoint, log = args.work / "training.ckpt", args.work / "training.jsonl"
     (images, labels), _ = load_cifar10(args.data)
-    searched, _ = search_and_calibration(labels, SplitSizes())
+    (searched,) = stratified(labels, [SplitSizes().search])  # as `read_cifar10` draws them
     kept = np.setdiff1d(np.arange(len(images)), searched)
     data = normalise(images[kept]), torch.from_numpy(labels[kept]).long()
     parameters = {n: nn.Parameter(p) for n, p in FULL.random_state(args.seed).items()}
@@ -198,29 +197,20 @@ def pack(args: argparse.Namespace) -> None:
     log = (args.work / "training.jsonl").read_text(encoding="utf-8")
     (folder / "training.jsonl").write_text(log, encoding="utf-8")
 
-    (images, labels), (tests, test_labels) = load_cifar10(args.data)
-    sizes = SplitSizes()
-    searched, calibrating = search_and_calibration(labels, sizes)
-    (reporting,) = stratified(test_labels, [sizes.report])
-    np.savez_compressed(
-        folder / "samples.npz",
-        **{
-            "calibration.image": images[calibrating],
-            "calibration.target": labels[calibrating].astype(np.uint8),
-            "search.image": images[searched],
-            "search.target": labels[searched].astype(np.uint8),
-            "report.image": tests[reporting],
-            "report.target": test_labels[reporting].astype(np.uint8),
-        },
-    )
+    splits = read_cifar10(args.data, SplitSizes())
+    arrays = {}
+    for split, (images, labels) in splits.items():
+        arrays[f"{split}.image"], arrays[f"{split}.target"] = images, labels.astype(np.uint8)
+    np.savez_compressed(folder / "samples.npz", **arrays)
 
     net = Supernet(NAME, ChainNetwork(FULL, state["params"], FAMILY.card("training")))
     preprocessing = net.input_spec(net.space.largest()[0]).preprocessing
     fed = image_preprocess(preprocessing)
     calibration = [
-        fed(images[calibrating][i : i + CALIBRATION_BATCH])
-        for i in range(0, len(calibrating), CALIBRATION_BATCH)
+        fed(splits["calibration"][0][i : i + CALIBRATION_BATCH])
+        for i in range(0, SplitSizes().calibration, CALIBRATION_BATCH)
     ]
+    _, (tests, test_labels) = load_cifar10(args.data)
     test = [(fed(tests[i : i + 500]), test_labels[i : i + 500]) for i in range(0, 10000, 500)]
     rows = [
         net.space.largest().indices[0],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hwsearch.accuracy.decoding import crop_size, image_preprocess, image_preprocessing
 from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.metric import TOP1
-from hwsearch.accuracy.task import Preprocess, Samples, Task
+from hwsearch.accuracy.task import SPLITS, Preprocess, Samples, Task
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.models.agreement import declared_outputs, probe_inputs
 from hwsearch.supernets.interface import InputSpec
@@ -60,7 +60,7 @@ def check_task(task: Task, spec: InputSpec) -> None:
 
     Targets may be of any type where the metric is not top1.
     """
-    for split in ("calibration", "search", "report"):
+    for split in SPLITS:
         samples = getattr(task, split)
         if not isinstance(samples, Samples):
             continue
@@ -135,7 +135,6 @@ def _check_numbers(
 
 
 def _bad_rows(array: NDArray[Any], high: int | None) -> list[int]:
-    """Return the samples with numbers that are not finite, or not from 0 to below ``high``."""
     found: list[int] = []
     for start in range(0, len(array), _ROWS):
         part = array[start : start + _ROWS]
@@ -184,7 +183,6 @@ def check_outputs(net: Supernet, task: Task) -> None:
 
 
 def _check_width(task: Task, spec: InputSpec, scored: list[NDArray[Any]]) -> None:
-    """Raise InputError where the number of class scores is not the number of classes."""
     if task.metric.per_sample is not TOP1.per_sample:
         return
     (scores,) = scored

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.checks import check_classes
-from hwsearch.accuracy.splits import SplitSizes, stratified
+from hwsearch.accuracy.task import SplitSizes, stratified
 from hwsearch.errors import InputError
 
 CLASSES = (
@@ -30,21 +30,13 @@ def read_cifar10(path: Path, sizes: SplitSizes) -> dict[str, Split]:
         InputError: The folder holds CIFAR-10 in neither form, or its files are damaged.
     """
     (train, train_labels), (test, test_labels) = load_cifar10(path)
-    search, calibration = search_and_calibration(train_labels, sizes)
+    search, calibration = stratified(train_labels, [sizes.search, sizes.calibration])
     (report,) = stratified(test_labels, [sizes.report])
     return {
         "calibration": (train[calibration], train_labels[calibration]),
         "search": (train[search], train_labels[search]),
         "report": (test[report], test_labels[report]),
     }
-
-
-def search_and_calibration(
-    train_labels: NDArray[Any], sizes: SplitSizes
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows of the training set: search, left out by training, and calibration."""
-    search, calibration = stratified(train_labels, [sizes.search, sizes.calibration])
-    return search, calibration
 
 
 def load_cifar10(path: Path) -> tuple[Split, Split]:

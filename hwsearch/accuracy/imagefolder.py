@@ -4,8 +4,8 @@ import csv
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from hwsearch.accuracy.classes import (
     read_text,
 )
 from hwsearch.accuracy.folder_layout import LAYOUTS, SUFFIXES, Layout, find_layout
-from hwsearch.accuracy.splits import SPLITS, SplitSizes, stratified
+from hwsearch.accuracy.task import SPLITS, SplitSizes, stratified
 from hwsearch.errors import InputError
 
 # Batch statistics from 2,000 images, as in Cai et al., "Once-for-All", ICLR 2020.
@@ -34,8 +34,7 @@ DRAWN = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageFiles:
+class ImageFiles(NamedTuple):
     """Image files of one split, with (n,) paths and (n,) class indices as labels."""
 
     paths: list[str]
@@ -79,14 +78,14 @@ def read_imagefolder(
         indices = np.array(list(labels.values()), np.int64)
         chosen = stratified(indices, [getattr(wanted, split) for split in splits])
         for split, rows in zip(splits, chosen, strict=True):
-            drawn[split] = ImageFiles(paths=[paths[row] for row in rows], labels=indices[rows])
+            drawn[split] = ImageFiles([paths[row] for row in rows], indices[rows])
     return {split: drawn[split] for split in SPLITS}, (*layout.warnings, *warnings)
 
 
 def _labels(
     layout: Layout, classes: Sequence[str]
 ) -> tuple[dict[str, dict[str, int]], tuple[str, ...]]:
-    """Return for each pool the class index of each image; and warnings."""
+    """Return pool -> image -> class index; and warnings."""
     if layout.labels is not None:
         return {"": read_labels(layout.labels, classes)}, ()
     parts = [list(pool.classes) for pool in layout.pools.values()]

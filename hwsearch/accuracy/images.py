@@ -213,10 +213,9 @@ def _reader(crop: CropSize | None) -> Callable[[str], tuple[bytes, Crops | None,
             pixels = decode(content) if decode is not None else None
         except UnidentifiedImageError:
             return b"", None, "no image, or of a kind that is not known" if content else "empty"
-        except OSError as error:
-            return b"", None, error.strerror or str(error)
         except Exception as error:  # noqa: BLE001 - Pillow has no one error for a damaged file
-            return b"", None, str(error) or type(error).__name__
+            reason = getattr(error, "strerror", None)
+            return b"", None, reason or str(error) or type(error).__name__
         return hashlib.sha256(content).digest(), pixels, ""
 
     return read

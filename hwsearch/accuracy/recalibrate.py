@@ -150,12 +150,8 @@ def _identity(block: Block, module: nn.Module, norms: Iterable[nn.Module]) -> st
 def _fed(batch: Inputs) -> list[MicroBatch]:
     """Return the arguments of ``forward`` for a batch, images channels-last."""
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in batch.values()]
-    return micro_batches(
-        [
-            each.to(memory_format=torch.channels_last) if each.ndim == 4 else each
-            for each in tensors
-        ]
-    )
+    fast = torch.channels_last
+    return micro_batches([t.to(memory_format=fast) if t.ndim == 4 else t for t in tensors])
 
 
 def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
@@ -174,9 +170,7 @@ def _walk(node: _Node, source: Source, spare: int, pool: Executor) -> None:
     if not node.children:
         return
 
-    def again() -> list[MicroBatch]:
-        return _output(first, source, {norm: [] for norm in first.sums}, pool)
-
+    again = partial(_output, first, source, {norm: [] for norm in first.sums}, pool)
     size = sum(each.numel() * each.element_size() for (each,) in values)
     if len(node.children) > 1 and size <= spare:
         given, spare = _kept(values, again), spare - size

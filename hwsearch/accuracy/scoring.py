@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +89,15 @@ class Scorer:
 
     def estimate_cost_s(self, arch: Architecture, model: Path, samples: SplitSamples) -> float:
         """Estimate the time of scoring one subnet by itself, from the first few samples."""
-        spec = self._net.input_spec(arch)
-        for few, targets in islice(samples.batches(SCORE_BATCH, spec), 1):
-            self._answer(arch, model, few)  # loads the model
+        if not len(samples):
+            return 0.0
+        device, begin = self._device, 0.0
+        run = device.run_shared if isinstance(device, SharedInference) else self._run_one
+        few, targets = next(samples.batches(SCORE_BATCH, self._net.input_spec(arch)))
+        for _ in range(2):  # the first run loads the model
             begin = time.perf_counter()
-            self._answer(arch, model, few)
-            return (time.perf_counter() - begin) * len(samples) / len(targets)
-        return 0.0
-
-    def _answer(self, arch: Architecture, model: Path, batch: Inputs) -> None:
-        if isinstance(self._device, SharedInference):
-            list(self._device.run_shared({arch.key: model}, [batch]))
-        else:
-            list(self._device.run(model, [batch]))
+            list(run({arch.key: model}, [few]))
+        return (time.perf_counter() - begin) * len(samples) / len(targets)
 
     def _scored(
         self, models: Mapping[Architecture, Path], samples: SplitSamples, spec: InputSpec
@@ -155,8 +150,7 @@ class Scorer:
                     errors[arch] = outputs
                 elif arch not in errors:
                     try:
-                        found = self._metric.outcomes(outputs, targets, spec.outputs)
-                        parts[arch].append(found)
+                        parts[arch].append(self._metric.outcomes(outputs, targets, spec.outputs))
                     except EvaluationError as error:
                         errors[arch] = error
             begin = time.perf_counter()

@@ -17,8 +17,15 @@ from hwsearch.accuracy.decoding import crop_size
 from hwsearch.accuracy.imagefolder import read_imagefolder
 from hwsearch.accuracy.images import DecodedImageCache, ImageSamples
 from hwsearch.accuracy.metric import TOP1
-from hwsearch.accuracy.splits import SPLITS, SplitSizes
-from hwsearch.accuracy.task import CALIBRATION_BATCH, NO_DATA, Samples, SplitSamples, Task
+from hwsearch.accuracy.task import (
+    CALIBRATION_BATCH,
+    NO_DATA,
+    SPLITS,
+    Samples,
+    SplitSamples,
+    SplitSizes,
+    Task,
+)
 from hwsearch.errors import DataError, InputError, unknown
 from hwsearch.files import plain_arrays, unpacked_size
 from hwsearch.machine import available_memory_bytes
@@ -142,8 +149,7 @@ def _read_imagefolder(spec: str, path: Path, input_spec: InputSpec) -> Read:
     splits, warnings = read_imagefolder(path, input_spec.classes)
     cache = DecodedImageCache()
     return {
-        split: ImageSamples(path, files.paths, files.labels, input_spec, cache)
-        for split, files in splits.items()
+        split: ImageSamples(path, *files, input_spec, cache) for split, files in splits.items()
     }, warnings
 
 

@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -116,10 +116,6 @@ def micro_batches(inputs: Sequence[Tensor]) -> list[MicroBatch]:
     return list(zip(*(torch.split(each, size) for each in inputs), strict=True))
 
 
-class _AbandonedError(Exception):
-    """Another micro-batch has failed."""
-
-
 class SynchronisedRun:
     """Run of a module in eval mode; each norm normalises by the statistics of the whole batch.
 
@@ -165,7 +161,7 @@ class SynchronisedRun:
                 hook.remove()
         errors = [future.exception() for future in futures]
         for error in errors:
-            if error is not None and not isinstance(error, _AbandonedError):
+            if error is not None and not isinstance(error, CancelledError):
                 raise error
         return [future.result() for future in futures]
 
@@ -203,7 +199,7 @@ class SynchronisedRun:
     def _wait_for_cpu(self, number: int) -> None:
         self._sleep[number].acquire()
         if self._abandoned:
-            raise _AbandonedError
+            raise CancelledError  # another micro-batch has failed
 
     def _assign_cpus(self) -> None:
         while self._idle and self._ready and not self._abandoned:

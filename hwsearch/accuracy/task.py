@@ -1,10 +1,10 @@
 """A task: samples in three splits, and the metric that scores them."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,24 @@ NO_DATA = "none"  # spec of a task without samples
 
 Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
 Preprocess = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class SplitSizes(NamedTuple):
+    """Number of samples of each split where the data suffice."""
+
+    calibration: int = 500
+    search: int = 2500
+    report: int = 2500
+
+    def within(self, total: int) -> "SplitSizes":
+        """Return these sizes, shrunk in proportion to the data, but none to 0."""
+        total = min(total, sum(self))
+        share = total / sum(self)
+        calibration, search = (n and max(1, int(n * share)) for n in self[:2])
+        return SplitSizes(calibration, search, total - calibration - search)
+
+
+SPLITS = SplitSizes._fields
 
 
 class SplitSamples(Protocol):
@@ -135,3 +153,24 @@ class Task:
             raise InputError(
                 f"data {self.spec!r}: its calibration split is empty; give None for no samples"
             )
+
+
+def stratified(
+    labels: NDArray[Any], sizes: Sequence[int], seed: int = 0
+) -> list[NDArray[np.int64]]:
+    """Draw disjoint subsets of these sizes that hold every class of (n,) labels in proportion.
+
+    Equal data give equal subsets on every machine.
+
+    Returns:
+        For each size, sorted indices into ``labels``.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    # A sample's rank is its relative position within its class, so that any leading part of
+    # the order holds all classes in proportion; ties are in the order of the classes.
+    order = np.concatenate(shuffled)
+    rank = np.concatenate([(np.arange(len(s)) + 0.5) / len(s) for s in shuffled])
+    order = order[np.argsort(rank, kind="stable")]
+    ends = np.cumsum(sizes)
+    return [np.sort(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]

@@ -34,22 +34,12 @@ from hwsearch.supernets.supernet import Supernet
 
 P = ParamSpec("P")
 T = TypeVar("T")
+# A model, the recalibrated subnet (None: the model has repeated weights) and the build time in s.
+Built = tuple[onnx.ModelProto, Exported | None, float]
 # Ranges do not depend on it; small, so that all activations of a large subnet fit.
 RANGE_BATCH = 25
 SHARE_OF_MEMORY = 0.1  # of what is available when the first model is built
 SHARE_OF_DISK = 0.1  # of the free space in the temporary folder then
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A model, and its share of the build time in seconds.
-
-    ``exported`` has the recalibrated subnet; it is None for a model with repeated weights.
-    """
-
-    model: onnx.ModelProto
-    exported: Exported | None
-    cost_s: float
 
 
 class Builder:
@@ -100,7 +90,7 @@ class Builder:
     def _repeat_weights(self, arch: Architecture) -> Built:
         begin = time.perf_counter()
         model = self._convert(arch, with_repeated_weights(to_onnx(self._net, arch)))
-        return Built(model=model, exported=None, cost_s=time.perf_counter() - begin)
+        return model, None, time.perf_counter() - begin
 
     def _draft(self, arch: Architecture) -> "_Draft":
         begin = time.perf_counter()
@@ -109,7 +99,6 @@ class Builder:
         return _Draft(arch, subnet, spec, blocks, cost_s=time.perf_counter() - begin)
 
     def _recalibrate(self, drafts: Sequence["_Draft"]) -> None:
-        """Recalibrate subnets together; reuse cached statistics."""
         new = [d for d in drafts if not self._statistics.restore(d.arch, d.subnet)]
         if not new:
             return
@@ -137,14 +126,10 @@ class Builder:
         fp32 = to_onnx(self._net, arch, draft.subnet, calibration=self.calibration_digest)
         model = self._convert(arch, fp32)
         original = None if model is fp32 else fp32
-        return Built(
-            model=model,
-            exported=Exported(arch=arch, subnet=draft.subnet, model=model, original=original),
-            cost_s=draft.cost_s + time.perf_counter() - begin,
-        )
+        exported = Exported(arch=arch, subnet=draft.subnet, model=model, original=original)
+        return model, exported, draft.cost_s + time.perf_counter() - begin
 
     def _convert(self, arch: Architecture, model: onnx.ModelProto) -> onnx.ModelProto:
-        """Convert a float32 model to the precision; return it unchanged for fp32."""
         if self._precision == "fp16":
             return to_fp16(model)
         if self._ranges is not None:
@@ -292,10 +277,10 @@ class BuiltModels:
         return failed
 
     def _written(self, arch: Architecture, built: Built) -> BuiltModel:
-        begin, exported = time.perf_counter(), built.exported
+        begin, (model, exported, cost_s) = time.perf_counter(), built
         only_timed, memory_bytes = exported is None, 0
         path = self._scratch() / f"{arch.key}{'-timed' if only_timed else ''}.onnx"
-        n_bytes = write_model(path, built.model, exported)
+        n_bytes = write_model(path, model, exported)
         if exported is not None:
             original = exported.original
             memory_bytes = n_bytes + (0 if original is None else int(original.ByteSize()))
@@ -304,7 +289,7 @@ class BuiltModels:
             path=path,
             exported=exported,
             only_timed=only_timed,
-            cost_s=built.cost_s + time.perf_counter() - begin,
+            cost_s=cost_s + time.perf_counter() - begin,
             file_bytes=n_bytes,
             memory_bytes=memory_bytes,
         )

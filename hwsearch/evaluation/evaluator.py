@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -113,9 +114,7 @@ class Evaluator:
         if known is not None:
             return known
         found = raised(self.outcomes({arch: model}, samples)[arch])
-        measurement = score_measurement(
-            arch.key, found.outcomes, metric, context, purpose, found.cost_s
-        )
+        measurement = score_measurement(arch.key, found, metric, context, purpose)
         self.store.add(measurement)
         return measurement
 
@@ -171,10 +170,8 @@ class Evaluator:
         found = self.outcomes(models, samples) if models else {}
         context, metric = self.score_context(samples), self.task.metric
         for arch, scored in _split(found, failed).items():
-            cost_s = ready[arch].charge() + scored.cost_s
-            self.store.add(
-                score_measurement(arch.key, scored.outcomes, metric, context, purpose, cost_s)
-            )
+            whole = replace(scored, cost_s=scored.cost_s + ready[arch].charge())
+            self.store.add(score_measurement(arch.key, whole, metric, context, purpose))
 
     def _search_latencies(
         self,

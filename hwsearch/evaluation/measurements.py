@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.metric import Metric, mean_interval, paired_difference
+from hwsearch.accuracy.scoring import Scored
 from hwsearch.devices import Latency
 from hwsearch.trials import Measurement, Purpose
 
@@ -40,15 +41,10 @@ def latency_measurement(
 
 
 def score_measurement(
-    key: str,
-    outcomes: NDArray[Any],
-    metric: Metric,
-    context: str,
-    purpose: Purpose,
-    cost_s: float,
+    key: str, scored: Scored, metric: Metric, context: str, purpose: Purpose
 ) -> Measurement:
-    """Convert the unscaled outcomes of n samples, (n,), to their mean with its 95% interval."""
-    value, *ends = (each * metric.scale for each in mean_interval(outcomes))
+    """Convert the unscaled outcomes of samples to their scaled mean with its 95% interval."""
+    value, *ends = (each * metric.scale for each in mean_interval(scored.outcomes))
     return Measurement(
         key=key,
         quantity=metric.name,
@@ -57,9 +53,9 @@ def score_measurement(
         value=value,
         low=min(ends),
         high=max(ends),
-        count=len(outcomes),
-        cost_s=cost_s,
-        samples=outcomes,
+        count=len(scored.outcomes),
+        cost_s=scored.cost_s,
+        samples=scored.outcomes,
     )
 
 

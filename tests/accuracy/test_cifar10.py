@@ -12,9 +12,8 @@ from hwsearch.accuracy.cifar10 import (
     CLASSES,
     load_cifar10,
     read_cifar10,
-    search_and_calibration,
 )
-from hwsearch.accuracy.splits import SplitSizes
+from hwsearch.accuracy.task import SplitSizes, stratified
 from hwsearch.errors import InputError
 from hwsearch.supernets import cifar10_resnet
 from hwsearch.supernets.interface import ImagePreprocessing, InputSpec, TensorSpec
@@ -76,7 +75,7 @@ def test_search_and_calibration_are_of_training_report_of_test(folder):
 
 def test_training_leaves_out_what_is_searched_by(folder):
     (train, labels), _ = load_cifar10(folder)
-    search, _ = search_and_calibration(labels, SIZES)
+    (search,) = stratified(labels, [SIZES.search])
     np.testing.assert_array_equal(train[search], read_cifar10(folder, SIZES)["search"][0])
 
 

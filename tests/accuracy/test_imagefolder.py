@@ -6,7 +6,7 @@ import pytest
 from hwsearch.accuracy import folder_layout
 from hwsearch.accuracy.folder_layout import Tree
 from hwsearch.accuracy.imagefolder import read_imagefolder
-from hwsearch.accuracy.splits import SplitSizes
+from hwsearch.accuracy.task import SplitSizes
 from hwsearch.errors import InputError
 
 FEW = SplitSizes(calibration=4, search=8, report=6)

@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from hwsearch.accuracy.metric import TOP1, Metric, mean_interval, paired_difference
+from hwsearch.accuracy.scoring import Scored
 from hwsearch.accuracy.task import Samples, Task
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluation.measurements import score_measurement
@@ -74,7 +75,8 @@ def test_top1():
     outputs = [np.asarray([[1, 2], [3, 0], [0, 5], [0, -1]], np.float32)]
     outcomes = TOP1.outcomes(outputs, np.array([1, 1, 1, 0]), ("scores",))
     np.testing.assert_array_equal(outcomes, [True, False, True, True])
-    score = score_measurement("key", outcomes, TOP1, "context", "search", 0.0)
+    scored = Scored(outcomes=outcomes, cost_s=0.0)
+    score = score_measurement("key", scored, TOP1, "context", "search")
     np.testing.assert_array_equal(score.samples, outcomes)
     assert score.value == 75.0
     assert score.low == pytest.approx(30.06418, abs=1e-4)
@@ -103,7 +105,8 @@ def test_metric_of_a_strangers():
     )
     outcomes = metric.outcomes([np.array([[1.0], [2.0], [4.0]])], np.zeros(3), ("scores",))
     np.testing.assert_array_equal(outcomes, [1, 2, 4])
-    score = score_measurement("key", outcomes, metric, "context", "search", 0.0)
+    scored = Scored(outcomes=outcomes, cost_s=0.0)
+    score = score_measurement("key", scored, metric, "context", "search")
     assert score.value == pytest.approx(-2 * 7 / 3)
     assert score.low < score.value < score.high
 

@@ -182,15 +182,17 @@ class TestPrefixGroups:
 def test_the_estimate_is_of_all_samples(net, models, device, wrap, monkeypatch):
     """The first few are run twice: only the second time counts, as loading is done once."""
     arch, path = next(iter(models.items()))
-    runs, answer, few = [], Scorer._answer, samples(net, arch, 3 * SCORE_BATCH)
+    runs, few, runner = [], samples(net, arch, 3 * SCORE_BATCH), wrap(device)
+    name = "run" if isinstance(runner, OneByOne) else "run_shared"
+    answer = getattr(runner, name)
 
-    def watched(self, *args):
-        runs.append(args[2])
+    def watched(model, batches):
+        runs.extend(batches)
         clock.append(clock[-1] + (100.0 if len(runs) == 1 else 2.0))
-        answer(self, *args)
+        return answer(model, batches)
 
     clock = [0.0]
-    monkeypatch.setattr(Scorer, "_answer", watched)
+    monkeypatch.setattr(runner, name, watched)
     monkeypatch.setattr("hwsearch.accuracy.scoring.time.perf_counter", lambda: clock[-1])
-    assert Scorer(net, wrap(device), LABEL).estimate_cost_s(arch, path, few) == pytest.approx(6.0)
+    assert Scorer(net, runner, LABEL).estimate_cost_s(arch, path, few) == pytest.approx(6.0)
     assert [len(next(iter(batch.values()))) for batch in runs] == [SCORE_BATCH] * 2

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hwsearch.accuracy.splits import SplitSizes, stratified
+from hwsearch.accuracy.task import SplitSizes, stratified
 
 
 @pytest.fixture
