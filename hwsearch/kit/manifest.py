@@ -65,15 +65,11 @@ class KitModel(SubnetEntry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The subnets to measure for one supernet.
+    """The subnets to measure for one supernet, in order, and their block specs, by number.
 
-    Attributes:
-        purpose: `TABLE` for a search by prediction, `CONFIRM` for the candidates of a search,
-            `PROFILE` for a latency table made on this machine.
-        space: Digest of the full search space.
-        specs: Block specs; subnets refer to them by number.
-        models: The subnets in the order of measurement.
-        run: Digest of the run that candidates belong to; else empty.
+    ``purpose`` is `TABLE` for a search by prediction, `CONFIRM` for the candidates of a search
+    (``run`` is then its digest), `PROFILE` for a latency table made on this machine. ``space`` is
+    the digest of the full search space.
     """
 
     purpose: str
@@ -97,8 +93,8 @@ class Manifest(Plan):
         anchor: SHA-256 of the anchor model.
         devices: Name -> ``module:attribute`` of every device that the kit can measure on.
         settings: Fields of `hwsearch.devices.MeasureSettings`.
-        device: The device on which candidates are to be measured; else empty.
-        fingerprint: Digest of that device's fingerprint; else empty.
+        device, fingerprint: The device on which candidates are to be measured, and the digest of
+            its fingerprint; else empty.
     """
 
     anchor: str

@@ -232,17 +232,16 @@ def read_results(path: Path) -> tuple[LatencyTable, KitFacts]:
     try:
         text = read_bounded(path, MAX_BYTES)
         record = parsed_json(text)
+        given = dict(record["facts"][FACTS])
     except FileNotFoundError as error:
         raise InputError(f"there is no file {where}; give what a kit wrote") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{where} was not written by a kit: {error}") from error
-    kept = record.get("facts") if isinstance(record, dict) else None
-    given = kept.get(FACTS) if isinstance(kept, dict) else None
-    if not isinstance(given, dict):
+    except (KeyError, TypeError) as error:
         raise InputError(
             f"{where} was not written by a kit: it says nothing of one; make one by "
             "'hwsearch kit SUPERNET --out kit.pyz' and run it on the device"
-        )
+        ) from error
     wanted: dict[str, Any] = {f.name: get_origin(f.type) or f.type for f in fields(KitFacts)}
     if any(not isinstance(given.get(name), kind) for name, kind in wanted.items()):
         raise InputError(f"{where} is damaged: what it says of its kit is not complete")

@@ -92,8 +92,17 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
         known = set(values)
     archs, outside = _part_of(setup.net.space, [arch for arch in full if arch.key in known], where)
     reused = set(archs.ids)
-    there = {m.key: m for m in measured if (m.quantity, m.purpose) == (LATENCY, "search")}
-    kept = [_with_origin(m, folder, there.get(m.key)) for m in holding if m.key in reused]
+    # A latency of the earlier run is a proxy of that on this device.
+    there = {
+        m.key: {"latency_ms": m.value, "device": m.details.get("device", "")}
+        for m in measured
+        if (m.quantity, m.purpose) == (LATENCY, "search")
+    }
+    kept = [
+        replace(m, details={**m.details, REUSED: {"run": str(folder), **there.get(m.key, {})}})
+        for m in holding
+        if m.key in reused
+    ]
     identity = "\n".join([*archs.ids, *(f"{m.identity} {m.value!r}" for m in kept)])
     n = len(reused & set(values))
     what = f"accuracies of {n}" if n else f"candidates without data, of {len(archs)}"
@@ -162,14 +171,6 @@ def _check_measured(
             f"table: hwsearch.Run({str(folder)!r}).trials.to_csv('known.csv'), then "
             "--warm-start known.csv"
         )
-
-
-def _with_origin(m: Measurement, folder: Path, latency: Measurement | None) -> Measurement:
-    """Add the earlier run and its latency of the architecture to the details of a measurement."""
-    origin: dict[str, Any] = {"run": str(folder)}
-    if latency is not None:
-        origin |= {"latency_ms": latency.value, "device": latency.details.get("device", "")}
-    return replace(m, details={**m.details, REUSED: origin})
 
 
 def read_csv(setup: Setup, path: Path) -> ValueSource:
