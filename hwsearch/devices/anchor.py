@@ -64,11 +64,9 @@ def cache_folder() -> Path:
 
     ``$HWSEARCH_CACHE``, else ``$XDG_CACHE_HOME/hwsearch``, else ``~/.cache/hwsearch``.
     """
-    given = os.environ.get("HWSEARCH_CACHE")
-    if given:
+    if given := os.environ.get("HWSEARCH_CACHE"):
         return Path(given).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "hwsearch"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwsearch"
 
 
 class Baseline:

@@ -127,8 +127,7 @@ class Benchmark:
                 self.running, number = name, self.loaded[name].number
                 spent = self.worker.call("time_profiled", number, turn + 1, timeout_s=_PROFILE_S)
                 spent_s[name].append(spent)
-        uncounted = np.zeros(_TURN + 1, bool)
-        counted = np.concatenate([uncounted, *(np.arange(n + 1) > 0 for n in turns)])
+        counted = np.concatenate([[False] * (_TURN + 1), *(np.arange(n + 1) > 0 for n in turns)])
         profiles = {}
         for name, entry in self.loaded.items():
             self.running = name

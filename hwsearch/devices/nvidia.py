@@ -5,7 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -200,25 +200,19 @@ def _asked(device_id: int, *questions: Callable[[Any, Any], Any]) -> list[Any]:
 
     Each question is a function of the library and its handle of the GPU.
     """
-    nothing = [None] * len(questions)
+    answers: list[Any] = [None] * len(questions)
     if find_spec("pynvml") is None:
-        return nothing
+        return answers
     import pynvml
 
-    def answer(question: Callable[[Any, Any], Any]) -> Any:
-        try:
-            return question(pynvml, gpu)
-        except pynvml.NVMLError:
-            return None
-
-    with ExitStack() as stack:
-        try:
-            pynvml.nvmlInit()
-            stack.callback(pynvml.nvmlShutdown)
-            gpu = _find(pynvml, device_id)
-        except (pynvml.NVMLError, IndexError):
-            return nothing
-        return [answer(question) for question in questions]
+    with ExitStack() as stack, suppress(pynvml.NVMLError, IndexError):
+        pynvml.nvmlInit()
+        stack.callback(pynvml.nvmlShutdown)
+        gpu = _find(pynvml, device_id)
+        for index, question in enumerate(questions):
+            with suppress(pynvml.NVMLError):
+                answers[index] = question(pynvml, gpu)
+    return answers
 
 
 def _find(nvml: Any, device_id: int) -> Any:

@@ -1,6 +1,7 @@
 """``ort-cpu``: ONNX Runtime on this machine's processor, and which builds of it are installed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,10 +56,8 @@ def installed_builds(packages: Sequence[str] = ORT_PACKAGES) -> dict[str, str]:
     """Return the installed ones of packages, in this order, and their versions."""
     found = {}
     for package in packages:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -37,10 +37,10 @@ class DeviceOption:
     def parse(self, text: OptionValue, device: str) -> OptionValue:
         """Parse a value of this option; raise InputError where it is not allowed."""
         if self.allowed:
-            value = next((each for each in self.allowed if str(each) == str(text)), None)
-            if value is None:
-                raise unknown(f"value of option {self.name!r} of {device}", text, self.allowed)
-            return value
+            for value in self.allowed:
+                if str(value) == str(text):
+                    return value
+            raise unknown(f"value of option {self.name!r} of {device}", text, self.allowed)
         if isinstance(self.default, str):
             return str(text)
         number = int(text) if re.fullmatch(r"[+-]?\d+", str(text).strip()) else None

@@ -22,15 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.devices.prefix_execution import TreeOutputs, run_tree
-from hwsearch.devices.runtime import (
-    Bound,
-    Declared,
-    Feeds,
-    LoadedModel,
-    Options,
-    Runtime,
-    TimedRun,
-)
+from hwsearch.devices.runtime import Declared, Feeds, LoadedModel, Options, Runtime, TimedRun
 from hwsearch.errors import DeviceError
 
 START = b"\0hwsearch worker\n"
@@ -62,8 +54,7 @@ class Models:
         model = self._runtime.load(source, batch=batch, options=options)
         number, text = next(self._numbers), ""
         if batch is not None:
-            feeds, bound = bind_synthetic(model, batch)
-            self._modes[number] = bound.modes
+            feeds, self._modes[number] = bind_synthetic(model, batch)
             text = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in feeds.items())
         self._models[number] = model
         return number, text
@@ -143,8 +134,8 @@ def check_inputs(declared: Sequence[Declared], feeds: Feeds) -> None:
         raise ValueError(f"no values were given for input {', '.join(sorted(missing))}")
 
 
-def bind_synthetic(model: LoadedModel, batch: int) -> tuple[Feeds, Bound]:
-    """Bind a model to synthetic inputs, and raise ValueError where its outputs are NaN.
+def bind_synthetic(model: LoadedModel, batch: int) -> tuple[Feeds, Mapping[str, TimedRun]]:
+    """Bind a model to inputs, and return them and its modes; raise ValueError for NaN outputs.
 
     A model may take the logarithm or the root of its inputs, so positive ones are tried too.
     """
@@ -161,7 +152,7 @@ def bind_synthetic(model: LoadedModel, batch: int) -> tuple[Feeds, Bound]:
             "",
         )
         if not problem:
-            return feeds, bound
+            return feeds, bound.modes
     raise ValueError(
         f"{problem}, for standard normal inputs and for inputs between 0 and 1 alike: it was not "
         "timed, as its weights or operators make every answer meaningless"
