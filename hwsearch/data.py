@@ -21,8 +21,7 @@ def user_data() -> Path:
 
     ``$HWSEARCH_HOME``, else ``$XDG_DATA_HOME/hwsearch``, else ``~/.local/share/hwsearch``.
     """
-    home = os.environ.get("HWSEARCH_HOME")
-    if home:
+    if home := os.environ.get("HWSEARCH_HOME"):
         return Path(home).expanduser()
     shared = os.environ.get("XDG_DATA_HOME")
     return (Path(shared) if shared else Path.home() / ".local" / "share") / "hwsearch"

@@ -91,9 +91,8 @@ class Store:
 
         ``forecasts`` maps keys to predictions; those of other keys are ignored.
 
-        Raises:
-            InputError: A key was proposed before, or is twice in the batch, or a forecast holds a
-                number that is not finite or a negative deviation.
+        InputError is raised where a key was proposed before or is twice in the batch, or a
+        forecast holds a number that is not finite or a negative deviation.
         """
         trials: list[Trial] = []
         with self._transaction():

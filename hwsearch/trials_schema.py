@@ -58,8 +58,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_fo
 def open_store(path: Path) -> sqlite3.Connection:
     """Open a store for writing, migrated to the newest schema; create it if there is none.
 
-    Raises:
-        InputError: It is no store, is damaged or newer, or cannot be opened.
+    InputError is raised if it is no store, is damaged or newer, or cannot be opened.
     """
     with _refusals(path):
         if str(path) != MEMORY:
