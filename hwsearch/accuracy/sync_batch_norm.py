@@ -159,10 +159,9 @@ class SynchronisedRun:
             wait(futures)
             for hook in hooks:
                 hook.remove()
-        errors = [future.exception() for future in futures]
-        for error in errors:
-            if error is not None and not isinstance(error, CancelledError):
-                raise error
+        # The error of a module precedes the cancellations that it caused.
+        for future in sorted(futures, key=lambda f: isinstance(f.exception(), CancelledError)):
+            future.result()
         return [future.result() for future in futures]
 
     def _run(self, number: int) -> Any:

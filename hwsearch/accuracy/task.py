@@ -146,8 +146,8 @@ class Task:
                 f"data {self.spec!r}: calibration_batch is {self.calibration_batch}; "
                 "give a whole number from 1 up"
             )
-        for split in ("search", "report") if self.spec != NO_DATA else ():
-            if not len(getattr(self, split)):
+        for split in ("search", "report"):
+            if self.scores and not len(getattr(self, split)):
                 raise InputError(f"data {self.spec!r}: its {split} split is empty")
         if self.calibration is not None and not len(self.calibration):
             raise InputError(

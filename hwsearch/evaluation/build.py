@@ -25,7 +25,7 @@ from hwsearch.files import DISK_ERRNOS
 from hwsearch.machine import available_memory_bytes
 from hwsearch.models.artifact import Exported
 from hwsearch.models.export import to_onnx
-from hwsearch.models.onnx_file import PRECISIONS, read_model, write_model
+from hwsearch.models.onnx_file import PRECISIONS, write_model
 from hwsearch.models.quantize import quantization_for, quantize_int8, to_fp16
 from hwsearch.models.repeated_weights import with_repeated_weights
 from hwsearch.space import Architecture
@@ -248,11 +248,6 @@ class BuiltModels:
         self._entries.move_to_end(arch)
         assert entry.exported is not None
         return entry.exported
-
-    def model(self, arch: Architecture, *, only_timed: bool = False) -> onnx.ModelProto:
-        """Return a model in memory; errors are those of `exported`."""
-        entry = raised(self.get([arch], only_timed=only_timed)[arch])
-        return read_model(entry.path) if entry.exported is None else entry.exported.model
 
     def close(self) -> None:
         """Remove the files; later requests build again."""

@@ -23,6 +23,7 @@ from hwsearch.evaluation.measurements import (
 )
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.files import digest_of_text
+from hwsearch.models.onnx_file import read_model
 from hwsearch.quantities import quantity_of
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
@@ -81,7 +82,8 @@ class Evaluator:
 
     def model_of(self, arch: Architecture) -> onnx.ModelProto:
         """Return the model of an architecture, without data only for timing."""
-        return self.models.model(arch, only_timed=not self.task.scores)
+        built = raised(self.models.get([arch], only_timed=not self.task.scores)[arch])
+        return read_model(built.path) if built.exported is None else built.exported.model
 
     def files_of(self, archs: Sequence[Architecture]) -> dict[str, Path]:
         """Return key -> model file of architectures; see `model_of`."""
