@@ -66,12 +66,10 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedModel:
-    """Records of one model in a benchmark besides its times; ``inputs`` are those of `Latency`.
+    """Records of one model besides its times; ``inputs`` and ``waited`` are those of `Latency`.
 
-    Attributes:
-        waited: Share of the wall time spent waiting for a CPU; None where it is not recorded.
-        relative: Time in each mode of a device with its own memory, relative to the latency's
-            mode; empty for other devices.
+    ``relative`` is the time in each mode of a device with its own memory, relative to the
+    latency's mode; empty for other devices.
     """
 
     inputs: str
@@ -97,8 +95,7 @@ def estimate_latencies(
     ``baseline_s`` are the (n_bursts,) median burst times of the anchor's baseline, ``cost_s`` is
     the duration of the benchmark per model; see `Latency` for the others.
     """
-    ratios, bursts = rounds.ratios(), rounds.bursts_s()
-    counted = rounds.counted()
+    ratios, bursts, counted = rounds.ratios(), rounds.bursts_s(), rounds.counted()
     middle, ratio_draws = rounds.medians(rng)
     baseline_draws = median_draws(baseline_s[:, None], rng)
     low, high = percentile_interval(ratio_draws)

@@ -196,10 +196,7 @@ class ClockMonitor:
 
 
 def _asked(device_id: int, *questions: Callable[[Any, Any], Any]) -> list[Any]:
-    """Ask NVML about a GPU; an answer is None where it has none.
-
-    Each question is a function of the library and its handle of the GPU.
-    """
+    """Call functions of NVML and its handle of a GPU; an answer is None where it has none."""
     answers: list[Any] = [None] * len(questions)
     if find_spec("pynvml") is None:
         return answers

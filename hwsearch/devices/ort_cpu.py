@@ -15,7 +15,6 @@ from hwsearch.machine import thread_limit
 if TYPE_CHECKING:
     from hwsearch.devices.shared_inference import SharedSession
 
-
 # Several packages have the same import name.
 ORT_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 

@@ -1,7 +1,7 @@
 """Execution of models with common prefixes as a tree of segments, inside a worker process."""
 
 import time
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -75,9 +75,7 @@ def run_tree(
     ]
     with ThreadPoolExecutor(threads) as pool:
         done = list(pool.map(run_chunk, chunks))
-    errors: dict[int, str] = {}
-    for chunk in reversed(done):
-        errors |= chunk.errors
+    errors = dict(ChainMap(*(chunk.errors for chunk in done)))  # the first chunk's count
     outputs = {
         number: [
             np.concatenate(parts)

@@ -192,21 +192,22 @@ def synthetic_inputs(
 
 def _dimension(item: Declared, axis: int, batch: int) -> int:
     size, shape = item.shape[axis], list(item.shape)
-    known = isinstance(size, int)
-    if axis > 0 and not known:
+    if not isinstance(size, int):
+        if axis == 0:
+            return batch
         raise ValueError(
             f"input {item.name!r} has shape {shape}: dimension {axis} ({size or 'unnamed'}) "
             "is not fixed, and only the first one may be open. Export the model with it fixed, or "
             f"fix it with: python -m onnxruntime.tools.make_dynamic_shape_fixed "
             f"{_fix(item, axis)} MODEL.onnx FIXED.onnx"
         )
-    if axis == 0 and known and len(shape) > 1 and size != batch:
+    if axis == 0 and len(shape) > 1 and size != batch:
         raise ValueError(
             f"input {item.name!r} has shape {shape}: its batch is fixed to {size}, and this "
             f"device runs batch {batch}; export it with a dynamic batch, or add batch={size} to "
             f"the device, as in ort-cpu:threads=1,batch={size}"
         )
-    return size if isinstance(size, int) else batch
+    return size
 
 
 def _fix(item: Declared, axis: int) -> str:

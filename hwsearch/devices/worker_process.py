@@ -40,10 +40,8 @@ _CAUSES = {
 class Worker(AbstractContextManager["Worker"]):
     """A child process in which a runtime loads and runs models; a context manager.
 
-    Args:
-        cpus: CPUs that it is pinned to, None for all.
-        runtime: ``module:attribute`` of a `hwsearch.devices.runtime.Runtime`.
-        account: Whether the calling thread computes, so that its waiting can be subtracted.
+    It is pinned to ``cpus``, None for all. ``runtime`` and ``account`` are those of
+    `hwsearch.devices.worker_device.WorkerDevice`.
 
     Attributes:
         lost: Why the process has ended, None while it lives; every request then raises.
