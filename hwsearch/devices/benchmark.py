@@ -35,7 +35,6 @@ class Entry:
 
     Attributes:
         number: Its number in the worker process.
-        inputs: Names, types and shapes of its inputs.
         slowest_s: Longest run so far.
         spent_s: Total running time and waiting time.
         modes_s: Median time in each timing mode, for every burst.
