@@ -214,8 +214,14 @@ class KitFacts:
     content: str = ""
 
     def latency(self, key: str, where: str) -> Latency:
-        """Return a model's latency without single runs; raise InputError for an invalid number."""
-        return _latency(self.latencies[key], f"{where}, model {key}")
+        """Return a model's latency without single runs; raise InputError for an invalid one."""
+        what = f"{where}, model {key}"
+        try:
+            return _latency(self.latencies[key], what)
+        except InputError:
+            raise
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise InputError(f"{what}: its latency is damaged: {error}") from error
 
 
 def sealed(table: LatencyTable, facts: KitFacts) -> LatencyTable:
@@ -297,7 +303,10 @@ def _latency(record: Mapping[str, Any], where: str) -> Latency:
     expected = record["ratio"] * record["baseline_ms"]
     if not math.isclose(record["latency_ms"], expected, rel_tol=_CLOSE):
         raise InputError(f"{where}: latency_ms is not its ratio times the anchor's baseline")
-    ratios, counted = np.array(record["ratios"], dtype=np.float64), record["counted"]
+    ratios, counted = np.array(record["ratios"]), record["counted"]
+    if ratios.ndim != 1 or ratios.dtype.kind not in "if":
+        raise InputError(f"{where}: ratios are no list of numbers")
+    ratios = ratios.astype(np.float64)
     if counted is not None:
         if not isinstance(counted, list) or list(map(type, counted)) != [bool] * len(ratios):
             raise InputError(

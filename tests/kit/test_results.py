@@ -5,7 +5,7 @@ import pytest
 from hwsearch_test_plugin.scripted_device import FakeDevice
 
 from hwsearch.errors import InputError
-from hwsearch.kit.results import _latency, latency_record
+from hwsearch.kit.results import KitFacts, _latency, latency_record
 
 
 @pytest.fixture
@@ -28,3 +28,23 @@ def test_which_rounds_count_is_kept(record):
 def test_which_rounds_count_is_checked(record, damaged):
     with pytest.raises(InputError, match=r"table\.json: counted is not a truth value"):
         _latency({**record, "counted": damaged}, "table.json")
+
+
+DAMAGES = [
+    {"ratios": None},
+    {"ratios": ["a"]},
+    {"ratios": [[1.0], [1.0, 2.0]]},
+    {"ratios": [10**400]},
+    {"ratio": "1.0"},
+    {"latency_ms": None},
+    {"baseline_ms": []},
+    {"warnings": None},
+]
+
+
+@pytest.mark.parametrize("damage", [None, *DAMAGES], ids=str)
+def test_values_of_another_kind_are_refused(record, damage):
+    latencies = {"m": None if damage is None else {**record, **damage}}
+    facts = KitFacts(digest="", purpose="table", run="", command="", total=1, latencies=latencies)
+    with pytest.raises(InputError, match=r"table\.json, model m: "):
+        facts.latency("m", "table.json")
