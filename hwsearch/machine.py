@@ -19,7 +19,7 @@ _MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
 
 
 def usable_cpus(root: Path = ROOT) -> list[int]:
-    """Return the sorted numbers of the CPUs that this process may run on, whatever the quota."""
+    """Return the sorted numbers of the CPUs that this process may run on; quotas do not count."""
     if hasattr(os, "sched_getaffinity"):
         allowed = os.sched_getaffinity(0)
     else:

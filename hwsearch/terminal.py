@@ -18,7 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from hwsearch.run.search_summary import HORIZON, Comparison, SearchSummary
+from hwsearch.optimizer.stopping import LOOKAHEAD
+from hwsearch.run.search_summary import Comparison, SearchSummary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +136,7 @@ def summary_lines(summary: SearchSummary) -> list[str]:
     if summary.gain is not None:
         share = f" ({summary.gain / reached:.1%})" if reached else ""
         lines.append(
-            f"         {HORIZON} more would add {_figure(summary.gain)}{share}, predicted"
+            f"         {LOOKAHEAD} more would add {_figure(summary.gain)}{share}, predicted"
         )
     last = {fit.objective: fit for fit in summary.fits}
     for name, fit in last.items():

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from hwsearch.accuracy.metric import Metric
 from hwsearch.accuracy.task import SplitSamples
 from hwsearch.devices import Device
-from hwsearch.devices.base import Batch as Inputs, SharedInference, SharedOutputs
+from hwsearch.devices.base import SharedInference, SharedOutputs
+from hwsearch.devices.runtime import Feeds
 from hwsearch.errors import DeviceError, EvaluationError
 from hwsearch.prefix_tree import PrefixNode
 from hwsearch.space import Architecture
@@ -115,7 +116,7 @@ class Scorer:
         return found
 
     def _run_one(
-        self, models: Mapping[str, Path], batches: Iterable[Inputs]
+        self, models: Mapping[str, Path], batches: Iterable[Feeds]
     ) -> Iterator[SharedOutputs]:
         ((key, model),) = models.items()
         for outputs in self._device.run(model, batches):
@@ -123,7 +124,7 @@ class Scorer:
 
     def _outcomes(
         self,
-        run: Callable[[Mapping[str, Path], Iterable[Inputs]], Iterator[SharedOutputs]],
+        run: Callable[[Mapping[str, Path], Iterable[Feeds]], Iterator[SharedOutputs]],
         models: Mapping[Architecture, Path],
         samples: SplitSamples,
         spec: InputSpec,
@@ -133,7 +134,7 @@ class Scorer:
         errors: dict[Architecture, EvaluationError] = {}
         waiting: deque[NDArray[Any]] = deque()
 
-        def batches() -> Iterator[Inputs]:
+        def batches() -> Iterator[Feeds]:
             for inputs, targets in samples.batches(SCORE_BATCH, spec):
                 if len(errors) == len(models):
                     return

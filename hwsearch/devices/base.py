@@ -8,11 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.devices.runtime import Feeds
 from hwsearch.errors import DeviceError, InputError
 
 Fingerprint = dict[str, str | int]
-Batch = Mapping[str, NDArray[Any]]
-"""Input arrays by name."""
 Progress = Callable[[int, float], None]
 """``progress(n_rounds, half_width)`` after each round, with the largest relative half-width at the
 last check of the stopping rule, NaN before the first one."""
@@ -177,7 +176,7 @@ class Device(Protocol):
             hangs does not affect the others.
         """
 
-    def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
+    def run(self, model: Path, batches: Iterable[Feeds]) -> Iterator[list[NDArray[Any]]]:
         """Run an ONNX file on all CPUs and yield its outputs batch by batch.
 
         Batches are input arrays by name, taken one at a time.
@@ -223,7 +222,7 @@ class SharedInference(Protocol):
     """A device that runs a common prefix of several models once."""
 
     def run_shared(
-        self, models: Mapping[str, Path], batches: Iterable[Batch]
+        self, models: Mapping[str, Path], batches: Iterable[Feeds]
     ) -> Iterator[SharedOutputs]:
         """Run ONNX files that take the same inputs, and yield their outputs batch by batch.
 

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsearch.devices.base import Batch, Fingerprint, SharedOutputs
+from hwsearch.devices.base import Fingerprint, SharedOutputs
+from hwsearch.devices.runtime import Feeds
 from hwsearch.devices.spec import BATCH, DeviceFactory, parse_options, precision_option
 from hwsearch.devices.worker_device import THREADS, CpuDevice
 from hwsearch.machine import thread_limit
@@ -39,7 +40,7 @@ class OrtCpu(CpuDevice):
         }
 
     def run_shared(
-        self, models: Mapping[str, Path], batches: Iterable[Batch]
+        self, models: Mapping[str, Path], batches: Iterable[Feeds]
     ) -> Iterator[SharedOutputs]:
         """Run models, each CPU on its own samples; see `SharedInference.run_shared`."""
         from hwsearch.devices.shared_inference import SharedSession

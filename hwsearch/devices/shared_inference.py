@@ -9,9 +9,10 @@ from typing import Any
 
 import onnx
 
-from hwsearch.devices.base import Batch, Device, SharedOutputs
+from hwsearch.devices.base import Device, SharedOutputs
 from hwsearch.devices.model_check import refusal
 from hwsearch.devices.prefix_execution import TreeOutputs
+from hwsearch.devices.runtime import Feeds
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from hwsearch.models.onnx_file import external_tensors, file_identity, read_model
@@ -76,7 +77,7 @@ class SharedSession:
             if not self._worker.lost:
                 self._worker.call("unload", number)
 
-    def run(self, models: Collection[str], batches: Iterable[Batch]) -> Iterator[SharedOutputs]:
+    def run(self, models: Collection[str], batches: Iterable[Feeds]) -> Iterator[SharedOutputs]:
         """Run some of the models; a batch is prepared and sent while the worker computes."""
         sent: deque[Future[Any] | None] = deque()
         for batch in batches:
@@ -86,7 +87,7 @@ class SharedSession:
         for reply in sent:
             yield self._receive(models, reply)
 
-    def _send(self, models: Collection[str], batch: Batch) -> "Future[Any] | None":
+    def _send(self, models: Collection[str], batch: Feeds) -> "Future[Any] | None":
         """Send a batch; return None where every model has failed."""
         wanted = set(models) - self._failed.keys()
         used = {n: each for n, each in self._segments.items() if wanted & set(each.models)}

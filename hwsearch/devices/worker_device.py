@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from hwsearch.devices.anchor import Baseline
-from hwsearch.devices.base import Batch, Fingerprint, Latency, MeasureSettings, Profile, Progress
+from hwsearch.devices.base import Fingerprint, Latency, MeasureSettings, Profile, Progress
 from hwsearch.devices.benchmark import Benchmark
 from hwsearch.devices.fingerprint import choose_cpus, cpu_fingerprint, governor
 from hwsearch.devices.model_check import refusal
-from hwsearch.devices.runtime import RUN, Options
+from hwsearch.devices.runtime import RUN, Feeds, Options
 from hwsearch.devices.spec import DeviceFactory, DeviceOption, canonical_spec
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
@@ -110,7 +110,7 @@ class WorkerDevice(ABC):
         """Return the options of the runtime for a model that is timed, or only run."""
         return self._timed if timed else self._untimed
 
-    def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
+    def run(self, model: Path, batches: Iterable[Feeds]) -> Iterator[list[NDArray[Any]]]:
         """Run a model on all CPUs; see `hwsearch.devices.base.Device.run`.
 
         One worker process runs all models, in turns where needed; it is restarted after a crash.

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hwsearch.devices import Device, MeasureSettings, load_device, load_factory
-from hwsearch.devices.base import Batch, Fingerprint, Latency, Progress, SharedInference
+from hwsearch.devices.base import Fingerprint, Latency, Progress, SharedInference
 from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
+from hwsearch.devices.runtime import Feeds
 from hwsearch.devices.spec import DeviceFactory, split_name
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE
@@ -69,7 +70,7 @@ class RemoteDevice:
         """Measure models remotely; see `Device.measure`."""
         return self._measure(self._info, models, seed, settings or MeasureSettings())
 
-    def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
+    def run(self, model: Path, batches: Iterable[Feeds]) -> Iterator[list[NDArray[Any]]]:
         """Run a model on this machine; see `Device.run`."""
         return self._local.run(model, batches)
 

@@ -9,7 +9,7 @@ from hwsearch.errors import InputError
 from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.optimizer.optimizer import Optimizer, check_count
 
-LOOKAHEAD: Final = 50  # evaluations whose expected gain decides
+LOOKAHEAD: Final = 50  # further evaluations whose gain is predicted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,11 @@ import numpy as np
 from hwsearch.accuracy.metric import Z95
 from hwsearch.architectures import stage_lines
 from hwsearch.objectives import Objective, to_losses
+from hwsearch.optimizer.stopping import LOOKAHEAD
 from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.report.importance import Importance
 from hwsearch.report.run_data import RunData
-from hwsearch.run.search_summary import HORIZON, SearchSummary
+from hwsearch.run.search_summary import SearchSummary
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
@@ -143,9 +144,9 @@ def progress_figure(summary: SearchSummary) -> Figure:
     steps = range(1, end + 1), summary.hypervolumes
     traces = [line("front", "this search", *steps, shape="hv", width=2.5)]
     if summary.gain is not None:
-        ahead = [end, end + HORIZON], [reached, reached + summary.gain]
-        traces.append(line("front", f"{HORIZON} more, predicted", *ahead, dash="dot"))
-        end += HORIZON
+        ahead = [end, end + LOOKAHEAD], [reached, reached + summary.gain]
+        traces.append(line("front", f"{LOOKAHEAD} more, predicted", *ahead, dash="dot"))
+        end += LOOKAHEAD
     for role, name, value, dash in (
         ("random", "drawn by chance, predicted", summary.random, "dash"),
         ("uniform", "uniform scaling", summary.uniform_hypervolume, "dashdot"),

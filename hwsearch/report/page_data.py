@@ -11,6 +11,7 @@ import numpy as np
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.architectures import parse_name
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
+from hwsearch.optimizer.stopping import LOOKAHEAD
 from hwsearch.quantities import exact_quantities, quantity_of
 from hwsearch.report.analysis import (
     by_cost,
@@ -34,7 +35,6 @@ from hwsearch.report.front_figure import front_figure
 from hwsearch.report.importance import LEAST_TRIALS, importances
 from hwsearch.report.run_data import RunData, stated
 from hwsearch.run.outcome import KIT, SUBNETS
-from hwsearch.run.search_summary import HORIZON
 
 
 def page_data(data: RunData) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _summary(data: RunData) -> dict[str, Any] | None:
         "share": short(summary.share),
         "hypervolume": short(reached),
         "units": " x ".join(unit or name for name, unit in summary.objectives.items()),
-        "horizon": HORIZON,
+        "horizon": LOOKAHEAD,
         "at_knee": at_knee,
         "gain": share(summary.gain),
         "random": share(summary.random),

@@ -41,7 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"run {str(folder)!r} is being written by {_named(_holder(folder))}; wait until it "
             "ends, or stop it: it can be gone on with"
         ) from None
-    except (OSError, NotImplementedError) as error:  # the latter: no locks on this file system
+    except (OSError, NotImplementedError) as error:  # a file system may have no locks
         raise HwsearchError(
             f"run {str(folder)!r} cannot be written: {error}; make its folder writable, or copy "
             "the run to where you may write"

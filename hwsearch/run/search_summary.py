@@ -2,13 +2,11 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 from hwsearch.errors import InputError
 from hwsearch.files import parsed_json
-from hwsearch.optimizer.stopping import LOOKAHEAD
 
-HORIZON: Final = LOOKAHEAD  # further evaluations whose gain is predicted
 Point = dict[str, float]
 
 

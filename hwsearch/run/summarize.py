@@ -14,16 +14,11 @@ from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_lo
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.optimizer.initial_design import initial_design
+from hwsearch.optimizer.stopping import LOOKAHEAD
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
 from hwsearch.quantities import main_cost
 from hwsearch.run.front import knee, losses_of
-from hwsearch.run.search_summary import (
-    HORIZON,
-    Comparison,
-    Point,
-    PredictionQuality,
-    SearchSummary,
-)
+from hwsearch.run.search_summary import Comparison, Point, PredictionQuality, SearchSummary
 from hwsearch.run.setup import Setup
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement, Trial, TrialState
@@ -101,7 +96,7 @@ def summarize_search(
         members=len(rows),
         reference=optimizer.reference or {},
         hypervolumes=tuple(search.hypervolume(values[: n + 1]) for n in range(len(trials))),
-        gain=optimizer.expected_gain(HORIZON),
+        gain=optimizer.expected_gain(LOOKAHEAD),
         fits=tuple(_fits(search)),
         random=_random(search),
         uniform=tuple(map(search.by_name, uniform)),

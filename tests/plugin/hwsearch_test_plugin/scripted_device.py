@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.devices.base import Batch, Fingerprint, Latency, MeasureSettings, Progress
+from hwsearch.devices.base import Fingerprint, Latency, MeasureSettings, Progress
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.model_check import refusal
+from hwsearch.devices.runtime import Feeds
 from hwsearch.devices.spec import DeviceFactory
 from hwsearch.errors import DeviceError
 
@@ -82,7 +83,7 @@ class FakeDevice:
             progress(_ROUNDS, _SPREAD)
         return results
 
-    def run(self, model: Path, batches: Iterable[Batch]) -> Iterator[list[NDArray[Any]]]:
+    def run(self, model: Path, batches: Iterable[Feeds]) -> Iterator[list[NDArray[Any]]]:
         """Run a model on ``ort-cpu``; see `hwsearch.devices.base.Device.run`."""
         from hwsearch.devices.ort_cpu import OrtCpu
 
