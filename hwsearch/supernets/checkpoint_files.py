@@ -75,7 +75,6 @@ def read_weights(checkpoint: str | Path) -> Weights:
     path, wanted = split_checkpoint(checkpoint)
     if not path.is_file():
         raise InputError(f"checkpoint {str(path)!r} does not exist")
-    _refuse_other_file(path)
     found = _candidates(path, _read_shards(path) if _is_json(path) else _read_tensors(path))
     name = _chosen(path, list(found), wanted)
     several = len(found) > 1
@@ -116,17 +115,10 @@ def _file_in(path: Path) -> Path:
 
 
 def _refuse_other_file(path: Path) -> None:
-    """Refuse a file that begins like another format."""
+    """Refuse a file that begins like another format, or is named as ONNX models are."""
     with path.open("rb") as file:
         head = file.read(32).lstrip()
     kind = next((kind for begin, kind in _OTHER_FILES.items() if head.startswith(begin)), None)
-    if kind is None and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any("/code/" in name for name in names):
-            kind = "TorchScript, which is code; save the state_dict of the network"
-        elif names and all(name.endswith(".npy") for name in names):
-            kind = "an archive of NumPy arrays; save them as safetensors"
     if kind is None and path.suffix == ".onnx":
         kind = "an ONNX model; give the checkpoint of the supernet"
     if kind is not None:
@@ -150,6 +142,7 @@ def _is_json(path: Path) -> bool:
 
 
 def _read_tensors(path: Path) -> Any:
+    _refuse_other_file(path)
     if not _is_safetensors(path):
         return _load_torch(path)
     try:
@@ -209,7 +202,7 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
 
 def _load_torch(path: Path) -> Any:
     try:
-        _check_unpacked(path)
+        _check_archive(path)
         with warnings.catch_warnings():
             # It warns of the pickle protocol of files that it then refuses.
             warnings.simplefilter("ignore")
@@ -232,12 +225,20 @@ def _load_torch(path: Path) -> Any:
         ) from error
 
 
-def _check_unpacked(path: Path) -> None:
-    """Raise ValueError for compressed members: torch writes none, and they may be zip bombs."""
+def _check_archive(path: Path) -> None:
+    """Raise ValueError for archives of code or NumPy arrays, and for compressed members.
+
+    Torch compresses none, and they may be zip bombs.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
-        packed = next((m for m in archive.infolist() if m.file_size > m.compress_size), None)
+        members = archive.infolist()
+    if any("/code/" in member.filename for member in members):
+        raise ValueError("it is TorchScript, which is code; save the state_dict of the network")
+    if members and all(member.filename.endswith(".npy") for member in members):
+        raise ValueError("it is an archive of NumPy arrays; save them as safetensors")
+    packed = next((m for m in members if m.file_size > m.compress_size), None)
     if packed is not None:
         raise ValueError(f"its member {packed.filename!r:.80} is compressed, as torch writes none")
 

@@ -67,3 +67,11 @@ def test_indexes_that_are_none(state, tmp_path):
         index.write_text(text)
         with pytest.raises(InputError, match=r"model\.safetensors\.index\.json"):
             load_supernet(NAME, str(index))
+
+
+def test_a_shard_that_is_only_a_pointer_is_named(state, tmp_path):
+    index = sharded(state, tmp_path)
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    shard.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\n")
+    with pytest.raises(InputError, match=f"{shard.name}' is a pointer of Git LFS"):
+        load_supernet(NAME, str(index))

@@ -74,6 +74,14 @@ def test_archives_of_arrays_and_of_code_are_named(state, tmp_path):
         load_supernet(NAME, str(tmp_path / "script.pt"))
 
 
+def test_an_archive_with_a_damaged_directory_is_refused(state, tmp_path):
+    torch.save(state, tmp_path / "damaged.pt")
+    content = (tmp_path / "damaged.pt").read_bytes()
+    (tmp_path / "damaged.pt").write_bytes(content.replace(b"PK\x01\x02", b"PK\x01\x09"))
+    with pytest.raises(InputError, match="truncated or no torch checkpoint"):
+        load_supernet(NAME, str(tmp_path / "damaged.pt"))
+
+
 def test_a_url_is_not_taken_for_a_path():
     with pytest.raises(InputError, match=r"'https:/+host/w\.pt' is a URL; download it"):
         load_supernet(NAME, "https://host/w.pt")
