@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwsearch.devices.spec import file_precision
 from hwsearch.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def refusal(model: Path, device: str, precision: str) -> DeviceError | None:
     except OSError:
         return None
     problem, own = _inspected(model, found.st_mtime_ns, found.st_size)
+    precision = file_precision(precision)
     if problem is None and own not in ("", precision):
         problem = (
             f"is {own}, and {device} takes {precision}: give a {precision} file, or a device with "

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from hwsearch.devices.anchor import anchor_bytes
 from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import (
@@ -13,6 +14,7 @@ from hwsearch.devices.spec import (
     precision_option,
 )
 from hwsearch.devices.worker_device import THREADS, CpuDevice
+from hwsearch.errors import DeviceError, InputError
 
 
 class OpenVino(CpuDevice):
@@ -22,6 +24,9 @@ class OpenVino(CpuDevice):
     concurrent requests as OpenVINO recommends, and its time is divided by their number:
     milliseconds per inference at full load, not the time until an answer. Profiles are of single
     requests.
+
+    With ``precision="bf16"`` it computes float32 files in bfloat16, timed or not, where the
+    processor has instructions for it; InputError is raised where it has none.
     """
 
     def __init__(self, **options: OptionValue) -> None:
@@ -32,21 +37,36 @@ class OpenVino(CpuDevice):
         super().__init__(
             DEVICE, values, "hwsearch.devices.openvino_runtime:RUNTIME", account=account
         )
+        if self.precision == "bf16":
+            self._check_bf16()
 
     def options(self, *, timed: bool) -> Options:
-        """Return threads and hint."""
+        """Return threads, hint and the precision of computation."""
         hint = self._hint if timed else "latency"
-        return {**super().options(timed=timed), "hint": hint}
+        return {**super().options(timed=timed), "hint": hint, "computes": self._computes}
 
     def describe(self, version: str) -> Fingerprint:
         """Return runtime, properties and threads."""
         return {
             "runtime": f"openvino {version}",
             "plugin": "CPU",
-            "properties": f"PERFORMANCE_HINT={self._hint.upper()} INFERENCE_PRECISION_HINT=f32 "
-            "ENABLE_CPU_PINNING=NO",
+            "properties": f"PERFORMANCE_HINT={self._hint.upper()} "
+            f"INFERENCE_PRECISION_HINT={self._computes} ENABLE_CPU_PINNING=NO",
             "threads": self.threads,
         }
+
+    @property
+    def _computes(self) -> str:
+        """Return OpenVINO's name of the type in which it computes what is not int8."""
+        return "bf16" if self.precision == "bf16" else "f32"
+
+    def _check_bf16(self) -> None:
+        """Let the runtime refuse bf16, in a worker process: nothing else imports OpenVINO."""
+        with self._start() as worker:
+            try:
+                worker.call("load", anchor_bytes(), None, self.options(timed=False))
+            except DeviceError as error:
+                raise InputError(f"device {self.spec!r} cannot be used here: {error}") from error
 
 
 DEVICE = DeviceFactory(
@@ -66,6 +86,6 @@ DEVICE = DeviceFactory(
             allowed=("latency", "throughput"),
         ),
         BATCH,
-        precision_option("fp32", "int8"),
+        precision_option("fp32", "int8", "bf16"),
     ),
 )

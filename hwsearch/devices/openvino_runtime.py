@@ -88,8 +88,8 @@ class OpenVinoModel:
 class OpenVinoRuntime:
     """OpenVINO's CPU plugin; see `hwsearch.devices.runtime.Runtime`.
 
-    Options: ``threads``, ``hint`` ("latency" or "throughput"), and ``profile`` (true or absent),
-    which takes single requests.
+    Options: ``threads``, ``hint`` ("latency" or "throughput"), ``computes`` ("f32" or "bf16"), and
+    ``profile`` (true or absent), which takes single requests.
     """
 
     version: str = openvino.__version__.split("-")[0]
@@ -99,13 +99,15 @@ class OpenVinoRuntime:
 
     def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OpenVinoModel:
         """Load a model and fix its batch by reshaping."""
+        if options["computes"] == "bf16":
+            _check_bf16(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         profiled = bool(options.get("profile"))
         throughput = options["hint"] == "throughput" and not profiled
         properties = {
             "INFERENCE_NUM_THREADS": options["threads"],
             "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
             # Otherwise float32 files would run in bfloat16 on some processors.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": options["computes"],
             # The process is pinned as a whole.
             "ENABLE_CPU_PINNING": False,
             "PERF_COUNT": profiled,
@@ -123,6 +125,15 @@ class OpenVinoRuntime:
         except RuntimeError as error:
             raise ValueError(_reason(error)) from error
         return OpenVinoModel(compiled, declared, throughput=throughput)
+
+
+def _check_bf16(capabilities: list[str]) -> None:
+    """Refuse a processor without bfloat16, on which OpenVINO would compute in float32."""
+    if "BF16" not in capabilities:
+        raise ValueError(
+            f"OpenVINO computes in {', '.join(capabilities)} on this processor, and not in BF16, "
+            "which takes avx512_bf16 or amx_bf16; use precision=fp32 or int8"
+        )
 
 
 def _set_inputs(request: Any, feeds: Feeds) -> None:

@@ -78,12 +78,19 @@ class DeviceFactory:
 BATCH = DeviceOption(name="batch", default=1, help="batch size of a timed run")
 
 
+def file_precision(precision: str) -> str:
+    """Return the precision of the files of a device: bf16 is computed from float32 files."""
+    return "fp32" if precision == "bf16" else precision
+
+
 def precision_option(*precisions: str, shown: bool = False) -> DeviceOption:
-    """Return the option for the precision of files; the first one is the default."""
+    """Return the option for the precision of a device; the first one is the default."""
+    files = [each for each in precisions if file_precision(each) == each]
+    rounded = [f"; {each}: fp32 files, run in {each}" for each in precisions if each not in files]
     return DeviceOption(
         name="precision",
         default=precisions[0],
-        help=f"precision of the ONNX files: {' or '.join(precisions)}",
+        help=f"precision of the ONNX files: {' or '.join(files)}{''.join(rounded)}",
         allowed=precisions,
         shown=shown,
     )

@@ -20,6 +20,7 @@ from hwsearch.accuracy.scoring import prefix_groups
 from hwsearch.accuracy.task import Task
 from hwsearch.blocks import Block
 from hwsearch.devices import Device
+from hwsearch.devices.spec import file_precision
 from hwsearch.errors import DataError, EvaluationError, InputError, unknown
 from hwsearch.files import DISK_ERRNOS
 from hwsearch.machine import available_memory_bytes
@@ -56,14 +57,15 @@ class Builder:
 
     def __init__(self, net: Supernet, device: Device, task: Task) -> None:
         check_conversion(device, task)
-        self._net, self._task, self._precision = net, task, device.precision
+        self._net, self._task, self._precision = net, task, file_precision(device.precision)
+        self._run_in = None if self._precision == device.precision else device.precision
         self._calibration = task.calibration if net.recalibrate else None
         self._ranges = task.calibration if self._precision == "int8" else None
         self.calibration_digest = None if self._calibration is None else self._calibration.digest
         self._statistics = StatisticsCache(net.recalibrate)
         self._quantization = quantization_for(device.fingerprint())
         self.repeats_weights = self._precision != "int8"
-        self.context = self._precision
+        self.context = self._precision + (f" run in {self._run_in}" if self._run_in else "")
         if self._ranges is not None:
             ranges = f"{len(self._ranges)}@{self._ranges.digest}"
             self.context += f" ({self._quantization}, ranges={ranges})"
@@ -126,7 +128,9 @@ class Builder:
         fp32 = to_onnx(self._net, arch, draft.subnet, calibration=self.calibration_digest)
         model = self._convert(arch, fp32)
         original = None if model is fp32 else fp32
-        exported = Exported(arch=arch, subnet=draft.subnet, model=model, original=original)
+        exported = Exported(
+            arch=arch, subnet=draft.subnet, model=model, original=original, run_in=self._run_in
+        )
         return model, exported, draft.cost_s + time.perf_counter() - begin
 
     def _convert(self, arch: Architecture, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -153,14 +157,19 @@ class _Draft:
 
 def check_conversion(device: Device, task: Task) -> None:
     """Refuse a device whose precision is unknown, or lacks a converter or calibration samples."""
-    if device.precision not in PRECISIONS:
+    if file_precision(device.precision) not in PRECISIONS:
         raise unknown(f"precision of device {device.spec!r}", device.precision, PRECISIONS)
     if device.precision == "fp32":
         return
     if find_spec("onnxruntime") is None:
+        converted = file_precision(device.precision) == device.precision
+        needs = (
+            f"takes {device.precision} files, and onnxruntime, which converts to them,"
+            if converted
+            else f"computes in {device.precision}, and onnxruntime, which checks files in float32,"
+        )
         raise InputError(
-            f"device {device.spec!r} takes {device.precision} files, and onnxruntime, which "
-            "converts to them, is not installed: pip install 'hwsearch[cpu]'"
+            f"device {device.spec!r} {needs} is not installed: pip install 'hwsearch[cpu]'"
         )
     if device.precision == "int8" and task.calibration is None:
         raise InputError(

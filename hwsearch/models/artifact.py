@@ -34,12 +34,14 @@ class Exported:
     """One architecture's recalibrated subnet and the ONNX model that is timed, scored and shipped.
 
     ``original`` is the float32 model that it was converted from; None for a float32 model.
+    ``run_in`` is the precision in which its device computes, if that is not the model's.
     """
 
     arch: Architecture
     subnet: nn.Module
     model: onnx.ModelProto
     original: onnx.ModelProto | None = None
+    run_in: str | None = None
 
 
 def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
@@ -50,7 +52,8 @@ def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
     state = {name: tensor.clone().contiguous() for name, tensor in tensors}
     metadata = {BUFFERS: json.dumps(sorted(buffer_names(exported.subnet)))}
     write_atomic(folder / WEIGHTS, safetensors.torch.save(state, metadata))
-    (folder / INFER).write_text(infer_script(net.input_spec(exported.arch)), encoding="utf-8")
+    script = infer_script(net.input_spec(exported.arch), exported.run_in)
+    (folder / INFER).write_text(script, encoding="utf-8")
 
 
 def buffer_names(subnet: nn.Module) -> set[str]:
@@ -84,13 +87,14 @@ def write_card(
         **_card(net, exported.arch),
         "opset": opset_of(model),
         "precision": precision,
+        **({"run_in": exported.run_in} if exported.run_in else {}),
         "conversion": {name: stated[name] for name in CONVERSION if name in stated},
         "graph": stated["graph"],
         "unfolded_norms": int(stated["unfolded_norms"]),
         "files": digests,
         "probe": {
             "seed": 0,
-            "tolerance": TOLERANCES[precision],
+            "tolerance": TOLERANCES[exported.run_in or precision],
             "outputs": [answer.tolist() for answer in answers],
         },
         "verification": dict(verification),

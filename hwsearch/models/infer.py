@@ -43,30 +43,42 @@ feed = {t["name"]: given[t["name"]] if t["name"] in given else np.zeros((1, *t["
 
 _RUN = """\
 model, providers = str(here / "model.onnx"), ["CPUExecutionProvider"]
-session = onnxruntime.InferenceSession(model, providers=providers)
+run = onnxruntime.InferenceSession(model, providers=providers).run
+"""
+
+_RUN_OPENVINO = """\
+# It was measured and scored as OpenVINO computes it in {run_in}; in ONNX Runtime it is float32.
+computed = {{"INFERENCE_PRECISION_HINT": {run_in!r}}}
+compiled = openvino.Core().compile_model(here / "model.onnx", "CPU", computed)
+run = lambda names, feed: [compiled(feed)[name] for name in names]
 """
 
 _SCORES = """\
-scores = session.run([{output!r}], feed)[0][0].ravel()
+scores = run([{output!r}], feed)[0][0].ravel()
 for i in np.argsort(-scores)[:5]:
     print(f"{{scores[i]:9.4f}}  {{classes[i] if classes else i}}")
 """
 
 _OUTPUTS = """\
-for name, output in zip(spec["outputs"], session.run(spec["outputs"], feed)):
+for name, output in zip(spec["outputs"], run(spec["outputs"], feed)):
     print(name, output.shape, np.array2string(output[0], precision=4, threshold=10))
 """
 
 
-def infer_script(spec: InputSpec) -> str:
+def infer_script(spec: InputSpec, run_in: str | None = None) -> str:
     """Return the script; it prints the five highest class scores if known, else all outputs.
 
-    It takes an image where the only input is a float32 NCHW image of 1, 3 or 4 channels.
+    It takes an image where the only input is a float32 NCHW image of 1, 3 or 4 channels. With
+    ``run_in`` it computes in that precision, by OpenVINO.
     """
     first, p, place = spec.inputs[0], spec.preprocessing, spec.position("logits")
     channels = first.shape[0] if len(first.shape) == 3 and first.dtype == "float32" else 0
     is_image = p is not None and len(p.mean) == len(p.std) == channels
     if len(spec.inputs) > 1 or not is_image or channels not in (1, 3, 4):
-        return _ARRAYS + _RUN + _OUTPUTS
-    end = _OUTPUTS if place is None else _SCORES.format(output=spec.outputs[place])
-    return _IMAGE + _RUN + end
+        begin, end = _ARRAYS, _OUTPUTS
+    else:
+        begin = _IMAGE
+        end = _OUTPUTS if place is None else _SCORES.format(output=spec.outputs[place])
+    if run_in is None:
+        return begin + _RUN + end
+    return begin.replace("onnxruntime", "openvino") + _RUN_OPENVINO.format(run_in=run_in) + end

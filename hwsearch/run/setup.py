@@ -14,6 +14,7 @@ from hwsearch.constraints import Constraint, check_constraints
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Device
 from hwsearch.devices.fingerprint import differences
+from hwsearch.devices.spec import file_precision
 from hwsearch.errors import InputError, unknown
 from hwsearch.evaluation.build import check_conversion
 from hwsearch.evaluation.evaluator import Evaluator
@@ -73,7 +74,7 @@ class Setup:
             found.append(f"no images were read: every {metric} is predicted by {by}")
         elif self.net.untrained:
             found.append(f"weights are {self.net.weights}: {MEANINGLESS}")
-        if (precision := self.device.precision) != "fp32":
+        if (precision := file_precision(self.device.precision)) != "fp32":
             float32 = [name for name, each in exact_quantities().items() if each.of_float32]
             found += [
                 f"{objective.name} are those of the float32 model, and the files are {precision}"

@@ -45,16 +45,17 @@ def verify_export(
 
     A float32 model has to agree with the network on ``samples``, real inputs by name,
     preprocessed. A model of another precision was converted from a float32 model that has to
-    agree; the difference of the two is recorded. ``promised`` are the architecture's ``macs`` and
+    agree; the difference of the two is recorded. So is that of a float32 model to itself, run by
+    a device that computes in another precision. ``promised`` are the architecture's ``macs`` and
     ``params``. Return the checks and their results, JSON-serialisable; raise VerificationError for
     the first one that fails.
     """
     _check_samples(samples)
     _check_costs(folder, _checked_model(folder / MODEL), promised)
-    if exported.original is None:
+    if _is_float32(exported):
         ours = _run(device, folder / MODEL, samples)
     else:
-        ours = _run_original(device, exported.original, samples)
+        ours = _run_original(device, exported.original or exported.model, samples)
     stated_input = json.loads(read_metadata(exported.model)["input"])
     reference = torch_outputs(exported.subnet, samples, stated_input["outputs"])
     difference = disagreement(ours, reference)
@@ -72,7 +73,7 @@ def verify_export(
         "tolerance": TOLERANCE,
         "onnx": onnx.__version__,
     }
-    if exported.original is None:
+    if _is_float32(exported):
         return stated
     shipped = _run(device, folder / MODEL, samples)
     return stated | _compared(shipped, ours, _class_scores(ours, stated_input))
@@ -82,7 +83,7 @@ def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDAr
     """Return outputs for the probe of a card: PyTorch's for float32, else the model's own."""
     stated = json.loads(read_metadata(exported.model)["input"])
     inputs = _probe(stated)
-    if exported.original is None:
+    if _is_float32(exported):
         return torch_outputs(exported.subnet, inputs, stated["outputs"])
     return list(_run(device, folder / MODEL, inputs))
 
@@ -139,7 +140,9 @@ def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
     difference = disagreement(_run(device, folder / MODEL, inputs), expected)
     precision = _precision(card)
     answered = "PyTorch" if precision == "fp32" else f"the same {precision} file before"
-    _check_tolerance(difference, "the card's probe", answered, TOLERANCES[precision])
+    if run_in := card.get("run_in"):
+        answered = f"the same file in {run_in} before"
+    _check_tolerance(difference, "the card's probe", answered, TOLERANCES[run_in or precision])
     return difference
 
 
@@ -263,6 +266,11 @@ def _check_tolerance(
         raise VerificationError(
             f"ONNX and {other} differ by {difference:.2g} on {on}; {tolerance:g} is allowed"
         )
+
+
+def _is_float32(exported: Exported) -> bool:
+    """Return whether a model is float32 and computed in it."""
+    return exported.original is None and exported.run_in is None
 
 
 def _precision(card: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from hwsearch.devices import Latency, MeasureSettings, load_device
 from hwsearch.devices.base import Profile
+from hwsearch.devices.spec import file_precision
 from hwsearch.errors import DeviceError
 from hwsearch.models.onnx_file import PRECISIONS
 from tests.devices import tiny_models
@@ -25,7 +26,7 @@ class DeviceContract:
     @pytest.fixture(scope="class")
     @classmethod
     def files(cls, device, tmp_path_factory):
-        folder, own = tmp_path_factory.mktemp("models"), device.precision
+        folder, own = tmp_path_factory.mktemp("models"), file_precision(device.precision)
         return {
             "second": tiny_models.conv(folder / "second.onnx", channels=16, precision=own),
             "broken": tiny_models.garbage(folder / "broken.onnx"),
@@ -38,7 +39,7 @@ class DeviceContract:
     @classmethod
     def foreign(cls, device, tmp_path_factory):
         folder = tmp_path_factory.mktemp("foreign")
-        others = [each for each in PRECISIONS if each != device.precision]
+        others = [each for each in PRECISIONS if each != file_precision(device.precision)]
         return {each: tiny_models.conv(folder / f"{each}.onnx", precision=each) for each in others}
 
     @pytest.fixture(scope="class")
@@ -76,13 +77,14 @@ class DeviceContract:
         assert all(isinstance(value, (str, int)) for value in fingerprint.values())
 
     def test_precision_is_the_devices(self, device):
-        assert device.precision in PRECISIONS
+        assert file_precision(device.precision) in PRECISIONS
         assert device.fingerprint()["precision"] == device.precision
 
     def test_files_of_another_precision_are_refused(self, device, foreign, all_results):
         for precision, path in foreign.items():
             assert f"is {precision}" in str(all_results[precision])
-            assert f"takes {device.precision}" in str(all_results[precision])
+            wanted = f"takes {file_precision(device.precision)}"
+            assert wanted in str(all_results[precision])
             with pytest.raises(DeviceError, match=f"is {precision}"):
                 list(device.run(path, []))
 

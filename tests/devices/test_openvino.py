@@ -6,6 +6,8 @@ pytest.importorskip("openvino")
 
 from hwsearch.devices import load_device
 from hwsearch.devices.base import Profile
+from hwsearch.devices.openvino import OpenVino
+from hwsearch.errors import InputError
 from tests.contracts.device_contract import QUICK, DeviceContract
 from tests.devices import tiny_models
 
@@ -26,6 +28,22 @@ class TestOpenVinoInt8Throughput(DeviceContract):
         device = load_device("openvino:hint=throughput,precision=int8")
         yield device
         device.close()
+
+
+class TestOpenVinoBf16(DeviceContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def device(cls):
+        device = bf16_device()
+        yield device
+        device.close()
+
+
+def bf16_device():
+    try:
+        return load_device("openvino:precision=bf16")
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -51,6 +69,34 @@ def test_outputs_equal_those_of_onnxruntime(device, tmp_path):
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     ((ours,),) = device.run(model, [{"image": images}])
     np.testing.assert_allclose(ours, session.run(None, {"image": images})[0], rtol=1e-5)
+
+
+def test_bf16_rounds_what_float32_keeps(device, tmp_path):
+    rounding = bf16_device()
+    assert "INFERENCE_PRECISION_HINT=bf16" in rounding.fingerprint()["properties"]
+    model = tiny_models.conv(tmp_path / "a.onnx", channels=32, size=32)
+    images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    ((exact,),) = device.run(model, [{"image": images}])
+    ((rounded,),) = rounding.run(model, [{"image": images}])
+    rounding.close()
+    difference = np.abs(rounded - exact).max() / np.abs(exact).max()
+    assert 1e-5 < difference < 5e-2
+
+
+def test_bf16_is_refused_by_a_processor_without_it(tmp_path, monkeypatch):
+    """OpenVINO would compute in float32 and say nothing."""
+    (tmp_path / "openvino.py").write_text(
+        "__version__ = '2030.1-0'\n"
+        "class Core:\n"
+        "    def get_property(self, device, name):\n"
+        "        return ['FP32', 'INT8']\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"'openvino:threads=1,precision=bf16' cannot be used he"):
+        OpenVino(precision="bf16")
+    with pytest.raises(InputError, match="computes in FP32, INT8 on this processor, and not in B"):
+        OpenVino(precision="bf16")
+    assert OpenVino(precision="fp32").precision == "fp32"
 
 
 def test_the_batch_is_fixed_or_refused(tmp_path):

@@ -119,7 +119,7 @@ def test_the_declared_output_is_printed(outputs, printed, tmp_path, monkeypatch,
     script = runpy.run_path(str(arranged(tmp_path, spec)))
     assert printed in capsys.readouterr().out
     if "scores" in script:
-        assert f"session.run(['{outputs[-1]}']" in (tmp_path / INFER).read_text()
+        assert f" run(['{outputs[-1]}']" in (tmp_path / INFER).read_text()
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (6, 8, 8), (3, 8, 8, 8)])
