@@ -1,5 +1,6 @@
 """``ort-cpu``: ONNX Runtime on this machine's processor, and which builds of it are installed."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -53,12 +54,18 @@ class OrtCpu(CpuDevice):
 
 
 def installed_builds(packages: Sequence[str] = ORT_PACKAGES) -> dict[str, str]:
-    """Return the installed ones of packages, in this order, and their versions."""
-    found = {}
+    """Return the installed ones of packages, in this order, and their versions.
+
+    Those of the first folder on the path alone: they hide the same module in later ones, such as
+    in the packages of the environment that a virtual environment is based on.
+    """
+    found: dict[Path, dict[str, str]] = {}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            installed = metadata.distribution(package)
+            found.setdefault(Path(str(installed.locate_file(""))), {})[package] = installed.version
+    first = [place for place in map(Path, sys.path) if place in found]
+    return found[next(iter([*first, *found]))] if found else {}
 
 
 def build_problem(wanted: str | None = None, why: str = "") -> str | None:

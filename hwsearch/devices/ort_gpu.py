@@ -24,7 +24,6 @@ _TENSORRT_OPTIONS = {
     "trt_engine_cache_enable": "True",
     "trt_timing_cache_enable": "True",
     "trt_builder_optimization_level": "3",
-    "trt_fp16_enable": "False",
     "trt_int8_enable": "False",
 }
 
@@ -32,8 +31,9 @@ _TENSORRT_OPTIONS = {
 class OrtGpu(GpuDevice):
     """Times and runs models with ``provider`` of onnxruntime-gpu; see `GpuDevice`.
 
-    The precision is that of the file: TF32 is off, and the TensorRT provider changes no type. A
-    node that TensorRT does not support runs on the CUDA provider.
+    The precision is that of the file: TF32 is off, and float16 is allowed to TensorRT for fp16
+    files alone, which it refuses otherwise. A node that TensorRT does not support runs on the CUDA
+    provider.
     """
 
     def __init__(self, provider: str, **options: Any) -> None:
@@ -60,8 +60,9 @@ class OrtGpu(GpuDevice):
         device = {"device_id": str(self.device_id)}
         providers = [(_CUDA, {**device, **_CUDA_OPTIONS})]
         if self._provider == _TENSORRT:
-            kept = dict.fromkeys(_TENSORRT_CACHES, str(self.engines()))
-            providers.insert(0, (_TENSORRT, {**device, **kept, **_TENSORRT_OPTIONS}))
+            own = dict.fromkeys(_TENSORRT_CACHES, str(self.engines()))
+            own["trt_fp16_enable"] = str(self.precision == "fp16")
+            providers.insert(0, (_TENSORRT, {**device, **own, **_TENSORRT_OPTIONS}))
         return {**super().options(timed=timed), "providers": providers}
 
 
@@ -82,7 +83,7 @@ def missing_provider(provider: str) -> str | None:
     if provider == _TENSORRT and find_spec("tensorrt") is None:
         return (
             "the TensorRT libraries that onnxruntime-gpu loads are not installed: "
-            "pip install 'hwsearch[gpu,tensorrt]'"
+            "pip install 'hwsearch[gpu,tensorrt]' 'tensorrt<11'"
         )
     return None
 

@@ -3,6 +3,8 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +99,30 @@ class OrtGpuRuntime:
     version: str = onnxruntime.__version__
 
     def __init__(self) -> None:
-        # CUDA and cuDNN may be Python packages, which the system's loader does not search.
-        if hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()
+        load_packaged_libraries()
 
     def load(self, source: str | bytes, *, batch: int | None, options: Options) -> OrtGpuModel:
         """Load a model; raise ValueError where ONNX Runtime fell back to the processor."""
         providers = with_own_engines(options["providers"], source, batch)
+        if providers[0][0] == _TENSORRT and find_spec("tensorrt"):
+            import_module("tensorrt")  # it loads its libraries, which ONNX Runtime does not find
         memory = ("cuda", options["device_id"])
         return OrtGpuModel(source, providers, memory=memory, batch=batch)
+
+
+def load_packaged_libraries() -> None:
+    """Load CUDA and cuDNN where they are Python packages, which the system's loader does not find.
+
+    ONNX Runtime looks for them beside itself alone, and not in the packages of the environment
+    that a virtual environment is based on.
+    """
+    if not hasattr(onnxruntime, "preload_dlls"):
+        return
+    onnxruntime.preload_dlls()
+    nvidia = find_spec("nvidia")
+    for place in (nvidia and nvidia.submodule_search_locations) or ():
+        for folder in sorted(Path(place).glob("*/lib")):
+            onnxruntime.preload_dlls(directory=str(folder))
 
 
 def with_own_engines(providers: Providers, source: str | bytes, batch: int | None) -> Providers:

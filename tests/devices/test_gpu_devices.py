@@ -189,6 +189,8 @@ def test_providers_are_given_the_documented_options(fake):
     kept = str(device.engines())
     assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == kept
     assert options["trt_fp16_enable"] == "False"
+    half = dict(fake("ort-tensorrt:precision=fp16").options(timed=True)["providers"])
+    assert half["TensorrtExecutionProvider"]["trt_fp16_enable"] == "True"  # else it refuses files
 
 
 def test_engines_are_kept_by_fingerprint(fake, tmp_path, monkeypatch):

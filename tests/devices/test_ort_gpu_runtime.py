@@ -1,9 +1,12 @@
 """The half of the ONNX Runtime devices that lies in the worker, with the processor as the GPU."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnxruntime
 import pytest
 
+from hwsearch.devices import ort_gpu_runtime
 from hwsearch.devices.ort_gpu_runtime import (
     OrtGpuModel,
     profile_shapes,
@@ -80,6 +83,36 @@ def test_shapes_go_from_one_to_the_largest_batch():
     tensorrt, processor = with_tensorrt_options(providers, shapes)
     assert tensorrt[1] == {"device_id": "0", **shapes}
     assert processor == PROCESSOR[0]
+
+
+def test_libraries_in_packages_of_the_outer_environment_are_loaded(tmp_path, monkeypatch):
+    places = [tmp_path / "inner" / "nvidia", tmp_path / "outer" / "nvidia"]
+    folders = [places[0] / "cudnn" / "lib", places[1] / "cu13" / "lib", places[1] / "nccl" / "lib"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    nvidia = SimpleNamespace(submodule_search_locations=list(map(str, places)))
+    monkeypatch.setattr(ort_gpu_runtime, "find_spec", {"nvidia": nvidia}.get)
+    loaded = []
+    preload = lambda directory=None: loaded.append(directory)  # noqa: E731
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
+    ort_gpu_runtime.load_packaged_libraries()
+    assert loaded == [None, *map(str, folders)]
+    monkeypatch.setattr(ort_gpu_runtime, "find_spec", {}.get)
+    ort_gpu_runtime.load_packaged_libraries()
+    assert loaded[-1] is None
+
+
+@pytest.mark.parametrize("first", ["TensorrtExecutionProvider", "CUDAExecutionProvider"])
+def test_the_libraries_of_tensorrt_are_loaded_for_its_provider_alone(
+    path, tmp_path, monkeypatch, first
+):
+    imported = []
+    monkeypatch.setattr(ort_gpu_runtime, "find_spec", {"tensorrt": "it is installed"}.get)
+    monkeypatch.setattr(ort_gpu_runtime, "import_module", imported.append)
+    monkeypatch.setattr(ort_gpu_runtime, "OrtGpuModel", lambda *given, **named: None)
+    options = {"providers": [(first, {"trt_engine_cache_path": str(tmp_path)})], "device_id": 0}
+    ort_gpu_runtime.RUNTIME.load(str(path), batch=1, options=options)
+    assert imported == (["tensorrt"] if first.startswith("Tensorrt") else [])
 
 
 def test_a_silent_fall_back_to_the_processor_is_refused(path, monkeypatch):

@@ -1,4 +1,7 @@
+import sys
 from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,17 +11,20 @@ from hwsearch.devices.ort_cpu import build_problem, installed_builds
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Pretend that these packages, and no others, are installed."""
+    """Pretend that these packages, and no others, are installed, some in a later folder."""
+    folders = ["/inner", "/outer"]
+    monkeypatch.setattr(sys, "path", [*sys.path, *folders])
 
-    def pretend(**versions):
+    def pretend(outer=(), **versions):
         there = {name.replace("_", "-"): version for name, version in versions.items()}
 
-        def version(name):
+        def distribution(name):
             if name not in there:
                 raise metadata.PackageNotFoundError(name)
-            return there[name]
+            folder = Path(folders[name in outer])
+            return SimpleNamespace(version=there[name], locate_file=lambda path: folder / path)
 
-        monkeypatch.setattr(metadata, "version", version)
+        monkeypatch.setattr(metadata, "distribution", distribution)
 
     return pretend
 
@@ -28,6 +34,13 @@ def test_one_build_is_no_problem(installed):
     assert installed_builds() == {"onnxruntime": "1.20.0"}
     assert build_problem() is None
     assert build_problem("onnxruntime", "any") is None
+
+
+def test_a_build_of_the_outer_environment_is_hidden(installed):
+    installed(outer=["onnxruntime"], onnxruntime="1.20.0", onnxruntime_gpu="1.31.1")
+    assert installed_builds() == {"onnxruntime-gpu": "1.31.1"}
+    assert build_problem() is None
+    assert build_problem("onnxruntime-gpu") is None
 
 
 @pytest.mark.parametrize("device", ["ort-cpu", "ort-cuda", "ort-tensorrt"])
