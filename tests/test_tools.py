@@ -28,7 +28,7 @@ def test_code_of_the_tests_is_imported_after_the_clone_is_on_the_path(script):
         assert modules.index("clone") < of_tests[0]
 
 
-@pytest.mark.parametrize("name", ["fuzz", "bench_limit"])
+@pytest.mark.parametrize("name", ["fuzz", "bench_limit", "check_gpu"])
 def test_a_tool_starts_elsewhere(name, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
