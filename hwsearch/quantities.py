@@ -122,7 +122,7 @@ def main_cost(names: Sequence[str]) -> str:
 LATENCY: Final = Quantity(
     name="latency",
     title="latency",
-    summary="Undisturbed time of one inference on the device, the median over rounds.",
+    summary="Undisturbed time of one inference on the device.",
     unit="ms",
     direction="min",
     measured_by="device",

@@ -1,61 +1,126 @@
-"""Record how long models take, run by run, on a machine that is busy with other work.
+"""Record how long models take, run by run, on an idle machine or beside other work.
 
-    python tools/record_trace.py --out tests/data/restless_machine.npz [--seconds 120]
+    python tools/record_trace.py --out trace.npz [--beside one-core] [--seconds 150]
 
-Models take turns, one run each, for as long as asked. Kept are the microseconds of every run, the
-microseconds that it waited for a CPU, and when it began. `tests/devices/replayed_machine.py` plays
-the trace back on a scripted clock, so that the measuring protocol is tested on real noise without
-a clock. Record it while something else uses the machine: a calm trace tests nothing.
+Models of 0.2 to 30 ms, each loaded under two names, and the two anchors take turns in a random
+order for as long as asked, as `hwsearch.devices.protocol` lets them. Kept is, for every run, how
+long it took and how long the thread was not running meanwhile. `tests/devices/replayed_machine.py`
+plays a trace back on a scripted clock, so that schedule and statistics are tested on real noise.
 """
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 import hwsearch
-from hwsearch.devices.anchor import anchor_bytes
+from hwsearch.devices import MeasureSettings
+from hwsearch.devices.anchor import anchors
+from hwsearch.devices.fingerprint import choose_cpus
 from hwsearch.devices.ort_runtime import declared_inputs
-from hwsearch.devices.worker import schedstat_reader, synthetic_inputs, timed_run
+from hwsearch.devices.protocol import warm_up
+from hwsearch.devices.worker import cpu_clock, synthetic_inputs, timed_run
+from hwsearch.machine import usable_cpus
 
-N_MODELS = 5
+SCHEMA = 2
+SUBNETS = (
+    ("cifar10-resnet", 5, (0, 2, 4)),
+    ("ofa-mbv3-w1.0", 3, (0,)),
+    ("ofa-resnet50", 5, (0, 1)),
+)
+_LOOP = "while True: pass"
+_COPY = (
+    "import numpy as np\na = np.zeros(2**25)\nb = np.empty_like(a)\nwhile True: np.copyto(b, a)"
+)
+_COMPILE = "while true; do g++ -O2 -x c++ -c -o /dev/null {source} 2>/dev/null; done"
+_SOURCE = "".join(f"#include <{name}>\n" for name in ("algorithm", "iostream", "map", "regex"))
 
 
-def sessions() -> list[onnxruntime.InferenceSession]:
-    """Load subnets of the bundled supernet, small to large, and the anchor last; one thread."""
-    net = hwsearch.load_supernet("cifar10-resnet")
-    models = [hwsearch.to_onnx(net, arch) for arch in net.space.sample_spread(N_MODELS, seed=0)]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return [
-        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        for data in [*(model.SerializeToString() for model in models), anchor_bytes()]
-    ]
+def models() -> list[bytes]:
+    """Return ONNX files of subnets, short to long."""
+    files = []
+    for name, n, chosen in SUBNETS:
+        net = hwsearch.load_supernet(name, None if name == "cifar10-resnet" else "random:0")
+        spread = net.space.sample_spread(n, seed=0)
+        files += [hwsearch.to_onnx(net, spread[i]).SerializeToString() for i in chosen]
+    return files
+
+
+@contextmanager
+def other_work(kind: str) -> Iterator[None]:
+    """Run other work until the block ends."""
+    python = [sys.executable, "-S", "-c", _LOOP]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "source.cpp"
+        source.write_text(_SOURCE)
+        commands = {
+            "nothing": [],
+            "one-core": [python],
+            "two-cores": [python, python],
+            "compiling": [["sh", "-c", _COMPILE.format(source=source)]] * 2,
+            "copying": [[sys.executable, "-c", _COPY]],
+        }[kind]
+        running = [subprocess.Popen(command, start_new_session=True) for command in commands]
+        # Where the scheduler lets them run on an otherwise idle machine.
+        timed, others = choose_cpus(1), sorted({*usable_cpus()} - {*choose_cpus(1)})
+        cpus = {"one-core": [others], "copying": [others], "two-cores": [others, timed]}
+        for process, allowed in zip(running, cpus.get(kind, ()), strict=False):
+            os.sched_setaffinity(process.pid, allowed or timed)
+        try:
+            time.sleep(1.0)
+            yield
+        finally:
+            for process in running:
+                os.killpg(process.pid, 9)
+                process.wait()
 
 
 def record(seconds: float) -> dict[str, np.ndarray]:
-    """Return ``began_us``, ``run_us`` and ``waited_us``: (turns, models + 1) whole numbers."""
-    loaded = [(session, synthetic_inputs(declared_inputs(session), 1)) for session in sessions()]
-    waiting_ns = schedstat_reader()
-    rows: list[list[tuple[int, int, int]]] = []
-    start = time.perf_counter_ns()
-    while (time.perf_counter_ns() - start) / 1e9 < seconds:
-        row = []
-        for session, feeds in loaded:
-            session.run(None, feeds)  # the caches are the previous model's
-            began = time.perf_counter_ns() - start
+    """Return a trace: tenths of a microsecond, arrays of (rounds, runs of a turn) for every entry.
 
-            def run(session: onnxruntime.InferenceSession = session, feeds: dict = feeds) -> None:
-                session.run(None, feeds)
+    ``run0``, ``off0``, ``run1`` ... are the running time and the time off the CPU of every run;
+    ``model`` is each entry's number, the same for two names of one model, negative for anchors.
+    """
+    os.sched_setaffinity(0, choose_cpus(1))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    files = models()
+    numbers = [*np.repeat(np.arange(len(files)), 2).tolist(), -1, -2]
+    sources = [*(data for data in files for _ in "ab"), *anchors()]
+    calls = []
+    for data in sources:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        feeds = synthetic_inputs(declared_inputs(session), 1)
+        calls.append(lambda session=session, feeds=feeds: session.run(None, feeds))
+    cpu_ns = cpu_clock()
 
-            row.append((began, *timed_run(run, time.perf_counter_ns, waiting_ns)))
-        rows.append(row)
-    table = np.array(rows, dtype=np.float64) / 1e3
-    names = ("began_us", "run_us", "waited_us")
-    return {name: np.round(table[..., i]).astype(np.uint32) for i, name in enumerate(names)}
+    def turn(index: int, n: int) -> list[tuple[int, int]]:
+        return [timed_run(calls[index], time.perf_counter_ns, cpu_ns) for _ in range(n)]
+
+    def run(turns: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        return [np.array([running / 1e9 for running, _ in turn(*each)]) for each in turns]
+
+    rng, rounds = np.random.default_rng(0), []
+    turns = warm_up(run, len(calls), clock=time.monotonic, rng=rng, settings=MeasureSettings())
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        taken = {i: turn(i, sum(turns[i])) for i in rng.permutation(len(calls)).tolist()}
+        rounds.append([taken[index] for index in range(len(calls))])
+    trace = {"schema": np.array(SCHEMA), "model": np.array(numbers)}
+    trace["uncounted"] = np.array([each.uncounted for each in turns])
+    for index in range(len(calls)):
+        table = np.round(np.array([each[index] for each in rounds]) / 1e2).astype(np.uint32)
+        trace[f"run{index}"], trace[f"off{index}"] = table[..., 0], table[..., 1]
+    return trace
 
 
 def main() -> None:
@@ -63,22 +128,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    kinds = ("nothing", "one-core", "two-cores", "compiling", "copying")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--beside", choices=kinds, default="nothing")
+    parser.add_argument("--seconds", type=float, default=150.0)
     args = parser.parse_args()
-    trace = record(args.seconds)
+    with other_work(args.beside):
+        trace = record(args.seconds)
     with tempfile.NamedTemporaryFile(dir=args.out.parent, suffix=".npz", delete=False) as file:
         np.savez_compressed(file, **trace)
     Path(file.name).chmod(0o644)
     Path(file.name).replace(args.out)
-    runs = trace["run_us"].astype(float)
-    minutes = np.array_split(runs[:, -1], 12)
-    medians = [float(np.median(part)) for part in minutes]
-    print(f"{len(runs)} turns of {runs.shape[1]} models, {args.out.stat().st_size / 1e3:.0f} kB")
-    print(f"median ms {np.round(np.median(runs, axis=0) / 1e3, 3).tolist()}")
-    print(f"the anchor's median went from {min(medians):.0f} to {max(medians):.0f} us")
-    waited = trace["waited_us"].sum() / (trace["waited_us"].sum() + runs.sum())
-    print(f"{waited:.0%} of the time was waiting for a CPU")
+    print(f"{len(trace['run0'])} rounds, {args.out.stat().st_size / 1e3:.0f} kB")
+    for index, number in enumerate(trace["model"].tolist()):
+        times, off = trace[f"run{index}"][:, trace["uncounted"][index] :], trace[f"off{index}"]
+        low, middle = np.percentile(times, [10, 50]) / 1e4
+        waited = off.sum() / (off.sum() + trace[f"run{index}"].sum())
+        print(
+            f"model {number}: 10% {low:.3f} ms, median {middle:.3f} ms, {waited:.0%} off the CPU"
+        )
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ def measure(
     for path in models:
         _check_model(path)
     rows = hwsearch.measure(models, device=device).to_dict("records")
-    table = Table("model", "latency ms", "95% interval", "p90", "p99", "rounds")
+    table = Table("model", "latency ms", "95% interval", "p50", "p90", "p99", "rounds")
     for row in rows:
         interval = f"{row['low']:.4g} to {row['high']:.4g}"
-        latency, *spread = [f"{row[name]:.4g}" for name in ("latency_ms", "p90", "p99")]
+        latency, *spread = [f"{row[name]:.4g}" for name in ("latency_ms", "p50", "p90", "p99")]
         table.add_row(str(row["model"]), latency, interval, *spread, f"{row['rounds']:.0f}")
     transfers = [
         f"{row['model']}: {row['device_ms']:.4g} ms on the device, {row['end_to_end_ms']:.4g} ms "
@@ -111,6 +111,7 @@ def check(
             "high": result.interval[1],
             "median": float(np.median(np.abs(result.differences))),
             "largest": float(np.abs(result.differences).max()),
+            "held": result.held,
             "reached": result.reached,
         }
         for condition, result in found.items()
@@ -121,6 +122,7 @@ def check(
         "95% interval",
         "median",
         "largest",
+        "within intervals",
         f"measured to {CHECK.half_width:.1%}",
     )
     for row in rows:
@@ -130,6 +132,7 @@ def check(
             f"{row['low']:.1%} to {row['high']:.1%}",
             f"{row['median']:.2%}",
             f"{row['largest']:.2%}",
+            f"{row['held']} of {row['pairs']}",
             f"{row['reached']} of {row['pairs']}",
         )
     answer(rows, table)

@@ -79,8 +79,9 @@ def measure(
     ``seed`` sets the order of turns. The default ``settings`` request ±1.5%.
 
     Returns:
-        One row per model in the order given: ``model``, ``latency_ms`` (median), ``low`` and
-        ``high`` (its 95% interval, ms), ``p90`` and ``p99`` (ms), ``rounds``, ``runs``, ``ratio``,
+        One row per model in the order given: ``model``, ``latency_ms`` (undisturbed), ``low`` and
+        ``high`` (its 95% interval, ms), ``p50``, ``p90`` and ``p99`` (of single runs as they were,
+        waiting included, ms), ``rounds``, ``runs``, ``ratio``,
         ``ratio_low`` and ``ratio_high`` (to the anchor: compare by these), ``cv``, ``anchor_ms``,
         ``baseline_ms``, ``device_ms`` and ``end_to_end_ms`` (without and with copies to and from
         the device, NaN where there are none), ``transfers`` (which of the two ``latency_ms`` is,
@@ -140,7 +141,8 @@ def _row(name: str, result: Latency | DeviceError) -> dict[str, Any]:
 
 
 _NUMBERS = (
-    *("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms", "rounds", "runs", "ratio"),
-    *("ratio_low", "ratio_high", "cv", "anchor_ms", "baseline_ms", "device_ms", "end_to_end_ms"),
+    *("latency_ms", "low_ms", "high_ms", "p50_ms", "p90_ms", "p99_ms", "rounds", "runs"),
+    *("ratio", "ratio_low", "ratio_high", "cv", "anchor_ms", "baseline_ms"),
+    *("device_ms", "end_to_end_ms"),
 )
-_SHORT = {f"{name}_ms": name for name in ("low", "high", "p90", "p99")}
+_SHORT = {f"{name}_ms": name for name in ("low", "high", "p50", "p90", "p99")}

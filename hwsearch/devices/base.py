@@ -23,12 +23,11 @@ class MeasureSettings:
     """Precision and time limits of a benchmark.
 
     Attributes:
-        half_width: Requested half-width of every model's 95% ratio interval, relative to the
-            ratio.
+        half_width: Requested half-width of every model's 95% ratio interval, in logarithms.
         seconds_per_model: Time limit of the rounds, multiplied by the number of models.
         first_look: Number of rounds at the first check of the stopping rule, which doubles for
             each further check: checking after every round would stop at chance minima.
-        burst_s: Approximate duration of one model's turn.
+        burst_s: Approximate duration of the counted runs of one model's turn.
         warmup_floor_s, warmup_ceiling_s: Shortest warm-up, and longest, steady or not.
         hang_s: Time beyond the usual duration of a burst after which the runtime counts as hung.
 
@@ -38,8 +37,8 @@ class MeasureSettings:
 
     half_width: float = 0.015
     seconds_per_model: float = 3.0
-    first_look: int = 16
-    burst_s: float = 0.01
+    first_look: int = 32
+    burst_s: float = 0.003
     warmup_floor_s: float = 0.3
     warmup_ceiling_s: float = 2.0
     hang_s: float = 60.0
@@ -60,31 +59,35 @@ class MeasureSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Latency:
-    """Latency of one model on one device.
+    """Undisturbed latency of one model on one device.
 
-    Compare models by ``ratio``, which is relative to the anchor model in the same rounds. Compare
-    limits with milliseconds: the ratio times the anchor's baseline, its time on this device when
-    the baseline was measured.
+    It is the median over rounds of the tenth percentile of a turn's runs, without the effect of
+    the round, which all models of the job and two anchors tell, in the rounds that other work does
+    not slow. Compare models of one job by ``ratio``, whose interval is that of such a comparison.
+    Compare limits with milliseconds: the ratio times the anchor's baseline, its time on this
+    device when the baseline was measured.
 
     Attributes:
         device: Spec of the device.
         fingerprint: Digest of the device's fingerprint.
         inputs: Names, types and shapes of the inputs.
-        latency_ms: Median (p50): ratio x baseline.
-        low_ms, high_ms: Its 95% interval, which includes the baseline's uncertainty.
-        ratio: Median of ``ratios`` over the counted rounds.
-        ratio_low, ratio_high: Its 95% interval.
-        p90_ms, p99_ms: Percentiles of single runs on the scale of ``latency_ms``.
+        latency_ms: Ratio x baseline.
+        low_ms, high_ms: Its 95% interval, with the uncertainty of the anchor and its baseline.
+        ratio: Time relative to the anchor's: the median of ``ratios`` over the counted rounds.
+        ratio_low, ratio_high: Its 95% interval among the models of the same job: the anchor's own
+            uncertainty, which shifts all of them alike, is not in it.
+        p50_ms, p90_ms, p99_ms: Percentiles of single runs as they were, waiting included; None if
+            it was measured before these were recorded.
         cv: Coefficient of variation of ``ratios``.
-        waited: Share of the wall time spent waiting for a CPU, which is subtracted from all times;
-            None where the system does not record it.
+        waited: Share of the wall time without a CPU, which is not in the times; None where the
+            system does not tell it.
         anchor_ms: Median time of the anchor in this benchmark.
         baseline_ms: Baseline of the anchor.
         baseline_low_ms, baseline_high_ms: Its 95% interval.
         warnings: Reasons for doubt and remedies, one sentence each.
-        ratios: (rounds,) time relative to the anchor's in the same round.
-        counted: (rounds,) whether neither this model nor the anchor was disturbed; None for all.
-        times_ms: (rounds, runs per round) times of single runs, not scaled to the baseline.
+        ratios: (rounds,) time relative to the anchor's, without the effect of the round.
+        counted: (rounds,) whether the round was undisturbed; None for all.
+        times_ms: (rounds, runs per round) running times, not scaled to the baseline.
         cost_s: Share of this model in the duration of the benchmark.
         device_ms: Median time with inputs and outputs in the device's memory. This and the next
             two are None where the device is the processor.
@@ -118,6 +121,7 @@ class Latency:
     device_ms: float | None = None
     end_to_end_ms: float | None = None
     transfers: str | None = None
+    p50_ms: float | None = None
     counted: NDArray[np.bool_] | None = None
 
     @property

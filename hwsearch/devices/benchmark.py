@@ -1,29 +1,30 @@
-"""Benchmark of several models and the anchor in one worker process."""
+"""Benchmark of several models and the anchors in one worker process."""
 
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hwsearch.devices.anchor import Baseline, anchor_bytes
+from hwsearch.devices.anchor import Baseline, anchors
 from hwsearch.devices.base import Latency, MeasureSettings, Profile, Progress
 from hwsearch.devices.latency_statistics import (
     Floats,
     TimedModel,
     estimate_latencies,
     middle_mean,
-    undisturbed,
 )
-from hwsearch.devices.protocol import Run, sample_rounds, warm_up
+from hwsearch.devices.protocol import RunTurns, sample_rounds
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Options
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 
 logger = logging.getLogger(__name__)
-_BASELINE_S = 1.5
+_BASELINE = MeasureSettings(half_width=0.002, seconds_per_model=3.0)
 _TURN = 4
 _PROFILE_S = 60.0
 _TRANSFERS = {ON_DEVICE: "excluded", END_TO_END: "included"}
@@ -31,20 +32,20 @@ _TRANSFERS = {ON_DEVICE: "excluded", END_TO_END: "included"}
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A loaded model, or the anchor, whose ``name`` is None, and what its bursts have told.
+    """A loaded model, or an anchor, whose ``name`` is None, and what its turns have told.
 
     Attributes:
         number: Its number in the worker process.
         slowest_s: Longest run so far.
-        spent_s: Total running time and waiting time.
-        modes_s: Median time in each timing mode, for every burst.
+        spent_s: Running and waiting time of each run, (2, n_runs) for every turn.
+        modes_s: Median time in each timing mode, for every turn.
     """
 
     name: str | None
     number: int
     inputs: str
     slowest_s: float = 0.0
-    spent_s: Floats = field(default_factory=lambda: np.zeros(2))
+    spent_s: list[Floats] = field(default_factory=list)
     modes_s: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -54,13 +55,13 @@ class Benchmark:
 
     Attributes:
         device: Spec of the device.
-        baseline: The anchor's baseline on it.
+        baseline: The anchors' baseline on it.
         options: Options of the runtime for every model.
         batch: Value of a dynamic batch.
         objective: Timing mode whose time is the latency.
         load_s: Additional time limit for loading a model, in which engines are built.
         worker: The process, set before anything else is called.
-        running: The model that it executes, None for the anchor.
+        running: The model that it executes, None for an anchor.
         loaded: Accepted models, in the order of their indices.
         failed: Reasons of the refused models.
     """
@@ -79,19 +80,20 @@ class Benchmark:
     failed: dict[str, DeviceError] = field(default_factory=dict)
 
     def latencies(self, seed: int, start: float, progress: Progress | None) -> dict[str, Latency]:
-        """Time the models and the anchor; return the latencies of the accepted ones.
+        """Time the models and the anchors; return the latencies of the accepted ones.
 
         ``start`` is the time on the monotonic clock from which on the costs are counted.
         """
-        anchor = self._load(None, anchor_bytes(), batch=1)
-        baseline_s = self._baseline(anchor)
+        fixed = [self._load(None, data, batch=1) for data in anchors()]
+        baseline_s = self._baseline(fixed)
         self._load_models()
         self.running = None
         if not self.loaded:
             return {}
         rounds = sample_rounds(
-            self._runner([*self.loaded.values(), anchor]),
+            self._runner([*self.loaded.values(), *fixed]),
             len(self.loaded),
+            len(fixed),
             clock=time.monotonic,
             rng=np.random.default_rng(seed),
             settings=self.settings,
@@ -99,13 +101,15 @@ class Benchmark:
         )
         estimated = estimate_latencies(
             rounds,
-            [self._timed(entry, len(rounds.times_s[0])) for entry in self.loaded.values()],
+            [
+                self._timed(entry, *times_s.shape)
+                for entry, times_s in zip(self.loaded.values(), rounds.times_s, strict=False)
+            ],
             device=self.device,
             fingerprint=self.baseline.digest,
             baseline_s=baseline_s,
             baseline_path=str(self.baseline.path),
             transfers=_TRANSFERS.get(self.objective),
-            rng=np.random.default_rng([seed, 1]),
             settings=self.settings,
             cost_s=(time.monotonic() - start) / len(self.models),
         )
@@ -151,19 +155,23 @@ class Benchmark:
                     raise
                 self.failed[name] = error
 
-    def _timed(self, entry: Entry, n_rounds: int) -> TimedModel:
-        """Return the record of a model besides its times, of the last ``n_rounds`` bursts."""
-        running_s, waiting_s = entry.spent_s
-        bursts, objective = entry.modes_s[-n_rounds:], self.objective
+    def _timed(self, entry: Entry, n_rounds: int, n_counted: int) -> TimedModel:
+        """Return the record of a model besides its running times, of the last rounds' turns."""
+        turns, objective = entry.modes_s[-n_rounds:], self.objective
+        running_s, waiting_s = np.stack(
+            [spent[:, -n_counted:] for spent in entry.spent_s[-n_rounds:]], axis=1
+        )
+        wall_s = (running_s + waiting_s).ravel()
         accounted = self.worker.waiting == "taken out"
-        # Both modes of a burst are disturbed alike, which the ratio cancels.
+        # Both modes of a turn are disturbed alike, which the ratio cancels.
         relative = {
-            mode: float(np.median([burst[mode] / burst[objective] for burst in bursts]))
-            for mode in bursts[0]
+            mode: float(np.median([turn[mode] / turn[objective] for turn in turns]))
+            for mode in turns[0]
         }
         return TimedModel(
             inputs=entry.inputs,
-            waited=float(waiting_s / (running_s + waiting_s)) if accounted else None,
+            wall_s=wall_s,
+            waited=float(waiting_s.sum() / wall_s.sum()) if accounted else None,
             relative=relative if len(relative) > 1 else {},
         )
 
@@ -172,35 +180,45 @@ class Benchmark:
         loaded = self.worker.call("load", source, batch, self.options, timeout_s=limit_s)
         return Entry(name, *loaded)
 
-    def _baseline(self, anchor: Entry) -> Floats:
+    def _baseline(self, fixed: Sequence[Entry]) -> Floats:
+        """Return the kept times of the first anchor's turns, or else measure and keep them."""
         kept = self.baseline.load()
         if kept is not None:
             return kept
-        run, rng = self._runner([anchor]), np.random.default_rng(0)
-        (size,) = warm_up(run, 1, clock=time.monotonic, rng=rng, settings=self.settings)
-        bursts: list[float] = []
-        deadline = time.monotonic() + _BASELINE_S
-        while time.monotonic() < deadline or len(bursts) < 2:
-            bursts.append(float(np.median(run(0, size))))
-        taken = np.array(bursts)
-        calm = taken[undisturbed(taken[:, None])[:, 0]]
-        baseline_s = calm if len(calm) > 1 else taken
+        rounds = sample_rounds(
+            self._runner(fixed),
+            1,
+            len(fixed) - 1,
+            clock=time.monotonic,
+            rng=np.random.default_rng(0),
+            settings=_BASELINE,
+        )
+        baseline_s = np.exp(rounds.logs()[:, 0])
         self.baseline.save(baseline_s)
         logger.info("measured the anchor's baseline on this machine: %s", self.baseline.path)
         return baseline_s
 
-    def _runner(self, entries: Sequence[Entry]) -> Run:
-        def run(index: int, n: int) -> Floats:
-            entry = entries[index]
-            self.running = entry.name
-            # More than ten times the slowest run so far counts as a hang.
-            limit_s = self.settings.hang_s + 10 * n * entry.slowest_s
-            modes = self.worker.call("time", entry.number, n, timeout_s=limit_s)
-            entry.modes_s.append({mode: float(np.median(t[0])) for mode, t in modes.items()})
-            all_s = np.sum([spent_s.sum(axis=0) for spent_s in modes.values()], axis=0)
-            entry.slowest_s = max(entry.slowest_s, float(all_s.max()))
-            spent_s = modes[self.objective]
-            entry.spent_s += spent_s.sum(axis=1)
-            return np.asarray(spent_s[0], dtype=np.float64)
+    def _runner(self, entries: Sequence[Entry]) -> RunTurns:
+        def run(turns: Sequence[tuple[int, int]]) -> list[Floats]:
+            # All are sent at once, so that the worker does not wait for this process in between.
+            sent = []
+            for index, n in turns:
+                entry = entries[index]
+                # More than ten times the slowest run so far counts as a hang.
+                limit_s = self.settings.hang_s + 10 * n * entry.slowest_s
+                reply = self.worker.send("time", entry.number, n, timeout_s=limit_s)
+                sent.append((entry, reply, limit_s))
+            return [self._received(*each) for each in sent]
 
         return run
+
+    def _received(self, entry: Entry, reply: "Future[Any]", limit_s: float) -> Floats:
+        """Wait for the times of one turn; return its running times, (n_runs,) seconds."""
+        self.running = entry.name
+        modes = self.worker.receive(reply, timeout_s=limit_s)
+        entry.modes_s.append({mode: float(np.median(t[0])) for mode, t in modes.items()})
+        all_s = np.sum([spent_s.sum(axis=0) for spent_s in modes.values()], axis=0)
+        entry.slowest_s = max(entry.slowest_s, float(all_s.max()))
+        spent_s: Floats = modes[self.objective]
+        entry.spent_s.append(spent_s)
+        return np.asarray(spent_s[0], dtype=np.float64)

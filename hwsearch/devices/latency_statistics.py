@@ -1,10 +1,9 @@
-"""Statistics of a benchmark's rounds: medians, bootstrap intervals, latencies and warnings."""
+"""Statistics of a benchmark's rounds: undisturbed times, intervals, latencies and warnings."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,11 @@ from hwsearch.devices.base import MIN_ROUNDS, Latency, MeasureSettings
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE
 
 CONFIDENCE = 0.95
-N_DRAWS = 2000
+TURN_QUANTILE = 0.10
+DISTURBED = 0.30
+BATCH_ROUNDS, MAX_BATCHES = 5, 12  # the intervals of 8 to 256 independent rounds hold 95% so
+_SWEEPS = 6
+_CUT, _LEAST_SCALE = 3.0, 1e-4
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -28,51 +31,116 @@ WAITED_LIMIT = 0.10
 class Rounds:
     """Times of all rounds of a benchmark.
 
-    Attributes:
-        times_s: One (n_rounds, n_runs) array per entry, seconds; the anchor's is the last.
-        wanted: Whether every interval reached the requested width within the time limit.
+    ``times_s`` are (n_rounds, n_runs) seconds for every entry: ``n_models`` models, then anchors.
     """
 
     times_s: tuple[Floats, ...]
-    wanted: bool
+    n_models: int
 
-    def bursts_s(self) -> Floats:
-        """Return median times of bursts: (n_rounds, n_entries) seconds, the anchor last."""
-        return np.stack([np.median(times, axis=1) for times in self.times_s], axis=1)
-
-    def ratios(self) -> Floats:
-        """Return times relative to the anchor's in the same round: (n_rounds, n_models)."""
-        bursts = self.bursts_s()
-        return np.asarray(bursts[:, :-1] / bursts[:, -1:], dtype=np.float64)
-
-    def counted(self) -> Bools:
-        """Return which rounds count for which model: (n_rounds, n_models).
-
-        These are the rounds without disturbance of model and anchor; all where those are under
-        five.
-        """
-        calm = undisturbed(self.bursts_s())
-        both: Bools = calm[:, :-1] & calm[:, -1:]
-        both[:, both.sum(axis=0) < MIN_ROUNDS] = True
-        return both
-
-    def medians(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Return median ratios, (n_models,), and their bootstraps, (2000, n_models)."""
-        pairs = zip(self.ratios().T, self.counted().T, strict=True)
-        columns = [ratios[counted] for ratios, counted in pairs]
-        draws = [median_draws(column[:, None], rng) for column in columns]
-        return np.array([np.median(column) for column in columns]), np.concatenate(draws, axis=1)
+    def logs(self) -> Floats:
+        """Return logarithms of the tenth percentile of each turn: (n_rounds, n_entries)."""
+        turns = [np.quantile(times, TURN_QUANTILE, axis=1) for times in self.times_s]
+        return np.log(np.stack(turns, axis=1))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Estimate:
+    """Undisturbed times of the entries of a benchmark, in logarithms of seconds.
+
+    Attributes:
+        logs: (n_entries,) undisturbed times.
+        half_widths: (n_entries,) half-widths of their 95% intervals.
+        corrected: (n_rounds, n_entries) times without the effect of their rounds.
+        counted: (n_rounds,) which rounds are undisturbed.
+    """
+
+    logs: Floats
+    half_widths: Floats
+    corrected: Floats
+    counted: Bools
+
+
+def estimate(rounds: Rounds) -> Estimate:
+    """Estimate undisturbed times by an additive model of entries and rounds in logarithms.
+
+    The effect of a round is estimated from all other entries, so that an entry's own noise does
+    not cancel. Rounds count whose effect is at most 30% above the 20th percentile of all: what
+    other work does to caches and clock differs from model to model and does not cancel. An entry's
+    time is the median over the counted rounds; its interval is that of the median of batches of
+    successive rounds (batch means; Law and Kelton, Simulation Modeling and Analysis, 1991, 9.5.3).
+    """
+    logs = rounds.logs()
+    entries, effects = np.median(logs, axis=0), np.zeros(len(logs))
+    scales = np.ones(logs.shape[1])
+    for _ in range(_SWEEPS):
+        effects = _round_effects(logs - entries, scales)
+        residuals = logs - effects[:, None]
+        entries = np.median(residuals, axis=0)
+        scales = _LEAST_SCALE + np.median(np.abs(residuals - entries), axis=0)
+    counted = undisturbed(effects)
+    others = ~np.eye(logs.shape[1], dtype=np.bool_)
+    corrected = np.stack(
+        [
+            logs[:, i] - _round_effects((logs - entries)[:, other], scales[other])
+            for i, other in enumerate(others)
+        ],
+        axis=1,
+    )
+    if counted.sum() < MIN_ROUNDS:
+        counted[:] = True
+    middle, half_widths = batch_interval(corrected[counted])
+    return Estimate(logs=middle, half_widths=half_widths, corrected=corrected, counted=counted)
+
+
+def undisturbed(logs: Floats) -> Bools:
+    """Return which logarithms of times, by column, are not prolonged by other work.
+
+    They are at most 30% above the 20th percentile of their column.
+    """
+    near: Bools = logs <= np.quantile(logs, 0.2, axis=0) + math.log1p(DISTURBED)
+    return near
+
+
+def _round_effects(logs: Floats, scales: Floats) -> Floats:
+    """Return the weighted mean of each row, values beyond two scales of its median cut.
+
+    ``logs`` are (n_rounds, n_entries) without the entries' own effects; zeros if n_entries is 0.
+    """
+    if not scales.size:
+        return np.zeros(len(logs))
+    weights = 1 / scales**2
+    order = np.argsort(logs, axis=1)
+    reached = np.cumsum(weights[order], axis=1) >= weights.sum() / 2
+    place = np.take_along_axis(order, reached.argmax(axis=1)[:, None], axis=1)
+    middle = np.take_along_axis(logs, place, axis=1)
+    cut = np.clip(logs - middle, -_CUT * scales, _CUT * scales)
+    return np.asarray(middle[:, 0] + cut @ weights / weights.sum(), dtype=np.float64)
+
+
+def batch_interval(values: Floats) -> tuple[Floats, Floats]:
+    """Return medians of columns and half-widths of their 95% intervals, (n_columns,) each.
+
+    ``values`` are (n_rounds, n_columns) in the order of time. The medians of batches of successive
+    rows are nearly independent where single rows are not.
+    """
+    n_batches = int(np.clip(len(values) // BATCH_ROUNDS, 2, MAX_BATCHES))
+    batches = [np.median(batch, axis=0) for batch in np.array_split(values, n_batches)]
+    quantile = student_quantile((1 + CONFIDENCE) / 2, float(n_batches - 1))
+    error = np.std(batches, axis=0, ddof=1) / math.sqrt(n_batches)
+    return np.median(values, axis=0), np.asarray(quantile * error, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TimedModel:
-    """Records of one model besides its times; ``inputs`` and ``waited`` are those of `Latency`.
+    """Records of one model besides its running times; ``inputs`` are those of `Latency`.
 
-    ``relative`` is the time in each mode of a device with its own memory, relative to the
-    latency's mode; empty for other devices.
+    ``wall_s`` are the wall times of its counted runs, ``waited`` the share of them without a CPU,
+    None where it is not recorded. ``relative`` is the time in each mode of a device with its own
+    memory, relative to the latency's mode; empty for other devices.
     """
 
     inputs: str
+    wall_s: Floats
     waited: float | None
     relative: Mapping[str, float] = field(default_factory=dict)
 
@@ -86,66 +154,64 @@ def estimate_latencies(
     baseline_s: Floats,
     baseline_path: str,
     transfers: str | None = None,
-    rng: np.random.Generator,
     settings: MeasureSettings,
     cost_s: float,
 ) -> list[Latency]:
     """Estimate the latency of each model, in the order of their times.
 
-    ``baseline_s`` are the (n_bursts,) median burst times of the anchor's baseline, ``cost_s`` is
-    the duration of the benchmark per model; see `Latency` for the others.
+    ``baseline_s`` are the (n_turns,) times of the first anchor's turns when its baseline was
+    measured, ``cost_s`` is the duration of the benchmark per model; see `Latency` for the others.
     """
-    ratios, bursts, counted = rounds.ratios(), rounds.bursts_s(), rounds.counted()
-    middle, ratio_draws = rounds.medians(rng)
-    baseline_draws = median_draws(baseline_s[:, None], rng)
-    low, high = percentile_interval(ratio_draws)
-    low_s, high_s = percentile_interval(ratio_draws * baseline_draws)
-    base_low, base_high = percentile_interval(baseline_draws)
-    baseline_ms = float(np.median(baseline_s)) * 1e3
-    anchor_ms = float(np.median(bursts[:, -1])) * 1e3
+    found, n = estimate(rounds), rounds.n_models
+    anchor, anchor_width = found.logs[n], found.half_widths[n]
+    baseline_logs = np.log(baseline_s)[:, None]
+    calm = baseline_logs[undisturbed(baseline_logs)[:, 0]]
+    (base,), (base_width,) = batch_interval(calm if len(calm) > 1 else baseline_logs)
+    baseline_ms = math.exp(base) * 1e3
+    anchor_ms = float(np.median(rounds.times_s[n])) * 1e3
+    ratios = np.exp(found.corrected[:, :n] - anchor)
     latencies = []
     for index, model in enumerate(models):
-        times, modes = rounds.times_s[index], model.relative
-        latency_ms = float(middle[index]) * baseline_ms
-        p90, p99 = np.percentile(times / bursts[:, -1:] * baseline_ms, [90, 99])
-        cv = float(np.std(ratios[:, index], ddof=1) / np.mean(ratios[:, index]))
+        modes, width = model.relative, found.half_widths[index]
+        ratio = math.exp(found.logs[index] - anchor)
+        latency_ms = ratio * baseline_ms
+        whole = math.exp(math.hypot(width, anchor_width, base_width))
+        p50, p90, p99 = np.percentile(model.wall_s, [50, 90, 99]) * 1e3
         latency = Latency(
             device=device,
             fingerprint=fingerprint,
             inputs=model.inputs,
             latency_ms=latency_ms,
-            low_ms=float(low_s[index]) * 1e3,
-            high_ms=float(high_s[index]) * 1e3,
-            ratio=float(middle[index]),
-            ratio_low=float(low[index]),
-            ratio_high=float(high[index]),
+            low_ms=latency_ms / whole,
+            high_ms=latency_ms * whole,
+            ratio=ratio,
+            ratio_low=ratio * math.exp(-width),
+            ratio_high=ratio * math.exp(width),
+            p50_ms=float(p50),
             p90_ms=float(p90),
             p99_ms=float(p99),
             rounds=len(ratios),
-            runs=times.size,
-            cv=cv,
+            runs=rounds.times_s[index].size,
+            cv=float(np.std(ratios[:, index], ddof=1) / np.mean(ratios[:, index])),
             waited=model.waited,
             anchor_ms=anchor_ms,
             baseline_ms=baseline_ms,
-            baseline_low_ms=float(base_low[0]) * 1e3,
-            baseline_high_ms=float(base_high[0]) * 1e3,
+            baseline_low_ms=baseline_ms * math.exp(-base_width),
+            baseline_high_ms=baseline_ms * math.exp(base_width),
             warnings=(),
             ratios=ratios[:, index].copy(),
-            counted=counted[:, index].copy(),
-            times_ms=times * 1e3,
+            counted=found.counted.copy(),
+            times_ms=rounds.times_s[index] * 1e3,
             cost_s=cost_s,
             device_ms=latency_ms * modes[ON_DEVICE] if modes else None,
             end_to_end_ms=latency_ms * modes[END_TO_END] if modes else None,
             transfers=transfers if modes else None,
         )
-        warnings = _warnings(latency, rounds.wanted, settings, baseline_path)
-        latencies.append(replace(latency, warnings=warnings))
+        latencies.append(replace(latency, warnings=_warnings(latency, settings, baseline_path)))
     return latencies
 
 
-def _warnings(
-    latency: Latency, wanted: bool, settings: MeasureSettings, baseline_path: str
-) -> tuple[str, ...]:
+def _warnings(latency: Latency, settings: MeasureSettings, baseline_path: str) -> tuple[str, ...]:
     cv, waited, n_rounds = latency.cv, latency.waited or 0.0, latency.rounds
     typical_ms = float(np.median(latency.times_ms))
     width = (latency.ratio_high - latency.ratio_low) / 2 / latency.ratio
@@ -168,7 +234,7 @@ def _warnings(
             "what it did to the caches: stop that work to be sure",
         ),
         (
-            not wanted and not precise,
+            not precise,
             f"time ran out after {n_rounds} rounds with an interval of ±{width:.1%} where "
             f"±{settings.half_width:.1%} was wanted, because this machine is noisy or the model "
             f"slow: raise seconds_per_model (now {settings.seconds_per_model:g})",
@@ -188,58 +254,6 @@ def _warnings(
     return tuple(text for seen, text in doubts if seen)
 
 
-def undisturbed(times: Floats) -> Bools:
-    """Return which (n_rounds, n_columns) times are not prolonged by other work.
-
-    They are at most 10% above their column's 20th percentile. Other work on the same core or cache
-    slows a model by more than that, in a tenth to most of the rounds of a few seconds, and some
-    models more than others, which a ratio does not cancel. Times on a shared machine are therefore
-    bimodal, and a median over both modes depends on chance.
-    """
-    near: Bools = times <= 1.1 * np.quantile(times, 0.2, axis=0)
-    return near
-
-
-def median_draws(values: Floats, rng: np.random.Generator) -> Floats:
-    """Return bootstrapped medians of columns (circular block bootstrap; Politis and Romano 1992).
-
-    Neighbouring rounds are correlated, so rows are drawn in blocks of about the cube root of their
-    number, the same for all columns. With few blocks such draws are too narrow: each is moved away
-    from the sample's median, in logarithms, by the ratio of Student's t to the normal quantile at
-    one degree of freedom less than there are blocks.
-
-    Args:
-        values: (n_rounds, n_columns), positive; NaN where a row does not count for a column, but
-            not in a whole column.
-        rng: Random generator of the blocks.
-
-    Returns:
-        (2000, n_columns) medians of the counted rows; of the whole column where a draw has none.
-    """
-    n_rounds, n_columns = values.shape
-    length = max(1, round(n_rounds ** (1 / 3)))
-    n_blocks = -(-n_rounds // length)
-    starts = rng.integers(0, n_rounds, (N_DRAWS, n_blocks, 1))
-    rows = ((starts + np.arange(length)) % n_rounds).reshape(N_DRAWS, -1)[:, :n_rounds]
-    drawn = [_medians(values[rows, column]) for column in range(n_columns)]
-    centre = _medians(values.T)
-    draws = np.where(np.isnan(drawn), centre[:, None], drawn).T
-    quantile = (1 + CONFIDENCE) / 2
-    freedom = np.maximum(1.0, np.isfinite(values).sum(axis=0) / length - 1)
-    wide = [student_quantile(quantile, float(each)) for each in freedom]
-    widening = np.array(wide) / NormalDist().inv_cdf(quantile)
-    return np.asarray(centre * (draws / centre) ** widening, dtype=np.float64)
-
-
-def _medians(values: Floats) -> Floats:
-    """Return medians of rows without NaN; NaN for rows of NaN."""
-    n_counted = (~np.isnan(values)).sum(axis=1)
-    ordered, rows = np.sort(values, axis=1), np.arange(len(values))  # NaN comes last
-    low = ordered[rows, np.maximum(n_counted - 1, 0) // 2]
-    middle: Floats = (low + ordered[rows, n_counted // 2]) / 2
-    return middle
-
-
 def middle_mean(values: Floats) -> Floats:
     """Return the mean of the middle half of values along the first axis.
 
@@ -248,13 +262,6 @@ def middle_mean(values: Floats) -> Floats:
     ordered = np.sort(values, axis=0)
     outer = len(values) // 4
     return np.asarray(ordered[outer : len(values) - outer].mean(axis=0), dtype=np.float64)
-
-
-def percentile_interval(draws: Floats) -> tuple[Floats, Floats]:
-    """Return the ends, (n_columns,) each, of the central 95% of (n_draws, n_columns) draws."""
-    tail = (1 - CONFIDENCE) / 2 * 100
-    low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
-    return low, high
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from hwsearch.devices.anchor import anchor_bytes
+from hwsearch.devices.anchor import anchors
 from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import (
@@ -64,7 +64,7 @@ class OpenVino(CpuDevice):
         """Let the runtime refuse bf16, in a worker process: nothing else imports OpenVINO."""
         with self._start() as worker:
             try:
-                worker.call("load", anchor_bytes(), None, self.options(timed=False))
+                worker.call("load", anchors()[0], None, self.options(timed=False))
             except DeviceError as error:
                 raise InputError(f"device {self.spec!r} cannot be used here: {error}") from error
 

@@ -27,22 +27,18 @@ from hwsearch.errors import DeviceError
 
 START = b"\0hwsearch worker\n"
 """Line that precedes the first reply."""
-_GAP_NS = 20_000
-_TRIES = 3
+_READINGS = 1000
 
-WaitingNs = Callable[[], int]
-"""Returns for how long this thread has waited so far for a busy CPU, nanoseconds."""
+Clock = Callable[[], int]
+"""Returns nanoseconds since a fixed moment."""
 
 
 class Models:
-    """Loaded models by number.
+    """Loaded models by number; ``cpu_ns`` is `cpu_clock`, None to time by the wall clock."""
 
-    ``waiting_ns`` reads the time spent waiting for a CPU; None where it is not recorded.
-    """
-
-    def __init__(self, runtime: Runtime, waiting_ns: WaitingNs | None) -> None:
+    def __init__(self, runtime: Runtime, cpu_ns: Clock | None) -> None:
         self._runtime = runtime
-        self._waiting_ns = waiting_ns
+        self._cpu_ns = cpu_ns
         self._numbers = itertools.count()
         self._models: dict[int, LoadedModel] = {}
         self._modes: dict[int, Mapping[str, TimedRun]] = {}
@@ -100,19 +96,16 @@ class Models:
             nonlocal own_s
             own_s = once()
 
-        running, waiting = timed_run(run, time.perf_counter_ns, self._waiting_ns)
+        running, waiting = timed_run(run, time.perf_counter_ns, self._cpu_ns)
         return (running / 1e9, waiting / 1e9) if own_s is None else (own_s, 0.0)
 
     def time_profiled(self, number: int, n: int) -> NDArray[np.float64]:
         """Run the first mode ``n`` times: (2, n) seconds of wall time and of waiting in it."""
         once = next(iter(self._modes[number].values()))
-        waiting_ns = self._waiting_ns or (lambda: 0)
         spent = []
         for _ in range(n):
-            waiting, start = waiting_ns(), time.perf_counter_ns()
-            once()
-            took = time.perf_counter_ns() - start
-            spent.append((took / 1e9, (waiting_ns() - waiting) / 1e9))
+            running, waiting = timed_run(once, time.perf_counter_ns, self._cpu_ns)
+            spent.append(((running + waiting) / 1e9, waiting / 1e9))
         return np.array(spent, dtype=np.float64).T
 
     def read_profile(self, number: int) -> tuple[list[str], NDArray[np.float64]]:
@@ -219,53 +212,34 @@ def _fix(item: Declared, axis: int) -> str:
     return f"--input_name {item.name} --input_shape {sizes}"
 
 
-def schedstat_reader() -> WaitingNs | None:
-    """Return a reader of this thread's wait time in Linux's schedstat, None without one."""
+def cpu_clock() -> Clock | None:
+    """Return the clock of this thread's CPU time; None where it moves in coarse steps.
 
-    def waiting_ns() -> int:
-        return int(os.pread(file, 96, 0).split()[1])
-
-    try:
-        file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-        waiting_ns()
-    except (OSError, ValueError, IndexError):
-        return None
-    return waiting_ns
+    It stands still while the thread waits for a CPU, and where the hypervisor reports it, while
+    another virtual machine has the CPU.
+    """
+    readings = {time.thread_time_ns() for _ in range(_READINGS)}
+    return time.thread_time_ns if len(readings) > _READINGS // 2 else None
 
 
-def timed_run(
-    run: Callable[[], object], clock: Callable[[], int], waiting_ns: WaitingNs | None
-) -> tuple[int, int]:
-    """Run once and return the running time and the time waiting for a CPU, nanoseconds.
+def timed_run(run: Callable[[], object], wall_ns: Clock, cpu_ns: Clock | None) -> tuple[int, int]:
+    """Run once; return the running time and the time without a CPU meanwhile, nanoseconds.
 
     On a busy machine most runs of a few milliseconds are interrupted by another process's time
-    slice, so that any quantile of wall times measures that process. The clock and the wait time
-    cannot be read at once: when the thread was interrupted between the two, the reading or the run
-    is repeated, a few times at most.
+    slice, so that any quantile of wall times measures that process. The running time is therefore
+    the difference of two readings of one clock, which stands still while the thread waits. The
+    difference of a wall clock and an account of waiting is not: an interruption between the
+    two readings makes the run too short by a whole time slice.
     """
-    if waiting_ns is None:
-        start = clock()
+    if cpu_ns is None:
+        start = wall_ns()
         run()
-        return clock() - start, 0
-    wall, waiting = 0, 0
-    for _ in range(_TRIES):
-        start, waiting_before = _start(clock, waiting_ns)
-        run()
-        end = clock()
-        wall, waiting = end - start, waiting_ns() - waiting_before
-        if clock() - end < _GAP_NS and waiting < wall:
-            return wall - waiting, waiting
-    return (wall - waiting, waiting) if waiting < wall else (wall, 0)
-
-
-def _start(clock: Callable[[], int], waiting_ns: WaitingNs) -> tuple[int, int]:
-    waiting = now = 0
-    for _ in range(_TRIES):
-        before = clock()
-        waiting, now = waiting_ns(), clock()
-        if now - before < _GAP_NS:
-            break
-    return now, waiting
+        return wall_ns() - start, 0
+    before, start = cpu_ns(), wall_ns()
+    run()
+    end, after = wall_ns(), cpu_ns()
+    running = after - before
+    return running, max(0, end - start - running)
 
 
 def _numeric(outputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -322,10 +296,10 @@ def main() -> NoReturn:
     affinity = _pin(cpus)  # before the runtime creates threads, which inherit it
     module, _, attribute = name.partition(":")
     runtime: Runtime = getattr(importlib.import_module(module), attribute)
-    waiting_ns = schedstat_reader() if account else None
-    models = Models(runtime, waiting_ns)
+    cpu_ns = cpu_clock() if account else None
+    models = Models(runtime, cpu_ns)
     replies.write(START)
-    included = "included" if waiting_ns is None else "taken out"
+    included = "included" if cpu_ns is None else "taken out"
     reply: object = (runtime.version, affinity, included)
     while True:
         try:

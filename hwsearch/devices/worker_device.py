@@ -38,7 +38,7 @@ class WorkerDevice(ABC):
         timed: Options of the runtime for a model that is timed.
         untimed: Those for a model that is only run, None for the same.
         cpus: CPUs of timed runs, None for all.
-        account: Whether the calling thread computes, so that its waiting can be subtracted.
+        account: Whether the calling thread computes all, so that its CPU time is the running time.
         objective: Timing mode whose time is the latency.
         load_s: Additional time limit for loading a model.
     """
@@ -212,7 +212,7 @@ class CpuDevice(WorkerDevice):
             timed={"threads": self.threads, "cpus": cpus},
             untimed={"threads": thread_limit()},
             cpus=cpus,
-            account=account,
+            account=account and self.threads == 1,  # else other threads compute too
         )
 
     def profile(

@@ -14,8 +14,8 @@ LATENCY, RATIO = "latency", "latency_ratio"
 REPEATED_WEIGHTS = "a repeated tile in the same graph"  # a detail; times do not differ
 RAW_TIMES_KEPT = 2000
 LATENCY_DETAILS = (
-    "device", "fingerprint", "inputs", "ratio", "ratio_low", "ratio_high", "p90_ms", "p99_ms",
-    "rounds", "runs", "undisturbed", "cv", "waited", "anchor_ms", "baseline_ms",
+    "device", "fingerprint", "inputs", "ratio", "ratio_low", "ratio_high", "p50_ms", "p90_ms",
+    "p99_ms", "rounds", "runs", "undisturbed", "cv", "waited", "anchor_ms", "baseline_ms",
     "baseline_low_ms", "baseline_high_ms", "device_ms", "end_to_end_ms", "transfers", "warnings",
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ import hwsearch
 from hwsearch.blocks import BlockSpec
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import GROUP, MeasureSettings
-from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes, anchor_digest
+from hwsearch.devices.anchor import ANCHOR_FILES, anchors, anchors_digest
 from hwsearch.errors import InputError
 from hwsearch.files import staged_file
 from hwsearch.kit.manifest import CONFIRM, NAME, TABLE, KitModel, Manifest
@@ -135,7 +135,8 @@ def write_kit(
         with staged_file(out) as file, zipfile.ZipFile(file, "w") as archive:
             for name, code in _code():
                 _store(archive, name, code)
-            _store(archive, f"hwsearch/devices/{ANCHOR_FILE}", anchor_bytes())
+            for name, content in zip(ANCHOR_FILES, anchors(), strict=True):
+                _store(archive, f"hwsearch/devices/{name}", content)
             for arch, model in models:
                 content = _serialized(with_repeated_weights(model))
                 original = _serialized(model) if purpose == CONFIRM else None
@@ -156,7 +157,7 @@ def write_kit(
                 purpose=purpose,
                 supernet=net.family,
                 space=net.full_space.digest,
-                anchor=anchor_digest(),
+                anchor=anchors_digest(),
                 devices=device_entries(),
                 specs=tuple(specs),
                 models=tuple(packed),

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from hwsearch.devices.anchor import anchor_digest
+from hwsearch.devices.anchor import anchors_digest
 from hwsearch.devices.base import Device, MeasureSettings
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.spec import DeviceFactory, parse_options as checked_options, split_spec
@@ -86,7 +86,7 @@ def _parse(arguments: Sequence[str], manifest: Manifest) -> argparse.Namespace:
 
 
 def _measure(kit: Path, manifest: Manifest, spec: str, out: Path) -> None:
-    if manifest.anchor != anchor_digest():
+    if manifest.anchor != anchors_digest():
         raise InputError(f"{str(kit)!r} is damaged: its anchor model is another; copy it again")
     device = load_device(spec, manifest)
     if manifest.device and device.spec != manifest.device:

@@ -290,6 +290,7 @@ def latency_record(latency: Latency) -> dict[str, Any]:
 
 def _latency(record: Mapping[str, Any], where: str) -> Latency:
     known = {field.name for field in fields(Latency)} - {"times_ms"}
+    record = {"p50_ms": None, **record}  # which older kits do not measure
     if known - record.keys():
         raise InputError(f"{where}: {', '.join(sorted(known - record.keys()))} is missing")
     for name in known - {"counted"}:

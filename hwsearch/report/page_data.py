@@ -180,7 +180,8 @@ def _numbers(data: RunData, row: dict[str, Any]) -> Iterator[list[Any]]:
             report = plain(stated(row, f"{name}_report"))
             yield [name, *report, units.get(name, ""), "measured on report images"]
     # Of a latency, besides its interval.
-    spread = (("p90", "ms", "measured"), ("p99", "ms", "measured"), ("rounds", "", ""))
+    single_runs = [(name, "ms", "measured") for name in ("p50", "p90", "p99")]
+    spread = (*single_runs, ("rounds", "", ""))
     for name, unit, how in spread:
         value = row.get(f"{name}_{unit}" if unit else name)
         if value is not None and value == value:

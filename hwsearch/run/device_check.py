@@ -1,5 +1,6 @@
 """Check of a device: latencies of one model under two names must agree."""
 
+import math
 import os
 import subprocess
 import sys
@@ -31,10 +32,12 @@ class Agreement:
     """Agreement of the two latencies of pairs, each one model under two names.
 
     ``differences`` are those of the two ratios to the anchor, (n_pairs,), relative and signed;
-    ``reached`` is the number of pairs of which both reached the requested precision.
+    ``held`` is the number of pairs whose difference lies within the interval of a difference of
+    two such ratios, ``reached`` that of pairs of which both reached the requested precision.
     """
 
     differences: NDArray[np.float64]
+    held: int
     reached: int
 
     @property
@@ -95,7 +98,7 @@ def check_agreement(
     progress = progress or Silent()
     progress.phase(phase, pairs)
     differences: list[float] = []
-    reached = 0
+    held = reached = 0
     for job in range(-(-pairs // len(models))):
         chosen = models[: pairs - len(differences)]
         twice = {f"{i}{side}": path for i, path in enumerate(chosen) for side in "ab"}
@@ -103,12 +106,13 @@ def check_agreement(
         for i in range(len(chosen)):
             a, b = (raised(measured[f"{i}{side}"]) for side in "ab")
             differences.append(a.ratio / b.ratio - 1)
-            widths = ((each.ratio_high - each.ratio_low) / 2 / each.ratio for each in (a, b))
+            widths = [math.log(each.ratio_high / each.ratio) for each in (a, b)]
+            held += abs(math.log(a.ratio / b.ratio)) <= math.hypot(*widths)
             reached += max(widths) <= settings.half_width
         progress.advance(len(chosen))
         within = int((np.abs(differences) <= TOLERANCE).sum())
         progress.state(agreed=f"{within} of {len(differences)}")
-    return Agreement(differences=np.array(differences), reached=reached)
+    return Agreement(differences=np.array(differences), held=held, reached=reached)
 
 
 @contextmanager

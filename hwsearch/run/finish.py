@@ -22,7 +22,7 @@ from hwsearch.run.front import contender_rows, front_rows
 from hwsearch.run.front_probability import front_probabilities
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
-from hwsearch.run.setup import Setup
+from hwsearch.run.setup import TIMING_COLUMNS, Setup
 from hwsearch.space import Architecture, Architectures
 from hwsearch.trials import Measurement, TrialState
 from hwsearch.verify.subnet import check_probe, probe_answers, run_infer, verify_export
@@ -245,7 +245,7 @@ def row_of(
         if isinstance(number, Prediction):
             row[f"{name}_source"] = PREDICTED
         elif name == LATENCY:
-            row |= {each: number.details[each] for each in ("p90_ms", "p99_ms", "rounds")}
+            row |= {each: number.details.get(each) for each in TIMING_COLUMNS}
     row |= {} if probability is None else {"probability": probability}
     # Every choice, in the order of the space; one that is inactive here has no value.
     choices = {name: arch.mapping.get(name) for name in arch.space.names}

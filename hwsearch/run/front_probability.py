@@ -7,6 +7,7 @@ differences vary less than values.
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from hwsearch.accuracy.metric import Z95
 from hwsearch.constraints import Constraint, satisfied
-from hwsearch.devices.latency_statistics import N_DRAWS, median_draws
+from hwsearch.devices.latency_statistics import CONFIDENCE, student_quantile
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, RATIO
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _IMAGES, _ROUNDS, _INTERVALS = 1, 2, 3  # joined with the seed: independent random streams
+N_DRAWS: Final = 2000
 _CHUNK: Final = 100  # draws at a time; image counts of all 2000 would fill the memory
 
 
@@ -159,6 +161,46 @@ def latency_draws(
     baseline = np.random.default_rng((seed, _INTERVALS)).standard_normal((N_DRAWS, 1))
     values = np.array([latency.value for latency in latencies])
     return np.asarray(values * draws * np.exp(spread * baseline), np.float64)
+
+
+def median_draws(values: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return bootstrapped medians of columns (circular block bootstrap; Politis and Romano 1992).
+
+    Neighbouring rounds are correlated, so rows are drawn in blocks of about the cube root of their
+    number, the same for all columns. With few blocks such draws are too narrow: each is moved away
+    from the sample's median, in logarithms, by the ratio of Student's t to the normal quantile at
+    one degree of freedom less than there are blocks.
+
+    Args:
+        values: (n_rounds, n_columns), positive; NaN where a row does not count for a column, but
+            not in a whole column.
+        rng: Random generator of the blocks.
+
+    Returns:
+        (2000, n_columns) medians of the counted rows; of the whole column where a draw has none.
+    """
+    n_rounds, n_columns = values.shape
+    length = max(1, round(n_rounds ** (1 / 3)))
+    n_blocks = -(-n_rounds // length)
+    starts = rng.integers(0, n_rounds, (N_DRAWS, n_blocks, 1))
+    rows = ((starts + np.arange(length)) % n_rounds).reshape(N_DRAWS, -1)[:, :n_rounds]
+    drawn = [_medians(values[rows, column]) for column in range(n_columns)]
+    centre = _medians(values.T)
+    draws = np.where(np.isnan(drawn), centre[:, None], drawn).T
+    quantile = (1 + CONFIDENCE) / 2
+    freedom = np.maximum(1.0, np.isfinite(values).sum(axis=0) / length - 1)
+    wide = [student_quantile(quantile, float(each)) for each in freedom]
+    widening = np.array(wide) / NormalDist().inv_cdf(quantile)
+    return np.asarray(centre * (draws / centre) ** widening, dtype=np.float64)
+
+
+def _medians(values: FloatArray) -> FloatArray:
+    """Return medians of rows without NaN; NaN for rows of NaN."""
+    n_counted = (~np.isnan(values)).sum(axis=1)
+    ordered, rows = np.sort(values, axis=1), np.arange(len(values))  # NaN comes last
+    low = ordered[rows, np.maximum(n_counted - 1, 0) // 2]
+    middle: FloatArray = (low + ordered[rows, n_counted // 2]) / 2
+    return middle
 
 
 def interval_draws(value: ArrayLike, low: ArrayLike, high: ArrayLike, seed: int) -> FloatArray:

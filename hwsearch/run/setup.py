@@ -37,7 +37,8 @@ FEW_CALIBRATION = 64
 # Columns of the tables of trials and of the front besides quantities and choices.
 TRIAL_COLUMNS = ("number", "key", "round", "origin", "state", "reason")
 FORMER_COLUMN = "dropped"  # of trials, in tables that versions up to 0.1 wrote
-FRONT_COLUMNS = ("key", "subnet", "weights", "p90_ms", "p99_ms", "rounds", "probability")
+TIMING_COLUMNS = ("p50_ms", "p90_ms", "p99_ms", "rounds")
+FRONT_COLUMNS = ("key", "subnet", "weights", *TIMING_COLUMNS, "probability")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

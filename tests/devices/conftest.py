@@ -1,5 +1,7 @@
 import pytest
 
+from hwsearch.devices import MeasureSettings
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
@@ -12,5 +14,7 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def _short_baseline():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hwsearch.devices.benchmark._BASELINE_S", 0.1)
+        patch.setattr(
+            "hwsearch.devices.benchmark._BASELINE", MeasureSettings(seconds_per_model=0.1)
+        )
         yield

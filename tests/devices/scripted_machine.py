@@ -28,7 +28,10 @@ class ScriptedMachine:
         cold = 2.0 if self.now < self._warmup_s else 1.0
         return cold * (1 + self._wander * waves)
 
-    def run(self, index, n):
+    def run(self, turns):
+        return [self._turn(index, n) for index, n in turns]
+
+    def _turn(self, index, n):
         self.log.append((index, n))
         times = self.true_s[index] * self.slowness()
         times = times * np.exp(self._noise * self._rng.standard_normal(n))

@@ -212,7 +212,7 @@ def test_a_worker_killed_once_while_the_anchor_is_at_work_harms_nobody(
 
 def test_an_anchor_that_never_works_is_said_to_be_the_reason(device, pair, monkeypatch):
     device.fingerprint()
-    monkeypatch.setattr("hwsearch.devices.benchmark.anchor_bytes", lambda: b"no model")
+    monkeypatch.setattr("hwsearch.devices.benchmark.anchors", lambda: (b"no model",))
     results = device.measure(pair, seed=0, settings=QUICK)
     assert all("anchor" in str(result) for result in results.values())
 
@@ -246,9 +246,8 @@ def test_the_batch_is_the_devices(tmp_path):
 
 def test_baseline_is_taken_once(device, pair, monkeypatch):
     first = device.measure(pair, seed=0, settings=QUICK)
-    monkeypatch.setattr(
-        "hwsearch.devices.benchmark._BASELINE_S", None
-    )  # measuring it again would fail
+    # Measuring it again would fail.
+    monkeypatch.setattr("hwsearch.devices.benchmark._BASELINE", None)
     second = device.measure(pair, seed=1, settings=QUICK)
     assert first["a"].baseline_ms == second["a"].baseline_ms
 
@@ -298,11 +297,12 @@ def test_public_measure_gives_one_row_per_model(pair, tmp_path):
     broken = tiny_models.garbage(tmp_path / "broken.onnx")
     models = [pair["a"], onnx.load(pair["b"]), str(broken), pair["a"]]
     table = measure(models, settings=QUICK)
-    assert list(table.columns[:7]) == [
+    assert list(table.columns[:8]) == [
         "model",
         "latency_ms",
         "low",
         "high",
+        "p50",
         "p90",
         "p99",
         "rounds",

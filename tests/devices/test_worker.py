@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hwsearch.devices.runtime import Declared
-from hwsearch.devices.worker import Models, schedstat_reader, synthetic_inputs, timed_run
+from hwsearch.devices.worker import Models, cpu_clock, synthetic_inputs, timed_run
 from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from tests.devices import tiny_models
@@ -170,70 +170,73 @@ def test_inputs_that_cannot_be_made_are_named(declared, reason):
 
 
 class Machine:
-    """A thread's life in nanoseconds: events are (time, waited) steps of clock and account."""
+    """A thread's life in nanoseconds: its CPU clock stands still while it is interrupted."""
 
-    def __init__(self):
-        self.now, self.waited, self.runs, self.readings = 0, 0, 0, 0
-        self.spoilt = None
+    def __init__(self, interrupted_at=None):
+        self.now, self.ran, self.readings = 0, 0, 0
+        self._interrupted_at = interrupted_at
 
-    def clock(self):
-        self.now += 100
+    def wall(self):
+        self._read()
         return self.now
 
-    def account(self):
-        """Read, with an interruption just before or after the reading where one is spoilt."""
-        spoilt, self.readings = self.spoilt, self.readings + 1
-        if spoilt == (self.readings, "before"):
-            self.interrupted(300_000)
-        self.now += 1000
-        value = self.waited
-        if spoilt == (self.readings, "after"):
-            self.interrupted(300_000)
-        return value
+    def cpu(self):
+        self._read()
+        return self.ran
 
-    def interrupted(self, lasting=4_000_000):
+    def _read(self):
+        self.readings += 1
+        self._goes_on(100)
+        if self.readings == self._interrupted_at:
+            self.now += 4_000_000
+
+    def _goes_on(self, lasting):
         self.now += lasting
-        self.waited += lasting
+        self.ran += lasting
 
-    def run(self, *, interrupted):
-        self.runs += 1
-        self.now += 500_000
+    def run(self, *, interrupted=False):
+        self._goes_on(500_000)
         if interrupted:
-            self.interrupted()
+            self.now += 4_000_000
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_waiting_is_told_from_running(interrupted):
     machine = Machine()
     took, waited = timed_run(
-        lambda: machine.run(interrupted=interrupted), machine.clock, machine.account
+        lambda: machine.run(interrupted=interrupted), machine.wall, machine.cpu
     )
-    assert took == pytest.approx(500_000, abs=5_000)
-    assert waited == (4_000_000 if interrupted else 0)
+    assert took == pytest.approx(500_000, abs=1_000)
+    assert waited == pytest.approx(4_000_000 if interrupted else 0, abs=1_000)
 
 
-@pytest.mark.parametrize("reading", [1, 2])
-@pytest.mark.parametrize("side", ["before", "after"])
-def test_an_interruption_between_two_readings_spoils_nothing(reading, side):
+@pytest.mark.parametrize("reading", range(1, 5))
+def test_an_interruption_beside_any_reading_spoils_nothing(reading):
+    machine = Machine(interrupted_at=reading)
+    took, _ = timed_run(machine.run, machine.wall, machine.cpu)
+    assert machine.readings == 4
+    assert took == pytest.approx(500_000, abs=1_000)
+
+
+def test_without_a_cpu_clock_times_are_wall_times():
     machine = Machine()
-    machine.spoilt = (reading, side)
-    took, waited = timed_run(
-        lambda: machine.run(interrupted=False), machine.clock, machine.account
-    )
-    assert took == pytest.approx(500_000, abs=5_000)
+    took, waited = timed_run(lambda: machine.run(interrupted=True), machine.wall, None)
+    assert took == pytest.approx(4_500_000, abs=1_000)
     assert waited == 0
 
 
-def test_without_an_account_times_are_wall_times():
-    machine = Machine()
-    took, waited = timed_run(lambda: machine.run(interrupted=True), machine.clock, None)
-    assert took == pytest.approx(4_500_000, abs=5_000)
-    assert waited == 0
+def test_a_coarse_cpu_clock_is_not_used(monkeypatch):
+    monkeypatch.setattr(time, "thread_time_ns", lambda: 15_625_000)
+    assert cpu_clock() is None
 
 
-def test_the_systems_account_is_read_where_there_is_one():
-    waiting_ns = schedstat_reader()
-    assert waiting_ns is None or 0 <= waiting_ns() <= waiting_ns()
+def test_the_cpu_clock_of_linux_is_fine_enough():
+    clock = cpu_clock()
+    if clock is None:
+        pytest.skip("the CPU clock of this system moves in coarse steps")
+    before = clock()
+    time.sleep(0.05)
+    assert clock() - before < 25_000_000
 
 
 class Speaks:

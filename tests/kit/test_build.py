@@ -8,7 +8,7 @@ import pytest
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.devices.anchor import ANCHOR_FILE, anchor_bytes
+from hwsearch.devices.anchor import ANCHOR_FILES, anchors
 from hwsearch.errors import InputError
 from hwsearch.kit.build import EMPTY
 from hwsearch.kit.manifest import read_manifest
@@ -49,7 +49,8 @@ def test_the_measuring_code_is_the_engines_own(real_kit):
         if name not in ("__main__.py", EMPTY):
             assert text == source.read_text(encoding="utf-8")
     with zipfile.ZipFile(real_kit) as archive:
-        assert archive.read(f"hwsearch/devices/{ANCHOR_FILE}") == anchor_bytes()
+        for name, content in zip(ANCHOR_FILES, anchors(), strict=True):
+            assert archive.read(f"hwsearch/devices/{name}") == content
 
 
 def test_what_the_kit_and_its_devices_import_is_in_it_or_on_the_device(real_kit):

@@ -33,6 +33,7 @@ def test_pairs_are_counted_within_one_percent():
     assert found.agreed == 5
     np.testing.assert_allclose(found.differences[3:5], [0.011, -0.05])
     assert found.interval == pytest.approx((0.359, 0.918), abs=1e-3)  # Wilson's, by hand
+    assert found.held == 3  # intervals of half a percent hold differences of 0.7%
     assert found.reached == 7
 
 
@@ -45,8 +46,8 @@ def test_every_job_holds_each_model_twice_and_has_a_seed_of_its_own():
 
 
 def test_it_counts_who_was_measured_as_precisely_as_asked():
-    wide = Agreement(differences=np.array([0.0, 0.0]), reached=1)
-    assert (wide.pairs, wide.agreed, wide.reached) == (2, 2, 1)
+    wide = Agreement(differences=np.array([0.0, 0.0]), held=2, reached=1)
+    assert (wide.pairs, wide.agreed, wide.held, wide.reached) == (2, 2, 2, 1)
 
 
 def test_a_model_that_does_not_run_ends_it_with_the_reason():

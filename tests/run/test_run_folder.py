@@ -91,7 +91,7 @@ class TestFinishedRun:
             "top1", "top1_low", "top1_high",
             "top1_report", "top1_report_low", "top1_report_high",
             "latency", "latency_low", "latency_high",
-            "p90_ms", "p99_ms", "rounds", "probability",
+            "p50_ms", "p90_ms", "p99_ms", "rounds", "probability",
             "macs", "params", "bytes", "peak_memory", "weight_traffic",
             "weights", "subnet",
             *names,

@@ -111,6 +111,7 @@ class FakeDevice:
             ratio=latency_ms,
             ratio_low=low,
             ratio_high=high,
+            p50_ms=latency_ms,
             p90_ms=latency_ms,
             p99_ms=latency_ms,
             rounds=_ROUNDS,
