@@ -15,7 +15,7 @@ from hwsearch.errors import InputError, unknown
 if TYPE_CHECKING:
     from hwsearch.space import Option
 
-Purpose = Literal["search", "confirm", "report"]
+Purpose = Literal["search", "bridge", "confirm", "report"]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 FORMER_PURPOSES = ("race",)  # in stores of versions up to 0.1; read, never written by a search
 Forecast = Mapping[str, tuple[float, float]]

@@ -221,21 +221,30 @@ class BuiltModels:
         self._remove: weakref.finalize[..., BuiltModels] | None = None
 
     def get(
-        self, archs: Sequence[Architecture], *, only_timed: bool = False
+        self,
+        archs: Sequence[Architecture],
+        *,
+        only_timed: bool = False,
+        keep: Sequence[Architecture] = (),
     ) -> dict[Architecture, BuiltModel | EvaluationError]:
         """Return the model of each distinct architecture, or the error of building it.
 
-        Missing ones are built together. ``only_timed`` accepts models with other weights.
+        Missing ones are built together. ``only_timed`` accepts models with other weights. Files
+        of ``keep`` are not removed.
         """
-        only_timed = only_timed and self._builder.repeats_weights
-        self._trim(archs)
-        # A fully built one is used for timing too.
-        fit = {a for a, entry in self._entries.items() if only_timed or not entry.only_timed}
+        only_timed, needed = only_timed and self._builder.repeats_weights, [*archs, *keep]
+        self._trim(needed)
+        # A fully built one is used for timing too; a file may have been removed by others.
+        fit = {
+            arch
+            for arch, entry in self._entries.items()
+            if (only_timed or not entry.only_timed) and entry.path.is_file()
+        }
         missing = [arch for arch in archs if arch not in fit]
         failed: dict[Architecture, EvaluationError] = {}
         for group in prefix_groups(self._net, missing):
             failed |= self._build(group, only_timed=only_timed)
-            self._trim(archs)
+            self._trim(needed)
         for arch in archs:
             if arch in self._entries:
                 self._entries.move_to_end(arch)
@@ -306,6 +315,7 @@ class BuiltModels:
                 self._memory = int(SHARE_OF_MEMORY * available_memory_bytes())
             if self._disk is None:
                 self._disk = int(SHARE_OF_DISK * shutil.disk_usage(self._folder).free)
+        self._folder.mkdir(exist_ok=True)  # others may have removed it
         return self._folder
 
     def _trim(self, needed: Collection[Architecture]) -> None:

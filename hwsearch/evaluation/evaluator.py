@@ -1,7 +1,7 @@
 """Values of a batch of architectures: stored ones are reused, others measured."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,15 @@ from hwsearch.evaluation.measurements import (
     score_measurement,
 )
 from hwsearch.evaluation.outliers import Pace
+from hwsearch.evaluation.timing_jobs import (
+    JOB,
+    as_bridge,
+    choose_bridges,
+    corrected,
+    latencies_of,
+    next_job,
+    told_latencies,
+)
 from hwsearch.files import digest_of_text
 from hwsearch.models.onnx_file import read_model
 from hwsearch.quantities import quantity_of
@@ -34,6 +43,7 @@ T = TypeVar("T")
 REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
 # Coarser than what is reported: the surrogates average over trials, and the front is timed again.
 SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
+BRIDGES_PER_MODEL = 0.5  # in jobs of four, the usual batch
 Values = dict[str, float]
 
 
@@ -44,6 +54,8 @@ class Evaluator:
         models: Cache of the built models; `close` removes their files.
         latency_context: What determines a latency besides the architecture.
         pace: Pace of the accepted latencies.
+        bridges: Architectures that timing jobs repeat if the store has none for it, as where
+            another process chose them.
     """
 
     def __init__(
@@ -55,6 +67,8 @@ class Evaluator:
         self._scorer = Scorer(net, device, task.metric)
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
         self.pace = Pace()
+        self.bridges: Sequence[Architecture] = ()
+        self._lost_bridges: set[str] = set()
 
     def close(self) -> None:
         """Remove the files of the built models."""
@@ -72,7 +86,7 @@ class Evaluator:
         )
 
     def remembered(self, key: str, quantity: str) -> Measurement | None:
-        """Return the stored measurement of the search, if there is one."""
+        """Return the measurement of the search as it is stored, if there is one."""
         return self.store.find(key, quantity, self.search_context(quantity), "search")
 
     def search_context(self, quantity: str) -> str:
@@ -129,7 +143,7 @@ class Evaluator:
         other weights, which are not scored.
         """
         wanted, metric = set(quantities), self.task.metric.name
-        missing = {arch: wanted - self.known_values(arch, wanted).keys() for arch in archs}
+        missing = {a: {q for q in wanted if not self.remembered(a.key, q)} for a in archs}
         failed: dict[Architecture, EvaluationError] = {}
         for_timing = [a for a in archs if missing[a] and (only_timed or self._is_only_timed(a))]
         ready = _split(self.models.get(for_timing, only_timed=True), failed)
@@ -140,12 +154,43 @@ class Evaluator:
             self._search_latencies(archs, to_time, failed)
         to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
         self._score(to_score, self.task.search, "search", failed)
-        return {arch.key: failed.get(arch) or self.known_values(arch, wanted) for arch in archs}
+        values = self._known_values([a for a in archs if a not in failed], wanted)
+        return {arch.key: failed.get(arch) or values[arch.key] for arch in archs}
 
     def known_values(self, arch: Architecture, wanted: Iterable[str]) -> Values:
-        """Return the stored values of the search, by quantity."""
-        found = {quantity: self.remembered(arch.key, quantity) for quantity in wanted}
-        return {q: known.value for q, known in found.items() if known is not None}
+        """Return the known values of the search, by quantity.
+
+        A latency is corrected by the jobs up to its own: see `told_latencies`.
+        """
+        return self._known_values([arch], list(wanted))[arch.key]
+
+    def _known_values(
+        self, archs: Sequence[Architecture], wanted: Collection[str]
+    ) -> dict[str, Values]:
+        values: dict[str, Values] = {}
+        for key in (arch.key for arch in archs):
+            found = {quantity: self.remembered(key, quantity) for quantity in wanted}
+            values[key] = {q: known.value for q, known in found.items() if known is not None}
+        timed = [key for key, known in values.items() if LATENCY in known]
+        if timed:
+            told = told_latencies(latencies_of(self.store), timed)
+            for key in timed:
+                values[key][LATENCY] = told[key]
+        return values
+
+    def latest_latencies(self) -> dict[str, Measurement]:
+        """Return key -> latency of the search, corrected by all jobs so far."""
+        return corrected(latencies_of(self.store))
+
+    def next_bridges(self, n_models: int) -> list[Architecture]:
+        """Return architectures that the next timing job of n new ones repeats."""
+        return self._bridges(n_models, latencies_of(self.store))
+
+    def _bridges(self, n_models: int, before: Sequence[Measurement]) -> list[Architecture]:
+        chosen = choose_bridges(before, n_models, self._lost_bridges)
+        trials = [self.store.trial(key) for key in chosen]
+        archs = self.net.space.architectures([trial.choices for trial in trials])
+        return list(archs) or [a for a in self.bridges if a.key not in self._lost_bridges]
 
     def _is_only_timed(self, arch: Architecture) -> bool:
         """Return whether only the latency of an architecture has to be measured."""
@@ -192,26 +237,73 @@ class Evaluator:
             if known := self.remembered(arch.key, LATENCY):
                 self.pace.believe(known.value, macs[arch.key])
         timed = {arch: built for arch, built in ready.items() if arch in counted}
-        paths = {arch.key: built.path for arch, built in timed.items()}
-        measured = self._measure(paths, self.seed, SEARCH)
-        first = {key: got.latency_ms for key, got in measured.items() if isinstance(got, Latency)}
+        before = latencies_of(self.store)
+        found = self._timing_job(timed, self.seed, before, failed)
+        first = {each.key: each.value for each in found if each.purpose == "search"}
         suspects = self.pace.suspects(first, macs)
-        measured |= self._measure({key: paths[key] for key in suspects}, self.seed + 2, SEARCH)
-        found = []
-        for arch, built in timed.items():
-            key, latency = arch.key, measured[arch.key]
-            if not isinstance(latency, Latency):
-                failed[arch] = latency
-                continue
-            details: dict[str, float | str] = {}
-            if key in suspects:
-                details["suspected_ms"] = first[key]
-                self.pace.believe(latency.latency_ms, macs[key])
-            if built.only_timed:
-                details["weights"] = REPEATED_WEIGHTS
-            context = self.latency_context
-            found.append(latency_measurement(key, latency, context, "search", **details))
+        if suspects:
+            found = [each for each in found if each.key not in suspects]
+            again = {arch: built for arch, built in timed.items() if arch.key in suspects}
+            second = self._timing_job(again, self.seed + 2, [*before, *found], failed)
+            for place, latency in enumerate(second):
+                if latency.key in suspects:
+                    self.pace.believe(latency.value, macs[latency.key])
+                    details = {**latency.details, "suspected_ms": first[latency.key]}
+                    second[place] = replace(latency, details=details)
+            found += second
         self.store.add_all(found)
+
+    def _timing_job(
+        self,
+        new: dict[Architecture, BuiltModel],
+        seed: int,
+        before: Sequence[Measurement],
+        failed: dict[Architecture, EvaluationError],
+    ) -> list[Measurement]:
+        """Time new models and bridges to the jobs ``before``; add errors to ``failed``.
+
+        A bridge that cannot be built or timed is left out, and not chosen again. Returns nothing
+        if all new models fail.
+        """
+        if not new:
+            return []
+        models = {arch.key: built.path for arch, built in new.items()}
+        bridges = self._built_bridges(list(new), before)
+        models |= {arch.key: built.path for arch, built in bridges.items()}
+        measured = self.device.measure(models, seed=seed, settings=SEARCH)
+        self.check_device(measured[arch.key] for arch in new)
+        job, found = next_job(before), []
+        for arch, built in (new | bridges).items():
+            latency = measured[arch.key]
+            if isinstance(latency, Latency):
+                details: dict[str, float | str] = {JOB: job}
+                if built.only_timed:
+                    details["weights"] = REPEATED_WEIGHTS
+                timed = latency_measurement(
+                    arch.key, latency, self.latency_context, "search", **details
+                )
+                found.append(as_bridge(timed) if arch in bridges else timed)
+            elif arch in bridges:
+                self._lost_bridges.add(arch.key)
+            else:
+                failed[arch] = latency
+        return found if any(each.purpose == "search" for each in found) else []
+
+    def _built_bridges(
+        self, new: Sequence[Architecture], before: Sequence[Measurement]
+    ) -> dict[Architecture, BuiltModel]:
+        """Return the bridges of a job of new models, built again as they were if they are gone."""
+        own = {each.key: each for each in before if each.purpose == "search"}
+        while True:
+            bridges = self._bridges(len(new), before)
+            whole = [a for a in bridges if a.key in own and "weights" not in own[a.key].details]
+            built = self.models.get(whole, keep=new)
+            built |= self.models.get(bridges, only_timed=True, keep=new)
+            failed: dict[Architecture, EvaluationError] = {}
+            ready = _split(built, failed)
+            if not failed:
+                return ready
+            self._lost_bridges |= {arch.key for arch in failed}
 
     def _macs(self, arch: Architecture) -> int:
         return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
@@ -265,7 +357,8 @@ class Evaluator:
         model = self.files_of([arch])[arch.key]
         build_s = time.perf_counter() - begin
         scoring = self._scorer.estimate_cost_s(arch, model, self.task.search)
-        timing = SEARCH.seconds_per_model if LATENCY in quantities else 0.0
+        models = 1.0 + BRIDGES_PER_MODEL if LATENCY in quantities else 0.0
+        timing = models * SEARCH.seconds_per_model
         return build_s + scoring + timing
 
     def check_device(self, results: Iterable[object]) -> None:
@@ -274,7 +367,8 @@ class Evaluator:
             return
         timed = self.store.measurements(quantity=LATENCY, purpose="search")
         scored = self.store.measurements(quantity=self.task.metric.name, purpose="search")
-        here = [m for m in timed if m.context == self.latency_context]
+        context, lost = self.latency_context, self._lost_bridges
+        here = [m for m in timed if m.context == context and m.key not in lost]
         known = next(iter(here if timed else scored), None)
         if known is None:
             return

@@ -80,9 +80,8 @@ def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
     )
 
 
-def noisy_low(measurement: Measurement | None) -> float:
+def noisy_low(measurement: Measurement) -> float:
     """Return a latency at the low end of its ratio's interval, on which ranking depends."""
-    assert measurement is not None
     ratio, low = measurement.details["ratio"], measurement.details["ratio_low"]
     return float(measurement.value * low / ratio)
 

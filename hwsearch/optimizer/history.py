@@ -37,6 +37,7 @@ class History:
         asked: All that was proposed, or told without a proposal; pairwise distinct.
         told: All evaluated architectures, failed ones included, in the order of telling.
         values: ``(len(told), n_objectives)`` in the objectives' units; a failed row is all NaN.
+        first_values: The same as they were first told, without revisions.
         deviations: The same shape; 0 except where the value is an `Estimate`.
         approximations: Column of each objective with an approximation -> its check.
         latest_forecasts: Key -> objective -> mean and deviation, of the last predicted batch.
@@ -61,6 +62,7 @@ class History:
         self.asked = space.sample(0, 0)
         self.told = space.sample(0, 0)
         self.values: FloatArray = np.empty((0, len(self.objectives)))
+        self.first_values = self.values
         self.deviations: FloatArray = np.empty((0, len(self.objectives)))
         self.latest_forecasts: dict[str, dict[str, tuple[float, float]]] = {}
         self.selections: dict[tuple[int, int], Selection] = {}
@@ -98,8 +100,16 @@ class History:
         self._judge(archs[known], rows[known], deviations[known])
         self.told = told
         self.values = np.concatenate([self.values, rows])
+        self.first_values = np.concatenate([self.first_values, rows])
         self.deviations = np.concatenate([self.deviations, deviations])
         self.asked = Architectures.concatenate([self.asked, archs]).unique()
+
+    def revise(self, name: str, values: Mapping[str, float]) -> None:
+        """Replace values of an objective by key, where one was told that is no estimate."""
+        column = [objective.name for objective in self.objectives].index(name)
+        for row in np.flatnonzero(self.succeeded & (self.deviations[:, column] == 0)):
+            key = self.told.ids[row]
+            self.values[row, column] = values.get(key, self.values[row, column])
 
     def exact(self, archs: Architectures) -> FloatArray:
         """Compute the exact objectives: ``(n, n_objectives)``, NaN in the measured columns."""
@@ -192,7 +202,7 @@ class History:
             before = self.succeeded & (self.deviations[:, column] == 0)
             new = deviations[:, column] == 0
             check.judge(
-                self.told[before], self.values[before, column], archs[new], rows[new, column]
+                self.told[before], self.first_values[before, column], archs[new], rows[new, column]
             )
 
     def _extended(self, before: Architectures, archs: Architectures, verb: str) -> Architectures:

@@ -126,6 +126,21 @@ class Optimizer:
         with one_blas_thread():
             self.history.tell(archs, values)
 
+    def revise(self, name: str, values: Mapping[str, float]) -> None:
+        """Replace told values of a measured objective, key -> value, by later estimates of them.
+
+        Keys of architectures that were not told, failed, or have an `Estimate` are ignored. The
+        selection of surrogates and the checks of approximations depend on the values as they were
+        first told, so that the last revision before a proposal is all that it depends on besides.
+
+        Raises:
+            InputError: The objective is not a measured one of this search.
+        """
+        measured = [o.name for o in self.objectives if o.computed is None]
+        if name not in measured:
+            raise unknown("measured objective", name, measured)
+        self.history.revise(name, values)
+
     @property
     def remarks(self) -> list[str]:
         """Return notes on the surrogates in use, one sentence each."""

@@ -105,7 +105,8 @@ def posterior_values(history: History, posterior: Posterior) -> FloatArray:
 def surrogate_selection(history: History, column: int) -> Selection | None:
     """Return an objective's surrogate, chosen by cross-validation; None before 12 values.
 
-    It is chosen after 12, 18, 27, ... values, from those values alone, and kept in the history.
+    It is chosen after 12, 18, 27, ... values, from those values alone, as they were first told,
+    and kept in the history.
     """
     rows = np.flatnonzero(history.succeeded)
     rows = rows[: _n_compared(len(rows))]
@@ -114,7 +115,7 @@ def surrogate_selection(history: History, column: int) -> Selection | None:
     if (column, len(rows)) not in history.selections:
         history.selections[column, len(rows)] = select_surrogate(
             thermometer(history.told[rows]),
-            history.values[rows, column],
+            history.first_values[rows, column],
             history.space,
             history.deviations[rows, column],
         )

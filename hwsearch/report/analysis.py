@@ -153,7 +153,7 @@ def scores_on_both(data: RunData) -> list[dict[str, Any]]:
 
 def timings(data: RunData) -> list[Measurement]:
     """Return the latencies that this run measured, in order."""
-    known = ("search", "confirm")
+    known = ("search", "bridge", "confirm")
     return [m for m in data.measurements if m.quantity == LATENCY and m.purpose in known]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwsearch.constraints import Constraint
 from hwsearch.errors import HwsearchError, InputError
+from hwsearch.evaluation.timing_jobs import with_corrected_latencies
 from hwsearch.objectives import FloatArray, Objective
 from hwsearch.quantities import main_cost, quantity_of
 from hwsearch.restriction import restricted
@@ -141,7 +142,7 @@ def read_run_data(run: "RunFolder", setup: "Setup | None" = None) -> RunData:
         )
     space = restricted(SearchSpace.from_json(full_space), run.config.freeze, run.config.only)
     with run.store() as store:
-        trials, measurements = store.trials(), store.measurements()
+        trials, measurements = store.trials(), with_corrected_latencies(store.measurements())
     objectives = tuple(run.objectives)
     # The first version recorded no source: it measured all that was not counted.
     sources = {o["name"]: str(o.get("source", "measured")) for o in run.recorded["objectives"]}

@@ -104,10 +104,13 @@ class Finisher:
         archs = self.space.architectures([trial.choices for trial in trials])
         found = self.evaluator.search_values(list(archs), self.setup.measured)
         measured = [raised(found[key]) for key in archs.ids]
+        latest = self.evaluator.latest_latencies()
         values: Values = {}
         for objective in self.setup.objectives:
             if objective.computed is not None:
                 values[objective.name] = np.asarray(objective.computed(archs), np.float64)
+            elif objective.name == LATENCY:
+                values[LATENCY] = np.array([latest[key].value for key in archs.ids])
             else:
                 values[objective.name] = np.array([each[objective.name] for each in measured])
         return archs, values
@@ -117,8 +120,8 @@ class Finisher:
         if (predicted := self.setup.predicted.get(LATENCY)) is not None:
             low[LATENCY] = predicted.interval(archs)[1]
         elif LATENCY in values:
-            found = [self.evaluator.remembered(key, LATENCY) for key in archs.ids]
-            low[LATENCY] = np.array([noisy_low(each) for each in found])
+            latest = self.evaluator.latest_latencies()
+            low[LATENCY] = np.array([noisy_low(latest[key]) for key in archs.ids])
         rows = contender_rows(values, low, self.setup.objectives, self.setup.constraints)
         return self._feasible(rows, archs, values)
 

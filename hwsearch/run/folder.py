@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hwsearch import devices
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import InputError, VerificationError
+from hwsearch.evaluation.timing_jobs import with_corrected_latencies
 from hwsearch.files import MAX_BYTES, read_bounded, staged_folder
 from hwsearch.models.artifact import WEIGHTS, read_card
 from hwsearch.objectives import Objective
@@ -116,14 +117,18 @@ class RunFolder:
 
     @property
     def trials(self) -> "pd.DataFrame":
-        """Table with one row per trial: its state and what the search measured."""
+        """Table with one row per trial: its state and what the search measured.
+
+        Latencies are corrected for the shifts between timing jobs.
+        """
         import pandas as pd
 
         with self.store() as store:
             trials = store.trials()
             measured: dict[str, dict[str, float]] = {trial.key: {} for trial in trials}
-            for m in store.measurements(purpose="search"):
-                measured[m.key][m.quantity] = m.value
+            for m in with_corrected_latencies(store.measurements()):
+                if m.purpose == "search":
+                    measured[m.key][m.quantity] = m.value
         rows = [
             {name: getattr(trial, name) for name in TRIAL_COLUMNS}
             | {"state": str(trial.state)}

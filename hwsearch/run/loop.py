@@ -7,6 +7,8 @@ from itertools import groupby
 
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Values
+from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.evaluation.timing_jobs import corrected, latencies_of
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.cluster.scheduler import Scheduler
@@ -26,6 +28,7 @@ def run_search(
 ) -> None:
     """Evaluate architectures until the budget is spent or the search stops early.
 
+    Before each proposal the optimiser gets the latencies as all timing jobs so far correct them.
     Stored rounds are replayed to the optimiser in the order in which they were finished, and
     interrupted ones are completed, so that proposals are those of an uninterrupted search. With
     several evaluations at a time, a round is one proposal, and the next one is made while others
@@ -34,7 +37,8 @@ def run_search(
     The optimiser has to be new. The budget of ``stopping`` counts failed and reused architectures
     too, its minutes also the stored measuring time of earlier processes. ``batch`` is the setting.
     """
-    spent = [m for m in store.measurements(purpose="search") if REUSED not in m.details]
+    measured = [*store.measurements(purpose="search"), *store.measurements(purpose="bridge")]
+    spent = [m for m in measured if REUSED not in m.details]
     began = time.monotonic() - sum(m.cost_s for m in spent) / scheduler.n_workers
     budget = stopping.budget
     trials = store.trials()
@@ -45,6 +49,7 @@ def run_search(
     batch = batch or scheduler.default_batch or optimizer.batch
     while True:
         if not ended and proposed < budget and rounds.n_open < scheduler.capacity:
+            revise_latencies(optimizer, store)
             reason = stopping.reason(optimizer, time.monotonic() - began)
             archs = optimizer.space.sample(0, 0)
             if not reason:
@@ -60,7 +65,16 @@ def run_search(
         elif rounds.n_open:
             rounds.go_on()
         else:
+            revise_latencies(optimizer, store)
             return
+
+
+def revise_latencies(optimizer: Optimizer, store: Store) -> None:
+    """Give the optimiser all latencies as they are corrected by all timing jobs so far."""
+    latencies = latencies_of(store)
+    if any(each.purpose == "bridge" for each in latencies):
+        latest = corrected(latencies)
+        optimizer.revise(LATENCY, {key: each.value for key, each in latest.items()})
 
 
 @dataclass(slots=True, kw_only=True)

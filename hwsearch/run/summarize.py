@@ -10,6 +10,7 @@ import numpy as np
 from hwsearch.accuracy.metric import Z95
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import paired_scores
+from hwsearch.evaluation.timing_jobs import with_corrected_latencies
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_INITIAL
@@ -125,10 +126,11 @@ def replay_optimizer(setup: Setup, store: Store) -> Optimizer:
 
 
 def search_found(store: Store) -> Found:
-    """Return the measurements with purpose ``search``, by key and quantity."""
+    """Return the measurements with purpose ``search``, corrected, by key and quantity."""
     found: Found = {}
-    for each in store.measurements(purpose="search"):
-        found.setdefault(each.key, {})[each.quantity] = each
+    for each in with_corrected_latencies(store.measurements()):
+        if each.purpose == "search":
+            found.setdefault(each.key, {})[each.quantity] = each
     return found
 
 

@@ -36,10 +36,11 @@ class InProcess(FakeDevice):
         searched: Latencies while the search measures.
         confirmed: Latencies while the front is timed together; by default the same.
         precision: Of the files that it takes.
+        job_spread: Of the common factors of jobs.
     """
 
-    def __init__(self, searched=latency_by_size, confirmed=None, precision="fp32"):
-        super().__init__(searched, precision=precision)
+    def __init__(self, searched=latency_by_size, confirmed=None, precision="fp32", job_spread=0.0):
+        super().__init__(searched, precision=precision, job_spread=job_spread)
         self.scripts = {"search": searched, "confirm": confirmed or searched}
         self.timed = []
         self.is_open = False
@@ -47,7 +48,9 @@ class InProcess(FakeDevice):
     def measure(self, models, *, seed, settings=None, progress=None):
         phase = "confirm" if settings == CONFIRM else "search"
         self.timed += [(phase, name) for name in models]
-        timing = FakeDevice(self.scripts[phase], precision=self.precision)
+        timing = FakeDevice(
+            self.scripts[phase], precision=self.precision, job_spread=self._job_spread
+        )
         return timing.measure(models, seed=seed, settings=settings, progress=progress)
 
     def run(self, model, batches):

@@ -152,7 +152,8 @@ class RayQueue:
     def submit(self, job: Job) -> None:
         """Append a job."""
         function = self._measure if job.quantity == LATENCY else self._score
-        arguments = (job.arch.mapping, job.quantity, job.pace)
+        bridges = [arch.mapping for arch in job.bridges]
+        arguments = (job.arch.mapping, job.quantity, job.pace, bridges)
         self._open[function.remote(self._spec, *arguments)] = job
 
     def next(self) -> tuple[Job, JobResult]:

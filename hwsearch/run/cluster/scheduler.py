@@ -11,6 +11,7 @@ from hwsearch.devices.spec import split_name
 from hwsearch.errors import EvaluationError, HwsearchError, InputError
 from hwsearch.evaluation.evaluator import Evaluator, Values
 from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.evaluation.timing_jobs import in_job, job_of, latencies_of, next_job
 from hwsearch.kit.device import DEVICE
 from hwsearch.run.progress import Progress
 from hwsearch.run.settings import Workers, check_workers
@@ -26,11 +27,15 @@ Results = Mapping[str, Values | EvaluationError]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A measurement by a worker process; ``pace`` is (highest, known) of the search's `Pace`."""
+    """A measurement by a worker process.
+
+    ``pace`` is (highest, known) of the search's `Pace`, ``bridges`` are timed with ``arch``.
+    """
 
     arch: Architecture
     quantity: str
     pace: tuple[float, int] = (0.0, 0)
+    bridges: tuple[Architecture, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +129,22 @@ class JobScheduler:
                 "context than this search; restart all workers with one version of hwsearch"
             )
         else:
-            self._queue.submit(Job(arch=arch, quantity=missing, pace=(pace.highest, pace.known)))
+            bridges = self._evaluator.next_bridges(1) if missing == LATENCY else ()
+            known_pace = (pace.highest, pace.known)
+            job = Job(arch=arch, quantity=missing, pace=known_pace, bridges=tuple(bridges))
+            self._queue.submit(job)
 
     def _store(self, measurements: Sequence[Measurement]) -> None:
+        """Store what a worker measured; it counts its timing jobs from 0."""
         net, store = self._evaluator.net, self._evaluator.store
+        if any(m.quantity == LATENCY for m in measurements):
+            job = next_job(latencies_of(store))
+            measurements = [
+                in_job(m, job + job_of(m)) if m.quantity == LATENCY else m for m in measurements
+            ]
         store.add_all(measurements)
-        for latency in (m for m in measurements if m.quantity == LATENCY):
+        own = (m for m in measurements if (m.quantity, m.purpose) == (LATENCY, "search"))
+        for latency in own:
             archs = net.space.architectures([store.trial(latency.key).choices])
             self._evaluator.pace.believe(latency.value, int(net.exact("macs", archs)[0]))
 

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -93,14 +93,19 @@ class WorkerContext:
             self._evaluator = self._setup.evaluator(nothing)
 
     def run(
-        self, choices: Mapping[str, Option], quantity: str, pace: tuple[float, int]
+        self,
+        choices: Mapping[str, Option],
+        quantity: str,
+        pace: tuple[float, int],
+        bridges: Sequence[Mapping[str, Option]],
     ) -> JobResult:
         """Measure one quantity of one architecture; see `hwsearch.run.cluster.scheduler.Job`."""
-        (arch,) = self._setup.net.space.architectures([choices])
+        arch, *others = self._setup.net.space.architectures([choices, *bridges])
         evaluator = self._evaluator
+        evaluator.bridges = others
         evaluator.pace.highest, evaluator.pace.known = pace
         with Store() as evaluator.store:
-            evaluator.store.propose([arch], 0, "job")
+            evaluator.store.propose([arch, *others], 0, "job")
             try:
                 values = evaluator.search_values(
                     [arch], [quantity], only_timed=quantity == LATENCY
@@ -119,14 +124,18 @@ class WorkerContext:
 
 
 def run_job(
-    spec: SearchSpec, choices: Mapping[str, Option], quantity: str, pace: tuple[float, int]
+    spec: SearchSpec,
+    choices: Mapping[str, Option],
+    quantity: str,
+    pace: tuple[float, int],
+    bridges: Sequence[Mapping[str, Option]] = (),
 ) -> JobResult:
     """Run a job in the context of its search; see `WorkerContext.run`."""
     if spec["id"] not in _contexts:
         for name in list(_contexts):
             _contexts.pop(name).close()
         _contexts[spec["id"]] = WorkerContext(spec)
-    return _contexts[spec["id"]].run(choices, quantity, pace)
+    return _contexts[spec["id"]].run(choices, quantity, pace, bridges)
 
 
 def measure_models(

@@ -24,6 +24,7 @@ from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.evaluation.timing_jobs import device_context, with_corrected_latencies
 from hwsearch.files import DIGITS, decoded, digest_of_text
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import ScaledApproximation
@@ -77,8 +78,9 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
         (metric, "search"): context,
         (metric, "report"): here.score_context(setup.task.report),
         (LATENCY, "search"): here.latency_context,
+        (LATENCY, "bridge"): here.latency_context,
     }
-    holding = [m for m in measured if contexts.get((m.quantity, m.purpose)) == m.context]
+    holding = [m for m in measured if contexts.get((m.quantity, m.purpose)) == device_context(m)]
     values = {m.key: m.value for m in holding if (m.quantity, m.purpose) == (metric, "search")}
     if config.data == NO_DATA:
         if not (folder / CANDIDATES).is_file():
@@ -95,7 +97,7 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
     # A latency of the earlier run is a proxy of that on this device.
     there = {
         m.key: {"latency_ms": m.value, "device": m.details.get("device", "")}
-        for m in measured
+        for m in with_corrected_latencies(measured)
         if (m.quantity, m.purpose) == (LATENCY, "search")
     }
     kept = [

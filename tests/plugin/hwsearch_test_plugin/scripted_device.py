@@ -1,6 +1,7 @@
 """Device for tests: latencies come from a function instead of a clock."""
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class FakeDevice:
 
     Intervals are half a percent wide on either side, and the anchor takes 1 ms, so that ratios and
     milliseconds are equal. Outputs are computed by ``ort-cpu``. ``latency_of`` maps name and file
-    to ms.
+    to ms. With a ``job_spread`` all latencies of one call of `measure` have a common factor,
+    whose logarithm has this standard deviation and follows from the names of the models.
     """
 
     def __init__(
@@ -44,9 +46,10 @@ class FakeDevice:
         *,
         name: str = "scripted",
         precision: str = "fp32",
+        job_spread: float = 0.0,
     ) -> None:
         self._latency_of = latency_of
-        self.precision = precision
+        self.precision, self._job_spread = precision, job_spread
         self.spec = self.slug = name
         self._runner: Any = None
 
@@ -72,11 +75,14 @@ class FakeDevice:
     ) -> dict[str, Latency | DeviceError]:
         """Return the scripted latencies; see `hwsearch.devices.base.Device.measure`."""
         results: dict[str, Latency | DeviceError] = {}
+        seed_of_job = zlib.crc32("+".join(sorted(models)).encode())
+        shift = np.random.default_rng(seed_of_job).normal(0.0, self._job_spread)
         for name, path in models.items():
             try:
                 if error := refusal(path, self.spec, self.precision):
                     raise error
-                results[name] = self._latency(float(self._latency_of(name, path)))
+                latency_ms = float(self._latency_of(name, path)) * float(np.exp(shift))
+                results[name] = self._latency(latency_ms)
             except DeviceError as error:
                 results[name] = error
         if progress is not None:
