@@ -71,6 +71,8 @@ def run_search(
 
 def revise_latencies(optimizer: Optimizer, store: Store) -> None:
     """Give the optimiser all latencies as they are corrected by all timing jobs so far."""
+    if not any(o.name == LATENCY and o.computed is None for o in optimizer.objectives):
+        return
     latencies = latencies_of(store)
     if any(each.purpose == "bridge" for each in latencies):
         latest = corrected(latencies)

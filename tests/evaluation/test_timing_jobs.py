@@ -1,0 +1,229 @@
+"""Bridges of timing jobs, and what they do to latencies."""
+
+import math
+
+import numpy as np
+import pytest
+from hwsearch_test_plugin.scripted_device import FakeDevice
+
+from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
+from hwsearch.evaluation.evaluator import Evaluator
+from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.evaluation.timing_jobs import (
+    as_bridge,
+    choose_bridges,
+    corrected,
+    in_job,
+    next_job,
+    told_latencies,
+)
+from hwsearch.supernets.supernet import Supernet
+from hwsearch.trial_store import Store
+from hwsearch.trials import Measurement
+from tests.run.search_parts import network, task
+
+
+def timed(key, job, ratio, error=0.003, purpose="search", **changes):
+    """A latency of a job; one millisecond is the anchor's baseline."""
+    half = math.exp(1.96 * error)
+    details = {"ratio": ratio, "ratio_low": ratio / half, "ratio_high": ratio * half, "job": job}
+    known = {"quantity": LATENCY, "context": "device", "purpose": "search", "cost_s": 1.0}
+    known |= {"value": ratio, "low": ratio / half, "high": ratio * half, "count": 9}
+    found = Measurement(key=key, **{**known, "details": details, **changes})
+    return as_bridge(found) if purpose == "bridge" else found
+
+
+FIRST = [timed(key, 0, 1.0 + n) for n, key in enumerate("abcdefghi")]
+
+
+class TestBridges:
+    def test_first_job_has_none(self):
+        assert choose_bridges([], 4) == []
+
+    def test_are_a_small_and_a_large_model(self):
+        small, large = choose_bridges(FIRST, 4)
+        assert (small in "abc", large in "ghi") == (True, True)
+
+    def test_of_few_models_are_one_of_them_in_turns(self):
+        both = choose_bridges(FIRST, 4)
+        assert choose_bridges(FIRST, 3) == both[1:]
+        later = [*FIRST, timed("j", 1, 5.0)]
+        assert choose_bridges(later, 1) == choose_bridges(later, 4)[:1]
+
+    def test_are_those_that_are_known_best(self):
+        sure = [timed("b", 0, 2.0, error=0.001), timed("h", 0, 8.0, error=0.001)]
+        others = [each for each in FIRST if each.key not in "bh"]
+        assert choose_bridges([*others, *sure], 4) == ["b", "h"]
+
+    def test_that_are_gone_are_replaced(self):
+        small, large = choose_bridges(FIRST, 4, without={"a", "i"})
+        assert (small in "bc", large in "gh") == (True, True)
+
+    def test_of_one_known_model_are_that_model(self):
+        assert choose_bridges(FIRST[:1], 8) == ["a"]
+
+
+class TestCorrected:
+    jobs = (
+        *FIRST,
+        timed("x", 1, 5.5),
+        timed("a", 1, 1.1, purpose="bridge"),
+        timed("i", 1, 9.9, purpose="bridge"),
+    )
+
+    def test_a_single_job_is_as_it_was_measured(self):
+        assert corrected(FIRST) == {each.key: each for each in FIRST}
+
+    def test_jobs_without_bridges_are_as_they_were_measured(self):
+        found = corrected([*FIRST, timed("x", 1, 5.5)])
+        assert found["x"].value == 5.5
+
+    def test_jobs_compare(self):
+        """The second job was 10% slower."""
+        found = corrected(self.jobs)
+        assert found["x"].value / found["e"].value == pytest.approx(1.0, abs=0.002)
+        assert found["x"].details["measured_ms"] == 5.5
+        assert found["x"].details["ratio"] == found["x"].value
+        assert found["a"].value == pytest.approx(1.0 * math.sqrt(1.1), rel=2e-3)
+
+    def test_intervals_include_the_correction(self):
+        x = corrected(self.jobs)["x"]
+        width = math.log(x.details["ratio_high"] / x.details["ratio_low"]) / (2 * 1.96)
+        assert 0.003 < width < 0.02
+        wide = corrected(
+            [*self.jobs[:-3], timed("x", 1, 5.5, low=5.0, high=6.05), *self.jobs[-2:]]
+        )
+        assert wide["x"].low == pytest.approx(wide["x"].value / 1.1, rel=0.01)
+        assert wide["x"].details == x.details, "the baseline is not of the ratio"
+
+    def test_what_was_told_depends_on_no_later_job(self):
+        keys = ["a", "x"]
+        later = (*self.jobs, timed("y", 2, 3.0), timed("x", 2, 4.0, purpose="bridge"))
+        assert told_latencies(later, keys) == told_latencies(self.jobs, keys)
+        assert told_latencies(self.jobs, ["a"])["a"] == 1.0
+        assert corrected(later)["x"].value != corrected(self.jobs)["x"].value
+
+    def test_latencies_before_there_were_jobs_count_as_one(self):
+        old = [
+            Measurement(
+                **{
+                    **{n: getattr(m, n) for n in m.__dataclass_fields__},
+                    "details": {k: v for k, v in m.details.items() if k != "job"},
+                }
+            )
+            for m in FIRST
+        ]
+        assert next_job(old) == 0
+        jobs = [*old, *(in_job(each, 0) for each in self.jobs[-3:])]
+        assert corrected(jobs)["x"].value == pytest.approx(corrected(self.jobs)["x"].value)
+
+    def test_equal_jobs_change_nothing(self):
+        same = [timed("a", 1, 1.0, purpose="bridge"), timed("x", 1, 7.0)]
+        found = corrected([*FIRST, *same])
+        assert [found[k].value for k in "abx"] == [1.0, 2.0, 7.0]
+
+
+class Jobs(FakeDevice):
+    """Remembers what it timed; the models in ``failing`` fail."""
+
+    def __init__(self, job_spread=0.0):
+        self.jobs, self.failing = [], set()
+        super().__init__(self._latency_of, job_spread=job_spread)
+
+    def _latency_of(self, name, path):
+        if name in self.failing or not path.is_file():
+            raise DeviceError("scripted to fail")
+        return 1.0 + int(name[:4], 16) / 2**16
+
+    def measure(self, models, **settings):
+        self.jobs.append(list(models))
+        return super().measure(models, **settings)
+
+
+class TestEvaluator:
+    @pytest.fixture
+    def archs(self):
+        self.net = Supernet("n", network(), "random:0")
+        return list(self.net.space.sample_distinct(16, np.random.default_rng(0)))
+
+    @pytest.fixture
+    def device(self):
+        return Jobs()
+
+    @pytest.fixture
+    def evaluator(self, archs, device):
+        store = Store()
+        store.propose(archs, 0, "sample")
+        spec = self.net.input_spec(archs[0])
+        evaluator = Evaluator(self.net, device, task(spec), store)
+        evaluator.pace.highest = math.inf  # so that none is suspected and timed again
+        evaluator.search_values(archs[:4], [LATENCY], only_timed=True)
+        yield evaluator
+        evaluator.close()
+
+    def measure(self, evaluator, archs):
+        return evaluator.search_values(archs, [LATENCY], only_timed=True)
+
+    def test_a_bridge_whose_file_is_gone_is_built_again(self, evaluator, archs, device):
+        for built in evaluator.models.get(archs[:4], only_timed=True).values():
+            built.path.unlink()
+        self.measure(evaluator, archs[4:8])
+        bridges = device.jobs[1][4:]
+        assert len(bridges) == 2
+        assert set(bridges) <= {arch.key for arch in archs[:4]}
+        stored = evaluator.store.measurements(purpose="bridge")
+        assert [m.key for m in stored] == bridges
+
+    def test_one_that_fails_is_left_out_and_another_one_chosen(self, evaluator, archs, device):
+        (lost, *_) = (arch.key for arch in evaluator.next_bridges(4))
+        device.failing = {lost}
+        values = self.measure(evaluator, archs[4:8])
+        assert all(isinstance(each, dict) for each in values.values())
+        assert lost in device.jobs[1]
+        (stored,) = evaluator.store.measurements(purpose="bridge")
+        assert stored.key != lost
+        self.measure(evaluator, archs[8:12])
+        assert lost not in device.jobs[2]
+        assert len(device.jobs[2]) == 6
+
+    def test_one_that_cannot_be_built_is_replaced(self, evaluator, archs, device, monkeypatch):
+        lost = evaluator.next_bridges(4)[1]
+        get = evaluator.models.get
+
+        def failing(asked, **settings):
+            found = get(asked, **settings)
+            return found | {a: EvaluationError("no") for a in asked if a == lost}
+
+        monkeypatch.setattr(evaluator.models, "get", failing)
+        self.measure(evaluator, archs[4:8])
+        assert lost.key not in device.jobs[1]
+        assert len(device.jobs[1]) == 6
+
+    def test_when_all_that_is_new_fails_nothing_is_stored(self, evaluator, archs, device):
+        device.failing = {archs[4].key}
+        before = evaluator.store.measurements()
+        found = self.measure(evaluator, archs[4:5])
+        assert isinstance(found[archs[4].key], DeviceError)
+        assert evaluator.store.measurements() == before
+        device.failing |= {arch.key for arch in archs}
+        with pytest.raises(DeviceLostError):
+            self.measure(evaluator, archs[5:6])
+
+    def test_values_are_those_by_which_jobs_compare(self, archs):
+        device, store = Jobs(job_spread=0.1), Store()
+        store.propose(archs, 0, "sample")
+        spec = self.net.input_spec(archs[0])
+        evaluator = Evaluator(self.net, device, task(spec), store)
+        evaluator.pace.highest = math.inf
+        for start in range(0, 16, 4):
+            told = self.measure(evaluator, archs[start : start + 4])
+        true = {arch.key: 1.0 + int(arch.key[:4], 16) / 2**16 for arch in archs}
+        latest = {
+            key: each.value / true[key] for key, each in evaluator.latest_latencies().items()
+        }
+        stored = {m.key: m.value / true[m.key] for m in store.measurements(purpose="search")}
+        assert np.ptp(list(latest.values())) < 0.01 < np.ptp(list(stored.values()))
+        assert told.keys() == {arch.key for arch in archs[12:]}
+        for key, values in told.items():
+            assert values[LATENCY] == pytest.approx(latest[key] * true[key])
+        evaluator.close()
