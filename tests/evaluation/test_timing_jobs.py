@@ -1,5 +1,6 @@
 """Bridges of timing jobs, and what they do to latencies."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -152,14 +153,19 @@ class TestEvaluator:
 
     @pytest.fixture
     def evaluator(self, archs, device):
-        store = Store()
-        store.propose(archs, 0, "sample")
-        spec = self.net.input_spec(archs[0])
-        evaluator = Evaluator(self.net, device, task(spec), store)
-        evaluator.pace.highest = math.inf  # so that none is suspected and timed again
-        evaluator.search_values(archs[:4], [LATENCY], only_timed=True)
-        yield evaluator
-        evaluator.close()
+        with self.evaluator_of(archs, device) as evaluator:
+            evaluator.search_values(archs[:4], [LATENCY], only_timed=True)
+            yield evaluator
+
+    @contextlib.contextmanager
+    def evaluator_of(self, archs, device):
+        with Store() as store:
+            store.propose(archs, 0, "sample")
+            spec = self.net.input_spec(archs[0])
+            evaluator = Evaluator(self.net, device, task(spec), store)
+            evaluator.pace.highest = math.inf  # so that none is suspected and timed again
+            yield evaluator
+            evaluator.close()
 
     def measure(self, evaluator, archs):
         return evaluator.search_values(archs, [LATENCY], only_timed=True)
@@ -210,20 +216,14 @@ class TestEvaluator:
             self.measure(evaluator, archs[5:6])
 
     def test_values_are_those_by_which_jobs_compare(self, archs):
-        device, store = Jobs(job_spread=0.1), Store()
-        store.propose(archs, 0, "sample")
-        spec = self.net.input_spec(archs[0])
-        evaluator = Evaluator(self.net, device, task(spec), store)
-        evaluator.pace.highest = math.inf
-        for start in range(0, 16, 4):
-            told = self.measure(evaluator, archs[start : start + 4])
         true = {arch.key: 1.0 + int(arch.key[:4], 16) / 2**16 for arch in archs}
-        latest = {
-            key: each.value / true[key] for key, each in evaluator.latest_latencies().items()
-        }
-        stored = {m.key: m.value / true[m.key] for m in store.measurements(purpose="search")}
-        assert np.ptp(list(latest.values())) < 0.01 < np.ptp(list(stored.values()))
+        with self.evaluator_of(archs, Jobs(job_spread=0.1)) as evaluator:
+            for start in range(0, 16, 4):
+                told = self.measure(evaluator, archs[start : start + 4])
+            latest = {k: each.value / true[k] for k, each in evaluator.latest_latencies().items()}
+            found = evaluator.store.measurements(purpose="search")
+        stored = [m.value / true[m.key] for m in found]
+        assert np.ptp(list(latest.values())) < 0.01 < np.ptp(stored)
         assert told.keys() == {arch.key for arch in archs[12:]}
         for key, values in told.items():
             assert values[LATENCY] == pytest.approx(latest[key] * true[key])
-        evaluator.close()
