@@ -71,7 +71,8 @@ def test_a_search_chooses_by_the_table_and_measures(made, path, device, tmp_path
     assert not any("measured elsewhere" in note for note in notes)
     assert recorded(run)["name"] == path.name
     searched = [key for phase, key in device.timed if phase == "search"]
-    assert sorted(searched) == sorted(run.trials["key"])
+    bridges = [m.key for m in run.measurements() if m.purpose == "bridge"]
+    assert sorted(searched) == sorted([*run.trials["key"], *bridges])
     assert run.front["latency"].tolist() == pytest.approx(
         [latency_of(key) for key in run.front["key"]]
     )
