@@ -107,9 +107,10 @@ class History:
     def revise(self, name: str, values: Mapping[str, float]) -> None:
         """Replace values of an objective by key, where one was told that is no estimate."""
         column = [objective.name for objective in self.objectives].index(name)
+        revised, keys = self.values.copy(), self.told.ids
         for row in np.flatnonzero(self.succeeded & (self.deviations[:, column] == 0)):
-            key = self.told.ids[row]
-            self.values[row, column] = values.get(key, self.values[row, column])
+            revised[row, column] = values.get(keys[row], revised[row, column])
+        self.values = revised
 
     def exact(self, archs: Architectures) -> FloatArray:
         """Compute the exact objectives: ``(n, n_objectives)``, NaN in the measured columns."""
