@@ -5,8 +5,6 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import entry_points
-from importlib.resources import files
 from pathlib import Path
 
 import onnx
@@ -14,11 +12,12 @@ import onnx
 import hwsearch
 from hwsearch.blocks import BlockSpec
 from hwsearch.chains import ChainIndex
-from hwsearch.devices import GROUP, MeasureSettings
-from hwsearch.devices.anchor import ANCHOR_FILES, anchors, anchors_digest
+from hwsearch.devices import MeasureSettings
+from hwsearch.devices.anchor import anchors_digest
 from hwsearch.errors import InputError
 from hwsearch.files import staged_file
 from hwsearch.kit.manifest import CONFIRM, NAME, TABLE, KitModel, Manifest
+from hwsearch.kit.measuring_code import code_files, device_entries, store_member
 from hwsearch.kit.table_latency import FEWEST
 from hwsearch.models.export import to_onnx
 from hwsearch.models.repeated_weights import with_repeated_weights
@@ -27,18 +26,6 @@ from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.checkpoints import RANDOM
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_supernet, supernet_names
-
-# The modules that a kit runs, unchanged: there is one measuring protocol.
-SHIPPED = (
-    *("__init__", "errors", "files", "machine", "data", "blocks", "choices", "tables"),
-    *("prediction/base", "prediction/block_times"),
-    *("kit/__init__", "kit/manifest", "kit/results", "kit/main"),
-)
-SHIPPED_FOLDER = "devices"
-ENTRY_POINT = "kit/entry_point.py"  # the ``__main__.py`` of a kit
-EMPTY = "hwsearch/prediction/__init__.py"  # that of the package needs scipy
-_DATE = (1980, 1, 1, 0, 0, 0)
-_LEVEL = 9
 
 
 def make_kit(
@@ -133,10 +120,8 @@ def write_kit(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with staged_file(out) as file, zipfile.ZipFile(file, "w") as archive:
-            for name, code in _code():
-                _store(archive, name, code)
-            for name, content in zip(ANCHOR_FILES, anchors(), strict=True):
-                _store(archive, f"hwsearch/devices/{name}", content)
+            for name, code in code_files():
+                store_member(archive, name, code)
             for arch, model in models:
                 content = _serialized(with_repeated_weights(model))
                 original = _serialized(model) if purpose == CONFIRM else None
@@ -150,7 +135,7 @@ def write_kit(
                     shipped=hashlib.sha256(original).hexdigest() if original else "",
                 )
                 packed.append(found)
-                _store(archive, found.member, content)
+                store_member(archive, found.member, content)
             if not packed:
                 raise InputError("a kit without subnets measures nothing; give at least 1")
             manifest = Manifest(
@@ -167,36 +152,11 @@ def write_kit(
                 fingerprint=fingerprint,
                 version=hwsearch.__version__,
             )
-            _store(archive, NAME, manifest.to_json().encode())
+            store_member(archive, NAME, manifest.to_json().encode())
     except OSError as error:
         raise InputError(f"cannot write {str(out)!r}: {error}; give another --out") from error
     return manifest
 
 
-def device_entries() -> dict[str, str]:
-    """Return name -> ``module:attribute`` of the devices whose code gets into a kit."""
-    ours = f"{hwsearch.__name__}.{SHIPPED_FOLDER}."
-    points = sorted(entry_points(group=GROUP))
-    return {point.name: point.value for point in points if point.value.startswith(ours)}
-
-
 def _serialized(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _code() -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of every module in a kit."""
-    package = files(hwsearch.__name__)
-    yield "__main__.py", (package / ENTRY_POINT).read_bytes()
-    yield EMPTY, b""
-    inside = sorted(f.name for f in (package / SHIPPED_FOLDER).iterdir())
-    devices = (f"{SHIPPED_FOLDER}/{name}" for name in inside if name.endswith(".py"))
-    for name in (*(f"{each}.py" for each in SHIPPED), *devices):
-        yield f"hwsearch/{name}", (package / name).read_bytes()
-
-
-def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    info = zipfile.ZipInfo(name, _DATE)  # no clock, so that equal kits are equal files
-    info.compress_type = zipfile.ZIP_DEFLATED
-    info.external_attr = 0o644 << 16
-    archive.writestr(info, content, compresslevel=_LEVEL)

@@ -35,7 +35,10 @@ class DeviceInfo(NamedTuple):
         return cls(device.spec, device.slug, device.precision, device.fingerprint())
 
 
-Measure = Callable[[DeviceInfo, Mapping[str, Path], int, MeasureSettings], Latencies]
+Measure = Callable[
+    [DeviceInfo, Mapping[str, Path], int, MeasureSettings, Progress | None], Latencies
+]
+"""See `Device.measure`; another machine that does not report rounds ignores the last argument."""
 
 
 class RemoteDevice:
@@ -65,10 +68,10 @@ class RemoteDevice:
         *,
         seed: int,
         settings: MeasureSettings | None = None,
-        progress: Progress | None = None,  # noqa: ARG002 - rounds are not reported remotely
+        progress: Progress | None = None,
     ) -> Latencies:
         """Measure models remotely; see `Device.measure`."""
-        return self._measure(self._info, models, seed, settings or MeasureSettings())
+        return self._measure(self._info, models, seed, settings or MeasureSettings(), progress)
 
     def run(self, model: Path, batches: Iterable[Feeds]) -> Iterator[list[NDArray[Any]]]:
         """Run a model on this machine; see `Device.run`."""

@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -42,23 +42,31 @@ def main(arguments: Sequence[str], kit: Path | None = None) -> int:
 
 def load_device(spec: str, manifest: Manifest) -> Device:
     """Return a device that the kit can measure on, or raise InputError."""
-    name, options = split_spec(spec)
-    if name not in manifest.devices:
-        raise unknown("device", name, manifest.devices, "The kit can measure on no other.")
-    module, _, attribute = manifest.devices[name].partition(":")
-    factory = cast(DeviceFactory, getattr(import_module(module), attribute))
-    values = checked_options(factory, options)
-    if reason := factory.available():
-        raise InputError(
-            f"device {name!r} cannot be used here: {reason} (a kit needs no hwsearch, only the "
-            "runtime itself)"
-        )
-    device = factory.create(**values)
+    device = create_device(spec, manifest.devices)
     if device.precision != PRECISION:
         raise InputError(
             f"{device.spec} takes {device.precision} models, and those of a kit are {PRECISION}"
         )
     return device
+
+
+def create_device(spec: str, entries: Mapping[str, str]) -> Device:
+    """Return a device where hwsearch is not installed, or raise InputError.
+
+    ``entries`` maps names of devices to their ``module:attribute``.
+    """
+    name, options = split_spec(spec)
+    if name not in entries:
+        raise unknown("device", name, entries, "No other can measure here.")
+    module, _, attribute = entries[name].partition(":")
+    factory = cast(DeviceFactory, getattr(import_module(module), attribute))
+    values = checked_options(factory, options)
+    if reason := factory.available():
+        raise InputError(
+            f"device {name!r} cannot be used here: {reason} (hwsearch is not needed here, only "
+            "the runtime itself)"
+        )
+    return factory.create(**values)
 
 
 def _parse(arguments: Sequence[str], manifest: Manifest) -> argparse.Namespace:

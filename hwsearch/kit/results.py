@@ -215,13 +215,7 @@ class KitFacts:
 
     def latency(self, key: str, where: str) -> Latency:
         """Return a model's latency without single runs; raise InputError for an invalid one."""
-        what = f"{where}, model {key}"
-        try:
-            return _latency(self.latencies[key], what)
-        except InputError:
-            raise
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise InputError(f"{what}: its latency is damaged: {error}") from error
+        return read_latency(self.latencies[key], f"{where}, model {key}")
 
 
 def sealed(table: LatencyTable, facts: KitFacts) -> LatencyTable:
@@ -286,6 +280,16 @@ def latency_record(latency: Latency) -> dict[str, Any]:
     kept = {f.name: getattr(latency, f.name) for f in fields(latency) if f.name != "times_ms"}
     counted = None if latency.counted is None else latency.counted.tolist()
     return {**kept, "ratios": latency.ratios.tolist(), "counted": counted}
+
+
+def read_latency(record: Mapping[str, Any], where: str) -> Latency:
+    """Return an untrusted record's latency without single runs; raise InputError if invalid."""
+    try:
+        return _latency(record, where)
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(f"{where}: its latency is damaged: {error}") from error
 
 
 def _latency(record: Mapping[str, Any], where: str) -> Latency:

@@ -10,8 +10,8 @@ import hwsearch
 import tests.run.search_parts as parts
 from hwsearch.devices.anchor import ANCHOR_FILES, anchors
 from hwsearch.errors import InputError
-from hwsearch.kit.build import EMPTY
 from hwsearch.kit.manifest import read_manifest
+from hwsearch.kit.measuring_code import EMPTY
 from tests.kit import kit_parts
 
 ALLOWED = {"numpy", "hwsearch"}  # a runtime is imported by a worker process alone

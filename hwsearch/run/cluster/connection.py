@@ -90,7 +90,11 @@ def device_on_node(spec: str) -> Device:
 
 
 def _measure_on_node(
-    info: DeviceInfo, models: Mapping[str, Path], seed: int, settings: MeasureSettings
+    info: DeviceInfo,
+    models: Mapping[str, Path],
+    seed: int,
+    settings: MeasureSettings,
+    *_: object,
 ) -> Latencies:
     connect()
     files = {name: np.fromfile(path, np.uint8) for name, path in models.items()}

@@ -150,7 +150,11 @@ def measure_models(
 
 
 def _measure(
-    info: DeviceInfo, models: Mapping[str, Path], seed: int, settings: MeasureSettings
+    info: DeviceInfo,
+    models: Mapping[str, Path],
+    seed: int,
+    settings: MeasureSettings,
+    *_: object,
 ) -> Latencies:
     """Measure on a device of this node; its fingerprint is compared once per process."""
     name = f"{info.spec} {digest(info.fingerprint)}"
