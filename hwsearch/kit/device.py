@@ -42,18 +42,21 @@ Measure = Callable[
 
 
 class RemoteDevice:
-    """Measures latencies by ``measure`` and computes outputs by a local device; see `Device`."""
+    """Measures latencies by ``measure`` and computes outputs by a local device; see `Device`.
+
+    ``local`` is that device, or the reason why there is none; by default `output_device`.
+    """
 
     def __init__(
         self,
         info: DeviceInfo,
         measure: Measure,
         *,
-        local: Device | None = None,
+        local: Device | InputError | None = None,
         disconnect: Callable[[], None] | None = None,
     ) -> None:
         self._local = output_device(info) if local is None else local
-        self.spec, self.slug, self.precision = info.spec, info.slug, self._local.precision
+        self.spec, self.slug, self.precision = info.spec, info.slug, info.precision
         self._info, self._measure, self._disconnect = info, measure, disconnect
         if isinstance(self._local, SharedInference):
             self.run_shared = self._local.run_shared
@@ -75,11 +78,18 @@ class RemoteDevice:
 
     def run(self, model: Path, batches: Iterable[Feeds]) -> Iterator[list[NDArray[Any]]]:
         """Run a model on this machine; see `Device.run`."""
-        return self._local.run(model, batches)
+        return self.outputs().run(model, batches)
+
+    def outputs(self) -> Device:
+        """Return the device of this machine that computes outputs, or raise why there is none."""
+        if isinstance(self._local, InputError):
+            raise self._local
+        return self._local
 
     def close(self) -> None:
         """Close the local device and the connection."""
-        self._local.close()
+        if not isinstance(self._local, InputError):
+            self._local.close()
         if self._disconnect is not None:
             self._disconnect()
 

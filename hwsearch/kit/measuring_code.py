@@ -13,10 +13,10 @@ from hwsearch.devices.anchor import ANCHOR_FILES, anchors
 SHIPPED = (
     *("__init__", "errors", "files", "machine", "data", "blocks", "choices", "tables"),
     *("prediction/base", "prediction/block_times"),
-    *("kit/__init__", "kit/manifest", "kit/results", "kit/main"),
+    *("kit/__init__", "kit/manifest", "kit/results", "kit/main", "kit/frames", "kit/server"),
 )
 SHIPPED_FOLDER = "devices"
-ENTRY_POINT = "kit/entry_point.py"  # the ``__main__.py`` of a kit
+ENTRY_POINT = "kit/entry_point.py"  # the ``__main__.py`` of the archive
 EMPTY = "hwsearch/prediction/__init__.py"  # that of the package needs scipy
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9

@@ -20,6 +20,7 @@ from hwsearch.evaluation.build import check_conversion
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.kit.device import KitDevice
+from hwsearch.kit.ssh_device import SshDevice
 from hwsearch.kit.table_latency import TableLatency
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
@@ -116,7 +117,12 @@ class Setup:
         )
 
     def read(self, progress: Progress) -> None:
-        """Read image files once; raise DataError, before anything is written, for bad ones."""
+        """Read image files once, and compare the runtime with that of another machine.
+
+        Raise InputError, before anything is written, for bad images and another version.
+        """
+        if self.task.scores and isinstance(self.device, SshDevice):
+            self.device.check_outputs()
         read_images(self.task, self.net.input_spec(self.net.space.smallest()[0]), progress)
 
     def recorded(self) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def test_a_file_that_is_no_result_is_left_alone(scripted_kit, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("packages", "said"),
     [
-        ([], "this kit needs numpy: "),
+        ([], "numpy is needed: "),
         (["numpy"], "device 'ort-cpu' cannot be used here: onnxruntime is not installed"),
     ],
 )
