@@ -26,6 +26,8 @@ _MOST_PRINTED = 2**16  # bytes that a login shell may print before
 _KEPT = 4096  # bytes of stderr, from its end
 _NOT_FOUND = (126, 127)  # exit codes of shells
 _SSH_FAILED = 255
+# Raised while what a stranger sent is read.
+_INVALID = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 # In double quotes without $, ` and \, which all usual shells pass on unchanged.
 _READY = b"hwsearch is ready\n"
 _BOOT = (
@@ -58,7 +60,7 @@ class SshConnection:
     def __init__(self, host: str) -> None:
         self.lost: str | None = None
         self._host, self._python = host, python_there()
-        self._expired = False
+        self._expired = self._connected = False
         self._printed = bytearray()
         timeout_s = connect_timeout_s()
         options = ("BatchMode=yes", f"ConnectTimeout={timeout_s}", *_ALIVE)
@@ -84,6 +86,7 @@ class SshConnection:
         try:
             with self.exchange():
                 self._find_start()
+                self._connected = True
                 self._requests.write(code)
                 self._requests.flush()
         finally:
@@ -111,7 +114,7 @@ class SshConnection:
         except (OSError, EOFError) as error:
             self.lost = self._reason(error)
             raise ConnectionLostError(self.lost) from None
-        except (ValueError, TypeError, KeyError) as error:
+        except _INVALID as error:
             self.lost = f"{self._host!r} answers what hwsearch does not: {error}"
             raise ConnectionLostError(self.lost) from error
         except BaseException:
@@ -168,6 +171,8 @@ class SshConnection:
         host, said = self._host, last.strip()[:300].removeprefix("error: ").rstrip(".")
         if self._expired:
             return f"{host!r} did not answer in time; {TIMEOUT} sets how many seconds it has"
+        if code == _SSH_FAILED and self._connected:
+            return f"the connection to {host!r} was lost: {said}"
         if code == _SSH_FAILED:
             return (
                 f"ssh cannot reach {host!r}: {said}; 'ssh {host}' has to log in without asking "

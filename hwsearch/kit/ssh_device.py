@@ -114,15 +114,15 @@ class SshDevice(RemoteDevice):
             return read_latency(reply["latency"], f"{info.spec}, model {name}")
 
         request = {"do": "measure", "seed": seed, "settings": asdict(settings)}
-        return self._done(request, models, read, progress)
+        return self._results(request, models, read, progress)
 
     def _profile(
         self, models: Mapping[str, Path], *, runs: int = 20
     ) -> dict[str, Profile | DeviceError]:
         """Time the nodes of models; see `hwsearch.devices.base.Profiling.profile`."""
-        return self._done({"do": "profile", "runs": runs}, models, _read_profile)
+        return self._results({"do": "profile", "runs": runs}, models, _read_profile)
 
-    def _done(
+    def _results(
         self,
         request: Mapping[str, Any],
         models: Mapping[str, Path],
@@ -141,7 +141,7 @@ class SshDevice(RemoteDevice):
             connection = self._connected()
             try:
                 with connection.exchange():
-                    done |= self._one_job(connection, request, ready, read, progress)
+                    done |= self._job(connection, request, ready, read, progress)
                 break
             except ConnectionLostError as lost:
                 logger.warning("%s: %s", self.spec, lost)
@@ -150,7 +150,7 @@ class SshDevice(RemoteDevice):
                     done |= {name: DeviceError(reason) for name in ready}
         return {name: done[name] for name in models}
 
-    def _one_job(
+    def _job(
         self,
         connection: SshConnection,
         request: Mapping[str, Any],
