@@ -23,6 +23,7 @@ from hwsearch.kit.main import create_device
 from hwsearch.kit.manifest import MAX_MODEL_BYTES
 from hwsearch.kit.results import latency_record
 
+FOLDER = "hwsearch-ssh-"  # before the process ID in the name of a server's folder
 _KEPT_BYTES = 2**30  # of models of earlier jobs
 _PROGRESS_S = 1.0  # rounds are reported this rarely, as sending takes CPU time from the models
 
@@ -116,6 +117,18 @@ class Server:
             yield content
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the folders of servers that were killed, most often because memory ran out."""
+    for each in folder.glob(f"{FOLDER}*"):
+        pid = each.name.removeprefix(FOLDER).partition("-")[0]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(each, ignore_errors=True)
+        except (ValueError, OverflowError, OSError):
+            continue
+
+
 def main(archive: Path) -> NoReturn:
     """Serve until the input ends, then remove the folder of the archive with the code."""
 
@@ -137,6 +150,7 @@ def main(archive: Path) -> NoReturn:
     os.dup2(2, 1)  # all other output goes to stderr
     requests: queue.Queue[Frame] = queue.Queue(maxsize=1)
     threading.Thread(target=read, daemon=True).start()
+    remove_leftovers(archive.parent.parent)
     server = Server(archive.parent, requests, replies)
     while True:
         server.answer()

@@ -14,6 +14,7 @@ from hwsearch.errors import InputError
 from hwsearch.kit.entry_point import SERVE
 from hwsearch.kit.frames import read_frame, write_frame
 from hwsearch.kit.measuring_code import code_files, store_member
+from hwsearch.kit.server import FOLDER
 
 PYTHON = "HWSEARCH_SSH_PYTHON"
 TIMEOUT = "HWSEARCH_SSH_TIMEOUT"
@@ -28,13 +29,13 @@ _NOT_FOUND = (126, 127)  # exit codes of shells
 _SSH_FAILED = 255
 # Raised while what a stranger sent is read.
 _INVALID = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-# In double quotes without $, ` and \, which all usual shells pass on unchanged.
 _READY = b"hwsearch is ready\n"
+# In double quotes without $, ` and \, which all usual shells pass on unchanged.
 _BOOT = (
     "import atexit, os, runpy, shutil, sys, tempfile; "
     f"print('{_READY.decode().strip()}', flush=True); "
     "sys.path[:] = filter(None, sys.path); "  # no file in the home folder shadows a library
-    "folder = tempfile.mkdtemp(prefix='hwsearch-ssh-'); "
+    f"folder = tempfile.mkdtemp(prefix='{FOLDER}%d-' % os.getpid()); "
     "atexit.register(shutil.rmtree, folder, True); "
     f"sys.argv = [os.path.join(folder, 'hwsearch.pyz'), '{SERVE}']; "
     "open(sys.argv[0], 'wb').write(sys.stdin.buffer.read({n_bytes})); "

@@ -244,6 +244,21 @@ def test_models_that_end_the_server_twice_fail(scripted, model):
     assert isinstance(device.measure({"a": model}, seed=0)["a"], Latency)
     killing.write_text(str(scripted_there.ALWAYS))
     assert "lost 2 times" in str(device.measure({"a": model}, seed=0)["a"])
+    killing.write_text(str(scripted_there.NEVER))
+    assert isinstance(device.measure({"a": model}, seed=0)["a"], Latency)
+
+
+def test_a_server_removes_what_killed_ones_left(scripted, hosts, model):
+    device, killing = scripted
+    others = [hosts.folder / "tmp" / f"hwsearch-ssh-{name}" for name in (f"{os.getpid()}-x", "y")]
+    for folder in others:
+        folder.mkdir()
+    killing.write_text("1")
+    assert isinstance(device.measure({"a": model}, seed=0)["a"], Latency)
+    for folder in others:
+        folder.rmdir()
+    device.close()
+    assert not hosts.left
 
 
 def test_a_host_that_stays_away_is_a_lost_device(scripted, hosts, model):
