@@ -73,8 +73,19 @@ def kit(
     subnets: Annotated[int, typer.Option(help="How many subnets it measures.")] = 40,
     freeze: _Restriction = None,
     only: _Restriction = None,
+    precision: Annotated[
+        str, typer.Option(help="Of its models, as the device takes them: fp32, fp16 or int8.")
+    ] = "fp32",
+    processor: Annotated[
+        str | None,
+        typer.Option(
+            help="The device's, x86_64 or aarch64, for int8; default: as this machine's."
+        ),
+    ] = None,
 ) -> None:
     """Make one file that measures a supernet's subnets on a machine without hwsearch."""
+    from hwsearch.kit.manifest import EXAMPLES
+
     with showing() as progress:
         progress.phase("models", subnets)
         made = hwsearch.make_kit(
@@ -83,6 +94,8 @@ def kit(
             subnets=subnets,
             freeze=freeze or (),
             only=only or (),
+            precision=precision,
+            processor=processor,
             built=lambda _: progress.advance(),
         )
     size = out_file.stat().st_size
@@ -91,7 +104,7 @@ def kit(
         {"file": str(out_file), "bytes": size, "digest": made.digest},
         f"kit      {out_file}: {len(made.models)} subnets with {len(made.specs)} block specs, "
         f"{size / 1e6:.1f} MB",
-        f"next     there:  python {out_file.name} --device ort-cpu:threads=4 --out table.json",
+        f"next     there:  python {out_file.name} --device {EXAMPLES[precision]} --out table.json",
         "         here:   hwsearch search --device kit:table.json",
         f"devices  {devices}; it needs Python 3.10 or later, numpy and the device's runtime",
     )

@@ -27,8 +27,9 @@ from hwsearch.machine import available_memory_bytes
 from hwsearch.models.artifact import Exported
 from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import PRECISIONS, write_model
-from hwsearch.models.quantize import quantization_for, quantize_int8, to_fp16
-from hwsearch.models.repeated_weights import with_repeated_weights
+from hwsearch.models.quantize import check_converter, quantize_int8, to_fp16
+from hwsearch.models.repeated_weights import timing_model
+from hwsearch.quantization import quantization_for
 from hwsearch.space import Architecture
 from hwsearch.supernets.interface import InputSpec
 from hwsearch.supernets.supernet import Supernet
@@ -51,8 +52,6 @@ class Builder:
     Attributes:
         calibration_digest: Digest of the calibration samples; None without recalibration.
         context: What else determines a file, such as ``"fp32"``.
-        repeats_weights: Whether models can be built for timing only. Those of int8 cannot, since
-            ranges of activations depend on the weights.
     """
 
     def __init__(self, net: Supernet, device: Device, task: Task) -> None:
@@ -64,7 +63,6 @@ class Builder:
         self.calibration_digest = None if self._calibration is None else self._calibration.digest
         self._statistics = StatisticsCache(net.recalibrate)
         self._quantization = quantization_for(device.fingerprint())
-        self.repeats_weights = self._precision != "int8"
         self.context = self._precision + (f" run in {self._run_in}" if self._run_in else "")
         if self._ranges is not None:
             ranges = f"{len(self._ranges)}@{self._ranges.digest}"
@@ -91,7 +89,7 @@ class Builder:
 
     def _repeat_weights(self, arch: Architecture) -> Built:
         begin = time.perf_counter()
-        model = self._convert(arch, with_repeated_weights(to_onnx(self._net, arch)))
+        model = timing_model(self._net, arch, self._precision, self._quantization)
         return model, None, time.perf_counter() - begin
 
     def _draft(self, arch: Architecture) -> "_Draft":
@@ -161,15 +159,11 @@ def check_conversion(device: Device, task: Task) -> None:
         raise unknown(f"precision of device {device.spec!r}", device.precision, PRECISIONS)
     if device.precision == "fp32":
         return
+    check_converter(device.spec, device.precision)
     if find_spec("onnxruntime") is None:
-        converted = file_precision(device.precision) == device.precision
-        needs = (
-            f"takes {device.precision} files, and onnxruntime, which converts to them,"
-            if converted
-            else f"computes in {device.precision}, and onnxruntime, which checks files in float32,"
-        )
         raise InputError(
-            f"device {device.spec!r} {needs} is not installed: pip install 'hwsearch[cpu]'"
+            f"device {device.spec!r} computes in {device.precision}, and onnxruntime, which "
+            "checks files in float32, is not installed: pip install 'hwsearch[cpu]'"
         )
     if device.precision == "int8" and task.calibration is None:
         raise InputError(
@@ -232,7 +226,7 @@ class BuiltModels:
         Missing ones are built together. ``only_timed`` accepts models with other weights. Files
         of ``keep`` are not removed.
         """
-        only_timed, needed = only_timed and self._builder.repeats_weights, [*archs, *keep]
+        needed = [*archs, *keep]
         self._trim(needed)
         # A fully built one is used for timing too; a file may have been removed by others.
         fit = {

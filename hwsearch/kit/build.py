@@ -1,6 +1,7 @@
 """Kits: Python archives of models and of hwsearch's measuring code."""
 
 import hashlib
+import platform
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -14,14 +15,15 @@ from hwsearch.blocks import BlockSpec
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import MeasureSettings
 from hwsearch.devices.anchor import anchors_digest
-from hwsearch.errors import InputError
+from hwsearch.errors import InputError, unknown
 from hwsearch.files import staged_file
-from hwsearch.kit.manifest import CONFIRM, NAME, TABLE, KitModel, Manifest
+from hwsearch.kit.manifest import CONFIRM, EXAMPLES, FP32, NAME, TABLE, KitModel, Manifest
 from hwsearch.kit.measuring_code import code_files, device_entries, store_member
 from hwsearch.kit.table_latency import FEWEST
-from hwsearch.models.export import to_onnx
-from hwsearch.models.repeated_weights import with_repeated_weights
+from hwsearch.models.quantize import check_converter
+from hwsearch.models.repeated_weights import timing_model, with_repeated_weights
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
+from hwsearch.quantization import PROCESSORS, Quantization, quantization_for
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.checkpoints import RANDOM
 from hwsearch.supernets.supernet import Supernet
@@ -35,6 +37,8 @@ def make_kit(
     subnets: int = 40,
     freeze: Sequence[str] = (),
     only: Sequence[str] = (),
+    precision: str = FP32,
+    processor: str | None = None,
     settings: MeasureSettings | None = None,
     built: Callable[[int], None] | None = None,
 ) -> Manifest:
@@ -46,23 +50,40 @@ def make_kit(
         subnets: Number of subnets to measure, at least 8.
         freeze: Choices restricted to one option; see `Supernet.restrict`.
         only: Choices restricted to some options.
+        precision: Precision of the models: that of the device.
+        processor: That of the device, ``"x86_64"`` or ``"aarch64"``, on which int8 models depend;
+            by default this machine's.
         settings: Precision of the measurement; by default ±1.5%.
         built: Called with the number of every written model, from 1.
 
     Raises:
         InputError: An argument cannot be used; nothing has been written.
     """
+    if precision not in EXAMPLES:
+        raise unknown("precision", precision, EXAMPLES)
+    if processor not in (None, *PROCESSORS.values()):
+        raise unknown("processor", processor, PROCESSORS.values())
+    check_converter(EXAMPLES[precision], precision)
+    quantization = quantization_for({"architecture": processor or platform.machine()})
     net = load_for_latency(net) if isinstance(net, str) else net
     part = net.restrict(freeze, only)
     archs = choose(part, subnets)
 
     def models() -> Iterator[tuple[Architecture, onnx.ModelProto]]:
         for number, arch in enumerate(archs, start=1):
-            yield arch, to_onnx(part, arch)
+            yield arch, timing_model(part, arch, precision, quantization)
             if built is not None:
                 built(number)
 
-    return write_kit(part, models(), Path(out), TABLE, settings or MeasureSettings())
+    return write_kit(
+        part,
+        models(),
+        Path(out),
+        TABLE,
+        settings or MeasureSettings(),
+        precision=precision,
+        quantization=quantization,
+    )
 
 
 def load_for_latency(name: str, checkpoint: str | None = None) -> Supernet:
@@ -106,13 +127,16 @@ def write_kit(
     purpose: str,
     settings: MeasureSettings,
     *,
+    precision: str = FP32,
+    quantization: Quantization | None = None,
     run: str = "",
     device: str = "",
     fingerprint: str = "",
 ) -> Manifest:
     """Write a kit atomically, consuming one model at a time; return its `Manifest`.
 
-    Weights of the models do not get into the kit. Equal models and code give the same bytes. Raise
+    ``precision`` is that of the models, ``quantization`` how those of int8 were made. Weights of
+    the models do not get into the kit. Equal models and code give the same bytes. Raise
     InputError where there is no model, or the file cannot be written.
     """
     specs: dict[BlockSpec, int] = {}
@@ -147,6 +171,10 @@ def write_kit(
                 specs=tuple(specs),
                 models=tuple(packed),
                 settings=asdict(settings),
+                precision=precision,
+                activations=quantization.activations
+                if quantization and precision == "int8"
+                else "",
                 run=run,
                 device=device,
                 fingerprint=fingerprint,

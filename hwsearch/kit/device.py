@@ -13,9 +13,9 @@ from hwsearch.devices import Device, MeasureSettings, load_device, load_factory
 from hwsearch.devices.base import Fingerprint, Latency, Progress, SharedInference
 from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
 from hwsearch.devices.runtime import Feeds
-from hwsearch.devices.spec import DeviceFactory, split_name
+from hwsearch.devices.spec import DeviceFactory, file_precision, split_name
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE
+from hwsearch.kit.manifest import CONFIRM, FP32, TABLE
 from hwsearch.kit.results import check_complete, read_results
 
 Latencies = dict[str, Latency | DeviceError]
@@ -137,10 +137,15 @@ class KitDevice(RemoteDevice):
         info = DeviceInfo(
             spec=f"{DEVICE.name}:{path}",
             slug=f"{DEVICE.name}-{self.table.slug}",
-            precision=PRECISION,
+            precision=str(self.table.fingerprint.get("precision", FP32)),
             fingerprint={**self.table.fingerprint, **own},
         )
-        super().__init__(info, _refuse, local=ORT_CPU.create())
+        if file_precision(info.precision) == info.precision:
+            local = ORT_CPU.create()
+            local.precision = info.precision  # the processor runs fp16 files, too
+        else:
+            local = output_device(info._replace(spec=self.table.device))
+        super().__init__(info, _refuse, local=local)
 
 
 def _refuse(info: DeviceInfo, *_: object) -> Latencies:

@@ -13,10 +13,23 @@ from typing import cast
 from hwsearch.devices.anchor import anchors_digest
 from hwsearch.devices.base import Device, MeasureSettings
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.spec import DeviceFactory, parse_options as checked_options, split_spec
+from hwsearch.devices.spec import (
+    DeviceFactory,
+    file_precision,
+    parse_options as checked_options,
+    split_spec,
+)
 from hwsearch.errors import HwsearchError, InputError, unknown
-from hwsearch.kit.manifest import CONFIRM, PRECISION, TABLE, Manifest, read_manifest, unpacked
+from hwsearch.kit.manifest import (
+    CONFIRM,
+    EXAMPLES,
+    TABLE,
+    Manifest,
+    read_manifest,
+    unpacked,
+)
 from hwsearch.kit.results import Results, measure_missing
+from hwsearch.quantization import PROCESSORS, quantization_for
 
 # Candidates are compared with each other, so that many are measured together.
 GROUP_SIZES = {TABLE: 5, CONFIRM: 16}
@@ -43,10 +56,20 @@ def main(arguments: Sequence[str], kit: Path | None = None) -> int:
 def load_device(spec: str, manifest: Manifest) -> Device:
     """Return a device that the kit can measure on, or raise InputError."""
     device = create_device(spec, manifest.devices)
-    if device.precision != PRECISION:
+    if (taken := file_precision(device.precision)) != manifest.precision:
         raise InputError(
-            f"{device.spec} takes {device.precision} models, and those of a kit are {PRECISION}"
+            f"{device.spec} takes {taken} models, and those of this kit are {manifest.precision}: "
+            f"give a device such as {EXAMPLES[manifest.precision]}, or make another kit by "
+            f"'hwsearch kit {manifest.supernet} --precision {taken}'"
         )
+    if manifest.activations:
+        needed = quantization_for(device.fingerprint()).activations
+        if manifest.activations != needed:
+            raise InputError(
+                f"the models of this kit have {manifest.activations} activations, and a search "
+                f"for this processor makes {needed} ones: make the kit again by 'hwsearch kit "
+                f"{manifest.supernet} --precision int8 --processor {PROCESSORS[needed]}'"
+            )
     return device
 
 
@@ -70,7 +93,7 @@ def create_device(spec: str, entries: Mapping[str, str]) -> Device:
 
 
 def _parse(arguments: Sequence[str], manifest: Manifest) -> argparse.Namespace:
-    wanted = manifest.device or "ort-cpu:threads=4"
+    wanted = manifest.device or EXAMPLES[manifest.precision]
     parser = argparse.ArgumentParser(
         prog=f"python {Path(sys.argv[0]).name}",
         description=f"Measures {len(manifest.models)} subnets of {manifest.supernet}. It can be "

@@ -20,7 +20,13 @@ FORMAT = "hwsearch kit"
 SCHEMA = 1
 NAME = "kit.json"
 MAX_MODEL_BYTES = 2**31  # of a protobuf message, which an ONNX file is
-PRECISION = "fp32"  # of all models of kits
+FP32 = "fp32"
+# A device that takes the files of a precision, for messages.
+EXAMPLES = {
+    FP32: "ort-cpu:threads=4",
+    "fp16": "ort-cuda:precision=fp16",
+    "int8": "ort-cpu:threads=4,precision=int8",
+}
 TABLE, CONFIRM, PROFILE = "table", "confirm", "profile"
 KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -93,6 +99,8 @@ class Manifest(Plan):
         anchor: SHA-256 of the anchor model.
         devices: Name -> ``module:attribute`` of every device that the kit can measure on.
         settings: Fields of `hwsearch.devices.MeasureSettings`.
+        precision: That of the models, and for int8 the type of their activations, which depends
+            on the processor.
         device, fingerprint: The device on which candidates are to be measured, and the digest of
             its fingerprint; else empty.
     """
@@ -101,9 +109,15 @@ class Manifest(Plan):
     devices: Mapping[str, str]
     models: tuple[KitModel, ...]
     settings: Mapping[str, Any]
+    precision: str = FP32
+    activations: str = ""
     device: str = ""
     fingerprint: str = ""
     version: str = ""
+
+    def __post_init__(self) -> None:
+        if self.precision not in EXAMPLES:
+            raise InputError(f"precision {self.precision!r:.80} is unknown")
 
     @property
     def digest(self) -> str:

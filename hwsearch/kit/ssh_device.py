@@ -29,7 +29,7 @@ from hwsearch.devices.spec import (
 )
 from hwsearch.errors import DeviceError, DeviceLostError, InputError, unknown
 from hwsearch.kit.device import DeviceInfo, Latencies, RemoteDevice, output_device
-from hwsearch.kit.manifest import PRECISION
+from hwsearch.kit.manifest import FP32
 from hwsearch.kit.measuring_code import device_entries
 from hwsearch.kit.results import read_latency
 from hwsearch.kit.ssh_connection import ConnectionLostError, SshConnection, python_there
@@ -248,7 +248,7 @@ def _canonical(asked: str, entries: Mapping[str, str]) -> tuple[str, str, str]:
     factory = load_factory(name)
     unlimited = tuple(replace(option, high=None) for option in factory.options)
     values = parse_options(replace(factory, options=unlimited), split_spec(asked)[1])
-    return *canonical_spec(factory, values), str(values.get("precision", PRECISION))
+    return *canonical_spec(factory, values), str(values.get("precision", FP32))
 
 
 def _content(path: Path) -> bytes:

@@ -5,7 +5,7 @@ ONNX Runtime's tools do the conversion.
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +15,24 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from hwsearch.errors import EvaluationError
+from hwsearch.errors import EvaluationError, InputError
 from hwsearch.models.batch_norm_folding import drop_unused
 from hwsearch.models.onnx_file import PREFIX, tensors
+from hwsearch.quantization import Quantization
 
 Batches = Iterable[Mapping[str, NDArray[Any]]]
+CONVERTED = ("fp16", "int8")
 FP16_MAX = float(np.finfo(np.float16).max)
-_X86 = ("x86_64", "AMD64")
-_VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
 _NORMS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantization:
-    """Settings of static quantisation with int8 weights and a scale for each channel.
-
-    ``activations`` are ``"uint8"`` with a zero point, or ``"int8"`` around 0; ``reduce_range``
-    keeps weights to 7 bits.
-    """
-
-    activations: str
-    reduce_range: bool = False
-
-    def __str__(self) -> str:
-        bits = 7 if self.reduce_range else 8
-        return f"{self.activations} activations, {bits}-bit weights per channel"
-
-
-def quantization_for(fingerprint: Mapping[str, str | int]) -> Quantization:
-    """Return the settings for a device, by the processor in its fingerprint.
-
-    x86 multiplies unsigned by signed bytes (``vpdpbusd``, before VNNI ``vpmaddubsw``), so uint8
-    activations are its fast path: with int8 ones ONNX Runtime took 1.8 to 2.6 times as long for
-    `cifar10-resnet` on an EPYC with VNNI. Before VNNI two products are summed in 16 bits that
-    saturate, which weights of 7 bits do not reach. ARM multiplies signed bytes, and TensorRT has
-    no zero points.
-    """
-    if fingerprint.get("architecture") not in _X86 or "gpu" in fingerprint:
-        return Quantization(activations="int8")
-    instructions = set(str(fingerprint.get("instructions")).split())
-    return Quantization(activations="uint8", reduce_range=not instructions & _VNNI)
+def check_converter(device: str, precision: str) -> None:
+    """Raise InputError if a device takes converted files, and their converter is missing."""
+    if precision in CONVERTED and find_spec("onnxruntime") is None:
+        raise InputError(
+            f"device {device!r} takes {precision} files, and onnxruntime, which converts to them, "
+            "is not installed: pip install 'hwsearch[cpu]'"
+        )
 
 
 def quantize_int8(

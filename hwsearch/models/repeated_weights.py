@@ -2,7 +2,8 @@
 
 A runtime takes the same time for any weights as long as no activation is infinite, NaN or
 denormal. Weights are therefore scaled by their fan-in, so that activations do not grow from layer
-to layer, and biases give every layer a nonzero input.
+to layer, and biases give every layer a nonzero input. Integers take the same time whatever the
+ranges that they stand for, so that one random sample calibrates an int8 model.
 """
 
 import math
@@ -12,12 +13,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from hwsearch.models.agreement import probe_inputs
+from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import read_metadata, write_metadata
+from hwsearch.models.quantize import quantize_int8, to_fp16
+from hwsearch.quantization import Quantization
+from hwsearch.space import Architecture
+from hwsearch.supernets.supernet import Supernet
 
 # A prime, so that neighbouring channels differ; few numbers, as each tensor holds them once
 # uncompressed and as deflate writes a near repetition in fewer bits than a far one.
 _LENGTH = 31
 _BIAS = 0.1
+_INT_SCALE = 20  # of the pattern, so that its integers have 7 bits
 _NORMS = tuple(f"{kind}Normalization" for kind in ("Batch", "Group", "Instance", "Layer"))
 _LEARNED = {
     "Conv": (1, 2),
@@ -25,11 +33,28 @@ _LEARNED = {
     "Gemm": (1, 2),
     "MatMul": (0, 1),
     "Gather": (0,),
+    "DequantizeLinear": (0,),
     "Add": (0, 1),
     **dict.fromkeys(_NORMS, (1, 2, 3, 4)),
 }
 _LEAST = 8  # a smaller tensor may be a constant, such as an image size
 _KEPT = ("architecture", "key", "precision")
+
+
+def timing_model(
+    net: Supernet, arch: Architecture, precision: str, quantization: Quantization
+) -> onnx.ModelProto:
+    """Return the model of an architecture, for timing only, as a device of a precision takes it.
+
+    ``quantization`` is that of int8. Ranges of activations are those of one random sample.
+    """
+    model = with_repeated_weights(to_onnx(net, arch))
+    if precision == "fp16":
+        return to_fp16(model)
+    if precision == "int8":
+        sample = probe_inputs(net.input_spec(arch).inputs, samples=1)
+        return quantize_int8(model, [sample], quantization, digest="random")
+    return model
 
 
 def with_repeated_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -53,9 +78,12 @@ def with_repeated_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 def _fill(tensor: onnx.TensorProto, node: onnx.NodeProto, position: int) -> None:
     shape, size = tuple(tensor.dims), math.prod(tensor.dims)
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    if dtype.kind != "f" or size < _LEAST:
+    quantized = node.op_type == "DequantizeLinear"
+    if (dtype.kind == "f") == quantized or size < _LEAST:
         return
-    if node.op_type in _NORMS and position in (1, 4):
+    if quantized:
+        values = np.resize(np.rint(_pattern() * _INT_SCALE), size)
+    elif node.op_type in _NORMS and position in (1, 4):
         values = np.ones(size)  # scales and variances
     else:
         values = np.resize(_pattern() * _scale(node, shape), size)

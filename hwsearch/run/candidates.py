@@ -9,6 +9,7 @@ import onnx
 
 from hwsearch.devices import MeasureSettings
 from hwsearch.devices.fingerprint import digest
+from hwsearch.devices.spec import file_precision
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import (
@@ -22,6 +23,7 @@ from hwsearch.kit.build import write_kit
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import CONFIRM, Manifest, read_manifest
 from hwsearch.kit.results import KitFacts, check_complete, check_plan, read_results
+from hwsearch.quantization import quantization_for
 from hwsearch.run.progress import Progress
 from hwsearch.run.setup import Setup
 from hwsearch.run.value_sources.base import PREDICTOR
@@ -95,6 +97,8 @@ def write_second_kit(
         path,
         CONFIRM,
         settings,
+        precision=file_precision(device.precision),
+        quantization=quantization_for(device.fingerprint()),
         run=digest_of_text(repr((setup.config, parts))),
         device=device.table.device,
         fingerprint=digest(device.table.fingerprint),

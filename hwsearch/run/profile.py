@@ -1,7 +1,8 @@
 """Measurement of a latency table: subnets that contain every block spec are timed and profiled.
 
 `hwsearch.prediction.block_times` derives latencies of blocks from those of whole subnets. The
-table is validated on other subnets. Weights may be random: latency does not depend on them.
+table is validated on other subnets. The models have the device's precision and repeated weights,
+on which latency does not depend.
 """
 
 import tempfile
@@ -21,8 +22,10 @@ from hwsearch.devices.fingerprint import differences
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.kit.manifest import PROFILE, Plan, SubnetEntry
 from hwsearch.kit.results import Results, measure_missing
-from hwsearch.models.export import to_onnx
+from hwsearch.models.quantize import check_converter
+from hwsearch.models.repeated_weights import timing_model
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
+from hwsearch.quantization import quantization_for
 from hwsearch.run.progress import Progress, Silent
 from hwsearch.space import Architectures
 from hwsearch.supernets.supernet import Supernet
@@ -97,15 +100,11 @@ def make_table(
     and the order of turns.
 
     Raises:
-        InputError: The subnets are no chains of blocks or cannot contain all specs, the device
-            takes files of another precision, or an existing file has other content.
+        InputError: The subnets are no chains of blocks or cannot contain all specs, the converter
+            to the device's precision is missing, or an existing file has other content.
         HwsearchError: Some block specs could not be measured; the table has the others.
     """
-    if device.precision != "fp32":
-        raise InputError(
-            f"device {device.spec} takes {device.precision} files, and latency tables are made "
-            "of fp32 ones; a search on it measures every subnet"
-        )
+    check_converter(device.spec, device.precision)
     progress = progress or Silent()
     unfinished = path.with_name(f"{path.name}.partial")
     before = _existing_table(net, device, path)
@@ -215,12 +214,13 @@ def exported(
     net: Supernet, results: Results, progress: Progress, group: Sequence[SubnetEntry]
 ) -> Iterator[dict[str, Path]]:
     """Yield key -> model of a group of subnets; the results record failures."""
-    paths = {}
+    precision, paths = results.device.precision, {}
+    quantization = quantization_for(results.device.fingerprint())
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
         for subnet in group:
             (arch,) = net.full_space.architectures([subnet.architecture])
             try:
-                model = to_onnx(net, arch)
+                model = timing_model(net, arch, precision, quantization)
             except Exception as error:  # noqa: BLE001 - a family is foreign code
                 results.facts.failed[subnet.key] = f"it cannot be built: {error}"
                 progress.note(f"{subnet.key} cannot be built: {error}")

@@ -15,7 +15,8 @@ from hwsearch.errors import VerificationError
 from hwsearch.files import sha256_of, staged_folder
 from hwsearch.models.agreement import probe_inputs
 from hwsearch.models.artifact import CARD, INFER, MODEL, write_card, write_files
-from hwsearch.models.quantize import Quantization, quantize_int8, to_fp16
+from hwsearch.models.quantize import quantize_int8, to_fp16
+from hwsearch.quantization import Quantization
 from hwsearch.verify.subnet import probe_answers, verify_artifact, verify_export
 from tests.models.networks import promised
 

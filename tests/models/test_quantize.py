@@ -23,7 +23,8 @@ from hwsearch.models.agreement import (
     probe_inputs,
 )
 from hwsearch.models.onnx_file import precision_of, read_metadata
-from hwsearch.models.quantize import Quantization, quantization_for, quantize_int8, to_fp16
+from hwsearch.models.quantize import quantize_int8, to_fp16
+from hwsearch.quantization import Quantization, quantization_for
 from hwsearch.supernets.zoo import supernet_names
 from tests.models.networks import IMAGE, export
 

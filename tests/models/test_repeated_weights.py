@@ -1,6 +1,7 @@
 """A tiled model is the same work on ordinary numbers, and compresses."""
 
 import zlib
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -9,7 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import hwsearch
-from hwsearch.models.repeated_weights import with_repeated_weights
+from hwsearch.models.agreement import probe_inputs
+from hwsearch.models.quantize import quantize_int8
+from hwsearch.models.repeated_weights import timing_model, with_repeated_weights
+from hwsearch.quantization import Quantization
 from hwsearch.supernets.zoo import load_family
 
 FAMILIES = ["cifar10-resnet", "ofa-mbv3-w1.0", "ofa-resnet50"]
@@ -84,6 +88,46 @@ def test_a_tiled_model_compresses_and_says_what_it_is():
     graph = helper.make_graph([node], "one", [], [], [large])
     raw = with_repeated_weights(helper.make_model(graph)).SerializeToString()
     assert len(zlib.compress(raw, 9)) < len(raw) / 250
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+@pytest.mark.parametrize("name", ["cifar10-resnet", "ofa-mbv3-w1.0"])
+def test_an_int8_model_for_timing_runs_the_nodes_of_a_calibrated_one(name, activations, tmp_path):
+    net = hwsearch.supernets.supernet.Supernet(name, load_family(name).tiny())
+    arch, how = net.space.largest()[0], Quantization(activations=activations)
+    samples = [probe_inputs(net.input_spec(arch).inputs, seed=5)]
+    calibrated = quantize_int8(hwsearch.to_onnx(net, arch), samples, how)
+    without = with_repeated_weights(calibrated)
+    assert [(n.op_type, n.name) for n in without.graph.node] == [
+        (n.op_type, n.name) for n in calibrated.graph.node
+    ]
+    models = calibrated, without, timing_model(net, arch, "int8", how)
+    first, *others = [optimised(model, tmp_path / "optimised.onnx") for model in models]
+    assert first == others[0] == others[1]
+
+
+def optimised(model, path):
+    """Operators of the graph that ONNX Runtime makes of a model, counted."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(path), 3
+    onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def test_an_int8_model_keeps_no_weights():
+    net = hwsearch.supernets.supernet.Supernet("tiny", load_family("cifar10-resnet").tiny())
+    arch, how = net.space.largest()[0], Quantization(activations="uint8", reduce_range=True)
+    samples = [probe_inputs(net.input_spec(arch).inputs, seed=5)]
+    model = with_repeated_weights(quantize_int8(hwsearch.to_onnx(net, arch), samples, how))
+    onnx.checker.check_model(model, full_check=True)
+    weights = [numpy_helper.to_array(w) for w in model.graph.initializer]
+    integers = [w.ravel() for w in weights if w.dtype in (np.int8, np.int32) and w.size >= 8]
+    assert {w.dtype for w in integers} == {np.dtype(np.int8), np.dtype(np.int32)}
+    longest = max(integers, key=len)
+    assert all(np.array_equal(w, longest[: len(w)].astype(w.dtype)) for w in integers if w.any())
+    assert 0 < np.abs(longest).max() < 64
 
 
 def test_norms_keep_their_variance_positive_and_constants_stay():

@@ -160,7 +160,7 @@ class TestRefused:
     @pytest.mark.parametrize("precision", ["fp16", "int8"])
     def test_without_a_converter(self, precision, device, tmp_path, monkeypatch):
         device.precision = precision
-        monkeypatch.setattr("hwsearch.evaluation.build.find_spec", lambda name: None)
+        monkeypatch.setattr("hwsearch.models.quantize.find_spec", lambda name: None)
         self.refused(tmp_path, rf"takes {precision} files, and onnxruntime, .*hwsearch\[cpu\]")
 
 

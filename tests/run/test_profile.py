@@ -1,11 +1,19 @@
 from dataclasses import replace
 
+import numpy as np
+import onnx
 import pytest
 
 import tests.run.search_parts as parts
 from hwsearch.chains import ChainIndex
+from hwsearch.devices.ort_runtime import RUNTIME
+from hwsearch.devices.spec import file_precision
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.kit.build import load_for_latency
+from hwsearch.models.onnx_file import precision_of
+from hwsearch.models.repeated_weights import timing_model
+from hwsearch.prediction.block_times import split_nodes
+from hwsearch.quantization import Quantization
 from hwsearch.run.profile import deviation, make_table
 from hwsearch.tables import LatencyTable
 from tests.run.profiled_device import (
@@ -185,11 +193,54 @@ def test_a_wanted_number_of_subnets_is_kept_to(path):
     assert len(device.profiled) == 20
 
 
-def test_a_device_of_another_precision_is_refused(path):
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "bf16"])
+def test_models_have_the_precision_of_the_device(precision, path, monkeypatch):
+    device, found = Profiled(), set()
+    device.precision = precision
+    measure = device.measure
+
+    def measured(models, **settings):
+        found.update(precision_of(onnx.load(model)) for model in models.values())
+        return measure(models, **settings)
+
+    monkeypatch.setattr(device, "measure", measured)
+    table = make_table(MINIATURE, device, path)
+    assert found == {file_precision(precision)}
+    assert table.fingerprint["precision"] == precision
+    assert not table.missing(blocks_of(MINIATURE))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_without_a_converter_nothing_begins(precision, path, monkeypatch):
     device = Profiled()
-    device.precision = "int8"
-    with pytest.raises(InputError, match="takes int8 files"):
+    device.precision = precision
+    monkeypatch.setattr("hwsearch.models.quantize.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=rf"takes {precision} files, and onnxruntime, .*not inst"):
         make_table(MINIATURE, device, path)
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_every_node_that_onnx_runtime_times_is_near_its_block(precision, threads, tmp_path):
+    """Nodes without the name of a block are layout changes and parts of an activation."""
+    arch = MINIATURE.space.largest()[0]
+    model = timing_model(MINIATURE, arch, precision, Quantization(activations="uint8"))
+    onnx.save(model, tmp_path / "model.onnx")
+    options = {"threads": threads, "profile": True}
+    loaded = RUNTIME.load(str(tmp_path / "model.onnx"), batch=1, options=options)
+    (spec,) = MINIATURE.input_spec(arch).inputs
+    bound = loaded.bind({spec.name: np.zeros((1, *spec.shape), np.float32)})
+    bound.modes["run"]()
+    nodes, _ = loaded.profile()
+    names = [block.name for block in MINIATURE.blocks(arch)]
+    _, counts = split_nodes(dict.fromkeys(nodes, 1.0), names)
+    own = {name: sum(node.startswith(name) for node in nodes) for name in names}
+    assert all(own.values())
+    assert sum(counts.values()) == len(nodes)
+    elsewhere = {node for node in nodes if not node.startswith(tuple(names))}
+    allowed = ("Reorder", "Transpose", spec.name, MINIATURE.input_spec(arch).outputs[0])
+    assert all(node.startswith(allowed) for node in elsewhere)
 
 
 def test_a_supernet_without_weights_gets_random_ones():
