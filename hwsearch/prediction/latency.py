@@ -5,9 +5,15 @@ of other devices, are mixed with non-negative weights; without a table, numbers 
 multiply-accumulates and of blocks take their place. Measured latencies are a multiple of the mix
 whose logarithm is linear in the encoding (`LogRatioModel`). With few measured subnets the
 correction is small; without any, a single table is used as it is.
+
+Deviations are those of the model times a factor, by which they fit the errors on measured values
+that are held out job by job (`hwsearch.prediction.calibration`): they include noise, differences
+between jobs, and what the model cannot fit. The errors of subnets that the table was made from are
+divided by 1 - leverage, since the table has them, and the others of their job, in its blocks.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Final, Self
 
 import numpy as np
@@ -22,14 +28,17 @@ from hwsearch.lookup_tables import (
     block_tables,
     thermometer_tables,
 )
-from hwsearch.prediction.base import FloatArray
+from hwsearch.prediction.base import FloatArray, IntArray
+from hwsearch.prediction.calibration import Calibration, calibrated, job_numbers
 from hwsearch.prediction.log_ratio import LogRatioModel, check_positive, column_scale
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.tables import LatencyTable
 
 _UNMEASURED: Final = 0.1  # relative deviation of a table's sums where nothing was measured
 _RIDGE: Final = 0.02
-_NORMAL_95: Final = 1.959964
+_MOST_LEVERAGE: Final = 0.5
+# Relative deviation between jobs hours apart, which the jobs of one table do not show.
+_LATER: Final = 0.005
 
 
 class LatencyPredictor:
@@ -53,14 +62,25 @@ class LatencyPredictor:
     ) -> None:
         self.space = space
         given = [tables] if isinstance(tables, LatencyTable) else list(tables)
-        self._costs = _costs(space, blocks, given)
-        self._n_tables = len(given)
+        if blocks is not None and not isinstance(blocks, ChainIndex):
+            blocks = ChainIndex(space, blocks)
+        self._costs, self._index = _costs(space, blocks, given), blocks
+        self._tables, self._n_tables = given, len(given)
+        self._covered = {
+            frozenset(subnet.architecture.items())
+            for table in given
+            for subnet in table.subnets
+            if subnet.purpose == "cover"
+        }
         self._mix: FloatArray = np.ones(1)
         self._ratio: LogRatioModel | None = None
+        self._calibration = Calibration()
         self._compiled: LookupTableSum | None = None
 
     def fit(self, archs: Architectures, latencies_ms: ArrayLike) -> Self:
         """Fit measured latencies of n whole subnets, (n,) ms; replace an earlier fit.
+
+        They are in the order of measurement, so that neighbours are of one job.
 
         Raises:
             InputError: Architectures of another space, lengths that differ, or a latency that is
@@ -68,10 +88,49 @@ class LatencyPredictor:
         """
         latencies = check_positive("latency", latencies_ms, len(archs))
         self.space.check_own(archs)
-        self._mix = _mixed(self._costs(archs), latencies)
-        self._compiled = None
-        self._ratio = LogRatioModel(self.space).fit(archs, latencies, self._base(archs))
+        self._learn(archs, latencies)
+        jobs = job_numbers(len(archs))
+        if jobs.any():
+            errors = self._held_out_errors(archs, latencies, jobs)
+            self._calibration = calibrated(errors / (1.0 - self._leverage(archs, jobs)), jobs)
         return self
+
+    def _learn(self, archs: Architectures, latencies: FloatArray) -> None:
+        self._mix, self._compiled = _mixed(self._costs(archs), latencies), None
+        self._ratio = LogRatioModel(self.space).fit(archs, latencies, self._base(archs))
+        self._calibration = Calibration()
+
+    def _held_out_errors(
+        self, archs: Architectures, latencies: FloatArray, jobs: IntArray
+    ) -> FloatArray:
+        """Return log errors (n,) in predicted deviations, of each job by a fit to the others."""
+        errors, other = np.empty(len(archs)), copy(self)
+        for job in np.unique(jobs):
+            out = jobs == job
+            other._learn(archs[~out], latencies[~out])
+            assert other._ratio is not None
+            base = other._base(archs[out])
+            logs = np.log(latencies[out] / other._ratio.predict_mean(archs[out], base))
+            errors[out] = logs / other._ratio.log_deviation(archs[out], base)
+        return errors
+
+    def _leverage(self, archs: Architectures, jobs: IntArray) -> FloatArray:
+        """Return the share of each sum, (n,), that the table has from subnets of the same job.
+
+        It is 0 for subnets that the table was not made from, and with tables of other devices.
+        """
+        leverage = np.zeros(len(archs))
+        covered = np.array([frozenset(a.mapping.items()) in self._covered for a in archs])
+        if self._index is None or self._n_tables != 1:
+            return leverage
+        blocks = [self._tables[0].blocks[spec] for spec in self._index.specs]
+        counts = self._index.counts(archs)
+        sums = counts * np.array([block.latency_ms for block in blocks])
+        for job in np.unique(jobs[covered]):
+            own = covered & (jobs == job)
+            share = (counts[own] > 0).sum(axis=0) / np.array([block.count for block in blocks])
+            leverage[own] = sums[own] @ np.minimum(share, 1.0) / sums[own].sum(axis=1)
+        return np.minimum(leverage, _MOST_LEVERAGE)
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
         """Return medians and standard deviations of measured latencies, each (n,), in ms.
@@ -82,7 +141,8 @@ class LatencyPredictor:
         mean = self.predict_mean(archs)
         if self._ratio is None:
             return mean, mean * _UNMEASURED
-        return mean, mean * self._ratio.log_deviation(archs, self._base(archs))
+        own = self._ratio.log_deviation(archs, self._base(archs)) * self._calibration.factor
+        return mean, mean * np.hypot(own, _LATER)
 
     def predict_mean(self, archs: Architectures) -> FloatArray:
         """Return the medians alone, in a fraction of the time."""
@@ -107,7 +167,7 @@ class LatencyPredictor:
     def interval(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:
         """Return the ends of the 95% interval of measured latencies, each (n,), in ms."""
         mean, deviation = self.predict(archs)
-        factor = np.exp(_NORMAL_95 * deviation / mean)
+        factor = np.exp(self._calibration.quantile_95() * deviation / mean)
         return mean / factor, mean * factor
 
     def _base(self, archs: Architectures) -> FloatArray:
@@ -132,14 +192,13 @@ class LatencyPredictor:
 
 
 def _costs(
-    space: SearchSpace, blocks: BlocksOf | ChainIndex | None, tables: Sequence[LatencyTable]
+    space: SearchSpace, index: ChainIndex | None, tables: Sequence[LatencyTable]
 ) -> LookupTableSum:
     """Return the columns to mix: each table's sum, else a constant, MACs and blocks."""
-    if blocks is None:
+    if index is None:
         if tables:
             raise InputError("latency tables are about blocks; give the blocks of the supernet")
         return LookupTableSum(space, [LookupTable((), np.ones(1))])
-    index = blocks if isinstance(blocks, ChainIndex) else ChainIndex(space, blocks)
     if not tables:
         values = np.column_stack([0.0 * index.macs, index.macs / 1e9, np.ones(len(index.macs))])
         constant = LookupTable((), np.array([1.0, 0.0, 0.0]))

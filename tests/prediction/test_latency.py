@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from hwsearch.chains import ChainIndex
 from hwsearch.errors import InputError
 from hwsearch.prediction.latency import LatencyPredictor
 from hwsearch.prediction.log_ratio import LogRatioModel
-from hwsearch.tables import BlockLatency, LatencyTable
+from hwsearch.tables import BlockLatency, LatencyTable, SubnetLatency
 from tests.chained import SPACE, blocks
 
 ARCHS = SPACE.enumerate(10_000)
@@ -125,6 +127,57 @@ def test_intervals_hold_as_often_as_they_say(index):
     assert 0.9 <= ((low <= again) & (again <= high)).mean() <= 0.99
 
 
+@pytest.mark.parametrize("n", [10, 30, 50])
+@pytest.mark.parametrize(
+    ("between_jobs", "noise", "misfit"),
+    [(0.0, 0.005, 0.01), (0.01, 0.005, 0.01), (0.02, 0.005, 0.005), (0.003, 0.003, 0.015)],
+)
+def test_intervals_hold_in_other_jobs(n, between_jobs, noise, misfit, index):
+    """Jobs that differ by a factor each, and subnets that differ by what nothing explains."""
+    own = np.random.default_rng(5).normal(0, misfit, len(ARCHS))
+    known, held = table(index), []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        chosen = rng.choice(len(ARCHS), n + 80, replace=False)
+        factors = rng.normal(0, between_jobs, len(chosen))
+        job = np.concatenate([np.arange(n) // 8, n + np.arange(80) // 8])
+        truth = interacting(known, ARCHS[chosen]) * np.exp(own[chosen] + factors[job])
+        measured = truth * np.exp(rng.normal(0, noise, len(chosen)))
+        predictor = LatencyPredictor(SPACE, index, known).fit(ARCHS[chosen[:n]], measured[:n])
+        low, high = predictor.interval(ARCHS[chosen[n:]])
+        held.append(((low <= measured[n:]) & (measured[n:] <= high)).mean())
+    assert 0.88 <= np.mean(held) <= 0.99
+
+
+def test_errors_of_subnets_that_the_table_was_made_from_count_for_more(index):
+    """Block latencies are means over the cover subnets, of which each has a factor of its own."""
+    rng = np.random.default_rng(8)
+    few = ARCHS[rng.choice(len(ARCHS), 32, replace=False)]
+    measured = sums(table(index), few) * np.exp(rng.normal(0, 0.02, len(few)))
+    held = (index.counts(few) > 0).sum(axis=0).tolist()
+    known = replace(
+        table(index),
+        blocks={
+            spec: replace(cost, count=max(n, 1))
+            for (spec, cost), n in zip(table(index).blocks.items(), held, strict=True)
+        },
+    )
+    numbers = ("latency_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high")
+
+    def width(purpose):
+        subnets = [
+            SubnetLatency(architecture=a.mapping, purpose=purpose, **dict.fromkeys(numbers, 1.0))
+            for a in few
+        ]
+        used = replace(known, subnets=tuple(subnets))
+        predictor = LatencyPredictor(SPACE, index, used).fit(few, measured)
+        low, high = predictor.interval(UNSEEN)
+        return np.log(high / low).mean()
+
+    # A quarter of the subnets is left out with each job.
+    assert 1.2 < width("cover") / width("validate") < 2.0
+
+
 def test_is_surer_with_more_subnets(index):
     known = table(index)
     measured = noisy(interacting(known, SEEN), 7)
@@ -140,7 +193,8 @@ def test_the_compiled_mean_is_that_of_the_model(index):
     predictor = LatencyPredictor(SPACE, index, known).fit(SEEN, interacting(known, SEEN))
     model = LogRatioModel(SPACE).fit(SEEN, interacting(known, SEEN), predictor._base(SEEN))
     mean, deviation = model.predict(UNSEEN, predictor._base(UNSEEN))
-    assert np.allclose(predictor.predict(UNSEEN), (mean, deviation), rtol=1e-9)
+    assert np.allclose(predictor.predict_mean(UNSEEN), mean, rtol=1e-9)
+    assert (predictor.predict(UNSEEN)[1] > deviation).all()
 
 
 def test_an_unfitted_predictor_says_so(index):
