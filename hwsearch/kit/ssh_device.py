@@ -69,6 +69,7 @@ class SshDevice(RemoteDevice):
         self._there, slug, precision = _canonical(asked, self._entries)
         self._fingerprint: Fingerprint = {}
         self._connection: SshConnection | None = None
+        self._batches: dict[int, SshDevice] = {}
         local: Device | InputError
         try:
             local = output_device(DeviceInfo(self._there, slug, precision, {}))
@@ -89,6 +90,14 @@ class SshDevice(RemoteDevice):
         if not self._fingerprint:
             self._connected()
         return dict(self._fingerprint)
+
+    def with_batch(self, batch: int) -> "SshDevice":
+        """Return the device there with another batch size; it is closed with this one."""
+        if batch not in self._batches:
+            name, given = split_spec(self._there)
+            options = (f"{key}={value}" for key, value in {**given, "batch": batch}.items())
+            self._batches[batch] = SshDevice(f"{self._host}/{name}:{','.join(options)}")
+        return self._batches[batch]
 
     def check_outputs(self) -> None:
         """Raise InputError where this machine lacks the runtime, or has another version of it."""
@@ -235,6 +244,8 @@ class SshDevice(RemoteDevice):
         return f"; this machine's version of it: {python_there()} -m pip install {package}"
 
     def _disconnect(self) -> None:
+        for each in self._batches.values():
+            each.close()
         if self._connection is not None:
             self._connection.close()
             self._connection = None

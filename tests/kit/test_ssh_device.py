@@ -74,6 +74,17 @@ def test_the_fingerprint_is_that_of_the_device_there(device):
     assert device.fingerprint() == here.fingerprint()
 
 
+def test_another_batch_size_is_a_device_there_and_closed_with_it(device, hosts, model):
+    larger = device.with_batch(4)
+    assert larger.spec == "ssh:board/ort-cpu:threads=1,batch=4"
+    assert larger is device.with_batch(4)
+    assert (device.fingerprint()["batch"], larger.fingerprint()["batch"]) == (1, 4)
+    found = larger.measure({"a": model}, seed=0, settings=QUICK)["a"]
+    assert "[4, 3, 8, 8]" in found.inputs
+    device.close()
+    assert not hosts.left
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
