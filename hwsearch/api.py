@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwsearch.devices.throughput import BATCH_SIZES
 from hwsearch.restriction import one_or_several
 from hwsearch.run.folder import RunFolder
 from hwsearch.run.progress import Progress, Silent
@@ -86,6 +87,7 @@ def search(  # noqa: D417 - the settings are explained where they are declared, 
     data: str = "bundled",
     objectives: Sequence[str] | None = None,
     constraints: Sequence[str] | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
     budget: int | None = None,
     minutes: float | None = None,
     stop_gain: float | None = None,
@@ -113,6 +115,7 @@ def search(  # noqa: D417 - the settings are explained where they are declared, 
     given: dict[str, Any] = {name: v for name, v in locals().items() if name in _SETTINGS}
     lists = ("objectives", "constraints", "freeze", "only")
     given |= {name: one_or_several(given[name]) for name in lists}
+    given["batch_sizes"] = tuple(batch_sizes) if isinstance(batch_sizes, list) else batch_sizes
     given |= {n: str(given[n]) for n in ("warm_start", "out") if isinstance(given[n], Path)}
     loaded = net if isinstance(net, Supernet) else None
     given["supernet"] = net

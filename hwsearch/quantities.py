@@ -34,7 +34,7 @@ class Quantity:
         predicted_by: What predicts it where it cannot be measured; empty for nothing.
         context: What decides a value besides the architecture.
         of_float32: Whether it is a number of the float32 model, also where another is shipped.
-        comparative: Words for a lower value, such as ``faster``; empty for ``less NAME``.
+        comparative: Words for a better value, such as ``faster``; empty for ``less NAME``.
         superlative: Words for the best value, such as ``fastest``; empty for ``best NAME``.
     """
 
@@ -130,6 +130,17 @@ LATENCY: Final = Quantity(
     context="the device with its settings and fingerprint, batch, input shape, precision",
     comparative="faster",
     superlative="fastest",
+)
+THROUGHPUT: Final = Quantity(
+    name="throughput",
+    title="throughput",
+    summary="Samples a second on the device, at the best of the batch sizes.",
+    unit="samples/s",
+    direction="max",
+    measured_by="device",
+    context="what decides a latency, and the batch sizes",
+    comparative="more throughput",
+    superlative="highest throughput",
 )
 TOP1: Final = Quantity(
     name="top1",

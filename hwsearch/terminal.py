@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from hwsearch.optimizer.stopping import LOOKAHEAD
-from hwsearch.run.search_summary import Comparison, SearchSummary
+from hwsearch.run.search_summary import Comparison, SearchSummary, times_better
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +166,8 @@ def summary_lines(summary: SearchSummary) -> list[str]:
 
 
 def _versus(versus: Comparison, metric: str) -> str:
-    text = f"largest subnet: {versus.times:.3g} times the {versus.cost} of the {versus.member}"
+    times = times_better(versus.cost, 1.0, versus.times)  # as much of it as the member has
+    text = f"largest subnet: {times:.3g} times the {versus.cost} of the {versus.member}"
     if versus.points is None or versus.low is None or versus.high is None:
         return text
     interval = f"{versus.low:+.2g} to {versus.high:+.2g}"
@@ -182,7 +183,12 @@ def _cell(row: dict[Any, Any], name: str) -> str:
     value, low, high = row[name], row.get(f"{name}_low"), row.get(f"{name}_high")
     if low is None or high is None or low != low or high != high:
         return _figure(value)
-    return f"{value:.4g} ±{max(value - low, high - value):.2g}"
+    return f"{figures(value, 4)} ±{figures(max(value - low, high - value), 2)}"
+
+
+def figures(value: float, digits: int) -> str:
+    """Write a number with so many significant digits, a larger one as a whole number."""
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def _percent(share: float) -> str:

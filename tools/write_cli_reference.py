@@ -114,7 +114,8 @@ def settings_page() -> str:
     before, rest = SETTINGS_PAGE.read_text(encoding="utf-8").split(BEGIN)
     rows = ["| setting | default | what it is |", "| --- | --- | --- |"]
     for each in fields(SearchSettings):
-        default = "" if each.default in (None, ()) else f"`{each.default}`"
+        value = list(each.default) if isinstance(each.default, tuple) else each.default
+        default = "" if value in (None, []) else f"`{value}`"
         rows.append(f"| `{each.name}` | {default} | {explanation(each)} |")
     return before + BEGIN + "\n".join(["", *rows, ""]) + END + rest.split(END)[1]
 

@@ -77,6 +77,14 @@ RunArgument = Annotated[
 DeviceOption = Annotated[
     str, typer.Option(help="See 'hwsearch devices'.", autocompletion=complete_device)
 ]
+
+
+def sizes_of(text: str) -> tuple[int | str, ...]:
+    """Split ``1,4,16``; what is no whole number stays text, which is refused where it is used."""
+    parts = (part.strip() for part in text.split(","))
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
 _FLAGS = {
     "as_json": typer.Option("--json", help="Print JSON for scripts, errors included."),
     "quiet": typer.Option("--quiet", "-q", help="Show the result and errors only."),

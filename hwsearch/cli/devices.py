@@ -1,35 +1,54 @@
 """Commands about devices: measure, devices, devices check."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
 from rich.table import Table
 
 import hwsearch
-from hwsearch.cli.app import DeviceOption, answer, app, command, showing
+from hwsearch.cli.app import DeviceOption, answer, app, command, showing, sizes_of
 from hwsearch.cli.completion import complete_device
 from hwsearch.cli.output import tell
+from hwsearch.terminal import figures
 
 devices_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(devices_app, name="devices")
 
 
-@command("hwsearch measure a.onnx b.onnx --device ort-cpu:threads=2")
+@command(
+    "hwsearch measure a.onnx b.onnx --device ort-cpu:threads=2",
+    "hwsearch measure a.onnx --batch-sizes 1,4,16",
+)
 def measure(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL.onnx...", help="ONNX files.")],
     device: DeviceOption = "ort-cpu:threads=1",
+    batch_sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            parser=sizes_of,
+            help="Batch sizes to time too, for the throughput at the best of them.",
+        ),
+    ] = None,
 ) -> None:
     """Time ONNX files against each other on a device."""
     for path in models:
         _check_model(path)
-    rows = hwsearch.measure(models, device=device).to_dict("records")
+    sizes = cast("tuple[int, ...] | None", batch_sizes)
+    rows = hwsearch.measure(models, device=device, batch_sizes=sizes).to_dict("records")
     table = Table("model", "latency ms", "95% interval", "p50", "p90", "p99", "rounds")
+    for column in ("samples/s", "95% interval", "best batch") if sizes else ():
+        table.add_column(column)
     for row in rows:
         interval = f"{row['low']:.4g} to {row['high']:.4g}"
         latency, *spread = [f"{row[name]:.4g}" for name in ("latency_ms", "p50", "p90", "p99")]
-        table.add_row(str(row["model"]), latency, interval, *spread, f"{row['rounds']:.0f}")
+        told = [latency, interval, *spread, f"{row['rounds']:.0f}"]
+        if sizes:
+            throughput, low, high = (figures(row[f"throughput{end}"], 4) for end in _ENDS)
+            told += [throughput, f"{low} to {high}", f"{row['best_batch']:.0f}"]
+        table.add_row(str(row["model"]), *told)
     transfers = [
         f"{row['model']}: {row['device_ms']:.4g} ms on the device, {row['end_to_end_ms']:.4g} ms "
         f"end to end; the latency has transfers {row['transfers']}"
@@ -43,6 +62,9 @@ def measure(
     failed = [row for row in rows if row["error"]]
     if failed:
         raise hwsearch.HwsearchError(f"{len(failed)} of {len(rows)} models could not be timed")
+
+
+_ENDS = ("", "_low", "_high")
 
 
 def _check_model(path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from hwsearch.cli.app import answer, command
+from hwsearch.cli.app import answer, command, sizes_of
 from hwsearch.cli.completion import (
     complete_device,
     complete_objective,
@@ -91,16 +91,19 @@ def _option(declared: Any, *, told: bool) -> inspect.Parameter:
     """Return the parameter of a setting; ``told`` shows its default in the help."""
     name = declared.name
     kinds = [each for each in get_args(_TYPES[name]) or (_TYPES[name],) if each is not type(None)]
-    repeated = isinstance(declared.default, tuple)
-    kind: Any = list[str] if repeated else str if str in kinds else kinds[0]
+    numbers = int in kinds and isinstance(declared.default, tuple)  # one option: 1,4,16
+    repeated = isinstance(declared.default, tuple) and not numbers
+    kind: Any = list[str] if repeated else str if numbers or str in kinds else kinds[0]
     option = f"--{(name.removesuffix('s') if repeated else name).replace('_', '-')}"
     text = ("Repeat it. " if repeated else "") + explanation(declared)
     if told and declared.default not in (None, ()):
-        text += f" Default: {declared.default}."
+        default = ",".join(map(str, declared.default)) if numbers else declared.default
+        text += f" Default: {default}."
     info = typer.Option(
         option,
         help=text,
-        metavar=_METAVARS.get(name, _KINDS.get(kind, "TEXT")),
+        metavar="N,N,..." if numbers else _METAVARS.get(name, _KINDS.get(kind, "TEXT")),
+        parser=sizes_of if numbers else None,
         autocompletion=_COMPLETE.get(name),
     )
     annotation = Annotated[kind | None, info]

@@ -1,7 +1,7 @@
 """Latencies and outputs of models on devices."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,9 +10,11 @@ from hwsearch.devices.spec import (
     DeviceFactory,
     DeviceOption,
     parse_options,
+    respelled,
     split_name,
     split_spec,
 )
+from hwsearch.devices.throughput import Batching, best_throughput, check_batch_sizes
 from hwsearch.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
@@ -67,16 +69,37 @@ def load_device(spec: "str | Device") -> Device:
     return factory.create(rest) if factory.takes else factory.create(**options)
 
 
+def with_batch(device: Device, batch: int) -> Device:
+    """Return a device with another batch size of timed runs.
+
+    Raises:
+        InputError: It has no option for it.
+    """
+    if device.fingerprint()["batch"] == batch:
+        return device
+    if isinstance(device, Batching):
+        return device.with_batch(batch)
+    factory = load_factory(split_name(device.spec)[0])
+    if "batch" not in [option.name for option in factory.options]:
+        raise InputError(
+            f"device {device.spec!r} times batches of {device.fingerprint()['batch']} alone, so "
+            "that it has no throughput at other batch sizes; measure latency"
+        )
+    return load_device(respelled(device.spec, batch=batch))
+
+
 def measure(
     models: "Iterable[Path | str | onnx.ModelProto]",
     device: "str | Device" = "ort-cpu:threads=1",
     *,
+    batch_sizes: Iterable[int] | None = None,
     seed: int = 0,
     settings: MeasureSettings | None = None,
 ) -> "pd.DataFrame":
     """Time ONNX files, or models in memory, against each other on one device.
 
-    ``seed`` sets the order of turns. The default ``settings`` request ±1.5%.
+    With ``batch_sizes`` they are timed at each of these too, and have a throughput. ``seed`` sets
+    the order of turns. The default ``settings`` request ±1.5%.
 
     Returns:
         One row per model in the order given: ``model``, ``latency_ms`` (undisturbed), ``low`` and
@@ -86,25 +109,39 @@ def measure(
         ``baseline_ms``, ``device_ms`` and ``end_to_end_ms`` (without and with copies to and from
         the device, NaN where there are none), ``transfers`` (which of the two ``latency_ms`` is,
         "excluded" or "included"), ``warnings`` and ``error`` (text or empty). A failed model has
-        an error and NaN for every number.
+        an error and NaN for every number. With batch sizes also ``throughput``,
+        ``throughput_low`` and ``throughput_high`` (samples a second at the best of them, and its
+        95% interval), ``best_batch``, and ``throughput_at_N`` for every size N.
 
     Raises:
-        InputError: There is no model, a file does not exist, or the device is unknown.
+        InputError: There is no model, a file does not exist, the device is unknown, or it cannot
+            be had with a batch size.
     """
     import pandas as pd
 
+    sizes = () if batch_sizes is None else check_batch_sizes(batch_sizes)
     chosen = load_device(device)
+    batched = {size: with_batch(chosen, size) for size in sizes}
+    settings = settings or MeasureSettings()
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
         named = [_as_file(model, i, Path(folder)) for i, model in enumerate(models)]
         if not named:
             raise InputError("there is no model to measure; give at least one ONNX file")
         files = {str(i): path for i, (_, path) in enumerate(named)}
         try:
-            results = chosen.measure(files, seed=seed, settings=settings or MeasureSettings())
+            results = chosen.measure(files, seed=seed, settings=settings)
+            at = {
+                size: results
+                if own is chosen
+                else own.measure(files, seed=seed, settings=settings)
+                for size, own in batched.items()
+            }
         finally:
             if chosen is not device:
                 chosen.close()
     rows = [_row(name, results[str(i)]) for i, (name, _) in enumerate(named)]
+    for i, row in enumerate(rows if at else ()):
+        row |= _throughput({size: found[str(i)] for size, found in at.items()}, row)
     return pd.DataFrame(rows).rename(columns=_SHORT)
 
 
@@ -137,6 +174,30 @@ def _row(name: str, result: Latency | DeviceError) -> dict[str, Any]:
         "transfers": result.transfers or "",
         "warnings": "; ".join(result.warnings),
         "error": "",
+    }
+
+
+def _throughput(at: Mapping[int, Latency | DeviceError], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns on throughput, and the warnings and the first error of the sizes."""
+    found = {size: each for size, each in at.items() if isinstance(each, Latency)}
+    errors = [f"at batch {n}: {each}" for n, each in at.items() if isinstance(each, DeviceError)]
+    warnings = [
+        f"at batch {size}: {text}"
+        for size, latency in found.items()
+        for text in latency.warnings
+        if text not in row["warnings"]  # as those of the device's own batch are
+    ]
+    nan, best = float("nan"), None
+    if not errors:
+        best = best_throughput({n: (e.latency_ms, e.low_ms, e.high_ms) for n, e in found.items()})
+    return {
+        "throughput": best.value if best else nan,
+        "throughput_low": best.low if best else nan,
+        "throughput_high": best.high if best else nan,
+        "best_batch": best.batch if best else nan,
+        **{f"throughput_at_{n}": 1e3 * n / found[n].latency_ms if n in found else nan for n in at},
+        "warnings": "; ".join(filter(None, [row["warnings"], *warnings])),
+        "error": row["error"] or next(iter(errors), ""),
     }
 
 

@@ -121,6 +121,12 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     return name, given
 
 
+def respelled(spec: str, **changes: OptionValue) -> str:
+    """Return a spec with other values of some options, which need not be canonical."""
+    name, given = split_spec(spec)
+    return f"{name}:" + ",".join(f"{key}={value}" for key, value in {**given, **changes}.items())
+
+
 def parse_options(factory: DeviceFactory, given: Mapping[str, OptionValue]) -> dict[str, Any]:
     """Fill in the defaults; raise InputError, with the known ones, for another option or value."""
     declared = {option.name: option for option in factory.options}

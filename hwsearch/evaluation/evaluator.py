@@ -12,16 +12,19 @@ from hwsearch.accuracy.scoring import Scored, Scorer
 from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
+from hwsearch.devices.throughput import BATCH_SIZES
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
 from hwsearch.evaluation.build import Builder, BuiltModel, BuiltModels, attempt, raised
 from hwsearch.evaluation.measurements import (
     LATENCY,
     REPEATED_WEIGHTS,
+    THROUGHPUT,
     latency_measurement,
     ratio_measurement,
     score_measurement,
 )
 from hwsearch.evaluation.outliers import Pace
+from hwsearch.evaluation.throughput import ThroughputTimer
 from hwsearch.evaluation.timing_jobs import (
     JOB,
     as_bridge,
@@ -59,7 +62,13 @@ class Evaluator:
     """
 
     def __init__(
-        self, net: Supernet, device: Device, task: Task, store: Store, seed: int = 0
+        self,
+        net: Supernet,
+        device: Device,
+        task: Task,
+        store: Store,
+        seed: int = 0,
+        batch_sizes: Sequence[int] = BATCH_SIZES,
     ) -> None:
         self.net, self.device, self.task, self.store, self.seed = net, device, task, store, seed
         self._builder = Builder(net, device, task)
@@ -69,6 +78,7 @@ class Evaluator:
         self.pace = Pace()
         self.bridges: Sequence[Architecture] = ()
         self._lost_bridges: set[str] = set()
+        self._throughputs = ThroughputTimer(device, batch_sizes)
 
     def close(self) -> None:
         """Remove the files of the built models."""
@@ -91,6 +101,8 @@ class Evaluator:
 
     def search_context(self, quantity: str) -> str:
         """Return what determines the search's value of a quantity besides the architecture."""
+        if quantity == THROUGHPUT:
+            return self._throughputs.context
         timed = quantity_of(quantity).source == "device"
         return self.latency_context if timed else self.score_context(self.task.search)
 
@@ -139,8 +151,8 @@ class Evaluator:
     ) -> dict[str, Values | EvaluationError]:
         """Measure and store quantities of architectures; return key -> values or error.
 
-        Quantities are ``"latency"``, the metric's name, or both. ``only_timed`` allows models with
-        other weights, which are not scored.
+        Quantities are ``"latency"``, ``"throughput"`` and the metric's name. ``only_timed`` allows
+        models with other weights, which are not scored.
         """
         wanted, metric = set(quantities), self.task.metric.name
         missing = {a: {q for q in wanted if not self.remembered(a.key, q)} for a in archs}
@@ -152,6 +164,9 @@ class Evaluator:
         if LATENCY in wanted:
             to_time = {a: built for a, built in ready.items() if LATENCY in missing[a]}
             self._search_latencies(archs, to_time, failed)
+        if THROUGHPUT in wanted:
+            to_time = {a: ready[a] for a in ready if a not in failed and THROUGHPUT in missing[a]}
+            self._search_throughputs(to_time, failed)
         to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
         self._score(to_score, self.task.search, "search", failed)
         values = self._known_values([a for a in archs if a not in failed], wanted)
@@ -193,7 +208,7 @@ class Evaluator:
         return list(archs) or [a for a in self.bridges if a.key not in self._lost_bridges]
 
     def _is_only_timed(self, arch: Architecture) -> bool:
-        """Return whether only the latency of an architecture has to be measured."""
+        """Return whether an architecture has to be timed only."""
         scored = self.remembered(arch.key, self.task.metric.name)
         return not self.task.scores or (scored is not None and REUSED in scored.details)
 
@@ -305,6 +320,28 @@ class Evaluator:
                 return ready
             self._lost_bridges |= {arch.key for arch in failed}
 
+    def _search_throughputs(
+        self,
+        ready: Mapping[Architecture, BuiltModel],
+        failed: dict[Architecture, EvaluationError],
+    ) -> None:
+        """Time architectures at every batch size and store throughputs; add errors to ``failed``.
+
+        Latencies that the search has measured are not measured again.
+        """
+        counted = _split({arch: attempt(self._macs, arch) for arch in ready}, failed)
+        found = self._throughputs.search(
+            {arch.key: ready[arch].path for arch in counted},
+            {arch.key: n for arch, n in counted.items()},
+            {arch.key: self.remembered(arch.key, LATENCY) for arch in counted},
+            self.seed,
+            SEARCH,
+        )
+        self.check_device(found.values())
+        for arch, result in _split({arch: found[arch.key] for arch in counted}, failed).items():
+            weights = {"weights": REPEATED_WEIGHTS} if ready[arch].only_timed else {}
+            self.store.add(replace(result, details={**result.details, **weights}))
+
     def _macs(self, arch: Architecture) -> int:
         return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
 
@@ -325,8 +362,7 @@ class Evaluator:
 
         The context names the set of models: another set has other measurements.
         """
-        names = digest_of_text("+".join(sorted(models)))[:12]
-        context = f"{self.latency_context} together={names}"
+        context = f"{self.latency_context}{_together(models)}"
         known = {key: self.store.find(key, LATENCY, context, "confirm") for key in models}
         if any(known.values()):
             return {
@@ -345,6 +381,37 @@ class Evaluator:
         self.store.add_all(found)
         return results
 
+    def confirm_throughputs(
+        self, models: Mapping[str, Path], settings: MeasureSettings
+    ) -> dict[str, Measurement | DeviceError]:
+        """Time models together at every batch size, and store all results or none.
+
+        Latencies that `confirm_latencies` stored for these models are not measured again.
+        """
+        together = _together(models)
+        context = f"{self._throughputs.context}{together}"
+        known = {key: self.store.find(key, THROUGHPUT, context, "confirm") for key in models}
+        if any(known.values()):
+            return {
+                key: found or DeviceError("failed when the front was timed together")
+                for key, found in known.items()
+            }
+        latencies = {
+            key: found
+            for key in models
+            if (found := self._confirmed_latency(key, together)) is not None
+        }
+        timed = {key: path for key, path in models.items() if not latencies or key in latencies}
+        results, stored = self._throughputs.confirm(
+            timed, latencies, together, self.seed + 1, settings
+        )
+        self.check_device(results.values())
+        self.store.add_all(stored)
+        return results
+
+    def _confirmed_latency(self, key: str, together: str) -> Measurement | None:
+        return self.store.find(key, LATENCY, f"{self.latency_context}{together}", "confirm")
+
     def seconds_each(self, quantities: Iterable[str]) -> float:
         """Estimate the seconds per architecture from a medium one and a few samples.
 
@@ -359,23 +426,28 @@ class Evaluator:
         scoring = self._scorer.estimate_cost_s(arch, model, self.task.search)
         models = 1.0 + BRIDGES_PER_MODEL if LATENCY in quantities else 0.0
         timing = models * SEARCH.seconds_per_model
+        if THROUGHPUT in quantities:
+            timing += SEARCH.seconds_per_model * self._throughputs.n_jobs(LATENCY in quantities)
         return build_s + scoring + timing
 
     def check_device(self, results: Iterable[object]) -> None:
         """Raise DeviceLostError if a result is an error and a model that ran before fails too."""
         if not any(isinstance(each, DeviceError) for each in results):
             return
-        timed = self.store.measurements(quantity=LATENCY, purpose="search")
+        timed = [
+            *self.store.measurements(quantity=LATENCY, purpose="search"),
+            *self.store.measurements(quantity=THROUGHPUT, purpose="search"),
+        ]
         scored = self.store.measurements(quantity=self.task.metric.name, purpose="search")
-        context, lost = self.latency_context, self._lost_bridges
-        here = [m for m in timed if m.context == context and m.key not in lost]
+        own, lost = (self.latency_context, self._throughputs.context), self._lost_bridges
+        here = [m for m in timed if m.context in own and m.key not in lost]
         known = next(iter(here if timed else scored), None)
         if known is None:
             return
         (arch,) = self.net.space.architectures([self.store.trial(known.key).choices])
         models = self.files_of([arch])
         try:
-            if known.quantity == LATENCY:
+            if known.quantity in (LATENCY, THROUGHPUT):
                 raised(self.device.measure(models, seed=self.seed, settings=SEARCH)[arch.key])
             else:
                 few, _ = next(self.task.search.batches(1, self.net.input_spec(arch)))
@@ -384,6 +456,11 @@ class Evaluator:
             raise DeviceLostError(
                 f"device {self.device.spec} fails on {arch.key} too, which it ran before: {error}"
             ) from error
+
+
+def _together(models: Iterable[str]) -> str:
+    """Return the end of the context of models that were timed together."""
+    return f" together={digest_of_text('+'.join(sorted(models)))[:12]}"
 
 
 def _split(

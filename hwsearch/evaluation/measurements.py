@@ -10,7 +10,8 @@ from hwsearch.accuracy.scoring import Scored
 from hwsearch.devices import Latency
 from hwsearch.trials import Measurement, Purpose
 
-LATENCY, RATIO = "latency", "latency_ratio"
+LATENCY, RATIO, THROUGHPUT = "latency", "latency_ratio", "throughput"
+BATCH_LATENCY = "batch_latency"  # that of a batch, by which a throughput was confirmed
 REPEATED_WEIGHTS = "a repeated tile in the same graph"  # a detail; times do not differ
 RAW_TIMES_KEPT = 2000
 LATENCY_DETAILS = (
@@ -80,10 +81,11 @@ def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:
     )
 
 
-def noisy_low(measurement: Measurement) -> float:
-    """Return a latency at the low end of its ratio's interval, on which ranking depends."""
-    ratio, low = measurement.details["ratio"], measurement.details["ratio_low"]
-    return float(measurement.value * low / ratio)
+def noisy_best(measurement: Measurement) -> float:
+    """Return a latency or throughput at the good end of its ratio's interval, as for ranking."""
+    value, details = measurement.value, measurement.details
+    low = details["ratio_low"] / details["ratio"]  # of the latency
+    return float(value / low if measurement.quantity == THROUGHPUT else value * low)
 
 
 def paired_scores(

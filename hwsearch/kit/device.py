@@ -13,7 +13,7 @@ from hwsearch.devices import Device, MeasureSettings, load_device, load_factory
 from hwsearch.devices.base import Fingerprint, Latency, Progress, SharedInference
 from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
 from hwsearch.devices.runtime import Feeds
-from hwsearch.devices.spec import DeviceFactory, file_precision, split_name
+from hwsearch.devices.spec import DeviceFactory, file_precision, respelled, split_name
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.kit.manifest import CONFIRM, FP32, TABLE
 from hwsearch.kit.results import check_complete, read_results
@@ -75,6 +75,14 @@ class RemoteDevice:
     ) -> Latencies:
         """Measure models remotely; see `Device.measure`."""
         return self._measure(self._info, models, seed, settings or MeasureSettings(), progress)
+
+    def with_batch(self, batch: int) -> "RemoteDevice":
+        """Return the device with another batch size; see `hwsearch.devices.with_batch`."""
+        info = self._info._replace(
+            spec=respelled(self.spec, batch=batch),
+            fingerprint={**self._info.fingerprint, "batch": batch},
+        )
+        return RemoteDevice(info, self._measure, local=self._local)
 
     def run(self, model: Path, batches: Iterable[Feeds]) -> Iterator[list[NDArray[Any]]]:
         """Run a model on this machine; see `Device.run`."""

@@ -9,13 +9,13 @@ from scipy.stats import kendalltau
 
 from hwsearch.constraints import Constraint, satisfied
 from hwsearch.errors import InputError
-from hwsearch.evaluation.measurements import LATENCY, paired_scores
+from hwsearch.evaluation.measurements import BATCH_LATENCY, LATENCY, paired_scores
 from hwsearch.objectives import to_losses
-from hwsearch.quantities import main_cost, quantity_of
+from hwsearch.quantities import quantity_of
 from hwsearch.report.run_data import RunData, stated
 from hwsearch.run.front import knee
 from hwsearch.run.front_probability import constraint_probabilities
-from hwsearch.run.search_summary import Comparison
+from hwsearch.run.search_summary import Comparison, compared_cost, times_better
 from hwsearch.trials import Measurement
 
 CLEAR_TREND: Final = 0.6
@@ -87,10 +87,9 @@ def beside_largest(data: RunData, key: str) -> Comparison | None:
         return None
     known = next((versus for versus in summary.versus if versus.key == key), None)
     (largest,) = data.space.largest().ids
-    costs = [o.name for o in data.objectives if o.direction == "min"]
-    if known is not None or key == largest or not costs:
+    cost = compared_cost(data.objectives)
+    if known is not None or key == largest or cost is None:
         return known
-    cost = main_cost(costs)
     own = data.members_by_key.get(largest, summary.largest)[cost]
     scores = data.of_search(summary.metric)
     points, low, high = paired_scores(scores.get(key), scores.get(largest))
@@ -98,7 +97,7 @@ def beside_largest(data: RunData, key: str) -> Comparison | None:
         member="",
         key=key,
         cost=cost,
-        times=float(own) / float(data.members_by_key[key][cost]),
+        times=times_better(cost, float(data.members_by_key[key][cost]), float(own)),
         points=points,
         low=low,
         high=high,
@@ -153,8 +152,8 @@ def scores_on_both(data: RunData) -> list[dict[str, Any]]:
 
 def timings(data: RunData) -> list[Measurement]:
     """Return the latencies that this run measured, in order."""
-    known = ("search", "bridge", "confirm")
-    return [m for m in data.measurements if m.quantity == LATENCY and m.purpose in known]
+    names, known = (LATENCY, BATCH_LATENCY), ("search", "bridge", "confirm")
+    return [m for m in data.measurements if m.quantity in names and m.purpose in known]
 
 
 def warned(data: RunData) -> list[tuple[int, str]]:

@@ -222,7 +222,9 @@ def _draw_traces(axes: Any, data: RunData, traces: dict[str, Trace]) -> None:
         for at in ("x", "y")
         if "array" in front[f"error_{at}"]
     }
+    joined = "-" if "lines" in front["mode"] else "none"  # with more objectives, it would zigzag
     line = {"color": blue, "linewidth": 1.2, "elinewidth": 0.8, "capsize": 2, "zorder": 3}
+    line["linestyle"] = joined
     marker = {"marker": "o", "markersize": 5, "markerfacecolor": "white"}
     label = f"{data.what} ({len(rows)}), 95% intervals{paler}"
     axes.errorbar(front["x"], front["y"], **bars, **line, **marker, label=label)

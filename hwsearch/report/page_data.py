@@ -179,9 +179,9 @@ def _numbers(data: RunData, row: dict[str, Any]) -> Iterator[list[Any]]:
         if f"{name}_report" in row:
             report = plain(stated(row, f"{name}_report"))
             yield [name, *report, units.get(name, ""), "measured on report images"]
-    # Of a latency, besides its interval.
+    # Of a latency or throughput, besides its interval.
     single_runs = [(name, "ms", "measured") for name in ("p50", "p90", "p99")]
-    spread = (*single_runs, ("rounds", "", ""))
+    spread = (*single_runs, ("rounds", "", ""), ("best_batch", "", "of the throughput"))
     for name, unit, how in spread:
         value = row.get(f"{name}_{unit}" if unit else name)
         if value is not None and value == value:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import tomli_w
 
+from hwsearch.devices.throughput import BATCH_SIZES, check_batch_sizes
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import MAX_BYTES, decoded, read_bounded, write_atomic
 from hwsearch.optimizer import tactic_names
@@ -71,6 +72,11 @@ class RunConfig:
     )
     constraints: tuple[str, ...] = setting(
         (), "Limits on objectives, such as 'latency <= 12'.", texts
+    )
+    batch_sizes: tuple[int, ...] = setting(
+        BATCH_SIZES,
+        "Batch sizes for objective throughput, which is samples a second at the best of them.",
+        lambda name, value: check_batch_sizes(value, name),
     )
     budget: int = setting(
         40,

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from hwsearch.constraints import closest_to_feasible
 from hwsearch.devices import MeasureSettings
-from hwsearch.errors import EvaluationError, InfeasibleError, VerificationError
+from hwsearch.errors import DeviceError, EvaluationError, InfeasibleError, VerificationError
 from hwsearch.evaluation.build import raised
 from hwsearch.evaluation.evaluator import Evaluator
-from hwsearch.evaluation.measurements import LATENCY, noisy_low
+from hwsearch.evaluation.measurements import LATENCY, THROUGHPUT, noisy_best
 from hwsearch.files import sha256_of, staged_folder
 from hwsearch.kit.manifest import Manifest
 from hwsearch.models.artifact import MODEL, write_card, write_files, write_listed_card
@@ -31,6 +31,7 @@ CONFIRM = MeasureSettings(half_width=0.01, seconds_per_model=2.5)
 VERIFIED_SAMPLES = 256
 Values = dict[str, NDArray[np.float64]]
 Number = Measurement | Prediction
+Timed = Mapping[str, Mapping[str, Measurement]]  # key -> quantity -> what was confirmed
 _ON_CARDS = ("quantity", "purpose", "value", "low", "high", "count", "context", "details")
 
 
@@ -57,7 +58,8 @@ class Finisher:
     def confirm(self, timings: Mapping[str, Measurement], kit: Manifest) -> list[dict[str, Any]]:
         """Return the rows of the front of candidates that a kit timed; see `finish`."""
         self._timed = {model.key: model.shipped for model in kit.models}
-        return self._front(*self._search_values(), timings)
+        timed = {key: {LATENCY: latency} for key, latency in timings.items()}
+        return self._front(*self._search_values(), timed)
 
     def candidates(self) -> list[dict[str, Any]]:
         """Export the non-dominated trials by predicted latencies, and write a kit that times them.
@@ -67,7 +69,8 @@ class Finisher:
         """
         archs, values = self._search_values()
         contenders, best = self._contenders(archs, values), self._feasible_front(archs, values)
-        rows = self._export_all(archs[best], predictions(self.setup, LATENCY, archs[best]))
+        predicted = predictions(self.setup, LATENCY, archs[best])
+        rows = self._export_all(archs[best], {key: {LATENCY: p} for key, p in predicted.items()})
         timed = archs[[*best, *(row for row in contenders if row not in best)]]
         self.progress.phase("kit", len(timed))
         kit = self.folder / KIT
@@ -75,16 +78,16 @@ class Finisher:
         return rows
 
     def _front(
-        self, archs: Architectures, values: Values, confirmed: Mapping[str, Measurement | None]
+        self, archs: Architectures, values: Values, confirmed: Timed
     ) -> list[dict[str, Any]]:
-        """Export the front of the confirmed ones of architectures, by confirmed latencies."""
+        """Export the front of the confirmed ones of architectures, by confirmed values."""
         kept = [row for row, key in enumerate(archs.ids) if key in confirmed]
         if not kept:
             raise EvaluationError("every contender for the front failed when it was confirmed")
         archs, final = archs[kept], {name: array[kept] for name, array in values.items()}
-        timed = [found for key in archs.ids if (found := confirmed[key]) is not None]
-        if LATENCY in final:
-            final[LATENCY] = np.array([latency.value for latency in timed])
+        names = confirmed[archs.ids[0]]
+        timed = {name: [confirmed[key][name] for key in archs.ids] for name in names}
+        final |= {n: np.array([m.value for m in timed[n]]) for n in timed if n in final}
         front = archs[self._feasible_front(archs, final)]
         if not self.setup.task.scores:
             return self._export_all(front, confirmed)
@@ -119,9 +122,11 @@ class Finisher:
         low: Values = {}
         if (predicted := self.setup.predicted.get(LATENCY)) is not None:
             low[LATENCY] = predicted.interval(archs)[1]
-        elif LATENCY in values:
-            latest = self.evaluator.latest_latencies()
-            low[LATENCY] = np.array([noisy_low(latest[key]) for key in archs.ids])
+        latest = self.evaluator.latest_latencies() if LATENCY in self.setup.measured else {}
+        for name in self._timed_quantities:
+            stored = (self.evaluator.remembered(key, name) for key in archs.ids)
+            found = [latest[m.key] if name == LATENCY else m for m in stored if m is not None]
+            low[name] = np.array([noisy_best(each) for each in found])
         rows = contender_rows(values, low, self.setup.objectives, self.setup.constraints)
         return self._feasible(rows, archs, values)
 
@@ -137,27 +142,41 @@ class Finisher:
             raise InfeasibleError(closest_to_feasible(self.setup.constraints, values, archs.ids))
         return rows
 
-    def _confirm(self, archs: Architectures) -> dict[str, Measurement | None]:
-        """Time the contenders together, if latency is an objective."""
-        if LATENCY not in [objective.name for objective in self.setup.objectives]:
+    @property
+    def _timed_quantities(self) -> list[str]:
+        """Return the names of the objectives that the device measures, latency first."""
+        return [name for name in (LATENCY, THROUGHPUT) if name in self.setup.measured]
+
+    def _confirm(self, archs: Architectures) -> dict[str, dict[str, Measurement]]:
+        """Time the contenders together, if the device measures an objective."""
+        confirmed: dict[str, dict[str, Measurement]] = {key: {} for key in archs.ids}
+        names = self._timed_quantities
+        if not names:
             self.progress.phase("confirm", 1, done=1)
-            return dict.fromkeys(archs.ids)
-        self.progress.phase("confirm", len(archs) + 1)
+            return confirmed
+        self.progress.phase("confirm", len(archs) + len(names))
         models = self.evaluator.files_of(list(archs))
         self.progress.advance(len(archs))
-        confirmed: dict[str, Measurement | None] = {}
-        for key, result in self.evaluator.confirm_latencies(models, CONFIRM).items():
-            if isinstance(result, Measurement):
-                confirmed[key] = result
-            else:
-                self.progress.note(f"{key} leaves the front: {result}")
-        self.progress.advance()
+        for name in names:
+            for key, result in self._confirmed(name, models).items():
+                if isinstance(result, Measurement):
+                    confirmed[key][name] = result
+                elif confirmed.pop(key, None) is not None:
+                    self.progress.note(f"{key} leaves the front: {result}")
+            self.progress.advance()
         return confirmed
+
+    def _confirmed(
+        self, name: str, models: Mapping[str, Path]
+    ) -> dict[str, Measurement | DeviceError]:
+        if name == LATENCY:
+            return self.evaluator.confirm_latencies(models, CONFIRM)
+        return self.evaluator.confirm_throughputs(models, CONFIRM)
 
     def _export_all(
         self,
         archs: Architectures,
-        latencies: Mapping[str, Number | None],
+        timed: Mapping[str, Mapping[str, Number]],
         probabilities: Mapping[str, float] = MappingProxyType({}),
     ) -> list[dict[str, Any]]:
         """Export members; candidates have no probability to be on the front."""
@@ -169,9 +188,9 @@ class Finisher:
             try:
                 if self.setup.task.scores:
                     probability = probabilities.get(arch.key)
-                    rows.append(self._member(arch, latencies[arch.key], probability))
+                    rows.append(self._member(arch, timed[arch.key], probability))
                 else:
-                    rows.append(self._listed(arch, latencies[arch.key]))
+                    rows.append(self._listed(arch, timed[arch.key]))
             except (VerificationError, EvaluationError) as error:
                 self.evaluator.check_device([error, error.__cause__])
                 self.progress.note(f"{arch.key} is not shipped: {error}")
@@ -182,7 +201,7 @@ class Finisher:
         return sorted(rows, key=lambda row: row[first])
 
     def _member(
-        self, arch: Architecture, latency: Number | None, probability: float | None
+        self, arch: Architecture, timed: Mapping[str, Number], probability: float | None
     ) -> dict[str, Any]:
         """Write and verify one member, score it on the report samples, and return its row."""
         task, net, device = self.setup.task, self.setup.net, self.setup.device
@@ -198,32 +217,32 @@ class Finisher:
             answers = probe_answers(folder, exported, device)
             searched = self.evaluator.scored(arch, folder / MODEL, task.search, "search")
             reported = self.evaluator.scored(arch, folder / MODEL, task.report, "report")
-            measured, predicted = card_entries((searched, latency, reported))
+            measured, predicted = card_entries((searched, *timed.values(), reported))
             card = write_card(
                 folder, net, exported, measured, verification, answers, predicted, probability
             )
             check_probe(folder, card, device)
             run_infer(folder)
         metric = task.metric.name
-        numbers = {metric: searched, f"{metric}_report": reported, LATENCY: latency}
+        numbers = {metric: searched, f"{metric}_report": reported, **timed}
         return row_of(arch, numbers, probability, card["exact"], net.weights)
 
-    def _listed(self, arch: Architecture, latency: Number | None) -> dict[str, Any]:
+    def _listed(self, arch: Architecture, timed: Mapping[str, Number]) -> dict[str, Any]:
         """Write the card of a candidate without a model, and return its row."""
         metric = self.setup.task.metric.name
         accuracy = predictions(self.setup, metric, self.space.architectures([arch]))[arch.key]
-        entries = card_entries((accuracy, latency))
+        entries = card_entries((accuracy, *timed.values()))
         with staged_folder(self.folder / SUBNETS / arch.key) as folder:
             card = write_listed_card(folder, self.setup.net, arch, *entries)
-        numbers = {metric: accuracy, LATENCY: latency}
+        numbers = {metric: accuracy, **timed}
         return row_of(arch, numbers, None, card["exact"], self.setup.net.weights)
 
 
 def card_entries(
-    numbers: Iterable[Number | None],
+    numbers: Iterable[Number],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the measurements and the predictions among numbers as entries of a card."""
-    known = [number for number in numbers if number is not None]
+    known = list(numbers)
     measured = [
         {name: getattr(each, name) for name in _ON_CARDS}
         for each in known
@@ -234,21 +253,21 @@ def card_entries(
 
 def row_of(
     arch: Architecture,
-    numbers: Mapping[str, Number | None],
+    numbers: Mapping[str, Number],
     probability: float | None,
     exact: Mapping[str, int],
     weights: str,
 ) -> dict[str, Any]:
-    """Return the table row of a member; ``numbers`` has None where a quantity is no objective."""
+    """Return the table row of a member, with its numbers by quantity."""
     row: dict[str, Any] = {"key": arch.key}
     for name, number in numbers.items():
-        if number is None:
-            continue
         row |= {name: number.value, f"{name}_low": number.low, f"{name}_high": number.high}
         if isinstance(number, Prediction):
             row[f"{name}_source"] = PREDICTED
         elif name == LATENCY:
             row |= {each: number.details.get(each) for each in TIMING_COLUMNS}
+        elif name == THROUGHPUT:
+            row["best_batch"] = number.details["best_batch"]
     row |= {} if probability is None else {"probability": probability}
     # Every choice, in the order of the space; one that is inactive here has no value.
     choices = {name: arch.mapping.get(name) for name in arch.space.names}

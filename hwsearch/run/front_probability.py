@@ -18,7 +18,7 @@ from hwsearch.constraints import Constraint, satisfied
 from hwsearch.devices.latency_statistics import CONFIDENCE, student_quantile
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import Evaluator
-from hwsearch.evaluation.measurements import LATENCY, RATIO
+from hwsearch.evaluation.measurements import LATENCY, RATIO, THROUGHPUT
 from hwsearch.objectives import FloatArray, Objective
 from hwsearch.quantities import exact_quantities
 from hwsearch.run.front import losses_of
@@ -38,21 +38,20 @@ def front_probabilities(
     evaluator: Evaluator,
     keys: Sequence[str],
     values: Mapping[str, FloatArray],
-    timed: Sequence[Measurement],
+    timed: Mapping[str, Sequence[Measurement]],
 ) -> dict[str, float]:
     """Return the probability of each of n contenders to be on the front of the true values.
 
     The front is that of the contenders, which were timed together. They were selected by the same
     images, so that the probabilities of the best are slightly too high. ``timed`` are their
-    confirmed latencies; empty if latency is no objective.
+    confirmed latencies and throughputs by quantity.
     """
-    store, seed, draws = evaluator.store, setup.config.seed, {}
+    seed, draws = setup.config.seed, {}
+    confirmed = evaluator.store.measurements(purpose="confirm")
     for objective in setup.objectives:
         name = objective.name
-        if name == LATENCY:
-            found = (store.find(m.key, RATIO, m.context, "confirm") for m in timed)
-            ratios = {ratio.key: ratio for ratio in found if ratio is not None}
-            draws[name] = latency_draws(timed, ratios, seed)
+        if name in timed:
+            draws[name] = timed_draws(timed[name], confirmed, seed)
         elif objective.computed is not None:
             draws[name] = values[name][np.newaxis]
         else:
@@ -80,12 +79,11 @@ def constraint_probabilities(
         draws = interval_draws(value, low, high, seed)
     elif name in exact:
         draws = members[name].to_numpy(float)[np.newaxis]
-    elif name == LATENCY:
-        timed = _timed_together(members, measured)
-        context, order = timed[0].context, [m.key for m in timed]
-        ratios = {m.key: m for m in measured if (m.quantity, m.context) == (RATIO, context)}
+    elif name in (LATENCY, THROUGHPUT):
+        timed = _timed_together(name, members, measured)
+        order = [m.key for m in timed]
         columns = [order.index(key) for key in keys]
-        draws = latency_draws(timed, ratios, seed)[:, columns]
+        draws = timed_draws(timed, measured, seed)[:, columns]
     elif f"{name}_low" in members and scores:
         draws = score_draws([scores[key] for key in keys], seed)
     else:
@@ -98,18 +96,21 @@ def constraint_probabilities(
     return np.asarray(kept.mean(axis=0), np.float64)
 
 
-def _timed_together(members: "pd.DataFrame", measured: Sequence[Measurement]) -> list[Measurement]:
-    """Return the confirmed latencies of the timing job that gave the members' values."""
+def _timed_together(
+    name: str, members: "pd.DataFrame", measured: Sequence[Measurement]
+) -> list[Measurement]:
+    """Return the confirmed values of a quantity that were measured with the members' own."""
     contexts: dict[str, list[Measurement]] = {}
     for each in measured:
-        if (each.quantity, each.purpose) == (LATENCY, "confirm"):
+        if (each.quantity, each.purpose) == (name, "confirm"):
             contexts.setdefault(each.context, []).append(each)
     for timed in reversed(contexts.values()):
         values = {each.key: each.value for each in timed}
-        stated = zip(members["key"], members[LATENCY], strict=True)
+        stated = zip(members["key"], members[name], strict=True)
         if all(math.isclose(values.get(key, math.nan), value) for key, value in stated):
             return timed
-    raise InputError("the run's store does not hold the latencies that its front states")
+    kind = "latencies" if name == LATENCY else f"{name}s"
+    raise InputError(f"the run's store does not hold the {kind} that its front states")
 
 
 def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
@@ -128,6 +129,26 @@ def score_draws(scores: Sequence[Measurement], seed: int) -> FloatArray:
     means = outcomes.mean(axis=1)
     scales = np.array([score.value for score in scores]) / np.where(means == 0.0, 1.0, means)
     return np.asarray(np.concatenate(parts) / n_images * scales, np.float64)
+
+
+def timed_draws(
+    timed: Sequence[Measurement], measured: Sequence[Measurement], seed: int
+) -> FloatArray:
+    """Draw n latencies or throughputs that were confirmed together: ``(2000, n)``.
+
+    ``measured`` has their ratios, and the latencies that throughputs are computed from: those of
+    each batch size are drawn as those of a job, and each draw has the best size of its own.
+    """
+    known = {each.identity: each for each in measured}
+    if timed[0].quantity != THROUGHPUT:
+        found = (known.get((m.key, RATIO, m.context, "confirm")) for m in timed)
+        return latency_draws(timed, {ratio.key: ratio for ratio in found if ratio}, seed)
+    draws = []
+    for size in timed[0].details["at"]:
+        at = [(m.key, m.details["at"][size]) for m in timed]
+        latencies = [known[key, of["quantity"], of["context"], "confirm"] for key, of in at]
+        draws.append(int(size) * 1e3 / timed_draws(latencies, measured, seed))
+    return np.asarray(np.max(draws, axis=0), np.float64)
 
 
 def latency_draws(

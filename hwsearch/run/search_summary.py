@@ -1,11 +1,14 @@
 """Summary of a search: progress, quality of predictions, comparisons; as ``search.json``."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from hwsearch.errors import InputError
 from hwsearch.files import parsed_json
+from hwsearch.objectives import Objective
+from hwsearch.quantities import main_cost, quantity_of
 
 Point = dict[str, float]
 
@@ -36,8 +39,8 @@ class Comparison:
 
     Attributes:
         member: ``"knee"``, or ``"best"`` by the first objective.
-        cost: Name of the compared cost: latency, else the first objective that is minimised.
-        times: Cost of the largest subnet divided by that of the member.
+        cost: Name of what is compared; see `compared_cost`.
+        times: How many times better than the largest subnet the member is; see `times_better`.
         points: Score of the member minus that of the largest subnet, on the same search images;
             None if either was not scored.
         low: Low end of the 95% interval of that difference, paired over images; ``high`` likewise.
@@ -50,6 +53,21 @@ class Comparison:
     points: float | None
     low: float | None
     high: float | None
+
+
+def compared_cost(objectives: Sequence[Objective]) -> str | None:
+    """Return the first objective that the device measures, else the first that is minimised."""
+    names = [
+        objective.name
+        for objective in objectives
+        if objective.direction == "min" or quantity_of(objective.name).source == "device"
+    ]
+    return main_cost(names) if names else None
+
+
+def times_better(cost: str, value: float, other: float) -> float:
+    """Return how many times less than another value a cost is; more, if it is maximised."""
+    return other / value if quantity_of(cost).direction == "min" else value / other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

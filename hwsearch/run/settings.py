@@ -75,8 +75,9 @@ def settings_text() -> str:
     blocks = [_HEADER, f"[{TABLE}]"]
     for each in fields(SearchSettings):
         shown = each.metadata["example"] if each.default is None else each.default
-        shown = list(shown) if isinstance(shown, tuple) else shown
         line = tomli_w.dumps({each.name: shown}).strip()
+        if isinstance(shown, tuple):
+            line = f"{each.name} = {list(shown)}"  # on one line
         lines = [f"# {text}" for text in textwrap.wrap(explanation(each), 96)]
         blocks.append("\n".join([*lines, f"# {line}" if each.default is None else line, ""]))
     return "\n".join(blocks)

@@ -11,14 +11,14 @@ from hwsearch.accuracy.images import read_images
 from hwsearch.accuracy.sources import load_task
 from hwsearch.accuracy.task import NO_DATA, Samples, Task
 from hwsearch.constraints import Constraint, check_constraints
-from hwsearch.devices import load_device
+from hwsearch.devices import load_device, with_batch
 from hwsearch.devices.base import Device
 from hwsearch.devices.fingerprint import differences
 from hwsearch.devices.spec import file_precision
 from hwsearch.errors import InputError, unknown
 from hwsearch.evaluation.build import check_conversion
 from hwsearch.evaluation.evaluator import Evaluator
-from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.evaluation.measurements import LATENCY, THROUGHPUT
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.ssh_device import SshDevice
 from hwsearch.kit.table_latency import TableLatency
@@ -103,7 +103,8 @@ class Setup:
 
     def evaluator(self, store: Store) -> Evaluator:
         """Return the evaluator of the run with its store."""
-        return Evaluator(self.net, self.device, self.task, store, self.config.seed)
+        config = self.config
+        return Evaluator(self.net, self.device, self.task, store, config.seed, config.batch_sizes)
 
     def optimizer(self) -> Optimizer:
         """Return a new optimiser of the run."""
@@ -183,6 +184,9 @@ def prepare(
             f"({', '.join(names)}); add objective {task.metric.name}, or give data"
         )
     objectives = check_objectives(make_objective(name, net, task, device) for name in names)
+    if THROUGHPUT in names:
+        for size in config.batch_sizes:
+            with_batch(device, size)
     if all(objective.computed is not None for objective in objectives):
         measurable = [name for name in (task.metric.name, LATENCY) if name not in names]
         raise InputError(
@@ -220,6 +224,11 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
     if quantity.exact is not None:
         exact = partial(net.exact, name)
     elif quantity.measured_by == "device" and isinstance(device, KitDevice):
+        if name != LATENCY:
+            raise InputError(
+                f"device {device.spec!r} predicts latency from its table, and no {name}; leave "
+                f"objective {name} out, or search on the device itself"
+            )
         prediction = TableLatency(net, device.table)
     return Objective(
         name, quantity.direction, exact=exact, prediction=prediction, unit=quantity.unit
@@ -228,9 +237,9 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
 
 def table_columns(metric: str) -> set[str]:
     """Return the columns of a run's tables besides those of choices."""
-    quantities = (metric, f"{metric}_report", LATENCY)
+    quantities = (metric, f"{metric}_report", LATENCY, THROUGHPUT)
     stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high", "_source"))
-    return {*TRIAL_COLUMNS, *FRONT_COLUMNS, *exact_quantities(), *stated}
+    return {*TRIAL_COLUMNS, *FRONT_COLUMNS, "best_batch", *exact_quantities(), *stated}
 
 
 def check_names(net: Supernet, task: Task) -> None:

@@ -17,9 +17,15 @@ from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.optimizer.initial_design import initial_design
 from hwsearch.optimizer.stopping import LOOKAHEAD
 from hwsearch.optimizer.tactics import MIN_SUCCESSES
-from hwsearch.quantities import main_cost
 from hwsearch.run.front import knee, losses_of
-from hwsearch.run.search_summary import Comparison, Point, PredictionQuality, SearchSummary
+from hwsearch.run.search_summary import (
+    Comparison,
+    Point,
+    PredictionQuality,
+    SearchSummary,
+    compared_cost,
+    times_better,
+)
 from hwsearch.run.setup import Setup
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement, Trial, TrialState
@@ -169,7 +175,7 @@ def _fit(objective: str, evaluated: int, compared: FloatArray) -> PredictionQual
 
 
 def _noise(measured: Measurement) -> float:
-    """Return the standard error of a latency, 0 for a score on the search images."""
+    """Return the standard error of a latency or throughput, 0 for a score on search images."""
     details = measured.details
     if "ratio_low" not in details:
         return 0.0
@@ -218,11 +224,11 @@ def _versus(
     search: _Search, members: Mapping[str, Point], compared: dict[str, str]
 ) -> Iterator[Comparison]:
     """Compare members, key -> name, with the largest subnet."""
-    costs = [o.name for o in search.optimizer.objectives if o.direction == "min"]
+    cost = compared_cost(search.optimizer.objectives)
     largest, key = search.largest, search.largest_key
-    if largest is None or not costs:
+    if largest is None or cost is None:
         return
-    cost, metric = main_cost(costs), search.setup.task.metric.name
+    metric = search.setup.task.metric.name
     for member, name in reversed(compared.items()):
         if member == key:
             continue
@@ -232,7 +238,7 @@ def _versus(
             member=name,
             key=member,
             cost=cost,
-            times=members.get(key, largest)[cost] / members[member][cost],
+            times=times_better(cost, members[member][cost], members.get(key, largest)[cost]),
             points=points,
             low=low,
             high=high,

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED, Evaluator
-from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.evaluation.measurements import LATENCY, THROUGHPUT
 from hwsearch.objectives import (
     BoolArray,
     Estimate,
@@ -207,6 +207,8 @@ def _proxy(
     """Return numbers, (n,), to which an objective may be proportional; NaN without such ones."""
     if objective.approximation is not None:
         return objective.approximation(archs)
+    if objective.name == THROUGHPUT:
+        return 1e9 / setup.net.exact("macs", archs)
     if objective.name != LATENCY:
         return np.nan
     reused = {

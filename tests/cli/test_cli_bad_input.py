@@ -128,6 +128,7 @@ BAD_SEARCHES = {
         ["--constraint", "latency <= 1", "--constraint", "latency > 1"],
         ["no number satisfies both latency > 1 and latency <= 1"],
     ),
+    "batch sizes": (["--batch-sizes", "1,x"], ["batch_sizes is (1, 'x')", "such as 1, 4, 16"]),
     "budget 0": (["--budget", "0"], ["budget is 0", "from 1 up"]),
     "budget below 0": (["--budget", "-4"], ["budget is -4", "from 1 up"]),
     "minutes": (["--minutes", "0"], ["minutes 0.0 is not usable", "a positive number"]),

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from hwsearch_test_plugin.scripted_device import FakeDevice
 
 import hwsearch
 from tests.cli.commands import SMALL, call, files
@@ -79,6 +80,17 @@ class TestFinishedRun:
         table = call("measure", *models, "--device", "scripted")
         assert table.exit_code == 0
         assert f"{rows[0]['latency_ms']:.4g}" in table.stdout
+
+    def test_measure_at_several_batch_sizes(self, finished, monkeypatch):
+        monkeypatch.setattr("hwsearch.devices.load_device", lambda spec: FakeDevice())
+        model = next(finished[0].glob("subnets/*/model.onnx"))
+        table = call("measure", model, "--device", "scripted", "--batch-sizes", "4, 1")
+        (row,) = json.loads(
+            call("measure", model, "--device", "scripted", "--batch-sizes", "4,1", "--json").stdout
+        )
+        assert (row["best_batch"], row["throughput_at_4"]) == (4, row["throughput"])
+        assert row["throughput_at_1"] < row["throughput"]
+        assert f"{row['throughput']:.0f}" in table.stdout
 
     def test_rules_hold(self, tmp_path):
         given = ["--freeze", "stage1.*=max", "--freeze", "stage2.width=8"]

@@ -39,17 +39,35 @@ class InProcess(FakeDevice):
         job_spread: Of the common factors of jobs.
     """
 
-    def __init__(self, searched=latency_by_size, confirmed=None, precision="fp32", job_spread=0.0):
-        super().__init__(searched, precision=precision, job_spread=job_spread)
+    def __init__(
+        self,
+        searched=latency_by_size,
+        confirmed=None,
+        precision="fp32",
+        job_spread=0.0,
+        batch=1,
+    ):
+        super().__init__(searched, precision=precision, job_spread=job_spread, batch=batch)
         self.scripts = {"search": searched, "confirm": confirmed or searched}
         self.timed = []
         self.is_open = False
+        self.batches = []  # of every job, in order
+
+    def with_batch(self, batch):
+        """A device that notes in the lists of this one what it times."""
+        made = InProcess(precision=self.precision, job_spread=self._job_spread, batch=batch)
+        made.scripts, made.timed, made.batches = self.scripts, self.timed, self.batches
+        return made
 
     def measure(self, models, *, seed, settings=None, progress=None):
         phase = "confirm" if settings == CONFIRM else "search"
         self.timed += [(phase, name) for name in models]
+        self.batches.append(self.batch)
         timing = FakeDevice(
-            self.scripts[phase], precision=self.precision, job_spread=self._job_spread
+            self.scripts[phase],
+            precision=self.precision,
+            job_spread=self._job_spread,
+            batch=self.batch,
         )
         return timing.measure(models, seed=seed, settings=settings, progress=progress)
 

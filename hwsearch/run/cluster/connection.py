@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ from ray import exceptions
 
 from hwsearch.devices import Device, MeasureSettings, load_device
 from hwsearch.errors import DeviceError, HwsearchError, InputError
-from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.kit.device import DeviceInfo, Latencies, RemoteDevice
-from hwsearch.run.cluster.scheduler import Job, JobResult
+from hwsearch.run.cluster.scheduler import Job, JobResult, is_timed
 from hwsearch.run.cluster.start_node import ENVIRONMENT, NODE, check_reachable, device_resource
 from hwsearch.run.cluster.worker_context import SearchSpec, measure_models, run_job
 from hwsearch.run.progress import Progress
@@ -82,7 +82,8 @@ def device_on_node(spec: str) -> Device:
     """Return the device that nodes of the cluster declare; raise InputError if not usable."""
     disconnect = ray.shutdown if connect() else None
     try:
-        return RemoteDevice(_declared(spec), _measure_on_node, disconnect=disconnect)
+        info = _declared(spec)
+        return RemoteDevice(info, partial(_measure_on_node, info.spec), disconnect=disconnect)
     except BaseException:
         if disconnect is not None:
             disconnect()
@@ -90,15 +91,17 @@ def device_on_node(spec: str) -> Device:
 
 
 def _measure_on_node(
+    declared: str,
     info: DeviceInfo,
     models: Mapping[str, Path],
     seed: int,
     settings: MeasureSettings,
     *_: object,
 ) -> Latencies:
+    """Measure on a node that declares the device, where its batch may be another."""
     connect()
     files = {name: np.fromfile(path, np.uint8) for name, path in models.items()}
-    measuring = remote(measure_models, f"measure {info.spec}", info.spec)
+    measuring = remote(measure_models, f"measure {info.spec}", declared)
     try:
         latencies: Latencies = result_of(measuring.remote(info, files, seed, settings))
     except DeviceError as error:
@@ -129,7 +132,7 @@ def _declared(spec: str) -> DeviceInfo:
 class RayQueue:
     """Runs each job as a Ray task that occupies a node; Ray repeats a lost one once.
 
-    Latencies go to nodes that declare the device, other jobs to any. ``spec``, the description of
+    Timings go to nodes that declare the device, other jobs to any. ``spec``, the description of
     the search, is put into Ray's object store; every node fetches it once.
     """
 
@@ -155,7 +158,7 @@ class RayQueue:
 
     def submit(self, job: Job) -> None:
         """Append a job."""
-        function = self._measure if job.quantity == LATENCY else self._score
+        function = self._measure if is_timed(job.quantity) else self._score
         bridges = [arch.mapping for arch in job.bridges]
         arguments = (job.arch.mapping, job.quantity, job.pace, bridges)
         self._open[function.remote(self._spec, *arguments)] = job
@@ -184,7 +187,7 @@ class RayQueue:
         if not self.n_workers:
             missing = "no worker is in the Ray cluster"
         elif (
-            any(job.quantity == LATENCY for job in self._open.values())
+            any(is_timed(job.quantity) for job in self._open.values())
             and self._device not in declared_devices()
         ):
             missing = f"no node declares device {self._device!r} any more"

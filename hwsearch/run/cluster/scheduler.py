@@ -13,6 +13,7 @@ from hwsearch.evaluation.evaluator import Evaluator, Values
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.evaluation.timing_jobs import in_job, job_of, latencies_of, next_job
 from hwsearch.kit.device import DEVICE
+from hwsearch.quantities import quantity_of
 from hwsearch.run.progress import Progress
 from hwsearch.run.settings import Workers, check_workers
 from hwsearch.run.setup import Setup
@@ -30,6 +31,7 @@ class Job:
     """A measurement by a worker process.
 
     ``pace`` is (highest, known) of the search's `Pace`, ``bridges`` are timed with ``arch``.
+    A job of the latency measures all that the device measures in one search.
     """
 
     arch: Architecture
@@ -44,6 +46,11 @@ class JobResult:
 
     measurements: tuple[Measurement, ...] = ()
     failed: str | None = None
+
+
+def is_timed(quantity: str) -> bool:
+    """Return whether the device measures a quantity."""
+    return quantity_of(quantity).source == "device"
 
 
 class InProcess:
@@ -83,7 +90,7 @@ class JobScheduler:
 
     def __init__(self, queue: "RayQueue", evaluator: Evaluator, quantities: Sequence[str]) -> None:
         self._queue, self._evaluator = queue, evaluator
-        self._quantities = sorted(quantities, key=lambda quantity: quantity != LATENCY)
+        self._quantities = sorted(quantities, key=lambda each: not is_timed(each))
         self._finished: dict[str, Values | EvaluationError] = {}
 
     @property

@@ -20,7 +20,7 @@ from hwsearch.errors import EvaluationError, InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.kit.device import DeviceInfo, Latencies, RemoteDevice
 from hwsearch.machine import usable_cpus
-from hwsearch.run.cluster.scheduler import JobResult
+from hwsearch.run.cluster.scheduler import JobResult, is_timed
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare
 from hwsearch.space import Option
@@ -107,9 +107,9 @@ class WorkerContext:
         with Store() as evaluator.store:
             evaluator.store.propose([arch, *others], 0, "job")
             try:
-                values = evaluator.search_values(
-                    [arch], [quantity], only_timed=quantity == LATENCY
-                )
+                timed = [each for each in self._setup.measured if is_timed(each)]
+                wanted = timed if quantity == LATENCY else [quantity]
+                values = evaluator.search_values([arch], wanted, only_timed=is_timed(quantity))
             finally:
                 evaluator.close()  # Ray may kill this process, and no other job needs the model
             measurements = tuple(evaluator.store.measurements())

@@ -23,7 +23,7 @@ from hwsearch.accuracy.task import NO_DATA
 from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED
-from hwsearch.evaluation.measurements import LATENCY
+from hwsearch.evaluation.measurements import LATENCY, THROUGHPUT
 from hwsearch.evaluation.timing_jobs import device_context, with_corrected_latencies
 from hwsearch.files import DIGITS, decoded, digest_of_text
 from hwsearch.objectives import FloatArray
@@ -79,6 +79,7 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
         (metric, "report"): here.score_context(setup.task.report),
         (LATENCY, "search"): here.latency_context,
         (LATENCY, "bridge"): here.latency_context,
+        (THROUGHPUT, "search"): here.search_context(THROUGHPUT),
     }
     holding = [m for m in measured if contexts.get((m.quantity, m.purpose)) == device_context(m)]
     values = {m.key: m.value for m in holding if (m.quantity, m.purpose) == (metric, "search")}
@@ -251,7 +252,9 @@ def _check_columns(
     # Row numbers, as pandas writes them, have no name.
     known = {"", FORMER_COLUMN, *space.names, *table_columns(metric)}
     for column in columns:
-        if column not in known and not column.startswith((f"{metric}_", f"{LATENCY}_")):
+        if column not in known and not column.startswith(
+            (f"{metric}_", f"{LATENCY}_", f"{THROUGHPUT}_")
+        ):
             raise InputError(
                 f"{where} is of another search space: {column!r} is no choice of this one "
                 f"({', '.join(space.names)}) and no column of a run's tables; remove that column "
