@@ -8,6 +8,7 @@ from hwsearch_test_plugin.scripted_device import BATCH_EXPONENT, FakeDevice
 from hwsearch.devices import load_device, measure, with_batch
 from hwsearch.devices.throughput import best_throughput, check_batch_sizes
 from hwsearch.errors import InputError
+from hwsearch.kit.device import DeviceInfo, RemoteDevice
 from tests.contracts.device_contract import QUICK
 from tests.devices import tiny_models
 
@@ -72,6 +73,15 @@ class TestWithBatch:
         assert other.fingerprint() == {**device.fingerprint(), "batch": 4}
         assert with_batch(other, 4) is other
         assert with_batch(other, 1).spec == device.spec
+
+    def test_a_device_of_another_machine_is_asked_for_it_there(self):
+        asked = []
+        info = DeviceInfo("ort-cpu:threads=9", "slug", "fp32", {"cpu": "theirs", "batch": 1})
+        measure_there = lambda info, *rest: asked.append(info) or {}  # noqa: E731
+        device = RemoteDevice(info, measure_there, local=FakeDevice())
+        with_batch(device, 4).measure({}, seed=0)
+        assert asked[0].spec == "ort-cpu:threads=9,batch=4"
+        assert asked[0].fingerprint == {"cpu": "theirs", "batch": 4}
 
     def test_a_device_without_the_option_is_refused(self):
         fixed = SimpleNamespace(spec="scripted", fingerprint=lambda: {"batch": 1})
