@@ -2,20 +2,23 @@
 
     python tools/record_trace.py --out trace.npz [--beside one-core] [--seconds 150]
 
-Models of 0.2 to 30 ms, each loaded under two names, and the two anchors take turns in a random
-order for as long as asked, as `hwsearch.devices.protocol` lets them. Kept is, for every run, how
-long it took and how long the thread was not running meanwhile. `tests/devices/replayed_machine.py`
-plays a trace back on a scripted clock, so that schedule and statistics are tested on real noise.
+Models of 0.2 to 30 ms, each under two names in three sessions, and the anchors take turns in a
+random order for as long as asked, as `hwsearch.devices.protocol` lets them. Kept is, for every
+run, how long it took and how long the thread was not running meanwhile.
+`tests/devices/replayed_machine.py` plays a trace back on a scripted clock, so that schedule and
+statistics are tested on real noise.
 """
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +33,7 @@ from hwsearch.devices.protocol import warm_up
 from hwsearch.devices.worker import cpu_clock, synthetic_inputs, timed_run
 from hwsearch.machine import usable_cpus
 
-SCHEMA = 2
+SCHEMA, SESSIONS = 2, 3
 SUBNETS = (
     ("cifar10-resnet", 5, (0, 2, 4)),
     ("ofa-mbv3-w1.0", 3, (0,)),
@@ -96,26 +99,32 @@ def record(seconds: float) -> dict[str, np.ndarray]:
     files = models()
     numbers = [*np.repeat(np.arange(len(files)), 2).tolist(), -1, -2]
     sources = [*(data for data in files for _ in "ab"), *anchors()]
-    calls = []
-    for data in sources:
+    calls: list[list[Callable[[], object]]] = [[] for _ in sources]
+    for index, data in [*enumerate(sources)] * SESSIONS:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         feeds = synthetic_inputs(declared_inputs(session), 1)
-        calls.append(lambda session=session, feeds=feeds: session.run(None, feeds))
-    cpu_ns = cpu_clock()
+        calls[index].append(partial(session.run, None, feeds))
+    cpu_ns, begun = cpu_clock(), itertools.count()
 
-    def turn(index: int, n: int) -> list[tuple[int, int]]:
-        return [timed_run(calls[index], time.perf_counter_ns, cpu_ns) for _ in range(n)]
+    def play(turns: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+        session = next(begun) % SESSIONS
+        return [
+            [timed_run(calls[index][session], time.perf_counter_ns, cpu_ns) for _ in range(n)]
+            for index, n in turns
+        ]
 
     def run(turns: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        return [np.array([running / 1e9 for running, _ in turn(*each)]) for each in turns]
+        return [np.array(times)[:, 0] / 1e9 for times in play(turns)]
 
     rng, rounds = np.random.default_rng(0), []
     turns = warm_up(run, len(calls), clock=time.monotonic, rng=rng, settings=MeasureSettings())
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        taken = {i: turn(i, sum(turns[i])) for i in rng.permutation(len(calls)).tolist()}
+        order = rng.permutation(len(calls)).tolist()
+        taken = dict(zip(order, play([(i, sum(turns[i])) for i in order]), strict=True))
         rounds.append([taken[index] for index in range(len(calls))])
-    trace = {"schema": np.array(SCHEMA), "model": np.array(numbers)}
+    trace = {"schema": np.array(SCHEMA), "sessions": np.array(SESSIONS)}
+    trace["model"] = np.array(numbers)
     trace["uncounted"] = np.array([each.uncounted for each in turns])
     for index in range(len(calls)):
         table = np.round(np.array([each[index] for each in rounds]) / 1e2).astype(np.uint32)

@@ -31,11 +31,15 @@ WAITED_LIMIT = 0.10
 class Rounds:
     """Times of all rounds of a benchmark.
 
-    ``times_s`` are (n_rounds, n_runs) seconds for every entry: ``n_models`` models, then anchors.
+    Attributes:
+        times_s: (n_rounds, n_runs) seconds for every entry, models first and then anchors.
+        n_models: Number of models.
+        sessions: In how many sessions each entry was loaded; they take turns from round to round.
     """
 
     times_s: tuple[Floats, ...]
     n_models: int
+    sessions: int = 1
 
     def logs(self) -> Floats:
         """Return logarithms of the tenth percentile of each turn: (n_rounds, n_entries)."""
@@ -68,6 +72,7 @@ def estimate(rounds: Rounds) -> Estimate:
     other work does to caches and clock differs from model to model and does not cancel. An entry's
     time is the median over the counted rounds; its interval is that of the median of batches of
     successive rounds (batch means; Law and Kelton, Simulation Modeling and Analysis, 1991, 9.5.3).
+    What sessions differ by beyond that makes all intervals wider.
     """
     logs = rounds.logs()
     entries, effects = np.median(logs, axis=0), np.zeros(len(logs))
@@ -88,7 +93,9 @@ def estimate(rounds: Rounds) -> Estimate:
     )
     if counted.sum() < MIN_ROUNDS:
         counted[:] = True
-    middle, half_widths = batch_interval(corrected[counted])
+    batches = batch_medians(corrected[counted])
+    variance = _session_variance(corrected, counted, rounds.sessions, batches)
+    middle, half_widths = np.median(corrected[counted], axis=0), half_widths_of(batches, variance)
     return Estimate(logs=middle, half_widths=half_widths, corrected=corrected, counted=counted)
 
 
@@ -102,7 +109,7 @@ def undisturbed(logs: Floats) -> Bools:
 
 
 def _round_effects(logs: Floats, scales: Floats) -> Floats:
-    """Return the weighted mean of each row, values beyond two scales of its median cut.
+    """Return the weighted mean of each row, cut at three scales from its weighted median.
 
     ``logs`` are (n_rounds, n_entries) without the entries' own effects; zeros if n_entries is 0.
     """
@@ -117,17 +124,39 @@ def _round_effects(logs: Floats, scales: Floats) -> Floats:
     return np.asarray(middle[:, 0] + cut @ weights / weights.sum(), dtype=np.float64)
 
 
-def batch_interval(values: Floats) -> tuple[Floats, Floats]:
-    """Return medians of columns and half-widths of their 95% intervals, (n_columns,) each.
+def batch_medians(values: Floats) -> Floats:
+    """Return the medians of up to twelve batches of successive rows: (n_batches, n_columns).
 
-    ``values`` are (n_rounds, n_columns) in the order of time. The medians of batches of successive
-    rows are nearly independent where single rows are not.
+    ``values`` are (n_rounds, n_columns) in the order of time. Medians of batches are nearly
+    independent where single rows are not.
     """
     n_batches = int(np.clip(len(values) // BATCH_ROUNDS, 2, MAX_BATCHES))
-    batches = [np.median(batch, axis=0) for batch in np.array_split(values, n_batches)]
-    quantile = student_quantile((1 + CONFIDENCE) / 2, float(n_batches - 1))
-    error = np.std(batches, axis=0, ddof=1) / math.sqrt(n_batches)
-    return np.median(values, axis=0), np.asarray(quantile * error, dtype=np.float64)
+    return np.stack([np.median(batch, axis=0) for batch in np.array_split(values, n_batches)])
+
+
+def half_widths_of(batches: Floats, variance: float = 0.0) -> Floats:
+    """Return half-widths of 95% intervals of the medians of all rows, (n_columns,).
+
+    ``batches`` are those of `batch_medians`; ``variance`` is added to that of every median.
+    """
+    quantile = student_quantile((1 + CONFIDENCE) / 2, float(len(batches) - 1))
+    error = np.sqrt(batches.var(axis=0, ddof=1) / len(batches) + variance)
+    return np.asarray(quantile * error, dtype=np.float64)
+
+
+def _session_variance(corrected: Floats, counted: Bools, sessions: int, batches: Floats) -> float:
+    """Return the variance that the differences of sessions add to the mean of an entry's sessions.
+
+    The variance between an entry's sessions holds that of the noise too, which batches tell. What
+    is beyond it is averaged over the entries, weighted by their precision.
+    """
+    number = np.arange(len(counted)) % sessions
+    parts = [corrected[counted & (number == each)] for each in range(sessions)]
+    if sessions == 1 or min(map(len, parts)) < MIN_ROUNDS:
+        return 0.0
+    between = np.var([np.median(part, axis=0) for part in parts], axis=0, ddof=1) / sessions
+    noise = np.maximum(batches.var(axis=0, ddof=1) / len(batches), 1e-12)
+    return max(0.0, float(np.average(between - noise, weights=noise**-2.0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,7 +195,8 @@ def estimate_latencies(
     anchor, anchor_width = found.logs[n], found.half_widths[n]
     baseline_logs = np.log(baseline_s)[:, None]
     calm = baseline_logs[undisturbed(baseline_logs)[:, 0]]
-    (base,), (base_width,) = batch_interval(calm if len(calm) > 1 else baseline_logs)
+    calm = calm if len(calm) > 1 else baseline_logs
+    base, (base_width,) = float(np.median(calm)), half_widths_of(batch_medians(calm))
     baseline_ms = math.exp(base) * 1e3
     anchor_ms = float(np.median(rounds.times_s[n])) * 1e3
     ratios = np.exp(found.corrected[:, :n] - anchor)

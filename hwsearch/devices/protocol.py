@@ -38,6 +38,7 @@ def sample_rounds(
     n_models: int,
     n_anchors: int,
     *,
+    sessions: int = 1,
     clock: Clock,
     rng: np.random.Generator,
     settings: MeasureSettings,
@@ -45,8 +46,9 @@ def sample_rounds(
 ) -> Rounds:
     """Warm up, then time models and anchors in rounds until the stopping rule holds.
 
-    ``run`` executes the entries: ``n_models`` models, then the anchors. At least five rounds are
-    measured; ``progress`` is called after each.
+    ``run`` executes the entries: ``n_models`` models, then the anchors. It uses the next one of
+    their ``sessions`` in every call. At least five rounds are measured; ``progress`` is called
+    after each.
     """
     turns = warm_up(run, n_models + n_anchors, clock=clock, rng=rng, settings=settings)
     deadline = clock() + settings.seconds_per_model * n_models
@@ -55,12 +57,14 @@ def sample_rounds(
     while not wanted and (len(rounds) < MIN_ROUNDS or clock() < deadline):
         rounds.append(_one_round(run, turns, rng))
         if len(rounds) == look:
-            width = float(estimate(_stack(rounds, n_models)).half_widths[:n_models].max())
+            width = float(
+                estimate(_stack(rounds, n_models, sessions)).half_widths[:n_models].max()
+            )
             wanted = width <= settings.half_width
             look *= 2
         if progress is not None:
             progress(len(rounds), width)
-    return _stack(rounds, n_models)
+    return _stack(rounds, n_models, sessions)
 
 
 def warm_up(
@@ -83,7 +87,7 @@ def warm_up(
     while True:
         times_s = _one_round(run, choose_turns(typical, settings.burst_s), rng)
         history.append(np.array([np.median(each) for each in times_s]))
-        typical = np.median(history[-_STEADY_ROUNDS:], axis=0)
+        typical = np.min(history, axis=0)  # equal models get equal turns, disturbed or not
         spent = clock() - start
         steady = spent >= settings.warmup_floor_s and _steady(history)
         if steady or spent >= settings.warmup_ceiling_s:
@@ -110,9 +114,9 @@ def _one_round(run: RunTurns, turns: Sequence[Turn], rng: np.random.Generator) -
     return [counted[index] for index in range(len(turns))]
 
 
-def _stack(rounds: list[list[Floats]], n_models: int) -> Rounds:
+def _stack(rounds: list[list[Floats]], n_models: int, sessions: int) -> Rounds:
     times_s = tuple(np.stack(turns) for turns in zip(*rounds, strict=True))
-    return Rounds(times_s=times_s, n_models=n_models)
+    return Rounds(times_s=times_s, n_models=n_models, sessions=sessions)
 
 
 def _steady(history: list[Floats]) -> bool:

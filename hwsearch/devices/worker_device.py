@@ -20,6 +20,7 @@ from hwsearch.devices.worker_process import Worker
 from hwsearch.errors import DeviceError
 from hwsearch.machine import cpu_quota, quota_text, thread_limit, throttled_periods, usable_cpus
 
+_SESSIONS = 3
 Result = TypeVar("Result", Latency, Profile)
 THREADS = DeviceOption(
     name="threads", default=1, help="threads of a timed run", high=len(usable_cpus()), shown=True
@@ -41,6 +42,7 @@ class WorkerDevice(ABC):
         account: Whether the calling thread computes all, so that its CPU time is the running time.
         objective: Timing mode whose time is the latency.
         load_s: Additional time limit for loading a model.
+        sessions: In how many sessions each model is timed; see `Benchmark`.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class WorkerDevice(ABC):
         account: bool = True,
         objective: str = RUN,
         load_s: float = 0.0,
+        sessions: int = 1,
     ) -> None:
         self.spec, self.slug = canonical_spec(factory, values)
         self.precision: str = values["precision"]
@@ -62,6 +65,7 @@ class WorkerDevice(ABC):
         self._runtime, self._objective = runtime, objective
         self._timed, self._untimed = timed, timed if untimed is None else untimed
         self._cpus, self._account, self._load_s = cpus, account, load_s
+        self._sessions = sessions
         self._fingerprint: Fingerprint | None = None
         self._runner: Worker | None = None
 
@@ -169,6 +173,7 @@ class WorkerDevice(ABC):
                 batch=self._batch,
                 objective=self._objective,
                 load_s=self._load_s,
+                sessions=self._sessions,
             )
             try:
                 with self._start() as benchmark.worker:
@@ -213,6 +218,7 @@ class CpuDevice(WorkerDevice):
             untimed={"threads": thread_limit()},
             cpus=cpus,
             account=account and self.threads == 1,  # else other threads compute too
+            sessions=_SESSIONS,
         )
 
     def profile(

@@ -8,9 +8,10 @@ from hwsearch.devices.base import MIN_ROUNDS, MeasureSettings
 from hwsearch.devices.latency_statistics import (
     Rounds,
     TimedModel,
-    batch_interval,
+    batch_medians,
     estimate,
     estimate_latencies,
+    half_widths_of,
 )
 from hwsearch.devices.protocol import sample_rounds, warm_up
 from hwsearch.errors import InputError
@@ -339,15 +340,30 @@ def test_intervals_respect_that_neighbours_are_alike():
     """Rounds that resemble their neighbours give wider intervals than the same ones shuffled."""
     rng = np.random.default_rng(0)
     rounds = np.repeat(0.1 * rng.standard_normal((32, 50)), 8, axis=0)
-    _, alike = batch_interval(rounds)
-    _, shuffled = batch_interval(rng.permutation(rounds))
+    alike = half_widths_of(batch_medians(rounds))
+    shuffled = half_widths_of(batch_medians(rng.permutation(rounds)))
     assert np.median(alike) > 1.5 * np.median(shuffled)
 
 
-def test_intervals_of_independent_rounds_hold_the_median():
-    values = np.random.default_rng(0).standard_normal((64, 4000))
-    middle, half_widths = batch_interval(values)
-    assert 0.93 <= np.mean(np.abs(middle) <= half_widths) <= 0.97
+@pytest.mark.parametrize("n_rounds", [8, 32, 64, 256])
+def test_intervals_of_independent_rounds_hold_the_median(n_rounds):
+    values = np.random.default_rng(0).standard_normal((n_rounds, 4000))
+    held = np.abs(np.median(values, axis=0)) <= half_widths_of(batch_medians(values))
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+def test_sessions_that_differ_make_intervals_wider():
+    rng = np.random.default_rng(0)
+    number, held = np.arange(120) % 3, {1: 0.0, 3: 0.0}
+    for _ in range(60):
+        logs = 0.005 * rng.standard_normal((120, 9)) + 0.003 * rng.standard_normal((3, 9))[number]
+        times_s = tuple(np.exp(logs.T[:, :, None]))
+        for sessions in held:
+            got = estimate(Rounds(times_s=times_s, n_models=8, sessions=sessions))
+            off, widths = got.logs - got.logs.mean(), got.half_widths
+            held[sessions] += np.mean(np.abs(off) <= widths) / 60
+    assert held[3] > 0.9
+    assert held[1] < 0.8
 
 
 @pytest.mark.parametrize(
