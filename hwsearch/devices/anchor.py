@@ -80,12 +80,14 @@ class Baseline:
     """The first anchor's times on one device, in one JSON file per fingerprint.
 
     After deletion of the file, ``path``, the baseline is measured again. ``digest`` is that of the
-    fingerprint.
+    fingerprint. The anchor runs one sample on devices of every batch size, which share the file.
     """
 
     def __init__(self, slug: str, fingerprint: Fingerprint) -> None:
-        self._fingerprint, self.digest = fingerprint, digest(fingerprint)
-        self.path = cache_folder() / "baselines" / f"{slug}-{self.digest}.json"
+        self.digest = digest(fingerprint)
+        own = {name: 1 if name == "batch" else value for name, value in fingerprint.items()}
+        self._fingerprint: Fingerprint = own
+        self.path = cache_folder() / "baselines" / f"{slug}-{digest(own)}.json"
 
     def load(self) -> Floats | None:
         """Return the times of its turns in seconds; None without valid ones for this anchor."""

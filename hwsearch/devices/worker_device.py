@@ -60,6 +60,7 @@ class WorkerDevice(ABC):
         sessions: int = 1,
     ) -> None:
         self.spec, self.slug = canonical_spec(factory, values)
+        _, self._anchor_slug = canonical_spec(factory, {**values, "batch": 1})
         self.precision: str = values["precision"]
         self._batch: int = values["batch"]
         self._runtime, self._objective = runtime, objective
@@ -156,7 +157,7 @@ class WorkerDevice(ABC):
         with the others. Where none was running there is a second try, as a process may be killed
         from outside.
         """
-        baseline = Baseline(self.slug, self.fingerprint())
+        baseline = Baseline(self._anchor_slug, self.fingerprint())
         done: dict[str, Result | DeviceError] = {
             name: error
             for name, path in models.items()

@@ -74,6 +74,15 @@ class TestWithBatch:
         assert with_batch(other, 4) is other
         assert with_batch(other, 1).spec == device.spec
 
+    def test_both_have_one_baseline(self, tmp_path, monkeypatch):
+        """Else throughputs at two sizes would differ by what the machine did when it was taken."""
+        monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
+        file = tiny_models.conv(tmp_path / "a.onnx")
+        table = measure([file], batch_sizes=[1, 4, 8], settings=QUICK)
+        assert table["throughput"][0] > 0
+        (baseline,) = (tmp_path / "cache" / "baselines").iterdir()
+        assert baseline.name.startswith("ort-cpu-threads1-")
+
     def test_a_device_of_another_machine_is_asked_for_it_there(self):
         asked = []
         info = DeviceInfo("ort-cpu:threads=9", "slug", "fp32", {"cpu": "theirs", "batch": 1})
