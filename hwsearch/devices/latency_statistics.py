@@ -17,6 +17,7 @@ DISTURBED = 0.30
 BATCH_ROUNDS, MAX_BATCHES = 5, 12  # the intervals of 8 to 256 independent rounds hold 95% so
 _SWEEPS = 6
 _CUT, _LEAST_SCALE = 3.0, 1e-4
+_PRIOR = 4.0  # degrees of freedom of what all entries say about one's sessions
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -72,7 +73,7 @@ def estimate(rounds: Rounds) -> Estimate:
     other work does to caches and clock differs from model to model and does not cancel. An entry's
     time is the median over the counted rounds; its interval is that of the median of batches of
     successive rounds (batch means; Law and Kelton, Simulation Modeling and Analysis, 1991, 9.5.3).
-    What sessions differ by beyond that makes all intervals wider.
+    What the sessions of entries differ by beyond that makes intervals wider.
     """
     logs = rounds.logs()
     entries, effects = np.median(logs, axis=0), np.zeros(len(logs))
@@ -94,8 +95,8 @@ def estimate(rounds: Rounds) -> Estimate:
     if counted.sum() < MIN_ROUNDS:
         counted[:] = True
     batches = batch_medians(corrected[counted])
-    variance = _session_variance(corrected, counted, rounds.sessions, batches)
-    middle, half_widths = np.median(corrected[counted], axis=0), half_widths_of(batches, variance)
+    variances = _session_variances(corrected, counted, rounds.sessions, batches)
+    middle, half_widths = np.median(corrected[counted], axis=0), half_widths_of(batches, variances)
     return Estimate(logs=middle, half_widths=half_widths, corrected=corrected, counted=counted)
 
 
@@ -134,29 +135,35 @@ def batch_medians(values: Floats) -> Floats:
     return np.stack([np.median(batch, axis=0) for batch in np.array_split(values, n_batches)])
 
 
-def half_widths_of(batches: Floats, variance: float = 0.0) -> Floats:
+def half_widths_of(batches: Floats, variances: Floats | float = 0.0) -> Floats:
     """Return half-widths of 95% intervals of the medians of all rows, (n_columns,).
 
-    ``batches`` are those of `batch_medians`; ``variance`` is added to that of every median.
+    ``batches`` are those of `batch_medians`; ``variances`` are added to those of the medians.
     """
     quantile = student_quantile((1 + CONFIDENCE) / 2, float(len(batches) - 1))
-    error = np.sqrt(batches.var(axis=0, ddof=1) / len(batches) + variance)
+    error = np.sqrt(batches.var(axis=0, ddof=1) / len(batches) + variances)
     return np.asarray(quantile * error, dtype=np.float64)
 
 
-def _session_variance(corrected: Floats, counted: Bools, sessions: int, batches: Floats) -> float:
-    """Return the variance that the differences of sessions add to the mean of an entry's sessions.
+def _session_variances(
+    corrected: Floats, counted: Bools, sessions: int, batches: Floats
+) -> Floats:
+    """Return the variance that the differences of sessions add to each entry's time, (n_entries,).
 
-    The variance between an entry's sessions holds that of the noise too, which batches tell. What
-    is beyond it is averaged over the entries, weighted by their precision.
+    The variance between an entry's few sessions, less that of the noise, which batches tell, is
+    moderated by the mean over all entries (Smyth, Linear models and empirical Bayes methods,
+    2004), weighted by their precision.
     """
     number = np.arange(len(counted)) % sessions
     parts = [corrected[counted & (number == each)] for each in range(sessions)]
     if sessions == 1 or min(map(len, parts)) < MIN_ROUNDS:
-        return 0.0
+        return np.zeros(corrected.shape[1])
     between = np.var([np.median(part, axis=0) for part in parts], axis=0, ddof=1) / sessions
     noise = np.maximum(batches.var(axis=0, ddof=1) / len(batches), 1e-12)
-    return max(0.0, float(np.average(between - noise, weights=noise**-2.0)))
+    common = max(0.0, float(np.average(between - noise, weights=1 / noise)))
+    freedom = sessions - 1
+    moderated = (freedom * (between - noise) + _PRIOR * common) / (freedom + _PRIOR)
+    return np.asarray(np.maximum(moderated, 0.0), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,57 +4,61 @@ from pathlib import Path
 
 import numpy as np
 
-from hwsearch.devices.latency_statistics import undisturbed
-
 DATA = Path(__file__).parents[1] / "data"
-# Beside other processes on the same cores; beside other tenants of the same physical cores.
-TRACES = ("restless_machine.npz", "two_speed_machine.npz")
+KINDS = ("nothing", "one-core", "two-cores", "compiling", "copying")
+# Quantiles and limits of the statistics were chosen on the first of each kind.
+CHOSEN = tuple(f"trace_{kind}_a.npz" for kind in KINDS)
+JUDGED = tuple(f"trace_{kind}_b.npz" for kind in KINDS)
+SCHEMA = 2
+_UNIT_S = 1e-7
 
 
 class ReplayedMachine:
-    """Answers runs with the times that `tools/record_trace.py` recorded; the clock is the trace's.
+    """Answers turns with the times of a trace of `tools/record_trace.py`, on its clock.
 
-    The next run of a model is the first recorded one that began no earlier than now, and the clock
-    moves to its end; behind the end of the trace follows its beginning.
+    One call of `run` plays one recorded round; behind the last one follows the first one. Entries
+    are the chosen models under two names each, ``a`` and ``b`` in turn, and the two anchors.
 
     Args:
-        trace: One of `TRACES`.
+        trace: File in `DATA`.
+        models: Numbers of the models, None for all.
         start: Where in the trace to begin, from 0 to 1.
-        waiting: Whether waiting for a CPU counts, as where the system keeps no account of it.
 
-    Attributes:
-        true_ratios: (n_models,) time relative to the anchor's while neither is disturbed: the
-            median over the whole trace, eight turns at a time.
+    Raises:
+        ValueError: The trace has another schema.
     """
 
-    def __init__(self, trace, start, *, waiting=False):
+    def __init__(self, trace, models=None, start=0.0):
         with np.load(DATA / trace) as found:
-            spent = found["run_us"] + found["waited_us"].astype(np.float64)
-            self._times_s = (spent if waiting else found["run_us"]) / 1e6
-            self._begin_s = found["began_us"] / 1e6
-        self._end_s = self._begin_s + spent / 1e6
-        self._length_s = float(self._end_s.max())
-        self.now = start * self._length_s
-        parts = np.array_split(self._times_s, len(self._times_s) // 8)
-        typical = np.array([np.median(part, axis=0) for part in parts])
-        calm = undisturbed(typical)
-        self.true_ratios = np.array(
-            [
-                np.median((typical[:, i] / typical[:, -1])[calm[:, i] & calm[:, -1]])
-                for i in range(typical.shape[1] - 1)
+            schema = int(found["schema"]) if "schema" in found else 1
+            if schema != SCHEMA:
+                raise ValueError(
+                    f"{trace} has schema {schema}, not {SCHEMA}; record it again by "
+                    "tools/record_trace.py"
+                )
+            self.sessions = int(found["sessions"])
+            numbers = found["model"].tolist()
+            entries = [
+                i for i, n in enumerate(numbers) if models is None or n in (*models, -1, -2)
             ]
-        )
+            self._run_s = [found[f"run{i}"] * _UNIT_S for i in entries]
+            self._off_s = [found[f"off{i}"] * _UNIT_S for i in entries]
+        self.n_models = len(entries) - 2
+        self.n_rounds = len(self._run_s[0])
+        self.now, self._round = 0.0, int(start * self.n_rounds)
 
     def clock(self):
         return self.now
 
-    def run(self, index, n):
-        times = np.empty(n)
-        for position in range(n):
-            laps, within = divmod(self.now, self._length_s)
-            row = int(np.searchsorted(self._begin_s[:, index], within))
-            if row == len(self._begin_s):
-                laps, row = laps + 1, 0
-            times[position] = self._times_s[row, index]
-            self.now = laps * self._length_s + float(self._end_s[row, index])
-        return times
+    def run(self, turns):
+        times_s, longest = [], 1
+        for index, n in turns:
+            per_round = self._run_s[index].shape[1]
+            rounds = -(-n // per_round)
+            rows = (self._round + np.arange(rounds)) % self.n_rounds
+            took_s = self._run_s[index][rows].ravel()[:n]
+            self.now += float(took_s.sum() + self._off_s[index][rows].ravel()[:n].sum())
+            times_s.append(took_s)
+            longest = max(longest, rounds)
+        self._round += longest
+        return times_s
