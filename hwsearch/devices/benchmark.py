@@ -60,8 +60,8 @@ class Benchmark:
         options: Options of the runtime for every model.
         batch: Value of a dynamic batch.
         objective: Timing mode whose time is the latency.
-        sessions: In how many sessions a model is loaded. Where its tensors lie in memory differs
-            between them, and with it the time of a short model by up to 2%.
+        sessions: In how many sessions a model that is timed is loaded. Where its tensors lie in
+            memory differs between them, and with it the time of a short model by up to 2%.
         load_s: Additional time limit for loading a model, in which engines are built.
         worker: The process, set before anything else is called.
         running: The model that it executes, None for an anchor.
@@ -88,9 +88,9 @@ class Benchmark:
 
         ``start`` is the time on the monotonic clock from which on the costs are counted.
         """
-        fixed = [self._load(None, data, batch=1) for data in anchors()]
+        fixed = [self._load(None, data, batch=1, sessions=self.sessions) for data in anchors()]
         baseline_s = self._baseline(fixed)
-        self._load_models()
+        self._load_models(self.sessions)
         self.running = None
         if not self.loaded:
             return {}
@@ -126,7 +126,7 @@ class Benchmark:
         The first turn and the first run of each turn are not counted. Kernel times include waiting
         for a CPU, so of the counted runs the half that waited least is used.
         """
-        self._load_models()
+        self._load_models(sessions=1)
         rng = np.random.default_rng(0)
         turns = [_TURN] * (runs // _TURN) + ([runs % _TURN] if runs % _TURN else [])
         spent_s: dict[str, list[Floats]] = {name: [] for name in self.loaded}
@@ -151,12 +151,14 @@ class Benchmark:
             )
         return profiles
 
-    def _load_models(self) -> None:
+    def _load_models(self, sessions: int) -> None:
         """Load the models and keep the errors of refused ones; raise where the worker is lost."""
         for name, path in self.models.items():
             self.running = name
             try:
-                self.loaded[name] = self._load(name, str(path.absolute()), batch=self.batch)
+                self.loaded[name] = self._load(
+                    name, str(path.absolute()), batch=self.batch, sessions=sessions
+                )
             except DeviceError as error:
                 if self.worker.lost:
                     raise
@@ -182,11 +184,11 @@ class Benchmark:
             relative=relative if len(relative) > 1 else {},
         )
 
-    def _load(self, name: str | None, source: str | bytes, *, batch: int) -> Entry:
+    def _load(self, name: str | None, source: str | bytes, *, batch: int, sessions: int) -> Entry:
         limit_s = self.settings.hang_s + self.load_s
         loaded = [
             self.worker.call("load", source, batch, self.options, timeout_s=limit_s)
-            for _ in range(self.sessions)
+            for _ in range(sessions)
         ]
         return Entry(name, tuple(number for number, _ in loaded), loaded[0][1])
 

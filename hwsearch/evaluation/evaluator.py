@@ -363,12 +363,8 @@ class Evaluator:
         The context names the set of models: another set has other measurements.
         """
         context = f"{self.latency_context}{_together(models)}"
-        known = {key: self.store.find(key, LATENCY, context, "confirm") for key in models}
-        if any(known.values()):
-            return {
-                key: found or DeviceError("failed when the front was timed together")
-                for key, found in known.items()
-            }
+        if known := self._confirmed(models, LATENCY, context):
+            return known
         results: dict[str, Measurement | DeviceError] = {}
         found = []
         for key, latency in self._measure(models, self.seed + 1, settings).items():
@@ -390,17 +386,9 @@ class Evaluator:
         """
         together = _together(models)
         context = f"{self._throughputs.context}{together}"
-        known = {key: self.store.find(key, THROUGHPUT, context, "confirm") for key in models}
-        if any(known.values()):
-            return {
-                key: found or DeviceError("failed when the front was timed together")
-                for key, found in known.items()
-            }
-        latencies = {
-            key: found
-            for key in models
-            if (found := self._confirmed_latency(key, together)) is not None
-        }
+        if known := self._confirmed(models, THROUGHPUT, context):
+            return known
+        latencies = self._stored(models, LATENCY, f"{self.latency_context}{together}")
         timed = {key: path for key, path in models.items() if not latencies or key in latencies}
         results, stored = self._throughputs.confirm(
             timed, latencies, together, self.seed + 1, settings
@@ -409,8 +397,19 @@ class Evaluator:
         self.store.add_all(stored)
         return results
 
-    def _confirmed_latency(self, key: str, together: str) -> Measurement | None:
-        return self.store.find(key, LATENCY, f"{self.latency_context}{together}", "confirm")
+    def _confirmed(
+        self, models: Iterable[str], quantity: str, context: str
+    ) -> dict[str, Measurement | DeviceError]:
+        """Return the stored results of models that were timed together; empty if they were not."""
+        stored = self._stored(models, quantity, context)
+        failed = DeviceError("failed when the front was timed together")
+        return {key: stored.get(key, failed) for key in models} if stored else {}
+
+    def _stored(
+        self, models: Iterable[str], quantity: str, context: str
+    ) -> dict[str, Measurement]:
+        found = {key: self.store.find(key, quantity, context, "confirm") for key in models}
+        return {key: each for key, each in found.items() if each is not None}
 
     def seconds_each(self, quantities: Iterable[str]) -> float:
         """Estimate the seconds per architecture from a medium one and a few samples.

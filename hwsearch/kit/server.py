@@ -48,7 +48,7 @@ class Server:
             answers[request["do"]](request)
         except HwsearchError as error:
             self._send(refused=str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told over there
+        except Exception as error:  # noqa: BLE001 - every error is sent to the client
             self._send(refused=f"{type(error).__name__}: {error}")
 
     def _send(self, **header: Any) -> None:

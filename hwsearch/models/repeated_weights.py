@@ -2,8 +2,8 @@
 
 A runtime takes the same time for any weights as long as no activation is infinite, NaN or
 denormal. Weights are therefore scaled by their fan-in, so that activations do not grow from layer
-to layer, and biases give every layer a nonzero input. Integers take the same time whatever the
-ranges that they stand for, so that one random sample calibrates an int8 model.
+to layer, and biases give every layer a nonzero input. The time of int8 arithmetic does not depend
+on the ranges of activations, so that one random sample calibrates an int8 model.
 """
 
 import math
