@@ -1,8 +1,11 @@
 """A stand-in for ``ssh`` that runs the command on this machine, or fails as a file says."""
 
 import os
+import signal
 import sys
 import time
+
+from tests.contracts.device_contract import QUICK
 
 # A host runs the command unless there is a file of its name: that is then its failure.
 SSH = """#!/bin/sh
@@ -52,3 +55,17 @@ class FakeHosts:
                 break
             time.sleep(0.05)
         return found
+
+
+def measure_through_a_loss(device, model):
+    """Time a model while the connection of an ssh device is killed once; return its latency."""
+    killed = []
+
+    def kill(*_):
+        if not killed:
+            killed.append(device._connection.pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = device.measure({"a": model}, seed=0, settings=QUICK, progress=kill)
+    assert killed
+    return found["a"]

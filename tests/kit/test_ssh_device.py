@@ -1,7 +1,6 @@
 """A device of another machine, through a stand-in for ``ssh`` that stays on this one."""
 
 import os
-import signal
 
 import pytest
 from typer.testing import CliRunner
@@ -15,7 +14,7 @@ from hwsearch.kit import ssh_connection
 from tests.contracts.device_contract import QUICK, DeviceContract
 from tests.devices import tiny_models
 from tests.kit import bare, scripted_there
-from tests.kit.ssh_parts import FakeHosts
+from tests.kit.ssh_parts import FakeHosts, measure_through_a_loss
 
 
 @pytest.fixture
@@ -236,16 +235,8 @@ def test_models_are_sent_once_in_a_session(scripted, model, tmp_path, monkeypatc
 
 
 def test_a_lost_connection_is_made_again_and_the_job_repeated(device, hosts, model):
-    killed = []
-
-    def kill(*_):
-        if not killed:
-            killed.append(device._connection.pid)
-            os.kill(killed[0], signal.SIGKILL)
-
-    found = device.measure({"a": model}, seed=0, settings=QUICK, progress=kill)
-    assert isinstance(found["a"], Latency)
-    assert killed
+    found = measure_through_a_loss(device, model)
+    assert isinstance(found, Latency)
     assert hosts.connected == ["board", "board"]
 
 

@@ -3,7 +3,6 @@
 import getpass
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -18,6 +17,7 @@ from hwsearch.devices import Latency, load_device
 from hwsearch.errors import InputError
 from tests.contracts.device_contract import QUICK
 from tests.devices import tiny_models
+from tests.kit.ssh_parts import measure_through_a_loss
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 SSH = shutil.which("ssh")
@@ -162,16 +162,9 @@ def test_no_python_there_is_an_error(monkeypatch):
 
 
 def test_a_disconnection_is_made_good_and_leaves_nothing_there(sshd, model):
-    device, killed = load_device("ssh:board/ort-cpu"), []
-
-    def kill(*_):
-        if not killed:
-            killed.append(device._connection.pid)
-            os.kill(killed[0], signal.SIGKILL)
-
-    found = device.measure({"a": model}, seed=0, settings=QUICK, progress=kill)
-    assert isinstance(found["a"], Latency)
-    assert killed
+    device = load_device("ssh:board/ort-cpu")
+    found = measure_through_a_loss(device, model)
+    assert isinstance(found, Latency)
     device.close()
     assert nothing_is_left(sshd)
 

@@ -158,3 +158,16 @@ def task(input_spec, metric=TOP1):
         for (split, size), end in zip(SIZES.items(), ends, strict=True)
     }
     return Task(spec=TASK, metric=metric, **splits)
+
+
+def interrupt_measuring(patch, call):
+    """Let Ctrl-C come in the given call of a device's `measure`, from 1."""
+    measure, calls = InProcess.measure, []
+
+    def stopping(self, models, **settings):
+        calls.append(models)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return measure(self, models, **settings)
+
+    patch.setattr(InProcess, "measure", stopping)

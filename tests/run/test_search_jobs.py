@@ -72,16 +72,8 @@ def test_raw_jobs_are_stored_and_values_are_corrected(unbroken):
 @pytest.mark.parametrize("call", [2, 4])
 def test_gone_on_with_it_is_as_if_unbroken(call, unbroken, monkeypatch, tmp_path):
     """What is proposed depends on corrected values, which come from the stored jobs alone."""
-    measure, calls = parts.InProcess.measure, []
-
-    def stopping(self, models, **settings):
-        calls.append(models)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return measure(self, models, **settings)
-
     with monkeypatch.context() as patch:
-        patch.setattr(parts.InProcess, "measure", stopping)
+        parts.interrupt_measuring(patch, call)
         with pytest.raises(KeyboardInterrupt):
             search(tmp_path / "run", patch)
     use(monkeypatch, parts.InProcess(latency_by_key, job_spread=SPREAD))

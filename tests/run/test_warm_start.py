@@ -225,16 +225,8 @@ class TestResumed:
     def test_goes_on_as_if_unbroken(self, call, first, copied, device, monkeypatch, tmp_path):
         whole, _ = search(tmp_path / "whole", warm_start=copied, budget=FIRST + 4)
         all_timed, device.timed = timed(device), []
-        measure, calls = parts.InProcess.measure, []
-
-        def stopping(self, models, **settings):
-            calls.append(models)
-            if len(calls) == call:
-                raise KeyboardInterrupt
-            return measure(self, models, **settings)
-
         with monkeypatch.context() as patch:
-            patch.setattr(parts.InProcess, "measure", stopping)
+            parts.interrupt_measuring(patch, call)
             with pytest.raises(KeyboardInterrupt, match="hwsearch resume"):
                 search(tmp_path / "run", warm_start=copied, budget=FIRST + 4)
         shutil.rmtree(copied)
