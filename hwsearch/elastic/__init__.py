@@ -1,0 +1,1 @@
+"""Elastic models: a trained ONNX model made a supernet by analysis, without training."""
