@@ -6,9 +6,9 @@ numbers, all minimised; only `to_losses` and `from_losses` convert.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,8 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 MAX_OBJECTIVES = 4
+
+Effects: TypeAlias = Mapping[str, Sequence[float]]  # choice -> effect of each of its options
 
 NAME = r"[^\W\d][\w.@-]*"
 
@@ -40,6 +42,9 @@ class Objective:
             values guide the search and enter no front.
         approximation: Like ``exact``, rough values of a positive objective that is measured; a
             search predicts it by learned multiples of them while that fits.
+        effects: Choice -> a rough effect of each of its options on an objective that is measured,
+            up to a common factor of either sign, which is learned; a choice without any has none.
+            Surrogates take them as a prior, and measured values overrule them.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Objective:
     unit: str = ""
     prediction: "Callable[[Architectures], ArrayLike] | None" = None
     approximation: "Callable[[Architectures], ArrayLike] | None" = None
+    effects: "Effects | None" = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(NAME, str(self.name)):

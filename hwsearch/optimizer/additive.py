@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 
 from hwsearch.encoding import column_counts, thermometer, thermometer_columns
-from hwsearch.objectives import FloatArray, loss_signs
+from hwsearch.objectives import Effects, FloatArray, loss_signs
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.integer_program import Bound, IntegerProgram
 from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, propose_random, unasked_design
 from hwsearch.prediction.linear import LinearModel
-from hwsearch.prediction.prior_covariance import prior_covariances
+from hwsearch.prediction.prior_covariance import column_effects, prior_covariances
 from hwsearch.prediction.target_transform import TargetTransform
 from hwsearch.space import Architectures, SearchSpace
 
@@ -112,12 +112,19 @@ def fit_function(function: Function, program: IntegerProgram) -> AdditiveObjecti
 
 
 def fit_values(
-    archs: Architectures, values: FloatArray, noise: FloatArray, program: IntegerProgram
+    archs: Architectures,
+    values: FloatArray,
+    noise: FloatArray,
+    program: IntegerProgram,
+    effects: Effects | None = None,
 ) -> AdditiveObjective:
-    """Fit an `LinearModel` to told values (n,) with deviations ``noise``; pairs weigh 0."""
-    model = LinearModel(
-        prior_covariances(program.space), thermometer_columns(program.space).ordered
-    )
+    """Fit an `LinearModel` to told values (n,) with deviations ``noise``; pairs weigh 0.
+
+    ``effects`` are known ones of options: see `hwsearch.objectives.Objective`.
+    """
+    known = column_effects(program.space, effects)
+    ordered = thermometer_columns(program.space).ordered
+    model = LinearModel(prior_covariances(program.space, known), ordered)
     model.fit(thermometer(archs), values, noise)
     columns = np.zeros((program.n_variables, model.columns_.shape[1]))
     columns[: program.n_options] = _columns_of_options(program.space) @ model.columns_[1:]
@@ -254,7 +261,8 @@ class _Solver:
         fitted = self._fitted.get(column)
         if fitted is None:
             noise = history.deviations[known, column]
-            return fit_values(archs, values, noise, self._program)
+            effects = history.objectives[column].effects
+            return fit_values(archs, values, noise, self._program, effects)
         if history.objectives[column].computed is not None:
             return fitted
         rough = fitted.constant + self._program.variables(archs) @ fitted.weights

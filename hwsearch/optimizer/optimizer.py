@@ -17,6 +17,7 @@ from hwsearch.objectives import (
 )
 from hwsearch.optimizer.history import History, Told
 from hwsearch.optimizer.tactics import MIN_SUCCESSES, load_tactic
+from hwsearch.prediction.prior_covariance import column_effects
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.threads import one_blas_thread
 
@@ -65,6 +66,8 @@ class Optimizer:
     ) -> None:
         self.space = space
         self.objectives = check_objectives(objectives)
+        for objective in self.objectives:
+            column_effects(space, objective.effects)
         self.constraints = check_constraints(constraints, [o.name for o in self.objectives])
         self.tactic = tactic
         self._tactic = load_tactic(tactic)

@@ -12,7 +12,7 @@ from hwsearch.optimizer.approximations import ScaledApproximation
 from hwsearch.optimizer.history import History
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.predictor import Predictor
-from hwsearch.prediction.prior_covariance import prior_covariances
+from hwsearch.prediction.prior_covariance import column_effects, prior_covariances
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS
 from hwsearch.prediction.selection import LEAST_ROWS, Selection, select_surrogate
 from hwsearch.space import Architectures
@@ -65,7 +65,8 @@ class Posterior:
             return scaled
         selection = surrogate_selection(self._history, column)
         name = selection.name if selection else GAUSSIAN_PROCESS
-        return Predictor(self._history.space, name).fit(archs, values, noise)
+        effects = self._history.objectives[column].effects
+        return Predictor(self._history.space, name, effects=effects).fit(archs, values, noise)
 
     def losses(self, archs: Architectures) -> tuple[FloatArray, FloatArray | None]:
         """Predict losses, and violations if there are constraints, by the means alone."""
@@ -118,6 +119,7 @@ def surrogate_selection(history: History, column: int) -> Selection | None:
             history.first_values[rows, column],
             history.space,
             history.deviations[rows, column],
+            effects=column_effects(history.space, history.objectives[column].effects),
         )
     return history.selections[column, len(rows)]
 

@@ -12,10 +12,12 @@ from hwsearch.data import places
 from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
 from hwsearch.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
+from hwsearch.objectives import Effects
 from hwsearch.prediction.base import FloatArray, Parametric, Surrogate, check_fitted
 from hwsearch.prediction.folder import CARD, read_folder, write_folder
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.linear import LinearModel
+from hwsearch.prediction.prior_covariance import column_effects
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace
@@ -37,6 +39,7 @@ class Predictor:
         surrogate: Name of the model: ``"gaussian-process"``, ``"linear"``, ``"additive"`` (linear,
             all steps up have weights of one sign), ``"pairwise"`` (linear, with weights of pairs),
             ``"trees"`` (needs XGBoost), or ``"auto"``: every fit chooses by cross-validation.
+        effects: Known effects of options: see `hwsearch.objectives.Objective`.
 
     Attributes:
         selection: The surrogate that ``"auto"`` chose, with the scores of all; None otherwise.
@@ -46,14 +49,21 @@ class Predictor:
         InputError: No surrogate has that name.
     """
 
-    def __init__(self, space: SearchSpace, surrogate: str = GAUSSIAN_PROCESS) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        surrogate: str = GAUSSIAN_PROCESS,
+        *,
+        effects: Effects | None = None,
+    ) -> None:
         self.space = space
+        self._effects = column_effects(space, effects)
         self.facts: dict[str, Any] = {}
         self._fit_space = space  # ``space`` may be a part of it
         self.selection: Selection | None = None
         self._asked = surrogate
         self._name = GAUSSIAN_PROCESS if surrogate == AUTO else surrogate
-        self._surrogate: Surrogate = make_surrogate(self._name, space)
+        self._surrogate: Surrogate = make_surrogate(self._name, space, self._effects)
         self._tables: dict[int | None, LookupTableSum] = {}
 
     def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
@@ -81,9 +91,12 @@ class Predictor:
             if self._asked == AUTO:
                 from hwsearch.prediction.selection import select_surrogate
 
-                self.selection = select_surrogate(rows, values, self.space, noise)
+                self.selection = select_surrogate(
+                    rows, values, self.space, noise, effects=self._effects
+                )
                 self._name = self.selection.name
-            self._surrogate = make_surrogate(self._name, self.space).fit(rows, values, noise)
+            surrogate = make_surrogate(self._name, self.space, self._effects)
+            self._surrogate = surrogate.fit(rows, values, noise)
         return self
 
     def predict(self, archs: Architectures) -> tuple[FloatArray, FloatArray]:

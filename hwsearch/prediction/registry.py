@@ -21,9 +21,14 @@ _CLASSES: Final[Mapping[str, tuple[str, str]]] = {
 NAMES: Final = tuple(_CLASSES)
 
 
-def make_surrogate(name: str, space: SearchSpace) -> Surrogate:
-    """Return a new surrogate for the columns of `thermometer`; InputError for an unknown name."""
-    arguments: dict[str, object] = {} if name == "trees" else {"priors": prior_covariances(space)}
+def make_surrogate(name: str, space: SearchSpace, effects: tuple[float, ...] = ()) -> Surrogate:
+    """Return a new surrogate for the columns of `thermometer`; InputError for an unknown name.
+
+    ``effects`` are known ones of the columns: see `prior_covariances`.
+    """
+    arguments: dict[str, object] = {}
+    if name != "trees":
+        arguments["priors"] = prior_covariances(space, effects)
     if name == "additive":
         arguments["steps"] = thermometer_columns(space).ordered
     made: Surrogate = _class(name)(**arguments)
