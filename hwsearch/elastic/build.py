@@ -1,0 +1,317 @@
+"""Subnets of a trained model as ONNX files: weights sliced, branches left out."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from hwsearch.elastic import wire
+from hwsearch.elastic.graph import Group, Patch, Slot, Structure
+from hwsearch.elastic.liveness import aliases, live_nodes
+from hwsearch.errors import InputError, unknown
+
+Kept = Mapping[str, NDArray[np.bool_]]
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_SKELETONS_KEPT = 256
+
+
+def sliced(
+    structure: Structure,
+    kept: Kept,
+    dropped: Collection[str] = (),
+    replaced: Mapping[str, NDArray[Any]] = _NOTHING,
+) -> onnx.ModelProto:
+    """Return the subnet that keeps these units; see `Slicer.serialised`."""
+    return onnx.load_model_from_string(Slicer(structure).serialised(kept, dropped, replaced))
+
+
+def zeroed(
+    structure: Structure,
+    kept: Kept,
+    dropped: Collection[str] = (),
+    shapes: Mapping[str, tuple[int, ...]] = _NOTHING,
+) -> onnx.ModelProto:
+    """Return the whole model with zeros in the weights that read removed units.
+
+    Dropped branches are multiplied by zero. For groups that are exact, its outputs are those of
+    the sliced subnet without replaced weights. See `Slicer.serialised` for the arguments.
+    """
+    graph = structure.graph
+    keeps = _checked(structure, kept, dropped)
+    weights = dict(graph.weights)
+    for group in structure.groups:
+        for slot in group.slots if group.name in keeps else ():
+            if slot.role == "in":
+                removed = slot.positions[~keeps[group.name]].ravel()
+                weights[slot.weight] = weights[slot.weight].copy()
+                np.moveaxis(weights[slot.weight], slot.axis, 0)[removed] = 0
+    nodes = []
+    left_out = {(each.node, each.side) for each in structure.branches if each.name in dropped}
+    for given in graph.proto.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(given)
+        for side, name in enumerate(given.input):
+            if (given.name, side) in left_out:
+                node.input[side], zero = f"{given.name}.zeroed.{side}", f"{given.name}.zero.{side}"
+                kind = next(w.dtype for w in weights.values() if w.dtype.kind == "f")
+                weights[zero] = np.zeros((), kind)
+                nodes.append(
+                    onnx.helper.make_node(
+                        "Mul", [name, zero], [node.input[side]], node.input[side]
+                    )
+                )
+        nodes.append(node)
+    return onnx.load_model_from_string(
+        wire.model(
+            graph.proto,
+            (node.SerializeToString(deterministic=True) for node in nodes),
+            (wire.tensor(name, array) for name, array in weights.items()),
+            _inputs(graph.proto.graph, shapes),
+            graph.proto.graph.output,
+        )
+    )
+
+
+class Slicer:
+    """Writes the subnets of one structure; what subnets have in common is prepared once."""
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        graph = structure.graph
+        self._nodes = {node.name: node for node in graph.proto.graph.node}
+        self._axes: dict[str, dict[int, list[tuple[str, Slot]]]] = {}
+        self._patches: dict[str, list[tuple[str, Patch]]] = {}
+        for group in structure.groups:
+            for slot in group.slots:
+                axes = self._axes.setdefault(slot.weight, {})
+                axes.setdefault(slot.axis, []).append((group.name, slot))
+            for patch in group.patches:
+                self._patches.setdefault(patch.target, []).append((group.name, patch))
+        self._constant = {
+            name: wire.tensor(name, array)
+            for name, array in graph.weights.items()
+            if name not in self._axes and name not in self._patches
+        }
+        self._skeleton = lru_cache(maxsize=_SKELETONS_KEPT)(self._new_skeleton)
+
+    def serialised(
+        self,
+        kept: Kept,
+        dropped: Collection[str] = (),
+        replaced: Mapping[str, NDArray[Any]] = _NOTHING,
+        shapes: Mapping[str, tuple[int, ...]] = _NOTHING,
+    ) -> bytes:
+        """Return a subnet as the bytes of an ONNX file; equal arguments give equal bytes.
+
+        Args:
+            kept: Group -> which of its units are kept: (size,) bool. Others keep all of theirs.
+            dropped: Branches that are left out.
+            replaced: Initialiser -> its new values. An axis is either whole or already sliced.
+            shapes: Input -> its shape for one sample, where it is another than the model's.
+
+        Raises:
+            InputError: There is no such group or branch, or the units to keep are not valid.
+        """
+        keeps = _checked(self.structure, kept, dropped)
+        skeleton = self._skeleton(frozenset(dropped))
+        indices = _Indices(self.structure, self._axes, keeps)
+        changes = self._changes(keeps)
+        return wire.model(
+            self.structure.graph.proto,
+            self._serialised_nodes(skeleton, changes),
+            (self._tensor(name, indices, changes, replaced) for name in skeleton.weights),
+            _inputs(self.structure.graph.proto.graph, shapes),
+            self.structure.graph.proto.graph.output,
+        )
+
+    def live_weights(self, dropped: Collection[str]) -> frozenset[str]:
+        """Return the initialisers that remain without these branches."""
+        return self._skeleton(frozenset(dropped)).weight_names
+
+    def _tensor(
+        self,
+        name: str,
+        indices: "_Indices",
+        changes: Mapping[str, Mapping[tuple[str, int], int]],
+        replaced: Mapping[str, NDArray[Any]],
+    ) -> wire.Tensor:
+        if name in self._constant and name not in replaced:
+            return self._constant[name]
+        given = self.structure.graph.weights[name]
+        array = np.asarray(replaced.get(name, given), given.dtype)
+        for axis in sorted(self._axes.get(name, ())):
+            index = indices.of(name, axis)
+            if index is None or array.shape[axis] == len(index):
+                continue
+            if array.shape[axis] != given.shape[axis]:
+                raise ValueError(
+                    f"axis {axis} of the new {name!r} has {array.shape[axis]} positions; it needs "
+                    f"{given.shape[axis]} or the {len(index)} that are kept"
+                )
+            array = np.take(array, index, axis, mode="clip")
+        if name in changes:
+            array = array.copy()
+            flat = array.reshape(-1)
+            for (_, position), amount in changes[name].items():
+                flat[position] -= amount
+        return wire.tensor(name, array)
+
+    def _changes(self, keeps: Kept) -> dict[str, dict[tuple[str, int], int]]:
+        """Return target -> (attribute, position) -> what the removed units take off."""
+        found: dict[str, dict[tuple[str, int], int]] = {}
+        for target, patches in self._patches.items():
+            for group, patch in patches:
+                if group in keeps and (amount := int(patch.amounts[~keeps[group]].sum())):
+                    place, own = (patch.attribute, patch.position), found.setdefault(target, {})
+                    own[place] = own.get(place, 0) + amount
+        return found
+
+    def _serialised_nodes(
+        self, skeleton: "_Skeleton", changes: Mapping[str, Mapping[tuple[str, int], int]]
+    ) -> Iterable[bytes]:
+        for node, content in skeleton.nodes:
+            if node.name not in changes:
+                yield content
+                continue
+            patched = onnx.NodeProto()
+            patched.CopyFrom(node)
+            attributes = {each.name: each for each in patched.attribute}
+            for (name, position), amount in changes[node.name].items():
+                attribute = attributes[name]
+                if attribute.type == onnx.AttributeProto.INT:
+                    attribute.i -= amount
+                elif attribute.type == onnx.AttributeProto.INTS:
+                    attribute.ints[position] -= amount
+                else:
+                    values = onnx.numpy_helper.to_array(attribute.t).copy()
+                    values.reshape(-1)[position] -= amount
+                    attribute.t.CopyFrom(onnx.numpy_helper.from_array(values, attribute.t.name))
+            yield patched.SerializeToString(deterministic=True)
+
+    def _new_skeleton(self, dropped: frozenset[str]) -> "_Skeleton":
+        structure, graph = self.structure, self.structure.graph.proto.graph
+        absent = {branch.name: branch.name in dropped for branch in structure.branches}
+        (live,) = live_nodes(graph, structure.branches, np.array([[*absent.values()]], np.bool_))
+        replaced = aliases(graph, structure.branches, absent)
+        outputs = {output.name for output in graph.output}
+        nodes: list[onnx.NodeProto] = []
+        for given, needed in zip(graph.node, live, strict=True):
+            if not needed:
+                continue
+            node = onnx.NodeProto()
+            if given.output[0] in replaced:
+                if given.output[0] not in outputs:
+                    continue
+                node.op_type, node.name = "Identity", given.name
+                node.input.append(replaced[given.output[0]])
+                node.output.append(given.output[0])
+            else:
+                node.CopyFrom(given)
+                for position, name in enumerate(given.input):
+                    node.input[position] = replaced.get(name, name)
+            nodes.append(node)
+        read = set(chain.from_iterable(node.input for node in nodes))
+        return _Skeleton(
+            nodes=[(node, node.SerializeToString(deterministic=True)) for node in nodes],
+            weights=[name for name in structure.graph.weights if name in read],
+            weight_names=frozenset(read & structure.graph.weights.keys()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Skeleton:
+    """Nodes, as messages and as bytes, and initialisers that remain without some branches."""
+
+    nodes: list[tuple[onnx.NodeProto, bytes]]
+    weights: list[str]
+    weight_names: frozenset[str]
+
+
+class _Indices:
+    """Positions along the axes of weights that remain, each set of slots computed once."""
+
+    def __init__(
+        self,
+        structure: Structure,
+        axes: Mapping[str, Mapping[int, list[tuple[str, Slot]]]],
+        keeps: Kept,
+    ) -> None:
+        self._weights, self._axes, self._keeps = structure.graph.weights, axes, keeps
+        self._found: dict[tuple[Any, ...], NDArray[np.int64]] = {}
+
+    def of(self, weight: str, axis: int) -> NDArray[np.int64] | None:
+        """Return the remaining positions, ascending; None if all remain."""
+        slots = [each for each in self._axes[weight][axis] if each[0] in self._keeps]
+        if not slots:
+            return None
+        size = self._weights[weight].shape[axis]
+        key = (size, *((group, id(slot.positions)) for group, slot in slots))
+        if key not in self._found:
+            remain = np.ones(size, np.bool_)
+            for group, slot in slots:
+                remain[slot.positions[~self._keeps[group]]] = False
+            self._found[key] = np.flatnonzero(remain)
+        return self._found[key]
+
+
+def _inputs(
+    graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]
+) -> list[onnx.ValueInfoProto]:
+    """Return the inputs of a graph; those with new shapes keep their first axis, the batch."""
+    inputs = []
+    for given in graph.input:
+        value = onnx.ValueInfoProto()
+        value.CopyFrom(given)
+        if given.name in shapes:
+            dims = value.type.tensor_type.shape.dim
+            for dim, size in zip(dims[1:], shapes[given.name][1:], strict=True):
+                dim.dim_value = size
+        inputs.append(value)
+    return inputs
+
+
+def _checked(structure: Structure, kept: Kept, dropped: Collection[str]) -> Kept:
+    """Return the groups that lose units; raise InputError for what cannot be."""
+    groups = {group.name: group for group in structure.groups}
+    branches = {branch.name: branch for branch in structure.branches}
+    found = {}
+    for name, units in kept.items():
+        if name not in groups:
+            raise unknown("group", name, groups)
+        _check_units(groups[name], units)
+        if not units.all():
+            found[name] = units
+    sides: dict[str, str] = {}
+    for name in dropped:
+        if name not in branches:
+            raise unknown("branch", name, branches)
+        other = sides.setdefault(branches[name].node, name)
+        if other != name:
+            raise InputError(
+                f"branches {other!r} and {name!r} are the two sides of one addition; drop one"
+            )
+    return found
+
+
+def _check_units(group: Group, units: NDArray[np.bool_]) -> None:
+    if units.shape != (group.size,) or units.dtype != np.bool_ or not units.any():
+        raise InputError(
+            f"the units of group {group.name!r} are {units.dtype} of shape {units.shape}, "
+            f"{int(np.count_nonzero(units))} of them kept; give {group.size} bools, one at least "
+            "true"
+        )
+    if len(group.parts):
+        sizes = np.bincount(group.parts)
+        shares = np.bincount(group.parts, weights=units, minlength=len(sizes))[sizes > 0]
+        sizes = sizes[sizes > 0]
+        if (shares * sizes[0] != shares[0] * sizes).any():
+            raise InputError(
+                f"the parts of group {group.name!r} keep {shares.astype(int).tolist()} of "
+                f"{sizes.tolist()} units; every part keeps the same share"
+            )

@@ -1,0 +1,24 @@
+"""What a batch of architectures keeps of a structure, as arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Selections:
+    """What each of n architectures keeps.
+
+    Attributes:
+        units: (n, groups): numbers of kept units, in the order of the structure's groups.
+        dropped: (n, branches): whether a branch is left out.
+        sizes: (n,): position of the input size among those of the search space.
+    """
+
+    units: NDArray[np.int64]
+    dropped: NDArray[np.bool_]
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.units)
