@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hwsearch.elastic import wire
 from hwsearch.elastic.graph import Group, Patch, Slot, Structure
-from hwsearch.elastic.liveness import aliases, live_nodes
+from hwsearch.elastic.liveness import aliases, check_dropped, live_nodes, removables
 from hwsearch.errors import InputError, unknown
 
 Kept = Mapping[str, NDArray[np.bool_]]
@@ -39,8 +39,9 @@ def zeroed(
 ) -> onnx.ModelProto:
     """Return the whole model with zeros in the weights that read removed units.
 
-    Dropped branches are multiplied by zero. For groups that are exact, its outputs are those of
-    the sliced subnet without replaced weights. See `Slicer.serialised` for the arguments.
+    What dropped branches and layers compute is multiplied by zero. For groups that are exact, its
+    outputs are those of the sliced subnet without replaced weights. See `Slicer.serialised` for
+    the arguments.
     """
     graph = structure.graph
     keeps = _checked(structure, kept, dropped)
@@ -51,22 +52,7 @@ def zeroed(
                 removed = slot.positions[~keeps[group.name]].ravel()
                 weights[slot.weight] = weights[slot.weight].copy()
                 np.moveaxis(weights[slot.weight], slot.axis, 0)[removed] = 0
-    nodes = []
-    left_out = {(each.node, each.side) for each in structure.branches if each.name in dropped}
-    for given in graph.proto.graph.node:
-        node = onnx.NodeProto()
-        node.CopyFrom(given)
-        for side, name in enumerate(given.input):
-            if (given.name, side) in left_out:
-                node.input[side], zero = f"{given.name}.zeroed.{side}", f"{given.name}.zero.{side}"
-                kind = next(w.dtype for w in weights.values() if w.dtype.kind == "f")
-                weights[zero] = np.zeros((), kind)
-                nodes.append(
-                    onnx.helper.make_node(
-                        "Mul", [name, zero], [node.input[side]], node.input[side]
-                    )
-                )
-        nodes.append(node)
+    nodes = _zeroed_nodes(structure, dropped, weights)
     return onnx.load_model_from_string(
         wire.model(
             graph.proto,
@@ -84,7 +70,7 @@ class Slicer:
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
         graph = structure.graph
-        self._nodes = {node.name: node for node in graph.proto.graph.node}
+        self._parts = removables(structure)
         self._axes: dict[str, dict[int, list[tuple[str, Slot]]]] = {}
         self._patches: dict[str, list[tuple[str, Patch]]] = {}
         for group in structure.groups:
@@ -111,7 +97,7 @@ class Slicer:
 
         Args:
             kept: Group -> which of its units are kept: (size,) bool. Others keep all of theirs.
-            dropped: Branches that are left out.
+            dropped: Branches and layers that are left out.
             replaced: Initialiser -> its new values. An axis is either whole or already sliced.
             shapes: Input -> its shape for one sample, where it is another than the model's.
 
@@ -145,6 +131,11 @@ class Slicer:
             return self._constant[name]
         given = self.structure.graph.weights[name]
         array = np.asarray(replaced.get(name, given), given.dtype)
+        if name in changes:
+            array = array.copy()
+            flat = array.reshape(-1)
+            for (_, position), amount in changes[name].items():
+                flat[position] -= amount
         for axis in sorted(self._axes.get(name, ())):
             index = indices.of(name, axis)
             if index is None or array.shape[axis] == len(index):
@@ -155,11 +146,6 @@ class Slicer:
                     f"{given.shape[axis]} or the {len(index)} that are kept"
                 )
             array = np.take(array, index, axis, mode="clip")
-        if name in changes:
-            array = array.copy()
-            flat = array.reshape(-1)
-            for (_, position), amount in changes[name].items():
-                flat[position] -= amount
         return wire.tensor(name, array)
 
     def _changes(self, keeps: Kept) -> dict[str, dict[tuple[str, int], int]]:
@@ -196,26 +182,20 @@ class Slicer:
 
     def _new_skeleton(self, dropped: frozenset[str]) -> "_Skeleton":
         structure, graph = self.structure, self.structure.graph.proto.graph
-        absent = {branch.name: branch.name in dropped for branch in structure.branches}
-        (live,) = live_nodes(graph, structure.branches, np.array([[*absent.values()]], np.bool_))
-        replaced = aliases(graph, structure.branches, absent)
-        outputs = {output.name for output in graph.output}
+        absent = np.array([[part.name in dropped for part in self._parts]], np.bool_)
+        (live,) = live_nodes(graph, self._parts, absent)
+        replaced = aliases(self._parts, dropped)
+        outputs = dict.fromkeys(output.name for output in graph.output)
         nodes: list[onnx.NodeProto] = []
         for given, needed in zip(graph.node, live, strict=True):
-            if not needed:
-                continue
-            node = onnx.NodeProto()
-            if given.output[0] in replaced:
-                if given.output[0] not in outputs:
-                    continue
-                node.op_type, node.name = "Identity", given.name
-                node.input.append(replaced[given.output[0]])
-                node.output.append(given.output[0])
-            else:
+            if needed:
+                node = onnx.NodeProto()
                 node.CopyFrom(given)
                 for position, name in enumerate(given.input):
                     node.input[position] = replaced.get(name, name)
-            nodes.append(node)
+                nodes.append(node)
+        for name in (each for each in outputs if each in replaced):
+            nodes.append(onnx.helper.make_node("Identity", [replaced[name]], [name], name))
         read = set(chain.from_iterable(node.input for node in nodes))
         return _Skeleton(
             nodes=[(node, node.SerializeToString(deterministic=True)) for node in nodes],
@@ -231,6 +211,32 @@ class _Skeleton:
     nodes: list[tuple[onnx.NodeProto, bytes]]
     weights: list[str]
     weight_names: frozenset[str]
+
+
+def _zeroed_nodes(
+    structure: Structure, dropped: Collection[str], weights: dict[str, NDArray[Any]]
+) -> list[onnx.NodeProto]:
+    """Return all nodes; dropped parts are replaced by ``input + 0 * output``.
+
+    The zeros are put into the weights.
+    """
+    parts = [part for part in removables(structure) if part.name in dropped]
+    zeroed = {part.output: part for part in reversed(parts)}
+    nodes = []
+    for given in structure.graph.proto.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(given)
+        nodes.append(node)
+        for position, name in enumerate(given.output):
+            if name in zeroed:
+                whole, zero, nothing = (f"{name}.{what}" for what in ("whole", "zero", "nothing"))
+                node.output[position] = whole
+                weights[zero] = np.zeros((), np.float32)
+                # A branch's own addition computes the sum, of which only the input is left.
+                nodes.append(onnx.helper.make_node("Mul", [whole, zero], [nothing], nothing))
+                sum_of = [zeroed[name].input, nothing]
+                nodes.append(onnx.helper.make_node("Add", sum_of, [name], f"{name}.sum"))
+    return nodes
 
 
 class _Indices:
@@ -279,7 +285,6 @@ def _inputs(
 def _checked(structure: Structure, kept: Kept, dropped: Collection[str]) -> Kept:
     """Return the groups that lose units; raise InputError for what cannot be."""
     groups = {group.name: group for group in structure.groups}
-    branches = {branch.name: branch for branch in structure.branches}
     found = {}
     for name, units in kept.items():
         if name not in groups:
@@ -287,15 +292,7 @@ def _checked(structure: Structure, kept: Kept, dropped: Collection[str]) -> Kept
         _check_units(groups[name], units)
         if not units.all():
             found[name] = units
-    sides: dict[str, str] = {}
-    for name in dropped:
-        if name not in branches:
-            raise unknown("branch", name, branches)
-        other = sides.setdefault(branches[name].node, name)
-        if other != name:
-            raise InputError(
-                f"branches {other!r} and {name!r} are the two sides of one addition; drop one"
-            )
+    check_dropped(removables(structure), dropped)
     return found
 
 

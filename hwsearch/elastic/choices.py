@@ -9,6 +9,7 @@ import numpy as np
 from hwsearch.choices import Choice, Option
 from hwsearch.elastic.graph import Structure
 from hwsearch.elastic.input_sizes import InputSize
+from hwsearch.elastic.liveness import removables
 from hwsearch.elastic.selection import Selections
 from hwsearch.errors import InputError
 from hwsearch.space import Architecture, Architectures, SearchSpace
@@ -23,9 +24,9 @@ class Meaning:
     """What a choice decides.
 
     Attributes:
-        decides: ``units``: how many units groups keep; ``keep``: whether a branch stays;
+        decides: ``units``: how many units groups keep; ``keep``: whether a branch or layer stays;
             ``size``: the input size.
-        targets: Names of the groups, or of the branch.
+        targets: Names of the groups, or of the branch or layer.
     """
 
     choice: Choice
@@ -57,13 +58,13 @@ class ElasticSpace:
         self.space = SearchSpace(meaning.choice for meaning in meanings)
         self._full = np.array([group.size for group in structure.groups], np.int64)
         self._groups = {group.name: row for row, group in enumerate(structure.groups)}
-        self._branches = {branch.name: row for row, branch in enumerate(structure.branches)}
+        self._parts = {part.name: row for row, part in enumerate(removables(structure))}
         self._ties_first = sorted(self.meanings, key=lambda meaning: -len(meaning.targets))
 
     def select(self, archs: Architectures) -> Selections:
         """Return what n architectures keep; their space is the whole one or a part of it."""
         units = np.tile(self._full, (len(archs), 1))
-        dropped = np.zeros((len(archs), len(self._branches)), np.bool_)
+        dropped = np.zeros((len(archs), len(self._parts)), np.bool_)
         sizes = np.full(len(archs), max(len(self.sizes) - 1, 0), np.int64)
         columns = {name: column for column, name in enumerate(archs.space.names)}
         for meaning in self._ties_first:
@@ -74,7 +75,7 @@ class ElasticSpace:
             index, active = archs.indices[:, column], archs.active[:, column]
             if meaning.decides == "keep":
                 out = np.array([option is False for option in options])
-                dropped[:, self._branches[meaning.targets[0]]] = active & out[index]
+                dropped[:, self._parts[meaning.targets[0]]] = active & out[index]
             elif meaning.decides == "size":
                 whole = meaning.choice.options
                 sizes = np.array([whole.index(option) for option in options])[index]
@@ -128,7 +129,7 @@ class ElasticSpace:
         """Return the space that `to_dict` described; raise InputError if it does not fit."""
         known = {
             "units": {group.name for group in structure.groups},
-            "keep": {branch.name for branch in structure.branches},
+            "keep": {part.name for part in removables(structure)},
             "size": set[str](),
         }
         try:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.elastic.graph import Structure, Work
-from hwsearch.elastic.liveness import live_nodes
+from hwsearch.elastic.liveness import live_nodes, removables
 from hwsearch.elastic.selection import Selections
 
 _ROWS = 16_384  # architectures counted together: their arrays stay in the processor's cache
@@ -33,7 +33,7 @@ class Costs:
             macs_by_size: For each input size of the search space, node -> its MACs in the whole
                 model; empty for the size that was analysed alone.
         """
-        self._structure = structure
+        self._structure, self._parts = structure, removables(structure)
         columns = {group.name: column for column, group in enumerate(structure.groups)}
         rows = {node.name: row for row, node in enumerate(structure.graph.proto.graph.node)}
         self._macs = [
@@ -66,11 +66,11 @@ class Costs:
         return total
 
     def _live(self, dropped: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Return (sets, nodes), and for each architecture its set of dropped branches."""
+        """Return (sets, nodes), and for each architecture its set of dropped parts."""
         packed = np.packbits(dropped, axis=1)
         _, first, of_set = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-        graph, branches = self._structure.graph.proto.graph, self._structure.branches
-        return live_nodes(graph, branches, dropped[first]), of_set.reshape(-1)
+        graph = self._structure.graph.proto.graph
+        return live_nodes(graph, self._parts, dropped[first]), of_set.reshape(-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

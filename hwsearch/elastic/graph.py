@@ -16,7 +16,8 @@ class Origin:
     """Where a weight comes from.
 
     Attributes:
-        name: Initialiser, or parameter of a module, in the model that was given.
+        name: Initialiser, or parameter of a module, in the model that was given; empty for a bias
+            that only the norm gave.
         permutation: Axes of that tensor in the order of the weight's; empty if they are the same.
         norm: Names of scale, shift, mean and variance of the batch norm folded into the weight.
     """
@@ -40,6 +41,7 @@ class Graph:
         origins: Initialiser -> where it comes from, if it is in the given model.
         shapes: Value -> its shape for one sample, the batch (1) included.
         digest: SHA-256 of the given model, 64 hex digits.
+        notes: What users should know, such as a batch that stays fixed, and what can be done.
     """
 
     proto: onnx.ModelProto
@@ -47,6 +49,7 @@ class Graph:
     origins: Mapping[str, Origin]
     shapes: Mapping[str, tuple[int, ...]]
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -72,6 +75,9 @@ class Slot:
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Patch:
     """An integer of the graph that shrinks with a group, such as one of a shape.
+
+    Integers are changed before weights are sliced: each constant index of a Gather has a patch,
+    and all of them a slot.
 
     Attributes:
         target: An integer initialiser, or a node for one of its attributes.
@@ -129,6 +135,26 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RepeatedLayer:
+    """A layer of several that are equal, with its norms, which can be left out as a whole.
+
+    Without it, what reads ``output`` reads ``input``. It may contain branches: those of a
+    transformer's layer are attention and feed-forward layer.
+
+    Attributes:
+        name: As in ``encoder.layer.4.keep``; unique among groups, branches and layers.
+        input: The value that it reads.
+        output: The value that it makes, of the same shape.
+        nodes: All of its nodes, which nothing else needs.
+    """
+
+    name: str
+    input: str
+    output: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Work:
     """MACs of one node for one sample, and what they shrink with.
 
@@ -166,6 +192,7 @@ class Structure:
     Attributes:
         work: The MACs of each node that has any.
         rest: What was left alone.
+        layers: In the order of the graph; the kinds of layers one after the other.
     """
 
     graph: Graph
@@ -173,3 +200,4 @@ class Structure:
     branches: tuple[Branch, ...]
     work: tuple[Work, ...]
     rest: tuple[Rest, ...] = ()
+    layers: tuple[RepeatedLayer, ...] = ()

@@ -8,22 +8,15 @@ import onnx
 from numpy.typing import NDArray
 
 from hwsearch.elastic.graph import Graph
-from hwsearch.supernets.interface import ImagePreprocessing, InputSpec, TensorSpec
+from hwsearch.supernets.interface import InputSpec, TensorSpec
 
 
-def input_spec_of(
-    graph: Graph,
-    batches: Iterable[Mapping[str, NDArray[Any]]],
-    preprocessing: ImagePreprocessing | None = None,
-    classes: tuple[str, ...] = (),
-) -> InputSpec:
-    """Return the inputs and outputs of a graph.
+def input_spec_of(graph: Graph, batches: Iterable[Mapping[str, NDArray[Any]]]) -> InputSpec:
+    """Return the inputs and outputs of a graph that is fed arrays.
 
     Args:
         graph: Shapes are those that it was analysed at.
         batches: Samples; the values of an integer input are below the bound that they show.
-        preprocessing: Of an image.
-        classes: Names of the classes that the outputs score, if they do.
     """
     highest: dict[str, int] = {}
     for batch in batches:
@@ -39,6 +32,4 @@ def input_spec_of(
     return InputSpec(
         inputs=tuple(inputs),
         outputs=tuple(value.name for value in graph.proto.graph.output),
-        preprocessing=preprocessing,
-        classes=classes,
     )

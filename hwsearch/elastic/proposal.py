@@ -6,15 +6,16 @@ from typing import Literal
 
 from hwsearch.choices import Choice, Option
 from hwsearch.elastic.choices import TIED, ElasticSpace, Meaning
-from hwsearch.elastic.graph import Branch, Group, Structure
+from hwsearch.elastic.graph import Group, Structure
 from hwsearch.elastic.input_sizes import InputSize
+from hwsearch.elastic.liveness import Removable, removables
 from hwsearch.elastic.ties import run_name, tied
 from hwsearch.elastic.width_options import FRACTIONS, STEP, width_options
 from hwsearch.errors import InputError
 
 RESOLUTION = "resolution"
-_WORTH = 0.002  # share of the MACs below which a group or branch keeps all by default
-_BRANCHES = 1 / 4  # share of the choices that are branches by default, at most
+_WORTH = 0.002  # share of the MACs below which a group or branch is kept whole by default
+_PARTS = 1 / 4  # share of the choices that are about branches and layers by default, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +46,12 @@ def propose(
 ) -> ElasticSpace:
     """Return the search space of a structure.
 
-    By default these keep all: groups that are not exact, groups and branches of almost no MACs,
-    and the smaller branches beyond a quarter of the choices; the input keeps its size. Above
-    ``settings.most`` choices equal layers are tied.
+    By default these are kept whole: groups that are not exact, what takes almost no MACs, branches
+    of a layer that can be left out itself, and the smaller branches and layers beyond a quarter of
+    the choices; the input keeps its size. Above ``settings.most`` choices equal layers are tied.
 
     Args:
-        structure: Its groups and branches become choices.
+        structure: Its groups, branches and layers become choices.
         settings: None takes the defaults.
         sizes: Input sizes that the graph takes, ascending; less than two make no choice.
 
@@ -64,18 +65,18 @@ def propose(
     }
     groups = [group for group in structure.groups if len(options[group.name]) > 1]
     macs, places = _Macs(structure), _Places(structure)
-    branches = _searched_branches(structure.branches, macs, settings.most)
+    parts = removables(structure)
+    kept_or_not = _searched_parts(parts, macs, places, settings.most)
     searched = [group for group in groups if group.exact and macs.of_group(group) >= _WORTH]
-    names = {branch.name for branch in branches} | {group.name for group in searched}
+    names = {part.name for part in kept_or_not} | {group.name for group in searched}
     defaults: dict[str, Option] = {
-        **{branch.name: True for branch in structure.branches if branch.name not in names},
+        **{part.name: True for part in parts if part.name not in names},
         **{group.name: group.size for group in groups if group.name not in names},
     }
     entries = [
-        (places.of_branch(branch), _meaning("keep", places.choice(branch), branch))
-        for branch in structure.branches
+        (places.of_part(part), _meaning("keep", places.choice(part), part)) for part in parts
     ]
-    for run in tied(searched, options, max(1, settings.most - len(branches))):
+    for run in tied(searched, options, max(1, settings.most - len(kept_or_not))):
         if len(run) > 1:
             name = _unused(run_name([group.name for group in run]), names)
             tie = Choice(name, options[run[0].name], _kept(places.home(run)))
@@ -98,7 +99,7 @@ def propose(
 
 
 class _Macs:
-    """Shares of the model's MACs that groups and branches take part in."""
+    """Shares of the model's MACs that groups, branches and layers take part in."""
 
     def __init__(self, structure: Structure) -> None:
         self._of_nodes = {work.node: work.macs for work in structure.work}
@@ -111,56 +112,66 @@ class _Macs:
     def of_group(self, group: Group) -> float:
         return self._of_groups.get(group.name, 0) / self._total
 
-    def of_branch(self, branch: Branch) -> float:
-        return sum(self._of_nodes.get(node, 0) for node in branch.nodes) / self._total
+    def nodes_of(self, part: Removable) -> frozenset[str]:
+        return frozenset(node for node in part.nodes if node in self._of_nodes)
+
+    def of_part(self, part: Removable) -> float:
+        return sum(self._of_nodes[node] for node in self.nodes_of(part)) / self._total
 
 
 class _Places:
-    """Where groups and branches lie in the graph, and which branches they lie in."""
+    """Where groups, branches and layers lie in the graph, and what they lie in."""
 
     def __init__(self, structure: Structure) -> None:
         nodes = structure.graph.proto.graph.node
         self._rows = {node.name: row for row, node in enumerate(nodes)}
-        self._inside = {each.name: frozenset(each.nodes) for each in structure.branches}
-        self._branches = sorted(structure.branches, key=lambda each: len(each.nodes))
+        self._makers = {name: self._rows[node.name] for node in nodes for name in node.output}
+        parts = removables(structure)
+        self._inside = {each.name: frozenset(each.nodes) for each in parts}
+        self._parts = sorted(parts, key=lambda each: len(each.nodes))
 
-    def of_branch(self, branch: Branch) -> tuple[int, int, int]:
-        """Return a sorting key: outer branches before inner ones, and before their groups."""
-        first = min((self._rows[node] for node in branch.nodes), default=self._rows[branch.node])
-        return first, 0, -len(branch.nodes)
+    def of_part(self, part: Removable) -> tuple[int, int, int]:
+        """Return a sorting key: outer parts before inner ones, and before their groups."""
+        first = min((self._rows[node] for node in part.nodes), default=self._makers[part.output])
+        return first, 0, -len(part.nodes)
 
     def of_groups(self, groups: Sequence[Group]) -> tuple[int, int, int]:
         """Return a sorting key: several groups that are tied before each of them."""
         return min(self._rows[node] for node in _nodes_of(groups)), 1, -len(groups)
 
-    def home(self, groups: Sequence[Group]) -> Branch | None:
-        """Return the innermost branch that all weights of groups lie in."""
+    def home(self, groups: Sequence[Group]) -> Removable | None:
+        """Return the innermost part that all weights of groups lie in."""
         nodes = _nodes_of(groups)
-        return next((b for b in self._branches if nodes <= self._inside[b.name]), None)
+        return next((each for each in self._parts if nodes <= self._inside[each.name]), None)
 
-    def choice(self, branch: Branch) -> Choice:
-        """Return a branch's choice.
+    def around(self, part: Removable) -> list[Removable]:
+        """Return the parts that a part lies in, the innermost first."""
+        nodes = self._inside[part.name] | ({part.addition} if part.addition else set())
+        return [
+            other
+            for other in self._parts
+            if nodes <= self._inside[other.name] and len(nodes) < len(self._inside[other.name])
+        ]
 
-        It is active while the branch around it is kept, and where both sides of an addition are
+    def choice(self, part: Removable) -> Choice:
+        """Return the choice of a branch or layer.
+
+        It is active while the part around it is kept, and where both sides of an addition are
         branches the second is active while the first is kept.
         """
-        around = [
-            other
-            for other in self._branches
-            if other is not branch
-            and branch.node in self._inside[other.name]
-            and self._inside[branch.name] <= self._inside[other.name]
-        ]
         same = [
             other
-            for other in self._branches
-            if other.node == branch.node and self.of_branch(other) < self.of_branch(branch)
+            for other in self._parts
+            if part.addition
+            and other.addition == part.addition
+            and self.of_part(other) < self.of_part(part)
         ]
-        return Choice(branch.name, (False, True), _kept(next(iter([*same, *around]), None)))
+        parent = next(iter([*same, *self.around(part)]), None)
+        return Choice(part.name, (False, True), _kept(parent))
 
 
 def _meaning(
-    decides: Literal["units", "keep"], choice: Choice, *targets: Group | Branch
+    decides: Literal["units", "keep"], choice: Choice, *targets: Group | Removable
 ) -> Meaning:
     names = tuple(target.name for target in targets)
     return Meaning(choice=choice, decides=decides, targets=names)
@@ -170,15 +181,22 @@ def _nodes_of(groups: Iterable[Group]) -> set[str]:
     return {slot.node for group in groups for slot in group.slots}
 
 
-def _kept(branch: Branch | None) -> tuple[str, tuple[Option, ...]] | None:
-    return None if branch is None else (branch.name, (True,))
+def _kept(part: Removable | None) -> tuple[str, tuple[Option, ...]] | None:
+    return None if part is None else (part.name, (True,))
 
 
-def _searched_branches(branches: Sequence[Branch], macs: _Macs, most: int) -> list[Branch]:
-    """Return the branches of the most MACs."""
-    worthy = [branch for branch in branches if macs.of_branch(branch) >= _WORTH]
-    worthy.sort(key=lambda branch: -macs.of_branch(branch))
-    return worthy[: int(most * _BRANCHES)]
+def _searched_parts(
+    parts: Sequence[Removable], macs: _Macs, places: _Places, most: int
+) -> list[Removable]:
+    """Return the branches and layers of the most MACs, none within another one."""
+    worthy = [part for part in parts if macs.of_part(part) >= _WORTH]
+    branches = {macs.nodes_of(part) for part in worthy if part.addition}
+    # A layer that is no more than a branch and its activation: the branch says it as well.
+    worthy = [part for part in worthy if part.addition or macs.nodes_of(part) not in branches]
+    layers = {part.name for part in worthy if not part.addition}
+    worthy = [each for each in worthy if not layers & {p.name for p in places.around(each)}]
+    worthy.sort(key=lambda part: -macs.of_part(part))
+    return worthy[: int(most * _PARTS)]
 
 
 def _unused(name: str, used: set[str]) -> str:

@@ -12,7 +12,8 @@ class Selections:
 
     Attributes:
         units: (n, groups): numbers of kept units, in the order of the structure's groups.
-        dropped: (n, branches): whether a branch is left out.
+        dropped: (n, parts): whether a layer or branch is left out, in the order of
+            `hwsearch.elastic.liveness.removables`.
         sizes: (n,): position of the input size among those of the search space.
     """
 
