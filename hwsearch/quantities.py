@@ -97,9 +97,9 @@ def quantity_of(name: str) -> Quantity:
 
 
 def _own_metric(name: str) -> Quantity:
-    if name == TOP1.name:
-        return TOP1
-    return replace(TOP1, name=name, title=name, summary="The data's own metric.", unit="")
+    summary = "The data's own metric."
+    own = replace(TOP1, name=name, title=name, summary=summary, unit="")
+    return next((each for each in SCORES if each.name == name), own)
 
 
 def of_metric(metric: "Metric") -> Quantity:
@@ -108,10 +108,11 @@ def of_metric(metric: "Metric") -> Quantity:
     return replace(own, unit=metric.unit, direction=metric.direction)  # type: ignore[arg-type]
 
 
-def search_quantities(metric: "Metric") -> dict[str, Quantity]:
-    """Return name -> quantity for all possible objectives of a search on a task."""
+def search_quantities(*metrics: "Metric") -> dict[str, Quantity]:
+    """Return name -> quantity for all possible objectives of a search by the metrics of a task."""
     measured = [q for q in map(load_quantity, quantity_names()) if q.source == "device"]
-    return {q.name: q for q in (of_metric(metric), *measured, *exact_quantities().values())}
+    scored = map(of_metric, metrics)
+    return {q.name: q for q in (*scored, *measured, *exact_quantities().values())}
 
 
 def main_cost(names: Sequence[str]) -> str:
@@ -152,6 +153,37 @@ TOP1: Final = Quantity(
     predicted_by="a fitted predictor",
     context="weights, calibration samples, search samples, precision of the file",
 )
+_OF_ANSWERS = "weights, the original's outputs, search samples, precision of the file"
+AGREEMENT: Final = Quantity(
+    name="agreement",
+    title="agreement",
+    summary="Share of samples that are answered as by the original model.",
+    unit="%",
+    direction="max",
+    measured_by="task",
+    context=_OF_ANSWERS,
+)
+KL: Final = Quantity(
+    name="kl",
+    title="KL divergence",
+    summary="Kullback-Leibler divergence of the class probabilities from the original model's.",
+    unit="nats",
+    direction="min",
+    measured_by="task",
+    context=_OF_ANSWERS,
+    comparative="nearer to the original",
+    superlative="nearest to the original",
+)
+FIDELITY: Final = Quantity(
+    name="fidelity",
+    title="fidelity",
+    summary="Cosine of the outputs with the original model's, or their explained variance.",
+    unit="%",
+    direction="max",
+    measured_by="task",
+    context=_OF_ANSWERS,
+)
+SCORES: Final = (TOP1, AGREEMENT, KL, FIDELITY)
 MACS: Final = Quantity(
     name="macs",
     title="MACs",

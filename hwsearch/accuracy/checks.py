@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hwsearch.accuracy.answered_samples import first_targets, stored
 from hwsearch.accuracy.decoding import crop_size, image_preprocess, image_preprocessing
 from hwsearch.accuracy.images import ImageSamples
-from hwsearch.accuracy.metric import TOP1
-from hwsearch.accuracy.task import SPLITS, Preprocess, Samples, Task
+from hwsearch.accuracy.metric import TOP1, UNDECIDED, Targets
+from hwsearch.accuracy.task import SPLITS, UNLABELLED, Preprocess, Samples, Task
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.models.agreement import declared_outputs, probe_inputs
 from hwsearch.supernets.interface import InputSpec
@@ -20,19 +21,22 @@ _ROWS = 4096  # per check: a mask of a whole large array would take much memory
 SAMPLES = 2  # that check the outputs
 
 
-def samples_of(what: str, arrays: Mapping[str, NDArray[Any]], spec: InputSpec) -> Samples:
+def samples_of(
+    what: str, arrays: Mapping[str, NDArray[Any]], spec: InputSpec, *, labelled: bool = True
+) -> Samples:
     """Return the samples of one split, with class indices as targets.
 
     ``arrays`` maps input name -> (n, ...) array in the network's input format, or (n, height,
-    width, channels) uint8 images, and ``target`` -> (n,) class indices. Messages begin with
-    ``what``.
+    width, channels) uint8 images, and ``target`` -> (n,) class indices, which is left out where
+    the samples are not ``labelled``. Messages begin with ``what``.
 
     Raises:
         InputError: An array is missing, or does not fit the network or the others, or a sample
             holds NaN, an infinite number or a number out of range.
     """
     names = [tensor.name for tensor in spec.inputs]
-    lacking = [name for name in (*names, "target") if name not in arrays]
+    needed = (*names, "target") if labelled else names
+    lacking = [name for name in needed if name not in arrays]
     if lacking:
         raise InputError(
             f"{what}: no array {', '.join(lacking)}; it has {', '.join(arrays) or 'none'}"
@@ -42,17 +46,23 @@ def samples_of(what: str, arrays: Mapping[str, NDArray[Any]], spec: InputSpec) -
     for tensor in spec.inputs:
         array, expected = inputs[tensor.name], tensor.shape
         if array.dtype == np.uint8 and spec.preprocessing is not None:
-            preprocess[tensor.name] = image_preprocess(image_preprocessing(spec))
-            expected = (*tensor.shape[1:], tensor.shape[0])
+            preprocessing = image_preprocessing(spec)
+            preprocess[tensor.name] = image_preprocess(preprocessing, tensor.dtype)
+            if preprocessing.layout == "NCHW":
+                expected = (*tensor.shape[1:], tensor.shape[0])
         elif array.dtype.name != tensor.dtype:
             raise InputError(f"{what}: {tensor.name} is {array.dtype}, not {tensor.dtype}")
         if array.shape[1:] != expected:
             raise InputError(
                 f"{what}: {tensor.name} holds samples of shape {array.shape[1:]}, not {expected}"
             )
-    check_classes(what, arrays["target"], len(spec.classes))
-    _check_numbers(what, inputs, arrays["target"], spec)
-    return Samples(inputs, arrays["target"].astype(np.int64), preprocess)
+    if labelled:
+        targets = arrays["target"]
+        check_classes(what, targets, len(spec.classes))
+    else:
+        targets = np.full(len(inputs[names[0]]), UNLABELLED)
+    _check_numbers(what, inputs, targets, spec)
+    return Samples(inputs, targets.astype(np.int64), preprocess)
 
 
 def check_task(task: Task, spec: InputSpec) -> None:
@@ -156,13 +166,13 @@ def check_outputs(net: Supernet, task: Task) -> None:
         InputError: The network does not return its declared outputs, does not declare the one that
             is scored, or the metric cannot score it.
     """
-    if not task.scores:
+    if not task.scores or task.metric is UNDECIDED:
         return
     arch = net.space.smallest()[0]
     spec = net.input_spec(arch)
-    if isinstance(task.search, ImageSamples):
+    if isinstance(stored(task.search), ImageSamples):
         crop_size(net.input_spec(net.space.largest()[0]))  # raises for unsupported inputs
-        targets = task.search.targets[:SAMPLES]
+        targets: Targets = first_targets(task.search, SAMPLES)
         fed = {n: drawn[: len(targets)] for n, drawn in probe_inputs(spec.inputs).items()}
     else:
         fed, targets = next(task.search.batches(SAMPLES, spec))

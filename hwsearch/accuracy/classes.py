@@ -1,9 +1,12 @@
 """Class indices of folder names and labels."""
 
+import ast
 import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +16,7 @@ CLASSES = "classes.txt"
 IMAGENET_CLASSES = 1000
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _SYNSET = re.compile(r"n[0-9]{8}")
+_NAMES = "_IMAGENET_CATEGORIES"  # in torchvision's source
 
 
 class ClassIndex:
@@ -67,11 +71,29 @@ def known_classes(classes: Sequence[str]) -> ClassIndex:
     """
     if not (are_numbers(classes) and len(classes) == IMAGENET_CLASSES):
         return ClassIndex([[name] for name in classes])
+    lists = [classes, imagenet_names(), imagenet_synsets()]
+    return ClassIndex(list(zip(*filter(None, lists), strict=True)))
+
+
+@cache
+def imagenet_names() -> tuple[str, ...]:
+    """Return torchvision's names of ImageNet's 1000 classes.
+
+    They are read from its source where it is as known: importing it loads PyTorch, which takes
+    seconds, and which elastic models are searched without.
+    """
+    package = find_spec("torchvision")
+    for folder in (package and package.submodule_search_locations) or ():
+        with suppress(OSError, SyntaxError, ValueError):
+            source = (Path(folder) / "models" / "_meta.py").read_text("utf-8")
+            for node in ast.parse(source).body:
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == _NAMES:
+                    found = ast.literal_eval(node.value)
+                    if len(found) == IMAGENET_CLASSES and all(isinstance(n, str) for n in found):
+                        return tuple(found)
     from torchvision.models import get_weight
 
-    named = get_weight("ResNet18_Weights.IMAGENET1K_V1").meta["categories"]
-    lists = [classes, named, imagenet_synsets()]
-    return ClassIndex(list(zip(*filter(None, lists), strict=True)))
+    return tuple(get_weight("ResNet18_Weights.IMAGENET1K_V1").meta["categories"])
 
 
 def imagenet_synsets() -> list[str]:

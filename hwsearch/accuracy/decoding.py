@@ -21,6 +21,9 @@ T = TypeVar("T")
 Crops: TypeAlias = NDArray[np.uint8]
 LARGEST_PIXELS = 2**27
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+LAYOUTS = {"NCHW": "channels, height, width", "NHWC": "height, width, channels"}
+COLOURS = ("RGB", "BGR", "RGBA", "L")
+FED = ("float32", "float16", "float64", "uint8")  # types of image inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,14 @@ def crop_size(spec: InputSpec) -> CropSize:
     """
     preprocessing, shapes = image_preprocessing(spec), [tensor.shape for tensor in spec.inputs]
     (shape, *more), dtype = shapes, spec.inputs[0].dtype
-    if more or len(shape) != 3 or shape[0] not in MODES or dtype != "float32":
+    channels = _channels(shape, preprocessing.layout)
+    if more or len(shape) != 3 or channels not in MODES or dtype not in FED:
         raise DataError(
             f"the inputs of this supernet are {dtype} of shape {', '.join(map(str, shapes))}, not "
-            "one float32 image (channels, height, width) of 1, 3 or 4 channels; give arrays by "
-            "npz:FILE"
+            f"one {FED[0]} image ({LAYOUTS[preprocessing.layout]}) of 1, 3 or 4 channels; give "
+            "arrays by npz:FILE"
         )
-    channels, height, width = shape
+    height, width = shape[:2] if preprocessing.layout == "NHWC" else shape[1:]
     if preprocessing.crop not in (height, width):
         raise DataError(
             f"the preprocessing of this supernet crops to {preprocessing.crop} pixels, but its "
@@ -58,37 +62,59 @@ def crop_size(spec: InputSpec) -> CropSize:
     return CropSize(preprocessing.resize, (height, width, channels))
 
 
+def _channels(shape: Sequence[int], layout: str) -> int:
+    return shape[-1] if layout == "NHWC" else shape[0]
+
+
 def image_preprocessing(spec: InputSpec) -> ImagePreprocessing:
     """Return the preprocessing of a network's images; raise DataError if it is unsupported."""
     preprocessing, shape = spec.preprocessing, spec.inputs[0].shape
     if preprocessing is None:
         raise DataError("the inputs of this supernet are no images")
-    if preprocessing.layout != "NCHW" or preprocessing.colour not in ("RGB", "RGBA", "L"):
+    if preprocessing.layout not in LAYOUTS or preprocessing.colour not in COLOURS:
         raise DataError(
             f"the preprocessing of this supernet asks for {preprocessing.colour} images as "
-            f"{preprocessing.layout}; images are prepared as NCHW, in RGB, grey or RGBA, only"
+            f"{preprocessing.layout}; images are prepared as {' or '.join(LAYOUTS)}, in RGB, BGR, "
+            "grey or RGBA, only"
         )
-    mean, std = preprocessing.mean, preprocessing.std
+    mean, std, channels = (
+        preprocessing.mean,
+        preprocessing.std,
+        _channels(shape, preprocessing.layout),
+    )
     given = f"the preprocessing of this supernet has mean {mean} and std {std}"
-    if {len(mean), len(std)} != {shape[0]}:
-        raise DataError(f"{given}, but its input has {shape[0]} channels; give a number for each")
+    if {len(mean), len(std)} != {channels}:
+        raise DataError(f"{given}, but its input has {channels} channels; give a number for each")
     if not np.isfinite([*mean, *std]).all() or 0 in std:
         raise DataError(f"{given}; give finite numbers, and no std of 0")
     return preprocessing
 
 
-def image_preprocess(preprocessing: ImagePreprocessing) -> Preprocess:
-    """Return the function from (n, h, w, c) uint8 crops to normalised (n, c, h, w) float32."""
+def image_preprocess(preprocessing: ImagePreprocessing, dtype: str = "float32") -> Preprocess:
+    """Return the function from (n, h, w, c) uint8 crops to normalised images in their layout.
+
+    Crops are RGB; those of ``dtype`` uint8 are rounded.
+    """
     mean = np.asarray(preprocessing.mean, np.float32)
     std = np.asarray(preprocessing.std, np.float32)
     # A table of the 256 values takes a fifth of the time of computing each pixel's.
     scaled = (np.arange(256, dtype=np.float32)[:, None] / np.float32(255) - mean) / std
+    if dtype == "uint8":
+        scaled = scaled.round().clip(0, 255)
+    scaled = scaled.astype(dtype)
 
     def normalise(images: NDArray[Any]) -> NDArray[Any]:
         n, height, width, channels = images.shape
-        ready = np.empty((n, channels, height, width), np.float32)
+        last = preprocessing.layout == "NHWC"
+        shape = (n, height, width, channels) if last else (n, channels, height, width)
+        ready = np.empty(shape, scaled.dtype)
         for channel in range(channels):
-            ready[:, channel] = scaled[:, channel][images[..., channel]]
+            source = channels - 1 - channel if preprocessing.colour == "BGR" else channel
+            values = scaled[:, channel][images[..., source]]
+            if last:
+                ready[..., channel] = values
+            else:
+                ready[:, channel] = values
         return ready
 
     return normalise

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.accuracy.answered_samples import stored
 from hwsearch.accuracy.classes import first_few
 from hwsearch.accuracy.decoding import (
     Crops,
@@ -105,7 +106,8 @@ class ImageSamples:
         """Yield batches; see `hwsearch.accuracy.task.SplitSamples.batches`."""
         spec = spec if spec is not None else self.spec
         crop = crop_size(spec)
-        normalise, start = image_preprocess(image_preprocessing(spec)), 0
+        normalise = image_preprocess(image_preprocessing(spec), spec.inputs[0].dtype)
+        start = 0
         for crops in self._crops(size, crop):
             targets = self.targets[start : start + len(crops)]
             yield {spec.inputs[0].name: normalise(crops)}, targets
@@ -163,7 +165,7 @@ def read_images(task: Task, spec: InputSpec, progress: "Progress") -> None:
         DataError: Some cannot be decoded, and the text says how many, which and why; or all are
             black.
     """
-    splits = (task.calibration, task.search, task.report)
+    splits = (task.calibration, stored(task.search), stored(task.report))
     files = [samples for samples in splits if isinstance(samples, ImageSamples)]
     total = sum(map(len, files))
     if not total:

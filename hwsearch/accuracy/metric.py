@@ -1,6 +1,6 @@
 """Metric: an outcome for each sample of a network's outputs; intervals of its mean."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,26 +12,50 @@ from hwsearch.errors import EvaluationError
 Z95 = 1.959963984540054
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """Outputs of the original model on n samples, beside their labels.
+
+    Attributes:
+        labels: (n,) targets; -1 for samples without labels.
+        outputs: Output name -> (n, ...) array, in the declared order.
+        mask: (n, length): 1 for tokens and 0 for padding; None where inputs have no mask.
+    """
+
+    labels: NDArray[Any]
+    outputs: Mapping[str, NDArray[Any]]
+    mask: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+Targets = NDArray[Any] | Answers
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """A function that gives each sample a number, its outcome.
 
     Attributes:
         name: The objective that it supplies, such as ``"top1"``.
-        per_sample: Maps (outputs, targets (n,)) to (n,) numbers.
+        per_sample: Maps (outputs, targets) to (n,) numbers. Targets are an (n,) array, with
+            ``of_answers`` `Answers`.
         direction: ``"max"`` or ``"min"``.
         unit: Of the scaled mean.
         scale: The reported value is the mean over samples times this.
         output: Name of the only output that ``per_sample`` gets, where a network declares several;
             None for all of them, in the declared order.
+        of_answers: Whether it compares with the original model's outputs, not with labels.
     """
 
     name: str
-    per_sample: Callable[[list[NDArray[Any]], NDArray[Any]], NDArray[Any]]
+    per_sample: Callable[[list[NDArray[Any]], Any], NDArray[Any]]
     direction: str = "max"
     unit: str = ""
     scale: float = 1.0
     output: str | None = None
+    of_answers: bool = False
 
     def scored(
         self, outputs: Sequence[NDArray[Any]], declared: Sequence[str]
@@ -57,14 +81,21 @@ class Metric:
         return [outputs[declared.index(self.output)]]
 
     def outcomes(
-        self, outputs: Sequence[NDArray[Any]], targets: NDArray[Any], declared: Sequence[str]
+        self, outputs: Sequence[NDArray[Any]], targets: Targets, declared: Sequence[str]
     ) -> NDArray[Any]:
-        """Return (n,) unscaled outcomes of a batch, from outputs (n, ...) and (n,) targets.
+        """Return (n,) unscaled outcomes of a batch, from outputs (n, ...) and n targets.
 
         Raises:
             EvaluationError: ``per_sample`` fails, or the outputs that it gets or the outcomes are
-                not finite.
+                not finite, or it needs answers and there are none.
         """
+        if self.of_answers and not isinstance(targets, Answers):
+            raise EvaluationError(
+                f"metric {self.name!r} compares with the original model's outputs, and the "
+                "samples have none"
+            )
+        if isinstance(targets, Answers) and not self.of_answers:
+            targets = targets.labels
         scored = self.scored(outputs, declared)
         if not all(np.isfinite(output).all() for output in scored):
             raise EvaluationError("the model's outputs hold NaN or infinite numbers")
@@ -94,6 +125,14 @@ def _correct(outputs: list[NDArray[Any]], targets: NDArray[Any]) -> NDArray[Any]
 
 
 TOP1 = Metric(name="top1", per_sample=_correct, unit="%", scale=100.0, output="logits")
+
+
+def _undecided(*_: object) -> NDArray[Any]:
+    raise ValueError("it is chosen once the original model's outputs are known")
+
+
+# Metric of samples without labels, until they are answered by an original model.
+UNDECIDED = Metric(name="agreement", per_sample=_undecided, of_answers=True)
 
 
 def mean_interval(outcomes: NDArray[Any]) -> tuple[float, float, float]:

@@ -2,16 +2,16 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.metric import Metric
+from hwsearch.accuracy.metric import Metric, Targets
 from hwsearch.accuracy.task import SplitSamples
 from hwsearch.devices import Device
 from hwsearch.devices.base import SharedInference, SharedOutputs
@@ -31,11 +31,15 @@ GROUP_SIZE = 16
 class Scored:
     """Result of one subnet on some samples.
 
-    ``outcomes`` are (n,), unscaled, in the order of the samples; ``cost_s`` is the time taken.
+    Attributes:
+        outcomes: (n,), unscaled, in the order of the samples.
+        cost_s: Time taken.
+        beside: Metric that is scored beside -> its outcomes, (n,).
     """
 
     outcomes: NDArray[Any]
     cost_s: float
+    beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def prefix_groups(net: Supernet, archs: Iterable[Architecture]) -> list[list[Architecture]]:
@@ -66,8 +70,11 @@ class Scorer:
     and the common prefix of its models is run once; on others the subnets take turns.
     """
 
-    def __init__(self, net: Supernet, device: Device, metric: Metric) -> None:
-        self._net, self._device, self._metric = net, device, metric
+    def __init__(
+        self, net: Supernet, device: Device, metric: Metric, beside: Sequence[Metric] = ()
+    ) -> None:
+        self._net, self._device = net, device
+        self._metrics = (metric, *beside)
 
     def score(
         self, models: Mapping[Architecture, Path], samples: SplitSamples
@@ -129,10 +136,13 @@ class Scorer:
         samples: SplitSamples,
         spec: InputSpec,
     ) -> dict[Architecture, Scored | EvaluationError]:
-        parts: dict[Architecture, list[NDArray[Any]]] = {arch: [] for arch in models}
+        names = [metric.name for metric in self._metrics]
+        parts: dict[Architecture, dict[str, list[NDArray[Any]]]] = {
+            arch: {name: [] for name in names} for arch in models
+        }
         costs_s = dict.fromkeys(models, 0.0)
         errors: dict[Architecture, EvaluationError] = {}
-        waiting: deque[NDArray[Any]] = deque()
+        waiting: deque[Targets] = deque()
 
         def batches() -> Iterator[Feeds]:
             for inputs, targets in samples.batches(SCORE_BATCH, spec):
@@ -151,12 +161,23 @@ class Scorer:
                     errors[arch] = outputs
                 elif arch not in errors:
                     try:
-                        parts[arch].append(self._metric.outcomes(outputs, targets, spec.outputs))
+                        for metric in self._metrics:
+                            found = metric.outcomes(outputs, targets, spec.outputs)
+                            parts[arch][metric.name].append(found)
                     except EvaluationError as error:
                         errors[arch] = error
             begin = time.perf_counter()
         return {
-            arch: errors.get(arch)
-            or Scored(outcomes=np.concatenate(parts[arch]), cost_s=costs_s[arch])
-            for arch in models
+            arch: errors.get(arch) or _scored(names, parts[arch], costs_s[arch]) for arch in models
         }
+
+
+def _scored(
+    names: Sequence[str], parts: Mapping[str, list[NDArray[Any]]], cost_s: float
+) -> Scored:
+    first, *beside = names
+    return Scored(
+        outcomes=np.concatenate(parts[first]),
+        cost_s=cost_s,
+        beside={name: np.concatenate(parts[name]) for name in beside},
+    )

@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.accuracy.metric import Metric
+from hwsearch.accuracy.metric import UNDECIDED, Metric, Targets
 from hwsearch.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 CALIBRATION_BATCH = 125
 NO_DATA = "none"  # spec of a task without samples
 
-Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
+UNLABELLED = -1  # target of a sample without a label
+# Whether data may be without labels: where they are optional, labels that cannot be understood
+# are refused; where they are unneeded, these are left out.
+Labels = Literal["needed", "optional", "unneeded"]
+Batch = tuple[dict[str, NDArray[Any]], Targets]
 Preprocess = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -36,6 +40,16 @@ class SplitSizes(NamedTuple):
         calibration, search = (n and max(1, int(n * share)) for n in self[:2])
         return SplitSizes(calibration, search, total - calibration - search)
 
+    def in_thirds(self, total: int) -> "SplitSizes":
+        """Return sizes that shrink to equal ones, so that few samples suffice to calibrate.
+
+        Statistics of a whole model need some hundred samples, comparisons with its outputs as
+        many.
+        """
+        calibration = min(self.calibration, total // 3)
+        search = min(self.search, (total - calibration) // 2)
+        return SplitSizes(calibration, search, min(self.report, total - calibration - search))
+
 
 SPLITS = SplitSizes._fields
 
@@ -45,7 +59,7 @@ class SplitSamples(Protocol):
 
     @property
     def targets(self) -> NDArray[Any]:
-        """(n,) array."""
+        """(n,) array; -1 for samples without labels."""
 
     @property
     def digest(self) -> str:
@@ -118,7 +132,9 @@ class Task:
 
     Attributes:
         spec: Data spec of the user, such as ``"imagefolder:/data/val"``.
-        metric: Supplies the accuracy objective.
+        metric: Supplies the accuracy objective. Without one, samples are compared with the outputs
+            of an original model; see `hwsearch.accuracy.answers.answered`.
+        beside: Further metrics, scored with it on the same outputs.
         calibration: Samples for batch statistics, without use of targets. None where the supernet
             has no statistics to recalibrate.
         search: Samples for selection.
@@ -128,12 +144,24 @@ class Task:
     """
 
     spec: str
-    metric: Metric
+    metric: Metric = UNDECIDED
     search: SplitSamples
     report: SplitSamples
     calibration: SplitSamples | None = None
     calibration_batch: int = CALIBRATION_BATCH
     warnings: tuple[str, ...] = ()
+    beside: tuple[Metric, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return all metrics, the one of the accuracy objective first."""
+        return self.metric, *self.beside
+
+    @property
+    def labelled(self) -> bool:
+        """Return whether the samples to select by have labels."""
+        targets = np.asarray(self.search.targets)
+        return targets.dtype.kind not in "iu" or not bool((targets == UNLABELLED).all())
 
     @property
     def scores(self) -> bool:

@@ -21,7 +21,7 @@ from hwsearch.evaluation.measurements import (
     THROUGHPUT,
     latency_measurement,
     ratio_measurement,
-    score_measurement,
+    score_measurements,
 )
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.evaluation.throughput import ThroughputTimer
@@ -73,7 +73,7 @@ class Evaluator:
         self.net, self.device, self.task, self.store, self.seed = net, device, task, store, seed
         self._builder = Builder(net, device, task)
         self.models = BuiltModels(net, self._builder)
-        self._scorer = Scorer(net, device, task.metric)
+        self._scorer = Scorer(net, device, task.metric, task.beside)
         self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
         self.pace = Pace()
         self.bridges: Sequence[Architecture] = ()
@@ -142,19 +142,30 @@ class Evaluator:
         if known is not None:
             return known
         found = raised(self.outcomes({arch: model}, samples)[arch])
-        measurement = score_measurement(arch.key, found, metric, context, purpose)
-        self.store.add(measurement)
-        return measurement
+        measurements = score_measurements(arch.key, found, self.task, context, purpose)
+        self.store.add_all(measurements)
+        return measurements[0]
+
+    def scores(
+        self, arch: Architecture, model: Path, samples: SplitSamples, purpose: Purpose
+    ) -> dict[str, Measurement]:
+        """Return the scores of a model by all metrics of the task; see `scored`."""
+        first, context = self.scored(arch, model, samples, purpose), self.score_context(samples)
+        found = {first.quantity: first}
+        for metric in self.task.beside:
+            known = self.store.find(arch.key, metric.name, context, purpose)
+            found |= {} if known is None else {metric.name: known}
+        return found
 
     def search_values(
         self, archs: Sequence[Architecture], quantities: Iterable[str], *, only_timed: bool = False
     ) -> dict[str, Values | EvaluationError]:
         """Measure and store quantities of architectures; return key -> values or error.
 
-        Quantities are ``"latency"``, ``"throughput"`` and the metric's name. ``only_timed`` allows
-        models with other weights, which are not scored.
+        Quantities are ``"latency"``, ``"throughput"`` and the metrics' names. ``only_timed``
+        allows models with other weights, which are not scored.
         """
-        wanted, metric = set(quantities), self.task.metric.name
+        wanted, scores = set(quantities), {metric.name for metric in self.task.metrics}
         missing = {a: {q for q in wanted if not self.remembered(a.key, q)} for a in archs}
         failed: dict[Architecture, EvaluationError] = {}
         for_timing = [a for a in archs if missing[a] and (only_timed or self._is_only_timed(a))]
@@ -167,7 +178,7 @@ class Evaluator:
         if THROUGHPUT in wanted:
             to_time = {a: ready[a] for a in ready if a not in failed and THROUGHPUT in missing[a]}
             self._search_throughputs(to_time, failed)
-        to_score = {a: ready[a] for a in ready if a not in failed and metric in missing[a]}
+        to_score = {a: ready[a] for a in ready if a not in failed and scores & missing[a]}
         self._score(to_score, self.task.search, "search", failed)
         values = self._known_values([a for a in archs if a not in failed], wanted)
         return {arch.key: failed.get(arch) or values[arch.key] for arch in archs}
@@ -230,10 +241,11 @@ class Evaluator:
         """Score models together and store the scores; add errors to ``failed``."""
         models = {arch: built.path for arch, built in ready.items()}
         found = self.outcomes(models, samples) if models else {}
-        context, metric = self.score_context(samples), self.task.metric
+        context = self.score_context(samples)
         for arch, scored in _split(found, failed).items():
             whole = replace(scored, cost_s=scored.cost_s + ready[arch].charge())
-            self.store.add(score_measurement(arch.key, whole, metric, context, purpose))
+            measurements = score_measurements(arch.key, whole, self.task, context, purpose)
+            self.store.add_all(measurements)
 
     def _search_latencies(
         self,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from hwsearch.accuracy.metric import Metric, mean_interval, paired_difference
 from hwsearch.accuracy.scoring import Scored
+from hwsearch.accuracy.task import Task
 from hwsearch.devices import Latency
 from hwsearch.trials import Measurement, Purpose
 
@@ -58,6 +59,17 @@ def score_measurement(
         cost_s=scored.cost_s,
         samples=scored.outcomes,
     )
+
+
+def score_measurements(
+    key: str, scored: Scored, task: Task, context: str, purpose: Purpose
+) -> list[Measurement]:
+    """Convert the outcomes of all metrics of a task; the cost is counted once."""
+    found = [score_measurement(key, scored, task.metric, context, purpose)]
+    for metric in task.beside:
+        beside = Scored(outcomes=scored.beside[metric.name], cost_s=0.0)
+        found.append(score_measurement(key, beside, metric, context, purpose))
+    return found
 
 
 def ratio_measurement(key: str, latency: Latency, context: str) -> Measurement:

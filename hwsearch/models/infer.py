@@ -10,7 +10,9 @@ import numpy as np, onnxruntime
 from PIL import Image, ImageOps
 here = pathlib.Path(__file__).parent
 spec = json.loads((here / "card.json").read_text(encoding="utf-8"))["input"]
-p, classes, (channels, height, width) = spec["preprocessing"], spec["classes"], spec["inputs"][0]["shape"]
+p, classes, shape = spec["preprocessing"], spec["classes"], spec["inputs"][0]["shape"]
+last = p["layout"] == "NHWC"
+height, width, channels = shape if last else (*shape[1:], shape[0])
 image = Image.open(sys.argv[1]) if len(sys.argv) > 1 else Image.new("RGB", (p["resize"],) * 2, "grey")
 deep, bits = image.mode, getattr(image, "tag_v2", {}).get(258, (16,))
 scaled = deep.startswith("I;16") or (deep == "I" and image.format in ("PNG", "PPM"))
@@ -27,8 +29,9 @@ if w < width or h < height:
     w, h = (round(side * cover) for side in image.size)
 left, top = round((w - width) / 2), round((h - height) / 2)
 image = image.resize((w, h), Image.BILINEAR).crop((left, top, left + width, top + height))
-x = (np.asarray(image, np.float32).reshape(height, width, channels) / 255 - np.float32(p["mean"])) / np.float32(p["std"])
-feed = {spec["inputs"][0]["name"]: x.transpose(2, 0, 1)[None]}
+x = np.asarray(image, np.float32).reshape(height, width, channels)[..., :: -1 if p["colour"] == "BGR" else 1]
+x = (x / 255 - np.float32(p["mean"])) / np.float32(p["std"])
+feed = {spec["inputs"][0]["name"]: np.ascontiguousarray(x if last else x.transpose(2, 0, 1))[None]}
 '''  # noqa: E501 - a script to read in one sitting
 
 _ARRAYS = '''\
@@ -68,11 +71,13 @@ for name, output in zip(spec["outputs"], run(spec["outputs"], feed)):
 def infer_script(spec: InputSpec, run_in: str | None = None) -> str:
     """Return the script; it prints the five highest class scores if known, else all outputs.
 
-    It takes an image where the only input is a float32 NCHW image of 1, 3 or 4 channels. With
+    It takes an image where the only input is a float32 image of 1, 3 or 4 channels. With
     ``run_in`` it computes in that precision, by OpenVINO.
     """
     first, p, place = spec.inputs[0], spec.preprocessing, spec.position("logits")
-    channels = first.shape[0] if len(first.shape) == 3 and first.dtype == "float32" else 0
+    channels = 0
+    if len(first.shape) == 3 and first.dtype == "float32":
+        channels = first.shape[2 if p is not None and p.layout == "NHWC" else 0]
     is_image = p is not None and len(p.mean) == len(p.std) == channels
     if len(spec.inputs) > 1 or not is_image or channels not in (1, 3, 4):
         begin, end = _ARRAYS, _OUTPUTS

@@ -62,7 +62,7 @@ class RunConfig:
     data: str = setting(
         "bundled",
         "What accuracy is measured on: bundled, none (it is predicted), cifar10:FOLDER, "
-        "imagefolder:FOLDER, npz:FILE or MODULE:FUNCTION.",
+        "imagefolder:FOLDER, npz:FILE, text:FILE or MODULE:FUNCTION.",
     )
     objectives: tuple[str, ...] = setting(
         (),

@@ -215,16 +215,21 @@ class Finisher:
             samples, _ = next(task.search.batches(VERIFIED_SAMPLES, net.input_spec(arch)))
             verification = verify_export(folder, exported, promised, samples, device)
             answers = probe_answers(folder, exported, device)
-            searched = self.evaluator.scored(arch, folder / MODEL, task.search, "search")
-            reported = self.evaluator.scored(arch, folder / MODEL, task.report, "report")
-            measured, predicted = card_entries((searched, *timed.values(), reported))
+            searched = self.evaluator.scores(arch, folder / MODEL, task.search, "search")
+            reported = self.evaluator.scores(arch, folder / MODEL, task.report, "report")
+            measured, predicted = card_entries(
+                (*searched.values(), *timed.values(), *reported.values())
+            )
             card = write_card(
                 folder, net, exported, measured, verification, answers, predicted, probability
             )
             check_probe(folder, card, device)
             run_infer(folder)
-        metric = task.metric.name
-        numbers = {metric: searched, f"{metric}_report": reported, **timed}
+        numbers: dict[str, Number] = {}
+        for name, score in searched.items():
+            numbers[name] = score
+            numbers |= {f"{name}_report": reported[name]} if name in reported else {}
+        numbers |= timed
         return row_of(arch, numbers, probability, card["exact"], net.weights)
 
     def _listed(self, arch: Architecture, timed: Mapping[str, Number]) -> dict[str, Any]:

@@ -56,11 +56,13 @@ class Comparison:
 
 
 def compared_cost(objectives: Sequence[Objective]) -> str | None:
-    """Return the first objective that the device measures, else the first that is minimised."""
+    """Return the first objective that the device measures, else the first minimised number."""
+    sources = {objective.name: quantity_of(objective.name).source for objective in objectives}
     names = [
         objective.name
         for objective in objectives
-        if objective.direction == "min" or quantity_of(objective.name).source == "device"
+        if sources[objective.name] == "device"
+        or (objective.direction == "min" and sources[objective.name] != "task")
     ]
     return main_cost(names) if names else None
 

@@ -206,7 +206,7 @@ def prepare(
 def _constraints(
     config: RunConfig, objectives: Sequence[Objective], task: Task
 ) -> tuple[Constraint, ...]:
-    names, known = [objective.name for objective in objectives], search_quantities(task.metric)
+    names, known = [objective.name for objective in objectives], search_quantities(*task.metrics)
     for constraint in map(Constraint.parse, config.constraints):
         if (name := constraint.objective) in known and name not in names:
             raise InputError(
@@ -218,7 +218,7 @@ def _constraints(
 
 def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Objective:
     """Return the objective of a name; an unknown one, or a table that misfits, is InputError."""
-    if name not in (known := search_quantities(task.metric)):
+    if name not in (known := search_quantities(*task.metrics)):
         raise unknown("objective", name, known)
     quantity, exact, prediction = known[name], None, None
     if quantity.exact is not None:
@@ -235,16 +235,16 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
     )
 
 
-def table_columns(metric: str) -> set[str]:
+def table_columns(*metrics: str) -> set[str]:
     """Return the columns of a run's tables besides those of choices."""
-    quantities = (metric, f"{metric}_report", LATENCY, THROUGHPUT)
+    quantities = (*metrics, *(f"{name}_report" for name in metrics), LATENCY, THROUGHPUT)
     stated = (f"{name}{end}" for name in quantities for end in ("", "_low", "_high", "_source"))
     return {*TRIAL_COLUMNS, *FRONT_COLUMNS, "best_batch", *exact_quantities(), *stated}
 
 
 def check_names(net: Supernet, task: Task) -> None:
     """Refuse choices with the name of a column of a run's tables."""
-    taken = table_columns(task.metric.name)
+    taken = table_columns(*(metric.name for metric in task.metrics))
     for choice in net.full_space.choices:
         if choice.name in taken:
             raise InputError(

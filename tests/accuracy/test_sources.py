@@ -56,6 +56,19 @@ def test_images_are_normalised():
     np.testing.assert_allclose(ready[1, :, 2, 3], [2.5, -2, 0.2], rtol=1e-5, atol=1e-6)
 
 
+def test_images_in_other_layouts_colours_and_types():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
+    usual = image_preprocess(PREPROCESSING)(pixels)
+    last = image_preprocess(replace(PREPROCESSING, layout="NHWC"))(pixels)
+    np.testing.assert_array_equal(last, usual.transpose(0, 2, 3, 1))
+    turned = image_preprocess(replace(PREPROCESSING, colour="BGR"))(pixels[..., ::-1])
+    np.testing.assert_array_equal(turned, usual)  # mean and std are in the input's order
+    raw = replace(PREPROCESSING, mean=(0.0,) * 3, std=(1 / 255,) * 3, layout="NHWC")
+    np.testing.assert_array_equal(image_preprocess(raw, "uint8")(pixels), pixels)
+    assert image_preprocess(raw, "uint8")(pixels).dtype == np.uint8
+    assert image_preprocess(raw, "float16")(pixels).dtype == np.float16
+
+
 @pytest.mark.parametrize("saver", [np.savez, np.savez_compressed])
 def test_npz_of_images(write, saver):
     arrays = image_arrays()
@@ -287,10 +300,11 @@ def test_imagefolder_for_tokens(tmp_path):
         ((2, 6, 6), {"mean": (0.5,) * 2, "std": (1,) * 2}, r"\(2, 6, 6\), not one float32 image"),
         (
             (3, 6, 6),
-            {"layout": "NHWC"},
-            "asks for RGB images as NHWC; images are prepared as NCHW",
+            {"layout": "CHWN"},
+            "asks for RGB images as CHWN; images are prepared as NCHW or NHWC",
         ),
-        ((3, 6, 6), {"colour": "BGR"}, "asks for BGR images"),
+        ((3, 6, 6), {"layout": "NHWC"}, "but its input has 6 channels"),
+        ((3, 6, 6), {"colour": "CMYK"}, "asks for CMYK images"),
         ((3, 6, 6), {"std": (1.0, 0.0, 1.0)}, "give finite numbers, and no std of 0"),
         ((3, 6, 6), {"mean": (np.nan, 0.0, 1.0)}, "give finite numbers"),
     ],

@@ -29,6 +29,7 @@ from hwsearch.files import DIGITS, decoded, digest_of_text
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import ScaledApproximation
 from hwsearch.prediction.predictor import Predictor
+from hwsearch.quantities import SCORES
 from hwsearch.run.config import TRIALS, read_config
 from hwsearch.run.outcome import CANDIDATES, read_members
 from hwsearch.run.setup import FORMER_COLUMN, Setup, table_columns
@@ -250,7 +251,7 @@ def _check_columns(
             f"{', '.join(columns)}; {_HOW}"
         )
     # Row numbers, as pandas writes them, have no name.
-    known = {"", FORMER_COLUMN, *space.names, *table_columns(metric)}
+    known = {"", FORMER_COLUMN, *space.names, *table_columns(metric, *(q.name for q in SCORES))}
     for column in columns:
         if column not in known and not column.startswith(
             (f"{metric}_", f"{LATENCY}_", f"{THROUGHPUT}_")
