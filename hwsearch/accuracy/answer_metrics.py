@@ -14,6 +14,7 @@ from hwsearch.quantities import AGREEMENT, FIDELITY, KL, Quantity
 
 AT_A_TIME = 1 << 22  # numbers of an output that are in memory as float64
 LEAST = 1e-8  # probability: float32 rounds 1 by more
+NO_DIVERGENCE = 1e-10  # nats: what rounding of float32 scores comes to, negative ones too
 ROUNDING = 1e-10  # of a squared mean: what float32 adds to a constant
 
 
@@ -58,8 +59,8 @@ def kl(output: NDArray[Any], original: NDArray[Any], how: Compared) -> NDArray[A
         terms = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
         return np.asarray(terms.sum(axis=kind.axis))
     log_q, log_p = (_log_probabilities(each, kind) for each in (q, p))
-    terms = np.exp(log_p) * (log_p - log_q)
-    return np.asarray(np.maximum(terms.sum(axis=kind.axis), 0.0))  # rounding may leave less
+    divergence = (np.exp(log_p) * (log_p - log_q)).sum(axis=kind.axis)
+    return np.where(divergence < NO_DIVERGENCE, 0.0, divergence)
 
 
 def _log_probabilities(array: NDArray[Any], kind: OutputKind) -> NDArray[Any]:
