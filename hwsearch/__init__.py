@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hwsearch.optimizer.optimizer import Optimizer as Optimizer
     from hwsearch.prediction import Predictor as Predictor
     from hwsearch.space import SearchSpace as SearchSpace
-    from hwsearch.supernets.imported import import_checkpoint as import_checkpoint
+    from hwsearch.supernets.checkpoint_import import import_checkpoint as import_checkpoint
     from hwsearch.supernets.zoo import (
         load_supernet as load_supernet,
         supernet_names as supernet_names,
@@ -53,7 +53,7 @@ _EXPORTS = {
     "optimizer.optimizer": ("Optimizer",),
     "prediction": ("Predictor",),
     "supernets.zoo": ("load_supernet", "supernet_names"),
-    "supernets.imported": ("import_checkpoint",),
+    "supernets.checkpoint_import": ("import_checkpoint",),
     "accuracy.sources": ("load_task",),
     "accuracy.task": ("Task", "Samples"),
     "accuracy.metric": ("Metric",),

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import hwsearch
 from hwsearch.cli import app
-from hwsearch.supernets.checkpoints import bundled_file
+from hwsearch.supernets.weight_sources import bundled_file
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import hwsearch
-from hwsearch.supernets.checkpoints import bundled_file
+from hwsearch.supernets.weight_sources import bundled_file
 from tests.documents import LANGUAGES, PROGRAMS, ROOT, blocks, check_options, pages, run_page
 
 ALL = [block for page in pages() for block in blocks(page)]

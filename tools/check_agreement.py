@@ -30,8 +30,8 @@ from hwsearch.models.agreement import (
     count_params,
     disagreement,
     probe_inputs,
-    torch_outputs,
 )
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet

@@ -20,7 +20,7 @@ import onnx
 from torch import nn
 
 import hwsearch
-from hwsearch.models.artifact import Exported
+from hwsearch.models.exported import Exported
 from hwsearch.optimizer import Optimizer
 from hwsearch.space import Architecture, Architectures
 

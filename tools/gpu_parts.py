@@ -23,14 +23,9 @@ import hwsearch
 from hwsearch.devices import Device, Latency, MeasureSettings, load_device
 from hwsearch.devices.fingerprint import cpu_fingerprint
 from hwsearch.devices.nvidia import gpu_fingerprint, missing_gpu
-from hwsearch.evaluation.build import raised
-from hwsearch.models.agreement import (
-    TOLERANCES,
-    disagreement,
-    labels_agree,
-    probe_inputs,
-    torch_outputs,
-)
+from hwsearch.evaluation.attempt import raised
+from hwsearch.models.agreement import TOLERANCES, disagreement, labels_agree, probe_inputs
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.models.quantize import to_fp16
 from hwsearch.run.device_check import check_agreement
 

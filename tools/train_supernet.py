@@ -32,7 +32,8 @@ from hwsearch.accuracy.metric import mean_interval
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSizes, stratified
 from hwsearch.supernets.builder import ChainNetwork
-from hwsearch.supernets.checkpoints import bundled_file, leading_weights
+from hwsearch.supernets.checkpoints import leading_weights
+from hwsearch.supernets.weight_sources import bundled_file
 from hwsearch.supernets.cifar10_resnet import FAMILY, FULL, MEAN, STD
 from hwsearch.supernets.supernet import Supernet
 

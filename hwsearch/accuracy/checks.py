@@ -1,10 +1,12 @@
 """Checks of arrays (names, shapes, values), and of the outputs that a metric scores."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hwsearch.accuracy.answered_samples import first_targets, stored
@@ -13,7 +15,10 @@ from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.metric import TOP1, UNDECIDED, Targets
 from hwsearch.accuracy.task import SPLITS, UNLABELLED, Preprocess, Samples, Task
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.models.agreement import declared_outputs, probe_inputs
+from hwsearch.models.agreement import probe_inputs
+from hwsearch.models.export import to_onnx
+from hwsearch.models.onnx_file import write_model
+from hwsearch.space import Architecture
 from hwsearch.supernets.interface import InputSpec
 from hwsearch.supernets.supernet import Supernet
 
@@ -176,20 +181,39 @@ def check_outputs(net: Supernet, task: Task) -> None:
         fed = {n: drawn[: len(targets)] for n, drawn in probe_inputs(spec.inputs).items()}
     else:
         fed, targets = next(task.search.batches(SAMPLES, spec))
-    inputs = [fed[tensor.name] for tensor in spec.inputs]
     try:
-        with torch.no_grad():
-            result = net.subnet(arch)(*map(torch.from_numpy, inputs))
+        of_names = _run(net, arch, {tensor.name: fed[tensor.name] for tensor in spec.inputs})
     except Exception:  # noqa: BLE001 - code of a plugin; its trial reports the error
         return
     try:
         # Before recalibration outputs may overflow.
-        declared = declared_outputs(result, spec.outputs).values()
-        outputs = [np.nan_to_num(each.numpy()) for each in declared]
+        outputs = [np.nan_to_num(each) for each in of_names(spec.outputs)]
         _check_width(task, spec, task.metric.scored(outputs, spec.outputs))
         task.metric.outcomes(outputs, targets, spec.outputs)
     except (InputError, EvaluationError) as error:
         raise InputError(f"supernet {net.name!r} and data {task.spec!r}: {error}") from error
+
+
+def _run(
+    net: Supernet, arch: Architecture, inputs: dict[str, NDArray[Any]]
+) -> Callable[[Sequence[str]], list[NDArray[Any]]]:
+    """Run a subnet; return a function from declared names to outputs, which may refuse the names.
+
+    A model that its network writes has these outputs in order.
+    """
+    if not net.writes_onnx:
+        # It loads PyTorch, which elastic models are searched without.
+        from hwsearch.models.module_outputs import module_run
+
+        return module_run(net.subnet(arch), inputs)
+    from hwsearch.devices import load_device
+
+    with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+        path = Path(scratch) / "model.onnx"
+        write_model(path, to_onnx(net, arch))
+        with closing(load_device("ort-cpu")) as device:
+            (outputs,) = device.run(path, [inputs])
+    return lambda _: list(outputs)
 
 
 def _check_width(task: Task, spec: InputSpec, scored: list[NDArray[Any]]) -> None:

@@ -34,8 +34,8 @@ from hwsearch.errors import DataError, InputError, unknown
 from hwsearch.files import plain_arrays, unpacked_size
 from hwsearch.machine import available_memory_bytes
 from hwsearch.models.input_spec import holds_scores
-from hwsearch.supernets.checkpoints import bundled_file
 from hwsearch.supernets.interface import InputSpec
+from hwsearch.supernets.weight_sources import bundled_file
 
 Read = tuple[dict[str, SplitSamples], tuple[str, ...]]  # samples of each split; warnings
 # Cai et al., "Once-for-All", ICLR 2020.

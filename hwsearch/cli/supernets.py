@@ -45,7 +45,7 @@ def import_(
     ] = None,
 ) -> None:
     """Convert a checkpoint to safetensors with a card, and remember it by name."""
-    from hwsearch.supernets.checkpoints import bundled_file
+    from hwsearch.supernets.weight_sources import bundled_file
 
     imported = hwsearch.import_checkpoint(checkpoint, name, supernet)
     how = "given" if supernet else "recognised"

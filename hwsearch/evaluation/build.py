@@ -5,37 +5,33 @@ import tempfile
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import onnx
-from numpy.typing import NDArray
-from torch import nn
 
-from hwsearch.accuracy.recalibrate import StatisticsCache, recalibrate_together
 from hwsearch.accuracy.scoring import prefix_groups
 from hwsearch.accuracy.task import Task
-from hwsearch.blocks import Block
 from hwsearch.devices import Device
 from hwsearch.devices.spec import file_precision
-from hwsearch.errors import DataError, EvaluationError, InputError, unknown
-from hwsearch.files import DISK_ERRNOS
+from hwsearch.errors import EvaluationError, InputError, unknown
+from hwsearch.evaluation.attempt import attempt
+from hwsearch.evaluation.written_subnets import WrittenDraft, WrittenSubnets
 from hwsearch.machine import available_memory_bytes
-from hwsearch.models.artifact import Exported
-from hwsearch.models.export import to_onnx
+from hwsearch.models.exported import Exported
 from hwsearch.models.onnx_file import PRECISIONS, write_model
 from hwsearch.models.quantize import check_converter, quantize_int8, to_fp16
 from hwsearch.models.repeated_weights import timing_model
 from hwsearch.quantization import quantization_for
 from hwsearch.space import Architecture
-from hwsearch.supernets.interface import InputSpec
 from hwsearch.supernets.supernet import Supernet
 
-P = ParamSpec("P")
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from hwsearch.evaluation.recalibrated_modules import ModuleDraft, RecalibratedModules
+
 # A model, the recalibrated subnet (None: the model has repeated weights) and the build time in s.
 Built = tuple[onnx.ModelProto, Exported | None, float]
 # Ranges do not depend on it; small, so that all activations of a large subnet fit.
@@ -52,16 +48,18 @@ class Builder:
     Attributes:
         calibration_digest: Digest of the calibration samples; None without recalibration.
         context: What else determines a file, such as ``"fp32"``.
+        refined: Architectures whose weights are refined: see `Supernet.refined_model`.
     """
 
     def __init__(self, net: Supernet, device: Device, task: Task) -> None:
         check_conversion(device, task)
-        self._net, self._task, self._precision = net, task, file_precision(device.precision)
+        self._net, self._precision = net, file_precision(device.precision)
         self._run_in = None if self._precision == device.precision else device.precision
-        self._calibration = task.calibration if net.recalibrate else None
         self._ranges = task.calibration if self._precision == "int8" else None
-        self.calibration_digest = None if self._calibration is None else self._calibration.digest
-        self._statistics = StatisticsCache(net.recalibrate)
+        calibration = task.calibration if net.recalibrate else None
+        self.calibration_digest = None if calibration is None else calibration.digest
+        self.refined: set[Architecture] = set()
+        self._subnets = _subnets(net, task, self.refined)
         self._quantization = quantization_for(device.fingerprint())
         self.context = self._precision + (f" run in {self._run_in}" if self._run_in else "")
         if self._ranges is not None:
@@ -82,9 +80,7 @@ class Builder:
         if only_timed:
             yield from (attempt(self._repeat_weights, arch) for arch in archs)
             return
-        drafts = [attempt(self._draft, arch) for arch in archs]
-        self._recalibrate([draft for draft in drafts if isinstance(draft, _Draft)])
-        for draft in drafts:
+        for draft in self._subnets.drafts(archs):
             yield draft if isinstance(draft, EvaluationError) else attempt(self._finish, draft)
 
     def _repeat_weights(self, arch: Architecture) -> Built:
@@ -92,43 +88,13 @@ class Builder:
         model = timing_model(self._net, arch, self._precision, self._quantization)
         return model, None, time.perf_counter() - begin
 
-    def _draft(self, arch: Architecture) -> "_Draft":
-        begin = time.perf_counter()
-        subnet, spec = self._net.subnet(arch), self._net.input_spec(arch)
-        blocks = self._net.blocks(arch) if len(spec.inputs) == 1 else None
-        return _Draft(arch, subnet, spec, blocks, cost_s=time.perf_counter() - begin)
-
-    def _recalibrate(self, drafts: Sequence["_Draft"]) -> None:
-        new = [d for d in drafts if not self._statistics.restore(d.arch, d.subnet)]
-        if not new:
-            return
-        chains, batches = {draft.subnet: draft.blocks for draft in new}, self._batches(new[0].spec)
-        results = attempt(recalibrate_together, chains, self._net.recalibrate, batches)
-        if isinstance(results, EvaluationError):
-            results = [results] * len(new)
-        for draft, result in zip(new, results, strict=True):
-            if isinstance(result, Exception):
-                draft.error = result
-            else:
-                draft.cost_s += result
-                self._statistics.keep(draft.arch, draft.subnet)
-
-    def _batches(self, spec: InputSpec) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the inputs anew each time: all preprocessed inputs would not fit into memory."""
-        if self._calibration is not None:
-            batches = self._calibration.batches(self._task.calibration_batch, spec)
-            yield from (fed for fed, _ in batches)
-
-    def _finish(self, draft: "_Draft") -> Built:
+    def _finish(self, draft: "ModuleDraft | WrittenDraft") -> Built:
         if draft.error is not None:
             raise draft.error
-        begin, arch = time.perf_counter(), draft.arch
-        fp32 = to_onnx(self._net, arch, draft.subnet, calibration=self.calibration_digest)
-        model = self._convert(arch, fp32)
-        original = None if model is fp32 else fp32
-        exported = Exported(
-            arch=arch, subnet=draft.subnet, model=model, original=original, run_in=self._run_in
-        )
+        begin = time.perf_counter()
+        fp32 = draft.float32()
+        model = self._convert(draft.arch, fp32)
+        exported = draft.exported(model, None if model is fp32 else fp32, self._run_in)
         return model, exported, draft.cost_s + time.perf_counter() - begin
 
     def _convert(self, arch: Architecture, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -141,16 +107,15 @@ class Builder:
         return model
 
 
-@dataclass(slots=True, eq=False)
-class _Draft:
-    """A subnet that is being built; ``blocks`` are None where it is no chain of one input."""
+def _subnets(
+    net: Supernet, task: Task, refined: Collection[Architecture]
+) -> "RecalibratedModules | WrittenSubnets":
+    if net.writes_onnx:
+        return WrittenSubnets(net, task, refined)
+    # It loads PyTorch, which elastic models are searched without.
+    from hwsearch.evaluation.recalibrated_modules import RecalibratedModules
 
-    arch: Architecture
-    subnet: nn.Module
-    spec: InputSpec
-    blocks: Sequence[Block] | None
-    cost_s: float
-    error: Exception | None = None
+    return RecalibratedModules(net, task)
 
 
 def check_conversion(device: Device, task: Task) -> None:
@@ -261,6 +226,12 @@ class BuiltModels:
         assert entry.exported is not None
         return entry.exported
 
+    def refine(self, arch: Architecture, *, refined: bool = True) -> None:
+        """Build the model of an architecture with refined weights from now on, or without."""
+        (self._builder.refined.add if refined else self._builder.refined.discard)(arch)
+        if (entry := self._entries.pop(arch, None)) is not None:
+            entry.path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Remove the files; later requests build again."""
         self._entries.clear()
@@ -291,7 +262,7 @@ class BuiltModels:
         if exported is not None:
             original = exported.original
             memory_bytes = n_bytes + (0 if original is None else int(original.ByteSize()))
-            memory_bytes += sum(each.nbytes for each in exported.subnet.state_dict().values())
+            memory_bytes += exported.weight_bytes
         return BuiltModel(
             path=path,
             exported=exported,
@@ -324,30 +295,3 @@ class BuiltModels:
                 on_disk -= entry.file_bytes
                 entry.path.unlink(missing_ok=True)
                 del self._entries[arch]
-
-
-def attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | EvaluationError:
-    """Return the result of a step, or the error that fails the trial; a family may raise any.
-
-    Unreadable samples (`DataError`) and a full or read-only disk (`OSError`) are raised: they are
-    not the trial's fault.
-    """
-    try:
-        return step(*args, **named)
-    except EvaluationError as error:
-        return error
-    except DataError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
-            raise
-        failure = EvaluationError(f"{type(error).__name__}: {error}")
-        failure.__cause__ = error
-        return failure
-
-
-def raised(result: T | EvaluationError) -> T:
-    """Return a result; raise it if it is an error."""
-    if isinstance(result, EvaluationError):
-        raise result
-    return result

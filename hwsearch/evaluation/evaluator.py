@@ -14,7 +14,8 @@ from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.throughput import BATCH_SIZES
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
-from hwsearch.evaluation.build import Builder, BuiltModel, BuiltModels, attempt, raised
+from hwsearch.evaluation.attempt import attempt, raised
+from hwsearch.evaluation.build import Builder, BuiltModel, BuiltModels
 from hwsearch.evaluation.measurements import (
     LATENCY,
     REPEATED_WEIGHTS,
@@ -95,6 +96,13 @@ class Evaluator:
             f"samples={len(samples)}@{samples.digest} onnx {self._builder.context}"
         )
 
+    def _context_of(self, arch: Architecture, samples: SplitSamples) -> str:
+        """Return what determines the score of an architecture's model, refined or not."""
+        context, by = self.score_context(samples), self.task.calibration
+        if arch not in self._builder.refined:
+            return context
+        return f"{context} refined={'none' if by is None else f'{len(by)}@{by.digest}'}"
+
     def remembered(self, key: str, quantity: str) -> Measurement | None:
         """Return the measurement of the search as it is stored, if there is one."""
         return self.store.find(key, quantity, self.search_context(quantity), "search")
@@ -137,7 +145,7 @@ class Evaluator:
             EvaluationError: The runtime or the metric failed, or returned NaN.
             DataError: The samples cannot be read.
         """
-        context, metric = self.score_context(samples), self.task.metric
+        context, metric = self._context_of(arch, samples), self.task.metric
         known = self.store.find(arch.key, metric.name, context, purpose)
         if known is not None:
             return known
@@ -227,8 +235,9 @@ class Evaluator:
         self, archs: Sequence[Architecture], samples: SplitSamples, purpose: Purpose
     ) -> None:
         """Build and score together what is not stored; failures are left to `scored`."""
-        context, metric = self.score_context(samples), self.task.metric.name
-        missing = [a for a in archs if not self.store.find(a.key, metric, context, purpose)]
+        metric, store = self.task.metric.name, self.store
+        contexts = {arch: self._context_of(arch, samples) for arch in archs}
+        missing = [a for a in archs if not store.find(a.key, metric, contexts[a], purpose)]
         self._score(_split(self.models.get(missing), {}), samples, purpose, {})
 
     def _score(
@@ -241,9 +250,9 @@ class Evaluator:
         """Score models together and store the scores; add errors to ``failed``."""
         models = {arch: built.path for arch, built in ready.items()}
         found = self.outcomes(models, samples) if models else {}
-        context = self.score_context(samples)
         for arch, scored in _split(found, failed).items():
             whole = replace(scored, cost_s=scored.cost_s + ready[arch].charge())
+            context = self._context_of(arch, samples)
             measurements = score_measurements(arch.key, whole, self.task, context, purpose)
             self.store.add_all(measurements)
 

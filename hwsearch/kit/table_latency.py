@@ -35,7 +35,7 @@ class TableLatency:
             archs = net.full_space.architectures(mappings)
         self._space, index = archs.space, None
         if net.blocks(net.space.smallest()[0]) is not None:
-            index = ChainIndex(self._space, net.network.blocks)
+            index = ChainIndex(self._space, net.blocks)
         covering = [] if index is None or table.missing(index.specs) else [table]
         self._predictor = LatencyPredictor(self._space, index, covering)
         self._predictor.fit(archs, [subnet.latency_ms for subnet in table.subnets])

@@ -1,22 +1,20 @@
-"""Agreement of an ONNX model with its network: outputs for seeded inputs, MACs and parameters.
+"""Agreement of models: outputs for seeded inputs, their difference, MACs and parameters.
 
 The outputs for a seeded input are kept in the card as its probe. With it a file can be checked
-without data, supernet and PyTorch. They are those of the PyTorch subnet for a float32 file, else
+without data, supernet and PyTorch. They are those of the PyTorch subnet for its float32 file, else
 those of the file itself.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
-from torch import Tensor, nn
 
-from hwsearch.errors import InputError, VerificationError
+from hwsearch.errors import VerificationError
 from hwsearch.models.onnx_file import inferred_values, static_shape
 from hwsearch.supernets.interface import TensorSpec
 
@@ -27,7 +25,7 @@ BATCH = 2
 # bfloat16 keeps 8 bits of each number, and a processor sums products of it in an order of its own.
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 1e-1}
 TOLERANCE = TOLERANCES["fp32"]
-_FLOATING = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+LEARNED_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -45,52 +43,6 @@ def probe_inputs(
             values = rng.standard_normal(shape)
         drawn[tensor.name] = values.astype(tensor.dtype)
     return drawn
-
-
-def torch_outputs(
-    subnet: nn.Module, inputs: dict[str, NDArray[Any]], names: Sequence[str] | None = None
-) -> list[NDArray[Any]]:
-    """Run a network in eval mode; return the outputs of these names, or else all of a sequence."""
-    with torch.no_grad():
-        outputs = subnet.eval()(*(torch.from_numpy(array) for array in inputs.values()))
-    if names is not None:
-        outputs = tuple(declared_outputs(outputs, names).values())
-    listed = outputs if isinstance(outputs, (tuple, list)) else [outputs]
-    return [output.numpy() for output in listed]
-
-
-def declared_outputs(result: Any, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return the result of ``forward`` by name, in the declared order.
-
-    A mapping and a named tuple are read by name, and may hold more than is declared; a tensor, a
-    tuple and a list by position, and hold as many as are declared. Else raise InputError.
-    """
-    fields = getattr(result, "_fields", None)
-    if fields is not None and set(names) <= set(fields):
-        result = dict(zip(fields, result, strict=True))
-    if isinstance(result, Mapping):
-        lacking = [name for name in names if name not in result]
-        if lacking:
-            raise InputError(
-                f"forward returns {', '.join(map(str, result))}, but input_spec names the outputs "
-                f"{', '.join(names)}; make the names agree"
-            )
-        found = {name: result[name] for name in names}
-    else:
-        listed = list(result) if isinstance(result, (tuple, list)) else [result]
-        if len(listed) != len(names):
-            raise InputError(
-                f"forward returns {len(listed)} outputs, but input_spec names {len(names)}: "
-                f"{', '.join(names)}; name all of them in order, or return a dict"
-            )
-        found = dict(zip(names, listed, strict=True))
-    for name, value in found.items():
-        if not isinstance(value, Tensor):
-            raise InputError(
-                f"output {name!r} of forward is a {type(value).__name__}, not a tensor; return "
-                "tensors only, in a dict or in the order of input_spec.outputs"
-            )
-    return found
 
 
 def disagreement(ours: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]]) -> float:
@@ -156,7 +108,7 @@ def count_params(model: onnx.ModelProto, buffers: Collection[str]) -> int:
 
     Floating-point numbers and dequantised integers count; scales and zero points do not.
     """
-    learned = {i.name for i in model.graph.initializer if i.data_type in _FLOATING}
+    learned = {i.name for i in model.graph.initializer if i.data_type in LEARNED_TYPES}
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             learned -= set(node.input[1:])

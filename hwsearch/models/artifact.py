@@ -2,21 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import onnx
-import safetensors.torch
 from numpy.typing import NDArray
-from torch import nn
 
 from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, parsed_json, read_bounded, sha256_of, write_atomic
-from hwsearch.models.agreement import TOLERANCES, probe_inputs, torch_outputs
+from hwsearch.models.agreement import TOLERANCES
+from hwsearch.models.exported import Exported
 from hwsearch.models.infer import infer_script
-from hwsearch.models.onnx_file import precision_of, read_metadata
-from hwsearch.models.trace import opset_of
+from hwsearch.models.onnx_file import opset_of, precision_of, read_metadata
 from hwsearch.quantities import exact_quantities
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
@@ -24,42 +20,31 @@ from hwsearch.supernets.supernet import Supernet
 # Schema 2 added precision, conversion and graph; schema 1 is float32 only.
 SCHEMA, READABLE = 2, (1, 2)
 MODEL, WEIGHTS, INFER, CARD = "model.onnx", "weights.safetensors", "infer.py", "card.json"
-BUFFERS = "hwsearch.buffers"
 NO_FILE = "no file"  # in place of the digest of the model that numbers are of
+MOST_VALUES = 10_000  # of one output and sample that a card holds
 CONVERSION = ("converter", "quantization", "quantization_samples")
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
-class Exported:
-    """One architecture's recalibrated subnet and the ONNX model that is timed, scored and shipped.
+class Probe(NamedTuple):
+    """The outputs of a model for the random inputs of a seed; a file is checked by them alone."""
 
-    ``original`` is the float32 model that it was converted from; None for a float32 model.
-    ``run_in`` is the precision in which its device computes, if that is not the model's.
-    """
+    seed: int
+    outputs: Sequence[NDArray[Any]]
 
-    arch: Architecture
-    subnet: nn.Module
-    model: onnx.ModelProto
-    original: onnx.ModelProto | None = None
-    run_in: str | None = None
+
+def spaced(output: NDArray[Any]) -> NDArray[Any]:
+    """Return a small output as it is, of a large one (n, ...) evenly spaced values (n, m)."""
+    flat = output.reshape(len(output), -1)
+    step = -(-flat.shape[1] // MOST_VALUES)
+    return output if step <= 1 else flat[:, ::step]
 
 
 def write_files(folder: Path, net: Supernet, exported: Exported) -> None:
     """Write all files but the card."""
     write_atomic(folder / MODEL, exported.model.SerializeToString(deterministic=True))
-    # Tied weights are stored under each name, but count once.
-    tensors = exported.subnet.state_dict().items()
-    state = {name: tensor.clone().contiguous() for name, tensor in tensors}
-    metadata = {BUFFERS: json.dumps(sorted(buffer_names(exported.subnet)))}
-    write_atomic(folder / WEIGHTS, safetensors.torch.save(state, metadata))
+    write_atomic(folder / WEIGHTS, exported.safetensors())
     script = infer_script(net.input_spec(exported.arch), exported.run_in)
     (folder / INFER).write_text(script, encoding="utf-8")
-
-
-def buffer_names(subnet: nn.Module) -> set[str]:
-    """Return the names in the state that are not parameters, or are duplicates of one."""
-    learned = {name for name, _ in subnet.named_parameters()}
-    return {name for name, _ in subnet.named_buffers()} | (set(subnet.state_dict()) - learned)
 
 
 def write_card(
@@ -68,19 +53,17 @@ def write_card(
     exported: Exported,
     measurements: Sequence[Mapping[str, Any]],
     verification: Mapping[str, Any],
-    answers: Sequence[NDArray[Any]] | None = None,
+    probe: Probe,
     predictions: Sequence[Mapping[str, Any]] = (),
     probability: float | None = None,
 ) -> dict[str, Any]:
     """Write ``card.json``: the subnet, its exact costs, measurements and predictions.
 
-    ``folder`` has the other three files. ``answers`` are the model's outputs for the probe; None
-    takes PyTorch's, for a float32 model. ``predictions`` stand in for missing measurements; these
+    ``folder`` has the other three files. ``probe`` is that of
+    `hwsearch.verify.subnet.probe_answers`. ``predictions`` stand in for missing measurements; these
     and ``verification`` are JSON-ready. ``probability`` is that of belonging on the front.
     """
-    model, spec = exported.model, net.input_spec(exported.arch)
-    if answers is None:
-        answers = torch_outputs(exported.subnet, probe_inputs(spec.inputs), spec.outputs)
+    model = exported.model
     precision, stated = precision_of(model), read_metadata(model)
     digests = {name: sha256_of(folder / name) for name in (MODEL, WEIGHTS, INFER)}
     card = {
@@ -93,9 +76,9 @@ def write_card(
         "unfolded_norms": int(stated["unfolded_norms"]),
         "files": digests,
         "probe": {
-            "seed": 0,
+            "seed": probe.seed,
             "tolerance": TOLERANCES[exported.run_in or precision],
-            "outputs": [answer.tolist() for answer in answers],
+            "outputs": [spaced(output).tolist() for output in probe.outputs],
         },
         "verification": dict(verification),
         "measurements": {digests[MODEL]: list(measurements)},

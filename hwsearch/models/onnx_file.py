@@ -13,7 +13,7 @@ from hwsearch.errors import unknown
 from hwsearch.files import write_atomic
 
 if TYPE_CHECKING:
-    from hwsearch.models.artifact import Exported
+    from hwsearch.models.exported import Exported
 
 PREFIX = "hwsearch."  # of metadata entries
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -88,6 +88,11 @@ def precision_of(model: onnx.ModelProto) -> str:
     if stated not in PRECISIONS:
         raise unknown("precision", stated, PRECISIONS, "Export the model again with this version.")
     return stated
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operator set of a model."""
+    return max(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))
 
 
 def _by_content(model: onnx.ModelProto) -> str:

@@ -16,13 +16,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from hwsearch.errors import EvaluationError
-from hwsearch.models.agreement import (
-    TOLERANCE,
-    declared_outputs,
-    disagreement,
-    probe_inputs,
-    torch_outputs,
-)
+from hwsearch.models.agreement import TOLERANCE, disagreement, probe_inputs
+from hwsearch.models.module_outputs import declared_outputs, torch_outputs
 from hwsearch.supernets.interface import InputSpec
 
 OPSET = 17
@@ -119,11 +114,6 @@ def _exported(network: nn.Module, spec: InputSpec, opset: int) -> onnx.ModelProt
             "replace it by others in forward"
         ) from error
     return onnx.load_from_string(buffer.getvalue())
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the standard operator set of a model."""
-    return max(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))
 
 
 def _is_per_sample(graph: onnx.GraphProto) -> bool:

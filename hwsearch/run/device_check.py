@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hwsearch.accuracy.metric import mean_interval
 from hwsearch.devices import Device, MeasureSettings, load_device
 from hwsearch.errors import InputError
-from hwsearch.evaluation.build import raised
+from hwsearch.evaluation.attempt import raised
 from hwsearch.kit.device import RemoteDevice
 from hwsearch.models.export import to_onnx
 from hwsearch.run.progress import Progress, Silent

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hwsearch.constraints import closest_to_feasible
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import DeviceError, EvaluationError, InfeasibleError, VerificationError
-from hwsearch.evaluation.build import raised
+from hwsearch.evaluation.attempt import raised
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.evaluation.measurements import LATENCY, THROUGHPUT, noisy_best
 from hwsearch.files import sha256_of, staged_folder
@@ -214,14 +214,14 @@ class Finisher:
             promised = {name: int(net.exact(name, batch)[0]) for name in ("macs", "params")}
             samples, _ = next(task.search.batches(VERIFIED_SAMPLES, net.input_spec(arch)))
             verification = verify_export(folder, exported, promised, samples, device)
-            answers = probe_answers(folder, exported, device)
+            probe = probe_answers(folder, exported, device)
             searched = self.evaluator.scores(arch, folder / MODEL, task.search, "search")
             reported = self.evaluator.scores(arch, folder / MODEL, task.report, "report")
             measured, predicted = card_entries(
                 (*searched.values(), *timed.values(), *reported.values())
             )
             card = write_card(
-                folder, net, exported, measured, verification, answers, predicted, probability
+                folder, net, exported, measured, verification, probe, predicted, probability
             )
             check_probe(folder, card, device)
             run_infer(folder)

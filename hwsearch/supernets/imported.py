@@ -1,30 +1,17 @@
-"""Imported checkpoints: converted once to safetensors with a card, then loaded by name."""
+"""Imported checkpoints: in safetensors with a card, loaded by name."""
 
-import json
 import re
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-
-import safetensors.torch
 
 from hwsearch.data import user_data
 from hwsearch.errors import InputError, unknown
-from hwsearch.files import (
-    MAX_BYTES,
-    parsed_json,
-    read_bounded,
-    sha256_of,
-    staged_folder,
-    write_atomic,
-)
-from hwsearch.supernets.checkpoint_files import read_weights, split_checkpoint
+from hwsearch.files import MAX_BYTES, parsed_json, read_bounded, sha256_of
 from hwsearch.supernets.interface import Card
 
 SCHEMA = 1
 WEIGHTS, CARD = "weights.safetensors", "card.json"
-STATISTICS = ("running_mean", "running_var")
-_USABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+USABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # as a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +36,7 @@ class Imported:
     @property
     def folder(self) -> Path:
         """Return the folder of its weights and card."""
-        return _shelf() / self.name
+        return shelf() / self.name
 
     def card(self) -> Card:
         """Return the card of a supernet with these weights."""
@@ -64,9 +51,9 @@ class Imported:
 
 def imported_names() -> list[str]:
     """Return the sorted names of all imported checkpoints, including damaged ones."""
-    if not _shelf().is_dir():
+    if not shelf().is_dir():
         return []
-    return sorted(each.name for each in _shelf().iterdir() if _USABLE.fullmatch(each.name))
+    return sorted(each.name for each in shelf().iterdir() if USABLE.fullmatch(each.name))
 
 
 def read_imported(name: str) -> Imported:
@@ -74,7 +61,7 @@ def read_imported(name: str) -> Imported:
     if name not in imported_names():
         raise unknown("imported supernet", name, imported_names())
     try:
-        content = parsed_json(read_bounded(_shelf() / name / CARD, MAX_BYTES))
+        content = parsed_json(read_bounded(shelf() / name / CARD, MAX_BYTES))
         schema = content.pop("schema")
         found = Imported(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -111,81 +98,12 @@ def load_imported(name: str) -> tuple[str, Path, Card]:
     return found.family, weights, found.card()
 
 
-def import_checkpoint(path: str | Path, name: str, family: str | None = None) -> Imported:
-    """Convert a checkpoint to safetensors with a card, stored under a name; return the card.
-
-    From then on ``hwsearch.load_supernet(name)`` loads it, without the original file.
-
-    Args:
-        path: A safetensors file, a torch file of tensors, or the index of shards; ``FILE#NAME``,
-            ``FILE#ema`` and ``FILE#raw`` select weights, as in `read_weights`.
-        name: Name of the supernet with these weights.
-        family: A registered family; None recognises it by the checkpoint's keys and shapes.
-
-    Raises:
-        InputError: The name is taken or not usable, the file is no safe checkpoint, or it is of
-            no family, or not of the one given; nothing has been written.
-    """
-    from hwsearch.supernets import zoo
-
-    _check_name(name)
-    weights = read_weights(path)
-    if family is None:
-        family = zoo.recognise(weights.state)
-    zoo.load_family(family)  # refuses what is not registered, such as MODULE:FUNCTION
-    # Absolute, because a family reads "random:0" as a seed.
-    file = split_checkpoint(path)[0].absolute()
-    network = zoo.load_supernet(family, str(file.with_name(weights.source))).network
-    state = getattr(network, "state", None)
-    if not isinstance(state, dict):
-        raise InputError(
-            f"supernet {family!r} shows no weights (it has no dict 'state'), so that they cannot "
-            f"be imported; give --supernet {family} --checkpoint {path} instead"
-        )
-    with staged_folder(_shelf() / name) as folder:
-        # Copies, because safetensors refuses tensors that share memory.
-        copies = {key: value.clone().contiguous() for key, value in state.items()}
-        write_atomic(folder / WEIGHTS, safetensors.torch.save(copies))
-        imported = Imported(
-            name=name,
-            family=family,
-            description=network.card.description,
-            source=weights.source,
-            source_sha256=sha256_of(file),
-            weights_sha256=sha256_of(folder / WEIGHTS),
-            tensors=len(state),
-            parameters=sum(t.numel() for key, t in state.items() if not key.endswith(STATISTICS)),
-            licence=network.card.licence,
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        content = {"schema": SCHEMA, **asdict(imported)}
-        write_atomic(folder / CARD, json.dumps(content, indent=1) + "\n")
-    return imported
-
-
-def _check_name(name: str) -> None:
-    from hwsearch.supernets.zoo import supernet_names
-
-    if not _USABLE.fullmatch(name):
-        raise InputError(
-            f"name {name!r} is not usable; give up to 64 letters, digits and any of . _ + -, "
-            "with a letter or digit first"
-        )
-    if name in supernet_names():
-        raise InputError(f"name {name!r} is that of a registered supernet; give another one")
-    if name in imported_names():
-        raise InputError(
-            f"name {name!r} is taken: a checkpoint was imported into {str(_shelf() / name)!r}. "
-            "Give another name, or remove that folder"
-        )
-
-
-def _shelf() -> Path:
+def shelf() -> Path:
     return user_data() / "supernets"
 
 
 def _damaged(name: str, reason: str) -> InputError:
     return InputError(
-        f"imported supernet {name!r} is damaged: {reason}. Remove {str(_shelf() / name)!r} and "
+        f"imported supernet {name!r} is damaged: {reason}. Remove {str(shelf() / name)!r} and "
         f"import it again: hwsearch import CHECKPOINT --as {name}"
     )

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
 
 from hwsearch.blocks import Block
-from hwsearch.space import Architecture, SearchSpace
+from hwsearch.space import Architecture, Architectures, SearchSpace
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +108,9 @@ class Network(Protocol):
     space: SearchSpace
     card: Card
     digest: str
-    recalibrate: tuple[type[nn.Module], ...]
+    recalibrate: "tuple[type[nn.Module], ...]"
 
-    def subnet(self, arch: Architecture) -> nn.Module:
+    def subnet(self, arch: Architecture) -> "nn.Module":
         """Return the standalone network of an architecture, with its own copy of the weights.
 
         In eval mode no layer but its norms may mix samples, and several threads may call
@@ -120,6 +125,60 @@ class Network(Protocol):
     def blocks(self, arch: Architecture) -> list[Block] | None:
         """Return the same network as a chain of blocks, or None if it is no chain."""
         ...
+
+
+class OnnxNetwork(Protocol):
+    """A supernet that writes the ONNX models of its subnets itself, such as an elastic model.
+
+    Its subnets are no PyTorch modules, and a search of it does not load PyTorch. ``space``,
+    ``card``, ``digest``, ``defaults`` and ``input_spec`` are as in `Network`.
+
+    Optional methods:
+
+    - ``reference_models(arch)`` returns two float32 models that have to agree within
+      `hwsearch.verify.subnet.SLICING_TOLERANCE`: the subnet before repair, and the given model
+      with zeros in the weights that read what is removed. Its graph is the subnet's.
+    - ``named_weights(model)`` returns the learned numbers of a subnet's model as arrays under the
+      names that they have in the given model.
+    - ``refined(arch, batches)`` returns the model of a subnet with better weights in the same
+      graph; inputs in ``batches``, by name, are samples that nothing is scored on.
+    """
+
+    space: SearchSpace
+    card: Card
+    digest: str
+
+    def input_spec(self, arch: Architecture) -> InputSpec:
+        """Return the inputs and outputs of an architecture's subnet."""
+        ...
+
+    def onnx_model(self, arch: Architecture) -> "onnx.ModelProto":
+        """Return the float32 model of a subnet, a new one each time, with a dynamic batch.
+
+        Samples may not mix; equal architectures have equal models.
+        """
+        ...
+
+    def macs(self, archs: Architectures) -> NDArray[np.int64]:
+        """Return the multiply-accumulates of n architectures for one sample: (n,)."""
+        ...
+
+    def params(self, archs: Architectures) -> NDArray[np.int64]:
+        """Return the numbers of learned parameters of n architectures: (n,).
+
+        They are those of their models, as `hwsearch.models.agreement.count_params` counts them.
+        """
+        ...
+
+
+def writes_onnx(network: object) -> TypeGuard[OnnxNetwork]:
+    """Return whether a network writes the ONNX models of its subnets itself."""
+    return hasattr(network, "onnx_model")
+
+
+def of_modules(network: Network | OnnxNetwork) -> TypeGuard[Network]:
+    """Return whether the subnets of a network are PyTorch modules."""
+    return not writes_onnx(network)
 
 
 class Family(Protocol):

@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from hwsearch.blocks import Block
 from hwsearch.chains import BlocksOf, ChainIndex
@@ -16,9 +15,18 @@ from hwsearch.lookup_tables import LookupTableSum, block_tables
 from hwsearch.quantities import exact_quantities
 from hwsearch.restriction import one_or_several, restricted, widened
 from hwsearch.space import Architecture, Architectures, SearchSpace
-from hwsearch.supernets.checkpoints import is_random
-from hwsearch.supernets.interface import InputSpec, Network
-from hwsearch.supernets.module_costs import module_costs
+from hwsearch.supernets.weight_sources import is_random
+from hwsearch.supernets.interface import (
+    InputSpec,
+    Network,
+    OnnxNetwork,
+    of_modules,
+    writes_onnx,
+)
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 _CHAINS_KEPT = 512
@@ -44,7 +52,7 @@ class Supernet:
     def __init__(
         self,
         name: str,
-        network: Network,
+        network: Network | OnnxNetwork,
         checkpoint: str | None = None,
         *,
         freeze: Iterable[str] = (),
@@ -59,13 +67,21 @@ class Supernet:
         self.space = restricted(self.full_space, self.freeze, self.only, defaults)
         self.card = network.card
         self.digest = network.digest
-        self.recalibrate = network.recalibrate
+        self._writer = network if writes_onnx(network) else None
+        self._modules = network if of_modules(network) else None
+        self.recalibrate = () if self._modules is None else self._modules.recalibrate
         self.caches: dict[str, Any] = {}
-        self._chain = lru_cache(maxsize=_CHAINS_KEPT)(network.blocks)
+        chain_of: BlocksOf = _no_chain if self._modules is None else self._modules.blocks
+        self._chain = lru_cache(maxsize=_CHAINS_KEPT)(chain_of)
         self.costs = ExactCosts(self._blocks, self._count)
 
     def __repr__(self) -> str:
         return f"Supernet({self.name!r}, {self.space.size:.3g} architectures)"
+
+    @property
+    def writes_onnx(self) -> bool:
+        """Return whether its subnets are ONNX models from the start, and no PyTorch modules."""
+        return self._writer is not None
 
     @property
     def untrained(self) -> bool:
@@ -106,20 +122,61 @@ class Supernet:
         net.costs, net.caches, net._chain = self.costs, self.caches, self._chain
         return net
 
-    def subnet(self, arch: Architecture) -> nn.Module:
+    def subnet(self, arch: Architecture) -> "nn.Module":
         """Return the standalone network of an architecture, before its recalibration.
 
         Raises:
-            InputError: The architecture belongs to another space.
+            InputError: The architecture belongs to another space, or subnets are no modules.
         """
-        return self.network.subnet(self._own(arch)).eval()
+        own = self._own(arch)
+        if self._modules is None:
+            raise InputError(
+                f"subnets of {self.name!r} are ONNX models and no PyTorch modules: "
+                "hwsearch.to_onnx(net, arch) returns one, and where the given model was a module, "
+                "hwsearch.cut(module, arch) returns that module with the subnet's weights"
+            )
+        return self._modules.subnet(own).eval()
 
-    def tensors(self, arch: Architecture) -> Mapping[str, Tensor] | None:
+    def tensors(self, arch: Architecture) -> "Mapping[str, Tensor] | None":
         """Return a subnet's parameters and buffers, maybe views of the supernet's, or None."""
         given: Callable[[Architecture], Mapping[str, Tensor]] | None = getattr(
             self.network, "tensors", None
         )
         return None if given is None else given(self._own(arch))
+
+    def onnx_model(self, arch: Architecture) -> "onnx.ModelProto | None":
+        """Return the model that the network itself writes of a subnet, or None; see `to_onnx`."""
+        own = self._own(arch)
+        return None if self._writer is None else self._writer.onnx_model(own)
+
+    def reference_models(
+        self, arch: Architecture
+    ) -> "tuple[onnx.ModelProto, onnx.ModelProto] | None":
+        """Return a subnet before repair, and the given model with zeros, or None.
+
+        They have to agree: see `hwsearch.supernets.interface.OnnxNetwork`.
+        """
+        own, given = self._own(arch), getattr(self._writer, "reference_models", None)
+        return None if given is None else given(own)  # type: ignore[no-any-return]  # optional
+
+    def named_weights(self, model: "onnx.ModelProto") -> "Mapping[str, NDArray[Any]] | None":
+        """Return the learned numbers of a subnet's model by the names of the given one, or None."""
+        given = getattr(self._writer, "named_weights", None)
+        return None if given is None else given(model)  # type: ignore[no-any-return]  # optional
+
+    @property
+    def refines(self) -> bool:
+        """Return whether `refined_model` gives subnets better weights."""
+        return hasattr(self._writer, "refined")
+
+    def refined_model(
+        self, arch: Architecture, batches: Iterable[Mapping[str, NDArray[Any]]]
+    ) -> "onnx.ModelProto":
+        """Return the model of a subnet with weights refined on samples: inputs by name."""
+        own, given = self._own(arch), getattr(self._writer, "refined", None)
+        if given is None:
+            raise InputError(f"{self.name!r} does not refine the weights of its subnets")
+        return given(own, batches)  # type: ignore[no-any-return]  # optional
 
     def input_spec(self, arch: Architecture) -> InputSpec:
         """Return names, shapes and preprocessing of that subnet's inputs."""
@@ -148,23 +205,30 @@ class Supernet:
 
     def count_macs(self, archs: Architectures) -> NDArray[np.int64]:
         """Return the multiply-accumulates of n architectures for one sample: (n,)."""
+        if self._writer is not None:
+            return np.asarray(self._writer.macs(self._all_full(archs)), np.int64)
         return self.costs.of(archs, 0)
 
     def count_params(self, archs: Architectures) -> NDArray[np.int64]:
         """Return the numbers of learned parameters of n architectures: (n,)."""
+        if self._writer is not None:
+            return np.asarray(self._writer.params(self._all_full(archs)), np.int64)
         return self.costs.of(archs, 1)
 
     def _blocks(self, arch: Architecture) -> list[Block] | None:
-        return self.network.blocks(self._full(arch))
+        return None if self._modules is None else self._modules.blocks(self._full(arch))
 
     def _count(self, arch: Architecture) -> tuple[int, int]:
         try:
             blocks = self._blocks(arch)
-            if blocks is None:
+            if blocks is None and self._modules is not None:
+                # It loads PyTorch, which elastic models are searched without.
+                from hwsearch.supernets.module_costs import module_costs
+
                 full = self._full(arch)
                 inputs = self.network.input_spec(full).inputs
-                return module_costs(self.network.subnet(full).eval(), inputs)
-            return sum(b.macs for b in blocks), sum(b.params for b in blocks)
+                return module_costs(self._modules.subnet(full).eval(), inputs)
+            return sum(b.macs for b in blocks or ()), sum(b.params for b in blocks or ())
         except HwsearchError:
             raise
         except Exception as error:
@@ -189,6 +253,13 @@ class Supernet:
         return (
             arch if arch.space is self.full_space else Architecture(self.full_space, arch.mapping)
         )
+
+    def _all_full(self, archs: Architectures) -> Architectures:
+        return archs if archs.space is self.full_space else widened(archs, self.full_space)
+
+
+def _no_chain(_: Architecture) -> None:
+    return None
 
 
 class ExactCosts:

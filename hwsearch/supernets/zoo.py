@@ -2,19 +2,30 @@
 
 import logging
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from hwsearch import plugins
 from hwsearch.errors import InputError, unknown
-from hwsearch.supernets.checkpoints import StateFit, StateMismatchError
 from hwsearch.supernets.imported import imported_names, load_imported
-from hwsearch.supernets.interface import Family, Network
+from hwsearch.supernets.interface import Family, Network, OnnxNetwork, writes_onnx
+from hwsearch.supernets.state_fit import StateFit, StateMismatchError
 from hwsearch.supernets.supernet import Supernet
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 GROUP = "hwsearch.supernets"
 OWED = ("space", "card", "digest", "recalibrate", "subnet", "input_spec", "blocks")
+OWED_WITH_ONNX = ("space", "card", "digest", "input_spec", "onnx_model", "macs", "params")
+
+
+class NoSupernetError(InputError):
+    """What a function returned, ``found``, is no supernet."""
+
+    def __init__(self, message: str, found: object) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 def supernet_names() -> list[str]:
@@ -42,17 +53,24 @@ def load_supernet(name: str, checkpoint: str | None = None) -> Supernet:
             it looks like), or a function's result breaks the contract of a supernet.
     """
     network = _network(name, checkpoint)
-    lacking = [attribute for attribute in OWED if not hasattr(network, attribute)]
-    if lacking:
-        raise InputError(
+    if lacking := lacking_in(network):
+        kind = "OnnxNetwork" if writes_onnx(network) else "Network"
+        raise NoSupernetError(
             f"supernet {name!r} lacks {', '.join(lacking)}; "
-            "hwsearch.supernets.interface.Network says what a supernet owes"
+            f"hwsearch.supernets.interface.{kind} says what a supernet owes",
+            network,
         )
     logger.info("loaded supernet %s with weights %s", name, network.digest)
     return Supernet(name, network, checkpoint)
 
 
-def recognise(state: Mapping[str, Tensor]) -> str:
+def lacking_in(network: object) -> list[str]:
+    """Return the names of what a network owes and does not have."""
+    owed = OWED_WITH_ONNX if writes_onnx(network) else OWED
+    return [name for name in owed if not hasattr(network, name)]
+
+
+def recognise(state: Mapping[str, "Tensor"]) -> str:
     """Return a state dict's family, by keys and shapes; the InputError names the closest one."""
     fits = _fits(state)
     for name, fit in fits.items():
@@ -66,10 +84,10 @@ def recognise(state: Mapping[str, Tensor]) -> str:
     )
 
 
-def _network(name: str, checkpoint: str | None) -> Network:
+def _network(name: str, checkpoint: str | None) -> Network | OnnxNetwork:
     try:
         if ":" in name:
-            found: Network = plugins.import_function(name, "supernet")(checkpoint)
+            found: Network | OnnxNetwork = plugins.import_function(name, "supernet")(checkpoint)
             return found
         if name in imported_names():
             if checkpoint is not None:
@@ -91,7 +109,7 @@ def _network(name: str, checkpoint: str | None) -> Network:
         raise
 
 
-def _fits(state: Mapping[str, Tensor]) -> dict[str, StateFit]:
+def _fits(state: Mapping[str, "Tensor"]) -> dict[str, StateFit]:
     """Compare a state dict with every family that has a method ``fit``."""
     families = {name: load_family(name) for name in supernet_names()}
     return {n: f.fit(state) for n, f in families.items() if hasattr(f, "fit")}

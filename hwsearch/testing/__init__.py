@@ -13,17 +13,26 @@ its own; no particular test runner is needed::
     def test_my_family(check):
         check(SUBJECT)
 
-A check that does not apply raises ``unittest.SkipTest``, which pytest takes for a skip.
+A network that writes the ONNX models of its subnets itself is checked by ``ONNX_CHECKS``. A check
+that does not apply raises ``unittest.SkipTest``, which pytest takes for a skip.
 """
 
 from hwsearch.errors import ContractError
-from hwsearch.testing.contracts import CHECKS, TACTIC_CHECKS, Check, check_supernet, check_tactic
+from hwsearch.testing.contracts import (
+    CHECKS,
+    ONNX_CHECKS,
+    TACTIC_CHECKS,
+    Check,
+    check_supernet,
+    check_tactic,
+)
 from hwsearch.testing.subject import Examined
 
 __all__ = [
     "check_supernet",
     "check_tactic",
     "CHECKS",
+    "ONNX_CHECKS",
     "TACTIC_CHECKS",
     "Check",
     "ContractError",

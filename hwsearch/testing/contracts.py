@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from hwsearch.errors import ContractError
 from hwsearch.optimizer.tactics import Tactic
-from hwsearch.supernets.interface import Network
+from hwsearch.supernets.interface import Network, OnnxNetwork
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.testing import (
     block_checks,
@@ -16,6 +16,7 @@ from hwsearch.testing import (
     onnx_checks,
     subnet_checks,
     tactic_checks,
+    written_checks,
 )
 from hwsearch.testing.subject import Examined
 
@@ -44,6 +45,23 @@ THEN = (
     block_checks.costs_are_counted_ones,
     onnx_checks.onnx_agrees,
     onnx_checks.onnx_counts_the_same,
+)
+# Of a network that writes the ONNX models of its subnets itself.
+FIRST_OF_WRITERS = (
+    declaration_checks.declares_what_it_owes,
+    declaration_checks.input_spec_is_plain,
+    written_checks.models_are_written,
+    subnet_checks.subnets_answer_as_promised,
+)
+THEN_OF_WRITERS = (
+    declaration_checks.space_reads_only_its_own,
+    written_checks.equal_architectures_are_equal_files,
+    written_checks.costs_are_those_of_the_model,
+    written_checks.slices_are_the_given_model,
+    written_checks.largest_is_the_given_model,
+    subnet_checks.every_choice_matters,
+    subnet_checks.every_input_matters,
+    subnet_checks.samples_do_not_see_their_batch,
 )
 FIRST_OF_TACTICS = (tactic_checks.is_a_tactic, tactic_checks.proposes_for_every_history)
 THEN_OF_TACTICS = (
@@ -115,7 +133,7 @@ class Check:
 
     @property
     def name(self) -> str:
-        """Return the name in `CHECKS`."""
+        """Return its name."""
         return self.problems.__name__
 
     @property
@@ -123,7 +141,7 @@ class Check:
         """Return the requirement."""
         return owed_by(self.problems)
 
-    def __call__(self, net: Supernet | Network | Examined) -> None:
+    def __call__(self, net: Supernet | Network | OnnxNetwork | Examined) -> None:
         """Run the check.
 
         Raises:
@@ -137,10 +155,11 @@ class Check:
 
 
 CHECKS = {problems.__name__: Check(problems) for problems in (*FIRST, *THEN)}
+ONNX_CHECKS = {each.__name__: Check(each) for each in (*FIRST_OF_WRITERS, *THEN_OF_WRITERS)}
 
 
-def check_supernet(net: Supernet | Network | Examined) -> dict[str, str]:
-    """Run all contract checks on a supernet.
+def check_supernet(net: Supernet | Network | OnnxNetwork | Examined) -> dict[str, str]:
+    """Run all contract checks on a supernet, `CHECKS` or `ONNX_CHECKS`.
 
     The smallest, the largest and some random architectures of the whole space are examined. Use a
     family's miniature; a full-size network takes much longer.
@@ -155,6 +174,8 @@ def check_supernet(net: Supernet | Network | Examined) -> dict[str, str]:
         ContractError: Checks failed; the text names each with its findings and what to do.
     """
     subject = net if isinstance(net, Examined) else Examined(net)
+    if subject.writes_onnx:
+        return run_checks("supernet", subject.name, FIRST_OF_WRITERS, THEN_OF_WRITERS, subject)
     return run_checks("supernet", subject.name, FIRST, THEN, subject)
 
 

@@ -2,15 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
 from hwsearch.errors import InputError
-from hwsearch.space import Choice, SearchSpace
-from hwsearch.supernets.interface import Card, InputSpec, TensorSpec
+from hwsearch.space import Architecture, Choice, SearchSpace
+from hwsearch.supernets.interface import Card, InputSpec, TensorSpec, of_modules
 from hwsearch.testing.subject import Case, Examined, each_case
 
 NO_OPTION = "no-such-option"
@@ -33,12 +33,16 @@ def declares_what_it_owes(subject: Examined) -> Iterator[str]:
             "(hwsearch.supernets.checkpoints.parameter_digest makes them)"
         )
     yield from _card_problems(network.card)
-    types: object = network.recalibrate
-    if not isinstance(types, tuple) or not all(
-        isinstance(each, type) and issubclass(each, nn.Module) for each in types
-    ):
-        yield f"recalibrate is {types!r}; give a tuple of module types, () where there are none"
-    for method in ("subnet", "input_spec", "blocks"):
+    if of_modules(network):
+        types: object = network.recalibrate
+        if not isinstance(types, tuple) or not all(
+            isinstance(each, type) and issubclass(each, nn.Module) for each in types
+        ):
+            yield (
+                f"recalibrate is {types!r}; give a tuple of module types, () where there are none"
+            )
+    own = ("onnx_model", "macs", "params") if subject.writes_onnx else ("subnet", "blocks")
+    for method in ("input_spec", *own):
         if not callable(getattr(network, method)):
             yield f"{method} is {getattr(network, method)!r}; give a method that takes arch"
     yield from _default_problems(space, getattr(network, "defaults", {}))
@@ -118,7 +122,9 @@ def space_reads_only_its_own(subject: Examined) -> Iterator[str]:
     yield from _refusals(subject)
     space = subject.space
     foreign = SearchSpace([Choice("colour", ("red", "green"))]).largest()[0]
-    for method in (subject.net.subnet, subject.net.input_spec, subject.net.blocks):
+    net = subject.net
+    own: tuple[Callable[[Architecture], object], ...] = (net.subnet, net.input_spec, net.blocks)
+    for method in (net.input_spec, net.onnx_model) if net.writes_onnx else own:
         try:
             method(foreign)
         except InputError:

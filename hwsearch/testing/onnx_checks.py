@@ -16,7 +16,7 @@ from hwsearch.models.agreement import (
     count_params,
     disagreement,
 )
-from hwsearch.models.artifact import buffer_names
+from hwsearch.models.exported_module import buffer_names
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.testing.subject import Case, Examined, for_each
 

@@ -1,5 +1,6 @@
 """The supernet under test, and its cases: architectures with what the checks share of them."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hwsearch.blocks import Block
+from hwsearch.devices import Device, load_device
 from hwsearch.errors import ContractError
-from hwsearch.models.agreement import probe_inputs, torch_outputs
+from hwsearch.models.agreement import count_macs, count_params, probe_inputs
 from hwsearch.models.export import to_onnx
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.space import Architecture, SearchSpace
-from hwsearch.supernets.interface import InputSpec, Network
+from hwsearch.supernets.interface import InputSpec, Network, OnnxNetwork, writes_onnx
 from hwsearch.supernets.module_costs import module_costs
 from hwsearch.supernets.supernet import Supernet
-from hwsearch.supernets.zoo import OWED
+from hwsearch.supernets.zoo import lacking_in
+from hwsearch.verify.running import run_model
 
 N_RANDOM = 2
 Inputs = dict[str, NDArray[Any]]
@@ -77,15 +81,25 @@ class Case:
         """The blocks; none where the subnet is no chain."""
         return self.blocks or []
 
+    def written(self) -> onnx.ModelProto:
+        """Return the model that the network writes itself, anew; a check may change it."""
+        with self.during("onnx_model(arch)"):
+            model = self.net.onnx_model(self.arch)
+        assert model is not None
+        return model
+
     @cached_property
     def model(self) -> onnx.ModelProto:
         """The ONNX model of the shared subnet."""
         with self.during("its export to ONNX"):
-            return to_onnx(self.net, self.arch, self.subnet)
+            return to_onnx(self.net, self.arch, None if self.net.writes_onnx else self.subnet)
 
     @cached_property
     def costs(self) -> tuple[int, int]:
-        """(MACs, parameters) counted on the shared subnet."""
+        """(MACs, parameters) counted on the shared subnet, or in the model that is written."""
+        if self.net.writes_onnx:
+            with self.during("its model, while its MACs were counted,"):
+                return count_macs(self.model), count_params(self.model, ())
         with self.during("its subnet, while its MACs were counted,"):
             return module_costs(self.subnet, self.spec.inputs)
 
@@ -99,10 +113,29 @@ class Case:
     ) -> list[NDArray[Any]]:
         """Run a subnet on inputs; by default the shared subnet on three samples."""
         fed = self.inputs() if inputs is None else inputs
+        if self.net.writes_onnx:
+            return self.run(self.model, fed)
         shapes = ", ".join(str(tuple(array.shape)) for array in fed.values())
         network = self.subnet if subnet is None else subnet
         with self.during(f"its subnet, on inputs of shape {shapes},"):
             return torch_outputs(network, fed, self.spec.outputs)
+
+    def run(self, model: onnx.ModelProto, inputs: Inputs) -> list[NDArray[Any]]:
+        """Run a model in ONNX Runtime."""
+        shapes = ", ".join(str(tuple(array.shape)) for array in inputs.values())
+        runtime: _Runtime = self.net.caches.setdefault("runtime of checks", _Runtime())
+        with self.during(f"its model, on inputs of shape {shapes},"):
+            return list(run_model(runtime.device, model, inputs))
+
+
+class _Runtime:
+    """The device ``ort-cpu``; its process starts at first use and ends with this object."""
+
+    @cached_property
+    def device(self) -> Device:
+        device = load_device("ort-cpu")
+        weakref.finalize(self, device.close)
+        return device
 
 
 class Examined:
@@ -114,8 +147,8 @@ class Examined:
         net: A loaded supernet, or the network that a family's ``load`` or ``tiny`` returns.
     """
 
-    def __init__(self, net: Supernet | Network) -> None:
-        self.network: Network = net.network if isinstance(net, Supernet) else net
+    def __init__(self, net: Supernet | Network | OnnxNetwork) -> None:
+        self.network = net.network if isinstance(net, Supernet) else net
         self._given = net
 
     @property
@@ -129,7 +162,12 @@ class Examined:
     @property
     def lacking(self) -> list[str]:
         """Return the required attributes that are missing."""
-        return [name for name in OWED if not hasattr(self.network, name)]
+        return lacking_in(self.network)
+
+    @property
+    def writes_onnx(self) -> bool:
+        """Return whether the network writes the ONNX models of its subnets itself."""
+        return writes_onnx(self.network)
 
     @cached_property
     def net(self) -> Supernet:

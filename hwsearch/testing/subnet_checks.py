@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.models.agreement import disagreement
+from hwsearch.supernets.interface import of_modules
 from hwsearch.testing.subject import Case, Examined, each_case, each_end
 
 SAME = 1e-6
@@ -21,7 +22,8 @@ def subnets_build(case: Case) -> Iterator[str]:
     """The smallest, the largest and random subnets are built: in eval mode, float32, finite."""
     with case.during("subnet(arch)"):
         # Asked of the family itself: the engine puts what it gets into eval mode.
-        subnet: object = case.net.network.subnet(case.arch)
+        network = case.net.network
+        subnet: object = network.subnet(case.arch) if of_modules(network) else None
     if not isinstance(subnet, nn.Module):
         yield f"subnet(arch) is a {type(subnet).__name__}; return a torch.nn.Module"
         return

@@ -1,11 +1,13 @@
-"""Verification of exported subnets: against PyTorch at export, from their files alone later."""
+"""Verification of exported subnets: against their origin at export, from files alone later.
+
+The origin is the PyTorch network, or the trained model that a subnet was sliced from.
+"""
 
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hwsearch.devices.base import Device
-from hwsearch.errors import DeviceError, HwsearchError, VerificationError
+from hwsearch.errors import HwsearchError, VerificationError
 from hwsearch.files import sha256_of
 from hwsearch.models.agreement import (
     TOLERANCE,
@@ -25,13 +27,17 @@ from hwsearch.models.agreement import (
     disagreement,
     labels_agree,
     probe_inputs,
-    torch_outputs,
 )
-from hwsearch.models.artifact import BUFFERS, CARD, INFER, MODEL, WEIGHTS, Exported, read_card
+from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS, Probe, read_card, spaced
+from hwsearch.models.export import SLICED
+from hwsearch.models.exported import BUFFERS, Exported, ExportedSlice
 from hwsearch.models.onnx_file import external_tensors, precision_of, read_metadata, read_model
 from hwsearch.supernets.interface import TensorSpec
+from hwsearch.verify.running import on_cpu, run_file, run_original
+from hwsearch.verify.slicing import verify_slicing
 
 INFER_TIMEOUT_S = 120
+PROBES = 10  # tried, until one has finite answers
 
 
 def verify_export(
@@ -41,51 +47,85 @@ def verify_export(
     samples: dict[str, NDArray[Any]],
     device: Device,
 ) -> dict[str, Any]:
-    """Verify new files against the PyTorch network that they were exported from.
+    """Verify new files against what they were exported from.
 
-    A float32 model has to agree with the network on ``samples``, real inputs by name,
-    preprocessed. A model of another precision was converted from a float32 model that has to
-    agree; the difference of the two is recorded. So is that of a float32 model to itself, run by
-    a device that computes in another precision. ``promised`` are the architecture's ``macs`` and
-    ``params``. Return the checks and their results, JSON-serialisable; raise VerificationError for
-    the first one that fails.
+    On ``samples``, real inputs by name, preprocessed, a float32 model has to agree with its
+    PyTorch network; of a subnet that is sliced from a given model, the slice before repair has to
+    agree with the given model with zeros in the weights that read what was removed. A model of
+    another precision was converted from a float32 model that has to agree; the difference of the
+    two is recorded. So is that of a float32 model to itself, run by a device that computes in
+    another precision. ``promised`` are the architecture's ``macs`` and ``params``. Return the
+    checks and their results, JSON-serialisable; raise VerificationError for the first one that
+    fails.
     """
     _check_samples(samples)
     _check_costs(folder, _checked_model(folder / MODEL), promised)
     if _is_float32(exported):
-        ours = _run(device, folder / MODEL, samples)
+        ours = run_file(device, folder / MODEL, samples)
     else:
-        ours = _run_original(device, exported.original or exported.model, samples)
+        ours = run_original(device, exported.float32, samples)
     stated_input = json.loads(read_metadata(exported.model)["input"])
-    reference = torch_outputs(exported.subnet, samples, stated_input["outputs"])
+    scores = _class_scores(ours, stated_input)
+    stated = {"samples": len(next(iter(samples.values()))), "onnx": onnx.__version__}
+    reference = exported.module_outputs(samples, stated_input["outputs"])
+    if reference is not None:
+        stated |= _agreeing(ours, reference, scores)
+    elif isinstance(exported, ExportedSlice):
+        if not all(np.isfinite(output).all() for output in ours):
+            raise VerificationError(f"{MODEL} answers NaN or infinite numbers on real samples")
+        stated |= verify_slicing(exported, samples, device)
+    if _is_float32(exported):
+        return stated
+    shipped = run_file(device, folder / MODEL, samples)
+    return stated | _compared(shipped, ours, scores)
+
+
+def _agreeing(
+    ours: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]], scores: Sequence[int]
+) -> dict[str, float]:
+    """Return how far outputs are from PyTorch's; refuse other labels, and a large difference."""
     difference = disagreement(ours, reference)
     _check_tolerance(difference, "real samples")
-    for at in _class_scores(reference, stated_input):
+    for at in scores:
         agreeing = int(labels_agree(ours[at], reference[at]).sum())
         if agreeing < len(reference[at]):
             raise VerificationError(
                 f"ONNX and PyTorch pick another label for {len(reference[at]) - agreeing} of "
                 f"{len(reference[at])} samples"
             )
-    stated = {
-        "samples": len(next(iter(samples.values()))),
-        "disagreement": difference,
-        "tolerance": TOLERANCE,
-        "onnx": onnx.__version__,
-    }
-    if _is_float32(exported):
-        return stated
-    shipped = _run(device, folder / MODEL, samples)
-    return stated | _compared(shipped, ours, _class_scores(ours, stated_input))
+    return {"disagreement": difference, "tolerance": TOLERANCE}
 
 
-def probe_answers(folder: Path, exported: Exported, device: Device) -> list[NDArray[Any]]:
-    """Return outputs for the probe of a card: PyTorch's for float32, else the model's own."""
+def probe_answers(folder: Path, exported: Exported, device: Device) -> Probe:
+    """Return the probe of a card.
+
+    For float32 the outputs are PyTorch's where the subnet is a module, else those of ``ort-cpu``; for
+    another precision they are the device's. A model without limits on its inputs may answer NaN
+    for random ones, and then another seed is tried.
+    """
     stated = json.loads(read_metadata(exported.model)["input"])
-    inputs = _probe(stated)
-    if _is_float32(exported):
-        return torch_outputs(exported.subnet, inputs, stated["outputs"])
-    return list(_run(device, folder / MODEL, inputs))
+    for seed in range(PROBES):
+        inputs = _probe(stated, seed)
+        answers = _answers(folder, exported, device, inputs, stated["outputs"])
+        if all(np.isfinite(answer).all() for answer in answers):
+            return Probe(seed, answers)
+    raise VerificationError(f"{MODEL} answers NaN or infinite numbers for {PROBES} random inputs")
+
+
+def _answers(
+    folder: Path,
+    exported: Exported,
+    device: Device,
+    inputs: dict[str, NDArray[Any]],
+    names: Sequence[str],
+) -> list[NDArray[Any]]:
+    if not _is_float32(exported):
+        return list(run_file(device, folder / MODEL, inputs))
+    answers = exported.module_outputs(inputs, names)
+    if answers is not None:
+        return answers
+    with on_cpu(device) as runner:
+        return list(run_file(runner, folder / MODEL, inputs))
 
 
 def verify_artifact(folder: Path, device: Device) -> dict[str, Any]:
@@ -137,9 +177,12 @@ def check_probe(folder: Path, card: Mapping[str, Any], device: Device) -> float:
     """Return the difference of probe outputs from the card's; refuse one beyond the tolerance."""
     inputs = _probe(card["input"], card["probe"]["seed"])
     expected = [np.asarray(output, np.float32) for output in card["probe"]["outputs"]]
-    difference = disagreement(_run(device, folder / MODEL, inputs), expected)
+    answers = [spaced(output) for output in run_file(device, folder / MODEL, inputs)]
+    difference = disagreement(answers, expected)
     precision = _precision(card)
     answered = "PyTorch" if precision == "fp32" else f"the same {precision} file before"
+    if precision == "fp32" and card.get("graph") == SLICED:
+        answered = "the same file in ONNX Runtime before"
     if run_in := card.get("run_in"):
         answered = f"the same file in {run_in} before"
     _check_tolerance(difference, "the card's probe", answered, TOLERANCES[run_in or precision])
@@ -209,29 +252,6 @@ def _check_samples(samples: Mapping[str, NDArray[Any]]) -> None:
                 f"sample {int(whole.argmin())} of input {name!r} has NaN or infinite values after "
                 "preprocessing; remove or repair that sample of the data"
             )
-
-
-def _run(
-    device: Device, model: Path, inputs: dict[str, NDArray[Any]]
-) -> list[NDArray[np.float32]]:
-    try:
-        (outputs,) = device.run(model, [inputs])
-    except DeviceError as error:
-        raise VerificationError(f"{model.name} does not run: {error}") from error
-    return list(outputs)
-
-
-def _run_original(
-    device: Device, original: onnx.ModelProto, inputs: dict[str, NDArray[Any]]
-) -> list[NDArray[np.float32]]:
-    """Run a float32 model, on ``ort-cpu`` where the device is of another precision."""
-    from hwsearch.devices import load_device
-
-    fits = device.precision == "fp32"
-    opened = nullcontext(device) if fits else closing(load_device("ort-cpu"))
-    with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch, opened as runner:
-        onnx.save(original, Path(scratch) / MODEL)
-        return _run(runner, Path(scratch) / MODEL, inputs)
 
 
 def _class_scores(outputs: Sequence[NDArray[Any]], stated: Mapping[str, Any]) -> list[int]:

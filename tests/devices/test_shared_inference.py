@@ -9,7 +9,7 @@ import pytest
 from hwsearch.devices import load_device
 from hwsearch.devices.base import SharedInference
 from hwsearch.errors import DeviceError
-from hwsearch.models.artifact import Exported
+from hwsearch.models.exported_module import ExportedModule
 from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import external_tensors, read_model, write_model
 from hwsearch.supernets.supernet import Supernet
@@ -122,7 +122,7 @@ def test_files_are_parsed_once_and_those_in_memory_never(device, models, monkeyp
         return load(path, **named)
 
     given = {name: tmp_path / f"{name}.onnx" for name in models}
-    kept = [Exported(arch=None, subnet=None, model=load(models[name])) for name in models]
+    kept = [ExportedModule(arch=None, subnet=None, model=load(models[name])) for name in models]
     (other, *_), path = models.values(), tmp_path / "other.onnx"
     path.write_bytes(other.read_bytes())
     for exported, file in zip(kept, given.values(), strict=True):

@@ -4,7 +4,8 @@ from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.devices import load_device
 from hwsearch.files import staged_folder
 from hwsearch.models.agreement import probe_inputs
-from hwsearch.models.artifact import MODEL, Exported, write_card, write_files
+from hwsearch.models.artifact import MODEL, Probe, write_card, write_files
+from hwsearch.models.exported_module import ExportedModule
 from hwsearch.models.export import to_onnx
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
@@ -32,7 +33,7 @@ def exported_of():
             inputs = probe_inputs(net.input_spec(archs[0]).inputs, seed=9)
             recalibrate(subnet, net.recalibrate, iter([inputs] if net.recalibrate else []))
             model = to_onnx(net, archs[0], subnet, calibration="abc")
-            made[name, which] = net, Exported(arch=archs[0], subnet=subnet, model=model)
+            made[name, which] = net, ExportedModule(arch=archs[0], subnet=subnet, model=model)
         return made[name, which]
 
     return make
@@ -41,7 +42,9 @@ def exported_of():
 def write_artifact(folder, net, exported):
     with staged_folder(folder) as staged:
         write_files(staged, net, exported)
-        write_card(staged, net, exported, [], {})
+        spec = net.input_spec(exported.arch)
+        answers = exported.module_outputs(probe_inputs(spec.inputs), spec.outputs)
+        write_card(staged, net, exported, [], {}, Probe(0, answers))
     assert (folder / MODEL).is_file()
     return folder
 

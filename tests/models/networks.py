@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from hwsearch.models.artifact import Exported
+from hwsearch.models.exported_module import ExportedModule
 from hwsearch.models.export import to_onnx
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.supernets.interface import Card, InputSpec, TensorSpec
@@ -55,7 +55,7 @@ def export(module, spec=IMAGE):
     """The network as the only subnet of a supernet."""
     net = Supernet("one", One(with_statistics(module), spec))
     arch = net.space.largest()[0]
-    return net, Exported(arch=arch, subnet=net.subnet(arch), model=to_onnx(net, arch))
+    return net, ExportedModule(arch=arch, subnet=net.subnet(arch), model=to_onnx(net, arch))
 
 
 def promised(net, arch):

@@ -9,7 +9,8 @@ from torch import nn
 
 from hwsearch.errors import InputError
 from hwsearch.files import sha256_of, staged_folder, write_atomic
-from hwsearch.models.agreement import probe_inputs, torch_outputs
+from hwsearch.models.agreement import probe_inputs
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.models.artifact import (
     BUFFERS,
     CARD,

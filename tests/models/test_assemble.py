@@ -13,9 +13,10 @@ from torch import nn
 from hwsearch import to_onnx
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.models.agreement import disagreement, probe_inputs
-from hwsearch.models.artifact import Exported, read_card
+from hwsearch.models.artifact import read_card
+from hwsearch.models.assemble import GRAPHS
 from hwsearch.models.batch_norm_folding import drop_identities, fold_batch_norms
-from hwsearch.models.export import GRAPHS
+from hwsearch.models.exported_module import ExportedModule
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.models.trace import trace
 from hwsearch.supernets.supernet import Supernet
@@ -206,7 +207,7 @@ def pre_activated():
     module = random_statistics(nn.Sequential(chain))
     net = Supernet("pre", PreActivated(module, IMAGE), None)
     arch = net.space.largest()[0]
-    return net, Exported(arch=arch, subnet=module, model=to_onnx(net, arch))
+    return net, ExportedModule(arch=arch, subnet=module, model=to_onnx(net, arch))
 
 
 def test_pre_activation_norm_stays_and_the_file_says_so(pre_activated, device, tmp_path):

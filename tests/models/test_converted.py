@@ -73,8 +73,8 @@ def precision(request):
 def write(folder, net, exported, device):
     with staged_folder(folder) as staged:
         write_files(staged, net, exported)
-        answers = probe_answers(staged, exported, device)
-        write_card(staged, net, exported, [], {}, answers)
+        probe = probe_answers(staged, exported, device)
+        write_card(staged, net, exported, [], {}, probe)
     return folder
 
 
@@ -159,8 +159,9 @@ def test_labels_that_differ_are_counted_and_not_judged(
     write_files(tmp_path, net, exported)
     original = [np.array([[0.0, 1, 2, 3], [3, 2, 1, 0]], np.float32)]
     answers = iter([original, [original[0][:, ::-1] * [[1], [-1]]]])
-    monkeypatch.setattr("hwsearch.verify.subnet._run", lambda *args: next(answers))
-    monkeypatch.setattr("hwsearch.verify.subnet.torch_outputs", lambda *args: original)
+    for module in ("subnet", "running"):
+        monkeypatch.setattr(f"hwsearch.verify.{module}.run_file", lambda *args: next(answers))
+    monkeypatch.setattr("hwsearch.models.exported_module.torch_outputs", lambda *args: original)
     assert verify(tmp_path, net, exported, devices[precision])["labels_as_fp32"] == 0.5
 
 

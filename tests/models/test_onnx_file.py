@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwsearch.models import onnx_file
-from hwsearch.models.artifact import Exported
+from hwsearch.models.exported_module import ExportedModule
 from hwsearch.models.onnx_file import external_tensors, read_model, write_model
 
 
@@ -44,7 +44,7 @@ def test_a_file_is_parsed_once_until_it_changes(tmp_path, parsed):
 
 def test_a_written_model_is_not_parsed_while_it_is_in_memory(tmp_path, parsed):
     path = tmp_path / "model.onnx"
-    exported = Exported(arch=None, subnet=None, model=model())
+    exported = ExportedModule(arch=None, subnet=None, model=model())
     assert write_model(path, exported.model, exported) == path.stat().st_size
     assert read_model(path) is exported.model
     assert not parsed
@@ -55,7 +55,7 @@ def test_a_written_model_is_not_parsed_while_it_is_in_memory(tmp_path, parsed):
 
 def test_a_file_that_is_replaced_by_others_is_parsed(tmp_path):
     path = tmp_path / "model.onnx"
-    exported = Exported(arch=None, subnet=None, model=model())
+    exported = ExportedModule(arch=None, subnet=None, model=model())
     write_model(path, exported.model, exported)
     onnx.save(model(2.0), path)
     os.utime(path, ns=(1, 1))

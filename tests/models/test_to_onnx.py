@@ -9,7 +9,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from hwsearch import to_onnx
-from hwsearch.models.agreement import probe_inputs, torch_outputs
+from hwsearch.models.agreement import probe_inputs
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names

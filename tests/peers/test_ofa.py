@@ -13,7 +13,8 @@ import torch
 from hwsearch import load_device, load_supernet, to_onnx
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.errors import InputError
-from hwsearch.models.agreement import disagreement, torch_outputs
+from hwsearch.models.agreement import disagreement
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.supernets.module_costs import module_costs
 from tests.peers.originals import NAMES, active_subnet, original
 

@@ -14,7 +14,7 @@ import hwsearch
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.task import Samples, Task
-from hwsearch.models.agreement import torch_outputs
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.run.finish import CONFIRM
 from hwsearch.supernets.cifar10_resnet import FAMILY
 

@@ -13,8 +13,9 @@ import tests.run.search_parts as parts
 from hwsearch import Run
 from hwsearch.cli import app
 from hwsearch.errors import InputError
-from hwsearch.evaluation.build import Builder, BuiltModels
+from hwsearch.evaluation.build import BuiltModels
 from hwsearch.evaluation.evaluator import Evaluator
+from hwsearch.evaluation.recalibrated_modules import RecalibratedModules
 from tests.kit import kit_parts
 from tests.run.warm_start_parts import save_predictor, search, use, whole_rounds
 
@@ -170,7 +171,7 @@ def test_nothing_is_read_and_nothing_scored(device, monkeypatch, tmp_path):
         raise AssertionError("there is nothing to score")
 
     monkeypatch.setattr(Evaluator, "outcomes", unwanted)
-    monkeypatch.setattr(Builder, "_draft", unwanted)
+    monkeypatch.setattr(RecalibratedModules, "drafts", unwanted)
     monkeypatch.setattr(BuiltModels, "exported", unwanted)
     run, _ = without_data(tmp_path / "run", budget=4)
     assert len(run.members)

@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 
 from hwsearch import SearchSpace, load_supernet
 from hwsearch.errors import InputError
-from hwsearch.models.agreement import probe_inputs, torch_outputs
+from hwsearch.models.agreement import probe_inputs
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.supernets.builder import ChainFamily, Design, elastic_stage
 from hwsearch.supernets.checkpoints import leading_weights
 from hwsearch.supernets.conv_blocks import Classifier, Conv, InvertedResidual, make_divisible

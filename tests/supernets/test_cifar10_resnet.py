@@ -5,8 +5,8 @@ import pytest
 
 from hwsearch import load_supernet, load_task
 from hwsearch.accuracy.recalibrate import recalibrate
-from hwsearch.models.agreement import torch_outputs
-from hwsearch.supernets.checkpoints import bundled_file
+from hwsearch.models.module_outputs import torch_outputs
+from hwsearch.supernets.weight_sources import bundled_file
 
 NAME = "cifar10-resnet"
 WEIGHTS = bundled_file(NAME, "weights.safetensors")

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hwsearch.errors import InputError
-from hwsearch.models.agreement import probe_inputs, torch_outputs
+from hwsearch.models.agreement import probe_inputs
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family, load_supernet, supernet_names
 from hwsearch.testing import CHECKS, Examined, check_supernet

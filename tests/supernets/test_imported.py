@@ -188,12 +188,12 @@ class TestDamaged:
 
 def test_an_import_that_is_stopped_leaves_nothing_under_the_name(checkpoint, home, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("hwsearch.supernets.imported.write_atomic", stopped)
+        patch.setattr("hwsearch.supernets.checkpoint_import.write_atomic", stopped)
         with pytest.raises(KeyboardInterrupt):
             import_checkpoint(checkpoint, "mine")
     assert list((home / "supernets").iterdir()) == []
     with monkeypatch.context() as patch:
-        patch.setattr("hwsearch.supernets.imported.write_atomic", stopped)
+        patch.setattr("hwsearch.supernets.checkpoint_import.write_atomic", stopped)
         # Nothing is tidied up after a kill.
         patch.setattr("shutil.rmtree", lambda *args, **kwargs: None)
         with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hwsearch.errors import InputError
-from hwsearch.models.agreement import declared_outputs
+from hwsearch.models.module_outputs import declared_outputs
 
 A, B = torch.zeros(1), torch.ones(1)
 

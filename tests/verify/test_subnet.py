@@ -341,17 +341,17 @@ def test_network_that_picks_another_label(fresh, device, monkeypatch):
     """Close enough in numbers, and not a tie: the label decides."""
     folder, exported, costs, samples = fresh
     monkeypatch.setattr(
-        "hwsearch.verify.subnet.torch_outputs",
+        "hwsearch.models.exported_module.torch_outputs",
         lambda *args: [np.array([[1.0, 1.0005, 0, 0], [1, 0, 0, 0]], np.float32)],
     )
     monkeypatch.setattr(
-        "hwsearch.verify.subnet._run",
+        "hwsearch.verify.subnet.run_file",
         lambda *args: [np.array([[1.0008, 1.0, 0, 0], [1, 0, 0, 0]], np.float32)],
     )
     verify_export(folder, exported, costs, samples, device)
     monkeypatch.setattr("hwsearch.verify.subnet._check_tolerance", lambda *args: None)
     monkeypatch.setattr(
-        "hwsearch.verify.subnet._run",
+        "hwsearch.verify.subnet.run_file",
         lambda *args: [np.array([[0, 1, 0, 0], [0, 1, 0, 0]], np.float32)],
     )
     with pytest.raises(VerificationError, match="another label for 1 of 2 samples"):

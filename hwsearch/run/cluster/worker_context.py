@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import hwsearch
@@ -25,7 +24,7 @@ from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare
 from hwsearch.space import Option
 from hwsearch.supernets.checkpoint_files import files_of, split_checkpoint
-from hwsearch.supernets.checkpoints import is_random
+from hwsearch.supernets.weight_sources import is_random
 from hwsearch.supernets.imported import imported_names, load_imported
 from hwsearch.trial_store import Store
 
@@ -74,7 +73,6 @@ class WorkerContext:
             )
         if (folder := Path(spec["folder"])).is_dir():
             os.chdir(folder)  # relative paths are those of the search
-        torch.set_num_threads(len(usable_cpus()))
         config = dict(spec["config"])
         with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
             for name, content in spec["weights"].items():
@@ -89,6 +87,10 @@ class WorkerContext:
                 "its files differ from those of the search, so that scores are not comparable: "
                 f"{different}. Give this machine the same files and packages"
             )
+        if not self._setup.net.writes_onnx:
+            import torch  # elastic models are searched without it
+
+            torch.set_num_threads(len(usable_cpus()))
         with Store() as nothing:
             self._evaluator = self._setup.evaluator(nothing)
 

@@ -6,7 +6,7 @@ from hwsearch.accuracy.decoding import image_preprocess
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.task import Samples, Task
-from hwsearch.models.agreement import torch_outputs
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch_test_plugin import images, tokens
 
 SIZES = {"calibration": 96, "search": 250, "report": 250}

@@ -21,7 +21,7 @@ from hwsearch.run.cluster.worker_context import WorkerContext, measure_models, r
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
 from hwsearch.supernets.checkpoint_files import read_state
-from hwsearch.supernets.checkpoints import bundled_file
+from hwsearch.supernets.weight_sources import bundled_file
 from hwsearch.trials import Measurement
 from tests.run.cluster.cluster_parts import config, settings
 

@@ -1,0 +1,57 @@
+"""Subnets whose network writes their ONNX models itself, such as those of an elastic model."""
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from hwsearch.accuracy.task import Task
+from hwsearch.models.export import refined_to_onnx, to_onnx
+from hwsearch.models.exported import ExportedSlice
+from hwsearch.space import Architecture
+from hwsearch.supernets.supernet import Supernet
+
+
+@dataclass(slots=True, eq=False)
+class WrittenDraft:
+    """A subnet that is being built; ``refined`` takes the weights of `OnnxNetwork.refined`."""
+
+    net: Supernet
+    task: Task
+    arch: Architecture
+    refined: bool
+    cost_s: float = 0.0
+    error: Exception | None = None
+
+    def float32(self) -> onnx.ModelProto:
+        """Write the model."""
+        if self.refined:
+            return refined_to_onnx(self.net, self.arch, self._batches())
+        return to_onnx(self.net, self.arch)
+
+    def exported(
+        self, model: onnx.ModelProto, original: onnx.ModelProto | None, run_in: str | None
+    ) -> ExportedSlice:
+        """Return the subnet with its model; see `hwsearch.models.exported.Exported`."""
+        return ExportedSlice(
+            arch=self.arch, model=model, original=original, run_in=run_in, net=self.net
+        )
+
+    def _batches(self) -> Iterator[dict[str, NDArray[Any]]]:
+        samples = self.task.calibration
+        if samples is not None:
+            size, spec = self.task.calibration_batch, self.net.input_spec(self.arch)
+            yield from (fed for fed, _ in samples.batches(size, spec))
+
+
+class WrittenSubnets:
+    """Subnets of one supernet; those in ``refined`` take weights refined on calibration samples."""
+
+    def __init__(self, net: Supernet, task: Task, refined: Container[Architecture]) -> None:
+        self._net, self._task, self._refined = net, task, refined
+
+    def drafts(self, archs: Sequence[Architecture]) -> list[WrittenDraft]:
+        """Return what the models of architectures are written from."""
+        return [WrittenDraft(self._net, self._task, a, a in self._refined) for a in archs]
