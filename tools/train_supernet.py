@@ -33,9 +33,9 @@ from hwsearch.accuracy.recalibrate import recalibrate
 from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSizes, stratified
 from hwsearch.supernets.builder import ChainNetwork
 from hwsearch.supernets.checkpoints import leading_weights
-from hwsearch.supernets.weight_sources import bundled_file
 from hwsearch.supernets.cifar10_resnet import FAMILY, FULL, MEAN, STD
 from hwsearch.supernets.supernet import Supernet
+from hwsearch.supernets.weight_sources import bundled_file
 
 NAME, SPACE = FAMILY.name, FULL.space
 BATCH, PEAK_RATE, WARM_UP = 256, 0.2, 0.2

@@ -47,7 +47,7 @@ class WrittenDraft:
 
 
 class WrittenSubnets:
-    """Subnets of one supernet; those in ``refined`` take weights refined on calibration samples."""
+    """Subnets of one supernet; those in ``refined`` have weights refined on samples."""
 
     def __init__(self, net: Supernet, task: Task, refined: Container[Architecture]) -> None:
         self._net, self._task, self._refined = net, task, refined

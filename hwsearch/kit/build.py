@@ -25,8 +25,8 @@ from hwsearch.models.repeated_weights import timing_model, with_repeated_weights
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.quantization import PROCESSORS, Quantization, quantization_for
 from hwsearch.space import Architecture, Architectures
-from hwsearch.supernets.weight_sources import RANDOM
 from hwsearch.supernets.supernet import Supernet
+from hwsearch.supernets.weight_sources import RANDOM
 from hwsearch.supernets.zoo import load_supernet, supernet_names
 
 

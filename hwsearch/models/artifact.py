@@ -60,8 +60,8 @@ def write_card(
     """Write ``card.json``: the subnet, its exact costs, measurements and predictions.
 
     ``folder`` has the other three files. ``probe`` is that of
-    `hwsearch.verify.subnet.probe_answers`. ``predictions`` stand in for missing measurements; these
-    and ``verification`` are JSON-ready. ``probability`` is that of belonging on the front.
+    `hwsearch.verify.subnet.probe_answers`. ``predictions`` stand in for missing measurements;
+    these and ``verification`` are JSON-ready. ``probability`` is that of belonging on the front.
     """
     model = exported.model
     precision, stated = precision_of(model), read_metadata(model)

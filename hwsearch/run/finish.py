@@ -22,6 +22,7 @@ from hwsearch.run.front import contender_rows, front_rows
 from hwsearch.run.front_probability import front_probabilities
 from hwsearch.run.outcome import KIT, SUBNETS
 from hwsearch.run.progress import Progress
+from hwsearch.run.refine import Scores, refine
 from hwsearch.run.setup import TIMING_COLUMNS, Setup
 from hwsearch.space import Architecture, Architectures
 from hwsearch.trials import Measurement, TrialState
@@ -44,6 +45,7 @@ class Finisher:
         self.setup, self.evaluator, self.progress = setup, evaluator, progress
         self.store, self.space = evaluator.store, setup.net.space
         self.folder = folder
+        self._refined: Scores = {}  # of models with refined weights
         self._timed: dict[str, str] = {}  # SHA-256 of the model of every key that a kit timed
 
     def finish(self) -> list[dict[str, Any]]:
@@ -52,14 +54,17 @@ class Finisher:
         Raise InfeasibleError, which names the closest, if no trial satisfies the constraints.
         """
         archs, values = self._search_values()
-        confirmed = self._confirm(archs[self._contenders(archs, values)])
-        return self._front(archs, values, confirmed)
+        contenders = archs[self._contenders(archs, values)]
+        values = self._refine(contenders, archs, values)
+        return self._front(archs, values, self._confirm(contenders))
 
     def confirm(self, timings: Mapping[str, Measurement], kit: Manifest) -> list[dict[str, Any]]:
         """Return the rows of the front of candidates that a kit timed; see `finish`."""
         self._timed = {model.key: model.shipped for model in kit.models}
         timed = {key: {LATENCY: latency} for key, latency in timings.items()}
-        return self._front(*self._search_values(), timed)
+        archs, values = self._search_values()
+        contenders = archs[np.flatnonzero([key in timed for key in archs.ids])]
+        return self._front(archs, self._refine(contenders, archs, values), timed)
 
     def candidates(self) -> list[dict[str, Any]]:
         """Export the non-dominated trials by predicted latencies, and write a kit that times them.
@@ -68,7 +73,9 @@ class Finisher:
         Rows and errors are as for `finish`.
         """
         archs, values = self._search_values()
-        contenders, best = self._contenders(archs, values), self._feasible_front(archs, values)
+        contenders = self._contenders(archs, values)
+        values = self._refine(archs[contenders], archs, values)
+        best = self._feasible_front(archs, values)
         predicted = predictions(self.setup, LATENCY, archs[best])
         rows = self._export_all(archs[best], {key: {LATENCY: p} for key, p in predicted.items()})
         timed = archs[[*best, *(row for row in contenders if row not in best)]]
@@ -76,6 +83,16 @@ class Finisher:
         kit = self.folder / KIT
         write_second_kit(self.setup, self.evaluator, timed, kit, CONFIRM, self.progress)
         return rows
+
+    def _refine(self, contenders: Architectures, archs: Architectures, values: Values) -> Values:
+        """Refine the weights of contenders; return the values of all with what that improves."""
+        self._refined = refine(self.setup, self.evaluator, contenders, self.progress)
+        better = {name: array.copy() for name, array in values.items()}
+        for row, key in enumerate(archs.ids):
+            for name, score in self._refined.get(key, {}).items():
+                if name in better:
+                    better[name][row] = score.value
+        return better
 
     def _front(
         self, archs: Architectures, values: Values, confirmed: Timed
@@ -91,7 +108,9 @@ class Finisher:
         front = archs[self._feasible_front(archs, final)]
         if not self.setup.task.scores:
             return self._export_all(front, confirmed)
-        probabilities = front_probabilities(self.setup, self.evaluator, archs.ids, final, timed)
+        probabilities = front_probabilities(
+            self.setup, self.evaluator, archs.ids, final, timed, self._refined
+        )
         return self._export_all(front, confirmed, probabilities)
 
     def _search_values(self) -> tuple[Architectures, Values]:
@@ -215,7 +234,9 @@ class Finisher:
             samples, _ = next(task.search.batches(VERIFIED_SAMPLES, net.input_spec(arch)))
             verification = verify_export(folder, exported, promised, samples, device)
             probe = probe_answers(folder, exported, device)
-            searched = self.evaluator.scores(arch, folder / MODEL, task.search, "search")
+            searched = self._refined.get(arch.key) or self.evaluator.scores(
+                arch, folder / MODEL, task.search, "search"
+            )
             reported = self.evaluator.scores(arch, folder / MODEL, task.report, "report")
             measured, predicted = card_entries(
                 (*searched.values(), *timed.values(), *reported.values())

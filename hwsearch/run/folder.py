@@ -19,8 +19,8 @@ from hwsearch.run.front_probability import constraint_probabilities
 from hwsearch.run.outcome import CANDIDATES, FRONT, KIT, SUBNETS, SUMMARY
 from hwsearch.run.search_summary import SearchSummary
 from hwsearch.run.setup import TRIAL_COLUMNS, Setup, prepare
-from hwsearch.supernets.weight_sources import is_random
 from hwsearch.supernets.supernet import Supernet
+from hwsearch.supernets.weight_sources import is_random
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
 from hwsearch.verify.subnet import verify_artifact

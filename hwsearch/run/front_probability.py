@@ -8,6 +8,7 @@ differences vary less than values.
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -39,12 +40,14 @@ def front_probabilities(
     keys: Sequence[str],
     values: Mapping[str, FloatArray],
     timed: Mapping[str, Sequence[Measurement]],
+    refined: Mapping[str, Mapping[str, Measurement]] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Return the probability of each of n contenders to be on the front of the true values.
 
     The front is that of the contenders, which were timed together. They were selected by the same
     images, so that the probabilities of the best are slightly too high. ``timed`` are their
-    confirmed latencies and throughputs by quantity.
+    confirmed latencies and throughputs by quantity, ``refined`` scores of refined weights
+    by key and quantity.
     """
     seed, draws = setup.config.seed, {}
     confirmed = evaluator.store.measurements(purpose="confirm")
@@ -55,7 +58,9 @@ def front_probabilities(
         elif objective.computed is not None:
             draws[name] = values[name][np.newaxis]
         else:
-            scores = (evaluator.remembered(key, name) for key in keys)
+            scores = (
+                refined.get(key, {}).get(name) or evaluator.remembered(key, name) for key in keys
+            )
             draws[name] = score_draws([score for score in scores if score is not None], seed)
     rates = front_membership(draws, setup.objectives, setup.constraints)
     return dict(zip(keys, rates.tolist(), strict=True))
@@ -74,6 +79,10 @@ def constraint_probabilities(
     purpose = "report" if name.endswith("_report") else "search"
     quantity = name.removesuffix("_report")
     scores = {m.key: m for m in measured if (m.quantity, m.purpose) == (quantity, purpose)}
+    if purpose == "search" and name in members:
+        stated = dict(zip(keys, members[name], strict=True))
+        refined = (m for m in measured if (m.quantity, m.purpose) == (quantity, "confirm"))
+        scores |= {m.key: m for m in refined if stated.get(m.key) == m.value}
     if f"{name}_source" in members:
         value, low, high = members[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).T
         draws = interval_draws(value, low, high, seed)

@@ -18,11 +18,11 @@ from hwsearch.errors import InputError
 from hwsearch.space import Architecture, Choice, Option, SearchSpace
 from hwsearch.supernets.checkpoint_files import read_weights
 from hwsearch.supernets.checkpoints import leading_weight, match_state, parameter_digest
-from hwsearch.supernets.state_fit import StateFit, fit_state
-from hwsearch.supernets.weight_sources import bundled_card, bundled_file, seed_of
 from hwsearch.supernets.conv_blocks import ConvNormAct, Piece, Shape
 from hwsearch.supernets.interface import Card, InputSpec
 from hwsearch.supernets.module_costs import counted_macs
+from hwsearch.supernets.state_fit import StateFit, fit_state
+from hwsearch.supernets.weight_sources import bundled_card, bundled_file, seed_of
 
 Chain = Iterable[tuple[str, Piece]]
 _KEPT = 8192

@@ -99,6 +99,7 @@ def load_imported(name: str) -> tuple[str, Path, Card]:
 
 
 def shelf() -> Path:
+    """Return the folder of imported checkpoints, which has a folder of each."""
     return user_data() / "supernets"
 
 

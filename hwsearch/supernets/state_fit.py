@@ -59,7 +59,7 @@ def fit_state(
     of ``torch.compile``, are removed where the names fit without them. ``rename`` maps a key of
     the file to ours, or to None if it is not needed. Return also the state dict under our names.
     """
-    fits: list[tuple[StateFit, dict[str, "Tensor"]]] = []
+    fits: list[tuple[StateFit, dict[str, Tensor]]] = []
     for unwrapped in _unwrapped(state, len(expected) // 2):
         named = ((rename(key), tensor) for key, tensor in unwrapped.items())
         ours = {key: tensor for key, tensor in named if key is not None}
@@ -72,7 +72,7 @@ def fit_state(
 def _unwrapped(state: Mapping[str, "Tensor"], least: int) -> Iterator[Mapping[str, "Tensor"]]:
     """Yield a state dict and its sub-dicts below a first name, with at least ``least`` tensors."""
     yield state
-    parts: dict[str, dict[str, "Tensor"]] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         first, dot, rest = key.partition(".")
         if dot:

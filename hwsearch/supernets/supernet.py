@@ -15,7 +15,6 @@ from hwsearch.lookup_tables import LookupTableSum, block_tables
 from hwsearch.quantities import exact_quantities
 from hwsearch.restriction import one_or_several, restricted, widened
 from hwsearch.space import Architecture, Architectures, SearchSpace
-from hwsearch.supernets.weight_sources import is_random
 from hwsearch.supernets.interface import (
     InputSpec,
     Network,
@@ -23,6 +22,7 @@ from hwsearch.supernets.interface import (
     of_modules,
     writes_onnx,
 )
+from hwsearch.supernets.weight_sources import is_random
 
 if TYPE_CHECKING:
     import onnx
@@ -157,12 +157,12 @@ class Supernet:
         They have to agree: see `hwsearch.supernets.interface.OnnxNetwork`.
         """
         own, given = self._own(arch), getattr(self._writer, "reference_models", None)
-        return None if given is None else given(own)  # type: ignore[no-any-return]  # optional
+        return None if given is None else given(own)
 
     def named_weights(self, model: "onnx.ModelProto") -> "Mapping[str, NDArray[Any]] | None":
-        """Return the learned numbers of a subnet's model by the names of the given one, or None."""
+        """Return the learned numbers of a model under the given model's names, or None."""
         given = getattr(self._writer, "named_weights", None)
-        return None if given is None else given(model)  # type: ignore[no-any-return]  # optional
+        return None if given is None else given(model)
 
     @property
     def refines(self) -> bool:

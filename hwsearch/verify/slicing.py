@@ -35,8 +35,8 @@ def verify_slicing(
     difference = disagreement(sliced, zeroed)
     if not difference <= SLICING_TOLERANCE:
         raise VerificationError(
-            f"the slice before repair and the given model with zeros differ by {difference:.2g} on "
-            f"real samples; {SLICING_TOLERANCE:g} is allowed"
+            f"the slice before repair and the given model with zeros differ by {difference:.2g} "
+            f"on real samples; {SLICING_TOLERANCE:g} is allowed"
         )
     return {"disagreement": difference, "tolerance": SLICING_TOLERANCE}
 

@@ -99,9 +99,9 @@ def _agreeing(
 def probe_answers(folder: Path, exported: Exported, device: Device) -> Probe:
     """Return the probe of a card.
 
-    For float32 the outputs are PyTorch's where the subnet is a module, else those of ``ort-cpu``; for
-    another precision they are the device's. A model without limits on its inputs may answer NaN
-    for random ones, and then another seed is tried.
+    For float32 the outputs are PyTorch's where the subnet is a module, else those of ``ort-cpu``;
+    for another precision they are the device's. A model without limits on its inputs may answer
+    NaN for random ones, and then another seed is tried.
     """
     stated = json.loads(read_metadata(exported.model)["input"])
     for seed in range(PROBES):

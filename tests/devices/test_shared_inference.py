@@ -9,8 +9,8 @@ import pytest
 from hwsearch.devices import load_device
 from hwsearch.devices.base import SharedInference
 from hwsearch.errors import DeviceError
-from hwsearch.models.exported_module import ExportedModule
 from hwsearch.models.export import to_onnx
+from hwsearch.models.exported_module import ExportedModule
 from hwsearch.models.onnx_file import external_tensors, read_model, write_model
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family

@@ -5,8 +5,8 @@ from hwsearch.devices import load_device
 from hwsearch.files import staged_folder
 from hwsearch.models.agreement import probe_inputs
 from hwsearch.models.artifact import MODEL, Probe, write_card, write_files
-from hwsearch.models.exported_module import ExportedModule
 from hwsearch.models.export import to_onnx
+from hwsearch.models.exported_module import ExportedModule
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
 

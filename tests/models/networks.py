@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from hwsearch.models.exported_module import ExportedModule
 from hwsearch.models.export import to_onnx
+from hwsearch.models.exported_module import ExportedModule
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.supernets.interface import Card, InputSpec, TensorSpec
 from hwsearch.supernets.supernet import Supernet

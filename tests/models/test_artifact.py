@@ -10,9 +10,7 @@ from torch import nn
 from hwsearch.errors import InputError
 from hwsearch.files import sha256_of, staged_folder, write_atomic
 from hwsearch.models.agreement import probe_inputs
-from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.models.artifact import (
-    BUFFERS,
     CARD,
     INFER,
     MODEL,
@@ -20,6 +18,8 @@ from hwsearch.models.artifact import (
     read_card,
     write_files,
 )
+from hwsearch.models.exported import BUFFERS
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.quantities import exact_quantities
 from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.supernets.zoo import supernet_names

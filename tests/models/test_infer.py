@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from hwsearch.accuracy.sources import load_task
-from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.models.artifact import INFER
 from hwsearch.models.infer import infer_script
+from hwsearch.models.module_outputs import torch_outputs
 from tests.accuracy.folders import KINDS, REFUSED, image_spec
 
 

@@ -12,10 +12,10 @@ from torch import nn
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.models import trace as tracing
 from hwsearch.models.agreement import disagreement, probe_inputs
-from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.models.artifact import read_card
-from hwsearch.models.trace import OPSET, trace
+from hwsearch.models.module_outputs import torch_outputs
 from hwsearch.models.onnx_file import opset_of
+from hwsearch.models.trace import OPSET, trace
 from hwsearch.supernets.interface import InputSpec, TensorSpec
 from tests.models.conftest import write_artifact
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from hwsearch_test_plugin.sliced import SlicedSupernet
 from onnx import numpy_helper
 from safetensors import safe_open
+from sliced_network import SlicedSupernet
 
 from hwsearch import to_onnx
 from hwsearch.errors import InputError, VerificationError
@@ -24,6 +24,7 @@ from hwsearch.quantization import Quantization
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.verify.subnet import probe_answers, verify_artifact, verify_export
 from tests.models.networks import promised
+from tests.run.search_parts import InProcess
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,8 @@ def test_the_model_says_what_every_model_says(net, arch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_a_folder_is_written_and_verified_from_its_files(net, arch, device, tmp_path, precision):
+def test_a_folder_is_written_and_verified_from_its_files(net, arch, tmp_path, precision):
+    device = InProcess(precision=precision)
     samples = [samples_of(net, arch)]
     unsigned = Quantization(activations="uint8")
     convert = {
@@ -178,7 +180,10 @@ def test_exact_quantities_of_a_part_of_the_space(net):
 
 
 def test_timing_models_keep_the_graph(net, arch):
-    plain, timed = to_onnx(net, arch), timing_model(net, arch, "fp32", Quantization("uint8"))
+    plain, timed = (
+        to_onnx(net, arch),
+        timing_model(net, arch, "fp32", Quantization(activations="uint8")),
+    )
     assert [n.op_type for n in timed.graph.node] == [n.op_type for n in plain.graph.node]
     assert len(timed.SerializeToString()) > 0
     onnx.checker.check_model(timed, full_check=True)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -48,3 +49,23 @@ def unbroken(tmp_path_factory):
 def first(tmp_path_factory):
     """A run of `FIRST` trials, that others start from. Only copies are changed."""
     return parts.finished_search(tmp_path_factory.mktemp("first") / "run", budget=parts.FIRST)
+
+
+@pytest.fixture(scope="session")
+def sliced_data(tmp_path_factory):
+    """Random images for the network of `sliced_network`, labelled as the given model does."""
+    import onnxruntime
+    from sliced_network import SlicedSupernet
+
+    rng = np.random.default_rng(0)
+    network = SlicedSupernet()
+    model = network.onnx_model(network.space.largest()[0]).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    arrays = {}
+    for split, n in (("calibration", 40), ("search", 120), ("report", 60)):
+        images = rng.standard_normal((n, 3, 8, 8)).astype(np.float32)
+        labels = session.run(None, {"image": images})[0].argmax(axis=1)
+        arrays |= {f"{split}.image": images, f"{split}.target": labels}
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    np.savez(path, **arrays)
+    return f"npz:{path}"

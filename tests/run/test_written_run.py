@@ -14,27 +14,7 @@ from hwsearch.models.artifact import read_card
 from tests.run.search_parts import Watcher
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
-NET = "hwsearch_test_plugin.sliced:network"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Random images, labelled with what the given model answers for most of them."""
-    import onnxruntime
-    from hwsearch_test_plugin.sliced import SlicedSupernet
-
-    rng = np.random.default_rng(0)
-    network = SlicedSupernet()
-    model = network.onnx_model(network.space.largest()[0]).SerializeToString()
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    arrays = {}
-    for split, n in (("calibration", 40), ("search", 120), ("report", 60)):
-        images = rng.standard_normal((n, 3, 8, 8)).astype(np.float32)
-        labels = session.run(None, {"image": images})[0].argmax(axis=1)
-        arrays |= {f"{split}.image": images, f"{split}.target": labels}
-    path = tmp_path_factory.mktemp("data") / "data.npz"
-    np.savez(path, **arrays)
-    return f"npz:{path}"
+NET = "sliced_network:network"
 
 
 def search(out, data, device="scripted", **settings):
@@ -43,8 +23,8 @@ def search(out, data, device="scripted", **settings):
     return hwsearch.search(NET, out=out, **given), watcher
 
 
-def test_a_search_ends_with_verified_files(device, data, tmp_path):
-    run, _ = search(tmp_path / "run", data)
+def test_a_search_ends_with_verified_files(device, sliced_data, tmp_path):
+    run, _ = search(tmp_path / "run", sliced_data)
     assert len(run.front)
     assert set(run.verify().values()) == {None}
     for key in run.front["key"]:
@@ -56,36 +36,36 @@ def test_a_search_ends_with_verified_files(device, data, tmp_path):
 
 
 def test_a_stopped_search_proposes_what_the_unbroken_one_does(
-    device, data, tmp_path, monkeypatch
+    device, sliced_data, tmp_path, monkeypatch
 ):
-    whole, _ = search(tmp_path / "whole", data)
+    whole, _ = search(tmp_path / "whole", sliced_data)
     with monkeypatch.context() as patch:
         parts.interrupt_measuring(patch, 2)
         with pytest.raises(KeyboardInterrupt):
-            search(tmp_path / "stopped", data)
+            search(tmp_path / "stopped", sliced_data)
     resumed = hwsearch.resume(tmp_path / "stopped")
     assert resumed.trials["key"].tolist() == whole.trials["key"].tolist()
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_other_precisions(data, tmp_path, monkeypatch, precision):
+def test_other_precisions(sliced_data, tmp_path, monkeypatch, precision):
     parts.use(monkeypatch, parts.InProcess(precision=precision))
     monkeypatch.setattr("hwsearch.devices.load_device", lambda spec: parts.InProcess())
-    run, _ = search(tmp_path / "run", data, budget=6)
+    run, _ = search(tmp_path / "run", sliced_data, budget=6)
     card = read_card(run.folder / "subnets" / run.front["key"][0])
     assert card["precision"] == precision
     assert card["verification"]["difference_to_fp32"] > 0
 
 
-def test_a_warm_start_reuses_accuracies(device, data, tmp_path):
-    first, _ = search(tmp_path / "first", data)
-    run, watcher = search(tmp_path / "second", data, warm_start=first.folder)
+def test_a_warm_start_reuses_accuracies(device, sliced_data, tmp_path):
+    first, _ = search(tmp_path / "first", sliced_data)
+    run, watcher = search(tmp_path / "second", sliced_data, warm_start=first.folder)
     assert "reused" in str(watcher.notes)
     assert len(run.front)
 
 
-def test_outputs_that_do_not_suit_the_metric_are_refused_early(device, data, tmp_path):
-    arrays = dict(np.load(data.removeprefix("npz:")))
+def test_outputs_that_do_not_suit_the_metric_are_refused_early(device, sliced_data, tmp_path):
+    arrays = dict(np.load(sliced_data.removeprefix("npz:")))
     arrays["search.target"] += 1
     np.savez(tmp_path / "more.npz", **arrays)
     with pytest.raises(InputError, match="scores 4 classes, but the data has class 4"):
@@ -108,12 +88,13 @@ def test_a_kit_holds_whole_subnets(tmp_path):
 
 
 @pytest.mark.timeout(120)
-def test_searching_loads_no_pytorch(data, tmp_path):
+def test_searching_loads_no_pytorch(sliced_data, tmp_path):
     script = f"""
         import sys
         import hwsearch
         run = hwsearch.search(
-            {NET!r}, data={data!r}, device="ort-cpu:threads=1", budget=4, out={str(tmp_path / "run")!r}
+            {NET!r}, data={sliced_data!r}, device="ort-cpu:threads=1", budget=4,
+            out={str(tmp_path / "run")!r},
         )
         run.verify()
         run.report()

@@ -24,8 +24,8 @@ from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import Setup, prepare
 from hwsearch.space import Option
 from hwsearch.supernets.checkpoint_files import files_of, split_checkpoint
-from hwsearch.supernets.weight_sources import is_random
 from hwsearch.supernets.imported import imported_names, load_imported
+from hwsearch.supernets.weight_sources import is_random
 from hwsearch.trial_store import Store
 
 SearchSpec = Mapping[str, Any]
