@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PREFIX = "hwsearch."  # of metadata entries
 PRECISIONS = ("fp32", "fp16", "int8")
-_QUANTIZED = frozenset(
+QUANTIZED = frozenset(
     (
         "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
         "QLinearConv", "QLinearMatMul", "QuantizeLinear",
@@ -96,7 +96,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def _by_content(model: onnx.ModelProto) -> str:
-    if any(node.op_type in _QUANTIZED for node in model.graph.node):
+    if any(node.op_type in QUANTIZED for node in model.graph.node):
         return "int8"
     return "fp16" if TensorProto.FLOAT16 in {each.data_type for each in tensors(model)} else "fp32"
 

@@ -1,0 +1,132 @@
+"""Verification of a canonical graph against the model that was given, on random inputs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from hwsearch.elastic.canonical.agreement import (
+    batch_differences,
+    differences,
+    largest,
+    unstable_values,
+)
+from hwsearch.elastic.canonical.float32 import was_half
+from hwsearch.elastic.canonical.shapes import ShapeError
+from hwsearch.elastic.execution import Session
+from hwsearch.elastic.graph import Graph
+from hwsearch.elastic.sample_axes import BATCH, random_inputs
+from hwsearch.errors import EvaluationError, InputError
+
+_TOLERANCE = 1e-5
+_HALF_TOLERANCE = 2e-2  # a model in half precision rounds otherwise than in float32
+_NOISE = 10  # times the difference that the order of sums makes in the given model itself
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Given:
+    """The model as it was given, to compare with.
+
+    Raises:
+        InputError: ONNX Runtime refuses it.
+    """
+
+    def __init__(self, source: Path | onnx.ModelProto) -> None:
+        self._source = source
+        try:
+            self._session = Session(source)
+        except EvaluationError as error:
+            raise InputError(f"{error}; check the model with onnx.checker") from error
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return its outputs."""
+        return self._session(inputs)
+
+    def noise(self, inputs: Mapping[str, NDArray[Any]]) -> float:
+        """Return the largest difference that ONNX Runtime's own optimiser makes."""
+        plain = Session(self._source, optimised=False)(inputs)
+        return max(differences(plain, self(inputs)).values(), default=0.0)
+
+
+def verify(
+    given: Given, model: ir.Model, graph: Graph, shapes: Sequence[Shapes], *, whole: bool
+) -> list[str]:
+    """Compare a graph with the given model; return the outputs that cannot be compared.
+
+    These depend on the order of numbers or on chance; see `verify_before`.
+
+    Args:
+        given: The model as it was.
+        model: The canonical model as a graph of onnx-ir.
+        graph: The same.
+        shapes: Shapes of the inputs, the first of one sample.
+        whole: Whether the given model takes batches.
+
+    Raises:
+        ShapeError: They differ by more than rounding.
+    """
+    session = Session(graph.proto, weights=graph.weights)
+    samples = [random_inputs(model, shapes[0], seed) for seed in (0, 1)]
+    batched = [value.name for value in graph.proto.graph.input if _has_batch(value)]
+    outputs = [value.name for value in graph.proto.graph.output if _has_batch(value)]
+    try:
+        if batched:
+            found = batch_differences(given, session, samples, batched, outputs, whole=whole)
+        else:
+            found = largest(*(differences(session(each), given(each)) for each in samples))
+        if len(shapes) > 1 and whole:
+            found = largest(found, _other_differences(given, session, model, shapes[-1]))
+    except EvaluationError as error:
+        raise ShapeError(str(error)) from error
+    tolerance = _HALF_TOLERANCE if was_half(model) else _TOLERANCE
+    worse = {name: value for name, value in found.items() if value > tolerance}
+    if not worse:
+        return []
+    unstable, _ = unstable_values(model.graph)
+    if unstable.issuperset(worse):
+        return list(worse)
+    worst = max(worse, key=worse.__getitem__)
+    if worse[worst] > _NOISE * given.noise(samples[0]):
+        raise ShapeError(f"output {worst!r} differs by {worse[worst]:.1e} from the given model's")
+    return []
+
+
+def verify_before(before: ir.Model, model: ir.Model, graph: Graph) -> None:
+    """Compare what a graph computes before order or chance matter with the model before it.
+
+    Raises:
+        ShapeError: They differ by more than rounding.
+    """
+    proto = ir.to_proto(before)
+    _, read = unstable_values(model.graph)
+    known = {name for node in proto.graph.node for name in node.output}
+    names = [name for name in read if name in known]
+    if not names:
+        return
+    shapes = {value.name: graph.shapes[value.name] for value in graph.proto.graph.input}
+    inputs = random_inputs(model, shapes)
+    expected = Session(proto, names)(inputs)
+    found = Session(graph.proto, names, graph.weights)(inputs)
+    for name, value in differences(found, expected).items():
+        if value > _TOLERANCE:
+            raise ShapeError(f"value {name!r} differs by {value:.1e} from the given model's")
+
+
+def _other_differences(
+    given: Given, session: Session, model: ir.Model, shapes: Shapes
+) -> dict[str, float]:
+    """Compare for other sizes of the symbolic axes, unless the given model fails for them."""
+    inputs = random_inputs(model, shapes, seed=2)
+    try:
+        expected = given(inputs)
+    except EvaluationError:
+        return {}
+    return differences(session(inputs), expected)
+
+
+def _has_batch(value: onnx.ValueInfoProto) -> bool:
+    dims = value.type.tensor_type.shape.dim
+    return len(dims) > 0 and dims[0].dim_param == BATCH
