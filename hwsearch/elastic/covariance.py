@@ -5,6 +5,7 @@ X (X'X + l I)^-1 = (XX' + l I)^-1 X its systems are as small as the number of ro
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +14,7 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 Columns = NDArray[np.int64]
-# Added to the diagonal, relative to its mean, where the exact value does not matter.
-JITTER = 1e-6
+_NUMBERS = 32  # of kept blocks, that what is lost is solved for
 
 
 class Covariance(Protocol):
@@ -121,8 +121,7 @@ class Factored:
             return np.zeros((len(weight), len(kept)))
         rows = self.rows[:, kept]
         lacking = self.rows[:, removed] @ weight.T
-        found: Matrix = scipy.linalg.cho_solve(self._factor(rows, level), lacking)
-        return found.T @ rows
+        return _solve(rows @ rows.T, level, lacking).T @ rows
 
     def lost(
         self, weight: Matrix, kept: Columns, blocks: Sequence[Columns], ridge: float
@@ -135,27 +134,26 @@ class Factored:
         level = ridge * self.mean_diagonal(np.concatenate([kept, *blocks]))
         if level <= 0:
             return energies
+        # Each number of blocks needs a system of its own: some are solved, others interpolated.
+        counts = np.unique(np.linspace(0, len(blocks), _NUMBERS + 1).astype(int))
         rows = self.rows[:, kept]
         product = rows @ rows.T
         lacking = sum((self.rows[:, b] @ weight[:, b].T for b in blocks), np.zeros(()))
         squares = sum(float(np.square(weight[:, b]).sum()) for b in blocks)
-        diagonal = np.diag_indices(len(product))
-        for at in range(len(blocks) + 1):
-            system = product.copy()
-            system[diagonal] += level
-            factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True)
-            solved = scipy.linalg.cho_solve(factor, lacking) if at < len(blocks) else lacking
-            energies[at] = level * (float(np.vdot(lacking, solved)) + squares)
-            if at < len(blocks):
-                block = blocks[at]
-                product += self.rows[:, block] @ self.rows[:, block].T
-                lacking = lacking - self.rows[:, block] @ weight[:, block].T
-                squares -= float(np.square(weight[:, block]).sum())
-        energies[-1] = 0.0
-        return energies
+        for start, end in pairwise(counts):
+            solved = _solve(product, level, lacking)
+            energies[start] = level * (float(np.vdot(lacking, solved)) + squares)
+            columns = np.concatenate(blocks[start:end])
+            product += self.rows[:, columns] @ self.rows[:, columns].T
+            lacking = lacking - self.rows[:, columns] @ weight[:, columns].T
+            squares -= float(np.square(weight[:, columns]).sum())
+        found: Matrix = np.interp(np.arange(len(energies)), counts, energies[counts])
+        return found
 
-    def _factor(self, rows: Matrix, level: float) -> tuple[Matrix, bool]:
-        system = rows @ rows.T
-        system[np.diag_indices(len(system))] += level
-        factor: tuple[Matrix, bool] = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True)
-        return factor
+
+def _solve(product: Matrix, level: float, right: Matrix) -> Matrix:
+    """Return (product + level I)^-1 right."""
+    system = product.copy()
+    system[np.diag_indices(len(system))] += level
+    found: Matrix = scipy.linalg.solve(system, right, assume_a="pos", overwrite_a=True)
+    return found

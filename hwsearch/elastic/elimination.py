@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from hwsearch.elastic.covariance import Columns, Covariance, Dense, Factored, Matrix
 
+_SKETCH = 256  # rows
+
 
 class Elimination(Protocol):
     """A layer that loses blocks of its input; blocks are numbered as at the beginning."""
@@ -91,10 +93,10 @@ class _Rows:
     """
 
     def __init__(self, rows: Matrix, weight: Matrix, blocks: Columns, level: float) -> None:
-        self._rows, self._weight, self._level = rows, weight, level
+        self._rows, self._weight, self._level = rows, _sketched(weight), level
         self._blocks = blocks
         self._kept = np.ones(rows.shape[1], bool)
-        self._lacking = np.zeros((len(rows), len(weight)))  # X_R W_R', of what was removed
+        self._lacking = np.zeros((len(rows), len(self._weight)))  # X_R W_R', of what was removed
 
     def costs(self) -> Matrix:
         """Return tr(W_c (H_cc)^-1 W_c') of each block, W with its changes so far."""
@@ -118,6 +120,15 @@ class _Rows:
         self._lacking = self._lacking + self._rows[:, columns] @ self._weight[:, columns].T
         self._kept[columns] = False
         self._blocks = np.delete(self._blocks, blocks, axis=0)
+
+
+def _sketched(weight: Matrix) -> Matrix:
+    """Return random sums of a weight's rows, if it has many; tr(W A W') is nearly the same."""
+    if len(weight) <= 2 * _SKETCH:
+        return weight
+    mix = np.random.default_rng(0).standard_normal((_SKETCH, len(weight)))
+    found: Matrix = mix @ weight / np.sqrt(_SKETCH)
+    return found
 
 
 def _inverse(covariance: Matrix, level: float) -> Matrix:

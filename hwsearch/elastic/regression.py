@@ -112,8 +112,9 @@ def _solved(square: Matrix, product: Matrix, ridge: float, columns: int = 0) -> 
     size = square.shape[1]
     level = ridge * np.trace(square, axis1=1, axis2=2) / (columns or size)
     system = square + np.where(level > 0, level, 1.0)[:, None, None] * np.eye(size)
+    found = np.empty_like(product)
     if len(square) > 1:
-        several: Matrix = np.linalg.solve(system, product)
-        return several
-    found: Matrix = scipy.linalg.solve(system[0], product[0], assume_a="pos", overwrite_a=True)
-    return found[None]
+        found[:] = np.linalg.solve(system, product)
+    else:
+        found[0] = scipy.linalg.solve(system[0], product[0], assume_a="pos", overwrite_a=True)
+    return found

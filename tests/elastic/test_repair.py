@@ -73,8 +73,8 @@ def test_repaired_layers_come_nearer_than_slices(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_residual_is_the_share_that_a_repaired_layer_loses(name):
     structure = MODELS[name]()
-    inputs = samples(structure, 80)
-    repair = repair_of(structure, 80)
+    inputs = samples(structure, 300)
+    repair = repair_of(structure, 300)
     for group in structure.groups:
         count = max(1, group.size // 2)
         kept = {group.name: prefix(repair, structure)[group.name]}
