@@ -32,9 +32,10 @@ class Samples:
     """
 
     def __init__(self, graph: Graph, batches: Iterable[Inputs]) -> None:
-        self.batches = [_fitted(graph, batch) for batch in batches]
-        sizes = [len(next(iter(batch.values()))) for batch in self.batches]
-        self.count = sum(sizes)
+        self._fixed = _fixed_batch(graph)
+        fitted = [_fitted(graph, batch, self._fixed) for batch in batches]
+        self.batches = [batch for batch in fitted if len(next(iter(batch.values())))]
+        self.count = sum(len(next(iter(batch.values()))) for batch in self.batches)
         if not self.count:
             raise InputError("there are no calibration samples; give 64 or more")
         if self.count > 1 and self._all_equal():
@@ -58,17 +59,19 @@ class Samples:
         if self.count <= most:
             return self
         found = object.__new__(Samples)
-        found.batches, found.count = [], 0
+        found.batches, found.count, found._fixed = [], 0, self._fixed
         for batch in self.batches:
             size = len(next(iter(batch.values())))
             taken = max(1, size * most // self.count)
+            taken = min(size, -(-taken // self._fixed) * self._fixed) if self._fixed else taken
             at = np.arange(taken) * size // taken
             found.batches.append({name: array[at] for name, array in batch.items()})
             found.count += taken
         return found
 
     def split(self, size: int) -> list[Inputs]:
-        """Return the samples in pieces of at most ``size``."""
+        """Return the samples in pieces of at most ``size``, or of the model's fixed batch."""
+        size = self._fixed or size
         return [
             {name: array[start : start + size] for name, array in batch.items()}
             for batch in self.batches
@@ -90,6 +93,7 @@ class Samples:
                 math.prod(x.shape) / size / math.prod(graph.shapes[n]) for n, x in batch.items()
             )
             step = max(1, int(most / (each * max(larger, 1e-9))))
+            step = self._fixed or step
             for start in range(0, size, step):
                 yield {name: array[start : start + step] for name, array in batch.items()}
 
@@ -102,8 +106,17 @@ class Samples:
         return True
 
 
-def _fitted(graph: Graph, batch: Inputs) -> dict[str, NDArray[Any]]:
-    """Return the inputs of a model in its types; raise InputError if they do not fit."""
+def _fixed_batch(graph: Graph) -> int:
+    """Return the samples that the model takes at once, 0 for any number."""
+    shapes = [value.type.tensor_type.shape for value in graph.proto.graph.input]
+    return max((shape.dim[0].dim_value for shape in shapes if shape.dim), default=0)
+
+
+def _fitted(graph: Graph, batch: Inputs, fixed: int) -> dict[str, NDArray[Any]]:
+    """Return the inputs of a model in its types; raise InputError if they do not fit.
+
+    Samples that do not fill the last ``fixed`` ones are left out.
+    """
     found, counts = {}, {}
     for value in graph.proto.graph.input:
         if value.name not in batch:
@@ -125,6 +138,7 @@ def _fitted(graph: Graph, batch: Inputs) -> dict[str, NDArray[Any]]:
                 f"input {value.name!r} of the calibration samples is {array.dtype} of shape "
                 f"{array.shape}; the model takes {dtype} of shape ({shape})"
             )
+        array = array[: len(array) // fixed * fixed] if fixed else array
         found[value.name] = array.astype(dtype, copy=False)
         counts[value.name] = len(array)
     if len(set(counts.values())) > 1:
