@@ -29,7 +29,7 @@ PER_SAMPLE = frozenset(
     )
 )  # fmt: skip
 ELEMENTWISE = frozenset(("Add", "Mul", "Sub"))
-_TRACED, _TRIED = 2, 3  # samples in a batch
+TRACED, _TRIED = 2, 3  # samples in a batch
 
 
 def trace(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
@@ -46,16 +46,16 @@ def trace(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
     model = _exported(_with_declared_outputs(network.eval(), spec), spec, OPSET)
     if _is_per_sample(model.graph) or _agrees(model, network, spec, _TRIED):
         return model
-    if not _agrees(model, network, spec, _TRACED):  # the batch is not the reason
+    if not _agrees(model, network, spec, TRACED):  # the batch is not the reason
         return model
     repaired = onnx.ModelProto()
     repaired.CopyFrom(model)
-    _keep_batch(repaired)
-    if all(_agrees(repaired, network, spec, samples) for samples in (_TRIED, _TRACED)):
+    keep_batch(repaired)
+    if all(_agrees(repaired, network, spec, samples) for samples in (_TRIED, TRACED)):
         return repaired
-    fixed = "; ".join(_fixed_nodes(model)[:3]) or "forward computes with the number of samples"
+    fixed = "; ".join(fixed_nodes(model)[:3]) or "forward computes with the number of samples"
     raise EvaluationError(
-        f"its ONNX model is right for batches of {_TRACED} samples alone, as many as it was "
+        f"its ONNX model is right for batches of {TRACED} samples alone, as many as it was "
         f"traced with: {fixed}. Let forward turn no shape into a Python number: x.flatten(1), "
         "not x.view(int(n), -1)"
     )
@@ -82,7 +82,7 @@ def _with_declared_outputs(network: nn.Module, spec: InputSpec) -> nn.Module:
 
 def _exported(network: nn.Module, spec: InputSpec, opset: int) -> onnx.ModelProto:
     sample = tuple(
-        torch.zeros((_TRACED, *tensor.shape), dtype=getattr(torch, tensor.dtype))
+        torch.zeros((TRACED, *tensor.shape), dtype=getattr(torch, tensor.dtype))
         for tensor in spec.inputs
     )
     names = [tensor.name for tensor in spec.inputs]
@@ -164,10 +164,10 @@ def _fixed_shapes(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
             found[node.output[0]] = node.attribute[0].t
     integers = {name: t for name, t in found.items() if t.data_type == onnx.TensorProto.INT64}
     shapes = {name: numpy_helper.to_array(tensor) for name, tensor in integers.items()}
-    return {n: found[n] for n, s in shapes.items() if s.ndim == 1 and s[:1].tolist() == [_TRACED]}
+    return {n: found[n] for n, s in shapes.items() if s.ndim == 1 and s[:1].tolist() == [TRACED]}
 
 
-def _fixed_nodes(model: onnx.ModelProto) -> list[str]:
+def fixed_nodes(model: onnx.ModelProto) -> list[str]:
     """Describe the nodes whose shape begins with the traced batch size."""
     fixed = _fixed_shapes(model)
     shapes = {name: numpy_helper.to_array(tensor).tolist() for name, tensor in fixed.items()}
@@ -179,7 +179,7 @@ def _fixed_nodes(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def _keep_batch(model: onnx.ModelProto) -> None:
+def keep_batch(model: onnx.ModelProto) -> None:
     """Make reshapes whose shape begins with the traced batch copy their input's first axis."""
     fixed = _fixed_shapes(model)
     for node in model.graph.node:
