@@ -15,9 +15,9 @@ from hwsearch import plugins
 from hwsearch.elastic.module_copy import first_line
 from hwsearch.errors import InputError, unknown
 from hwsearch.supernets.checkpoint_files import read_weights
+from hwsearch.supernets.interface import ImagePreprocessing
 from hwsearch.supernets.state_fit import fit_state
 from hwsearch.supernets.weight_sources import is_random, seed_of
-from hwsearch.supernets.interface import ImagePreprocessing
 
 _MAX_CLASSES_TRIES = 2  # builds of a model: with its own number of classes, and the checkpoint's
 

@@ -18,8 +18,8 @@ from hwsearch.elastic.module_sources import (
 )
 from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
-from hwsearch.supernets.weight_sources import is_random
 from hwsearch.supernets.interface import ImagePreprocessing
+from hwsearch.supernets.weight_sources import is_random
 
 _LENGTH, _SAMPLES = 128, 16_000  # of an example: tokens, and one second of sound
 

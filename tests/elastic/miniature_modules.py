@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models import SwinTransformer
 
 
 class ResidualBlock(nn.Module):
@@ -125,6 +126,11 @@ class VisionTransformer(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.position
         return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+def window_transformer():
+    """A Swin Transformer of one stage, with shifted windows."""
+    return SwinTransformer([2, 2], 12, [2], [3], [2, 2], num_classes=5, stochastic_depth_prob=0.0)
 
 
 @dataclass

@@ -1,7 +1,10 @@
 import copy
+import io
+import warnings
 from functools import cache
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -11,6 +14,7 @@ from hwsearch.elastic.cut_attention import CutMultiheadAttention
 from hwsearch.elastic.cut_branches import Skip, Zero
 from hwsearch.elastic.cut_module import cut_module
 from hwsearch.elastic.module import read_module
+from hwsearch.elastic.reading import read_graph
 from hwsearch.elastic.structure import analyse
 from hwsearch.errors import InputError
 from tests.elastic.miniature_modules import (
@@ -23,10 +27,12 @@ from tests.elastic.miniature_modules import (
     image,
     text,
     trained,
+    window_transformer,
 )
 
 TOKENS = torch.arange(5)[None]
 CASES = {
+    "windows": (window_transformer, image(side=8)),
     "residual": (ResidualNet, image()),
     "mobile": (MobileNet, image()),
     "dense": (DenseNet, image()),
@@ -229,6 +235,44 @@ def test_cut_attention_equals_that_of_torch_with_all_heads():
             torch.testing.assert_close(found[1], expected[1])
     single = x[0]
     torch.testing.assert_close(ours(single, single, single)[0], whole(single, single, single)[0])
+
+
+@pytest.mark.parametrize("name", ["residual", "mobile", "vision transformer"])
+def test_a_module_is_cut_by_an_onnx_file_that_renamed_and_folded_its_weights(name):
+    module, inputs, _ = made(name)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, (inputs,), buffer, dynamo=False, input_names=["pixels"],
+            dynamic_axes={"pixels": {0: "n"}}, opset_version=17,
+        )  # fmt: skip
+    structure = analyse(read_graph(onnx.load_from_string(buffer.getvalue())))
+    kept = some_units(structure)
+    model = build.sliced(structure, kept, (), repaired(structure, kept))
+    cut = cut_module(module, structure, kept, (), model)
+    assert list(cut.state_dict()) == list(module.state_dict())
+    (expected,) = execution.run(model, {"pixels": inputs.numpy()}).values()
+    np.testing.assert_allclose(
+        outputs(cut, inputs)[0], expected, atol=1e-5 * np.abs(expected).max()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_models_of_transformers_are_cut(attention):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=32, max_position_embeddings=20, attn_implementation=attention,
+    )  # fmt: skip
+    module = trained(lambda: transformers.BertForSequenceClassification(config))
+    structure = analyse(read_module(module, text()))
+    kept = some_units(structure)
+    assert {group.kind for group in structure.groups if group.name in kept} == {"heads", "ffn"}
+    cut = cut_module(module, structure, kept, (), build.sliced(structure, kept), text())
+    assert cut.bert.encoder.layer[0].attention.self.query.out_features == 8
 
 
 def test_another_module_or_weights_are_refused():
