@@ -10,31 +10,21 @@ import onnx
 
 from hwsearch.accuracy.scoring import Scored, Scorer
 from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSamples, Task
-from hwsearch.devices import Device, Latency, MeasureSettings
-from hwsearch.devices.fingerprint import digest
+from hwsearch.devices import Device, MeasureSettings
 from hwsearch.devices.throughput import BATCH_SIZES
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
 from hwsearch.evaluation.attempt import attempt, raised
 from hwsearch.evaluation.build import Builder, BuiltModel, BuiltModels
+from hwsearch.evaluation.latency_timer import LatencyTimer
 from hwsearch.evaluation.measurements import (
     LATENCY,
     REPEATED_WEIGHTS,
     THROUGHPUT,
-    latency_measurement,
-    ratio_measurement,
     score_measurements,
 )
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.evaluation.throughput import ThroughputTimer
-from hwsearch.evaluation.timing_jobs import (
-    JOB,
-    as_bridge,
-    choose_bridges,
-    corrected,
-    latencies_of,
-    next_job,
-    told_latencies,
-)
+from hwsearch.evaluation.timing_jobs import corrected, latencies_of, told_latencies
 from hwsearch.files import digest_of_text
 from hwsearch.models.onnx_file import read_model
 from hwsearch.quantities import quantity_of
@@ -56,10 +46,7 @@ class Evaluator:
 
     Attributes:
         models: Cache of the built models; `close` removes their files.
-        latency_context: What determines a latency besides the architecture.
-        pace: Pace of the accepted latencies.
-        bridges: Architectures that timing jobs repeat if the store has none for it, as where
-            another process chose them.
+        latency_timer: Measures latencies, and knows the pace of those that it accepted.
     """
 
     def __init__(
@@ -75,11 +62,18 @@ class Evaluator:
         self._builder = Builder(net, device, task)
         self.models = BuiltModels(net, self._builder)
         self._scorer = Scorer(net, device, task.metric, task.beside)
-        self.latency_context = f"{device.spec} {digest(device.fingerprint())}"
-        self.pace = Pace()
-        self.bridges: Sequence[Architecture] = ()
-        self._lost_bridges: set[str] = set()
+        self.latency_timer = LatencyTimer(net.space, device, self.models, self.check_device)
         self._throughputs = ThroughputTimer(device, batch_sizes)
+
+    @property
+    def pace(self) -> Pace:
+        """Return the pace of the accepted latencies."""
+        return self.latency_timer.pace
+
+    @property
+    def latency_context(self) -> str:
+        """Return what determines a latency besides the architecture."""
+        return self.latency_timer.context
 
     def close(self) -> None:
         """Remove the files of the built models."""
@@ -221,13 +215,7 @@ class Evaluator:
 
     def next_bridges(self, n_models: int) -> list[Architecture]:
         """Return architectures that the next timing job of n new ones repeats."""
-        return self._bridges(n_models, latencies_of(self.store))
-
-    def _bridges(self, n_models: int, before: Sequence[Measurement]) -> list[Architecture]:
-        chosen = choose_bridges(before, n_models, self._lost_bridges)
-        trials = [self.store.trial(key) for key in chosen]
-        archs = self.net.space.architectures([trial.choices for trial in trials])
-        return list(archs) or [a for a in self.bridges if a.key not in self._lost_bridges]
+        return self.latency_timer.next_bridges(n_models, self.store)
 
     def _is_only_timed(self, arch: Architecture) -> bool:
         """Return whether an architecture has to be timed only."""
@@ -265,84 +253,15 @@ class Evaluator:
         ready: Mapping[Architecture, BuiltModel],
         failed: dict[Architecture, EvaluationError],
     ) -> None:
-        """Time the ready ones of architectures and store latencies; add errors to ``failed``.
-
-        A suspiciously low latency (`hwsearch.evaluation.outliers`) is replaced by one from a new
-        process.
-        """
+        """Time the ready ones of architectures and store latencies; add errors to ``failed``."""
         counted = _split({a: attempt(self._macs, a) for a in archs if a not in failed}, failed)
         macs = {arch.key: n for arch, n in counted.items()}
         for arch in counted.keys() - ready.keys():
             if known := self.remembered(arch.key, LATENCY):
                 self.pace.believe(known.value, macs[arch.key])
         timed = {arch: built for arch, built in ready.items() if arch in counted}
-        before = latencies_of(self.store)
-        found = self._timing_job(timed, self.seed, before, failed)
-        first = {each.key: each.value for each in found if each.purpose == "search"}
-        suspects = self.pace.suspects(first, macs)
-        if suspects:
-            found = [each for each in found if each.key not in suspects]
-            again = {arch: built for arch, built in timed.items() if arch.key in suspects}
-            second = self._timing_job(again, self.seed + 2, [*before, *found], failed)
-            for place, latency in enumerate(second):
-                if latency.key in suspects:
-                    self.pace.believe(latency.value, macs[latency.key])
-                    details = {**latency.details, "suspected_ms": first[latency.key]}
-                    second[place] = replace(latency, details=details)
-            found += second
+        found = self.latency_timer.search(timed, macs, self.store, failed, self.seed, SEARCH)
         self.store.add_all(found)
-
-    def _timing_job(
-        self,
-        new: dict[Architecture, BuiltModel],
-        seed: int,
-        before: Sequence[Measurement],
-        failed: dict[Architecture, EvaluationError],
-    ) -> list[Measurement]:
-        """Time new models and bridges to the jobs ``before``; add errors to ``failed``.
-
-        A bridge that cannot be built or timed is left out, and not chosen again. Returns nothing
-        if all new models fail.
-        """
-        if not new:
-            return []
-        models = {arch.key: built.path for arch, built in new.items()}
-        bridges = self._built_bridges(list(new), before)
-        models |= {arch.key: built.path for arch, built in bridges.items()}
-        measured = self.device.measure(models, seed=seed, settings=SEARCH)
-        self.check_device(measured[arch.key] for arch in new)
-        job, found = next_job(before), []
-        for arch, built in (new | bridges).items():
-            latency = measured[arch.key]
-            if isinstance(latency, Latency):
-                details: dict[str, float | str] = {JOB: job}
-                if built.only_timed:
-                    details["weights"] = REPEATED_WEIGHTS
-                timed = latency_measurement(
-                    arch.key, latency, self.latency_context, "search", **details
-                )
-                found.append(as_bridge(timed) if arch in bridges else timed)
-            elif arch in bridges:
-                self._lost_bridges.add(arch.key)
-            else:
-                failed[arch] = latency
-        return found if any(each.purpose == "search" for each in found) else []
-
-    def _built_bridges(
-        self, new: Sequence[Architecture], before: Sequence[Measurement]
-    ) -> dict[Architecture, BuiltModel]:
-        """Return the bridges of a job of new models, built again as they were if they are gone."""
-        own = {each.key: each for each in before if each.purpose == "search"}
-        while True:
-            bridges = self._bridges(len(new), before)
-            whole = [a for a in bridges if a.key in own and "weights" not in own[a.key].details]
-            built = self.models.get(whole, keep=new)
-            built |= self.models.get(bridges, only_timed=True, keep=new)
-            failed: dict[Architecture, EvaluationError] = {}
-            ready = _split(built, failed)
-            if not failed:
-                return ready
-            self._lost_bridges |= {arch.key for arch in failed}
 
     def _search_throughputs(
         self,
@@ -369,16 +288,6 @@ class Evaluator:
     def _macs(self, arch: Architecture) -> int:
         return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
 
-    def _measure(
-        self, models: Mapping[str, Path], seed: int, settings: MeasureSettings
-    ) -> dict[str, Latency | DeviceError]:
-        """Time models in a process of their own; raise DeviceLostError as `check_device` does."""
-        if not models:
-            return {}
-        measured = self.device.measure(models, seed=seed, settings=settings)
-        self.check_device(measured.values())
-        return measured
-
     def confirm_latencies(
         self, models: Mapping[str, Path], settings: MeasureSettings
     ) -> dict[str, Measurement | DeviceError]:
@@ -389,16 +298,8 @@ class Evaluator:
         context = f"{self.latency_context}{_together(models)}"
         if known := self._confirmed(models, LATENCY, context):
             return known
-        results: dict[str, Measurement | DeviceError] = {}
-        found = []
-        for key, latency in self._measure(models, self.seed + 1, settings).items():
-            if isinstance(latency, Latency):
-                confirmed = latency_measurement(key, latency, context, "confirm")
-                found += [confirmed, ratio_measurement(key, latency, context)]
-                results[key] = confirmed
-            else:
-                results[key] = latency
-        self.store.add_all(found)
+        results, stored = self.latency_timer.confirm(models, context, self.seed + 1, settings)
+        self.store.add_all(stored)
         return results
 
     def confirm_throughputs(
@@ -462,7 +363,7 @@ class Evaluator:
             *self.store.measurements(quantity=THROUGHPUT, purpose="search"),
         ]
         scored = self.store.measurements(quantity=self.task.metric.name, purpose="search")
-        own, lost = (self.latency_context, self._throughputs.context), self._lost_bridges
+        own, lost = (self.latency_context, self._throughputs.context), self.latency_timer.lost
         here = [m for m in timed if m.context in own and m.key not in lost]
         known = next(iter(here if timed else scored), None)
         if known is None:

@@ -43,7 +43,7 @@ def unbroken(tmp_path_factory):
 
 
 def test_ranks_right_with_bridges_and_wrongly_without(unbroken, monkeypatch, tmp_path):
-    monkeypatch.setattr("hwsearch.evaluation.evaluator.choose_bridges", lambda *_: [])
+    monkeypatch.setattr("hwsearch.evaluation.latency_timer.choose_bridges", lambda *_: [])
     without = search(tmp_path / "run", monkeypatch)
     assert not [m for m in without.measurements() if m.purpose == "bridge"]
     assert without.trials.set_index("key")["latency"].to_dict() == raw(without)

@@ -104,7 +104,7 @@ class WorkerContext:
         """Measure one quantity of one architecture; see `hwsearch.run.cluster.scheduler.Job`."""
         arch, *others = self._setup.net.space.architectures([choices, *bridges])
         evaluator = self._evaluator
-        evaluator.bridges = others
+        evaluator.latency_timer.bridges = others
         evaluator.pace.highest, evaluator.pace.known = pace
         with Store() as evaluator.store:
             evaluator.store.propose([arch, *others], 0, "job")
