@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from hwsearch.run.progress import Progress, Silent
 from hwsearch.supernets.zoo import load_supernet
 
 CHECK = MeasureSettings(half_width=0.007, seconds_per_model=6.0)
+AS_IT_IS, BUSY = "as it is", "beside a busy core"
 TOLERANCE = 0.01
 N_MODELS = 5
 _BURN = "import os\nwhile os.getppid() == {parent}:\n    for _ in range(10**6): pass"
@@ -63,26 +65,28 @@ def check_device(
 ) -> dict[str, Agreement]:
     """Time pairs of equal subnets of the bundled supernet, without and with a busy core.
 
-    Return condition -> agreement; another machine is only checked as it is. Raise DeviceError if
-    the device does not run a model.
+    Return condition -> agreement; another machine is only checked as it is.
+
+    Raises:
+        InputError: There is no such device, or its machine cannot be reached.
+        DeviceError: The device does not run a model.
     """
     if pairs < 1:
         raise InputError(f"the number of pairs is {pairs}; give a whole number from 1 up")
     device = load_device(spec)
     opened = nullcontext() if device is spec else closing(device)
     with opened, tempfile.TemporaryDirectory(prefix="hwsearch-") as folder:
+        device.fingerprint()  # of a machine that cannot be reached nothing is worth building
         net, models = load_supernet("cifar10-resnet"), []
         for arch in net.space.sample_spread(N_MODELS, seed=0):
             models.append(Path(folder) / f"{arch.key}.onnx")
             models[-1].write_bytes(to_onnx(net, arch).SerializeToString())
-        calm = check_agreement(device, models, pairs, seed=seed, progress=progress)
-        if isinstance(device, RemoteDevice):  # the busy core would be one of this machine
-            return {"as it is": calm}
-        with busy_core():
-            busy = check_agreement(
-                device, models, pairs, seed=seed + 1, progress=progress, phase="busy"
-            )
-    return {"as it is": calm, "beside a busy core": busy}
+        check = partial(check_agreement, device, models, pairs, settings=CHECK, progress=progress)
+        found = {AS_IT_IS: check(seed=seed)}
+        if not isinstance(device, RemoteDevice):  # the busy core would be one of this machine
+            with busy_core():
+                found[BUSY] = check(seed=seed + 1, phase="busy")
+    return found
 
 
 def check_agreement(

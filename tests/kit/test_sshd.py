@@ -1,6 +1,7 @@
 """A device of another machine through OpenSSH itself, to a server of the tests on this machine."""
 
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -140,6 +141,19 @@ def test_the_command_line_measures_there(sshd, model):
     )
     assert result.exit_code == 0, result.stderr
     assert nothing_is_left(sshd)
+
+
+def test_the_command_line_checks_the_device_there(sshd, monkeypatch):
+    monkeypatch.setattr("hwsearch.run.device_check.CHECK", QUICK)
+    command = ["devices", "check", "ssh:board/ort-cpu:threads=1", "--pairs", "2"]
+    result = CliRunner().invoke(app, [*command, "--json"])
+    assert result.exit_code == 0, result.stderr
+    (row,) = json.loads(result.stdout)
+    assert (row["condition"], row["pairs"]) == ("as it is", 2)
+    assert 0.0 <= row["median"] <= row["largest"]
+    assert "was only measured as it is" in result.stderr
+    assert nothing_is_left(sshd)
+    assert list((sshd / "cache" / "baselines").glob("ort-cpu-threads1-*.json"))
 
 
 @pytest.mark.parametrize(

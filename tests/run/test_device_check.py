@@ -10,6 +10,8 @@ from hwsearch_test_plugin.scripted_device import FakeDevice
 
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.run.device_check import Agreement, busy_core, check_agreement, check_device
+from tests.kit import scripted_there
+from tests.kit.ssh_parts import FakeHosts
 
 
 class Noted(FakeDevice):
@@ -62,6 +64,27 @@ def test_the_bundled_supernet_is_measured_calm_and_busy():
     found = check_device(FakeDevice(), pairs=2)
     assert list(found) == ["as it is", "beside a busy core"]
     assert all(result.agreed == result.pairs == 2 for result in found.values())
+
+
+def test_another_machine_is_measured_as_it_is(monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        hosts = scripted_there.use(FakeHosts(tmp_path, patch), patch)
+        patch.setattr("hwsearch.run.device_check.busy_core", None)
+        found = check_device("ssh:board/scripted", pairs=2)
+        assert list(found) == ["as it is"]
+        assert (found["as it is"].agreed, found["as it is"].pairs) == (2, 2)
+        assert hosts.connected == ["board"]
+        assert not hosts.left
+
+
+def test_a_machine_that_cannot_be_reached_is_refused_before_a_model_is_built(
+    monkeypatch, tmp_path
+):
+    hosts = FakeHosts(tmp_path, monkeypatch)
+    hosts.says("board", "No route to host")
+    monkeypatch.setattr("hwsearch.run.device_check.load_supernet", None)
+    with pytest.raises(InputError, match="cannot reach 'board': No route to host"):
+        check_device("ssh:board/ort-cpu", pairs=2)
 
 
 @pytest.mark.parametrize("pairs", [0, -3])
