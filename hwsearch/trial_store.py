@@ -10,7 +10,7 @@ import json
 import logging
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -165,10 +165,28 @@ class Store:
         return next(iter(self._select(Measurement, **wanted)), None)
 
     def measurements(
-        self, key: str | None = None, quantity: str | None = None, purpose: Purpose | None = None
+        self,
+        key: str | None = None,
+        quantity: str | None = None,
+        purpose: Purpose | None = None,
+        *,
+        after: int = 0,
+        samples: bool = True,
     ) -> list[Measurement]:
-        """Return all measurements, or those that match, in the order in which they were added."""
-        return self._select(Measurement, key=key, quantity=quantity, purpose=purpose)
+        """Return all measurements, or those that match, in the order in which they were added.
+
+        The first ``after`` of all are left out; without ``samples`` their raw numbers are.
+        """
+        without = () if samples else ("samples",)
+        wanted = {"key": key, "quantity": quantity, "purpose": purpose}
+        return self._select(Measurement, after, without, **wanted)
+
+    @property
+    def n_measurements(self) -> int:
+        """Number of measurements."""
+        query = f"SELECT coalesce(max(number), 0) FROM {_TABLES[Measurement]}"
+        ((number,),) = self._rows(query)
+        return int(number)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -206,14 +224,35 @@ class Store:
             [_stored(getattr(record, name)) for name in names],
         )
 
-    def _select(self, kind: type[Record], **wanted: str | None) -> list[Record]:
-        """Return the records whose columns have the wanted values, in the order of storing."""
-        names = [field.name for field in fields(kind)]
+    def _select(
+        self,
+        kind: type[Record],
+        after: int = 0,
+        without: Collection[str] = (),
+        /,
+        **wanted: str | None,
+    ) -> list[Record]:
+        """Return the records whose columns have the wanted values, in the order of storing.
+
+        They are those after the n-th measurement, the columns ``without`` left out.
+        """
+        names = [field.name for field in fields(kind) if field.name not in without]
         given = {column: value for column, value in wanted.items() if value is not None}
-        where = " AND ".join(f"{column} = ?" for column in given) or "TRUE"
+        conditions = [f"{column} = ?" for column in given]
+        if after:
+            conditions.append(f"number > {after:d}")
+        where = " AND ".join(conditions) or "TRUE"
         query = f"SELECT {', '.join(names)} FROM {_TABLES[kind]} WHERE {where} ORDER BY number"
+        rows = self._rows(query, *given.values())
         try:
-            rows = self._connection.execute(query, list(given.values())).fetchall()
+            return [kind(**_loaded(dict(zip(names, row, strict=True)))) for row in rows]
+        except (ValueError, TypeError, AttributeError, MemoryError) as error:
+            raise InputError(f"{self.path} is a damaged store: {error!r:.200}") from error
+
+    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; raise HwsearchError if the file cannot be read."""
+        try:
+            return self._connection.execute(query, values).fetchall()
         except sqlite3.ProgrammingError:
             raise  # it was closed
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -221,10 +260,6 @@ class Store:
                 f"{self.path} cannot be read: {error}. Bring back the disk that it lies on, or a "
                 "copy of the file, and resume"
             ) from error
-        try:
-            return [kind(**_loaded(dict(zip(names, row, strict=True)))) for row in rows]
-        except (ValueError, TypeError, AttributeError, MemoryError) as error:
-            raise InputError(f"{self.path} is a damaged store: {error!r:.200}") from error
 
 
 def _checkpoint_and_close(connection: sqlite3.Connection) -> None:

@@ -24,7 +24,7 @@ from hwsearch.evaluation.measurements import (
 )
 from hwsearch.evaluation.outliers import Pace
 from hwsearch.evaluation.throughput import ThroughputTimer
-from hwsearch.evaluation.timing_jobs import corrected, latencies_of, told_latencies
+from hwsearch.evaluation.timing_jobs import TimingJobs
 from hwsearch.files import digest_of_text
 from hwsearch.models.onnx_file import read_model
 from hwsearch.quantities import quantity_of
@@ -64,6 +64,16 @@ class Evaluator:
         self._scorer = Scorer(net, device, task.metric, task.beside)
         self.latency_timer = LatencyTimer(net.space, device, self.models, self.check_device)
         self._throughputs = ThroughputTimer(device, batch_sizes)
+        self._jobs = TimingJobs()
+
+    def use(self, store: Store) -> None:
+        """Find and store measurements in another store from now on."""
+        self.store, self._jobs = store, TimingJobs()
+
+    @property
+    def timing_jobs(self) -> TimingJobs:
+        """Return the timing jobs in the store."""
+        return self._jobs.read(self.store)
 
     @property
     def pace(self) -> Pace:
@@ -191,7 +201,7 @@ class Evaluator:
     def known_values(self, arch: Architecture, wanted: Iterable[str]) -> Values:
         """Return the known values of the search, by quantity.
 
-        A latency is corrected by the jobs up to its own: see `told_latencies`.
+        A latency is corrected by the jobs up to its own: see `TimingJobs.told_ms`.
         """
         return self._known_values([arch], list(wanted))[arch.key]
 
@@ -204,18 +214,18 @@ class Evaluator:
             values[key] = {q: known.value for q, known in found.items() if known is not None}
         timed = [key for key, known in values.items() if LATENCY in known]
         if timed:
-            told = told_latencies(latencies_of(self.store), timed)
+            told = self.timing_jobs.told_ms(timed)
             for key in timed:
                 values[key][LATENCY] = told[key]
         return values
 
     def latest_latencies(self) -> dict[str, Measurement]:
         """Return key -> latency of the search, corrected by all jobs so far."""
-        return corrected(latencies_of(self.store))
+        return self.timing_jobs.corrected()
 
     def next_bridges(self, n_models: int) -> list[Architecture]:
         """Return architectures that the next timing job of n new ones repeats."""
-        return self.latency_timer.next_bridges(n_models, self.store)
+        return self.latency_timer.next_bridges(n_models, self.timing_jobs, self.store)
 
     def _is_only_timed(self, arch: Architecture) -> bool:
         """Return whether an architecture has to be timed only."""
@@ -260,7 +270,9 @@ class Evaluator:
             if known := self.remembered(arch.key, LATENCY):
                 self.pace.believe(known.value, macs[arch.key])
         timed = {arch: built for arch, built in ready.items() if arch in counted}
-        found = self.latency_timer.search(timed, macs, self.store, failed, self.seed, SEARCH)
+        found = self.latency_timer.search(
+            timed, macs, self.timing_jobs, self.store, failed, self.seed, SEARCH
+        )
         self.store.add_all(found)
 
     def _search_throughputs(

@@ -14,13 +14,7 @@ from hwsearch.evaluation.measurements import (
     ratio_measurement,
 )
 from hwsearch.evaluation.outliers import Pace
-from hwsearch.evaluation.timing_jobs import (
-    JOB,
-    as_bridge,
-    choose_bridges,
-    latencies_of,
-    next_job,
-)
+from hwsearch.evaluation.timing_jobs import JOB, TimingJobs, as_bridge
 from hwsearch.space import Architecture, SearchSpace
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
@@ -61,25 +55,27 @@ class LatencyTimer:
         self,
         models: Mapping[Architecture, BuiltModel],
         macs: Mapping[str, int],
+        jobs: TimingJobs,
         store: Store,
         failed: dict[Architecture, EvaluationError],
         seed: int,
         settings: MeasureSettings,
     ) -> list[Measurement]:
-        """Time new models in a job of their own; return latencies, those of bridges too.
+        """Time new models in a job after others; return latencies, those of bridges too.
 
-        Errors are added to ``failed``. A latency that is suspiciously low for its MACs
-        (`hwsearch.evaluation.outliers`) is replaced by one from a new process.
+        Errors are added to ``failed``; ``store`` has the choices of bridges. A latency that is
+        suspiciously low for its MACs (`hwsearch.evaluation.outliers`) is replaced by one from a
+        new process.
         """
-        before = latencies_of(store)
-        found = self._job(models, store, before, failed, seed, settings)
+        found = self._job(models, jobs, store, failed, seed, settings)
         first = {each.key: each.value for each in found if each.purpose == "search"}
         suspects = self.pace.suspects(first, macs)
         if not suspects:
             return found
         found = [each for each in found if each.key not in suspects]
         again = {arch: built for arch, built in models.items() if arch.key in suspects}
-        second = self._job(again, store, [*before, *found], failed, seed + 2, settings)
+        jobs = TimingJobs([*jobs.latencies, *found])
+        second = self._job(again, jobs, store, failed, seed + 2, settings)
         for place, latency in enumerate(second):
             if latency.key in suspects:
                 self.pace.believe(latency.value, macs[latency.key])
@@ -87,15 +83,9 @@ class LatencyTimer:
                 second[place] = replace(latency, details=details)
         return found + second
 
-    def next_bridges(
-        self, n_models: int, store: Store, before: Sequence[Measurement] | None = None
-    ) -> list[Architecture]:
-        """Return architectures that the next timing job of n new ones repeats.
-
-        ``before`` are the latencies of the jobs so far, by default those in the store.
-        """
-        known = latencies_of(store) if before is None else before
-        trials = [store.trial(key) for key in choose_bridges(known, n_models, self.lost)]
+    def next_bridges(self, n_models: int, jobs: TimingJobs, store: Store) -> list[Architecture]:
+        """Return architectures that the next timing job of n new ones repeats."""
+        trials = [store.trial(key) for key in jobs.choose_bridges(n_models, self.lost)]
         archs = self._space.architectures([trial.choices for trial in trials])
         return list(archs) or [a for a in self.bridges if a.key not in self.lost]
 
@@ -124,29 +114,29 @@ class LatencyTimer:
     def _job(
         self,
         new: Mapping[Architecture, BuiltModel],
+        jobs: TimingJobs,
         store: Store,
-        before: Sequence[Measurement],
         failed: dict[Architecture, EvaluationError],
         seed: int,
         settings: MeasureSettings,
     ) -> list[Measurement]:
-        """Time new models and bridges to the jobs ``before``; add errors to ``failed``.
+        """Time new models and bridges to earlier jobs; add errors to ``failed``.
 
         A bridge that cannot be built or timed is left out, and not chosen again. Returns nothing
         if all new models fail.
         """
         if not new:
             return []
-        bridges = self._built_bridges(list(new), store, before)
+        bridges = self._built_bridges(list(new), jobs, store)
         timed = {**new, **bridges}
         models = {arch.key: built.path for arch, built in timed.items()}
         measured = self._device.measure(models, seed=seed, settings=settings)
         self._check_device(measured[arch.key] for arch in new)
-        job, found = next_job(before), []
+        found = []
         for arch, built in timed.items():
             latency = measured[arch.key]
             if isinstance(latency, Latency):
-                details: dict[str, float | str] = {JOB: job}
+                details: dict[str, float | str] = {JOB: jobs.next_job}
                 if built.only_timed:
                     details["weights"] = REPEATED_WEIGHTS
                 result = latency_measurement(arch.key, latency, self.context, "search", **details)
@@ -158,12 +148,12 @@ class LatencyTimer:
         return found if any(each.purpose == "search" for each in found) else []
 
     def _built_bridges(
-        self, new: Sequence[Architecture], store: Store, before: Sequence[Measurement]
+        self, new: Sequence[Architecture], jobs: TimingJobs, store: Store
     ) -> dict[Architecture, BuiltModel]:
         """Return the bridges of a job of new models, built again as they were if they are gone."""
-        own = {each.key: each for each in before if each.purpose == "search"}
+        own = jobs.measured
         while True:
-            bridges = self.next_bridges(len(new), store, before)
+            bridges = self.next_bridges(len(new), jobs, store)
             whole = [a for a in bridges if a.key in own and "weights" not in own[a.key].details]
             built = self._models.get(whole, keep=new)
             built |= self._models.get(bridges, only_timed=True, keep=new)

@@ -5,9 +5,9 @@ timed. What is stored is what a job measured; corrected latencies are computed f
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 from hwsearch.accuracy.metric import Z95
 from hwsearch.evaluation.job_effects import solve_job_effects
@@ -20,22 +20,13 @@ JOB_PURPOSES: Final = ("search", "bridge")
 _MODELS_OF_TWO_BRIDGES: Final = 4  # fewer new models get one, since a bridge costs a model's time
 _NO_JOB: Final = -1  # latencies of runs before there were jobs count as those of one
 _DIGITS: Final = 12  # of a correction: others depend on the order of sums
-
-
-def latencies_of(store: Store) -> list[Measurement]:
-    """Return the latencies that the jobs of a search measured, bridges included, in order."""
-    stored = store.measurements(quantity=LATENCY)
-    return [each for each in stored if each.purpose in JOB_PURPOSES]
+Solution = Mapping[str, tuple[float, float]]
+"""Key -> log ratio in a job of mean effect, and its standard error."""
 
 
 def job_of(latency: Measurement) -> int:
     """Return the number of a latency's job."""
     return int(latency.details.get(JOB, _NO_JOB))
-
-
-def next_job(latencies: Sequence[Measurement]) -> int:
-    """Return the number of the next job."""
-    return 1 + max(map(job_of, latencies), default=_NO_JOB)
 
 
 def device_context(latency: Measurement) -> str:
@@ -57,69 +48,148 @@ def in_job(latency: Measurement, job: int) -> Measurement:
     return as_bridge(renumbered) if latency.purpose == "bridge" else renumbered
 
 
-def choose_bridges(
-    latencies: Sequence[Measurement], n_models: int, without: Collection[str] = ()
-) -> list[str]:
-    """Return the keys of up to two timed models that the next job of n new ones repeats.
+class _Ratio(NamedTuple):
+    """A measured ratio to the anchor, in logarithms, with its standard error."""
 
-    One is of the fastest third and one of the slowest third, since jobs need not shift small and
-    large models alike; of each third it is the one whose latency is known best. A job of few
-    models has one of them, in turns.
+    key: str
+    job: int
+    log: float
+    error: float
+
+
+class TimingJobs:
+    """The latencies that timing jobs measured, and what they are as the jobs compare.
+
+    Values that later jobs do not change, and those by all jobs, are kept until a job is added.
+
+    Attributes:
+        latencies: All of them, bridges included, in the order in which they were measured.
+        measured: Key -> latency of the search as its own job measured it.
+        next_job: Number of the next job.
+        has_bridges: Whether a job repeated a model.
     """
-    known = {k: m for k, m in corrected(latencies).items() if "ratio" in m.details}
-    known = {key: each for key, each in known.items() if key not in without}
-    order = sorted(known, key=lambda key: (known[key].value, key))
-    third = max(1, len(order) // 3)
-    ends = [part for part in (order[:third], order[-third:]) if part]
-    best = [min(part, key=lambda key: (round(_log_error(known[key]), 6), key)) for part in ends]
-    if best and n_models < _MODELS_OF_TWO_BRIDGES:
-        return [best[next_job(latencies) % 2]]
-    return list(dict.fromkeys(best))
 
+    def __init__(self, latencies: Iterable[Measurement] = ()) -> None:
+        self.latencies: list[Measurement] = []
+        self.measured: dict[str, Measurement] = {}
+        self.next_job, self.has_bridges = _NO_JOB + 1, False
+        self._n_read = 0  # measurements of the store
+        self._ratios: list[_Ratio] = []
+        self._told_ms: dict[str, float] = {}
+        self._latest: Solution | None = None
+        self.add(latencies)
 
-def corrected(
-    latencies: Sequence[Measurement], until: int | None = None
-) -> dict[str, Measurement]:
-    """Return key -> latency of each model in a job of mean effect, by jobs up to ``until``.
+    def add(self, latencies: Iterable[Measurement]) -> None:
+        """Add latencies of jobs."""
+        new = list(latencies)
+        self.latencies += new
+        if any(job_of(each) < self.next_job for each in new):
+            self._told_ms.clear()
+        for each in new:
+            self._latest, job = None, job_of(each)
+            self.next_job = max(self.next_job, job + 1)
+            if each.purpose == "search":
+                self.measured[each.key] = each
+            else:
+                self.has_bridges = True
+            if "ratio" in each.details:
+                log = math.log(each.details["ratio"])
+                self._ratios.append(_Ratio(each.key, job, log, _log_error(each)))
 
-    Details say what was measured, ``measured_ms``; the ratio and its interval are corrected like
-    milliseconds. Intervals are for comparisons within the search. Where no job repeats a model
-    nothing is changed.
-    """
-    counted = [each for each in latencies if until is None or job_of(each) <= until]
-    own = {each.key: each for each in counted if each.purpose == "search"}
-    entries = [each for each in counted if each.key in own and "ratio" in each.details]
-    if len({each.key for each in entries}) == len(entries):
-        return own
-    places = {key: place for place, key in enumerate(dict.fromkeys(e.key for e in entries))}
-    numbers = {job: place for place, job in enumerate(sorted({job_of(e) for e in entries}))}
-    found = solve_job_effects(
-        [numbers[job_of(each)] for each in entries],
-        [places[each.key] for each in entries],
-        [math.log(each.details["ratio"]) for each in entries],
-        [_log_error(each) ** 2 for each in entries],
-    )
-    logs, errors = found.logs.tolist(), found.log_errors.tolist()
-    return own | {
-        key: _moved(own[key], logs[place], errors[place]) for key, place in places.items()
-    }
+    def read(self, store: Store) -> Self:
+        """Add what the store got since the last call, without raw times; return these jobs."""
+        n_measurements = store.n_measurements
+        if n_measurements > self._n_read:
+            new = store.measurements(quantity=LATENCY, after=self._n_read, samples=False)
+            self.add(each for each in new if each.purpose in JOB_PURPOSES)
+            self._n_read = n_measurements
+        return self
 
+    def corrected(self) -> dict[str, Measurement]:
+        """Return key -> latency of each model in a job of mean effect, by all jobs.
 
-def told_latencies(latencies: Sequence[Measurement], keys: Collection[str]) -> dict[str, float]:
-    """Return the latency in ms of each key, by the jobs up to its own one.
+        Details say what was measured, ``measured_ms``; the ratio and its interval are corrected
+        like milliseconds. Intervals are for comparisons within the search. Where no job repeats a
+        model nothing is changed.
+        """
+        solved = self._by_all_jobs()
+        return self.measured | {
+            key: _moved(self.measured[key], *found) for key, found in solved.items()
+        }
 
-    Later jobs never change it, so that a search that is gone on with is told the same.
-    """
-    jobs = {each.key: job_of(each) for each in latencies if each.purpose == "search"}
-    wanted = {key: jobs[key] for key in keys if key in jobs}
-    by_job = {job: corrected(latencies, job) for job in set(wanted.values())}
-    return {key: by_job[job][key].value for key, job in wanted.items()}
+    def corrected_ms(self) -> dict[str, float]:
+        """Return key -> value of each of the corrected latencies."""
+        solved = self._by_all_jobs()
+        return {
+            key: _moved_ms(each, solved[key][0]) if key in solved else each.value
+            for key, each in self.measured.items()
+        }
+
+    def told_ms(self, keys: Collection[str]) -> dict[str, float]:
+        """Return the latency in ms of each key, by the jobs up to its own one.
+
+        Later jobs never change it, so that a search that is gone on with is told the same.
+        """
+        found = [key for key in keys if key in self.measured]
+        for job in {job_of(self.measured[key]) for key in found if key not in self._told_ms}:
+            solved = self._by_all_jobs() if job + 1 == self.next_job else self._solved(job)
+            for key, each in self.measured.items():
+                if job_of(each) == job:
+                    ms = _moved_ms(each, solved[key][0]) if key in solved else each.value
+                    self._told_ms[key] = ms
+        return {key: self._told_ms[key] for key in found}
+
+    def choose_bridges(self, n_models: int, without: Collection[str] = ()) -> list[str]:
+        """Return the keys of up to two timed models that the next job of n new ones repeats.
+
+        One is of the fastest third and one of the slowest third, since jobs need not shift small
+        and large models alike; of each third it is the one whose latency is known best. A job of
+        few models has one of them, in turns.
+        """
+        values, solved = self.corrected_ms(), self._by_all_jobs()
+        errors = {
+            key: solved[key][1] if key in solved else _log_error(each)
+            for key, each in self.measured.items()
+            if "ratio" in each.details and key not in without
+        }
+        order = sorted(errors, key=lambda key: (values[key], key))
+        third = max(1, len(order) // 3)
+        ends = [part for part in (order[:third], order[-third:]) if part]
+        best = [min(part, key=lambda key: (round(errors[key], 6), key)) for part in ends]
+        if best and n_models < _MODELS_OF_TWO_BRIDGES:
+            return [best[self.next_job % 2]]
+        return list(dict.fromkeys(best))
+
+    def _by_all_jobs(self) -> Solution:
+        if self._latest is None:
+            self._latest = self._solved(self.next_job - 1)
+        return self._latest
+
+    def _solved(self, until: int) -> Solution:
+        """Return the solution by jobs up to one; empty where no job repeats a model."""
+        counted, own = self._ratios, self.measured
+        if until + 1 < self.next_job:
+            own = {key: each for key, each in own.items() if job_of(each) <= until}
+            counted = [each for each in counted if each.job <= until]
+        counted = [each for each in counted if each.key in own]
+        places = {key: place for place, key in enumerate(dict.fromkeys(e.key for e in counted))}
+        if len(places) == len(counted):
+            return {}
+        numbers = {job: place for place, job in enumerate(sorted({e.job for e in counted}))}
+        found = solve_job_effects(
+            [numbers[each.job] for each in counted],
+            [places[each.key] for each in counted],
+            [each.log for each in counted],
+            [each.error**2 for each in counted],
+        )
+        pairs = zip(found.logs.tolist(), found.log_errors.tolist(), strict=True)
+        return dict(zip(places, pairs, strict=True))
 
 
 def with_corrected_latencies(measurements: Sequence[Measurement]) -> list[Measurement]:
     """Return measurements of a run, the latencies of its search corrected by all jobs."""
     jobs = [m for m in measurements if m.quantity == LATENCY and m.purpose in JOB_PURPOSES]
-    latest = corrected(jobs)
+    latest = TimingJobs(jobs).corrected()
     return [
         latest[m.key] if (m.quantity, m.purpose) == (LATENCY, "search") else m
         for m in measurements
@@ -132,11 +202,20 @@ def _log_error(latency: Measurement) -> float:
     return math.log(details["ratio_high"] / details["ratio_low"]) / (2 * Z95)
 
 
+def _factor(latency: Measurement, log: float) -> float:
+    """Return what a latency is multiplied by to have another log ratio."""
+    return math.exp(round(log - math.log(latency.details["ratio"]), _DIGITS))
+
+
+def _moved_ms(latency: Measurement, log: float) -> float:
+    """Return the value of a latency with another log ratio."""
+    return latency.value * _factor(latency, log)
+
+
 def _moved(latency: Measurement, log: float, error: float) -> Measurement:
     """Return a latency with another log ratio and its standard error."""
     details: Mapping[str, Any] = latency.details
-    factor = math.exp(round(log - math.log(details["ratio"]), _DIGITS))
-    value, ratio = latency.value * factor, details["ratio"] * factor
+    value, ratio = _moved_ms(latency, log), details["ratio"] * _factor(latency, log)
     low, high = latency.low or latency.value, latency.high or latency.value
     whole = math.log(high / low) / (2 * Z95)
     baseline = math.sqrt(max(0.0, whole**2 - _log_error(latency) ** 2))

@@ -8,7 +8,7 @@ from itertools import groupby
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Values
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.evaluation.timing_jobs import corrected, latencies_of
+from hwsearch.evaluation.timing_jobs import TimingJobs
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.cluster.scheduler import Scheduler
@@ -25,6 +25,7 @@ def run_search(
     stopping: Stopping,
     progress: Progress,
     batch: int | None = None,
+    jobs: TimingJobs | None = None,
 ) -> None:
     """Evaluate architectures until the budget is spent or the search stops early.
 
@@ -35,12 +36,13 @@ def run_search(
     are open: it depends on the order in which evaluations finish.
 
     The optimiser has to be new. The budget of ``stopping`` counts failed and reused architectures
-    too, its minutes also the stored measuring time of earlier processes. ``batch`` is the setting.
+    too, its minutes also the stored measuring time of earlier processes. ``batch`` is the setting;
+    ``jobs`` are the timing jobs of the store, as far as they were read.
     """
     measured = [*store.measurements(purpose="search"), *store.measurements(purpose="bridge")]
     spent = [m for m in measured if REUSED not in m.details]
     began = time.monotonic() - sum(m.cost_s for m in spent) / scheduler.n_workers
-    budget = stopping.budget
+    budget, jobs = stopping.budget, jobs or TimingJobs()
     trials = store.trials()
     done = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
     progress.phase("search", budget, done=done)
@@ -49,7 +51,7 @@ def run_search(
     batch = batch or scheduler.default_batch or optimizer.batch
     while True:
         if not ended and proposed < budget and rounds.n_open < scheduler.capacity:
-            revise_latencies(optimizer, store)
+            revise_latencies(optimizer, jobs.read(store))
             reason = stopping.reason(optimizer, time.monotonic() - began)
             archs = optimizer.space.sample(0, 0)
             if not reason:
@@ -65,18 +67,15 @@ def run_search(
         elif rounds.n_open:
             rounds.go_on()
         else:
-            revise_latencies(optimizer, store)
+            revise_latencies(optimizer, jobs.read(store))
             return
 
 
-def revise_latencies(optimizer: Optimizer, store: Store) -> None:
+def revise_latencies(optimizer: Optimizer, jobs: TimingJobs) -> None:
     """Give the optimiser all latencies as they are corrected by all timing jobs so far."""
-    if not any(o.name == LATENCY and o.computed is None for o in optimizer.objectives):
-        return
-    latencies = latencies_of(store)
-    if any(each.purpose == "bridge" for each in latencies):
-        latest = corrected(latencies)
-        optimizer.revise(LATENCY, {key: each.value for key, each in latest.items()})
+    measured = any(o.name == LATENCY and o.computed is None for o in optimizer.objectives)
+    if measured and jobs.has_bridges:
+        optimizer.revise(LATENCY, jobs.corrected_ms())
 
 
 @dataclass(slots=True, kw_only=True)

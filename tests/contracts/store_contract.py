@@ -263,6 +263,20 @@ class StoreContract:
         assert store.measurements(quantity="latency") == all_of_them[2:4] + all_of_them[6:]
         assert store.measurements(purpose="report") == all_of_them[1::2]
         assert store.measurements("a", "top1", "search") == all_of_them[:1]
+        assert store.measurements(after=3) == all_of_them[3:]
+        assert (
+            store.measurements(quantity="latency", after=3) == all_of_them[3:4] + all_of_them[6:]
+        )
+        assert store.measurements(after=8) == []
+
+    def test_what_was_added_can_be_read_without_raw_numbers(self, store):
+        store.propose([arch("a")], round=0, origin="sample")
+        assert store.n_measurements == 0
+        store.add(measurement(samples=np.ones(3), details={"job": 1}))
+        assert store.n_measurements == 1
+        (found,) = store.measurements(samples=False)
+        assert found == measurement(details={"job": 1})
+        assert store.measurements()[0].samples.tolist() == [1.0, 1.0, 1.0]
 
     def test_what_is_handed_out_is_the_callers(self, store):
         mapping = {"depth": 2}

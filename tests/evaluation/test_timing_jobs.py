@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,18 +10,13 @@ from hwsearch_test_plugin.scripted_device import FakeDevice
 
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
 from hwsearch.evaluation.evaluator import Evaluator
+from hwsearch.evaluation.job_effects import solve_job_effects
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.evaluation.timing_jobs import (
-    as_bridge,
-    choose_bridges,
-    corrected,
-    in_job,
-    next_job,
-    told_latencies,
-)
+from hwsearch.evaluation.timing_jobs import TimingJobs, as_bridge, in_job
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
+from tests.contracts.store_contract import arch
 from tests.run.search_parts import network, task
 
 
@@ -32,6 +28,14 @@ def timed(key, job, ratio, error=0.003, purpose="search", **changes):
     known |= {"value": ratio, "low": ratio / half, "high": ratio * half, "count": 9}
     found = Measurement(key=key, **{**known, "details": details, **changes})
     return as_bridge(found) if purpose == "bridge" else found
+
+
+def choose_bridges(latencies, n_models, without=()):
+    return TimingJobs(latencies).choose_bridges(n_models, without)
+
+
+def corrected(latencies):
+    return TimingJobs(latencies).corrected()
 
 
 FIRST = [timed(key, 0, 1.0 + n) for n, key in enumerate("abcdefghi")]
@@ -100,8 +104,9 @@ class TestCorrected:
     def test_what_was_told_depends_on_no_later_job(self):
         keys = ["a", "x"]
         later = (*self.jobs, timed("y", 2, 3.0), timed("x", 2, 4.0, purpose="bridge"))
-        assert told_latencies(later, keys) == told_latencies(self.jobs, keys)
-        assert told_latencies(self.jobs, ["a"])["a"] == 1.0
+        told = TimingJobs(self.jobs).told_ms(keys)
+        assert TimingJobs(later).told_ms(keys) == told
+        assert told["a"] == 1.0
         assert corrected(later)["x"].value != corrected(self.jobs)["x"].value
 
     def test_latencies_before_there_were_jobs_count_as_one(self):
@@ -114,7 +119,7 @@ class TestCorrected:
             )
             for m in FIRST
         ]
-        assert next_job(old) == 0
+        assert TimingJobs(old).next_job == 0
         jobs = [*old, *(in_job(each, 0) for each in self.jobs[-3:])]
         assert corrected(jobs)["x"].value == pytest.approx(corrected(self.jobs)["x"].value)
 
@@ -122,6 +127,79 @@ class TestCorrected:
         same = [timed("a", 1, 1.0, purpose="bridge"), timed("x", 1, 7.0)]
         found = corrected([*FIRST, *same])
         assert [found[k].value for k in "abx"] == [1.0, 2.0, 7.0]
+
+    def test_values_alone_are_the_same(self):
+        jobs = TimingJobs(self.jobs)
+        assert jobs.corrected_ms() == {k: each.value for k, each in jobs.corrected().items()}
+        assert TimingJobs(FIRST).corrected_ms() == {each.key: each.value for each in FIRST}
+
+    def test_a_wrong_bridge_does_not_shift_its_job(self):
+        """The second job was as fast as the first, but its large bridge came out 20% too slow."""
+        sound, wrong = self.jobs[-2:]
+        alike = [timed("a", 1, 1.0, purpose="bridge"), timed("i", 1, 9.0 * 1.2, purpose="bridge")]
+        found = corrected([*self.jobs[:-2], *alike])
+        assert found["x"].value == pytest.approx(5.5, rel=0.02)
+        assert found["x"].low < 5.5 < found["x"].high
+        agreed = corrected([*self.jobs[:-2], sound, wrong])
+        assert found["x"].high / found["x"].low > agreed["x"].high / agreed["x"].low
+
+
+class TestAdded:
+    """Jobs that come one by one, as in a search."""
+
+    jobs = (
+        *TestCorrected.jobs,
+        timed("y", 2, 3.3),
+        timed("a", 2, 0.9, purpose="bridge"),
+        timed("x", 2, 5.0, purpose="bridge"),
+    )
+
+    def test_are_solved_again(self):
+        jobs = TimingJobs(self.jobs[:-3])
+        jobs.corrected_ms(), jobs.told_ms(["x"]), jobs.choose_bridges(4)
+        jobs.add(self.jobs[-3:])
+        whole = TimingJobs(self.jobs)
+        assert jobs.corrected() == whole.corrected()
+        assert jobs.told_ms("axy") == whole.told_ms("axy")
+        assert jobs.choose_bridges(4) == whole.choose_bridges(4)
+        assert jobs.next_job == whole.next_job == 3
+
+    def test_solutions_are_kept_in_between(self, monkeypatch):
+        solved = []
+
+        def noted(*entries):
+            solved.append(len(entries[0]))
+            return solve_job_effects(*entries)
+
+        monkeypatch.setattr("hwsearch.evaluation.timing_jobs.solve_job_effects", noted)
+        jobs = TimingJobs(self.jobs)
+        for _ in range(2):
+            jobs.told_ms(["y"]), jobs.corrected_ms(), jobs.choose_bridges(4)
+        assert solved == [len(self.jobs)]
+        jobs.told_ms(["x"]), jobs.told_ms(["x"])
+        assert solved == [len(self.jobs), len(self.jobs) - 3]
+
+    def test_one_of_an_earlier_job_changes_what_is_told(self):
+        jobs = TimingJobs(self.jobs[:-3])
+        before = jobs.told_ms(["x"])
+        jobs.add([timed("e", 1, 5.5, purpose="bridge")])
+        assert jobs.told_ms(["x"]) != before
+
+    def test_are_read_from_the_store_once_and_without_raw_times(self, monkeypatch):
+        with Store() as store:
+            names = dict.fromkeys(each.key for each in self.jobs)
+            store.propose([arch(name) for name in names], 0, "sample")
+            for number in range(3):
+                job = [each for each in self.jobs if each.details["job"] == number]
+                store.add_all(replace(each, samples=np.ones(5)) for each in job)
+                confirmed = timed("a", number, 9.0, context=f"front {number}")
+                store.add(replace(confirmed, purpose="confirm"))
+                if number == 1:
+                    jobs = TimingJobs().read(store)
+                    assert jobs.latencies == list(self.jobs[:-3])
+            assert jobs.read(store).latencies == list(self.jobs)
+            monkeypatch.setattr(store, "measurements", None)
+            assert jobs.read(store).corrected() == TimingJobs(self.jobs).corrected()
 
 
 class Jobs(FakeDevice):

@@ -8,6 +8,7 @@ from scipy.stats import kendalltau
 
 import hwsearch
 import tests.run.search_parts as parts
+from hwsearch.evaluation.timing_jobs import TimingJobs
 from tests.run.search_parts import use
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
@@ -43,7 +44,7 @@ def unbroken(tmp_path_factory):
 
 
 def test_ranks_right_with_bridges_and_wrongly_without(unbroken, monkeypatch, tmp_path):
-    monkeypatch.setattr("hwsearch.evaluation.latency_timer.choose_bridges", lambda *_: [])
+    monkeypatch.setattr(TimingJobs, "choose_bridges", lambda *_: [])
     without = search(tmp_path / "run", monkeypatch)
     assert not [m for m in without.measurements() if m.purpose == "bridge"]
     assert without.trials.set_index("key")["latency"].to_dict() == raw(without)

@@ -11,7 +11,7 @@ from hwsearch.devices.spec import split_name
 from hwsearch.errors import EvaluationError, HwsearchError, InputError
 from hwsearch.evaluation.evaluator import Evaluator, Values
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.evaluation.timing_jobs import in_job, job_of, latencies_of, next_job
+from hwsearch.evaluation.timing_jobs import in_job, job_of
 from hwsearch.kit.device import DEVICE
 from hwsearch.quantities import quantity_of
 from hwsearch.run.progress import Progress
@@ -145,7 +145,7 @@ class JobScheduler:
         """Store what a worker measured; it counts its timing jobs from 0."""
         net, store = self._evaluator.net, self._evaluator.store
         if any(m.quantity == LATENCY for m in measurements):
-            job = next_job(latencies_of(store))
+            job = self._evaluator.timing_jobs.next_job
             measurements = [
                 in_job(m, job + job_of(m)) if m.quantity == LATENCY else m for m in measurements
             ]

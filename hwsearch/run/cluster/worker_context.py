@@ -106,15 +106,16 @@ class WorkerContext:
         evaluator = self._evaluator
         evaluator.latency_timer.bridges = others
         evaluator.pace.highest, evaluator.pace.known = pace
-        with Store() as evaluator.store:
-            evaluator.store.propose([arch, *others], 0, "job")
+        with Store() as store:
+            evaluator.use(store)
+            store.propose([arch, *others], 0, "job")
             try:
                 timed = [each for each in self._setup.measured if is_timed(each)]
                 wanted = timed if quantity == LATENCY else [quantity]
                 values = evaluator.search_values([arch], wanted, only_timed=is_timed(quantity))
             finally:
                 evaluator.close()  # Ray may kill this process, and no other job needs the model
-            measurements = tuple(evaluator.store.measurements())
+            measurements = tuple(store.measurements())
         result, failed = values[arch.key], None
         if isinstance(result, EvaluationError):
             failed = str(result) or type(result).__name__
