@@ -1,6 +1,6 @@
 """Steps that fail one trial: their results, or the errors of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
 
 from hwsearch.errors import DataError, EvaluationError
@@ -8,6 +8,7 @@ from hwsearch.files import DISK_ERRNOS
 
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 def attempt(step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | EvaluationError:
@@ -35,3 +36,11 @@ def raised(result: T | EvaluationError) -> T:
     if isinstance(result, EvaluationError):
         raise result
     return result
+
+
+def successes(
+    results: Mapping[K, T | EvaluationError], failed: dict[K, EvaluationError]
+) -> dict[K, T]:
+    """Return the results that are no errors; add the errors to ``failed``."""
+    failed |= {key: each for key, each in results.items() if isinstance(each, EvaluationError)}
+    return {key: each for key, each in results.items() if not isinstance(each, EvaluationError)}

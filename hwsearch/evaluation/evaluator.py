@@ -4,7 +4,6 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import onnx
 
@@ -13,7 +12,7 @@ from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.devices import Device, MeasureSettings
 from hwsearch.devices.throughput import BATCH_SIZES
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
-from hwsearch.evaluation.attempt import attempt, raised
+from hwsearch.evaluation.attempt import attempt, raised, successes
 from hwsearch.evaluation.build import Builder, BuiltModel, BuiltModels
 from hwsearch.evaluation.latency_timer import LatencyTimer
 from hwsearch.evaluation.measurements import (
@@ -33,7 +32,6 @@ from hwsearch.supernets.supernet import Supernet
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement, Purpose
 
-T = TypeVar("T")
 REUSED = "reused"  # origin of trials that an earlier run had; a detail of its measurements
 # Coarser than what is reported: the surrogates average over trials, and the front is timed again.
 SEARCH = MeasureSettings(half_width=0.03, seconds_per_model=1.0)
@@ -184,9 +182,9 @@ class Evaluator:
         missing = {a: {q for q in wanted if not self.remembered(a.key, q)} for a in archs}
         failed: dict[Architecture, EvaluationError] = {}
         for_timing = [a for a in archs if missing[a] and (only_timed or self._is_only_timed(a))]
-        ready = _split(self.models.get(for_timing, only_timed=True), failed)
+        ready = successes(self.models.get(for_timing, only_timed=True), failed)
         in_full = [arch for arch in archs if missing[arch] and arch not in for_timing]
-        ready |= _split(self.models.get(in_full), failed)
+        ready |= successes(self.models.get(in_full), failed)
         if LATENCY in wanted:
             to_time = {a: built for a, built in ready.items() if LATENCY in missing[a]}
             self._search_latencies(archs, to_time, failed)
@@ -239,7 +237,7 @@ class Evaluator:
         metric, store = self.task.metric.name, self.store
         contexts = {arch: self._context_of(arch, samples) for arch in archs}
         missing = [a for a in archs if not store.find(a.key, metric, contexts[a], purpose)]
-        self._score(_split(self.models.get(missing), {}), samples, purpose, {})
+        self._score(successes(self.models.get(missing), {}), samples, purpose, {})
 
     def _score(
         self,
@@ -251,7 +249,7 @@ class Evaluator:
         """Score models together and store the scores; add errors to ``failed``."""
         models = {arch: built.path for arch, built in ready.items()}
         found = self.outcomes(models, samples) if models else {}
-        for arch, scored in _split(found, failed).items():
+        for arch, scored in successes(found, failed).items():
             whole = replace(scored, cost_s=scored.cost_s + ready[arch].charge())
             context = self._context_of(arch, samples)
             measurements = score_measurements(arch.key, whole, self.task, context, purpose)
@@ -264,7 +262,7 @@ class Evaluator:
         failed: dict[Architecture, EvaluationError],
     ) -> None:
         """Time the ready ones of architectures and store latencies; add errors to ``failed``."""
-        counted = _split({a: attempt(self._macs, a) for a in archs if a not in failed}, failed)
+        counted = successes({a: attempt(self._macs, a) for a in archs if a not in failed}, failed)
         macs = {arch.key: n for arch, n in counted.items()}
         for arch in counted.keys() - ready.keys():
             if known := self.remembered(arch.key, LATENCY):
@@ -284,7 +282,7 @@ class Evaluator:
 
         Latencies that the search has measured are not measured again.
         """
-        counted = _split({arch: attempt(self._macs, arch) for arch in ready}, failed)
+        counted = successes({arch: attempt(self._macs, arch) for arch in ready}, failed)
         found = self._throughputs.search(
             {arch.key: ready[arch].path for arch in counted},
             {arch.key: n for arch, n in counted.items()},
@@ -293,7 +291,7 @@ class Evaluator:
             SEARCH,
         )
         self.check_device(found.values())
-        for arch, result in _split({arch: found[arch.key] for arch in counted}, failed).items():
+        for arch, result in successes({arch: found[arch.key] for arch in counted}, failed).items():
             weights = {"weights": REPEATED_WEIGHTS} if ready[arch].only_timed else {}
             self.store.add(replace(result, details={**result.details, **weights}))
 
@@ -397,12 +395,3 @@ class Evaluator:
 def _together(models: Iterable[str]) -> str:
     """Return the end of the context of models that were timed together."""
     return f" together={digest_of_text('+'.join(sorted(models)))[:12]}"
-
-
-def _split(
-    results: Mapping[Architecture, T | EvaluationError],
-    failed: dict[Architecture, EvaluationError],
-) -> dict[Architecture, T]:
-    """Return the results without errors; add the errors to ``failed``."""
-    failed |= {a: each for a, each in results.items() if isinstance(each, EvaluationError)}
-    return {a: each for a, each in results.items() if not isinstance(each, EvaluationError)}

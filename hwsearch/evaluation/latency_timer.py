@@ -7,6 +7,7 @@ from pathlib import Path
 from hwsearch.devices import Device, Latency, MeasureSettings
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, EvaluationError
+from hwsearch.evaluation.attempt import successes
 from hwsearch.evaluation.build import BuiltModel, BuiltModels
 from hwsearch.evaluation.measurements import (
     REPEATED_WEIGHTS,
@@ -157,7 +158,8 @@ class LatencyTimer:
             whole = [a for a in bridges if a.key in own and "weights" not in own[a.key].details]
             built = self._models.get(whole, keep=new)
             built |= self._models.get(bridges, only_timed=True, keep=new)
-            ready = {a: b for a, b in built.items() if not isinstance(b, EvaluationError)}
-            if len(ready) == len(built):
+            failed: dict[Architecture, EvaluationError] = {}
+            ready = successes(built, failed)
+            if not failed:
                 return ready
-            self.lost |= {arch.key for arch in built.keys() - ready.keys()}
+            self.lost |= {arch.key for arch in failed}
