@@ -136,7 +136,7 @@ def _solve(
         if np.abs(logs - before).max(initial=0.0) < _SMALL_STEP:
             break
         before, (logs, likelihood, information) = logs, _step(cases, logs)
-    inverse: FloatArray = np.linalg.inv(information)
+    inverse = np.asarray(np.linalg.inv(information), np.float64)
     disagreement = _matrix(cases, [each.disagreement() for each in cases], (k, n, n))
     covariance = inverse + inverse @ disagreement @ inverse
 
