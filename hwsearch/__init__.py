@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hwsearch.choices import Choice as Choice
     from hwsearch.constraints import Constraint as Constraint
     from hwsearch.devices import load_device as load_device, measure as measure
+    from hwsearch.elastic.cut import cut as cut
     from hwsearch.errors import (
         HwsearchError as HwsearchError,
         InfeasibleError as InfeasibleError,
@@ -58,6 +59,7 @@ _EXPORTS = {
     "accuracy.task": ("Task", "Samples"),
     "accuracy.metric": ("Metric",),
     "models.export": ("to_onnx",),
+    "elastic.cut": ("cut",),
     "devices": ("load_device", "measure"),
     "api": ("search", "resume", "confirm", "Run"),
     "kit.build": ("make_kit",),

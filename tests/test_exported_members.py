@@ -9,8 +9,9 @@ import hwsearch
 PROMISED = {
     "Choice", "SearchSpace", "Architecture", "Architectures", "Objective", "Constraint",
     "optimize", "Optimizer", "Predictor", "load_supernet", "supernet_names", "import_checkpoint",
-    "load_task", "Task", "Metric", "Samples", "to_onnx", "load_device", "measure", "search",
-    "resume", "confirm", "Run", "make_kit", "HwsearchError", "InputError", "InfeasibleError",
+    "load_task", "Task", "Metric", "Samples", "to_onnx", "cut", "load_device", "measure",
+    "search", "resume", "confirm", "Run", "make_kit", "HwsearchError", "InputError",
+    "InfeasibleError",
 }  # fmt: skip
 
 
