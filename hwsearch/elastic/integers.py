@@ -174,10 +174,8 @@ def solve(
             raise Unsolvable(frozenset(have) | frozenset(need))
         _fix(integer, extents, store)
         return
-    first, second = (*integer.operands, None)[:2]
     failed = Unsolvable(frozenset(have) | frozenset(need))
-    if second is None:
-        raise failed
+    first, second = integer.operands
     if integer.operation == "Add":
         _solve_sum(first, second, need, extents, store)
     elif integer.operation == "Mul":

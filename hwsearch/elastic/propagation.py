@@ -4,7 +4,14 @@ from collections.abc import Iterator
 
 import onnx
 
-from hwsearch.elastic import contractions, convolutions, elementwise, layout, reductions
+from hwsearch.elastic import (
+    contractions,
+    convolutions,
+    elementwise,
+    indexing,
+    layout,
+    reductions,
+)
 from hwsearch.elastic.flow import Flow, NotUnderstoodError, Rule
 from hwsearch.elastic.graph import Graph
 from hwsearch.elastic.shape_rules import evaluate
@@ -12,6 +19,7 @@ from hwsearch.elastic.shape_rules import evaluate
 RULES: dict[str, Rule] = {
     **elementwise.RULES,
     **layout.RULES,
+    **indexing.RULES,
     **reductions.RULES,
     **convolutions.RULES,
     **contractions.RULES,

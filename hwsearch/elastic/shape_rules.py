@@ -148,7 +148,7 @@ def _where(flow: Flow, node: onnx.NodeProto, inputs: list[Integers]) -> Integers
     condition, yes, no = np.broadcast_arrays(*inputs)
     found = np.empty(condition.shape, object)
     for index in np.ndindex(condition.shape):
-        chosen = condition[index]
+        chosen: Integer = condition[index]
         flow.demand(chosen, (), 0, node)
         found[index] = yes[index] if chosen.value else no[index]
     return found
