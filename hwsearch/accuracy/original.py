@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from hwsearch.accuracy.answered_samples import stored
 from hwsearch.accuracy.decoding import image_preprocess
-from hwsearch.accuracy.images import DecodedImageCache, ImageSamples
+from hwsearch.accuracy.images import ImageSamples
 from hwsearch.accuracy.metric import TOP1, Answers, mean_interval, paired_difference
 from hwsearch.accuracy.output_kinds import OF_CLASSES, kind_of
+from hwsearch.accuracy.subsets import spread, spread_rows
 from hwsearch.accuracy.task import Samples, SplitSamples, Task
 from hwsearch.errors import HwsearchError
 from hwsearch.models.preprocessing import NAMED, preprocessing_of
@@ -110,10 +111,9 @@ def _better(
     correct: NDArray[Any], samples: SplitSamples, spec: InputSpec, run: Run, classes: int
 ) -> str:
     """Return a sentence on preprocessing with which more is right; empty if none is found."""
-    few = _few(samples)
+    few, rows = _pixels(samples), spread_rows(len(samples), TRIED)
     if few is None or spec.preprocessing is None:
         return ""
-    rows = _rows(len(samples))
     best, gain = "", BETTER
     for text, tried in _alternatives(spec, spec.preprocessing):
         try:
@@ -130,20 +130,11 @@ def _better(
     return best
 
 
-def _rows(n: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, n - 1, min(n, TRIED)).astype(np.int64))
-
-
-def _few(samples: SplitSamples) -> ImageSamples | Samples | None:
-    """Return some images of all classes, which lie together; None where they are no pixels."""
-    rows = _rows(len(samples))
-    if isinstance(samples, ImageSamples):
-        paths = [samples.paths[row] for row in rows]
-        cache = DecodedImageCache(1 << 30)
-        return ImageSamples(samples.root, paths, samples.targets[rows], samples.spec, cache)
-    if isinstance(samples, Samples) and samples.preprocess:
-        inputs = {name: array[rows] for name, array in samples.inputs.items()}
-        return Samples(inputs, samples.targets[rows], samples.preprocess)
+def _pixels(samples: SplitSamples) -> ImageSamples | Samples | None:
+    """Return evenly spaced samples; None where they are no pixels."""
+    few = spread(samples, TRIED)
+    if isinstance(few, ImageSamples) or (isinstance(few, Samples) and few.preprocess):
+        return few
     return None
 
 
