@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import (  # type: ignore[import-untyped]
+    DecodeError,
+    EncodeError,
+)
 from onnx import TensorProto
 
 from hwsearch.errors import InputError
@@ -70,6 +73,12 @@ def read_file(path: Path) -> tuple[onnx.ModelProto, str]:
         for chunk in _chunks(each):
             digest.update(chunk)
     return model, digest.hexdigest()
+
+
+def with_external_data(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """Load the external data of a model, in place."""
+    onnx.load_external_data_for_model(model, str(folder))
+    return model
 
 
 def proto_digest(model: onnx.ModelProto) -> str:

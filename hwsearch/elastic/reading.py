@@ -9,13 +9,14 @@ import onnx_ir as ir
 
 from hwsearch.elastic.canonical.batch import free_batch
 from hwsearch.elastic.canonical.cleaning import OPSET
+from hwsearch.elastic.canonical.duplicates import without_duplicates
 from hwsearch.elastic.canonical.pipeline import decide_branches, finish, fold, prepared
 from hwsearch.elastic.canonical.result import graph_of
 from hwsearch.elastic.canonical.shapes import ShapeError, trace
 from hwsearch.elastic.canonical.variants import takes, working_sizes
 from hwsearch.elastic.canonical.verification import Given, verify, verify_before
 from hwsearch.elastic.graph import Graph
-from hwsearch.elastic.model_file import proto_digest, read_file
+from hwsearch.elastic.model_file import proto_digest, read_file, with_external_data
 from hwsearch.elastic.sample_axes import (
     BATCH,
     InputAxes,
@@ -66,11 +67,14 @@ def read_graph(
         InputError: The model cannot be read, or not be made elastic.
     """
     if isinstance(source, onnx.ModelProto):
-        read = _Source(proto=source, folder=None, digest=proto_digest(source))
+        folder, proto, digest = None, source, proto_digest(source)
     else:
         source = Path(source)
-        proto, digest = read_file(source)
-        read = _Source(proto=proto, folder=source.parent, digest=digest)
+        folder, (proto, digest) = source.parent, read_file(source)
+    unique = without_duplicates(proto)
+    if unique is not proto:
+        source = unique if folder is None else with_external_data(unique, folder)
+    read = _Source(proto=unique, folder=folder, digest=digest)
     model = read.prepared()
     inputs = input_axes(model, sample_shapes)
     if not inputs:
@@ -147,6 +151,7 @@ def _canonical(
     Raises:
         ShapeError: It could not be done, or the result differs from the given model.
     """
+    sample = shapes_of(inputs, sizes)
     was_symbolic = any(each.dims[:1] == (BATCH,) for each in inputs)
     notes = []
     takes_batches = was_symbolic and takes(model, inputs, {**sizes, BATCH: 2})
@@ -159,7 +164,7 @@ def _canonical(
     finish(model, fold(model, shapes))
     traces = trace(model, shapes)
     graph = graph_of(model, inputs, variants, traces, read.digest, [*notes, *fixed])
-    unstable = verify(given, model, graph, shapes, whole=takes_batches)
+    unstable = verify(given, model, graph, sample, shapes, whole=takes_batches)
     if not unstable:
         return graph
     verify_before(read.prepared(), model, graph)

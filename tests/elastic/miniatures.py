@@ -197,6 +197,7 @@ MINIATURES = {
     "windows": (Windows, picture()),
     "segmentation": (Segmentation, picture()),
     "recurrent": (Recurrent, {"x": torch.randn(1, 6, 12)}),
+    "layer": (Layer, {"x": torch.randn(1, 9, 16)}),
     "encoder": (
         Encoder,
         {"ids": torch.randint(0, 50, (1, 9)), "mask": torch.ones(1, 9, dtype=torch.int64)},

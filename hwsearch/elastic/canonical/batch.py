@@ -35,9 +35,11 @@ def free_batch(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
         for n in BATCHES
     ]
 
+    reshapes = _Reshapes(model.graph)
+
     def before(node: ir.Node, traces: list[Trace]) -> Sequence[ir.Node]:
         if node.op_type == "Reshape":
-            _free_reshape(model.graph, node, traces)
+            reshapes.free(node, traces)
         elif node.op_type == "Concat":
             return _expand_parts(model.graph, node, traces)
         elif node.op_type == "Resize":
@@ -86,34 +88,80 @@ def batch_axis(value: ir.Value | None, traces: Sequence[Trace]) -> int | None:
     return grown[0]
 
 
-def _free_reshape(graph: ir.Graph, node: ir.Node, traces: list[Trace]) -> None:
-    source, target = node.inputs[0], node.inputs[1]
-    axis = batch_axis(source, traces)
-    if axis is None or target is None or not target.is_initializer():
-        return
-    shapes = [shape for each in traces if (shape := each.shape(source)) is not None]
-    written = [int(size) for size in traces[0].values[str(target.name)]]
-    before = resolved(written, shapes[0])
-    if before is None:
+class _Reshapes:
+    """Reshapes put right, in the order of the graph.
+
+    The batch can share an axis with others: within windows it is the outermost of them, in the
+    rows of a matrix of (length, batch) the innermost. ``inside`` has the number of positions of
+    its axis that come before the batch, where that is not 1.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._inside: dict[ir.Value, int] = {}
+
+    def inside(self, value: ir.Value | None, traces: Sequence[Trace]) -> int:
+        """Return the number of positions of a value's axis that come before the batch."""
+        node = None if value is None else value.producer()
+        if value is None or node is None:
+            return 1
+        if value not in self._inside:
+            axis, size = batch_axis(value, traces), 1
+            shape = traces[0].shape(value)
+            for source in node.inputs if node.op_type != "Reshape" else ():
+                place, before = batch_axis(source, traces), traces[0].shape(source)
+                if None not in (axis, place) and shape and before and shape[axis] == before[place]:  # type: ignore[index]
+                    size = max(size, self.inside(source, traces))
+            self._inside[value] = size
+        return self._inside[value]
+
+    def free(self, node: ir.Node, traces: Sequence[Trace]) -> None:
+        """Let the target of a Reshape follow the batch."""
+        source, target = node.inputs[0], node.inputs[1]
+        axis = batch_axis(source, traces)
+        name = "" if target is None else str(target.name)
+        rows = [row.tolist() for each in traces if (row := each.values.get(name)) is not None]
+        if axis is None or len(rows) < len(traces):
+            return
+        shapes = [shape for each in traces if (shape := each.shape(source)) is not None]
+        written: list[int] = rows[0]
+        before = resolved(written, shapes[0])
+        if before is None:
+            raise ShapeError(f"node {node.name!r} reshapes {shapes[0]} to {written}")
+        outer = math.prod(shapes[0][:axis]) * self.inside(source, traces)
+        place, inside = _place(shapes[0][axis + 1 :], before, outer, node)
+        self._inside[node.outputs[0]] = inside
+        wanted = [
+            (*before[:place], n * before[place], *before[place + 1 :]) for n in (1, *BATCHES)
+        ]
+        if [resolved(*each) for each in zip(rows, shapes, strict=True)] == wanted:
+            return
+        copied = [*written]
+        copied[place] = 0
+        inferred = [s if mark != 0 else 0 for s, mark in zip(before, written, strict=True)]
+        inferred[place] = -1
+        for sizes in (copied, inferred):
+            if [resolved(sizes, shape) for shape in shapes] == wanted:
+                replace_sizes(self._graph, node, 1, sizes, traces)
+                node.attributes.pop("allowzero", None)
+                return
         raise ShapeError(f"node {node.name!r} reshapes {shapes[0]} to {written}")
-    # The batch is the outermost of what is in its axis: as many elements come before it as before.
-    outer = math.prod(shapes[0][:axis])
-    place = next((p for p in range(len(before)) if math.prod(before[:p]) == outer), None)
+
+
+def _place(
+    rest: Sequence[int], sizes: Sequence[int], outer: int, node: ir.Node
+) -> tuple[int, int]:
+    """Return the axis that takes the batch, and the number of its positions before the batch.
+
+    ``outer`` elements come before the batch in memory; ``rest`` are the axes after it.
+    """
+    place = next((p for p in range(len(sizes)) if math.prod(sizes[:p]) == outer), None)
     if place is None:
         raise ShapeError(f"node {node.name!r} mixes the batch with other axes")
-    wanted = [(*before[:place], n * before[place], *before[place + 1 :]) for n in (1, *BATCHES)]
-    copied = [*written]
-    copied[place] = 0
-    inferred = [size if mark != 0 else 0 for size, mark in zip(before, written, strict=True)]
-    inferred[place] = -1
-    for sizes in (written, copied, inferred):
-        if [resolved(sizes, shape) for shape in shapes] == wanted:
-            break
-    else:
-        raise ShapeError(f"node {node.name!r} reshapes {shapes[0]} to {written}")
-    if sizes is not written:
-        replace_sizes(graph, node, 1, sizes, traces)
-        node.attributes.pop("allowzero", None)
+    # Where what follows stays or becomes one axis, of features, the batch joins what is before.
+    if place and (list(sizes[place:]) == list(rest) or place == len(sizes) - 1):
+        return place - 1, sizes[place - 1]
+    return place, 1
 
 
 def resolved(sizes: Sequence[int], shape: Sequence[int]) -> tuple[int, ...] | None:

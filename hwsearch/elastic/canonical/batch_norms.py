@@ -124,7 +124,7 @@ def _outputs_first(layer: ir.Node, weight: Array) -> tuple[Array, tuple[int, ...
         axes = (0, 2, 1, *range(3, split.ndim))
         moved = split.transpose(axes)
         return moved.reshape(groups * weight.shape[1], *moved.shape[2:]), axes
-    is_transposed = layer.op_type == "Gemm" and layer.attributes.get_int("transB", 0)
+    is_transposed = layer.op_type == "Gemm" and bool(layer.attributes.get_int("transB", 0))
     if layer.op_type == "Conv" or is_transposed:
         return weight, ()
     return weight.T, (1, 0)

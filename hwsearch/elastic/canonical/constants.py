@@ -65,7 +65,8 @@ def lift_constants(model: ir.Model) -> None:
         tensor = value.const_value
         if tensor is not None and tensor.dtype != ir.DataType.STRING:
             value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
-            value.shape, value.type = ir.Shape(tensor.shape), ir.TensorType(tensor.dtype)
+            value.shape = ir.Shape(tensor.shape.numpy())
+            value.type = ir.TensorType(tensor.dtype)
         value.meta[_ORIGIN] = Origin(name=name)
 
 
@@ -179,8 +180,8 @@ def _trace_origin(node: ir.Node, arrays: Mapping[str, Array]) -> None:
     if source is None or origin is None:
         return
     result = arrays.get(str(target.name))
-    is_same = source.const_value is not None and result is not None
-    is_same = is_same and source.const_value.shape.numpy() == result.shape
+    known = source.const_value
+    is_same = known is not None and result is not None and known.shape.numpy() == result.shape
     if node.op_type in _RESHAPES or (node.op_type == "Expand" and is_same):
         target.meta[_ORIGIN] = origin
         target.meta[_RESHAPED] = node.op_type not in ("Cast", "Expand", "Identity")

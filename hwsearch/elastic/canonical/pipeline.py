@@ -42,6 +42,8 @@ def prepared(
     Raises:
         InputError: The model cannot be made elastic.
     """
+    if proto.graph.sparse_initializer:
+        raise InputError("the model has sparse tensors; export it with dense ones")
     try:
         model = ir.from_proto(proto)
         if folder is not None:

@@ -22,6 +22,7 @@ from hwsearch.errors import EvaluationError
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int | None, ...]
 _LARGEST = 4096  # elements of an array that is computed here
+_EVALUATIONS = "evaluations"
 _CONSTANT = 64  # elements of a constant that is no list of integers, such as scales
 
 
@@ -80,10 +81,11 @@ def trace(
             _add(found, str(value.name), given[str(value.name)], value.dtype)
     for value in graph.initializers.values():
         add_constant(traces, value)
+    evaluations: dict[bytes, _Evaluation] = model.meta.setdefault(_EVALUATIONS, {})
     opsets = [helper.make_opsetid(*each) for each in model.opset_imports.items()]
     for node in list(graph):
         for each in (*(before(node, traces) if before is not None else ()), node):
-            _visit(each, traces, opsets)
+            _visit(each, traces, opsets, evaluations)
     return traces
 
 
@@ -105,7 +107,12 @@ def _add(found: Trace, name: str, shape: Shape, dtype: ir.DataType | None) -> No
     found.types[name] = int(dtype) if dtype is not None else TensorProto.FLOAT
 
 
-def _visit(node: ir.Node, traces: list[Trace], opsets: list[onnx.OperatorSetIdProto]) -> None:
+def _visit(
+    node: ir.Node,
+    traces: list[Trace],
+    opsets: list[onnx.OperatorSetIdProto],
+    evaluations: "dict[bytes, _Evaluation]",
+) -> None:
     if node.op_type == "If":
         _decide(node, traces)
         return
@@ -115,7 +122,9 @@ def _visit(node: ir.Node, traces: list[Trace], opsets: list[onnx.OperatorSetIdPr
     except onnx.defs.SchemaError as error:
         raise ShapeError(f"operator {node.op_type} of node {node.name!r} is unknown") from error
     proto = ir.to_proto(node)
-    evaluate = _Evaluation(proto, opsets)
+    # A graph is traced several times, and what takes long is to make sessions.
+    key = proto.SerializeToString(deterministic=True)
+    evaluate = evaluations.setdefault(key, _Evaluation(proto, opsets))
     for found in traces:
         _infer(proto, schema, found, opsets)
         _evaluate(proto, found, evaluate)
@@ -159,6 +168,18 @@ def _infer(
                 dim.dim_value if dim.HasField("dim_value") else None
                 for dim in kind.tensor_type.shape.dim
             )
+    if proto.op_type == "Reshape":  # whose inference believes any target
+        counts = [_count(found.shapes.get(n)) for n in (proto.input[0], proto.output[0])]
+        if None not in counts and counts[0] != counts[1]:
+            raise ShapeError(
+                f"node {proto.name!r} reshapes {found.shapes[proto.input[0]]} to "
+                f"{found.shapes[proto.output[0]]}"
+            )
+
+
+def _count(shape: Shape | None) -> int | None:
+    known = [size for size in shape or () if size is not None]
+    return math.prod(known) if shape is not None and len(known) == len(shape) else None
 
 
 class _Evaluation:

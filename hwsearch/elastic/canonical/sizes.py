@@ -45,7 +45,8 @@ def _common(value: ir.Value | None, traces: Sequence[Trace]) -> NDArray[Any] | N
 
 def _fold_reshape(graph: ir.Graph, node: ir.Node, traces: Sequence[Trace]) -> bool:
     rows = _rows(node, 1, traces)
-    if rows is None or (node.attributes.get_int("allowzero", 0) and not rows.all()):
+    copies = not node.attributes.get_int("allowzero", 0)
+    if rows is None or not (copies or rows.all()):
         return False
     shapes = [shape for each in traces if (shape := each.shape(node.inputs[0])) is not None]
     if len(shapes) < len(traces):

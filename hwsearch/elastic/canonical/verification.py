@@ -52,7 +52,13 @@ class Given:
 
 
 def verify(
-    given: Given, model: ir.Model, graph: Graph, shapes: Sequence[Shapes], *, whole: bool
+    given: Given,
+    model: ir.Model,
+    graph: Graph,
+    sample: Shapes,
+    shapes: Sequence[Shapes],
+    *,
+    whole: bool,
 ) -> list[str]:
     """Compare a graph with the given model; return the outputs that cannot be compared.
 
@@ -62,14 +68,15 @@ def verify(
         given: The model as it was.
         model: The canonical model as a graph of onnx-ir.
         graph: The same.
-        shapes: Shapes of the inputs, the first of one sample.
+        sample: Shapes of the inputs that the given model takes.
+        shapes: Shapes that the graph takes.
         whole: Whether the given model takes batches.
 
     Raises:
         ShapeError: They differ by more than rounding.
     """
     session = Session(graph.proto, weights=graph.weights)
-    samples = [random_inputs(model, shapes[0], seed) for seed in (0, 1)]
+    samples = [random_inputs(model, sample, seed) for seed in (0, 1)]
     batched = [value.name for value in graph.proto.graph.input if _has_batch(value)]
     outputs = [value.name for value in graph.proto.graph.output if _has_batch(value)]
     try:
