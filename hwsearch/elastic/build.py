@@ -28,7 +28,7 @@ def sliced(
     replaced: Mapping[str, NDArray[Any]] = _NOTHING,
 ) -> onnx.ModelProto:
     """Return the subnet that keeps these units; see `Slicer.serialised`."""
-    return onnx.load_model_from_string(Slicer(structure).serialised(kept, dropped, replaced))
+    return wire.parsed(Slicer(structure).serialised(kept, dropped, replaced))
 
 
 def zeroed(
@@ -53,7 +53,7 @@ def zeroed(
                 weights[slot.weight] = weights[slot.weight].copy()
                 np.moveaxis(weights[slot.weight], slot.axis, 0)[removed] = 0
     nodes = _zeroed_nodes(structure, dropped, weights)
-    return onnx.load_model_from_string(
+    return wire.parsed(
         wire.model(
             graph.proto,
             (node.SerializeToString(deterministic=True) for node in nodes),
@@ -92,8 +92,8 @@ class Slicer:
         dropped: Collection[str] = (),
         replaced: Mapping[str, NDArray[Any]] = _NOTHING,
         shapes: Mapping[str, tuple[int, ...]] = _NOTHING,
-    ) -> bytes:
-        """Return a subnet as the bytes of an ONNX file; equal arguments give equal bytes.
+    ) -> memoryview:
+        """Return a subnet as the content of an ONNX file; equal arguments give equal bytes.
 
         Args:
             kept: Group -> which of its units are kept: (size,) bool. Others keep all of theirs.
@@ -130,23 +130,34 @@ class Slicer:
         if name in self._constant and name not in replaced:
             return self._constant[name]
         given = self.structure.graph.weights[name]
-        array = np.asarray(replaced.get(name, given), given.dtype)
-        if name in changes:
-            array = array.copy()
-            flat = array.reshape(-1)
-            for (_, position), amount in changes[name].items():
-                flat[position] -= amount
+        new, shape = replaced.get(name, given), list(np.shape(replaced.get(name, given)))
+        taken: list[tuple[int, NDArray[np.int64]]] = []
         for axis in sorted(self._axes.get(name, ())):
             index = indices.of(name, axis)
-            if index is None or array.shape[axis] == len(index):
+            if index is None or shape[axis] == len(index):
                 continue
-            if array.shape[axis] != given.shape[axis]:
+            if shape[axis] != given.shape[axis]:
                 raise ValueError(
-                    f"axis {axis} of the new {name!r} has {array.shape[axis]} positions; it needs "
+                    f"axis {axis} of the new {name!r} has {shape[axis]} positions; it needs "
                     f"{given.shape[axis]} or the {len(index)} that are kept"
                 )
-            array = np.take(array, index, axis, mode="clip")
-        return wire.tensor(name, array)
+            taken.append((axis, index))
+            shape[axis] = len(index)
+        if len(shape) != given.ndim:
+            raise ValueError(f"the new {name!r} has the shape {shape}, not as {given.shape}")
+
+        def data() -> NDArray[Any]:
+            array = np.asarray(new, given.dtype)
+            if name in changes:
+                array = array.copy()
+                flat = array.reshape(-1)
+                for (_, position), amount in changes[name].items():
+                    flat[position] -= amount
+            for axis, index in taken:
+                array = np.take(array, index, axis, mode="clip")
+            return array
+
+        return wire.later(name, given.dtype, tuple(shape), data)
 
     def _changes(self, keeps: Kept) -> dict[str, dict[tuple[str, int], int]]:
         """Return target -> (attribute, position) -> what the removed units take off."""

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -40,6 +41,7 @@ STATISTICS = "statistics.safetensors"
 REPAIRED = "repaired"  # folder of weights that were solved; they can be solved again
 _LARGEST = 64 * MAX_BYTES  # bytes of a JSON file: a graph of many nodes names all of its values
 _MAX_MODEL = 2**31 - 1  # of a protobuf message
+_NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -76,7 +78,8 @@ def cache_folder(name: str, key: str) -> Path:
 
     Two models of one name, or one model with two sets of data, have different folders.
     """
-    return user_data() / "elastic" / f"{name}-{key[:16]}{SUFFIX}"
+    usable = _NOT_IN_NAMES.sub("-", name).strip(".-") or "model"
+    return user_data() / "elastic" / f"{usable}-{key[:16]}{SUFFIX}"
 
 
 def write_folder(
@@ -200,18 +203,20 @@ def _model_bytes(graph: Graph) -> bytes:
             f"the model has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2.1 at most; "
             "give a smaller model"
         )
-    return wire.model(
+    content = wire.model(
         graph.proto,
         (node.SerializeToString(deterministic=True) for node in graph.proto.graph.node),
         (wire.tensor(name, array) for name, array in graph.weights.items()),
         graph.proto.graph.input,
         graph.proto.graph.output,
     )
+    return bytes(content)
 
 
 def _graph_facts(graph: Graph) -> dict[str, Any]:
     return {
         "digest": graph.digest,
+        "notes": list(graph.notes),
         "shapes": {name: list(shape) for name, shape in graph.shapes.items()},
         "origins": {name: asdict(origin) for name, origin in graph.origins.items()},
     }
@@ -236,6 +241,7 @@ def _read_graph(folder: Path) -> Graph:
         origins=origins,
         shapes={name: tuple(shape) for name, shape in facts["shapes"].items()},
         digest=facts["digest"],
+        notes=tuple(facts["notes"]),
     )
 
 

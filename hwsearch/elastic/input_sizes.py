@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwsearch.elastic import wire
 from hwsearch.elastic.build import Slicer
 from hwsearch.elastic.graph import Structure
 
@@ -83,7 +84,7 @@ def _macs_at(
 ) -> dict[str, int] | None:
     """Return node -> MACs at an input size; None if the model does not work at it."""
     graph = slicer.structure.graph
-    model = onnx.load_model_from_string(slicer.serialised({}, shapes=shapes))
+    model = wire.parsed(slicer.serialised({}, shapes=shapes))
     worked = {work.node for work in slicer.structure.work}
     nodes = [node for node in graph.proto.graph.node if node.name in worked]
     wanted = {node.output[0] for node in nodes} | {v for n in nodes for v in n.input if v}

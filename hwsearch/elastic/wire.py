@@ -1,20 +1,21 @@
-"""Serialised ONNX models, written field by field so that each weight is copied once.
+"""Serialised ONNX models, written field by field into one buffer.
 
-`onnx.ModelProto.SerializeToString` of 60 MB of weights takes 60 to 100 ms, since every tensor is
-copied into the message first and the output grows by doubling. The bytes are the same as its:
-fields in the order of their numbers (https://protobuf.dev/programming-guides/encoding).
+`onnx.ModelProto.SerializeToString` of 60 MB of weights takes 60 to 100 ms: every tensor is copied
+into the message first, and fresh memory for the growing output is touched several times. Here each
+weight is copied once, from where it is sliced. The bytes are the same: fields in the order of
+their numbers (https://protobuf.dev/programming-guides/encoding).
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-Piece: TypeAlias = "bytes | memoryview"
 _LENGTH_DELIMITED = 2
 _GRAPH, _NODE, _INITIALIZER, _RAW_DATA = 7, 1, 5, 9  # field numbers in onnx.proto
 _PACKED = {  # types of which one byte holds several, or that have no raw data
@@ -26,25 +27,43 @@ _PACKED = {  # types of which one byte holds several, or that have no raw data
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A serialised initialiser: the pieces of its message and their bytes in all."""
+    """A serialised initialiser.
 
-    pieces: tuple[Piece, ...]
-    size: int
+    Attributes:
+        head: The fields before the data, or the whole message.
+        nbytes: Of the data.
+        data: Returns the data when they are written; None if there are none behind the head.
+    """
+
+    head: bytes
+    nbytes: int
+    data: Callable[[], NDArray[Any]] | None
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the message."""
+        return len(self.head) + self.nbytes
 
 
 def tensor(name: str, array: NDArray[Any]) -> Tensor:
-    """Return an array as an initialiser; its data is not copied if it is contiguous."""
+    """Return an array as an initialiser; it is not copied before it is written."""
+    return later(name, array.dtype, array.shape, lambda: array)
+
+
+def later(
+    name: str, dtype: np.dtype[Any], shape: tuple[int, ...], data: Callable[[], NDArray[Any]]
+) -> Tensor:
+    """Return an initialiser whose array, of this type and shape, is made when it is written."""
     try:
-        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        kind = helper.np_dtype_to_tensor_dtype(dtype)
     except (ValueError, KeyError):
         kind = None
-    if kind is None or not _is_raw(kind, array.dtype):
-        whole = numpy_helper.from_array(array, name).SerializeToString(deterministic=True)
-        return Tensor((whole,), len(whole))
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    head = onnx.TensorProto(dims=array.shape, data_type=kind, name=name).SerializeToString()
-    head += _head(_RAW_DATA, len(data))
-    return Tensor((head, data), len(head) + len(data))
+    if kind is None or not _is_raw(kind, dtype):
+        whole = numpy_helper.from_array(data(), name).SerializeToString(deterministic=True)
+        return Tensor(whole, 0, None)
+    nbytes = math.prod(shape) * dtype.itemsize
+    head = onnx.TensorProto(dims=shape, data_type=kind, name=name).SerializeToString()
+    return Tensor(head + _head(_RAW_DATA, nbytes), nbytes, data)
 
 
 def model(
@@ -53,8 +72,8 @@ def model(
     initialisers: Iterable[Tensor],
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
-) -> bytes:
-    """Return a serialised model.
+) -> memoryview:
+    """Return a serialised model, the content of its file.
 
     Args:
         given: The model that versions, opsets, functions and names are taken from.
@@ -63,20 +82,12 @@ def model(
         inputs: Of the graph.
         outputs: Of the graph.
     """
-    body: list[Piece] = []
-    size = 0
-    for node in nodes:
-        body += (_head(_NODE, len(node)), node)
-        size += len(body[-2]) + len(node)
-    name = onnx.GraphProto(name=given.graph.name).SerializeToString()
-    body.append(name)
-    size += len(name)
-    for each in initialisers:
-        body.append(_head(_INITIALIZER, each.size))
-        size += len(body[-1]) + each.size
-        body += each.pieces
+    graph = [part for node in nodes for part in (_head(_NODE, len(node)), node)]
+    graph.append(onnx.GraphProto(name=given.graph.name).SerializeToString())
+    tensors = list(initialisers)
+    heads = [_head(_INITIALIZER, each.size) + each.head for each in tensors]
     values = onnx.GraphProto(input=inputs, output=outputs).SerializeToString(deterministic=True)
-    size += len(values)
+    size = sum(map(len, (*graph, *heads, values))) + sum(each.nbytes for each in tensors)
     before, after = onnx.ModelProto(), onnx.ModelProto()
     before.CopyFrom(given)
     for field in ("graph", "opset_import", "metadata_props", "training_info", "functions"):
@@ -84,7 +95,30 @@ def model(
     after.opset_import.extend(given.opset_import)
     after.functions.extend(given.functions)
     start, end = (each.SerializeToString(deterministic=True) for each in (before, after))
-    return b"".join((start, _head(_GRAPH, size), *body, values, end))
+    start += _head(_GRAPH, size)
+    # NumPy asks for large pages: touching fresh memory is most of the time.
+    content = np.empty(len(start) + size + len(end), np.uint8)
+    at = _write(content, 0, b"".join((start, *graph)))
+    for head, each in zip(heads, tensors, strict=True):
+        at = _write(content, at, head)
+        if each.data is not None:
+            raw = np.ascontiguousarray(each.data()).reshape(-1).view(np.uint8)
+            content[at : at + each.nbytes] = raw
+            at += each.nbytes
+    _write(content, at, values + end)
+    return content.data
+
+
+def parsed(content: memoryview) -> onnx.ModelProto:
+    """Return the model of what `model` wrote."""
+    found: onnx.ModelProto = onnx.ModelProto.FromString(content)
+    return found
+
+
+def _write(content: NDArray[np.uint8], at: int, part: bytes) -> int:
+    """Copy bytes to a position; return the position behind them."""
+    content[at : at + len(part)] = np.frombuffer(part, np.uint8)
+    return at + len(part)
 
 
 def _is_raw(kind: int, dtype: np.dtype[Any]) -> bool:
