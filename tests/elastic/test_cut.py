@@ -32,13 +32,13 @@ from tests.elastic.miniature_modules import (
 
 TOKENS = torch.arange(5)[None]
 CASES = {
-    "windows": (window_transformer, image(side=8)),
     "residual": (ResidualNet, image()),
     "mobile": (MobileNet, image()),
     "dense": (DenseNet, image()),
     "vision transformer": (VisionTransformer, image()),
     "text": (TextEncoder, text()),
     "tied": (TiedModel, TOKENS),
+    "windows": (window_transformer, image(side=8)),
 }
 
 

@@ -228,7 +228,7 @@ class _OneSample(nn.Linear):
 )
 def test_what_cannot_be_exported_is_one_clear_error(module, inputs, message):
     with pytest.raises(InputError, match=message):
-        export_module(module, inputs)
+        export_module(module, inputs, "torchscript")
 
 
 def test_a_masked_module_is_refused():
