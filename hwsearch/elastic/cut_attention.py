@@ -78,7 +78,10 @@ class CutMultiheadAttention(nn.MultiheadAttention):
                 functional.linear(each, weight, bias)
                 for each, (weight, bias) in zip((query, key, value), self._parts(), strict=True)
             )
-        q, k, v = (each.unflatten(-1, (self.num_heads, self.head_dim)) for each in projected)
+        q, k, v = (
+            each.unflatten(-1, (self.num_heads, self.head_dim))  # type: ignore[no-untyped-call]
+            for each in projected
+        )
         scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1) / math.sqrt(self.head_dim)
         if attn_mask is not None:
             mask = attn_mask if attn_mask.dim() == 2 else self._per_head(attn_mask)
@@ -97,12 +100,11 @@ class CutMultiheadAttention(nn.MultiheadAttention):
         return result, shown if need_weights else None
 
     def _parts(self) -> list[tuple[Tensor, Tensor | None]]:
-        weights: Any = (
-            self.in_proj_weight.chunk(3)
-            if self.in_proj_weight is not None
-            else (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-        )
-        biases: Any = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        joined: Any = self.in_proj_weight  # None if keys or values have another width
+        separate = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        weights = separate if joined is None else joined.chunk(3)
+        bias: Any = self.in_proj_bias
+        biases = [None] * 3 if bias is None else bias.chunk(3)
         return list(zip(weights, biases, strict=True))
 
     def _per_head(self, mask: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def _places(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
 
 def adjust(layer: Any, groups: int | None = None) -> None:
     """Set the attributes of a layer that repeat sizes of its tensors."""
-    weight = getattr(layer, "weight", None)
+    weight: Any = getattr(layer, "weight", None)
     if isinstance(layer, nn.modules.conv._ConvNd):
         layer.groups = layer.groups if groups is None else groups
         first, second = weight.shape[0], weight.shape[1] * layer.groups

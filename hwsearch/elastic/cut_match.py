@@ -140,9 +140,11 @@ def norms_of(module: nn.Module) -> dict[str, nn.Module]:
 
 def _factor(norm: Any) -> NDArray[np.float64]:
     """Return what a batch norm multiplies each channel by."""
-    root = np.sqrt(norm.running_var.detach().numpy().astype(np.float64) + norm.eps)
+    root: NDArray[np.float64] = np.sqrt(
+        norm.running_var.detach().numpy().astype(np.float64) + norm.eps
+    )
     scale = getattr(norm, "weight", None)
-    return 1 / root if scale is None else scale.detach().numpy().astype(np.float64) / root
+    return np.asarray(1 / root if scale is None else scale.detach().numpy() / root, np.float64)
 
 
 def _range(array: Array) -> tuple[Any, ...]:

@@ -51,7 +51,8 @@ def cut_module(
     subject = _Subject(plain, structure, inputs)
     matcher = Matcher(structure.graph, plain)
     subject.check_whole(plain)
-    order = [e.name for e in (*structure.layers, *structure.branches) if e.name in dropped]
+    order = [layer.name for layer in structure.layers if layer.name in dropped]
+    order += [branch.name for branch in structure.branches if branch.name in dropped]
     leave_out(plain, structure, matcher, order, subject.run, subject.agrees_without)
     changes = changes_of(structure, plain, kept, model)
     problem = ""

@@ -8,6 +8,10 @@ from torch.nn import functional
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 
+def _split(tensor: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
+    return tensor.unflatten(axis, sizes)  # type: ignore[no-untyped-call,no-any-return]
+
+
 class CutShiftedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc]  # is untyped
     """Window attention whose heads together are narrower than its input.
 
@@ -49,13 +53,15 @@ class CutShiftedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc]  
         rows, columns = (
             size // window for size, window in zip(x.shape[1:3], self.window_size, strict=True)
         )
-        result = result.unflatten(2, tuple(self.window_size)).unflatten(1, (rows, columns))
+        result = _split(result, 2, tuple(self.window_size))
+        result = _split(result, 1, (rows, columns))
         result = result.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         return torch.roll(result, (shift[0], shift[1]), (1, 2))[:, :height, :width].contiguous()
 
     def _windows(self, x: Tensor) -> Tensor:
         """Split (samples, height, width, channels) into (samples, windows, places, channels)."""
-        x = x.unflatten(2, (-1, self.window_size[1])).unflatten(1, (-1, self.window_size[0]))
+        x = _split(x, 2, (-1, self.window_size[1]))
+        x = _split(x, 1, (-1, self.window_size[0]))
         return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def _mask(self, x: Tensor, shift: list[int]) -> Tensor:

@@ -1,10 +1,10 @@
 """Axes of a module's inputs, besides the batch, that may have other sizes than the example."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
-from torch import nn
+from torch import Tensor, nn
 
 from hwsearch.elastic.module_call import ModuleCall
 
@@ -87,33 +87,33 @@ def name_axes(
     """Write the shapes of inputs and outputs: sizes, and names of the axes that are dynamic."""
     names = {place: axis.name for axis in axes for place in axis.places}
     for value in model.graph.input:
-        example = call.inputs[value.name]
+        sizes = enumerate(call.inputs[value.name].shape)
         _write_shape(
             value,
             [
                 "batch" if not position else names.get((value.name, position), size)
-                for position, size in enumerate(example.shape)
+                for position, size in sizes
             ],
         )
     before = call(module, call.examples(2))
     dims: dict[str, list[str | int]] = {n: list(tensor.shape) for n, tensor in before.items()}
-    after = call(module, call.examples(3))
-    for name, tensor in after.items():
-        for position, (old, new) in enumerate(zip(before[name].shape, tensor.shape, strict=True)):
-            if (old, new) == (2, 3):
-                dims[name][position] = "batch"
-            elif old != new:
-                dims[name][position] = f"{name}_axis{position}"
-    for axis in axes:
-        example = call.inputs[axis.places[0][0]].shape[axis.places[0][1]]
-        after = call(module, call.examples(2, dict.fromkeys(axis.places, axis.tried)))
-        for name, tensor in after.items():
-            pairs = zip(before[name].shape, tensor.shape, strict=True)
-            for position, (old, new) in enumerate(pairs):
-                if (old, new) == (example, axis.tried):
-                    dims[name][position] = axis.name
-                elif old != new:
-                    dims[name][position] = f"{name}_axis{position}"
+
+    def note(other: Mapping[str, Tensor], change: tuple[int, int], axis: str) -> None:
+        """Name the axes of outputs that differ by a change of the inputs."""
+        for output, tensor in other.items():
+            pairs = zip(before[output].shape, tensor.shape, strict=True)
+            for position, pair in enumerate(pairs):
+                if pair == change:
+                    dims[output][position] = axis
+                elif pair[0] != pair[1]:
+                    dims[output][position] = f"{output}_axis{position}"
+
+    note(call(module, call.examples(3)), (2, 3), "batch")
+    for each in axes:
+        input_, position = each.places[0]
+        change = (call.inputs[input_].shape[position], each.tried)
+        tried = dict.fromkeys(each.places, each.tried)
+        note(call(module, call.examples(2, tried)), change, each.name)
     for value in model.graph.output:
         _write_shape(value, dims[value.name])
     del model.graph.value_info[:]

@@ -115,7 +115,7 @@ def _remove_parametrisations(module: nn.Module) -> None:
             # Removing changes the class, which copies of a module share.
             old = type(each)
             each.__class__ = type(old.__name__, old.__bases__, dict(vars(old)))
-            for name in list(each.parametrizations):  # type: ignore[arg-type,union-attr]
+            for name in list(each.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(each, name, leave_parametrized=True)
         hooks: dict[int, Any] = each._forward_pre_hooks
         for number, hook in list(hooks.items()):

@@ -94,7 +94,7 @@ def _explicit_attention(module: nn.Module) -> Iterator[None]:
     layers = [each for each in module.modules() if type(each) is nn.MultiheadAttention]
     layers = [each for each in layers if CutMultiheadAttention.takes(each)]
     packed = [each._qkv_same_embed_dim for each in layers]
-    functional.scaled_dot_product_attention = _attention  # type: ignore[assignment]
+    functional.scaled_dot_product_attention = _attention
     for each in layers:
         CutMultiheadAttention.convert(each, each.num_heads)
     try:
