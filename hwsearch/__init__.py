@@ -1,7 +1,8 @@
 """hwsearch: hardware-aware subnet search.
 
-From a pretrained supernet and a device to the Pareto-optimal subnets on that device, as verified
-ONNX files. Names are imported at first use, so that ``import hwsearch`` is fast.
+From a pretrained supernet, or any trained model, and a device to the Pareto-optimal subnets on
+that device, as verified ONNX files. Names are imported at first use, so that ``import hwsearch``
+is fast.
 """
 
 import logging
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         InputError as InputError,
     )
     from hwsearch.kit.build import make_kit as make_kit
+    from hwsearch.loading import elastify as elastify, load_supernet as load_supernet
     from hwsearch.models.export import to_onnx as to_onnx
     from hwsearch.objectives import Estimate as Estimate, Objective as Objective
     from hwsearch.optimizer.optimize import optimize as optimize
@@ -32,10 +34,7 @@ if TYPE_CHECKING:
     from hwsearch.prediction import Predictor as Predictor
     from hwsearch.space import SearchSpace as SearchSpace
     from hwsearch.supernets.checkpoint_import import import_checkpoint as import_checkpoint
-    from hwsearch.supernets.zoo import (
-        load_supernet as load_supernet,
-        supernet_names as supernet_names,
-    )
+    from hwsearch.supernets.zoo import supernet_names as supernet_names
 
 __version__ = "0.1.0"
 
@@ -53,7 +52,8 @@ _EXPORTS = {
     "optimizer.optimize": ("optimize",),
     "optimizer.optimizer": ("Optimizer",),
     "prediction": ("Predictor",),
-    "supernets.zoo": ("load_supernet", "supernet_names"),
+    "supernets.zoo": ("supernet_names",),
+    "loading": ("load_supernet", "elastify"),
     "supernets.checkpoint_import": ("import_checkpoint",),
     "accuracy.sources": ("load_task",),
     "accuracy.task": ("Task", "Samples"),

@@ -64,8 +64,8 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="hwsearch",
     cls=_Commands,
-    help="Give it a pretrained supernet and a device; get the Pareto-optimal subnets for that "
-    "device as verified ONNX files.",
+    help="Give it a pretrained supernet, or any trained model, and a device; get the "
+    "Pareto-optimal subnets for that device as verified ONNX files.",
     epilog="Start with: hwsearch search --out runs/first",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -10,13 +10,17 @@ from hwsearch import plugins
 from hwsearch.cli.output import reserved_stdout
 from hwsearch.data import user_data
 from hwsearch.run.disk_usage import runs_below
+from hwsearch.supernets.model_names import ELASTIC, ONNX
 
 
 def complete_supernet(incomplete: str) -> list[str]:
-    """Complete names of registered and imported supernets."""
+    """Complete names of registered and imported supernets, ONNX files and elastic models."""
     shelf = user_data() / "supernets"
     imported = [each for each in _names(shelf) if not each.startswith(".")]
-    return _starting(incomplete, [*_registered("supernets"), *imported])
+    typed = Path(incomplete)
+    above = typed if incomplete.endswith("/") or not incomplete else typed.parent
+    files = [str(above / each) for each in _names(above) if Path(each).suffix in (ONNX, ELASTIC)]
+    return _starting(incomplete.removeprefix("./"), [*_registered("supernets"), *imported, *files])
 
 
 def complete_tactic(incomplete: str) -> list[str]:

@@ -145,6 +145,7 @@ def open_elastic(
         repair=repair,
         losses=contents.losses,
         statistics_digest=contents.data_digest,
+        folder=folder,
     )
 
 
@@ -233,7 +234,7 @@ def _card(name: str, source: Path | onnx.ModelProto | Graph, licence: str, graph
         description="A trained model made elastic: its subnets follow from it without training.",
         licence=licence,
         source=f"{where}, SHA-256 {graph.digest}",
-        facts={"family": name, "elastic": True},
+        facts={"family": name, "elastic": True, "notes": list(graph.notes)},
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +44,7 @@ class ElasticNetwork:
         orders: Group -> its units, most important first.
         losses: Group -> share of output energy that the layers which read it lose, by number of
             kept units: (size + 1,); groups that nothing is known of are absent.
+        folder: What it was opened from; None for one in memory.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ElasticNetwork:
         repair: Callable[[], Repairs] | None = None,
         losses: Mapping[str, NDArray[np.float64]] | None = None,
         statistics_digest: str = "",
+        folder: Path | None = None,
     ) -> None:
         """Join what `hwsearch.elastic.elastify` found.
 
@@ -68,11 +71,12 @@ class ElasticNetwork:
             repair: Called once, when the first subnet is built; None leaves weights as they are.
             losses: See the class; they become the prior.
             statistics_digest: Of the statistics that order and repair follow from.
+            folder: What it was opened from.
         """
         self.structure, self.elastic, self.card = structure, elastic, card
         self.space, self.defaults = elastic.space, elastic.defaults
         self.orders = {name: np.asarray(order) for name, order in orders.items()}
-        self.losses = dict(losses or {})
+        self.losses, self.folder = dict(losses or {}), folder
         self.recalibrate: tuple[()] = ()
         self._spec, self._make_repair = spec, repair
         self._slicer = Slicer(structure)
@@ -134,13 +138,17 @@ class ElasticNetwork:
         shapes = self.elastic.shapes(arch)
         return wire.parsed(self._slicer.serialised(kept, dropped, new, shapes))
 
-    def reference_models(self, arch: Architecture) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    def reference_models(
+        self, arch: Architecture
+    ) -> tuple[onnx.ModelProto, onnx.ModelProto] | None:
         """Return two models of equal outputs: the subnet before repair, and the zeroed model.
 
         The second one is the given model with zeros in the weights that read what is removed.
-        They differ where a group that is not exact loses units.
+        They would differ, and None is returned, where a group that is not exact loses units.
         """
         kept, dropped = self.kept(arch)
+        if any(group.name in kept and not group.exact for group in self.structure.groups):
+            return None
         shapes = self.elastic.shapes(arch)
         cut = wire.parsed(self._slicer.serialised(kept, dropped, shapes=shapes))
         return cut, zeroed(self.structure, kept, dropped, shapes)

@@ -20,6 +20,7 @@ from hwsearch.files import staged_file
 from hwsearch.kit.manifest import CONFIRM, EXAMPLES, FP32, NAME, TABLE, KitModel, Manifest
 from hwsearch.kit.measuring_code import code_files, device_entries, store_member
 from hwsearch.kit.table_latency import FEWEST
+from hwsearch.loading import load_supernet
 from hwsearch.models.quantize import check_converter
 from hwsearch.models.repeated_weights import timing_model, with_repeated_weights
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
@@ -27,7 +28,7 @@ from hwsearch.quantization import PROCESSORS, Quantization, quantization_for
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.weight_sources import RANDOM
-from hwsearch.supernets.zoo import load_supernet, supernet_names
+from hwsearch.supernets.zoo import supernet_names
 
 
 def make_kit(

@@ -20,6 +20,7 @@ from hwsearch.optimizer import tactic_names
 from hwsearch.optimizer.stopping import Stopping, check_positive
 from hwsearch.quantities import quantity_names
 from hwsearch.run.setting import check_settings, setting, text, texts, whole
+from hwsearch.supernets.model_names import is_path
 
 FILE, TRIALS = "config.toml", "trials.sqlite"
 REPORT, PICTURE = "report.html", "front.png"
@@ -33,7 +34,7 @@ OBSOLETE = ("race",)  # settings of former versions; they are ignored
 RECORDED: dict[str, type] = {
     "space": str, "full_space": str, "weights": str, "data": dict, "device": dict,
     "objectives": list, "latency_table": dict, "predictor": dict, "warm_start": dict,
-    "versions": dict, "warnings": list, CWD: str, FROM_RUN: str,
+    "elastic": dict, "versions": dict, "warnings": list, CWD: str, FROM_RUN: str,
 }  # fmt: skip
 _MOST_DOTS = 5000
 RECORDED_PACKAGES = (
@@ -47,7 +48,9 @@ class RunConfig:
     """Settings of a search that determine its results, each declared only here."""
 
     supernet: str = setting(
-        "cifar10-resnet", "A name from 'hwsearch supernets', or MODULE:FUNCTION."
+        "cifar10-resnet",
+        "A name from 'hwsearch supernets', MODULE:FUNCTION, or a trained model: an ONNX file, "
+        "what 'hwsearch elastify' made of one, timm:NAME, torchvision:NAME or hf:FOLDER.",
     )
     checkpoint: str | None = setting(
         None,
@@ -246,6 +249,9 @@ def located(config: RunConfig, directories: tuple[Path, ...]) -> RunConfig:
         kind, colon, path = getattr(config, name).partition(":")
         if colon and kind in kinds:
             changed[name] = f"{kind}:{_found(path, directories)}"
+    name = config.supernet
+    if is_path(name) or any(is_path(str(each / name)) for each in directories):
+        changed["supernet"] = _found(name, directories)
     return replace(config, **changed)  # type: ignore[arg-type]  # all of them are texts
 
 

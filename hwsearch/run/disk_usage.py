@@ -26,6 +26,8 @@ _AGES_S: Final = {HALF: 3600.0, SCRATCH: 24 * 3600.0, ENGINE: 0.0}
 _STAGED = re.compile(
     r"\.(?:[\w-]+\.(?:toml|csv|json|pyz|png|html|onnx|txt)|SHA256SUMS|[0-9a-f]{16})\.[a-z0-9_]{8}"
 )
+# Those of folders of elastic models, and of statistics that are gathered for one.
+_STAGED_ELASTIC = re.compile(r"\.[\w.+-]+\.elastic\.(?:unfinished|[a-z0-9_]{8})")
 _STAGED_IMPORT = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\.[a-z0-9_]{8}")
 _BASELINE = re.compile(rf"{_STAGED.pattern}|tmp[a-z0-9_]{{8}}\.part")  # that of earlier versions
 _ENGINE = re.compile(r"[^.].*")
@@ -67,7 +69,8 @@ def disk_usage_of(runs: Sequence[Path]) -> list[DiskUsage]:
     half_written = _left(cache / "baselines", _BASELINE, HALF)
     in_cache = (*half_written, *_left(cache / "engines", _ENGINE, ENGINE))
     half_written = _left(home / "supernets", _STAGED_IMPORT, HALF)
-    in_home = (*half_written, *_left(home / "latency_tables", _STAGED, HALF))
+    half_elastic = _left(home / "elastic", _STAGED_ELASTIC, HALF)
+    in_home = (*half_written, *half_elastic, *_left(home / "latency_tables", _STAGED, HALF))
     dead = tuple(_left(scratch, _SCRATCH, SCRATCH))
     return [
         *(_usage("run", run, _left_in_run(run)) for run in runs),

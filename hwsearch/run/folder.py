@@ -145,7 +145,7 @@ class RunFolder:
 
     def setup(self, net: Supernet | None = None) -> Setup:
         """Load the supernet, device and data of the run."""
-        return prepare(self.config, net, directories=self.directories)
+        return prepare(self.config, net, directories=self.directories, recorded=self.recorded)
 
     def select(self, select: str = "all") -> list[str]:
         """Return keys by ``"all"``, ``"knee"``, a key, or a constraint, as ``"latency <= 12"``.

@@ -1,6 +1,7 @@
 """Progress of a run: phases, steps, figures and notes, shown or logged."""
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -44,3 +45,21 @@ class Silent:
     def note(self, text: str) -> None:
         """Log the text."""
         logger.info("%s", text)
+
+
+def steps_of(progress: Progress) -> Callable[[str, int, int], None]:
+    """Return a function that shows the steps of a work: what is done, how many of how many.
+
+    A phase begins with every new name of what is done.
+    """
+    now: dict[str, int] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in now:
+            now.clear()
+            progress.phase(what, total, done)
+        elif done > now[what]:
+            progress.advance(done - now[what])
+        now[what] = done
+
+    return show

@@ -41,7 +41,8 @@ def start_run(
     config, workers = settings.config, settings.workers
     if settings.out is not None:
         _check_output(Path(settings.out))
-    setup = sources.with_sources(prepare(config, net, cluster_device(workers, config.device)))
+    device = cluster_device(workers, config.device)
+    setup = sources.with_sources(prepare(config, net, device, progress=progress))
     n_reused = sum(source.n_reused for source in setup.sources)
     if budget_of_reuse and n_reused:
         setup = replace(setup, config=replace(config, budget=n_reused))
@@ -73,7 +74,8 @@ def resume_run(
     with locked(folder):
         run = kind(folder)
         device = cluster_device(workers, run.config.device)
-        setup = prepare(run.config.with_limits(limits), net, device, run.directories)
+        config, recorded = run.config.with_limits(limits), run.recorded
+        setup = prepare(config, net, device, run.directories, recorded, progress)
         setup.read(progress)
         check_same(folder, run.recorded, setup.recorded())
         if setup.config == run.config and run.finished:

@@ -1,15 +1,20 @@
 """Resolution of settings to the parts of a run, checked before anything is written."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from hwsearch.accuracy.answers import answered
 from hwsearch.accuracy.checks import check_outputs
 from hwsearch.accuracy.images import read_images
+from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.sources import load_task
-from hwsearch.accuracy.task import NO_DATA, Samples, Task
+from hwsearch.accuracy.task import NO_DATA, Labels, Samples, Task
 from hwsearch.constraints import Constraint, check_constraints
 from hwsearch.devices import load_device, with_batch
 from hwsearch.devices.base import Device
@@ -22,16 +27,20 @@ from hwsearch.evaluation.measurements import LATENCY, THROUGHPUT
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.ssh_device import SshDevice
 from hwsearch.kit.table_latency import TableLatency
+from hwsearch.loading import load_supernet
+from hwsearch.models.export import to_onnx
+from hwsearch.models.onnx_file import write_model
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
 from hwsearch.quantities import exact_quantities, search_quantities
 from hwsearch.run.config import RunConfig, located, make_importable, software_versions
-from hwsearch.run.progress import Progress
+from hwsearch.run.progress import Progress, steps_of
 from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource
+from hwsearch.supernets.model_names import is_elastic
 from hwsearch.supernets.supernet import Supernet
-from hwsearch.supernets.zoo import load_supernet
 from hwsearch.trial_store import Store
 
+ELASTIC = "elastic"  # the entry of config.toml on an elastic model
 MEANINGLESS = "accuracies mean nothing; latency, MACs and export do not depend on weights"
 # With 32 samples the bundled subnets lose 1 to 4 points of top-1, with 64 at most 1.
 FEW_CALIBRATION = 64
@@ -138,6 +147,7 @@ class Setup:
             "space": self.net.space.digest,
             "full_space": self.net.full_space.to_json(),
             "weights": self.net.digest,
+            **elastic_record(self.net),
             "data": data,
             "device": self.device.fingerprint(),
             "objectives": [
@@ -155,19 +165,26 @@ def prepare(
     net: Supernet | None = None,
     device: Device | None = None,
     directories: tuple[Path, ...] = (),
+    recorded: Mapping[str, Any] = MappingProxyType({}),
+    progress: Progress | None = None,
 ) -> Setup:
     """Load and check the parts of a run; raise InputError for a setting that does not fit.
 
     ``net`` is a supernet that is loaded already, ``device`` one on another machine. Relative paths
-    are looked for in the directories, by default in the working directory.
+    are looked for in the directories, by default in the working directory. ``recorded`` is what
+    the settings resolved to before, in a resumed run.
     """
     at = located(config, directories)
     make_importable(config, directories)
     device = load_device(at.device if device is None else device)
-    net = net if net is not None else load_supernet(at.supernet, at.checkpoint)
+    net = net if net is not None else _load(at, config.supernet, recorded, progress)
     net = net.with_rules(config.freeze, config.only)
-    spec = net.input_spec(net.space.smallest()[0])
-    task = load_task(at.data, spec, net.family)
+    if net.writes_onnx and at.data == "bundled":
+        raise InputError(
+            f"no samples ship with {config.supernet!r}; give data, such as imagefolder:FOLDER or "
+            "npz:FILE"
+        )
+    task = _load_task(at, net)
     check_names(net, task)
     check_shapes(net, task)
     check_outputs(net, task)
@@ -200,7 +217,55 @@ def prepare(
         task=task,
         objectives=objectives,
         constraints=_constraints(config, objectives, task),
+        notes=tuple(net.card.facts.get("notes", ())),
     )
+
+
+def _load(
+    at: RunConfig, name: str, recorded: Mapping[str, Any], progress: Progress | None
+) -> Supernet:
+    """Load the supernet of settings whose paths are located; its name is as it was given.
+
+    An elastic model that a run has recorded is opened, so that its trained model is not needed.
+    """
+    before = recorded.get(ELASTIC, {})
+    folder = str(before.get("folder", ""))
+    steps = None if progress is None else steps_of(progress)
+    if folder and is_elastic(folder) and Path(folder).is_dir():
+        net = load_supernet(folder)
+        if net.digest == recorded.get("weights"):
+            return Supernet(name, net.network, at.checkpoint)
+    net = load_supernet(at.supernet, at.checkpoint, data=at.data, progress=steps)
+    return Supernet(name, net.network, at.checkpoint)
+
+
+def _load_task(at: RunConfig, net: Supernet) -> Task:
+    """Load the data; those of an elastic model may be without labels.
+
+    Its subnets are then compared with the given model, the largest architecture.
+    """
+    spec = net.input_spec(net.space.smallest()[0])
+    if not net.writes_onnx:
+        return load_task(at.data, spec, net.family)
+    labels: Labels = "optional" if TOP1.name in (at.objectives or (TOP1.name,)) else "unneeded"
+    folder: Path | None = getattr(net.network, "folder", None)  # a tokenizer may lie in it
+    task = load_task(at.data, spec, net.family, labels=labels, folder=folder)
+    largest = net.full_space.largest()[0]
+    with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
+        path = Path(scratch) / "model.onnx"
+        write_model(path, to_onnx(Supernet(net.name, net.network), largest))
+        with closing(load_device("ort-cpu")) as device:
+            run = partial(device.run, path)
+            whole = net.network.input_spec(largest)
+            return answered(task, whole, run, net.digest, at.objectives)
+
+
+def elastic_record(net: Supernet) -> dict[str, dict[str, str]]:
+    """Return the entry of ``config.toml`` on an elastic model: its folder, and its model."""
+    folder: Path | None = getattr(net.network, "folder", None)
+    if folder is None:
+        return {}
+    return {ELASTIC: {"folder": str(folder.absolute()), "source": net.card.source}}
 
 
 def _constraints(

@@ -136,8 +136,9 @@ class OnnxNetwork(Protocol):
     Optional methods:
 
     - ``reference_models(arch)`` returns two float32 models that have to agree within
-      `hwsearch.verify.subnet.SLICING_TOLERANCE`: the subnet before repair, and the given model
-      with zeros in the weights that read what is removed. Its graph is the subnet's.
+      `hwsearch.verify.slicing.SLICING_TOLERANCE`: the subnet before repair, whose graph is that
+      of ``onnx_model(arch)``, and the given model with zeros in the weights that read what is
+      removed; or None where such zeros do something else.
     - ``named_weights(model)`` returns the learned numbers of a subnet's model as arrays under the
       names that they have in the given model.
     - ``refined(arch, batches)`` returns the model of a subnet with better weights in the same

@@ -15,6 +15,7 @@ from hwsearch.cli.completion import (
 
 WORDS = {
     "search --supernet ofa-r": ["ofa-resnet50"],
+    "search --supernet models/": ["models/mine.onnx"],
     "kit cifar": ["cifar10-resnet"],
     "profile cifar": ["cifar10-resnet"],
     "search --device openv": ["openvino"],
@@ -53,6 +54,9 @@ def here(tmp_path, monkeypatch):
         (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "config.toml").touch()
     (tmp_path / "runs" / "no-run").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.onnx").touch()
+    (tmp_path / "models" / "notes.txt").touch()
 
 
 def test_the_shell_gets_them_without_torch(here):

@@ -19,7 +19,12 @@ KEPT = (
     "known.csv", "kit.pyz", ".notes.txt", ".config.yaml_old",
     f"subnets/{KEY}/model.onnx", f"subnets/{KEY}/weights.safetensors",
 )  # fmt: skip
-HOME_KEPT = ("supernets/mine/weights.safetensors", "latency_tables/mine.json", "notes.txt")
+HOME_KEPT = (
+    "supernets/mine/weights.safetensors",
+    "elastic/mine-0123456789abcdef.elastic/model.onnx",
+    "latency_tables/mine.json",
+    "notes.txt",
+)
 CACHE_KEPT = ("baselines/ort-cpu-1.json", "other/file", "file.txt")
 
 
@@ -93,9 +98,11 @@ class TestWhatCanGo:
             killed_while(write_atomic, monkeypatch, path, "half")
         killed_while(stage, monkeypatch, run / "subnets" / "fedcba9876543210")
         killed_while(stage, monkeypatch, disk / "home/supernets/mine")
+        killed_while(stage, monkeypatch, disk / "home/elastic/other-0123.elastic")
+        write(disk / "home/elastic/.third-0123.elastic.unfinished/part.npz")
         age(disk, hours=2)
         places = disk_usage_of([run])
-        assert [len(place.leftovers) for place in places] == [4, 0, 1, 0]
+        assert [len(place.leftovers) for place in places] == [4, 0, 3, 0]
         gone = remove_leftovers(places)
         assert {each.path.name[0] for each in gone} == {"."}
         assert files(disk) == kept(disk)

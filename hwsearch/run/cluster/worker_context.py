@@ -4,7 +4,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hwsearch.kit.device import DeviceInfo, Latencies, RemoteDevice
 from hwsearch.machine import usable_cpus
 from hwsearch.run.cluster.scheduler import JobResult, is_timed
 from hwsearch.run.config import RunConfig
-from hwsearch.run.setup import Setup, prepare
+from hwsearch.run.setup import ELASTIC, Setup, elastic_record, prepare
 from hwsearch.space import Option
 from hwsearch.supernets.checkpoint_files import files_of, split_checkpoint
 from hwsearch.supernets.imported import imported_names, load_imported
@@ -39,7 +39,10 @@ def search_spec(setup: Setup) -> SearchSpec:
     """Return what a worker loads a search from, with the bytes of a checkpoint's files."""
     config = asdict(setup.config)
     file: Path | None = None
-    if setup.config.checkpoint is not None and not is_random(setup.config.checkpoint):
+    elastic = elastic_record(setup.net).get(ELASTIC)
+    if elastic is not None:
+        config |= {"supernet": Path(elastic["folder"]).name, "checkpoint": None}
+    elif setup.config.checkpoint is not None and not is_random(setup.config.checkpoint):
         with suppress(InputError):  # a supernet's own function may take any text
             file, state = split_checkpoint(setup.config.checkpoint)
             config["checkpoint"] = f"{file}#{state}" if state else str(file)
@@ -47,6 +50,8 @@ def search_spec(setup: Setup) -> SearchSpec:
         config["supernet"], file, _ = load_imported(setup.config.supernet)
         config["checkpoint"] = str(file)
     sent = files_of(file) if file is not None and file.is_file() else []
+    if elastic is not None:
+        sent = [each for each in Path(elastic["folder"]).iterdir() if each.is_file()]
     return {
         "id": uuid.uuid4().hex,
         "version": hwsearch.__version__,
@@ -55,6 +60,7 @@ def search_spec(setup: Setup) -> SearchSpec:
         "recorded": _compared(setup),
         "folder": str(Path.cwd()),
         "weights": {each.name: np.fromfile(each, np.uint8) for each in sent},
+        "sent_for": "checkpoint" if elastic is None else "supernet",
     }
 
 
@@ -74,19 +80,26 @@ class WorkerContext:
         if (folder := Path(spec["folder"])).is_dir():
             os.chdir(folder)  # relative paths are those of the search
         config = dict(spec["config"])
-        with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
-            for name, content in spec["weights"].items():
-                (Path(scratch) / name).write_bytes(content.tobytes())
-            if spec["weights"]:
-                config["checkpoint"] = str(Path(scratch) / Path(config["checkpoint"]).name)
-            self._setup = prepare(
-                RunConfig(**config), device=RemoteDevice(spec["device"], _measure)
-            )
-        if different := differences(spec["recorded"], _compared(self._setup)):
-            raise InputError(
-                "its files differ from those of the search, so that scores are not comparable: "
-                f"{different}. Give this machine the same files and packages"
-            )
+        with ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="hwsearch-"))
+            name, folder = spec["sent_for"], Path(scratch)
+            if name == "supernet":  # the files of an elastic model lie in a folder of its name
+                folder /= config[name]
+                folder.mkdir()
+                config[name] = str(folder)
+            elif spec["weights"]:
+                config[name] = str(folder / Path(config[name]).name)
+            for file, content in spec["weights"].items():
+                (folder / file).write_bytes(content.tobytes())
+            device = RemoteDevice(spec["device"], _measure)
+            self._setup = prepare(RunConfig(**config), device=device)
+            if different := differences(spec["recorded"], _compared(self._setup)):
+                raise InputError(
+                    "its files differ from those of the search, so that scores are not "
+                    f"comparable: {different}. Give this machine the same files and packages"
+                )
+            # Repaired weights of an elastic model are read from its folder while it is used.
+            self._files = stack.pop_all() if name == "supernet" else ExitStack()
         if not self._setup.net.writes_onnx:
             import torch  # elastic models are searched without it
 
@@ -122,8 +135,9 @@ class WorkerContext:
         return JobResult(measurements=measurements, failed=failed)
 
     def close(self) -> None:
-        """End the processes of the device."""
+        """End the processes of the device, and remove the files of the supernet."""
         self._setup.device.close()
+        self._files.close()
 
 
 def run_job(

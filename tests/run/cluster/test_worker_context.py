@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from collections import deque
 
 import numpy as np
@@ -23,6 +24,7 @@ from hwsearch.run.setup import prepare
 from hwsearch.supernets.checkpoint_files import read_state
 from hwsearch.supernets.weight_sources import bundled_file
 from hwsearch.trials import Measurement
+from tests.elastic_parts import write_model, write_samples
 from tests.run.cluster.cluster_parts import config, settings
 
 WEIGHTS = bundled_file("cifar10-resnet", "weights.safetensors")
@@ -259,3 +261,19 @@ class TestOption:
         monkeypatch.setattr(scheduler, "find_spec", lambda name: None)
         with pytest.raises(InputError, match=r"pip install 'hwsearch\[ray\]'"):
             cluster_device("ray", "kit:table.json")
+
+
+def test_an_elastic_model_is_sent_as_its_folder(tmp_path):
+    data = write_samples(tmp_path / "data.npz", write_model(tmp_path / "model.onnx"))
+    file = tmp_path / "model.onnx"
+    made = prepare(RunConfig(supernet=str(file), device="ort-cpu:threads=1", data=data))
+    spec = sent(search_spec(made))
+    assert {"model.onnx", "space.json"} <= set(spec["weights"])
+    file.unlink()
+    shutil.rmtree(made.net.network.folder)
+    context = WorkerContext(spec)
+    (arch,) = made.net.space.smallest()
+    result = context.run(dict(arch.mapping), "top1", (0.0, 0), ())
+    context.close()
+    assert result.failed is None
+    assert "top1" in {m.quantity for m in result.measurements}

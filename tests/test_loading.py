@@ -1,0 +1,136 @@
+"""Trained models become supernets by samples, and are found again."""
+
+import onnx
+import pytest
+
+import hwsearch
+from hwsearch import elastify, load_supernet, loading
+from hwsearch.errors import InputError
+from hwsearch.testing import check_supernet
+from tests.elastic_parts import write_model, write_samples
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model and samples."""
+    folder = tmp_path_factory.mktemp("place")
+    write_samples(folder / "data.npz", write_model(folder / "model.onnx"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(place):
+    return str(place / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def data(place):
+    return f"npz:{place / 'data.npz'}"
+
+
+@pytest.fixture
+def made_once(monkeypatch):
+    """Refuse that anything is made elastic: what there is has to be opened."""
+
+    def unwanted(*args, **settings):
+        raise AssertionError("it was made before")
+
+    monkeypatch.setattr(loading.elastic, "elastify", unwanted)
+
+
+def test_a_file_becomes_a_supernet(model, data):
+    net = load_supernet(model, data=data)
+    assert net.name == model
+    assert net.writes_onnx
+    assert net.space.size > 10
+    assert check_supernet(net.network) == {}
+    arch = net.space.smallest()[0]
+    smallest = hwsearch.to_onnx(net, arch)
+    onnx.checker.check_model(smallest, full_check=True)
+    assert smallest.ByteSize() < onnx.load(model).ByteSize()
+
+
+def test_it_is_opened_again(model, data, request):
+    first = load_supernet(model, data=data)
+    request.getfixturevalue("made_once")
+    again = load_supernet(model, data=data)
+    assert again.digest == first.digest
+    assert again.space == first.space
+    assert elastify(model, data).digest == first.digest
+
+
+def test_other_samples_and_other_models_are_kept_apart(model, data, place, tmp_path):
+    first = elastify(model, data)
+    more = write_samples(tmp_path / "more.npz", model, seed=5)
+    other = elastify(model, more)
+    namesake = elastify(write_model(tmp_path / "model.onnx", seed=3), data)
+    assert len({first.name, other.name, namesake.name}) == 3
+    assert len({first.digest, other.digest, namesake.digest}) == 3
+    assert {each.card.name for each in (first, other, namesake)} == {"model"}
+
+
+def test_a_folder_is_written_where_it_is_wanted(model, data, tmp_path, request):
+    net = elastify(model, data, out=tmp_path / "mine.elastic", name="mine", licence="MIT")
+    request.getfixturevalue("made_once")
+    again = load_supernet(str(tmp_path / "mine.elastic"))
+    assert again.digest == net.digest
+    assert (again.card.name, again.card.licence) == ("mine", "MIT")
+    assert "model.onnx, SHA-256 " in again.card.source
+    archs = net.space.sample(3, seed=0)
+    for one, other in zip(archs, again.space.sample(3, seed=0), strict=True):
+        mine, theirs = hwsearch.to_onnx(net, one), hwsearch.to_onnx(again, other)
+        assert mine.SerializeToString() == theirs.SerializeToString()
+
+
+def test_samples_need_no_labels(model, data, tmp_path):
+    unlabelled = write_samples(tmp_path / "data.npz", model, labelled=False)
+    assert elastify(model, unlabelled).digest == elastify(model, data).digest
+
+
+@pytest.mark.parametrize("given", [None, "bundled", "none"])
+def test_a_trained_model_needs_data(model, given):
+    with pytest.raises(InputError, match=r"is a trained model.*give data.*hwsearch elastify"):
+        load_supernet(model, data=given)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("absent.onnx", "there is no file absent.onnx"),
+        ("absent.elastic", "is no elastic model"),
+        ("text.onnx", "no ONNX model"),
+    ],
+)
+def test_files_that_are_none(data, tmp_path, monkeypatch, name, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.onnx").write_text("{}")
+    with pytest.raises(InputError, match=says):
+        load_supernet(name, data=data)
+
+
+def test_checkpoints_are_refused_where_weights_are_in_the_file(model, data, tmp_path):
+    with pytest.raises(InputError, match="has its weights in it"):
+        load_supernet(model, "random:0", data=data)
+    elastify(model, data, out=tmp_path / "mine.elastic")
+    with pytest.raises(InputError, match="has its weights in it"):
+        load_supernet(str(tmp_path / "mine.elastic"), "random:0")
+
+
+def test_what_is_no_model_is_refused(data):
+    with pytest.raises(InputError, match="'mobilenet' is no trained model"):
+        elastify("mobilenet", data)
+    with pytest.raises(InputError, match="a dict is no trained model"):
+        elastify({}, data)
+
+
+def test_a_model_in_memory(model, data):
+    net = elastify(onnx.load(model), data)
+    assert net.space == elastify(model, data).space
+
+
+def test_data_that_do_not_fit(model, tmp_path):
+    import numpy as np
+
+    np.savez(tmp_path / "small.npz", image=np.zeros((50, 3, 4, 4), np.float32))
+    with pytest.raises(InputError, match=r"image holds samples of shape \(3, 4, 4\)"):
+        elastify(model, f"npz:{tmp_path / 'small.npz'}")
