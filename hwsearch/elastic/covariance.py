@@ -68,11 +68,9 @@ class Dense:
         if level <= 0:
             return np.zeros((len(weight), len(kept)))
         rows = self.matrix[kept]
-        system = rows[:, kept]
-        system[np.diag_indices(len(kept))] += level
-        factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+        lower = cholesky(rows[:, kept], level)
         right = rows[:, removed] @ weight.T
-        found: Matrix = scipy.linalg.cho_solve(factor, right, overwrite_b=True, check_finite=False)
+        found: Matrix = scipy.linalg.cho_solve((lower, True), right, check_finite=False)
         return found.T
 
     def lost(
@@ -88,9 +86,7 @@ class Dense:
         level = ridge * self.mean_diagonal(order)
         if level <= 0:
             return energies
-        system = self.matrix[np.ix_(order, order)]
-        system[np.diag_indices(len(order))] += level
-        lower = scipy.linalg.cholesky(system, lower=True, overwrite_a=True, check_finite=False)
+        lower = cholesky(self.matrix[np.ix_(order, order)], level)
         of_column: Matrix = np.square(weight[:, order] @ lower).sum(axis=0)
         behind = np.append(np.cumsum(of_column[::-1])[::-1], 0.0)
         starts = len(kept) + np.cumsum([0, *map(len, blocks)])
@@ -149,6 +145,27 @@ class Factored:
             squares -= float(np.square(weight[:, columns]).sum())
         found: Matrix = np.interp(np.arange(len(energies)), counts, energies[counts])
         return found
+
+
+def cholesky(matrix: Matrix, level: float) -> Matrix:
+    """Return lower L of a covariance with a ridge, LL' = matrix + level I.
+
+    A covariance that was rounded to float32 may have eigenvalues below zero: if they are beyond
+    the ridge, it grows.
+    """
+    while True:
+        system = matrix.copy()
+        system[np.diag_indices(len(system))] += level
+        try:
+            lower: Matrix = scipy.linalg.cholesky(
+                system, lower=True, overwrite_a=True, check_finite=False
+            )
+        except np.linalg.LinAlgError:
+            if not level <= np.abs(matrix).sum():  # no ridge helps: it is not finite
+                raise
+            level *= 10
+        else:
+            return lower
 
 
 def _solve(product: Matrix, level: float, right: Matrix) -> Matrix:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from hwsearch.elastic.covariance import Columns, Covariance, Dense, Factored, Matrix
+from hwsearch.elastic.covariance import Columns, Covariance, Dense, Factored, Matrix, cholesky
 
 _SKETCH = 256  # rows
 
@@ -95,30 +95,29 @@ class _Rows:
     def __init__(self, rows: Matrix, weight: Matrix, blocks: Columns, level: float) -> None:
         self._rows, self._weight, self._level = rows, _sketched(weight), level
         self._blocks = blocks
-        self._kept = np.ones(rows.shape[1], bool)
+        self._product = rows @ rows.T
         self._lacking = np.zeros((len(rows), len(self._weight)))  # X_R W_R', of what was removed
 
     def costs(self) -> Matrix:
         """Return tr(W_c (H_cc)^-1 W_c') of each block, W with its changes so far."""
-        kept = self._rows * self._kept
-        system = kept @ kept.T
-        system[np.diag_indices(len(system))] += self._level
-        lower = scipy.linalg.cholesky(system, lower=True, overwrite_a=True)
-        a = scipy.linalg.solve_triangular(lower, kept, lower=True)
-        taken = scipy.linalg.solve_triangular(lower, self._lacking, lower=True).T @ a
-        found = np.empty(len(self._blocks))
-        eye = np.eye(self._blocks.shape[1])
-        for number, block in enumerate(self._blocks):
-            w = self._weight[:, block] + taken[:, block]
-            own = (eye - a[:, block].T @ a[:, block]) / self._level
-            found[number] = np.vdot(w.T, np.linalg.solve(own, w.T))
+        columns = self._blocks.reshape(-1)
+        lower = cholesky(self._product, self._level)
+        right = np.hstack([self._rows[:, columns], self._lacking])
+        solved = scipy.linalg.solve_triangular(lower, right, lower=True, check_finite=False)
+        n, width = self._blocks.shape
+        a = solved[:, : len(columns)].reshape(-1, n, width).transpose(1, 0, 2)
+        taken = (solved[:, len(columns) :].T @ solved[:, : len(columns)]).reshape(-1, n, width)
+        w = (self._weight[:, columns].reshape(-1, n, width) + taken).transpose(1, 2, 0)
+        own = (np.eye(width) - a.transpose(0, 2, 1) @ a) / self._level
+        found: Matrix = np.einsum("nij,nij->n", np.linalg.solve(own, w), w)
         return found
 
     def remove(self, blocks: NDArray[np.int64]) -> None:
-        """Mark the columns of blocks as removed."""
+        """Take the columns of blocks out of XX'."""
         columns = self._blocks[blocks].reshape(-1)
-        self._lacking = self._lacking + self._rows[:, columns] @ self._weight[:, columns].T
-        self._kept[columns] = False
+        gone = self._rows[:, columns]
+        self._product -= gone @ gone.T
+        self._lacking += gone @ self._weight[:, columns].T
         self._blocks = np.delete(self._blocks, blocks, axis=0)
 
 
@@ -132,11 +131,7 @@ def _sketched(weight: Matrix) -> Matrix:
 
 
 def _inverse(covariance: Matrix, level: float) -> Matrix:
-    system = covariance.copy()
-    system[np.diag_indices(len(system))] += level
-    lower, failed = scipy.linalg.lapack.dpotrf(system, lower=True, overwrite_a=True)
-    if failed:
-        raise np.linalg.LinAlgError("a covariance with a ridge is not positive definite")
+    lower = cholesky(covariance, level)
     half, _ = scipy.linalg.lapack.dpotri(lower, lower=True, overwrite_c=True)
     inverse: Matrix = np.tril(half)
     inverse += np.tril(inverse, -1).T

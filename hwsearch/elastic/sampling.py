@@ -21,6 +21,7 @@ MIN_ROWS = 16  # of one layer: below, its covariance says nothing
 # Wider inputs keep some rows instead of a covariance, whose factorisation would take minutes.
 MAX_DENSE = 8192
 ROWS_OF_WIDE = 2048
+_DENSE_RATIO = 4  # columns for each row, up to which a covariance takes less time than the rows
 BUFFERED_ROWS = 1024
 
 
@@ -181,7 +182,7 @@ class Plan:
             columns = matrix.shape[2] * matrix.shape[3]
             most = rows if columns <= MAX_DENSE else min(rows, ROWS_OF_WIDE)
             drawn = min(most, samples * positions_each(graph, layer))
-            dense = columns <= MAX_DENSE and 2 * drawn > columns
+            dense = columns <= MAX_DENSE and _DENSE_RATIO * drawn > columns
             found[key] = cls(rows=drawn, groups=len(matrix), columns=columns, dense=dense)
         return found
 

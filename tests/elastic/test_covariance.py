@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hwsearch.elastic.covariance import Dense, Factored
+from hwsearch.elastic.covariance import Dense, Factored, cholesky
 from hwsearch.elastic.elimination import elimination
 
 
@@ -68,6 +68,12 @@ def test_a_constant_input_recovers_and_loses_nothing(weight):
         assert not covariance.recovered(weight[:, REMOVED], KEPT, REMOVED, 0.1).any()
         assert not covariance.lost(weight, KEPT, [REMOVED], 0.1).any()
         assert elimination(covariance, weight, np.arange(24)[:, None], 0.1) is None
+
+
+def test_the_ridge_grows_where_rounding_made_a_covariance_indefinite():
+    matrix = np.diag([1.0, 1.0, -1e-3])
+    lower = cholesky(matrix, 1e-6)
+    np.testing.assert_allclose(lower @ lower.T, matrix + 1e-2 * np.eye(3))
 
 
 @pytest.mark.parametrize("width", [1, 3])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hwsearch.elastic import accumulate, statistics as statistics_module
+from hwsearch.elastic import accumulate, sampling, statistics as statistics_module
 from hwsearch.elastic.consumers import readers
 from hwsearch.elastic.execution import run
 from hwsearch.elastic.sampling import token_masks
@@ -57,9 +57,10 @@ def test_patches_have_the_zeros_of_padding():
     )
 
 
-def test_few_rows_are_kept_as_they_are():
+def test_few_rows_are_kept_as_they_are(monkeypatch):
     structure = mlp()
     inputs = samples(structure, 16)
+    monkeypatch.setattr(sampling, "_DENSE_RATIO", 2)
     found = gather(structure, [inputs])
     layer, x = all_rows(structure, inputs, "fc2")
     own = found.inputs[layer.key]
