@@ -95,7 +95,7 @@ def name_axes(
                 for position, size in sizes
             ],
         )
-    before = call(module, call.examples(2))
+    before = call(module, call.examples(1))
     dims: dict[str, list[str | int]] = {n: list(tensor.shape) for n, tensor in before.items()}
 
     def note(other: Mapping[str, Tensor], change: tuple[int, int], axis: str) -> None:
@@ -108,12 +108,12 @@ def name_axes(
                 elif pair[0] != pair[1]:
                     dims[output][position] = f"{output}_axis{position}"
 
-    note(call(module, call.examples(3)), (2, 3), "batch")
+    note(call(module, call.examples(2)), (1, 2), "batch")
     for each in axes:
         input_, position = each.places[0]
         change = (call.inputs[input_].shape[position], each.tried)
         tried = dict.fromkeys(each.places, each.tried)
-        note(call(module, call.examples(2, tried)), change, each.name)
+        note(call(module, call.examples(1, tried)), change, each.name)
     for value in model.graph.output:
         _write_shape(value, dims[value.name])
     del model.graph.value_info[:]

@@ -16,6 +16,7 @@ from hwsearch.elastic.choices import TIED, ElasticSpace
 from hwsearch.elastic.costs import Costs
 from hwsearch.elastic.graph import Group, Structure
 from hwsearch.elastic.liveness import removables
+from hwsearch.elastic.living import LIVING
 from hwsearch.elastic.sequential import sequential
 from hwsearch.elastic.summary import Summary, summary_of
 from hwsearch.errors import EvaluationError, InputError
@@ -84,6 +85,7 @@ class ElasticNetwork:
         self._columns = {group.name: row for row, group in enumerate(structure.groups)}
         self._mask = lru_cache(maxsize=_UNITS_KEPT)(self._new_mask)
         self.digest = self._digest(statistics_digest)
+        LIVING.add(self)
 
     def __repr__(self) -> str:
         return f"ElasticNetwork({self.card.name!r}, {len(self.space.choices)} choices)"

@@ -6,14 +6,15 @@ import onnx
 import pytest
 import torch
 
-from hwsearch.elastic import build
+from hwsearch.elastic import build, execution
 from hwsearch.elastic.cut import cut
+from hwsearch.elastic.elastify import elastify
 from hwsearch.elastic.living import LIVING
 from hwsearch.elastic.module import read_module
 from hwsearch.elastic.structure import analyse
 from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
-from tests.elastic.miniature_modules import ResidualNet, image, trained
+from tests.elastic.miniature_modules import ResidualNet, VisionTransformer, image, trained
 
 
 class Elastic:
@@ -82,6 +83,22 @@ def test_an_exported_subnet_gives_the_weights_of_its_file(elastic, tmp_path):
         cut(module, tmp_path, net)
     with pytest.raises(InputError, match="is no folder of an exported subnet"):
         cut(module, tmp_path / "absent", net)
+
+
+@pytest.mark.parametrize("build_module", [ResidualNet, VisionTransformer])
+def test_repaired_subnets_of_a_module_come_back_as_it(build_module, tmp_path):
+    module = trained(build_module)
+    pictures = torch.randn(96, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    net = elastify(
+        read_module(module, image()), [{"x": pictures.numpy()}], out=tmp_path / "mine.elastic"
+    )
+    for arch in net.space.sample(3, seed=0):
+        cut_module = cut(module, arch)
+        (expected,) = execution.run(net.onnx_model(arch), {"x": pictures.numpy()}).values()
+        with torch.no_grad():
+            found = cut_module(pictures).numpy()
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+        assert set(cut_module.state_dict()) <= set(module.state_dict())
 
 
 def test_what_is_no_elastic_model_is_refused(elastic):
