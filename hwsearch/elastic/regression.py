@@ -110,8 +110,10 @@ def _dual(x: Rows, y: Rows | Matrix, folds: NDArray[np.int64]) -> tuple[float, M
 def _squared(x: Rows) -> Matrix:
     """Return x'x of each convolution group."""
     if len(x) == 1:  # a product of a matrix by itself takes half the time, but not in a stack
-        return (x[0].T @ x[0]).astype(np.float64)[None]
-    return (x.transpose(0, 2, 1) @ x).astype(np.float64)
+        found: Matrix = (x[0].T @ x[0]).astype(np.float64)[None]
+    else:
+        found = (x.transpose(0, 2, 1) @ x).astype(np.float64)
+    return found
 
 
 def _solved(square: Matrix, product: Matrix, ridge: float, columns: int = 0) -> Matrix:
