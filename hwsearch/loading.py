@@ -122,7 +122,7 @@ def elastify(
     """
     model = trained_model(source, inputs, checkpoint)
     known = {input_: tuple(shape) for input_, shape in (shapes or {}).items()}
-    open_ = sample_shapes(data, model.proto, model.folder) | model.shapes | known
+    open_ = {**sample_shapes(data, model.proto, model.folder), **model.shapes, **known}
     spec = input_spec_of(model.proto, open_, preprocess, model.folder)
     if model.preprocessing is not None and not preprocess:
         spec = replace(spec, preprocessing=model.preprocessing)
@@ -177,9 +177,10 @@ def _made(
         progress=progress,
     )
     # Lines of text are read by the model's tokenizer, also where the model itself is gone.
-    for file in TOKENIZER_FILES if model.folder is not None else ():
-        if (model.folder / TOKENIZER).is_file() and (model.folder / file).is_file():
-            shutil.copyfile(model.folder / file, folder / file)
+    beside = model.folder
+    if beside is not None and (beside / TOKENIZER).is_file():
+        for file in filter(Path.is_file, (beside / name for name in TOKENIZER_FILES)):
+            shutil.copyfile(file, folder / file.name)
     return network
 
 

@@ -8,8 +8,9 @@ import hwsearch
 # Promised to users: none of these goes away or changes its name.
 PROMISED = {
     "Choice", "SearchSpace", "Architecture", "Architectures", "Objective", "Constraint",
-    "optimize", "Optimizer", "Predictor", "load_supernet", "supernet_names", "import_checkpoint",
-    "load_task", "Task", "Metric", "Samples", "to_onnx", "cut", "load_device", "measure",
+    "optimize", "Optimizer", "Predictor", "load_supernet",
+    "elastify", "cut", "supernet_names", "import_checkpoint",
+    "load_task", "Task", "Metric", "Samples", "to_onnx", "load_device", "measure",
     "search", "resume", "confirm", "Run", "make_kit", "HwsearchError", "InputError",
     "InfeasibleError",
 }  # fmt: skip

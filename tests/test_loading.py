@@ -1,5 +1,8 @@
 """Trained models become supernets by samples, and are found again."""
 
+import sys
+
+import numpy as np
 import onnx
 import pytest
 
@@ -129,8 +132,55 @@ def test_a_model_in_memory(model, data):
 
 
 def test_data_that_do_not_fit(model, tmp_path):
-    import numpy as np
-
     np.savez(tmp_path / "small.npz", image=np.zeros((50, 3, 4, 4), np.float32))
     with pytest.raises(InputError, match=r"image holds samples of shape \(3, 4, 4\)"):
         elastify(model, f"npz:{tmp_path / 'small.npz'}")
+
+
+MODULE = """
+import torch
+from torch import nn
+
+
+def load():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4),
+        )
+    return net.eval(), torch.zeros(1, 3, 8, 8)
+
+
+def load_with(checkpoint):
+    return load()
+"""
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """A user's file in the working directory."""
+    (tmp_path / "my_module.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "my_module"
+    sys.modules.pop("my_module", None)
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", input=rng.standard_normal((240, 3, 8, 8)).astype(np.float32))
+    return f"npz:{tmp_path / 'a.npz'}"
+
+
+def test_modules(modules, arrays):
+    named = load_supernet(f"{modules}:load", data=arrays)
+    assert load_supernet(f"{modules}:load_with", data=arrays).space == named.space
+    module, inputs = __import__(modules).load()
+    given = elastify(module, arrays, inputs=inputs, name="load")
+    assert given.space == named.space
+    arch = given.space.smallest()[0]
+    assert hwsearch.to_onnx(given, arch).SerializeToString() != b""
+    with pytest.raises(InputError, match="needs example inputs"):
+        elastify(module, arrays)

@@ -96,6 +96,9 @@ def _shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def _print(net: "Supernet", seconds: float, data: str) -> None:
     """Print what is elastic in a model, what was left out and why, and how to go on."""
+    from hwsearch.elastic.network import ElasticNetwork
+
+    assert isinstance(net.network, ElasticNetwork)
     folder, summary = Path(net.name), net.network.summary
     searched = [choice for choice in net.space.choices if len(choice.options) > 1]
     size = size_of(folder)

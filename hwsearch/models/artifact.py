@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from hwsearch.errors import InputError
+from hwsearch.errors import EvaluationError, InputError
 from hwsearch.files import MAX_BYTES, parsed_json, read_bounded, sha256_of, write_atomic
 from hwsearch.models.agreement import TOLERANCES
 from hwsearch.models.exported import Exported
 from hwsearch.models.infer import infer_script
 from hwsearch.models.onnx_file import opset_of, precision_of, read_metadata
-from hwsearch.quantities import exact_quantities
-from hwsearch.space import Architecture
+from hwsearch.quantities import MACS, PARAMS, exact_quantities
+from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.supernet import Supernet
 
 # Schema 2 added precision, conversion and graph; schema 1 is float32 only.
@@ -125,8 +125,23 @@ def _card(net: Supernet, arch: Architecture) -> dict[str, Any]:
             "source": net.card.source,
         },
         "input": net.input_spec(arch).to_dict(),
-        "exact": {name: net.exact(name, one)[0].item() for name in exact_quantities()},
+        "exact": _exact(net, one),
     }
+
+
+def _exact(net: Supernet, one: Architectures) -> dict[str, Any]:
+    """Return the computed quantities of an architecture, except those that its graph hides.
+
+    ONNX does not infer the shapes of every operator, on which the memory depends.
+    """
+    found = {}
+    for name in exact_quantities():
+        try:
+            found[name] = net.exact(name, one)[0].item()
+        except EvaluationError:
+            if name in (MACS.name, PARAMS.name):
+                raise
+    return found
 
 
 def read_card(folder: Path) -> dict[str, Any]:

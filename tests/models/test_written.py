@@ -163,6 +163,27 @@ def test_a_network_without_a_reference_is_checked_for_the_rest(arch, device, tmp
     assert "disagreement" not in verify_artifact(folder, device)["verification"]
 
 
+def test_operators_whose_shapes_onnx_does_not_infer(arch, device, tmp_path):
+    network = SlicedSupernet()
+    make = network._sliced, network._zeroed
+
+    def with_gelu(model):
+        for node in model.graph.node:
+            if node.op_type == "Relu":
+                node.op_type, node.domain = "Gelu", "com.microsoft"
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+        return model
+
+    network._sliced = lambda arch, *, repaired: with_gelu(make[0](arch, repaired=repaired))
+    network._zeroed = lambda arch: with_gelu(make[1](arch))
+    net = Supernet("sliced", network)
+    folder = written(tmp_path / "subnet", net, exported(net, arch), device)
+    card = verify_artifact(folder, device)
+    assert {"macs", "params", "bytes"} <= set(card["exact"])
+    assert "peak_memory" not in card["exact"]
+    assert card["verification"]["disagreement"] <= 1e-5
+
+
 def test_exact_quantities(net):
     archs = net.space.sample(20, seed=2)
     models = [to_onnx(net, arch) for arch in archs]
