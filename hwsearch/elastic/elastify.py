@@ -186,7 +186,7 @@ def _check_memory(
     count = sum(len(next(iter(batch.values()))) for batch in samples)
     needed, available = needed_bytes(structure, count), available_memory_bytes()
     report(f"gather statistics in up to {needed / 2**30:.1f} GB of memory", 0, 1)
-    if available is not None and needed > available:
+    if needed > available:
         raise InputError(
             f"statistics of this model need {needed / 2**30:.1f} GB of memory, and "
             f"{available / 2**30:.1f} GB are available; give fewer samples, or close programs"
@@ -223,7 +223,7 @@ def _digest_of(samples: list[dict[str, NDArray[Any]]]) -> str:
     for batch in samples:
         for name, array in sorted(batch.items()):
             found.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 

@@ -162,7 +162,7 @@ class ElasticNetwork:
             array, origin = onnx.numpy_helper.to_array(tensor), origins.get(tensor.name)
             if array.dtype.kind != "f":
                 continue
-            if origin is not None and origin.permutation:
+            if origin is not None and len(origin.permutation) == array.ndim:
                 array = array.transpose(np.argsort(origin.permutation))
             name = "" if origin is None else origin.name
             found[tensor.name if not name or name in found else name] = array

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwsearch.elastic.graph import Group, Rest, Structure
+from hwsearch.elastic.liveness import removables
 
 _LISTED = 8  # reasons, at most; the rest is counted
 
@@ -32,8 +33,9 @@ class Summary:
         elastic: Share of the MACs that exact groups take part in, in [0, 1].
         kinds: Kind of exact groups -> their share.
         inexact: Groups whose removal also changes what others compute; kept whole by default.
-        branches: What can be left out.
+        branches: Branches and layers, which can be left out.
         rest: What was left alone, and why, most MACs first.
+        notes: What users should know of the graph, and what can be done.
     """
 
     macs: int
@@ -43,6 +45,7 @@ class Summary:
     inexact: Share
     branches: Share
     rest: tuple[Rest, ...]
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return it as text, a fact per line."""
@@ -55,7 +58,7 @@ class Summary:
             for kind, share in self.kinds.items()
         ]
         if self.branches.count:
-            what = _many(self.branches.count, "branch", "branches")
+            what = _many(self.branches.count, "branch or layer", "branches and layers")
             found.append(f"{what} that can be left out: {self.branches.macs:.1%} of the MACs")
         if self.inexact.count:
             found.append(
@@ -67,7 +70,7 @@ class Summary:
             found.append(f"left alone: {rest.what}: {rest.reason}{share}")
         if len(self.rest) > _LISTED:
             found.append(f"left alone: {len(self.rest) - _LISTED} more")
-        return found
+        return [*found, *self.notes]
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -78,6 +81,7 @@ class Summary:
             "kinds": {kind: [share.count, share.macs] for kind, share in self.kinds.items()},
             "inexact": [self.inexact.count, self.inexact.macs],
             "branches": [self.branches.count, self.branches.macs],
+            "notes": list(self.notes),
             "rest": [[rest.what, rest.reason, rest.macs] for rest in self.rest],
         }
 
@@ -96,7 +100,8 @@ def summary_of(structure: Structure) -> Summary:
         return Share(count=len(names), macs=touched / max(1, total))
 
     exact = [group for group in structure.groups if group.exact]
-    inside = {node for branch in structure.branches for node in branch.nodes}
+    parts = removables(structure)
+    inside = {node for part in parts for node in part.nodes}
     in_branches = sum(work.macs for work in structure.work if work.node in inside)
     weights = structure.graph.weights.values()
     return Summary(
@@ -108,8 +113,9 @@ def summary_of(structure: Structure) -> Summary:
             for kind in dict.fromkeys(group.kind for group in exact)
         },
         inexact=share(group for group in structure.groups if not group.exact),
-        branches=Share(count=len(structure.branches), macs=in_branches / max(1, total)),
+        branches=Share(count=len(parts), macs=in_branches / max(1, total)),
         rest=tuple(sorted(structure.rest, key=lambda rest: -rest.macs)),
+        notes=structure.graph.notes,
     )
 
 

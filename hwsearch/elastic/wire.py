@@ -9,6 +9,7 @@ their numbers (https://protobuf.dev/programming-guides/encoding).
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,11 +55,8 @@ def later(
     name: str, dtype: np.dtype[Any], shape: tuple[int, ...], data: Callable[[], NDArray[Any]]
 ) -> Tensor:
     """Return an initialiser whose array, of this type and shape, is made when it is written."""
-    try:
-        kind = helper.np_dtype_to_tensor_dtype(dtype)
-    except (ValueError, KeyError):
-        kind = None
-    if kind is None or not _is_raw(kind, dtype):
+    kind = _raw_type(dtype)
+    if kind is None:
         whole = numpy_helper.from_array(data(), name).SerializeToString(deterministic=True)
         return Tensor(whole, 0, None)
     nbytes = math.prod(shape) * dtype.itemsize
@@ -89,9 +87,9 @@ def model(
     values = onnx.GraphProto(input=inputs, output=outputs).SerializeToString(deterministic=True)
     size = sum(map(len, (*graph, *heads, values))) + sum(each.nbytes for each in tensors)
     before, after = onnx.ModelProto(), onnx.ModelProto()
-    before.CopyFrom(given)
-    for field in ("graph", "opset_import", "metadata_props", "training_info", "functions"):
-        before.ClearField(field)
+    for field, value in given.ListFields():
+        if field.number < _GRAPH:
+            setattr(before, field.name, value)
     after.opset_import.extend(given.opset_import)
     after.functions.extend(given.functions)
     start, end = (each.SerializeToString(deterministic=True) for each in (before, after))
@@ -121,9 +119,16 @@ def _write(content: NDArray[np.uint8], at: int, part: bytes) -> int:
     return at + len(part)
 
 
-def _is_raw(kind: int, dtype: np.dtype[Any]) -> bool:
-    """Return whether raw data of a type are the bytes of its array."""
-    return kind not in _PACKED and not dtype.hasobject and dtype.byteorder != ">"
+@lru_cache(maxsize=64)
+def _raw_type(dtype: np.dtype[Any]) -> int | None:
+    """Return the type of tensors whose raw data are the bytes of an array of this type."""
+    try:
+        kind = helper.np_dtype_to_tensor_dtype(dtype)
+    except (ValueError, KeyError):
+        return None
+    if kind in _PACKED or dtype.hasobject or dtype.byteorder == ">":
+        return None
+    return int(kind)
 
 
 def _head(field: int, size: int) -> bytes:

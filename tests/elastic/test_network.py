@@ -109,7 +109,11 @@ def test_weights_are_named_as_in_the_given_model():
     graph = Graph(
         proto=structure.graph.proto,
         weights=structure.graph.weights,
-        origins={"head.weight": Origin(name="classifier.weight", permutation=(1, 0))},
+        origins={
+            "head.weight": Origin(name="classifier.weight", permutation=(1, 0)),
+            "down.weight": Origin(name="flat.weight", permutation=(0, 1)),  # reshaped as well
+            "head.bias": Origin(name="", norm=("a", "b", "c", "d")),
+        },
         shapes=structure.graph.shapes,
         digest=structure.graph.digest,
     )
@@ -127,6 +131,8 @@ def test_weights_are_named_as_in_the_given_model():
         named["classifier.weight"], structure.graph.weights["head.weight"].T
     )
     assert "head.weight" not in named
+    np.testing.assert_array_equal(named["flat.weight"], structure.graph.weights["down.weight"])
+    assert "head.bias" in named
     assert sum(array.size for array in named.values()) == count_params(model, ())
 
 
