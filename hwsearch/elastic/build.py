@@ -1,8 +1,8 @@
 """Subnets of a trained model as ONNX files: weights sliced, branches left out."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
@@ -146,17 +146,8 @@ class Slicer:
         if len(shape) != given.ndim:
             raise ValueError(f"the new {name!r} has the shape {shape}, not as {given.shape}")
 
-        def data() -> NDArray[Any]:
-            array = np.asarray(new, given.dtype)
-            if name in changes:
-                array = array.copy()
-                flat = array.reshape(-1)
-                for (_, position), amount in changes[name].items():
-                    flat[position] -= amount
-            for axis, index in taken:
-                array = np.take(array, index, axis, mode="clip")
-            return array
-
+        subtracted = changes.get(name, _NOTHING)
+        data = partial(_made, new, given.dtype, taken, subtracted)
         return wire.later(name, given.dtype, tuple(shape), data)
 
     def _changes(self, keeps: Kept) -> dict[str, dict[tuple[str, int], int]]:
@@ -222,6 +213,24 @@ class _Skeleton:
     nodes: list[tuple[onnx.NodeProto, bytes]]
     weights: list[str]
     weight_names: frozenset[str]
+
+
+def _made(
+    array: NDArray[Any],
+    dtype: np.dtype[Any],
+    taken: Sequence[tuple[int, NDArray[np.int64]]],
+    subtracted: Mapping[tuple[str, int], int],
+) -> NDArray[Any]:
+    """Return an array with amounts subtracted at flat positions, then sliced along axes."""
+    array = np.asarray(array, dtype)
+    if subtracted:
+        array = array.copy()
+        flat = array.reshape(-1)
+        for (_, position), amount in subtracted.items():
+            flat[position] -= amount
+    for axis, index in taken:
+        array = np.take(array, index, axis, mode="clip")
+    return array
 
 
 def _zeroed_nodes(
