@@ -34,7 +34,9 @@ _FEED_FORWARD = frozenset(
         "fc1", "fc2", "linear1", "linear2", "DenseReluDense", "net", "block",
     )
 )  # fmt: skip
-_BLOCK = frozenset(("block", "conv", "branch", "residual", "residual_function", "body", "net"))
+_BLOCK = frozenset(
+    ("block", "conv", "branch", "residual", "residual_function", "body", "net", "f", "layers")
+)
 _SUFFIXES = {"heads": "heads", "ffn": "ffn"}
 
 

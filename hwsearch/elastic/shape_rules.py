@@ -146,12 +146,13 @@ def _constant_of_shape(
 
 def _where(flow: Flow, node: onnx.NodeProto, inputs: list[Integers]) -> Integers | None:
     condition, yes, no = np.broadcast_arrays(*inputs)
-    found = np.empty(condition.shape, object)
-    for index in np.ndindex(condition.shape):
-        chosen: Integer = condition[index]
-        flow.demand(chosen, (), 0, node)
-        found[index] = yes[index] if chosen.value else no[index]
-    return found
+    chosen = []
+    for test, first, second in zip(condition.flat, yes.flat, no.flat, strict=True):
+        flow.demand(test, (), 0, node)
+        chosen.append(first if test.value else second)
+    found = np.empty(len(chosen), object)
+    found[:] = chosen
+    return found.reshape(condition.shape)
 
 
 def _range(_flow: Flow, _node: onnx.NodeProto, inputs: list[Integers]) -> Integers | None:
