@@ -146,7 +146,7 @@ class Slicer:
         if len(shape) != given.ndim:
             raise ValueError(f"the new {name!r} has the shape {shape}, not as {given.shape}")
 
-        subtracted = changes.get(name, _NOTHING)
+        subtracted: Mapping[tuple[str, int], int] = changes.get(name, {})
         data = partial(_made, new, given.dtype, taken, subtracted)
         return wire.later(name, given.dtype, tuple(shape), data)
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 
-from hwsearch.encoding import column_counts, thermometer, thermometer_columns
+from hwsearch.encoding import column_counts, column_effects, thermometer, thermometer_columns
 from hwsearch.objectives import Effects, FloatArray, loss_signs
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.integer_program import Bound, IntegerProgram
 from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, propose_random, unasked_design
 from hwsearch.prediction.linear import LinearModel
-from hwsearch.prediction.prior_covariance import column_effects, prior_covariances
+from hwsearch.prediction.prior_covariance import prior_covariances
 from hwsearch.prediction.target_transform import TargetTransform
 from hwsearch.space import Architectures, SearchSpace
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from hwsearch.constraints import Constraint, check_constraints, closest_to_feasible
+from hwsearch.encoding import column_effects
 from hwsearch.errors import InputError, unknown
 from hwsearch.objectives import (
     FloatArray,
@@ -17,7 +18,6 @@ from hwsearch.objectives import (
 )
 from hwsearch.optimizer.history import History, Told
 from hwsearch.optimizer.tactics import MIN_SUCCESSES, load_tactic
-from hwsearch.prediction.prior_covariance import column_effects
 from hwsearch.space import Architectures, SearchSpace
 from hwsearch.threads import one_blas_thread
 

@@ -6,13 +6,13 @@ from typing import Final
 
 import numpy as np
 
-from hwsearch.encoding import thermometer
+from hwsearch.encoding import column_effects, thermometer
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import ScaledApproximation
 from hwsearch.optimizer.history import History
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.predictor import Predictor
-from hwsearch.prediction.prior_covariance import column_effects, prior_covariances
+from hwsearch.prediction.prior_covariance import prior_covariances
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS
 from hwsearch.prediction.selection import LEAST_ROWS, Selection, select_surrogate
 from hwsearch.space import Architectures

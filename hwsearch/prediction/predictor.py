@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hwsearch.data import places
-from hwsearch.encoding import thermometer
+from hwsearch.encoding import column_effects, thermometer
 from hwsearch.errors import InputError
 from hwsearch.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
 from hwsearch.objectives import Effects
@@ -17,7 +17,6 @@ from hwsearch.prediction.base import FloatArray, Parametric, Surrogate, check_fi
 from hwsearch.prediction.folder import CARD, read_folder, write_folder
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.linear import LinearModel
-from hwsearch.prediction.prior_covariance import column_effects
 from hwsearch.prediction.registry import GAUSSIAN_PROCESS, make_surrogate, parametric_class
 from hwsearch.restriction import widened
 from hwsearch.space import Architectures, SearchSpace

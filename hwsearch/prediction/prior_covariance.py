@@ -9,8 +9,6 @@ from typing import Final
 import numpy as np
 
 from hwsearch.encoding import thermometer, thermometer_columns
-from hwsearch.errors import InputError, unknown
-from hwsearch.objectives import Effects
 from hwsearch.prediction.base import FloatArray, IntArray
 from hwsearch.space import Choice, SearchSpace
 
@@ -46,8 +44,8 @@ def prior_covariances(
     choices are near each other in the order of the space; one weight per column. Their factors
     are learnt: a sum of covariances over groups is a multilevel model (Gelman and Hill, Data
     analysis using regression and multilevel models, 2007, chapter 13). Known ``effects``, one for
-    each column (`column_effects`), add two: weights that are a multiple of them, and independent
-    weights whose deviations are proportional to them.
+    each column (`hwsearch.encoding.column_effects`), add two: weights that are a multiple of
+    them, and independent weights whose deviations are proportional to them.
     """
     columns = thermometer_columns(space)
     step = np.outer(columns.ordered, columns.ordered).astype(np.float64)
@@ -75,39 +73,6 @@ def prior_covariances(
         if variance > 0:
             priors.append(PriorCovariance(covariance / variance, log_factor, log_deviation))
     return tuple(priors)
-
-
-def column_effects(space: SearchSpace, effects: Effects | None) -> tuple[float, ...]:
-    """Return the effect of each column of `thermometer`, from those of options by choice.
-
-    A column of an ordered choice has the step from the option before; that of its first option,
-    where it is conditional, and columns of unordered choices have the option's own effect.
-
-    Raises:
-        InputError: A choice is unknown, or has not one finite effect for each option.
-    """
-    if not effects:
-        return ()
-    known = {choice.name: choice for choice in space.choices}
-    for name, given in effects.items():
-        if name not in known:
-            raise unknown("choice with effects", name, known)
-        if len(given) != len(known[name].options) or not np.isfinite(given).all():
-            raise InputError(
-                f"effects of choice {name!r} are {list(given)!r}; give one finite number for each "
-                f"of its options {known[name].options!r}"
-            )
-    columns = thermometer_columns(space)
-    found = []
-    for position, option, ordered in zip(
-        columns.choice, columns.option, columns.ordered, strict=True
-    ):
-        of = effects.get(space.names[position])
-        if of is None:
-            found.append(0.0)
-        else:
-            found.append(float(of[option] - (of[option - 1] if ordered and option else 0.0)))
-    return tuple(found) if any(found) else ()
 
 
 def kind_indices(space: SearchSpace) -> IntArray:

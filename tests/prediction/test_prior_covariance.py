@@ -3,12 +3,11 @@ import pytest
 from scipy.stats import kendalltau
 
 import hwsearch
-from hwsearch.encoding import thermometer, thermometer_columns
+from hwsearch.encoding import column_effects, thermometer, thermometer_columns
 from hwsearch.errors import InputError
 from hwsearch.objectives import Objective
 from hwsearch.prediction import Predictor
 from hwsearch.prediction.prior_covariance import (
-    column_effects,
     kind_indices,
     prior_covariances,
 )
