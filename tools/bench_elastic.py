@@ -17,29 +17,24 @@ seed draws the calibration samples of an elastic model. MiniLM needs the package
 
 import argparse
 import importlib.util
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+from elastic_bundled import Bundled, nearest, opened, session_of
 from numpy.typing import NDArray
 
 import hwsearch
-from hwsearch.evaluation.build import Builder
 from hwsearch.objectives import hypervolume
-from hwsearch.space import Architecture, Architectures
+from hwsearch.space import Architectures
 from hwsearch.supernets.supernet import Supernet
 
-SOURCE = "cifar10-resnet"
-DRAWN, SCORED = 500, 300  # calibration samples of a seed; images of the search
-SHARES = np.arange(0.45, 0.95, 0.075)  # of the widths that uniform cuts keep
 POINTS_LOST = {0.65: 0.5, 0.5: 2.5, 0.27: 5.0}  # share of the MACs -> target
+PRIOR = {True: "with the prior", False: "without it"}
 BUDGET, CHECKPOINTS = 100, (12, 25, 50, 100)
 # (heads, share of the feed-forward width) -> cosine and rank correlation of the study.
 MINILM = {(12, 0.5): (0.934, 0.939), (8, 0.5): (0.897, 0.910)}
@@ -70,92 +65,6 @@ def main() -> None:
         parts[name](args)
 
 
-class Results:
-    """Results by name in a file of JSON lines, each computed once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self._known: dict[str, Any] = dict(json.loads(line) for line in lines)
-
-    def get(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return a result, computed and kept if it is not known."""
-        if name not in self._known:
-            self._known[name] = compute()
-            with self._path.open("a") as file:
-                file.write(json.dumps([name, self._known[name]]) + "\n")
-        return self._known[name]
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """An elastic model of the bundled network, and the images that its subnets are scored on.
-
-    Attributes:
-        report: Inputs and labels that nothing is selected by.
-        searched: Inputs of the search.
-        calibration: Batches that refine.
-    """
-
-    net: Supernet
-    results: Results
-    input: str
-    report: tuple[Array, Array]
-    searched: Array
-    calibration: list[dict[str, Array]]
-
-    @property
-    def whole(self) -> Architecture:
-        """Return the architecture of the given model."""
-        return self.net.space.largest()[0]
-
-    def share(self, archs: Architectures) -> Array:
-        """Return MACs as shares of the given model's: (n,)."""
-        whole = self.net.exact("macs", self.net.space.largest())[0]
-        return np.asarray(self.net.exact("macs", archs) / whole)
-
-    def top1(self, arch: Architecture, *, refined: bool) -> float:
-        """Return top-1 on the report images, in percent."""
-
-        def compute() -> float:
-            model = (
-                self.net.refined_model(arch, self.calibration)
-                if refined
-                else hwsearch.to_onnx(self.net, arch)
-            )
-            scores = outputs(model, self.input, self.report[0])
-            return float((scores.argmax(axis=1) == self.report[1]).mean() * 100)
-
-        return float(self.results.get(f"top1 {arch.key} {refined}", compute))
-
-    def divergence(self, arch: Architecture) -> float:
-        """Return the mean KL divergence from the given model's classes, in nats."""
-
-        def compute() -> float:
-            own = outputs(hwsearch.to_onnx(self.net, arch), self.input, self.searched)
-            given = self._given()
-            return float((np.exp(given) * (given - log_softmax(own))).sum(axis=1).mean())
-
-        return float(self.results.get(f"kl {arch.key}", compute))
-
-    def _given(self) -> Array:
-        key = "given", self.input
-        if key not in _GIVEN:
-            model = hwsearch.to_onnx(self.net, self.whole)
-            _GIVEN[key] = log_softmax(outputs(model, self.input, self.searched))
-        return _GIVEN[key]
-
-    def uniform(self) -> Architectures:
-        """Return architectures whose widths all keep about the same share, by MACs."""
-        rows = [uniform(self.net, share) for share in SHARES]
-        archs = self.net.space.architectures(rows)
-        unique = np.unique(archs.ids, return_index=True)[1]
-        return archs[unique[np.argsort(self.share(archs[unique]))]]
-
-
-_GIVEN: dict[tuple[str, str], Array] = {}  # log probabilities of the given model
-
-
 def quality(args: argparse.Namespace) -> None:
     """Print top-1 of uniform cuts, as they are built and refined."""
     rows: dict[float, list[tuple[float, float]]] = {}
@@ -177,22 +86,27 @@ def _lost(lost: Sequence[float]) -> str:
 
 
 def search(args: argparse.Namespace) -> None:
-    """Print what is left of uniform cuts' loss, and the front's refined top-1."""
+    """Print what searches leave of uniform cuts' loss, and their fronts' refined top-1."""
     for seed in args.seeds:
         bench = opened(args.work, seed)
-        archs, losses = searched(bench, seed, effects=True)
-        shares, cuts = bench.share(archs), bench.uniform()
-        left = []
-        for cut, limit in zip(cuts, bench.share(cuts), strict=True):
-            loss = bench.divergence(cut)
-            left.append(losses[shares <= limit].min(initial=np.inf) / loss)
-            print(f"    {limit:.2f}: uniform {loss:.4f} nats, {left[-1]:.2f} of it left")
-        print(f"  seed {seed}: {np.median(left):.2f} left, median (target 0.5)", flush=True)
+        cuts = bench.uniform()
+        limits, uniform_losses = bench.share(cuts), [bench.divergence(cut) for cut in cuts]
         given = bench.top1(bench.whole, refined=False)
-        for limit, target in POINTS_LOST.items():
-            best = int(np.argmin(np.where(shares <= limit, losses, np.inf)))
-            lost = [given - bench.top1(archs[best], refined=refined) for refined in (False, True)]
-            print(f"    at {shares[best]:.2f} of the MACs {_lost(lost)} (target {target})")
+        for effects in (True, False):
+            archs, losses = searched(bench, seed, effects=effects)
+            shares = bench.share(archs)
+            left = [
+                losses[shares <= limit].min(initial=np.inf) / loss
+                for limit, loss in zip(limits, uniform_losses, strict=True)
+            ]
+            texts = ", ".join(f"{part:.2f}" for part in left)
+            print(f"  seed {seed}, {PRIOR[effects]}: of uniform cuts' loss at", end=" ")
+            print(", ".join(f"{limit:.2f}" for limit in limits), f"of the MACs {texts} are left;")
+            print(f"    median {np.median(left):.2f} (target 0.5)", flush=True)
+            for limit, target in POINTS_LOST.items():
+                best = int(np.argmin(np.where(shares <= limit, losses, np.inf)))
+                lost = [given - bench.top1(archs[best], refined=each) for each in (False, True)]
+                print(f"    {shares[best]:.2f} of the MACs: {_lost(lost)} (target {target})")
 
 
 def prior(args: argparse.Namespace) -> None:
@@ -210,11 +124,13 @@ def prior(args: argparse.Namespace) -> None:
             texts = " / ".join(
                 f"{hypervolume(points[:n], corner) / bound:.3f}" for n in CHECKPOINTS
             )
-            name = "with the prior" if effects else "without it"
-            print(f"  seed {seed} {name:15s} {texts} of both searches' hypervolume", flush=True)
+            print(
+                f"  seed {seed} {PRIOR[effects]:15s} {texts} of both searches' hypervolume",
+                flush=True,
+            )
 
 
-def searched(bench: Bench, seed: int, *, effects: bool) -> tuple[Architectures, Array]:
+def searched(bench: Bundled, seed: int, *, effects: bool) -> tuple[Architectures, Array]:
     """Return the architectures of a search in order, and their losses, (n,) in nats."""
     net = bench.net
     known = net.network.effects(net.space) if effects else None  # type: ignore[union-attr]
@@ -331,7 +247,7 @@ def _heads_and_ffn(net: Supernet, heads: int, ffn: float) -> dict[str, Any]:
         if choice.name.endswith("heads"):
             found[choice.name] = heads
         elif choice.name.endswith(("ffn", "ffn.width")):
-            found[choice.name] = _nearest(choice.options, ffn)
+            found[choice.name] = nearest(choice.options, ffn)
     return found
 
 
@@ -350,7 +266,7 @@ def _tokens(folder: Path, lines: Sequence[str], net: Supernet) -> Iterator[dict[
 
 def _embeddings(model: onnx.ModelProto, tokens: Sequence[Mapping[str, Array]]) -> Array:
     """Return the mean of the tokens' states, of length 1: (n, channels)."""
-    run = partial(_session(model).run, None)
+    run = partial(session_of(model).run, None)
     found = np.concatenate([run(dict(fed))[0].mean(axis=1) for fed in tokens])
     return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
 
@@ -362,71 +278,6 @@ def _fidelity(given: Array, own: Array) -> tuple[float, float]:
     pairs = np.triu_indices(len(given), 1)
     correlation = spearmanr((given @ given.T)[pairs], (own @ own.T)[pairs]).statistic
     return float((given * own).sum(axis=1).mean()), float(correlation)
-
-
-def opened(work: Path, seed: int) -> Bench:
-    """Make the bundled network elastic by the calibration samples of a seed, or open that."""
-    supernet = hwsearch.load_supernet(SOURCE)
-    largest = supernet.space.largest()
-    spec = supernet.input_spec(largest[0])
-    task = hwsearch.load_task("bundled", spec, SOURCE)
-    model = work / "model.onnx"
-    if not model.exists():
-        builder = Builder(supernet, hwsearch.load_device("ort-cpu:threads=1"), task)
-        (built,) = builder.build(list(largest))
-        del built[0].metadata_props[:]  # a plain model, of which nothing is known
-        onnx.save(built[0], model)
-    name = spec.inputs[0].name
-    assert task.calibration is not None
-    pool, held = next(task.calibration.batches(DRAWN))[0][name], next(task.search.batches(2500))[0]
-    pool, scored = np.concatenate([pool, held[name][:-SCORED]]), held[name][-SCORED:]
-    report, labels = next(task.report.batches(2500))
-    drawn = pool[np.random.default_rng(seed).choice(len(pool), DRAWN, replace=False)]
-    data = work / f"seed{seed}.npz"
-    if not data.exists():
-        parts = {"calibration": drawn, "search": scored, "report": report[name]}
-        np.savez(data, **{f"{split}.{name}": array for split, array in parts.items()})
-    folder = work / f"seed{seed}.elastic"
-    net = hwsearch.elastify(model, f"npz:{data}", out=folder, name="cifar")
-    batches = [{name: drawn[start : start + 100]} for start in range(0, DRAWN, 100)]
-    results = Results(work / f"seed{seed}.jsonl")
-    return Bench(net, results, name, (report[name], labels), scored, batches)
-
-
-def uniform(net: Supernet, share: float) -> dict[str, Any]:
-    """Return choices whose widths are those nearest a share of the largest."""
-    return {
-        choice.name: _nearest(choice.options, share)
-        if not any(isinstance(option, bool) for option in choice.options)
-        else True
-        for choice in net.space.choices
-    }
-
-
-def _nearest(options: Sequence[Any], share: float) -> Any:
-    numbers = [option for option in options if not isinstance(option, str)]
-    return min(numbers, key=lambda option: abs(option / max(numbers) - share))
-
-
-def outputs(model: onnx.ModelProto, name: str, images: Array) -> Array:
-    """Return the scores of classes: (n, classes)."""
-    session = _session(model)
-    parts = [session.run(None, {name: images[k : k + 100]})[0] for k in range(0, len(images), 100)]
-    return np.concatenate(parts)
-
-
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def log_softmax(scores: Array) -> Array:
-    """Return log probabilities of scores: (n, classes)."""
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 if __name__ == "__main__":
