@@ -67,7 +67,7 @@ def main() -> None:
 
 def quality(args: argparse.Namespace) -> None:
     """Print top-1 of uniform cuts, as they are built and refined."""
-    rows: dict[float, list[tuple[float, float]]] = {}
+    rows: dict[str, list[tuple[float, float]]] = {}
     for seed in args.seeds:
         bench = opened(args.work, seed)
         given = bench.top1(bench.whole, refined=False)
@@ -75,10 +75,10 @@ def quality(args: argparse.Namespace) -> None:
         archs = bench.uniform()
         for arch, share in zip(archs, bench.share(archs), strict=True):
             lost = [given - bench.top1(arch, refined=refined) for refined in (False, True)]
-            rows.setdefault(round(float(share), 3), []).append((lost[0], lost[1]))
+            rows.setdefault(f"{share:.2f}", []).append((lost[0], lost[1]))
             print(f"    {share:.2f} of the MACs: {_lost(lost)}", flush=True)
-    for share, found in sorted(rows.items()):
-        print(f"  median of {len(found)}, {share:.2f}: {_lost(np.median(found, axis=0))}")
+    for name, found in sorted(rows.items()):
+        print(f"  median of {len(found)}, {name}: {_lost(np.median(found, axis=0))}")
 
 
 def _lost(lost: Sequence[float]) -> str:
