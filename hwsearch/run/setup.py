@@ -295,14 +295,8 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
                 f"objective {name} out, or search on the device itself"
             )
         prediction = TableLatency(net, device.table)
-    known_of = getattr(net.network, "effects", None) if quantity.measured_by == "task" else None
     return Objective(
-        name,
-        quantity.direction,
-        exact=exact,
-        prediction=prediction,
-        unit=quantity.unit,
-        effects=None if known_of is None else known_of(net.space),
+        name, quantity.direction, exact=exact, prediction=prediction, unit=quantity.unit
     )
 
 

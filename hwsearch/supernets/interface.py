@@ -141,8 +141,6 @@ class OnnxNetwork(Protocol):
       removed; or None where such zeros do something else.
     - ``named_weights(model)`` returns the learned numbers of a subnet's model as arrays under the
       names that they have in the given model.
-    - ``effects(space)`` returns choice -> a rough effect of each of its options in a part of the
-      space on what a task measures: see `hwsearch.objectives.Objective`.
     - ``refined(arch, batches)`` returns the model of a subnet with better weights in the same
       graph; inputs in ``batches``, by name, are samples that nothing is scored on.
     """

@@ -12,11 +12,9 @@ from typer.testing import CliRunner
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.accuracy.sources import load_task
 from hwsearch.cli import app
 from hwsearch.errors import InputError
 from hwsearch.models.artifact import read_card
-from hwsearch.run.setup import make_objective
 from tests.elastic_parts import write_model, write_samples
 
 pytestmark = pytest.mark.usefixtures("quick_infer")
@@ -84,17 +82,6 @@ def test_a_folder_serves_several_searches(device, place):
     other = hwsearch.search("mine.elastic", out="other", **SETTINGS)
     assert one.recorded["weights"] == other.recorded["weights"]
     assert hwsearch.resume("other").front.equals(other.front)
-
-
-def test_the_search_knows_what_each_option_loses(device, place):
-    net = hwsearch.elastify("model.onnx", "npz:data.npz", out="mine.elastic")
-    task = load_task("npz:data.npz", net.input_spec(net.space.largest()[0]), net.family)
-    top1, latency = (make_objective(name, net, task, device) for name in ("top1", "latency"))
-    assert top1.effects == net.network.effects(net.space)
-    losses = [each for each in top1.effects.values() if len(each) > 1]
-    assert losses
-    assert all(each[0] > each[-1] == 0 for each in losses)
-    assert latency.effects is None
 
 
 def test_data_are_asked_for(device, place):
