@@ -47,6 +47,7 @@ from hwsearch.terminal import TerminalProgress
 SUPERNETS = ("cifar10-resnet", "ofa-mbv3-w1.0")
 DEVICES = ("ort-cpu:threads=1", "ort-cpu:threads=2", "openvino:threads=1")
 UNSEEN, AGAIN, FEW, MOST = 100, 20, 10, 50
+SIZES, ENOUGH = (3, 5, 10, 15, 20, 30, 40, 50), 0.95
 SPEED_BATCH = 1_000_000
 SPEED_TARGET = 1_000_000
 
@@ -162,11 +163,31 @@ def known_device(
     regression.fit(seen.archs, seen.latencies_ms)
     predicted_line(f"regression alone, {len(seen.archs)} subnets", regression, unseen)
     line(f"MACs alone, {len(seen.archs)} subnets", by_macs(bench, seen, unseen.archs), unseen)
+    subnets_needed(bench, table, seen, unseen)
     before = dict(zip(unseen.archs.ids, unseen.latencies_ms.tolist(), strict=True))
     both = np.array([key in before for key in again.archs.ids])
     first = Measured(again.archs[both], np.array([before[k] for k in again.archs[both].ids]))
     line(f"{len(first.archs)} of them measured again", again.latencies_ms[both], first)
     return predictor
+
+
+def subnets_needed(bench: Bench, table: LatencyTable, seen: Measured, unseen: Measured) -> None:
+    """Print how many measured subnets put 95% of the predictions within 5%."""
+    for what, tables in (("table and subnets", [table]), ("regression alone", [])):
+        shares = {}
+        for n in SIZES:
+            if n > len(seen.archs):
+                break
+            predictor = LatencyPredictor(bench.net.space, bench.index, *tables)
+            predictor.fit(seen.archs[:n], seen.latencies_ms[:n])
+            predicted = predictor.predict_mean(unseen.archs)
+            found = Deviation.of(predicted.tolist(), unseen.latencies_ms.tolist())
+            shares[n] = found.within_5
+        enough = next(
+            (str(n) for n, share in shares.items() if share >= ENOUGH), "more than there are"
+        )
+        text = ", ".join(f"{n}: {share:.0%}" for n, share in shares.items())
+        print(f"  {what}: subnets for 95% within 5%: {enough} ({text})")
 
 
 def new_device(bench: Bench, tables: Sequence[LatencyTable], few: Measured, unseen: Measured,
