@@ -175,8 +175,9 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # Without an isolation level Python starts no transactions of its own.
-    return sqlite3.connect(path, isolation_level=None)
+    # Without an isolation level Python starts no transactions of its own. A store that is only
+    # collected may be closed in another thread than its own.
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 def _version(connection: sqlite3.Connection) -> int:

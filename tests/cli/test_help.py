@@ -7,7 +7,8 @@ from hwsearch.cli import app
 from tests.cli.commands import call
 
 COMMANDS = ["init", "search", "resume", "front", "export", "verify", "report", "watch"]
-COMMANDS += ["measure", "profile", "kit", "confirm", "worker", "supernets", "import", "clean"]
+COMMANDS += ["measure", "profile", "kit", "confirm", "worker", "elastify", "supernets", "import"]
+COMMANDS += ["clean"]
 GROUPS = ["devices"]
 
 

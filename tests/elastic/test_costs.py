@@ -7,7 +7,7 @@ from hwsearch.elastic.graph import Graph, Structure, Work
 from hwsearch.elastic.selection import Selections
 from hwsearch.models.agreement import count_macs, count_params
 from tests.elastic.small_models import MODELS, mobile_cnn as mobile, residual_cnn, transformer
-from tests.elastic.test_build import random_dropped, random_kept
+from tests.elastic.test_slicing import random_dropped, random_kept
 
 
 def selections(structure, kept, dropped):

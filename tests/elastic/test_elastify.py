@@ -14,7 +14,7 @@ from hwsearch.supernets.interface import (
     TensorSpec,
 )
 from tests.elastic.small_models import MODELS, full_model, mlp, residual_cnn, samples, transformer
-from tests.elastic.test_build import difference, run
+from tests.elastic.test_slicing import difference, run
 
 IMAGE = ImagePreprocessing(resize=14, crop=12, mean=(0.0,) * 3, std=(1.0,) * 3)
 SPEC = InputSpec(

@@ -10,8 +10,8 @@ from hwsearch.models.agreement import count_macs, count_params
 from hwsearch.restriction import restricted
 from tests.elastic.networks import CARD, losses_of, network, orders_of
 from tests.elastic.small_models import MODELS, residual_cnn, samples
-from tests.elastic.test_build import difference, run
 from tests.elastic.test_proposal import many_blocks
+from tests.elastic.test_slicing import difference, run
 
 
 @pytest.mark.parametrize("name", MODELS)

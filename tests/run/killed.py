@@ -29,7 +29,7 @@ MOMENTS = {
     "beginning": ("hwsearch.run.search", "write_config", 1, "after"),
     "proposed": ("hwsearch.trial_store:Store", "propose", 1, "after"),
     "started": ("hwsearch.trial_store:Store", "start", 6, "after"),
-    "scoring": ("hwsearch.trial_store:Store", "add", 10, "after"),
+    "scoring": ("hwsearch.trial_store:Store", "add_all", 13, "after"),
     "timing": ("tests.run.search_parts:InProcess", "measure", 3, "after"),
     "finishing": ("hwsearch.trial_store:Store", "finish", 11, "after"),
     "between-rounds": ("hwsearch.optimizer:Optimizer", "tell", 3, "after"),

@@ -81,7 +81,7 @@ def test_an_architecture_is_built_once_from_search_to_shipping(device, tmp_path,
         return supernet_subnet(self, arch)
 
     supernet_subnet, net = Supernet.subnet, load_supernet(parts.NET)
-    monkeypatch.setattr("hwsearch.evaluation.build.to_onnx", export)
+    monkeypatch.setattr("hwsearch.evaluation.recalibrated_modules.to_onnx", export)
     monkeypatch.setattr(Supernet, "subnet", subnet)
     run = hwsearch.search(**{**parts.SETTINGS, "budget": 8}, out=tmp_path / "run")
     assert len(run.front) > 1
