@@ -1,5 +1,6 @@
 """Results of devices and metrics as measurements of the store."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,24 @@ def noisy_best(measurement: Measurement) -> float:
     value, details = measurement.value, measurement.details
     low = details["ratio_low"] / details["ratio"]  # of the latency
     return float(value / low if measurement.quantity == THROUGHPUT else value * low)
+
+
+def shipped_scores(
+    measurements: Iterable[Measurement], metric: str, direction: str
+) -> dict[str, Measurement]:
+    """Return key -> score on the search samples of the model that ships.
+
+    That is the refined model, whose scores have the purpose ``confirm``, where it is better.
+    """
+    found: dict[str, Measurement] = {}
+    sign = 1.0 if direction == "max" else -1.0
+    for each in measurements:
+        if each.quantity != metric or each.purpose not in ("search", "confirm"):
+            continue
+        known = found.get(each.key)
+        if known is None or sign * each.value > sign * known.value:
+            found[each.key] = each
+    return found
 
 
 def paired_scores(

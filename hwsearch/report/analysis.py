@@ -91,7 +91,7 @@ def beside_largest(data: RunData, key: str) -> Comparison | None:
     if known is not None or key == largest or cost is None:
         return known
     own = data.members_by_key.get(largest, summary.largest)[cost]
-    scores = data.of_search(summary.metric)
+    scores = data.shipped_scores(summary.metric)
     points, low, high = paired_scores(scores.get(key), scores.get(largest))
     return Comparison(
         member="",

@@ -99,7 +99,7 @@ def transfers(a: RunData, b: RunData) -> list[Transfer]:
     own = b.members_by_key
     theirs = b.members[[metric.name, LATENCY]].to_numpy(float)
     losses = to_losses(theirs[:, :1], [metric])[:, 0]
-    searched, scores = b.of_search(LATENCY), b.of_search(metric.name)
+    searched, scores = b.of_search(LATENCY), b.shipped_scores(metric.name)
     found = []
     for row in a.members.sort_values(LATENCY).to_dict("records"):
         key = str(row["key"])

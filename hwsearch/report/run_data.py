@@ -10,6 +10,7 @@ import numpy as np
 
 from hwsearch.constraints import Constraint
 from hwsearch.errors import HwsearchError, InputError
+from hwsearch.evaluation.measurements import shipped_scores
 from hwsearch.evaluation.timing_jobs import with_corrected_latencies
 from hwsearch.objectives import FloatArray, Objective
 from hwsearch.quantities import main_cost, quantity_of
@@ -126,6 +127,12 @@ class RunData:
         """Return the measurements of a quantity by the search, by key."""
         wanted = (quantity, "search")
         return {m.key: m for m in self.measurements if (m.quantity, m.purpose) == wanted}
+
+    def shipped_scores(self, metric: str) -> dict[str, Measurement]:
+        """Return the scores on search samples of the models that ship, by key."""
+        stated = {objective.name: objective.direction for objective in self.objectives}
+        direction = stated.get(metric) or quantity_of(metric).direction
+        return shipped_scores(self.measurements, metric, direction)
 
 
 def read_run_data(run: "RunFolder", setup: "Setup | None" = None) -> RunData:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsearch.accuracy.metric import Z95
 from hwsearch.evaluation.evaluator import REUSED
-from hwsearch.evaluation.measurements import paired_scores
+from hwsearch.evaluation.measurements import paired_scores, shipped_scores
 from hwsearch.evaluation.timing_jobs import with_corrected_latencies
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
@@ -47,6 +47,7 @@ class _Search:
     trials: Sequence[Trial]
     values: FloatArray
     found: Found
+    shipped: Mapping[str, Measurement]
 
     def by_name(self, row: FloatArray) -> Point:
         return dict(zip((o.name for o in self.optimizer.objectives), row.tolist(), strict=True))
@@ -85,7 +86,10 @@ def summarize_search(
     told = [place[trial.key] for trial in trials]
     whole = history.measured[told]
     values = np.where(whole[:, np.newaxis], history.values[told], np.nan)
-    search = _Search(setup, optimizer, trials, values, search_found(store))
+    metric = setup.task.metric
+    scores = store.measurements(quantity=metric.name)
+    shipped = shipped_scores(scores, metric.name, metric.direction)
+    search = _Search(setup, optimizer, trials, values, search_found(store), shipped)
     units = {objective.name: objective.unit for objective in optimizer.objectives}
     members = {str(row["key"]): {name: float(row[name]) for name in units} for row in rows}
     table = {name: np.array([row[name] for row in rows]) for name in ("key", *units)}
@@ -228,12 +232,10 @@ def _versus(
     largest, key = search.largest, search.largest_key
     if largest is None or cost is None:
         return
-    metric = search.setup.task.metric.name
     for member, name in reversed(compared.items()):
         if member == key:
             continue
-        a, b = (search.found.get(each, {}).get(metric) for each in (member, key))
-        points, low, high = paired_scores(a, b)
+        points, low, high = paired_scores(search.shipped.get(member), search.shipped.get(key))
         yield Comparison(
             member=name,
             key=member,
