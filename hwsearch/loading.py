@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hwsearch.accuracy.sample_shapes import sample_shapes
 from hwsearch.accuracy.sources import load_task
+from hwsearch.accuracy.subsets import spread
 from hwsearch.accuracy.task import NO_DATA, SplitSamples
 from hwsearch.accuracy.text import TOKENIZER
 from hwsearch.elastic import elastify as elastic
@@ -186,7 +187,7 @@ def _made(
 
 def _fed(samples: SplitSamples, spec: InputSpec) -> Iterator[dict[str, NDArray[Any]]]:
     left = MOST_SAMPLES
-    for fed, _ in samples.batches(_BATCH, spec):
+    for fed, _ in spread(samples, MOST_SAMPLES).batches(_BATCH, spec):
         yield {name: array[:left] for name, array in fed.items()}
         left -= _BATCH
         if left <= 0:
