@@ -29,7 +29,7 @@ from torch import nn
 from hwsearch.elastic import build, execution
 from hwsearch.elastic.cut_module import cut_module
 from hwsearch.elastic.graph import Group, Structure
-from hwsearch.elastic.module import ExportedModule, export_module
+from hwsearch.elastic.module import ModuleExport, export_module
 from hwsearch.elastic.module_sources import load_module
 from hwsearch.elastic.module_tracing import Exporter
 from hwsearch.elastic.reading import read_graph
@@ -223,7 +223,7 @@ def difference(ours: Any, reference: Any, inputs: Mapping[str, NDArray[Any]]) ->
     return disagreement(*found)
 
 
-def named_share(structure: Structure, exported: ExportedModule) -> float:
+def named_share(structure: Structure, exported: ModuleExport) -> float:
     """Return the share of the weights of groups whose origin is an entry of the state dict."""
     state = exported.module.state_dict()
     weights = {slot.weight for group in structure.groups for slot in group.slots}

@@ -186,7 +186,7 @@ def _drop_labels(source: Source, parts: Mapping[str, dict[str, NDArray[Any]]]) -
 def pool_of(arrays: Mapping[str, NDArray[Any]], spec: InputSpec) -> dict[str, NDArray[Any]] | None:
     """Return arrays by input, and ``target`` if there is one; None if the names do not tell.
 
-    A single array is that of a single input, whatever its name.
+    The only array is that of the only input, also under another name.
     """
     names = [tensor.name for tensor in spec.inputs]
     others = [name for name in arrays if name != "target"]

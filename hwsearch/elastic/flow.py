@@ -202,6 +202,15 @@ class Flow:
         found = (self.collapse(layer, axes, node, reason) for layer in layers)
         return [layer for layer in found if layer is not None]
 
+    def new_along(self, weight: str, axis: int, node: onnx.NodeProto, role: Role) -> Layer:
+        """Return a layer of new atoms along one axis of a weight that the node reads whole."""
+        shape = self.graph.weights[weight].shape
+        layer = self.atoms.new(shape[axis]).reshape(
+            [size if a == axis else 1 for a, size in enumerate(shape)]
+        )
+        self.slot(weight, layer, list(range(len(shape))), node, role)
+        return layer
+
     def slot(
         self,
         weight: str,

@@ -173,10 +173,7 @@ def _embedding(
     for other, size in enumerate(shape):
         if other == axis or size == 1 or flow.is_shared(node.input[0]):
             continue
-        layer = flow.atoms.new(size).reshape(
-            [size if a == other else 1 for a in range(len(shape))]
-        )
-        flow.slot(node.input[0], layer, list(range(len(shape))), node, "out")
+        layer = flow.new_along(node.input[0], other, node, "out")
         found.append(_spread(layer, axis, rank))
     flow.give(node.output[0], found, node.name)
 

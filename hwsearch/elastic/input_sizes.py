@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from hwsearch.elastic import wire
 from hwsearch.elastic.build import Slicer
 from hwsearch.elastic.graph import Structure
+from hwsearch.models.agreement import PRODUCTS, product_macs
 
 _LARGE, _LARGE_STEP, _STEPS = 128, 32, 8  # pixels; a small image is cut in eighths
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 Run = Callable[
     [onnx.ModelProto, Mapping[str, NDArray[Any]], list[str]], Mapping[str, NDArray[Any]]
 ]
@@ -93,21 +93,14 @@ def _macs_at(
     zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     try:
         values = run(model, zeros, [*outputs, *sorted(wanted - set(outputs))])
-    except Exception:  # noqa: BLE001 - whatever a runtime raises: this size is not taken
+    except Exception:  # noqa: BLE001 - a runtime may raise any: it takes no such size
         return None
     found = {name: tuple(value.shape) for name, value in values.items()} | dict(shapes)
     if any(found[name] != graph.shapes[name] for name in outputs):
         return None
     known = found | {name: array.shape for name, array in graph.weights.items()}
-    return {node.name: _macs(node, known) for node in nodes if node.op_type in _PRODUCTS}
-
-
-def _macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the MACs of a convolution or matrix product, as `hwsearch.models.agreement`."""
-    left, right, result = (shapes[name] for name in (*node.input[:2], node.output[0]))
-    if node.op_type == "ConvTranspose":
-        return math.prod(left) * math.prod(right[1:])
-    if node.op_type == "Conv":
-        return math.prod(result) * math.prod(right[1:])
-    transposed = any(each.name == "transA" and each.i for each in node.attribute)
-    return math.prod(result) * left[0 if transposed else -1]
+    return {
+        node.name: product_macs(node, *(known[name] for name in (*node.input[:2], node.output[0])))
+        for node in nodes
+        if node.op_type in PRODUCTS
+    }

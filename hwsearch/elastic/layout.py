@@ -148,16 +148,11 @@ def _sources(flow: Flow, node: onnx.NodeProto) -> tuple[Layer, ...]:
     name = node.input[0]
     if not flow.is_constant(name) or flow.is_shared(name):
         return flow.layers(name)
-    shape = known_shape(flow, name)
-    found = []
-    for axis, size in enumerate(shape):
-        if size > 1:
-            layer = flow.atoms.new(size).reshape(
-                [size if a == axis else 1 for a in range(len(shape))]
-            )
-            flow.slot(name, layer, list(range(len(shape))), node, "through")
-            found.append(layer)
-    return tuple(found)
+    return tuple(
+        flow.new_along(name, axis, node, "through")
+        for axis, size in enumerate(known_shape(flow, name))
+        if size > 1
+    )
 
 
 def tile(flow: Flow, node: onnx.NodeProto) -> None:

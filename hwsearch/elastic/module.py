@@ -28,7 +28,7 @@ _MAX_BYTES = 2_000_000_000  # of one ONNX model in memory
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class ExportedModule:
+class ModuleExport:
     """A PyTorch module as an ONNX model.
 
     Attributes:
@@ -68,7 +68,7 @@ def read_module(module: nn.Module, inputs: Any) -> Graph:
 
 def export_module(
     module: nn.Module, inputs: Any, exporter: Exporter | None = None
-) -> ExportedModule:
+) -> ModuleExport:
     """Export a PyTorch module to ONNX, and compare the model's outputs with the module's.
 
     Args:
@@ -103,7 +103,7 @@ def export_module(
         call = ModuleCall(plain, inputs)
         _check_batch(plain, call)
         model = _first_that_agrees(plain, call, exporter)
-    return ExportedModule(module=plain, call=call, model=model)
+    return ModuleExport(module=plain, call=call, model=model)
 
 
 def _check_batch(module: nn.Module, call: ModuleCall) -> None:

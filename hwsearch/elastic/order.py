@@ -24,8 +24,8 @@ def unit_orders(
 ) -> dict[str, Order]:
     """Return the units of each group, most important first.
 
-    What a group keeps are the first units of this order, whatever their number: the order is
-    nested. Within `Group.parts`, every prefix that takes equal shares of the parts takes the most
+    A group keeps the first units of this order; so a smaller width is a part of a larger one.
+    Within `Group.parts`, every prefix that takes equal shares of the parts takes the most
     important units of each. A unit's importance is what the layers that read it lose of their
     outputs' variance, each relative to its own, if the units that remain take over what they can
     (see `hwsearch.elastic.elimination`). Units that no layer with statistics reads are ordered by

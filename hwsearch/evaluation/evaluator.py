@@ -160,10 +160,8 @@ class Evaluator:
         self, arch: Architecture, model: Path, samples: SplitSamples, purpose: Purpose
     ) -> dict[str, Measurement]:
         """Return the scores of a model by all metrics of the task; see `scored`."""
-        first, context = (
-            self.scored(arch, model, samples, purpose),
-            self._context_of(arch, samples),
-        )
+        first = self.scored(arch, model, samples, purpose)
+        context = self._context_of(arch, samples)
         found = {first.quantity: first}
         for metric in self.task.beside:
             known = self.store.find(arch.key, metric.name, context, purpose)

@@ -26,7 +26,7 @@ BATCH = 2
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 1e-1}
 TOLERANCE = TOLERANCES["fp32"]
 LEARNED_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def probe_inputs(
@@ -90,17 +90,23 @@ def count_macs(model: onnx.ModelProto) -> int:
 
     total = 0
     for node in model.graph.node:
-        if node.op_type not in _PRODUCTS:
+        if node.op_type not in PRODUCTS:
             continue
-        left, right, result = (shape_of(node, name) for name in (*node.input[:2], node.output[0]))
-        if node.op_type == "ConvTranspose":
-            total += math.prod(left) * math.prod(right[1:])
-        elif node.op_type == "Conv":
-            total += math.prod(result) * math.prod(right[1:])
-        else:
-            transposed = any(each.name == "transA" and each.i for each in node.attribute)
-            total += math.prod(result) * left[0 if transposed else -1]
+        names = (*node.input[:2], node.output[0])
+        total += product_macs(node, *(shape_of(node, name) for name in names))
     return total
+
+
+def product_macs(
+    node: onnx.NodeProto, left: Sequence[int], right: Sequence[int], result: Sequence[int]
+) -> int:
+    """Return the MACs of a convolution or matrix product from the shapes of its tensors."""
+    if node.op_type == "ConvTranspose":
+        return math.prod(left) * math.prod(right[1:])
+    if node.op_type == "Conv":
+        return math.prod(result) * math.prod(right[1:])
+    transposed = any(each.name == "transA" and each.i for each in node.attribute)
+    return math.prod(result) * left[0 if transposed else -1]
 
 
 def count_params(model: onnx.ModelProto, buffers: Collection[str]) -> int:

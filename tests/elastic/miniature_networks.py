@@ -8,32 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its common name
 
+from tests.elastic.miniature_modules import ResidualBlock
+
 
 class Residual(nn.Module):
-    class Block(nn.Module):
-        def __init__(self, inputs, outputs, stride):
-            super().__init__()
-            self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(outputs)
-            self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(outputs)
-            self.downsample = None
-            if stride > 1 or inputs != outputs:
-                self.downsample = nn.Sequential(
-                    nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-                )
-
-        def forward(self, x):
-            shortcut = x if self.downsample is None else self.downsample(x)
-            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-            return F.relu(y + shortcut)
-
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(8)
-        self.layer1 = nn.Sequential(self.Block(8, 8, 1), self.Block(8, 8, 1))
-        self.layer2 = nn.Sequential(self.Block(8, 12, 2), self.Block(12, 12, 1))
+        self.layer1 = nn.Sequential(ResidualBlock(8, 8), ResidualBlock(8, 8))
+        self.layer2 = nn.Sequential(ResidualBlock(8, 12, 2), ResidualBlock(12, 12))
         self.fc = nn.Linear(12, 10)
 
     def forward(self, x):

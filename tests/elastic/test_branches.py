@@ -3,11 +3,11 @@
 import numpy as np
 import onnx
 import pytest
-from miniature_networks import NETWORKS, miniature
-from removal import drawn_inputs, outputs, plain_graph, with_weights
 
 from hwsearch.elastic.branches import find_branches
 from hwsearch.elastic.structure import analyse
+from tests.elastic.miniature_networks import NETWORKS, miniature
+from tests.elastic.removal import drawn_inputs, outputs, plain_graph, with_weights
 
 EXPECTED = {
     "residual": ["layer1.0.keep", "layer1.1.keep", "layer2.1.keep"],

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from onnx import helper
-from removal import difference, kept_units, plain_graph
 from test_operators import BETWEEN, CONV, READ, SHAPES, model
 
 from hwsearch.elastic.structure import analyse
+from tests.elastic.removal import difference, kept_units, plain_graph
 
 # These change the number of places, which others state as a constant.
 SAME_SHAPE = sorted(set(BETWEEN) - {"resize to sizes", "pooling"})

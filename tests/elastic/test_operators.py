@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from removal import difference, effect, kept_units, plain_graph, sliced
 
 from hwsearch.elastic.structure import analyse
 from hwsearch.models.agreement import count_macs
+from tests.elastic.removal import difference, effect, kept_units, plain_graph, sliced
 
 IMAGE = "float[N,3,6,6] x"
 IDS = "int64[N,5] x"

@@ -4,8 +4,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-from miniature_networks import NETWORKS, miniature
-from removal import (
+
+from hwsearch.elastic.structure import analyse, elastic_share
+from hwsearch.models.agreement import count_macs
+from tests.elastic.miniature_networks import NETWORKS, miniature
+from tests.elastic.removal import (
     difference,
     effect,
     kept_units,
@@ -14,9 +17,6 @@ from removal import (
     sliced,
     with_weights,
 )
-
-from hwsearch.elastic.structure import analyse, elastic_share
-from hwsearch.models.agreement import count_macs
 
 # Share of MACs that shrink with a group, and the kinds of groups.
 EXPECTED = {

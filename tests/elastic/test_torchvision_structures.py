@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torchvision
-from miniature_networks import exported, randomised
-from removal import difference, kept_units, macs_after
 
 from hwsearch.elastic.reading import read_graph
 from hwsearch.elastic.structure import analyse, elastic_share
+from tests.elastic.miniature_networks import exported, randomised
+from tests.elastic.removal import difference, kept_units, macs_after
 
 # Share of MACs that shrink with a group, groups, branches, and the MACs left of halves of all.
 EXPECTED = {

@@ -6,7 +6,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from networks import export
 from torch import nn
 
 from hwsearch.errors import EvaluationError, InputError
@@ -18,6 +17,7 @@ from hwsearch.models.onnx_file import opset_of
 from hwsearch.models.trace import OPSET, trace
 from hwsearch.supernets.interface import InputSpec, TensorSpec
 from tests.models.conftest import write_artifact
+from tests.models.networks import export
 
 SPEC = InputSpec(inputs=(TensorSpec(name="x", shape=(4, 6)),), outputs=("scores",))
 Named = namedtuple("Named", ["features", "scores"])
