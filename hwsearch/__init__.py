@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hwsearch.choices import Choice as Choice
     from hwsearch.constraints import Constraint as Constraint
     from hwsearch.devices import load_device as load_device, measure as measure
-    from hwsearch.elastic.cut import cut as cut
+    from hwsearch.elastic.pytorch.cut import cut as cut
     from hwsearch.errors import (
         HwsearchError as HwsearchError,
         InfeasibleError as InfeasibleError,

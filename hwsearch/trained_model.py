@@ -90,7 +90,7 @@ def is_module(found: object) -> bool:
     """Return whether an object is a PyTorch module, maybe with example inputs."""
     if "torch" not in sys.modules:
         return False
-    from hwsearch.elastic.module_sources import is_module as is_module_or_pair
+    from hwsearch.elastic.pytorch.sources import is_module as is_module_or_pair
 
     return is_module_or_pair(found)
 
@@ -123,7 +123,7 @@ def _of_module(module: "nn.Module", inputs: Any, name: str = "", **known: Any) -
             "inputs=torch.zeros(1, 3, 224, 224)), a tuple of arguments, or a dict of them"
         )
     # It loads PyTorch, which ONNX files do without.
-    from hwsearch.elastic.module import export_module
+    from hwsearch.elastic.pytorch.module import export_module
 
     exported = export_module(module, inputs)
     shapes = {name: shape[1:] for name, shape in exported.shapes.items()}
@@ -132,7 +132,7 @@ def _of_module(module: "nn.Module", inputs: Any, name: str = "", **known: Any) -
 
 
 def _named(source: str, checkpoint: str | None) -> TrainedModel:
-    from hwsearch.elastic.module_sources import load_module
+    from hwsearch.elastic.pytorch.sources import load_module
 
     kind, _, name = source.partition(":")
     found = load_module(source, checkpoint)

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hwsearch.elastic import build, execution
-from hwsearch.elastic.cut_module import cut_module
+from hwsearch.elastic.analysis.structure import analyse
 from hwsearch.elastic.graph import Group, Structure
-from hwsearch.elastic.module import ModuleExport, export_module
-from hwsearch.elastic.module_sources import load_module
-from hwsearch.elastic.module_tracing import Exporter
+from hwsearch.elastic.pytorch.cut_module import cut_module
+from hwsearch.elastic.pytorch.module import ModuleExport, export_module
+from hwsearch.elastic.pytorch.sources import load_module
+from hwsearch.elastic.pytorch.tracing import Exporter
 from hwsearch.elastic.reading import read_graph
-from hwsearch.elastic.structure import analyse
 from hwsearch.elastic.summary import summary_of
 from hwsearch.errors import HwsearchError
 from hwsearch.models.agreement import disagreement

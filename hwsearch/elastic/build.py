@@ -12,8 +12,8 @@ import onnx
 from numpy.typing import NDArray
 
 from hwsearch.elastic import wire
+from hwsearch.elastic.analysis.liveness import aliases, check_dropped, live_nodes, removables
 from hwsearch.elastic.graph import Group, Patch, Slot, Structure
-from hwsearch.elastic.liveness import aliases, check_dropped, live_nodes, removables
 from hwsearch.errors import InputError, unknown
 
 Kept = Mapping[str, NDArray[np.bool_]]

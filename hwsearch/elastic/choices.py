@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 
 from hwsearch.choices import Choice, Option
+from hwsearch.elastic.analysis.liveness import removables
 from hwsearch.elastic.graph import Structure
 from hwsearch.elastic.input_sizes import InputSize
-from hwsearch.elastic.liveness import removables
 from hwsearch.elastic.selection import Selections
 from hwsearch.errors import InputError
 from hwsearch.space import Architecture, Architectures, SearchSpace

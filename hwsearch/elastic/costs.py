@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.elastic.analysis.liveness import live_nodes, removables
 from hwsearch.elastic.graph import Structure, Work
-from hwsearch.elastic.liveness import live_nodes, removables
 from hwsearch.elastic.selection import Selections
 
 _ROWS = 16_384  # architectures counted together: their arrays stay in the processor's cache

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwsearch.elastic.analysis.structure import analyse
 from hwsearch.elastic.execution import run
 from hwsearch.elastic.folder import (
     REPAIRED,
@@ -25,12 +26,11 @@ from hwsearch.elastic.graph import Graph, Structure
 from hwsearch.elastic.input_sizes import image_sizes
 from hwsearch.elastic.input_specs import input_spec_of
 from hwsearch.elastic.network import ElasticNetwork
-from hwsearch.elastic.order import unit_orders
 from hwsearch.elastic.proposal import SpaceSettings, propose
 from hwsearch.elastic.reading import read_graph
-from hwsearch.elastic.repair import Repair
-from hwsearch.elastic.statistics import Statistics, gather, needed_bytes
-from hwsearch.elastic.structure import analyse
+from hwsearch.elastic.repair.order import unit_orders
+from hwsearch.elastic.repair.repairs import Repair
+from hwsearch.elastic.repair.statistics import Statistics, gather, needed_bytes
 from hwsearch.elastic.summary import summary_of
 from hwsearch.errors import InputError
 from hwsearch.machine import available_memory_bytes

@@ -11,13 +11,13 @@ import onnx
 from numpy.typing import NDArray
 
 from hwsearch.elastic import wire
+from hwsearch.elastic.analysis.liveness import removables
 from hwsearch.elastic.build import Slicer, zeroed
 from hwsearch.elastic.choices import TIED, ElasticSpace
 from hwsearch.elastic.costs import Costs
 from hwsearch.elastic.graph import Group, Structure
-from hwsearch.elastic.liveness import removables
 from hwsearch.elastic.living import LIVING
-from hwsearch.elastic.sequential import sequential
+from hwsearch.elastic.repair.sequential import sequential
 from hwsearch.elastic.summary import Summary, summary_of
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.space import Architecture, Architectures, SearchSpace

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwsearch.choices import Choice, Option
+from hwsearch.elastic.analysis.liveness import Removable, removables
 from hwsearch.elastic.choices import TIED, ElasticSpace, Meaning
 from hwsearch.elastic.graph import Group, Structure
 from hwsearch.elastic.input_sizes import InputSize
-from hwsearch.elastic.liveness import Removable, removables
 from hwsearch.elastic.ties import run_name, tied
 from hwsearch.elastic.width_options import FRACTIONS, STEP, width_options
 from hwsearch.errors import InputError

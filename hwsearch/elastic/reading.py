@@ -7,6 +7,14 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from hwsearch.elastic.analysis.sample_axes import (
+    BATCH,
+    InputAxes,
+    candidate_sizes,
+    input_axes,
+    random_inputs,
+    shapes_of,
+)
 from hwsearch.elastic.canonical.batch import free_batch
 from hwsearch.elastic.canonical.cleaning import OPSET
 from hwsearch.elastic.canonical.duplicates import without_duplicates
@@ -17,14 +25,6 @@ from hwsearch.elastic.canonical.variants import takes, working_sizes
 from hwsearch.elastic.canonical.verification import Given, verify, verify_before
 from hwsearch.elastic.graph import Graph
 from hwsearch.elastic.model_file import proto_digest, read_file, with_external_data
-from hwsearch.elastic.sample_axes import (
-    BATCH,
-    InputAxes,
-    candidate_sizes,
-    input_axes,
-    random_inputs,
-    shapes_of,
-)
 from hwsearch.errors import EvaluationError, InputError
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -13,7 +13,7 @@ class Selections:
     Attributes:
         units: (n, groups): numbers of kept units, in the order of the structure's groups.
         dropped: (n, parts): whether a layer or branch is left out, in the order of
-            `hwsearch.elastic.liveness.removables`.
+            `hwsearch.elastic.analysis.liveness.removables`.
         sizes: (n,): position of the input size among those of the search space.
     """
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from hwsearch.elastic.analysis.liveness import removables
 from hwsearch.elastic.graph import Group, Rest, Structure
-from hwsearch.elastic.liveness import removables
 
 _LISTED = 8  # reasons, at most; the rest is counted
 

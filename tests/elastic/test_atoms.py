@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hwsearch.elastic.atoms import Atoms, compressed, reshaped
+from hwsearch.elastic.analysis.atoms import Atoms, compressed, reshaped
 
 
 @pytest.mark.parametrize(

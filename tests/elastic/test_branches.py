@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from hwsearch.elastic.branches import find_branches
-from hwsearch.elastic.structure import analyse
+from hwsearch.elastic.analysis.branches import find_branches
+from hwsearch.elastic.analysis.structure import analyse
 from tests.elastic.miniature_networks import NETWORKS, miniature
 from tests.elastic.removal import drawn_inputs, outputs, plain_graph, with_weights
 

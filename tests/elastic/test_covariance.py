@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hwsearch.elastic.covariance import Dense, Factored, cholesky
-from hwsearch.elastic.elimination import elimination
+from hwsearch.elastic.repair.covariance import Dense, Factored, cholesky
+from hwsearch.elastic.repair.elimination import elimination
 
 
 @pytest.fixture(scope="module")

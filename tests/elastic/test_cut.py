@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from hwsearch.elastic import build, execution
-from hwsearch.elastic.cut_attention import CutMultiheadAttention
-from hwsearch.elastic.cut_branches import Skip, Zero
-from hwsearch.elastic.cut_module import cut_module
-from hwsearch.elastic.module import read_module
+from hwsearch.elastic.analysis.structure import analyse
+from hwsearch.elastic.pytorch.attention import CutMultiheadAttention
+from hwsearch.elastic.pytorch.cut_branches import Skip, Zero
+from hwsearch.elastic.pytorch.cut_module import cut_module
+from hwsearch.elastic.pytorch.module import read_module
 from hwsearch.elastic.reading import read_graph
-from hwsearch.elastic.structure import analyse
 from hwsearch.errors import InputError
 from tests.elastic.miniature_modules import (
     DenseNet,

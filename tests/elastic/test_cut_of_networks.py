@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from hwsearch.elastic import build, execution
-from hwsearch.elastic.cut import cut
+from hwsearch.elastic.analysis.structure import analyse
 from hwsearch.elastic.elastify import elastify
 from hwsearch.elastic.living import LIVING
-from hwsearch.elastic.module import read_module
-from hwsearch.elastic.structure import analyse
+from hwsearch.elastic.pytorch.cut import cut
+from hwsearch.elastic.pytorch.module import read_module
 from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
 from tests.elastic.miniature_modules import ResidualNet, VisionTransformer, image, trained

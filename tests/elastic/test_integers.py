@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from hwsearch.elastic.integers import Integer, Target, Unsolvable, computed, response, solve
+from hwsearch.elastic.analysis.integers import (
+    Integer,
+    Target,
+    Unsolvable,
+    computed,
+    response,
+    solve,
+)
 
 CHANNELS = np.arange(1, 13)
 

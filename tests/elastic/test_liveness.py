@@ -3,8 +3,8 @@ import onnx
 import pytest
 from onnx import helper
 
+from hwsearch.elastic.analysis.liveness import aliases, check_dropped, live_nodes, removables
 from hwsearch.elastic.graph import Branch, Graph, RepeatedLayer, Structure
-from hwsearch.elastic.liveness import aliases, check_dropped, live_nodes, removables
 from hwsearch.errors import InputError
 
 

@@ -6,7 +6,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from hwsearch.elastic import execution
-from hwsearch.elastic.module import export_module
+from hwsearch.elastic.pytorch.module import export_module
 from hwsearch.errors import InputError
 from tests.elastic.miniature_modules import (
     DenseNet,

@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from hwsearch.elastic.module_sources import load_module
+from hwsearch.elastic.pytorch.sources import load_module
 from hwsearch.errors import InputError
 from tests.elastic.miniature_modules import ResidualNet, image, trained
 

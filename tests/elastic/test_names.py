@@ -4,8 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from hwsearch.elastic.graph import Branch, Graph, Group, Origin, Slot
-from hwsearch.elastic.names import (
+from hwsearch.elastic.analysis.names import (
     Scopes,
     common_module,
     module_of,
@@ -13,6 +12,7 @@ from hwsearch.elastic.names import (
     name_groups,
     unique,
 )
+from hwsearch.elastic.graph import Branch, Graph, Group, Origin, Slot
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from onnx import helper
 from test_operators import BETWEEN, CONV, READ, SHAPES, model
 
-from hwsearch.elastic.structure import analyse
+from hwsearch.elastic.analysis.structure import analyse
 from tests.elastic.removal import difference, kept_units, plain_graph
 
 # These change the number of places, which others state as a constant.

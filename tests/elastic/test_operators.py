@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hwsearch.elastic.structure import analyse
+from hwsearch.elastic.analysis.structure import analyse
 from hwsearch.models.agreement import count_macs
 from tests.elastic.removal import difference, effect, kept_units, plain_graph, sliced
 

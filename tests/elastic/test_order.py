@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from hwsearch.elastic.graph import Group
-from hwsearch.elastic.order import unit_orders
-from hwsearch.elastic.statistics import gather
+from hwsearch.elastic.repair.order import unit_orders
+from hwsearch.elastic.repair.statistics import gather
 from tests.elastic.small_models import MODELS, mlp, residual_cnn, samples, transformer
 
 

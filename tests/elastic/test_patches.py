@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from hwsearch.elastic.consumers import linear_layers
+from hwsearch.elastic.analysis.consumers import linear_layers
+from hwsearch.elastic.analysis.patches import input_rows, output_rows, row_count
 from hwsearch.elastic.execution import run
 from hwsearch.elastic.graph import Graph
-from hwsearch.elastic.patches import input_rows, output_rows, row_count
 
 CASES = {
     "plain": ("Conv", (6, 4, 3, 3), (7, 8), {}),

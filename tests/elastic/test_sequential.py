@@ -3,10 +3,10 @@ import pytest
 
 from hwsearch.elastic.build import sliced
 from hwsearch.elastic.execution import run
-from hwsearch.elastic.order import unit_orders
-from hwsearch.elastic.repair import Repair
-from hwsearch.elastic.sequential import sequential
-from hwsearch.elastic.statistics import gather
+from hwsearch.elastic.repair.order import unit_orders
+from hwsearch.elastic.repair.repairs import Repair
+from hwsearch.elastic.repair.sequential import sequential
+from hwsearch.elastic.repair.statistics import gather
 from tests.elastic.small_models import (
     MODELS,
     full_model,

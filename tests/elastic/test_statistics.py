@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from hwsearch.elastic import accumulate, sampling, statistics as statistics_module
-from hwsearch.elastic.consumers import readers
+from hwsearch.elastic.analysis.consumers import readers
 from hwsearch.elastic.execution import run
-from hwsearch.elastic.sampling import token_masks
-from hwsearch.elastic.statistics import Statistics, gather, needed_bytes
+from hwsearch.elastic.repair.repairs import accumulate, sampling, statistics as statistics_module
+from hwsearch.elastic.repair.sampling import token_masks
+from hwsearch.elastic.repair.statistics import Statistics, gather, needed_bytes
 from hwsearch.errors import HwsearchError, InputError
 from tests.elastic.small_models import MODELS, mlp, residual_cnn, samples, transformer
 

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hwsearch.elastic.structure import analyse, elastic_share
+from hwsearch.elastic.analysis.structure import analyse, elastic_share
 from hwsearch.models.agreement import count_macs
 from tests.elastic.miniature_networks import NETWORKS, miniature
 from tests.elastic.removal import (

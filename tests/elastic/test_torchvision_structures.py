@@ -4,8 +4,8 @@ import pytest
 import torch
 import torchvision
 
+from hwsearch.elastic.analysis.structure import analyse, elastic_share
 from hwsearch.elastic.reading import read_graph
-from hwsearch.elastic.structure import analyse, elastic_share
 from tests.elastic.miniature_networks import exported, randomised
 from tests.elastic.removal import difference, kept_units, macs_after
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.elastic.module import read_module
-from hwsearch.elastic.structure import analyse
+from hwsearch.elastic.analysis.structure import analyse
+from hwsearch.elastic.pytorch.module import read_module
 from tests.elastic.miniature_modules import DenseNet, MobileNet, ResidualNet, image, trained
 
 pytestmark = pytest.mark.peer

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from hwsearch.elastic.analysis.sample_axes import InputAxes, shapes_of, varied_sizes
 from hwsearch.elastic.canonical.shapes import KnownBranch, ShapeError, trace
-from hwsearch.elastic.sample_axes import InputAxes, shapes_of, varied_sizes
 
 Sizes = dict[str, int]
 

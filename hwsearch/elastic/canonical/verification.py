@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from hwsearch.elastic.analysis.sample_axes import BATCH, random_inputs
 from hwsearch.elastic.canonical.agreement import (
     batch_differences,
     differences,
@@ -18,7 +19,6 @@ from hwsearch.elastic.canonical.float32 import was_half
 from hwsearch.elastic.canonical.shapes import ShapeError
 from hwsearch.elastic.execution import Session
 from hwsearch.elastic.graph import Graph
-from hwsearch.elastic.sample_axes import BATCH, random_inputs
 from hwsearch.errors import EvaluationError, InputError
 
 _TOLERANCE = 1e-5

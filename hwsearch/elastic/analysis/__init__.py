@@ -1,0 +1,1 @@
+"""What depends on what in a graph: groups of units, branches, layers, shapes."""

@@ -1,0 +1,1 @@
+"""PyTorch modules: exported, and cut as an architecture says."""

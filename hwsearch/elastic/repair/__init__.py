@@ -1,0 +1,1 @@
+"""Which units matter, and the weights of what is left."""
