@@ -3,7 +3,7 @@ import pytest
 
 from hwsearch.elastic.analysis.consumers import readers
 from hwsearch.elastic.execution import run
-from hwsearch.elastic.repair.repairs import accumulate, sampling, statistics as statistics_module
+from hwsearch.elastic.repair import accumulate, sampling, statistics as statistics_module
 from hwsearch.elastic.repair.sampling import token_masks
 from hwsearch.elastic.repair.statistics import Statistics, gather, needed_bytes
 from hwsearch.errors import HwsearchError, InputError
