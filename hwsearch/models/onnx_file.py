@@ -109,10 +109,11 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = onnx.GraphProto(node=model.graph.node, input=model.graph.input)
     graph.output.extend(model.graph.output)
     graph.name = model.graph.name
+    given = {value.name for value in graph.input}
     for tensor in model.graph.initializer:
         if tensor.ByteSize() <= _SMALL_BYTES:
             graph.initializer.append(tensor)
-        elif tensor.name not in {value.name for value in graph.input}:
+        elif tensor.name not in given:
             shape = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             graph.input.append(shape)
     ir_version = max(model.ir_version, 4)  # before, every initialiser is an input
