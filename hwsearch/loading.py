@@ -21,8 +21,9 @@ from hwsearch.elastic.network import ElasticNetwork
 from hwsearch.errors import InputError
 from hwsearch.models.input_spec import input_spec_of
 from hwsearch.supernets import zoo
+from hwsearch.supernets.imported import imported_names
 from hwsearch.supernets.interface import InputSpec
-from hwsearch.supernets.model_names import is_elastic, is_trained_model
+from hwsearch.supernets.model_names import is_elastic, is_trained_model, why_no_model
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.trained_model import TrainedModel, is_module, takes_nothing, trained_model
 
@@ -67,21 +68,17 @@ def load_supernet(
                 f"{name!r} is an elastic model, which has its weights in it: it takes no "
                 f"checkpoint ({checkpoint!r}); make it again from the model with other weights"
             )
-        return _supernet(name, elastic.open_elastic(Path(name).expanduser()))
+        return Supernet(name, elastic.open_elastic(Path(name).expanduser()))
     if not (is_trained_model(name) or takes_nothing(name)):
+        known = {*zoo.supernet_names(), *imported_names()}
+        if name not in known and (why := why_no_model(name)):
+            raise InputError(why)
         try:
             return zoo.load_supernet(name, checkpoint)
         except zoo.NoSupernetError as error:
             if not is_module(error.found):
                 raise
-    if data is None or data in ("bundled", NO_DATA):
-        raise InputError(
-            f"{name!r} is a trained model: it becomes elastic by some hundred samples of its "
-            f"inputs, without labels, and none ship with it; give data, such as "
-            f"imagefolder:FOLDER or npz:FILE, or make it elastic once: hwsearch elastify {name} "
-            "--data ..."
-        )
-    net = elastify(name, data, checkpoint=checkpoint, progress=progress)
+    net = elastify(name, data or NO_DATA, checkpoint=checkpoint, progress=progress)
     return Supernet(name, net.network, checkpoint)
 
 
@@ -121,6 +118,13 @@ def elastify(
     Raises:
         InputError: The model cannot be read or made elastic, or the data do not fit it.
     """
+    if data in ("bundled", NO_DATA):
+        named = repr(str(source)) if isinstance(source, str | Path) else "this"
+        raise InputError(
+            f"{named} is a trained model: it becomes elastic by some hundred samples of its "
+            "inputs, without labels, and none ship with it; give data, such as "
+            "imagefolder:FOLDER, npz:FILE or text:FILE"
+        )
     model = trained_model(source, inputs, checkpoint)
     known = {input_: tuple(shape) for input_, shape in (shapes or {}).items()}
     open_ = {**sample_shapes(data, model.proto, model.folder), **model.shapes, **known}
@@ -142,21 +146,7 @@ def elastify(
     else:
         network = _made(model, samples, spec, title, licence, folder, progress)
     logger.info("elastic model %s in %s", title, folder)
-    return _supernet(str(folder), network)
-
-
-def _supernet(name: str, network: ElasticNetwork) -> Supernet:
-    """Return an elastic model as a supernet; refuse one that takes a fixed number of samples."""
-    for value in network.structure.graph.proto.graph.input:
-        batch = value.type.tensor_type.shape.dim[0].dim_value
-        if batch:
-            notes = "; ".join(network.structure.graph.notes)
-            raise InputError(
-                f"model {network.card.name!r} takes {batch} samples at a time and no other "
-                "number, and subnets are scored in batches; export it with a dynamic batch"
-                + (f" ({notes})" if notes else "")
-            )
-    return Supernet(name, network)
+    return Supernet(str(folder), network)
 
 
 def _made(
@@ -175,6 +165,7 @@ def _made(
         out=folder,
         spec=spec,
         licence=licence,
+        origin=model.origin,
         progress=progress,
     )
     # Lines of text are read by the model's tokenizer, also where the model itself is gone.

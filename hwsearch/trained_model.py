@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import onnx
 
@@ -13,11 +13,12 @@ from hwsearch import plugins
 from hwsearch.elastic.model_file import proto_digest, read_file
 from hwsearch.errors import InputError
 from hwsearch.supernets.interface import ImagePreprocessing
-from hwsearch.supernets.model_names import MODULE_KINDS, ONNX
+from hwsearch.supernets.model_names import MODULE_KINDS, ONNX, is_elastic, why_no_model
 
 if TYPE_CHECKING:
     from torch import nn
 
+MODULE: Final = "PyTorch module"  # how the origin of a module's model begins
 Shapes = Mapping[str, tuple[int, ...]]  # input -> shape of a sample, without the batch
 
 
@@ -34,6 +35,7 @@ class TrainedModel:
         shapes: Shapes of samples that are known.
         preprocessing: Of images, where the package of the model says so.
         classes: Names of the classes that it scores, likewise.
+        origin: What it is, where it is no file.
     """
 
     name: str
@@ -44,6 +46,7 @@ class TrainedModel:
     shapes: Shapes = field(default_factory=dict)
     preprocessing: ImagePreprocessing | None = None
     classes: tuple[str, ...] = ()
+    origin: str = ""
 
 
 def trained_model(
@@ -65,11 +68,18 @@ def trained_model(
     if Path(source).suffix.lower() == ONNX or isinstance(source, Path):
         _refuse_checkpoint(f"{str(source)!r}", checkpoint)
         return _of_file(Path(source).expanduser())
+    if is_elastic(source):
+        raise InputError(
+            f"{source!r} is an elastic model already: hwsearch search --supernet {source} --data "
+            "...; to make another one, give the trained model"
+        )
     if ":" in source:
         return _named(source, checkpoint)
     raise InputError(
-        f"{source!r} is no trained model: give an ONNX file (.onnx), {' or '.join(MODULE_KINDS)}"
-        ":NAME, or MODULE:FUNCTION of a function that returns a module and example inputs"
+        why_no_model(source)
+        or f"{source!r} is no trained model: give an ONNX file (.onnx), "
+        f"{' or '.join(MODULE_KINDS)}:NAME, or MODULE:FUNCTION of a function that returns "
+        "a module and example inputs"
     )
 
 
@@ -111,7 +121,9 @@ def _in_memory(name: str, proto: onnx.ModelProto, **known: Any) -> TrainedModel:
     return TrainedModel(name=name, digest=proto_digest(proto), given=proto, proto=proto, **known)
 
 
-def _of_module(module: "nn.Module", inputs: Any, name: str = "", **known: Any) -> TrainedModel:
+def _of_module(
+    module: "nn.Module", inputs: Any, name: str = "", given: str = "", **known: Any
+) -> TrainedModel:
     if not callable(getattr(module, "state_dict", None)):
         raise InputError(
             f"a {type(module).__name__} is no trained model: give an ONNX file or model, or a "
@@ -128,7 +140,8 @@ def _of_module(module: "nn.Module", inputs: Any, name: str = "", **known: Any) -
     exported = export_module(module, inputs)
     shapes = {name: shape[1:] for name, shape in exported.shapes.items()}
     title = name or type(module).__name__
-    return _in_memory(title, exported.model, shapes=shapes, **known)
+    origin = f"{MODULE} {given or title}"
+    return _in_memory(title, exported.model, shapes=shapes, origin=origin, **known)
 
 
 def _named(source: str, checkpoint: str | None) -> TrainedModel:
@@ -141,6 +154,7 @@ def _named(source: str, checkpoint: str | None) -> TrainedModel:
         found.module,
         found.inputs,
         Path(name).name if is_folder else name,
+        source,
         preprocessing=found.preprocessing,
         classes=found.classes,
         folder=Path(name).expanduser().absolute() if is_folder else None,

@@ -1,6 +1,7 @@
 """Trained models become supernets by samples, and are found again."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -94,7 +95,7 @@ def test_samples_need_no_labels(model, data, tmp_path):
 
 @pytest.mark.parametrize("given", [None, "bundled", "none"])
 def test_a_trained_model_needs_data(model, given):
-    with pytest.raises(InputError, match=r"is a trained model.*give data.*hwsearch elastify"):
+    with pytest.raises(InputError, match=r"is a trained model.*give data"):
         load_supernet(model, data=given)
 
 
@@ -104,13 +105,54 @@ def test_a_trained_model_needs_data(model, given):
         ("absent.onnx", "there is no file absent.onnx"),
         ("absent.elastic", "is no elastic model"),
         ("text.onnx", "no ONNX model"),
+        ("page.onnx", "is a web page"),
+        ("weights.pth", "holds weights and no network"),
+        (".", "give the file in it: page.onnx, text.onnx"),
     ],
 )
 def test_files_that_are_none(data, tmp_path, monkeypatch, name, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.onnx").write_text("{}")
+    (tmp_path / "page.onnx").write_text("<!DOCTYPE html><html>404</html>")
     with pytest.raises(InputError, match=says):
         load_supernet(name, data=data)
+
+
+def test_weights_that_are_inputs_are_none(model, data, tmp_path):
+    proto = onnx.load(model)
+    for tensor in proto.graph.initializer:
+        shape = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        proto.graph.input.append(shape)
+    del proto.graph.initializer[:]
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="the model has no weights"):
+        elastify(str(tmp_path / "model.onnx"), data)
+
+
+def test_outputs_that_are_no_numbers(model, data, tmp_path):
+    proto = onnx.load(model)
+    (output,) = proto.graph.output
+    last = next(node for node in proto.graph.node if output.name in node.output)
+    last.output[list(last.output).index(output.name)] = "before"
+    proto.graph.node.append(onnx.helper.make_node("Abs", ["before"], ["size"]))
+    proto.graph.node.append(onnx.helper.make_node("Neg", ["size"], ["below"]))
+    proto.graph.node.append(onnx.helper.make_node("Log", ["below"], [output.name]))
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match=f"output '{output.name}' of the model is NaN"):
+        elastify(str(tmp_path / "model.onnx"), data)
+
+
+def test_a_batch_that_stays_fixed_is_refused_before_the_work(model, data, monkeypatch):
+    def unwanted(*args, **settings):
+        raise AssertionError("statistics were gathered")
+
+    proto = onnx.load(model)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    graph = SimpleNamespace(proto=proto, notes=["a Reshape fixes it"], digest="0")
+    monkeypatch.setattr(loading.elastic, "read_graph", lambda *_: graph)
+    monkeypatch.setattr(loading.elastic, "analyse", unwanted)
+    with pytest.raises(InputError, match=r"takes 1 samples at a time.*\(a Reshape fixes it\)"):
+        elastify(onnx.load(model), data, name="fixed", out="fixed.elastic")
 
 
 def test_checkpoints_are_refused_where_weights_are_in_the_file(model, data, tmp_path):
@@ -124,6 +166,8 @@ def test_checkpoints_are_refused_where_weights_are_in_the_file(model, data, tmp_
 def test_what_is_no_model_is_refused(data):
     with pytest.raises(InputError, match="'mobilenet' is no trained model"):
         elastify("mobilenet", data)
+    with pytest.raises(InputError, match="is an elastic model already"):
+        elastify("mine.elastic", data)
     with pytest.raises(InputError, match="a dict is no trained model"):
         elastify({}, data)
 

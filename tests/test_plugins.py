@@ -103,7 +103,7 @@ def test_largest_answers_like_the_teacher(name, run_of):
 
 
 def test_wrong_data_for_a_supernet(tmp_path):
-    with pytest.raises(InputError, match="the inputs of this supernet are no images"):
+    with pytest.raises(InputError, match="the inputs of this model are no images"):
         hwsearch.search("test-tokens", device="scripted", data=f"imagefolder:{tmp_path}",
                         out=tmp_path / "run")  # fmt: skip
     assert not (tmp_path / "run").exists()

@@ -70,7 +70,7 @@ def image_preprocessing(spec: InputSpec) -> ImagePreprocessing:
     """Return the preprocessing of a network's images; raise DataError if it is unsupported."""
     preprocessing, shape = spec.preprocessing, spec.inputs[0].shape
     if preprocessing is None:
-        raise DataError("the inputs of this supernet are no images")
+        raise DataError("the inputs of this model are no images; give arrays by npz:FILE")
     if preprocessing.layout not in LAYOUTS or preprocessing.colour not in COLOURS:
         raise DataError(
             f"the preprocessing of this supernet asks for {preprocessing.colour} images as "

@@ -149,8 +149,8 @@ def _widths(folders: Sequence[Tree]) -> set[int]:
     """Return how many different names the folders of each level have."""
     levels: dict[int, set[str]] = {}
     for each in folders:
-        head, name = os.path.split(each.path)
-        levels.setdefault(head.count(os.sep), set()).add(folded(name))
+        name = os.path.basename(each.path)
+        levels.setdefault(each.path.count(os.sep), set()).add(folded(name))
     return {len(names) for names in levels.values()}
 
 

@@ -125,7 +125,8 @@ def _better(
             gain = difference
             best = (
                 f"with preprocessing {text!r} it is right on {right.mean():.0%} of {len(rows)} of "
-                f"them instead of {correct[rows].mean():.0%}; give --preprocess {text}"
+                f"them instead of {correct[rows].mean():.0%}; make it elastic again by "
+                f"hwsearch elastify --preprocess {text}"
             )
     return best
 

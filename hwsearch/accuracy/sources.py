@@ -106,7 +106,10 @@ def source_of(spec: str, supernet: str = "") -> tuple[str, Path]:
         return "npz", bundled_file(supernet, "samples.npz")
     if not rest:
         paths = (f"{kind}:PATH" for kind in _READERS)
-        raise unknown("data", spec, ["bundled", NO_DATA, *paths, "MODULE:FUNCTION"])
+        kinds = {"": "imagefolder", ".npz": "npz", ".txt": "text", ".tsv": "text"}
+        kind = kinds.get(Path(spec).suffix.lower(), "")
+        step = f"For that file or folder: {kind}:{spec}" if kind and Path(spec).exists() else ""
+        raise unknown("data", spec, ["bundled", NO_DATA, *paths, "MODULE:FUNCTION"], step)
     return kind, Path(rest).expanduser()
 
 
@@ -146,6 +149,8 @@ def _read_npz(source: Source) -> Read:
         arrays = _load_arrays(path)
     except Exception as error:
         # NumPy, zipfile and zlib raise different errors for a damaged file.
+        if "pickle" in str(error) and not zipfile.is_zipfile(path):  # NumPy's guess of a text
+            error = InputError("it is no .npz file; write one by numpy.savez(FILE, INPUT=array)")
         raise InputError(f"{spec}: {str(path)!r} cannot be read: {error}") from error
     parts: dict[str, dict[str, NDArray[Any]]] = {split: {} for split in SPLITS}
     strange = []

@@ -18,6 +18,7 @@ from hwsearch.elastic.folder import (
     Contents,
     cache_folder,
     check_fit,
+    check_place,
     read_card,
     read_folder,
     write_folder,
@@ -39,6 +40,8 @@ from hwsearch.supernets.interface import Card, InputSpec
 Samples = Iterable[Mapping[str, NDArray[Any]]]
 Progress = Callable[[str, int, int], None]
 
+_FEW = 4  # samples that tell whether outputs are numbers
+
 
 def elastify(
     source: Path | onnx.ModelProto | Graph,
@@ -48,6 +51,7 @@ def elastify(
     out: Path | None = None,
     spec: InputSpec | None = None,
     licence: str = "unknown",
+    origin: str = "",
     settings: SpaceSettings | None = None,
     progress: Progress | None = None,
 ) -> ElasticNetwork:
@@ -65,6 +69,7 @@ def elastify(
         spec: Inputs and outputs, with preprocessing and classes; by default what the graph and
             the samples tell. With the preprocessing of images their size becomes a choice.
         licence: Of the model.
+        origin: Where a model in memory came from, for users.
         settings: Of the search space.
         progress: Called with what is being done, and how many of how many.
 
@@ -76,15 +81,18 @@ def elastify(
     samples = [dict(batch) for batch in batches]
     report("read the model", 0, 1)
     graph = source if isinstance(source, Graph) else read_graph(source, _shapes(samples))
+    _check_batch(graph)
     name = name or (source.stem if isinstance(source, Path) else graph.proto.graph.name) or "model"
     data = _digest_of(samples)
     key = hashlib.sha256(f"{graph.digest} {data}".encode()).hexdigest()
     final = out or cache_folder(name, key)
     if not _is_of(final, graph, data):
+        check_place(final)
         report("analyse the graph", 0, 1)
         structure = analyse(graph)
         propose(structure, settings)  # before the work: there may be nothing to choose
         _check_memory(structure, samples, report)
+        _check_outputs(graph, samples)
         statistics = _statistics(structure, samples, final, report)
         orders = unit_orders(structure, statistics, partial(report, "order the units"))
         losses = _losses(Repair(structure, statistics, orders), structure, report)
@@ -101,7 +109,7 @@ def elastify(
             losses=losses,
             space=elastic.to_dict(),
             spec=known,
-            card=_card(name, source, licence, graph),
+            card=_card(name, source, licence, graph, origin),
             model_digest=graph.digest,
             data_digest=data,
             facts={"summary": summary_of(structure).to_dict(), "samples": statistics.samples},
@@ -149,18 +157,23 @@ def open_elastic(
     )
 
 
+def _check_batch(graph: Graph) -> None:
+    """Refuse a model that takes a fixed number of samples: subnets are scored in batches."""
+    for value in graph.proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if batch := dims[0].dim_value if dims else 0:
+            notes = "; ".join(graph.notes)
+            raise InputError(
+                f"the model takes {batch} samples at a time and no other number, and subnets are "
+                "scored in batches; export it with a dynamic batch" + (f" ({notes})" * bool(notes))
+            )
+
+
 def _statistics(
     structure: Structure, samples: list[dict[str, NDArray[Any]]], final: Path, report: Progress
 ) -> Statistics:
     """Gather statistics, or go on where an interruption stopped it."""
     unfinished = final.with_name(f".{final.name}.unfinished")
-    try:
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"the folder {str(unfinished.parent)!r} cannot be made: {error.strerror}; give "
-            "another one"
-        ) from error
     return gather(
         structure, samples, unfinished=unfinished, progress=partial(report, "gather statistics")
     )
@@ -191,6 +204,19 @@ def _check_memory(
             f"statistics of this model need {needed / 2**30:.1f} GB of memory, and "
             f"{available / 2**30:.1f} GB are available; give fewer samples, or close programs"
         )
+
+
+def _check_outputs(graph: Graph, samples: list[dict[str, NDArray[Any]]]) -> None:
+    """Refuse a model whose outputs are not finite, of its first samples: nothing compares."""
+    few = {name: array[:_FEW] for name, array in samples[0].items()} if samples else {}
+    if not few:
+        return  # it is refused as too few samples
+    for name, array in run(graph.proto, few, weights=graph.weights).items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise InputError(
+                f"output {name!r} of the model is NaN or infinite for the first calibration "
+                "samples; look at the samples, their preprocessing (--preprocess) and the model"
+            )
 
 
 def _is_of(folder: Path, graph: Graph, data: str) -> bool:
@@ -227,8 +253,14 @@ def _digest_of(samples: list[dict[str, NDArray[Any]]]) -> str:
     return found.hexdigest()
 
 
-def _card(name: str, source: Path | onnx.ModelProto | Graph, licence: str, graph: Graph) -> Card:
-    where = f"file {source}" if isinstance(source, Path) else "a model in memory"
+def _card(
+    name: str,
+    source: Path | onnx.ModelProto | Graph,
+    licence: str,
+    graph: Graph,
+    origin: str,
+) -> Card:
+    where = f"file {source}" if isinstance(source, Path) else origin or "a model in memory"
     return Card(
         name=name,
         description="A trained model made elastic: its subnets follow from it without training.",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,10 @@ def cache_folder(name: str, key: str) -> Path:
     return user_data() / "elastic" / f"{usable}-{key[:16]}{SUFFIX}"
 
 
+# No permission, a file in place of a folder, a file system of the kernel.
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+
+
 def write_folder(
     final: Path, contents: Contents, statistics: Callable[[Path], None] | None = None
 ) -> None:
@@ -96,10 +101,7 @@ def write_folder(
         InputError: Another thing than an elastic model has that name, the model is too large for
             a file, or the disk is full or read-only.
     """
-    if final.exists() and not (final / CARD).is_file():
-        raise InputError(
-            f"{str(final)!r} exists and is no elastic model; give a name that is free"
-        )
+    check_place(final)
     with _clear_errors(final), staged_folder(final) as folder:
         write_atomic(folder / MODEL, _model_bytes(contents.graph))
         write_atomic(folder / GRAPH, json.dumps(_graph_facts(contents.graph)))
@@ -124,6 +126,22 @@ def write_folder(
             },
         }
         write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
+
+
+def check_place(final: Path) -> None:
+    """Refuse a name that is taken, or in a place where no folder can be written.
+
+    Raises:
+        InputError: See above.
+    """
+    if final.exists() and not (final / CARD).is_file():
+        raise InputError(
+            f"{str(final)!r} exists and is no elastic model; give a name that is free"
+        )
+    with _clear_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=final.parent, prefix=f".{final.name}."):
+            pass
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -271,7 +289,7 @@ def _clear_errors(final: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (*DISK_ERRNOS, errno.EACCES, errno.EPERM):
+        if error.errno not in (*DISK_ERRNOS, *_NO_PLACE):
             raise
         raise InputError(
             f"the elastic model cannot be written to {str(final)!r}: {error.strerror}. Nothing "

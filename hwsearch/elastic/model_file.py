@@ -25,9 +25,15 @@ _OTHERS = (
     (0, b"\x1f\x8b", "is compressed; unpack it"),
     (0, b"<?xml", "is XML, such as an OpenVINO model; give the ONNX model it was made from"),
     (0, b"{", "is JSON; give the binary ONNX model"),
+    (0, b"<!", "is a web page, such as that of an error or a login; download the model again"),
+    (0, b"<html", "is a web page, such as that of an error or a login; download the model again"),
     (0, b"<", "is a text; give the binary ONNX model"),
     (4, b"ORTM", "is in ONNX Runtime's own format; give the .onnx file it was made from"),
     (4, b"TFL3", "is a TensorFlow Lite model; convert it with tf2onnx"),
+)
+NO_WEIGHTS = (
+    "the model has no weights; export it with them (torch.onnx.export: export_params=True), or "
+    "with the external data beside it"
 )
 _CHUNK = 1 << 24  # bytes
 # The weights, their canonical form and what ONNX Runtime makes of them.
@@ -66,6 +72,8 @@ def read_file(path: Path) -> tuple[onnx.ModelProto, str]:
         raise InputError(
             f"{path} is damaged or no ONNX model: it has no nodes; copy or export it again"
         )
+    if not any(t.dims for t in model.graph.initializer) and not _computes_weights(model):
+        raise InputError(NO_WEIGHTS)
     stored = _external_files(model, path)
     _check_memory(path, path.stat().st_size + sum(each.stat().st_size for each in stored))
     digest = hashlib.sha256()
@@ -100,6 +108,12 @@ def proto_digest(model: onnx.ModelProto) -> str:
             "the model is larger than 2 GB: save it with external data and give its path"
         ) from error
     return hashlib.sha256(content).hexdigest()
+
+
+def _computes_weights(model: onnx.ModelProto) -> bool:
+    """Return whether weights may be in nodes in place of initialisers."""
+    kinds = {node.op_type for node in model.graph.node}
+    return bool(model.functions or kinds & {"Constant", "ConstantOfShape"})
 
 
 def _external_files(model: onnx.ModelProto, path: Path) -> list[Path]:

@@ -67,7 +67,7 @@ def test_preprocessing_that_fits_is_not_doubted(needed, labelled):
 def test_preprocessing_that_would_be_better_is_named(needed):
     (doubt,) = warnings("imagenet", needed)
     assert f"with preprocessing {needed!r} it is right on 100% of 64 of them" in doubt
-    assert doubt.endswith(f"give --preprocess {needed}")
+    assert doubt.endswith(f"hwsearch elastify --preprocess {needed}")
 
 
 def test_accuracy_of_chance_is_doubted_whatever_the_reason():

@@ -264,8 +264,15 @@ def test_file_that_is_no_npz(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read: it is a single array"):
         load(f"npz:{path}")
     path.write_text("my notes")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"cannot be read: it is no \.npz file"):
         load(f"npz:{path}")
+
+
+def test_a_path_without_its_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match="For that file or folder: imagefolder:photos"):
+        load("photos")
 
 
 def image_folder(folder, n=6):
@@ -287,7 +294,7 @@ def test_imagefolder(tmp_path):
 
 def test_imagefolder_for_tokens(tmp_path):
     folder = image_folder(tmp_path / "images")
-    with pytest.raises(InputError, match="the inputs of this supernet are no images"):
+    with pytest.raises(InputError, match="the inputs of this model are no images"):
         load(f"imagefolder:{folder}", TOKENS)
 
 

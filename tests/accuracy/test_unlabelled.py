@@ -1,5 +1,7 @@
 """Data without labels: images and arrays, one pool for the three splits."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,15 @@ class TestImages:
             assert optional[0][split].paths == files.paths
             np.testing.assert_array_equal(optional[0][split].labels, files.labels)
         assert optional[1] == needed[1]
+
+    def test_have_classes_where_there_are_as_many_folders(self, tmp_path, monkeypatch):
+        for name in ("one", "two", "three"):
+            for i in range(10):
+                touch(tmp_path / "photos" / name / f"{i}.jpg")
+        monkeypatch.chdir(tmp_path)
+        for folder in (tmp_path / "photos", Path("photos")):
+            splits, _ = read(folder)
+            assert labels_of(splits) == {0, 1, 2}, folder
 
     def test_are_split_as_before_with_train_and_val(self, tmp_path):
         for part in ("train", "val"):

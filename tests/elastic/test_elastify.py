@@ -108,6 +108,24 @@ def test_a_named_folder_of_another_model_is_not_replaced(tmp_path):
     assert (out / CARD).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [("taken", "is no elastic model; give a name"), ("taken/x.elastic", "cannot be written")],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path, monkeypatch, place, says
+):
+    def unwanted(*_):
+        raise AssertionError("it was analysed")
+
+    (tmp_path / "taken").touch()
+    monkeypatch.setattr("hwsearch.elastic.elastify.analyse", unwanted)
+    structure = mlp(0)
+    with pytest.raises(InputError, match=says):
+        elastify(full_model(structure.graph), batches(structure), out=tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
 def test_interrupted_statistics_go_on(tmp_path):
     structure = residual_cnn()
     out, given = tmp_path / "x.elastic", batches(structure)

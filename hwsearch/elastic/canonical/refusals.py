@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
+from hwsearch.elastic.model_file import NO_WEIGHTS
 from hwsearch.errors import InputError
 from hwsearch.models.onnx_file import QUANTIZED
 
@@ -87,10 +88,7 @@ def check_weights(model: ir.Model) -> None:
         if value.const_value is not None and value.const_value.dtype in _FLOATS
     }
     if not any(array.ndim >= 2 and array.size > 1 for array in arrays.values()):
-        raise InputError(
-            "the model has no weights; export it with them (torch.onnx.export: "
-            "export_params=True), or with the external data beside it"
-        )
+        raise InputError(NO_WEIGHTS)
     for name, array in arrays.items():
         if array.ndim >= 1 and np.isnan(array.astype(np.float32, copy=False)).any():
             raise InputError(
