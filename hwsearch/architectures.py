@@ -16,6 +16,8 @@ from hwsearch.errors import InputError, unknown
 if TYPE_CHECKING:
     from hwsearch.space import Option, SearchSpace
 
+KEEP = "keep"  # what a choice about a part that elastic models may leave out decides
+
 
 class Architecture(Mapping[str, "Option"]):
     """One architecture as a read-only mapping from its active choices to their options.
@@ -190,15 +192,25 @@ def parse_name(name: str) -> tuple[str, str, str]:
 
 
 def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (stage, text) of active choices, such as ``depth 2 · kernel 3 5`` by block."""
+    """Return (stage, text) of active choices, such as ``depth 2 · kernel 3 5`` by block.
+
+    What an elastic model leaves out is named, as in ``without block2``; what it keeps is not.
+    """
     stages: dict[str, dict[str, list[str]]] = {}
+    without: dict[str, list[str]] = {}
     for name, option in choices.items():
-        stage, _, attribute = parse_name(name)
-        stages.setdefault(stage, {}).setdefault(attribute, []).append(str(option))
-    return [
-        (stage, " · ".join(f"{what} {' '.join(options)}" for what, options in attributes.items()))
-        for stage, attributes in stages.items()
-    ]
+        stage, block, attribute = parse_name(name)
+        attributes = stages.setdefault(stage, {})
+        if attribute == KEEP and option is False:
+            without.setdefault(stage, []).append(block or stage)
+        elif not (attribute == KEEP and option is True):
+            attributes.setdefault(attribute, []).append(str(option))
+    lines = {}
+    for stage, attributes in stages.items():
+        texts = [f"{what} {' '.join(options)}" for what, options in attributes.items()]
+        texts += [f"without {', '.join(names)}" for names in (without.get(stage),) if names]
+        lines[stage] = " · ".join(texts)
+    return [(stage, text) for stage, text in lines.items() if text]
 
 
 def one_line(choices: Mapping[str, Any]) -> str:

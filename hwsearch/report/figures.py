@@ -17,8 +17,9 @@ from hwsearch.architectures import stage_lines
 from hwsearch.objectives import Objective, to_losses
 from hwsearch.optimizer.stopping import LOOKAHEAD
 from hwsearch.prediction.bayesian_regression import evenly_spaced
-from hwsearch.report.importance import Importance
+from hwsearch.report.importance import Effect, Importance
 from hwsearch.report.run_data import RunData
+from hwsearch.report.stages import common_path
 from hwsearch.run.search_summary import SearchSummary
 
 Figure = dict[str, Any]
@@ -36,6 +37,7 @@ COLOURS: Final = {
     "limit": "#6b7480",
 }
 MOST_POINTS: Final = 500  # of plots in which more would cover each other, and slow the page
+_LONG_NAME: Final = 40  # characters, beyond which what all names begin with is left out
 _DIGITS: Final = 6  # more are noise, and weigh in a file
 
 
@@ -191,7 +193,13 @@ def importance_figure(data: RunData, found: Importance) -> Figure:
     objective = next(o for o in data.objectives if o.name == found.objective)
     changes = np.array([effect.change for effect in effects])
     losses = to_losses(changes.reshape(-1, 1), [objective])[:, 0]
-    bars = []
+    bars, shared = [], common_path([effect.choice for effect in effects])
+    if max(len(effect.choice) for effect in effects) <= _LONG_NAME:
+        shared = ""
+
+    def named(effect: Effect) -> str:
+        return escape(effect.choice.removeprefix(shared))
+
     for role, name, wanted in (("front", "better", losses <= 0), ("largest", "worse", losses > 0)):
         shown = [effect for effect, is_shown in zip(effects, wanted, strict=True) if is_shown]
         if not shown:
@@ -200,7 +208,7 @@ def importance_figure(data: RunData, found: Importance) -> Figure:
             role,
             name,
             (effect.change for effect in shown),
-            (escape(effect.choice) for effect in shown),
+            (named(effect) for effect in shown),
             orientation="h",
             error_x=interval([(e.change, e.low, e.high) for e in shown]),
             text=[f"{escape(e.before)} → {escape(e.after)}" for e in shown],
@@ -213,7 +221,7 @@ def importance_figure(data: RunData, found: Importance) -> Figure:
     layout = layout_of(across, "", "closest")
     layout["yaxis"] |= {
         "categoryorder": "array",
-        "categoryarray": [escape(effect.choice) for effect in effects],
+        "categoryarray": [named(effect) for effect in effects],
         "showgrid": False,
     }
     layout |= {"barmode": "overlay", "bargap": 0.35, "height": max(220, 110 + 20 * len(effects))}
@@ -222,7 +230,7 @@ def importance_figure(data: RunData, found: Importance) -> Figure:
 
 
 def score_figure(data: RunData, scores: Sequence[dict[str, Any]]) -> Figure:
-    """Draw the members' scores on report images against those on search images."""
+    """Draw the members' scores on report samples against those on search samples."""
     search, report = ([each[split] for each in scores] for split in ("search", "report"))
     points = trace(
         "front",
@@ -237,7 +245,8 @@ def score_figure(data: RunData, scores: Sequence[dict[str, Any]]) -> Figure:
         hovertemplate="search %{x:.4g}, report %{y:.4g}",
     )
     unit = unit_of(data.up)
-    layout = layout_of(f"on search images{unit}", f"on report images{unit}", hovermode="closest")
+    across, up = (f"on {split} {data.samples}{unit}" for split in ("search", "report"))
+    layout = layout_of(across, up, hovermode="closest")
     ends = [value for each in (*search, *report) for value in each if value is not None]
     return {"data": [diagonal(ends), points], "layout": layout}
 

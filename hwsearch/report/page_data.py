@@ -34,7 +34,9 @@ from hwsearch.report.figures import (
 from hwsearch.report.front_figure import front_figure
 from hwsearch.report.importance import LEAST_TRIALS, importances
 from hwsearch.report.run_data import RunData, stated
+from hwsearch.report.stages import Place, places, shares
 from hwsearch.run.outcome import KIT, SUBNETS
+from hwsearch.trained_model import MODULE
 
 
 def page_data(data: RunData) -> dict[str, Any]:
@@ -59,15 +61,8 @@ def page_data(data: RunData) -> dict[str, Any]:
             for o in data.objectives
         ],
         "constraints": [str(constraint) for constraint in data.constraints],
-        "choices": [
-            {
-                "name": choice.name,
-                **dict(zip(("stage", "block", "attribute"), parse_name(choice.name), strict=True)),
-                "options": [str(option) for option in choice.options],
-                "ordered": choice.ordered,
-            }
-            for choice in data.space.choices
-        ],
+        "elastic": data.elastic is not None,
+        "choices": _choices(data),
         "trials": _trials(data),
         "members": _members(data),
         "order": [data.place[key] for key in by_cost(data)],
@@ -84,12 +79,31 @@ def page_data(data: RunData) -> dict[str, Any]:
     }
 
 
+def _choices(data: RunData) -> list[dict[str, Any]]:
+    """Return one entry per choice; those of elastic models say what is kept of the given one."""
+    choices = data.space.choices
+    if data.elastic is None:
+        located = {choice.name: Place(*parse_name(choice.name)) for choice in choices}
+    else:
+        located = places(choices)
+    return [
+        {
+            "name": choice.name,
+            **asdict(located[choice.name]),
+            "options": [str(option) for option in choice.options],
+            "ordered": choice.ordered,
+        }
+        | ({} if data.elastic is None else {"shares": shares(choice.options)})
+        for choice in choices
+    ]
+
+
 def _header(data: RunData) -> dict[str, Any]:
     config, recorded = data.run.config, data.run.recorded
     device = recorded.get("device", {})
     hardware = [str(device[name]) for name in ("cpu", "gpu", "runtime") if name in device]
-    images = recorded.get("data", {}).items()
-    counted = ", ".join(f"{str(each).partition('@')[0]} {name}" for name, each in images)
+    splits = recorded.get("data", {}).items()
+    counted = ", ".join(f"{str(each).partition('@')[0]} {name}" for name, each in splits)
     settings = {
         "tactic": config.tactic,
         "budget": config.budget,
@@ -101,11 +115,12 @@ def _header(data: RunData) -> dict[str, Any]:
     }
     return {
         "supernet": config.supernet,
-        "weights": config.checkpoint or "",
+        "weights": config.checkpoint or data.elastic or "",
         "device": config.device,
         "hardware": ", ".join(hardware),
         "data": config.data,
-        "images": f"{counted} images" if counted else "",
+        "counted": f"{counted} {data.samples}" if counted else "",
+        "samples": data.samples,
         "date": data.written,
         "space": float(data.space.size),
         "settings": [[name, str(value)] for name, value in settings.items() if value != ""],
@@ -174,11 +189,11 @@ def _numbers(data: RunData, row: dict[str, Any]) -> Iterator[list[Any]]:
         if f"{name}_source" in row:
             how = "predicted"
         elif name == data.metric:
-            how = "measured on search images"
+            how = f"measured on search {data.samples}"
         yield [name, *plain(stated(row, name)), units.get(name) or quantity_of(name).unit, how]
         if f"{name}_report" in row:
             report = plain(stated(row, f"{name}_report"))
-            yield [name, *report, units.get(name, ""), "measured on report images"]
+            yield [name, *report, units.get(name, ""), f"measured on report {data.samples}"]
     # Of a latency or throughput, besides its interval.
     single_runs = [(name, "ms", "measured") for name in ("p50", "p90", "p99")]
     spread = (*single_runs, ("rounds", "", ""), ("best_batch", "", "of the throughput"))
@@ -192,16 +207,33 @@ def _load(data: RunData, folder: Path) -> list[list[str]]:
     run = repr(str(data.run.folder))
     if not (folder / MODEL).is_file():
         return [["In Python", f"import hwsearch\n\nmembers = hwsearch.Run({run}).members"]]
-    model, key = repr(str(folder / MODEL)), repr(folder.name)
-    network = f"run = hwsearch.Run({run})\nnetwork = run.subnet({key})"
+    model = repr(str(folder / MODEL))
     session = f"model = {model}\nsession = onnxruntime.InferenceSession(model)"
     found = [
-        ["As a network", f"import hwsearch\n\n{network}"],
+        _weights(data, folder),
         ["In ONNX Runtime", f"import onnxruntime\n\n{session}"],
     ]
     if (folder / INFER).is_file():
         found.append(["On one image", f"python {shlex.quote(str(folder / INFER))} IMAGE"])
     return found
+
+
+def _weights(data: RunData, folder: Path) -> list[str]:
+    """Return a title, and the lines that give a member's weights in the form that they came in."""
+    if data.elastic is None:
+        run, key = repr(str(data.run.folder)), repr(folder.name)
+        network = f"run = hwsearch.Run({run})\nnetwork = run.subnet({key})"
+        return ["As a network", f"import hwsearch\n\n{network}"]
+    if data.elastic.startswith(MODULE):
+        net, member = repr(data.run.recorded["elastic"]["folder"]), repr(str(folder))
+        cut = f"network = hwsearch.cut(module, {member}, net)  # module: the one it came from"
+        load = f"net = hwsearch.load_supernet({net})"
+        return ["As a network", f"import hwsearch\n\n{load}\n{cut}"]
+    weights = repr(str(folder / WEIGHTS))
+    return [
+        "Its weights by name",
+        f"import safetensors.numpy\n\nweights = safetensors.numpy.load_file({weights})",
+    ]
 
 
 def _summary(data: RunData) -> dict[str, Any] | None:

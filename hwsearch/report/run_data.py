@@ -75,6 +75,17 @@ class RunData:
         return next((name for name in known if quantity_of(name).source == "task"), None)
 
     @property
+    def samples(self) -> str:
+        """Return what the data are, in the plural."""
+        return "samples" if self.run.config.data.startswith(("npz:", "text:")) else "images"
+
+    @property
+    def elastic(self) -> str | None:
+        """Return the trained model that an elastic model was made of; None for a supernet."""
+        recorded = self.run.recorded.get("elastic")
+        return None if recorded is None else str(recorded["source"]).partition(", SHA-256")[0]
+
+    @property
     def predicted(self) -> frozenset[str]:
         """Return the objectives whose values are predicted in the members' table."""
         if self.members is None:

@@ -1,7 +1,7 @@
 import pytest
 
 from hwsearch.report.run_data import read_run_data
-from tests.report.made_run import made_run, space_of
+from tests.report.made_run import elastic_space, made_run, space_of
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;"
 
@@ -17,6 +17,10 @@ def runs(tmp_path_factory):
         "candidates": made_run(home / "candidates", kind="candidates"),
         "unfinished": made_run(home / "unfinished", kind="unfinished"),
         "single": made_run(home / "single", kind="unfinished", measured=("latency",)),
+        "elastic": made_run(
+            home / "elastic", space=elastic_space(), elastic=_made_of("file model.onnx")
+        ),
+        "module": made_run(home / "module", elastic=_made_of("PyTorch module mine:load")),
         "hostile": made_run(
             home / f"hostile {HOSTILE.replace('/', '')}",
             supernet=HOSTILE,
@@ -25,6 +29,10 @@ def runs(tmp_path_factory):
             warnings=[HOSTILE],
         ),
     }
+
+
+def _made_of(source):
+    return {"folder": "/models/mine.elastic", "source": f"{source}, SHA-256 {'a' * 64}"}
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,25 @@ def space_of(n_stages=2, prefix="stage"):
     return SearchSpace(choices)
 
 
+def elastic_space(
+    path="model.backbone.extractor_of_features.encoder_of_pictures",
+    blocks=5,
+    convolutions=2,
+):
+    """Four stages with a width, of blocks that can be left out, as an elastic model has them."""
+    choices = [Choice("resolution", (160, 224))]
+    for stage in range(4):
+        choices.append(Choice(f"{path}.layer{stage}.width", (64, 128, 192)))
+        for block in range(blocks):
+            of = f"{path}.layer{stage}.{block}"
+            choices.append(Choice(f"{of}.keep", (False, True)))
+            choices += [
+                Choice(f"{of}.conv{number}.width", (16, 32, 64), (f"{of}.keep", (True,)))
+                for number in range(convolutions)
+            ]
+    return SearchSpace(choices)
+
+
 def values_of(archs):
     """``(n, 2)`` top1 and latency: what is larger is better and slower."""
     filled = (archs.indices + 1) * archs.active

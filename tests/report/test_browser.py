@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(found_browser() is None, reason="no chromium is installed"),
 ]
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
-KINDS = ("front", "bound", "candidates", "unfinished", "single", "hostile", "compared")
+KINDS = ("front", "bound", "candidates", "unfinished", "single", "hostile", "elastic", "compared")
 ALL_DRAWN = "html[data-drawn=all]"
 
 
@@ -176,6 +176,33 @@ def test_rows_of_tables_and_pictures_choose(opened, runs):
     page.click("svg.archs .line >> nth=-1")
     slowest = runs["front"].front.sort_values("latency")["key"].iloc[-1]
     assert slowest in page.inner_text(".card")
+
+
+def test_elastic_models_are_drawn_by_what_they_keep(opened, run_data):
+    page, known = opened("elastic"), run_data["elastic"]
+    drawn = page.evaluate(
+        """() => [...document.querySelectorAll("section svg.archs .line")].map((line) => {
+            const titles = [...line.querySelectorAll("g > title")];
+            const glyphs = titles.map((title) => title.parentNode);
+            const of = (each) => [...each.querySelectorAll("rect")];
+            return glyphs.map((each) => [each.querySelector("title").textContent, of(each).map(
+                (rect) => rect.getAttribute("stroke-dasharray") ? "out"
+                    : rect.getAttribute("fill-opacity") ? "whole"
+                    : Number(rect.getAttribute("height")))]);
+        })"""
+    )
+    assert len(drawn) == len(known.best)
+    for glyphs in drawn:
+        for title, rects in glyphs:
+            if "keep = False" in title:
+                assert rects == ["out", "out"], title
+            elif "layer0.width = 64" in title:
+                assert rects == ["whole", pytest.approx(22 / 3, abs=0.01)]
+            elif "conv0.width = 64" in title:
+                assert rects[:2] == ["whole", 22]
+    text = page.inner_text("main")
+    assert "keep True" not in text
+    assert "without " in text
 
 
 def shown_rows(page):

@@ -79,6 +79,22 @@ def test_numbers_are_those_of_the_run(runs, pages):
         assert "infer.py" in shell
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("elastic", "safetensors.numpy.load_file('{folder}/weights.safetensors')"),
+        ("module", "hwsearch.cut(module, '{folder}', net)"),
+    ],
+)
+def test_members_of_elastic_models_load_as_what_they_came_from(runs, pages, name, says):
+    (run,) = contents_of(pages[name])["runs"]
+    for number, member in run["members"].items():
+        folder = runs[name].folder / "subnets" / run["trials"]["key"][int(number)]
+        loaded = member["load"][0][1]
+        assert says.format(folder=folder) in loaded
+        assert ".subnet(" not in loaded
+
+
 def test_predicted_numbers_say_so(pages):
     (run,) = contents_of(pages["candidates"])["runs"]
     assert run["kind"] == "candidates"

@@ -7,7 +7,11 @@ function slotsOf(run) {
     if (!slots.has(name)) slots.set(name, { stage: choice.stage, block: choice.block, positions: [] });
     slots.get(name).positions.push(position);
   });
-  return [...slots.values()];
+  const found = [...slots.values()];
+  // What is of a whole stage stands before its blocks.
+  const first = (slot) => found.findIndex((each) => each.stage === slot.stage);
+  return run.elastic ? found.map((slot, at) => [first(slot), slot.block ? 1 : 0, at, slot])
+    .sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]).map(([, , , slot]) => slot) : found;
 }
 
 function share(run, number, position) {
@@ -24,7 +28,43 @@ function slotTitle(run, number, slot) {
   }).join("\n");
 }
 
+// The bars of an elastic model's block: each a width or number of heads, as a share of the given model's.
+function bars(run, slot) {
+  return slot.positions.filter((position) => !isKeep(run.choices[position]));
+}
+
+function isLeftOut(run, number, position) {
+  const choice = run.choices[position];
+  return isKeep(choice) && choice.options[run.trials.indices[number][position]] === "False";
+}
+
+function keptGlyph(run, number, slot, x, y, width, height) {
+  const node = svg("g", {}, svg("title", {}, slotTitle(run, number, slot)));
+  const colour = slot.block ? "var(--c-front)" : "var(--c-uniform)";
+  const shown = bars(run, slot);
+  const each = width / Math.max(shown.length, 1);
+  const outline = { fill: "none", stroke: "var(--c-trials)", "stroke-dasharray": "2 2", "stroke-width": 0.8 };
+  if (!shown.length) {
+    const out = slot.positions.some((position) => isLeftOut(run, number, position));
+    node.append(svg("rect", { x, y, width, height, rx: 2, ...(out ? outline : { fill: colour }) }));
+  }
+  shown.forEach((position, at) => {
+    const index = run.trials.indices[number][position];
+    const place = { x: x + at * each, width: Math.max(each - (shown.length > 1 ? 1 : 0), 1) };
+    if (index < 0) {
+      node.append(svg("rect", { ...place, y, height, ...outline }));
+      return;
+    }
+    const part = (run.choices[position].shares || [])[index];
+    const tall = Math.max(1.5, height * (typeof part === "number" ? part : share(run, number, position)));
+    node.append(svg("rect", { ...place, y, height, fill: colour, "fill-opacity": 0.14 }),
+      svg("rect", { ...place, y: y + height - tall, height: tall, fill: colour }));
+  });
+  return node;
+}
+
 function glyph(run, number, slot, x, y, width, height) {
+  if (run.elastic) return keptGlyph(run, number, slot, x, y, width, height);
   const shares = slot.positions.map((position) => share(run, number, position));
   const node = svg("g", {}, svg("title", {}, slotTitle(run, number, slot)));
   const known = shares.filter((value) => value !== null);
@@ -40,7 +80,7 @@ function glyph(run, number, slot, x, y, width, height) {
   return node;
 }
 
-function placed(slots, cell, start) {
+function placed(run, slots, cell, start) {
   let x = start;
   let stage = null;
   const stages = [];
@@ -49,11 +89,16 @@ function placed(slots, cell, start) {
     if (slot.stage !== stage) stages.push({ name: slot.stage || slot.positions.length && "", x });
     stage = slot.stage;
     const at = x;
-    x += cell + 3;
+    x += cell * parts(run, slot) + 3;
     stages[stages.length - 1].end = x;
     return at;
   });
   return { columns, stages, end: x };
+}
+
+// Columns that a slot takes.
+function parts(run, slot) {
+  return run.elastic ? Math.max(bars(run, slot).length, 1) : 1;
 }
 
 function rowLabels(run, number) {
@@ -66,9 +111,12 @@ function rowLabels(run, number) {
 
 function archPicture(run, numbers, pick, labelled) {
   const slots = slotsOf(run);
-  const cell = Math.max(14, Math.min(labelled ? 46 : 22, Math.floor((labelled ? Math.min(950, innerWidth - 250) : 330) / slots.length) - 4));
+  const all = slots.reduce((sum, slot) => sum + parts(run, slot), 0);
+  const room = labelled ? Math.min(950, innerWidth - 250) : 330;
+  const cell = run.elastic ? Math.max(6, Math.min(labelled ? 22 : 14, Math.floor((room - 3 * slots.length) / all)))
+    : Math.max(14, Math.min(labelled ? 46 : 22, Math.floor(room / slots.length) - 4));
   const left = labelled ? 172 : 0;
-  const { columns, stages, end } = placed(slots, cell, left);
+  const { columns, stages, end } = placed(run, slots, cell, left);
   const row = 36;
   const top = 22;
   const width = end + 6;
@@ -78,8 +126,7 @@ function archPicture(run, numbers, pick, labelled) {
   for (const { name, x, end: right } of stages) {
     const room = Math.max(2, Math.floor((right - x) / 6.4));
     const label = name || "all";
-    picture.append(svg("text", { x, y: 12, class: "faint" }, svg("title", {}, label),
-      label.length > room ? label.slice(0, room - 1) + "…" : label));
+    picture.append(svg("text", { x, y: 12, class: "faint" }, svg("title", {}, label), shortened(label, room, run.elastic)));
   }
   numbers.forEach((number, at) => {
     const y = top + at * row;
@@ -89,12 +136,26 @@ function archPicture(run, numbers, pick, labelled) {
     picture.append(line);
     if (labelled) rowLabels(run, number).forEach((text, column) =>
       line.append(svg("text", { x: 74 + 72 * column, y: y + row - 10, "text-anchor": "end", "pointer-events": "none" }, text)));
-    slots.forEach((slot, place) => line.append(glyph(run, number, slot, columns[place], y + 6, cell, row - 14)));
+    slots.forEach((slot, place) => line.append(glyph(run, number, slot, columns[place], y + 6, cell * parts(run, slot), row - 14)));
   });
   return picture;
 }
 
+// What tells layers apart is at the end of their paths.
+function shortened(label, room, isPath) {
+  if (label.length <= room) return label;
+  if (isPath) return room < 4 ? "" : "…" + label.slice(label.length - room + 1);
+  return label.slice(0, room - 1) + "…";
+}
+
 function archLegend(run) {
+  if (run.elastic) {
+    const inside = new Set(slotsOf(run).filter((slot) => slot.block && bars(run, slot).length > 1)
+      .map((slot) => bars(run, slot).map((position) => run.choices[position].attribute).join(", ")));
+    const order = inside.size === 1 ? "; within a block, from the left: " + [...inside][0] : "";
+    return "Each bar is a number of channels, heads or neurons, as a share of the given model's: green those of a whole stage, blue "
+      + "those inside a block" + order + ". Dashed outlines are left out. Point at a bar for its name.";
+  }
   const told = { block: new Set(), stage: new Set() };
   for (const slot of slotsOf(run)) {
     const names = slot.positions.map((position) => run.choices[position].attribute);

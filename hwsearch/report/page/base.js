@@ -75,18 +75,34 @@ function codeBlock(title, text) {
 }
 
 // An architecture in lines, one for each stage: what is chosen in several blocks, in their order.
+// What an elastic model keeps goes without saying.
 function stageLines(run, number) {
   const stages = new Map();
+  const without = new Map();
   run.trials.indices[number].forEach((index, position) => {
     if (index < 0) return;
     const choice = run.choices[position];
     if (!stages.has(choice.stage)) stages.set(choice.stage, new Map());
     const stage = stages.get(choice.stage);
-    if (!stage.has(choice.attribute)) stage.set(choice.attribute, []);
-    stage.get(choice.attribute).push(choice.options[index]);
+    if (isKeep(choice)) {
+      if (choice.options[index] === "True") return;
+      const name = [choice.block, choice.attribute.split(".").slice(0, -1).join(".")].filter(Boolean).join(".");
+      without.set(choice.stage, [...(without.get(choice.stage) || []), name || choice.stage]);
+    } else {
+      if (!stage.has(choice.attribute)) stage.set(choice.attribute, []);
+      stage.get(choice.attribute).push(choice.options[index]);
+    }
   });
-  return [...stages].map(([stage, attributes]) =>
-    [stage, [...attributes].map(([name, options]) => name + " " + options.join(" ")).join(" · ")]);
+  return [...stages].map(([stage, attributes]) => {
+    const texts = [...attributes].map(([name, options]) => name + " " + options.join(" "));
+    if (without.has(stage)) texts.push("without " + without.get(stage).join(", "));
+    return [stage, texts.join(" · ")];
+  }).filter(([, text]) => text);
+}
+
+// Whether a choice of an elastic model decides what stays and what is left out.
+function isKeep(choice) {
+  return choice.attribute.split(".").pop() === "keep" && choice.options.every((option) => option === "True" || option === "False");
 }
 
 function oneLine(run, number) {

@@ -6,7 +6,7 @@ function headerOf(run) {
   return el("dl", { class: "facts" },
     fact("supernet", head.supernet, [head.weights, figure(head.space) + " architectures"].filter(Boolean).join(", ")),
     fact("device", head.device, head.hardware),
-    fact("data", head.data, head.images),
+    fact("data", head.data, head.counted),
     fact("run", run.folder, "written " + head.date));
 }
 
@@ -84,7 +84,7 @@ function picksPanel(run) {
   }
   head.push("key");
   return el("section", { class: "panel" }, el("h2", {}, "Which one should I ship?"),
-    el("p", { class: "lead" }, run.kind === "candidates" ? "By predicted numbers: measured ones may order them otherwise." : versus ? "Differences to the supernet's largest subnet are paired over the search images, with 95% intervals." : "The largest subnet was not measured in this run, so that nothing is compared with it."),
+    el("p", { class: "lead" }, run.kind === "candidates" ? "By predicted numbers: measured ones may order them otherwise." : versus ? "Differences to the supernet's largest subnet are paired over the search " + run.header.samples + ", with 95% intervals." : "The largest subnet was not measured in this run, so that nothing is compared with it."),
     el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, head.map((text, at) =>
       el("th", { class: at && at < head.length - 1 ? "n" : null }, text)))), el("tbody", {}, rows))));
 }
@@ -159,11 +159,12 @@ function forecastPanel(run) {
 
 function trustPanel(run) {
   const { scores, measuring } = run;
+  const of = run.header.samples;
   const panel = el("section", { class: "panel" }, el("h2", {}, "How far the numbers can be trusted"));
   const parts = [];
   if (scores) {
-    parts.push(el("div", {}, el("h3", {}, "Search images and report images"),
-      el("p", { class: "lead" }, "The search chose by the first and never saw the second. On report images the members differ by "
+    parts.push(el("div", {}, el("h3", {}, "Search " + of + " and report " + of),
+      el("p", { class: "lead" }, "The search chose by the first and never saw the second. On report " + of + " the members differ by "
         + signed(scores.mean) + " " + scores.unit + " on average; " + scores.inside + " of " + scores.n + " scores of the search lie inside the report's interval."),
       plotOf(run, scores.figure, { onpick: (number) => choose(run, number, false) })));
   }
@@ -176,7 +177,7 @@ function trustPanel(run) {
       measuring.warnings.length ? el("details", {}, el("summary", {}, "Warnings of the timing"), el("ul", { class: "plain" },
         measuring.warnings.map(([count, text]) => el("li", {}, count + " × such as: " + text)))) : null));
   }
-  if (!parts.length) parts.push(el("p", { class: "empty" }, "This run has measured neither latencies nor scores on report images."));
+  if (!parts.length) parts.push(el("p", { class: "empty" }, "This run has measured neither latencies nor scores on report " + of + "."));
   return append(panel, [el("div", { class: "pair" }, parts)]);
 }
 
