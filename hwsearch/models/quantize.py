@@ -81,7 +81,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     found.graph.sort()
     found.graph.name = model.graph.name
     found.producer_name, found.producer_version = model.producer_name, None
-    converted = ir.to_proto(found)
+    converted: onnx.ModelProto = ir.to_proto(found)
     del converted.graph.value_info[:], converted.metadata_props[:]
     converted.metadata_props.extend(model.metadata_props)
     _state(converted, precision="fp16", converter=f"onnxruntime {onnxruntime.__version__}")
