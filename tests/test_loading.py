@@ -13,6 +13,7 @@ from hwsearch.accuracy.task import Samples
 from hwsearch.errors import InputError
 from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.testing import check_supernet
+from tests.contracts.device_contract import QUICK
 from tests.elastic_parts import write_model, write_samples
 
 
@@ -175,6 +176,37 @@ def test_what_is_no_model_is_refused(data):
 def test_a_model_in_memory(model, data):
     net = elastify(onnx.load(model), data)
     assert net.space == elastify(model, data).space
+
+
+@pytest.mark.parametrize("device", ["ort-cpu", "openvino"])
+def test_an_open_length_is_timed_as_that_of_the_data(tmp_path, monkeypatch, device):
+    pytest.importorskip("openvino" if device == "openvino" else "onnxruntime")
+    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    shapes = {"up": (16, 64), "down": (64, 5)}
+    weights = [
+        onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        onnx.helper.make_node("MatMul", ["tokens", "up"], ["hidden"]),
+        onnx.helper.make_node("Relu", ["hidden"], ["positive"]),
+        onnx.helper.make_node("MatMul", ["positive", "down"], ["states"]),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", "length", size])
+        for name, size in (("tokens", 16), ("states", 5))
+    ]
+    graph = onnx.helper.make_graph(nodes, "text", ends[:1], ends[1:], weights)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    np.savez(tmp_path / "data.npz", tokens=rng.standard_normal((60, 7, 16)).astype(np.float32))
+    proto = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    net = elastify(proto, f"npz:{tmp_path / 'data.npz'}", out=tmp_path / "text.elastic")
+    smallest = hwsearch.to_onnx(net, net.space.smallest()[0])
+    length = smallest.graph.input[0].type.tensor_type.shape.dim[1]
+    assert length.dim_param  # the file takes others too
+    (row,) = hwsearch.measure([smallest], device, settings=QUICK).to_dict("records")
+    assert row["latency_ms"] > 0, row["error"]
 
 
 def test_data_that_do_not_fit(model, tmp_path):

@@ -160,6 +160,8 @@ def _read_npz(source: Source) -> Read:
             parts[split][rest] = array
         else:
             strange.append(name)
+    for part in parts.values():
+        _name_the_only_input(part, input_spec)
     if not any(parts.values()):
         pool = pool_of(arrays, input_spec)
         if pool is not None:
@@ -173,6 +175,16 @@ def _read_npz(source: Source) -> Read:
         )
     doubts = _drop_labels(source, parts) if source.labels == "unneeded" else ()
     return _samples(source, parts), doubts
+
+
+def _name_the_only_input(part: dict[str, NDArray[Any]], spec: InputSpec) -> None:
+    """Give the only array of a split the name of the only input, in place, if it may be that."""
+    arrays = [name for name in part if name != "target"]
+    if len(spec.inputs) != 1 or len(arrays) != 1:
+        return
+    (tensor,), kind = spec.inputs, part[arrays[0]].dtype.name
+    if kind == tensor.dtype or (kind == "uint8" and spec.preprocessing is not None):
+        part[tensor.name] = part.pop(arrays[0])
 
 
 def _drop_labels(source: Source, parts: Mapping[str, dict[str, NDArray[Any]]]) -> tuple[str, ...]:

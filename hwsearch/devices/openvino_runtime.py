@@ -1,13 +1,22 @@
 """Runtime of ``openvino``: OpenVINO's CPU plugin, inside a worker process."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from hwsearch.devices.runtime import RUN, Bound, Declared, Feeds, Options
+from hwsearch.devices.runtime import (
+    INPUT_SPEC,
+    RUN,
+    Bound,
+    Declared,
+    Feeds,
+    Options,
+    stated_shapes,
+)
 
 _UNCOUNTED = 5
 _CUT_S = 0.5e-6  # times are cut to whole microseconds, which loses half of one on average
@@ -20,8 +29,15 @@ class OpenVinoModel:
     many concurrent requests as OpenVINO recommends.
     """
 
-    def __init__(self, compiled: Any, declared: list[Declared], *, throughput: bool) -> None:
-        self._compiled = compiled
+    def __init__(
+        self,
+        compiled: Any,
+        declared: list[Declared],
+        stated: Mapping[str, tuple[int, ...]],
+        *,
+        throughput: bool,
+    ) -> None:
+        self._compiled, self.stated = compiled, stated
         self._throughput = throughput
         self._took_s: list[float] = []
         self._before: dict[str, float] = {}
@@ -115,16 +131,15 @@ class OpenVinoRuntime:
         try:
             model = self._core.read_model(source)
             declared = [_declared(each) for each in model.inputs]
-            if batch is not None and all(None not in each.shape[1:] for each in declared):
-                shapes = {
-                    each.name: [batch if size is None else size for size in each.shape]
-                    for each in declared
-                }
-                model.reshape(shapes)
+            stated = stated_shapes(_input_spec(model))
+            if batch is not None:
+                shapes = {each.name: _sizes(each, batch, stated) for each in declared}
+                if not any(None in sizes for sizes in shapes.values()):
+                    model.reshape(shapes)
             compiled = self._core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
             raise ValueError(_reason(error)) from error
-        return OpenVinoModel(compiled, declared, throughput=throughput)
+        return OpenVinoModel(compiled, declared, stated, throughput=throughput)
 
 
 def _check_bf16(capabilities: list[str]) -> None:
@@ -139,6 +154,22 @@ def _check_bf16(capabilities: list[str]) -> None:
 def _set_inputs(request: Any, feeds: Feeds) -> None:
     for name, array in feeds.items():
         request.set_tensor(name, openvino.Tensor(array.copy()))
+
+
+def _input_spec(model: Any) -> str | None:
+    """Return the input spec that a model states, None without one."""
+    path = ["framework", INPUT_SPEC]
+    return str(model.get_rt_info(path).value) if model.has_rt_info(path) else None
+
+
+def _sizes(
+    item: Declared, batch: int, stated: Mapping[str, tuple[int, ...]]
+) -> list[int | str | None]:
+    """Return a shape with a size in place of each open dimension, None where none is known."""
+    known = (batch, *stated.get(item.name, ()))
+    known = known if len(known) == len(item.shape) else (batch,)
+    filled = (*known, *[None] * (len(item.shape) - len(known)))
+    return [new if old is None else old for old, new in zip(item.shape, filled, strict=False)]
 
 
 def _declared(item: Any) -> Declared:

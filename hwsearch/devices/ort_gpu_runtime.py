@@ -15,7 +15,7 @@ os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 import onnxruntime
 from numpy.typing import NDArray
 
-from hwsearch.devices.ort_runtime import declared_inputs, session_settings
+from hwsearch.devices.ort_runtime import declared_inputs, session_settings, stated_inputs
 from hwsearch.devices.runtime import END_TO_END, ON_DEVICE, Bound, Declared, Feeds, Options
 
 Providers = list[tuple[str, dict[str, str]]]
@@ -41,6 +41,7 @@ class OrtGpuModel:
         self._session = _session(source, providers, {})
         self._largest = 0
         self.inputs = declared_inputs(self._session)
+        self.stated = stated_inputs(self._session)
         self._outputs = [output.name for output in self._session.get_outputs()]
         if batch is not None:
             sizes = {each.shape[0] for each in self.inputs if each.shape}

@@ -11,7 +11,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from hwsearch.devices.runtime import RUN, Bound, Declared, Feeds, Options
+from hwsearch.devices.runtime import (
+    INPUT_SPEC,
+    RUN,
+    Bound,
+    Declared,
+    Feeds,
+    Options,
+    stated_shapes,
+)
 
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 _CUT_S = 0.5e-6  # the profiler cuts to whole microseconds, which loses half of one on average
@@ -26,7 +34,7 @@ class OrtModel:
         self._session = session
         self._profiled_in = profiled_in
         self._outputs = [output.name for output in session.get_outputs()]
-        self.inputs = declared_inputs(session)
+        self.inputs, self.stated = declared_inputs(session), stated_inputs(session)
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
         """Return the outputs for a batch of any size."""
@@ -108,6 +116,11 @@ def declared_inputs(session: Any) -> list[Declared]:
         dtype = _NUMPY_NAMES.get(kind, kind)
         found.append(Declared(name=item.name, dtype=dtype, shape=tuple(item.shape)))
     return found
+
+
+def stated_inputs(session: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that a session's model states; see `stated_shapes`."""
+    return stated_shapes(session.get_modelmeta().custom_metadata_map.get(INPUT_SPEC))
 
 
 def read_profile(events: Sequence[Mapping[str, Any]]) -> tuple[list[str], NDArray[np.float64]]:

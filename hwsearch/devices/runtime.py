@@ -1,5 +1,6 @@
 """Interface of runtimes in a worker process; a device names one as ``module:attribute``."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ TimedRun = Callable[[], "float | None"]
 """One whole run. It returns None, and the worker takes the wall time, or the seconds that the
 runtime itself measured."""
 
+INPUT_SPEC = "hwsearch.input"  # metadata entry of an exported file
 RUN = "run"
 """The timing mode of a runtime that has only one."""
 ON_DEVICE, END_TO_END = "on the device", "end to end"
@@ -35,6 +37,16 @@ class Declared:
     shape: tuple[int | str | None, ...]
 
 
+def stated_shapes(input_spec: str | None) -> dict[str, tuple[int, ...]]:
+    """Return input -> shape of one sample, by the input spec in the metadata of a file.
+
+    Exports write it (`INPUT_SPEC`); a file of other origin has none. What is open in the file, as
+    the length of a text, has that size when it is timed.
+    """
+    inputs = json.loads(input_spec)["inputs"] if input_spec else ()
+    return {each["name"]: tuple(each["shape"]) for each in inputs}
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """A model that is ready to run on fixed inputs.
@@ -51,6 +63,7 @@ class Bound:
 class LoadedModel(Protocol):
     """A model that a runtime has accepted, with its declared ``inputs``.
 
+    A model may have ``stated``, input -> shape of one sample; see `stated_shapes`.
     A model loaded for profiling also has ``profile()``, which ends the profile and returns the
     names of the executed nodes and a (runs, nodes) array of their seconds.
     """

@@ -132,9 +132,9 @@ def bind_synthetic(model: LoadedModel, batch: int) -> tuple[Feeds, Mapping[str, 
 
     A model may take the logarithm or the root of its inputs, so positive ones are tried too.
     """
-    problem = ""
+    problem, stated = "", getattr(model, "stated", {})
     for positive in (False, True):
-        feeds = synthetic_inputs(model.inputs, batch, positive=positive)
+        feeds = synthetic_inputs(model.inputs, batch, stated, positive=positive)
         bound = model.bind(feeds)
         problem = next(
             (
@@ -153,13 +153,18 @@ def bind_synthetic(model: LoadedModel, batch: int) -> tuple[Feeds, Mapping[str, 
 
 
 def synthetic_inputs(
-    declared: Sequence[Declared], batch: int, *, positive: bool = False
+    declared: Sequence[Declared],
+    batch: int,
+    stated: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    positive: bool = False,
 ) -> dict[str, NDArray[Any]]:
     """Create the inputs of timed runs, the same values every time.
 
     Floating-point inputs are standard normal, or uniform from 0 to 1 where ``positive``; integers
     are 0 or 1, which every vocabulary, mask and segment input accepts. ``batch`` is the value of a
-    symbolic first dimension; a fixed one must be equal to it.
+    symbolic first dimension; a fixed one must be equal to it. ``stated`` are shapes of one sample,
+    by input, for other symbolic dimensions.
 
     Raises:
         ValueError: An input has an unknown dimension beyond the first, another fixed batch, or a
@@ -174,7 +179,9 @@ def synthetic_inputs(
             dtype = np.dtype(object)
         if dtype.kind not in "biuf":
             raise ValueError(f"input {item.name!r} has type {item.dtype}, not a tensor of numbers")
-        shape = [_dimension(item, axis, batch) for axis in range(len(item.shape))]
+        sizes = (batch, *(stated or {}).get(item.name, ()))
+        known = sizes if len(sizes) == len(item.shape) else (batch,)
+        shape = [_dimension(item, axis, batch, known) for axis in range(len(item.shape))]
         if dtype.kind == "f":
             values = rng.random(shape) if positive else rng.standard_normal(shape)
             feeds[item.name] = np.asarray(values).astype(dtype)
@@ -183,11 +190,11 @@ def synthetic_inputs(
     return feeds
 
 
-def _dimension(item: Declared, axis: int, batch: int) -> int:
+def _dimension(item: Declared, axis: int, batch: int, known: Sequence[int]) -> int:
     size, shape = item.shape[axis], list(item.shape)
     if not isinstance(size, int):
-        if axis == 0:
-            return batch
+        if axis < len(known):
+            return known[axis]
         raise ValueError(
             f"input {item.name!r} has shape {shape}: dimension {axis} ({size or 'unnamed'}) "
             "is not fixed, and only the first one may be open. Export the model with it fixed, or "

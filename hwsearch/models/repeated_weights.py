@@ -38,7 +38,7 @@ _LEARNED = {
     **dict.fromkeys(_NORMS, (1, 2, 3, 4)),
 }
 _LEAST = 8  # a smaller tensor may be a constant, such as an image size
-_KEPT = ("architecture", "key", "precision")
+_KEPT = ("architecture", "key", "precision", "input")
 
 
 def timing_model(

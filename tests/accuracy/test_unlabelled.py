@@ -160,6 +160,11 @@ class TestArrays:
         with pytest.raises(InputError, match="split calibration: no array target; it has x"):
             load(write(**parts), labels="needed")
 
+    def test_of_the_only_input_under_another_name(self, write):
+        names = {"calibration": "a", "search": "picture", "report": "x"}
+        task = load(write(**{f"{split}.{name}": self.x for split, name in names.items()}))
+        np.testing.assert_array_equal(next(task.search.batches(30))[0]["x"], self.x)
+
     def test_targets_are_not_needed_for_calibration(self, write):
         parts = {f"{split}.x": self.x for split in ("calibration", "search", "report")}
         parts |= {f"{split}.target": np.arange(30) % 2 for split in ("search", "report")}

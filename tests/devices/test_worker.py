@@ -155,6 +155,18 @@ def test_inputs_come_from_what_the_model_declares():
     assert all(np.array_equal(again[name], feeds[name]) for name in feeds)
 
 
+def test_open_sizes_are_those_that_the_file_states():
+    declared = [
+        Declared("ids", "int64", ("N", "length")),
+        Declared("x", "float32", ("N", None, 3)),
+    ]
+    feeds = synthetic_inputs(declared, 2, {"ids": (7,), "x": (7, 4)})
+    assert feeds["ids"].shape == (2, 7)
+    assert feeds["x"].shape == (2, 7, 3)
+    with pytest.raises(ValueError, match="is not fixed"):
+        synthetic_inputs(declared, 2, {"ids": (7, 7)})
+
+
 @pytest.mark.parametrize(
     ("declared", "reason"),
     [
