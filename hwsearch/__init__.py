@@ -59,7 +59,7 @@ _EXPORTS = {
     "accuracy.task": ("Task", "Samples"),
     "accuracy.metric": ("Metric",),
     "models.export": ("to_onnx",),
-    "elastic.cut": ("cut",),
+    "elastic.pytorch.cut": ("cut",),
     "devices": ("load_device", "measure"),
     "api": ("search", "resume", "confirm", "Run"),
     "kit.build": ("make_kit",),
