@@ -1,7 +1,6 @@
 """Trained models become supernets by samples, and are found again."""
 
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -141,19 +140,6 @@ def test_outputs_that_are_no_numbers(model, data, tmp_path):
     onnx.save(proto, tmp_path / "model.onnx")
     with pytest.raises(InputError, match=f"output '{output.name}' of the model is NaN"):
         elastify(str(tmp_path / "model.onnx"), data)
-
-
-def test_a_batch_that_stays_fixed_is_refused_before_the_work(model, data, monkeypatch):
-    def unwanted(*args, **settings):
-        raise AssertionError("statistics were gathered")
-
-    proto = onnx.load(model)
-    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    graph = SimpleNamespace(proto=proto, notes=["a Reshape fixes it"], digest="0")
-    monkeypatch.setattr(loading.elastic, "read_graph", lambda *_: graph)
-    monkeypatch.setattr(loading.elastic, "analyse", unwanted)
-    with pytest.raises(InputError, match=r"takes 1 samples at a time.*\(a Reshape fixes it\)"):
-        elastify(onnx.load(model), data, name="fixed", out="fixed.elastic")
 
 
 def test_checkpoints_are_refused_where_weights_are_in_the_file(model, data, tmp_path):

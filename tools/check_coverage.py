@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from hwsearch.elastic import build, execution
 from hwsearch.elastic.analysis.structure import analyse
 from hwsearch.elastic.graph import Group, Structure
 from hwsearch.elastic.pytorch.cut_module import cut_module
-from hwsearch.elastic.pytorch.module import ModuleExport, export_module
+from hwsearch.elastic.pytorch.module import export_module
 from hwsearch.elastic.pytorch.sources import load_module
 from hwsearch.elastic.pytorch.tracing import Exporter
 from hwsearch.elastic.reading import read_graph
@@ -39,7 +39,6 @@ from hwsearch.errors import HwsearchError
 from hwsearch.models.agreement import disagreement
 
 TOLERANCE = 1e-5
-SIDE = 224  # pixels, unless a model has a side of its own
 # Model -> share of its MACs that exact groups must reach.
 MODELS = {
     "torchvision:resnet50": 1.0,
@@ -74,7 +73,7 @@ MODELS = {
     "timm:mobilevit_xxs": 0.8,
     "timm:edgenext_xx_small": 0.78,
     "timm:convnextv2_atto": 0.0,
-    "timm:poolformer_s12": 0.9,
+    "timm:poolformer_s12": 0.87,
     "timm:mixer_s32_224": 0.9,
 }
 
@@ -93,7 +92,6 @@ class Row:
         difference: Largest relative difference of outputs, sliced against zeroed.
         left: Share of the MACs that was left with every exact group halved.
         seconds: Exporting, reading, analysing.
-        named: Share of the weights of groups that come from an entry of the state dict.
         cut: What came of cutting the module: "ok", why not, or empty.
         rest: What was left alone, most MACs first.
     """
@@ -109,7 +107,6 @@ class Row:
     difference: float = float("nan")
     left: float = float("nan")
     seconds: tuple[float, ...] = ()
-    named: float = float("nan")
     cut: str = ""
     rest: tuple[str, ...] = ()
 
@@ -171,7 +168,6 @@ def check(name: str, exporter: Exporter, *, cut: bool = False) -> Row:
         difference=difference(sliced, build.zeroed(structure, kept), inputs),
         left=macs_left(structure, kept),
         seconds=(read - begin, analysed - read, end - analysed),
-        named=named_share(structure, exported),
         cut=_cut(module, structure, kept, sliced) if cut else "",
         rest=tuple(f"{each.what}: {each.reason}" for each in found.rest[:4]),
     )
@@ -223,15 +219,6 @@ def difference(ours: Any, reference: Any, inputs: Mapping[str, NDArray[Any]]) ->
     return disagreement(*found)
 
 
-def named_share(structure: Structure, exported: ModuleExport) -> float:
-    """Return the share of the weights of groups whose origin is an entry of the state dict."""
-    state = exported.module.state_dict()
-    weights = {slot.weight for group in structure.groups for slot in group.slots}
-    origins = structure.graph.origins
-    named = [name for name in weights if name in origins and origins[name].name in state]
-    return len(named) / max(1, len(weights))
-
-
 def _cut(
     module: nn.Module, structure: Structure, kept: Mapping[str, NDArray[np.bool_]], sliced: Any
 ) -> str:
@@ -245,20 +232,19 @@ def _cut(
 def table(rows: Iterable[Row]) -> Iterator[str]:
     """Yield the lines of a table of rows."""
     yield (
-        "| model | exporter | GMACs | groups exact / other | kinds: share of MACs | elastic |"
-        + (" branches, MACs | sliced vs zeroed (MACs left) | named | cut | s |")
+        "| model | exporter | GMACs | groups | of the MACs elastic | in branches and layers "
+        "| sliced against zeroed | MACs of halves | module cut |"
     )
-    yield "|" + " --- |" * 11
+    yield "|" + " --- |" * 9
     for row in rows:
         if row.error:
-            yield f"| {row.model} | {row.exporter} | {row.error} |" + " |" * 8
+            yield f"| {row.model} | {row.exporter} | {row.error} |" + " |" * 6
             continue
-        kinds = ", ".join(f"{kind} {share:.3f}" for kind, share in (row.kinds or {}).items())
         cells = (
-            row.model, row.exporter, f"{row.gmacs:.3f}", f"{row.groups[0]} / {row.groups[1]}",
-            kinds, f"{row.elastic:.3f}{'' if row.passed else ' **!**'}",
-            f"{row.branches[0]}, {row.branches[1]:.3f}", f"{row.difference:.1e} ({row.left:.3f})",
-            f"{row.named:.2f}", row.cut, " ".join(f"{each:.1f}" for each in row.seconds),
+            row.model, row.exporter, f"{row.gmacs:.3f}", f"{row.groups[0]}",
+            f"{row.elastic:.3f}{'' if row.passed else ' **!**'}", f"{row.branches[1]:.3f}",
+            f"{row.difference:.1e}" if row.groups[0] else "no group", f"{row.left:.3f}",
+            "refused" if row.cut not in ("", "ok") else row.cut,
         )  # fmt: skip
         yield "| " + " | ".join(cells) + " |"
 
@@ -279,12 +265,14 @@ def main() -> None:
             with given.rows.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
             print("\n".join(table([row])).splitlines()[-1], flush=True)
-            for line in row.rest:
+            for line in (*row.rest, *([row.cut] if row.cut not in ("", "ok") else [])):
                 print(f"    {line}", flush=True)
             gc.collect()
     if not given.models:
         lines = given.rows.read_text(encoding="utf-8").splitlines() if given.rows.exists() else []
-        rows = {(r["model"], r["exporter"]): Row(**r) for r in map(json.loads, lines)}
+        kept = {each.name for each in fields(Row)}
+        found = [Row(**{k: v for k, v in r.items() if k in kept}) for r in map(json.loads, lines)]
+        rows = {(row.model, row.exporter): row for row in found}
         print("\n".join(table(rows.values())))
         sys.exit(0 if all(row.passed for row in rows.values()) else 1)
 

@@ -25,7 +25,7 @@ from hwsearch.elastic.folder import (
 )
 from hwsearch.elastic.graph import Graph, Structure
 from hwsearch.elastic.input_sizes import image_sizes
-from hwsearch.elastic.input_specs import input_spec_of
+from hwsearch.elastic.input_specs import spec_of_arrays
 from hwsearch.elastic.network import ElasticNetwork
 from hwsearch.elastic.proposal import SpaceSettings, propose
 from hwsearch.elastic.reading import read_graph
@@ -80,7 +80,8 @@ def elastify(
     report = progress or _silent
     samples = [dict(batch) for batch in batches]
     report("read the model", 0, 1)
-    graph = source if isinstance(source, Graph) else read_graph(source, _shapes(samples))
+    first = samples[0] if samples else None
+    graph = source if isinstance(source, Graph) else read_graph(source, samples=first)
     _check_batch(graph)
     name = name or (source.stem if isinstance(source, Path) else graph.proto.graph.name) or "model"
     data = _digest_of(samples)
@@ -98,7 +99,7 @@ def elastify(
         losses = _losses(Repair(structure, statistics, orders), structure, report)
         report("try other input sizes", 0, 1)
         # Only images can be made smaller: arrays have the size that they have.
-        known = spec or input_spec_of(graph, samples)
+        known = spec or spec_of_arrays(graph, samples)
         sizes = [] if known.preprocessing is None else image_sizes(structure, run)
         elastic = propose(structure, settings, sizes)
         report("write the folder", 0, 1)
@@ -157,18 +158,6 @@ def open_elastic(
     )
 
 
-def _check_batch(graph: Graph) -> None:
-    """Refuse a model that takes a fixed number of samples: subnets are scored in batches."""
-    for value in graph.proto.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if batch := dims[0].dim_value if dims else 0:
-            notes = "; ".join(graph.notes)
-            raise InputError(
-                f"the model takes {batch} samples at a time and no other number, and subnets are "
-                "scored in batches; export it with a dynamic batch" + (f" ({notes})" * bool(notes))
-            )
-
-
 def _statistics(
     structure: Structure, samples: list[dict[str, NDArray[Any]]], final: Path, report: Progress
 ) -> Statistics:
@@ -190,6 +179,18 @@ def _losses(
         if layers:
             found[group.name] = np.sum(list(layers.values()), axis=0)
     return found
+
+
+def _check_batch(graph: Graph) -> None:
+    """Refuse inputs that are not fed a sample each: subnets are scored in batches."""
+    for value in graph.proto.graph.input:
+        dims = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if not dims or not isinstance(dims[0], str):
+            raise InputError(
+                f"input {value.name!r} of shape {tuple(dims)} has no axis for the samples, which "
+                "are fed in batches; make it a constant of the model, or give it a first axis "
+                "for them"
+            )
 
 
 def _check_memory(
@@ -238,10 +239,6 @@ def _is_of(folder: Path, graph: Graph, data: str) -> bool:
         f"{str(folder)!r} is an elastic model of {what} (SHA-256 {str(card.get('model'))[:16]}, "
         f"this one is {graph.digest[:16]}); give another folder, or remove that one"
     )
-
-
-def _shapes(samples: list[dict[str, NDArray[Any]]]) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape[1:] for name, array in samples[0].items()} if samples else {}
 
 
 def _digest_of(samples: list[dict[str, NDArray[Any]]]) -> str:

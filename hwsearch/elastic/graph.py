@@ -41,7 +41,7 @@ class Graph:
         origins: Initialiser -> where it comes from, if it is in the given model.
         shapes: Value -> its shape for one sample, the batch (1) included.
         digest: SHA-256 of the given model, 64 hex digits.
-        notes: What users should know, such as a batch that stays fixed, and what can be done.
+        notes: What users should know, such as an axis that is fixed at one size.
     """
 
     proto: onnx.ModelProto

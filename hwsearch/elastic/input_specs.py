@@ -11,7 +11,7 @@ from hwsearch.elastic.graph import Graph
 from hwsearch.supernets.interface import InputSpec, TensorSpec
 
 
-def input_spec_of(graph: Graph, batches: Iterable[Mapping[str, NDArray[Any]]]) -> InputSpec:
+def spec_of_arrays(graph: Graph, batches: Iterable[Mapping[str, NDArray[Any]]]) -> InputSpec:
     """Return the inputs and outputs of a graph that is fed arrays.
 
     Args:

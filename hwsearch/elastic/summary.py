@@ -65,11 +65,15 @@ class Summary:
                 f"{_many(self.inexact.count, 'group')} kept whole by default, since removal is "
                 f"not exact: {self.inexact.macs:.1%} of the MACs"
             )
-        for rest in self.rest[:_LISTED]:
-            share = f" ({rest.macs / max(1, self.macs):.1%} of the MACs)" if rest.macs else ""
-            found.append(f"left alone: {rest.what}: {rest.reason}{share}")
-        if len(self.rest) > _LISTED:
-            found.append(f"left alone: {len(self.rest) - _LISTED} more")
+        costly = [rest for rest in self.rest if rest.macs][:_LISTED]
+        for rest in costly:
+            share = rest.macs / max(1, self.macs)
+            found.append(
+                f"left whole, {share:.1%} of the MACs: channels at {rest.what}: {rest.reason}"
+            )
+        if len(self.rest) > len(costly):
+            more = _many(len(self.rest) - len(costly), "place", "places")
+            found.append(f"left whole: channels at {more}{' more' if costly else ''}")
         return [*found, *self.notes]
 
     def to_dict(self) -> dict[str, Any]:

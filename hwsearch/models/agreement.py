@@ -26,7 +26,7 @@ BATCH = 2
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 1e-1}
 TOLERANCE = TOLERANCES["fp32"]
 LEARNED_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+PRODUCTS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 
 
 def probe_inputs(
@@ -97,16 +97,37 @@ def count_macs(model: onnx.ModelProto) -> int:
     return total
 
 
-def product_macs(
-    node: onnx.NodeProto, left: Sequence[int], right: Sequence[int], result: Sequence[int]
-) -> int:
-    """Return the MACs of a convolution or matrix product from the shapes of its tensors."""
+def product_macs(node: onnx.NodeProto, *shapes: Sequence[int]) -> int:
+    """Return the MACs of a convolution or matrix product from shapes of inputs and output.
+
+    An Einsum has MACs if it multiplies two tensors.
+    """
+    if node.op_type == "Einsum":
+        return _einsum_macs(node, *shapes[:-1])
+    left, right, result = shapes
     if node.op_type == "ConvTranspose":
         return math.prod(left) * math.prod(right[1:])
     if node.op_type == "Conv":
         return math.prod(result) * math.prod(right[1:])
     transposed = any(each.name == "transA" and each.i for each in node.attribute)
     return math.prod(result) * left[0 if transposed else -1]
+
+
+def _einsum_macs(node: onnx.NodeProto, *shapes: Sequence[int]) -> int:
+    """Return the product of the sizes of all letters."""
+    equation = next(each.s.decode() for each in node.attribute if each.name == "equation")
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    letters = [term.replace("...", "") for term in terms]
+    if len(terms) != 2 or any(len(set(each)) < len(each) for each in letters):
+        return 0
+    sizes: dict[str | int, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        before, dots, after = term.partition("...")
+        covered = len(shape) - len(before) - len(after) if dots else 0
+        # Axes of an ellipsis are counted from its end, as broadcasting does.
+        for letter, size in zip([*before, *range(-covered, 0), *after], shape, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return math.prod(sizes.values())
 
 
 def count_params(model: onnx.ModelProto, buffers: Collection[str]) -> int:

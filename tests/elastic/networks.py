@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hwsearch.elastic.input_specs import input_spec_of
+from hwsearch.elastic.input_specs import spec_of_arrays
 from hwsearch.elastic.network import ElasticNetwork
 from hwsearch.elastic.proposal import propose
 from hwsearch.supernets.interface import Card
@@ -28,5 +28,5 @@ def network(name="residual_cnn", **arguments):
     structure = MODELS[name]()
     given = {"orders": orders_of(structure), "losses": losses_of(structure), "card": CARD}
     given |= {"elastic": propose(structure)} | arguments
-    spec = input_spec_of(structure.graph, [samples(structure, 2)])
+    spec = spec_of_arrays(structure.graph, [samples(structure, 2)])
     return ElasticNetwork(structure, spec=spec, **given)

@@ -222,3 +222,17 @@ def test_progress_names_the_steps():
     )
     assert all(fine for _, fine in steps)
     assert any("GB of memory" in step for step, _ in steps)
+
+
+def test_an_input_without_samples_is_refused_before_work_is_spent(monkeypatch):
+    structure = mlp()
+    proto = full_model(structure.graph)
+    scale = onnx.helper.make_tensor_value_info("scale", onnx.TensorProto.FLOAT, [1])
+    proto.graph.input.append(scale)
+    (name,) = (value.name for value in structure.graph.proto.graph.output)
+    proto.graph.node.append(onnx.helper.make_node("Mul", [name, "scale"], ["scaled"]))
+    proto.graph.output[0].name = "scaled"
+    monkeypatch.setattr(elastic, "gather", None)
+    given = [{**batch, "scale": np.ones(1, np.float32)} for batch in batches(structure)]
+    with pytest.raises(InputError, match=r"'scale' of shape \(1,\) has no axis for the samples"):
+        elastify(proto, given)

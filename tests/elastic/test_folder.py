@@ -25,7 +25,7 @@ from hwsearch.elastic.folder import (
     write_folder,
 )
 from hwsearch.elastic.graph import Graph, Origin, Structure
-from hwsearch.elastic.input_specs import input_spec_of
+from hwsearch.elastic.input_specs import spec_of_arrays
 from hwsearch.elastic.proposal import propose
 from hwsearch.errors import InputError
 from hwsearch.supernets.interface import ImagePreprocessing
@@ -44,7 +44,7 @@ def contents_of(structure, **changes):
         origins={next(iter(given.weights)): origin},
         shapes=given.shapes,
         digest=given.digest,
-        notes=("the batch stays fixed",),
+        notes=("an axis is fixed",),
     )
     fields = {
         "name": "small",
@@ -53,7 +53,7 @@ def contents_of(structure, **changes):
         "losses": losses_of(structure),
         "space": propose(structure).to_dict(),
         "spec": replace(
-            input_spec_of(graph, [samples(structure, 2)]),
+            spec_of_arrays(graph, [samples(structure, 2)]),
             preprocessing=IMAGE,
             classes=("cat", "dog"),
         ),

@@ -165,7 +165,7 @@ def test_sequence_output():
         [("MatMul", ["x", "w"], ["h"]), ("SequenceConstruct", ["h"], ["y"])], [weight("w", 4, 4)]
     )
     proto.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", 1, None))
-    refused(proto, "sequences of tensors")
+    refused(proto, "is no tensor but of a sequence_type")
 
 
 def test_training_mode():

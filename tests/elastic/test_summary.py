@@ -24,14 +24,14 @@ def test_what_is_not_exact_or_left_alone_is_said():
     structure = residual_cnn()
     stem, *others = structure.groups
     rest = tuple(Rest(what=f"node{n}", reason="custom operator", macs=n) for n in range(12))
-    graph = replace(structure.graph, notes=("the batch stays fixed at 1: export it again",))
+    graph = replace(structure.graph, notes=("axis 'length' is fixed at 16",))
     changed = replace(
         structure, graph=graph, groups=(replace(stem, exact=False), *others), rest=rest
     )
     found = summary_of(changed)
     lines = "\n".join(found.lines())
     assert "1 group kept whole by default" in lines
-    assert "left alone: node11: custom operator" in lines
-    assert "left alone: 4 more" in lines
-    assert lines.endswith("the batch stays fixed at 1: export it again")
+    assert "of the MACs: channels at node11: custom operator" in lines
+    assert "left whole: channels at 4 places more" in lines
+    assert lines.endswith("axis 'length' is fixed at 16")
     assert found.to_dict()["rest"][0] == ["node11", "custom operator", 11]

@@ -10,6 +10,7 @@ from hwsearch.elastic.analysis import (
     elementwise,
     indexing,
     layout,
+    recurrent,
     reductions,
 )
 from hwsearch.elastic.analysis.flow import Flow, NotUnderstoodError, Rule
@@ -23,6 +24,7 @@ RULES: dict[str, Rule] = {
     **reductions.RULES,
     **convolutions.RULES,
     **contractions.RULES,
+    **recurrent.RULES,
 }
 MALFORMED = "is not used as it is defined in opset 11 to 21"
 # Inputs whose integers a rule follows; elsewhere they must not depend on what is removed.

@@ -19,6 +19,9 @@ _OTHERS = (32, 16, 8, 64, 128, 4, 3, 2, 1)
 _MOST_CHANNELS = 4  # of an image
 _BATCHES = (1, 2, 3, 5)
 _STRIDE = 32
+# Sizes that a graph is not traced for, as factor and addend.
+_UNSEEN_LENGTHS = ((0, 1), (0, 3), (1.25, 1), (3, 1))
+_UNSEEN_PIXELS = ((0.5, 0), (0.25, 0), (1, 1), (1.5, 0))
 _UNBOUNDED = 2  # integers that index nothing are masks and types of tokens
 _PASSES_ON = frozenset(
     ("Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze",
@@ -166,6 +169,22 @@ def varied_sizes(
         for name in free:
             vary = _varied_pixels if name in pixels else _varied_length
             each[name] = vary(sizes[name], variant, numbers[name])
+        found.append(each)
+    return found
+
+
+def unseen_sizes(
+    inputs: Sequence[InputAxes], seen: Sequence[Mapping[str, int]]
+) -> list[dict[str, int]]:
+    """Return smaller and larger sizes of symbolic axes than those that were ``seen``."""
+    free = [name for name in seen[0] if name != BATCH]
+    pixels = {dim for each in inputs if len(each.dims) >= 4 for dim in each.dims}
+    found = []
+    for variant in range(len(_UNSEEN_LENGTHS) if free else 0):
+        each = dict(seen[0])
+        for number, name in enumerate(free):
+            times, plus = (_UNSEEN_PIXELS if name in pixels else _UNSEEN_LENGTHS)[variant]
+            each[name] = int(each[name] * times) + (plus if name in pixels else plus + number)
         found.append(each)
     return found
 

@@ -51,7 +51,10 @@ def free_batch(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
     found = trace(model, batches, before)
     for value in model.graph.outputs:
         if batch_axis(value, found) != 0:
-            raise ShapeError(f"the first axis of output {value.name!r} is not the batch")
+            raise ShapeError(
+                f"the first axis of output {value.name!r} is not the batch; end the model before, "
+                "such as at boxes and scores before non-maximum suppression"
+            )
     return batch
 
 

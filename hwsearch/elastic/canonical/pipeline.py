@@ -20,6 +20,7 @@ from hwsearch.elastic.canonical.control_flow import inline_branch
 from hwsearch.elastic.canonical.float32 import to_float32
 from hwsearch.elastic.canonical.refusals import (
     check_branches,
+    check_ends,
     check_operators,
     check_opset,
     check_weights,
@@ -44,6 +45,7 @@ def prepared(
     """
     if proto.graph.sparse_initializer:
         raise InputError("the model has sparse tensors; export it with dense ones")
+    check_ends(proto.graph)
     try:
         model = ir.from_proto(proto)
         if folder is not None:

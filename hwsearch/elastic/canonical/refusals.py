@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from hwsearch.elastic.model_file import NO_WEIGHTS
@@ -22,6 +23,22 @@ _PLAIN = (
     ir.DataType.INT64, ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32,
     ir.DataType.UINT64,
 )  # fmt: skip
+
+
+def check_ends(graph: onnx.GraphProto) -> None:
+    """Refuse models with inputs or outputs that are no tensors.
+
+    Raises:
+        InputError: There is one.
+    """
+    for what, values in (("input", graph.input), ("output", graph.output)):
+        for value in values:
+            kind = value.type.WhichOneof("value")
+            if kind not in (None, "tensor_type"):
+                raise InputError(
+                    f"{what} {value.name!r} is no tensor but of a {kind}; return and take "
+                    "tensors alone (skl2onnx: options={'zipmap': False})"
+                )
 
 
 def check_operators(model: ir.Model) -> None:
@@ -133,10 +150,6 @@ def _custom_step(custom: Iterable[ir.Node]) -> str:
 def _check_values(what: str, values: Iterable[ir.Value]) -> None:
     for value in values:
         kind = value.type
-        if kind is not None and not isinstance(kind, ir.TensorType):
-            raise InputError(
-                f"{what} {value.name!r} is no tensor: {kind}; return and take tensors alone"
-            )
         if kind is not None and kind.dtype not in (*_PLAIN, ir.DataType.UNDEFINED):
             step = "tokenise or decode before it" if kind.dtype == ir.DataType.STRING else ""
             raise InputError(

@@ -23,13 +23,19 @@ def takes(model: ir.Model, inputs: Sequence[InputAxes], sizes: Mapping[str, int]
 
 
 def working_sizes(
-    model: ir.Model, inputs: Sequence[InputAxes], sizes: Mapping[str, int]
+    model: ir.Model,
+    inputs: Sequence[InputAxes],
+    sizes: Mapping[str, int],
+    more: Sequence[Sizes] = (),
 ) -> tuple[list[InputAxes], list[Sizes], list[str]]:
     """Return sizes that a graph takes, the sample's first, and notes for the user.
+
+    ``more`` are tried as well.
 
     Axes that must be equal get one name in the returned inputs; those that cannot vary are fixed.
     """
     tried = varied_sizes(inputs, sizes)
+    tried += [_completed(each, tried[0]) for each in more]
     found = _taken(model, inputs, tried)
     if constant := _constant_axes(found):
         tied = _taken(model, inputs, varied_sizes(inputs, sizes, tied=True))
@@ -38,16 +44,30 @@ def working_sizes(
         for name in constant:
             alone = ({**tried[0], name: each[name]} for each in tried[1:])
             found += [each for each in alone if takes(model, inputs, each)]
-    notes, fixed = [], list(inputs)
-    for name in _constant_axes(found):
-        size = sizes[name]
-        notes.append(f"axis {name!r} is fixed at {size}: the graph takes no other size")
-        fixed = [
-            replace(each, dims=tuple(size if dim == name else dim for dim in each.dims))
-            for each in fixed
-        ]
-    left = set(found[0]).difference(_constant_axes(found))
+    constant = _constant_axes(found)
+    fixed, notes = pinned(inputs, {n: sizes[n] for n in constant}, "the graph takes no other size")
+    left = set(found[0]).difference(constant)
     return fixed, [{n: s for n, s in each.items() if n in left} for each in found], notes
+
+
+def pinned(
+    inputs: Sequence[InputAxes], sizes: Mapping[str, int], why: str
+) -> tuple[list[InputAxes], list[str]]:
+    """Return inputs with axes fixed at sizes, and notes for the user that say why."""
+    fixed = [
+        replace(each, dims=tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim
+                                 for dim in each.dims))
+        for each in inputs
+    ]  # fmt: skip
+    return fixed, [f"axis {name!r} is fixed at {size}: {why}" for name, size in sizes.items()]
+
+
+def _completed(some: Sizes, sizes: Sizes) -> Sizes:
+    """Return sizes of all axes; one that is absent is as long as those that it equals."""
+    return {
+        name: some.get(name, next((s for n, s in some.items() if sizes[n] == size != 1), size))
+        for name, size in sizes.items()
+    }
 
 
 def _taken(model: ir.Model, inputs: Sequence[InputAxes], tried: Sequence[Sizes]) -> list[Sizes]:

@@ -130,17 +130,11 @@ def lost():
     ]
 
 
-def test_batch_that_stays_fixed_is_noted():
-    proto = model(lost(), [1, 3, 4], [3, 5], w=matrix(4, 5), zero=np.array(0))
-    graph = read_graph(proto)
-    assert len(graph.notes) == 1
-    assert graph.notes[0].startswith("the batch stays fixed at 1: ")
-    assert graph.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
-
-
-def test_larger_batch_that_stays_fixed_is_refused():
-    proto = model(lost(), [4, 3, 4], [3, 5], w=matrix(4, 5), zero=np.array(0))
-    with pytest.raises(InputError, match=r"batch is fixed at 4: .*symbolic batch"):
+@pytest.mark.parametrize("batch", [1, 4])
+def test_batch_that_cannot_be_made_symbolic_is_refused(batch):
+    proto = model(lost(), [batch, 3, 4], [3, 5], w=matrix(4, 5), zero=np.array(0))
+    match = rf"batch is fixed at {batch}, .*output 'y' is not the batch.*symbolic batch"
+    with pytest.raises(InputError, match=match):
         read_graph(proto)
 
 

@@ -10,6 +10,7 @@ from hwsearch.elastic.reading import read_graph
 from hwsearch.errors import EvaluationError, InputError
 
 RNG = np.random.default_rng(0)
+NUMBERS = {"one": 1, "eight": 8}
 
 
 def weight(name, *shape):
@@ -59,8 +60,61 @@ def test_sizes_that_the_model_does_not_run_with():
     nodes = [("MatMul", ["p", "x"], ["s"]), ("MatMul", ["s", "m"], ["y"])]
     weights = [weight("p", 5, 19), weight("m", 8, 4)]
     proto = make(nodes, [("x", 1, ["n", "length", 8])], [("y", 1, None)], weights)
-    with pytest.raises(InputError, match="give the shapes of one sample"):
+    with pytest.raises(InputError, match="give samples of its inputs"):
         read_graph(proto)
+
+
+def test_a_size_that_is_bounded_is_not_taken_for_a_constant():
+    nodes = [
+        ("Shape", ["x"], ["shape"]),
+        ("Gather", ["shape", "one"], ["length"]),
+        ("Min", ["length", "eight"], ["bounded"]),  # 8 for all lengths that are traced at first
+        ("Cast", ["bounded"], ["factor"], {"to": 1}),
+        ("MatMul", ["x", "m"], ["h"]),
+        ("Mul", ["h", "factor"], ["y"]),
+    ]
+    one, eight = (numpy_helper.from_array(np.array(n, np.int64), k) for k, n in NUMBERS.items())
+    proto = make(
+        nodes, [("x", 1, ["n", "length", 4])], [("y", 1, None)], [weight("m", 4, 4), one, eight]
+    )
+    graph = read_graph(proto)
+    for length in (3, 8, 40):
+        x = {"x": RNG.standard_normal((2, length, 4)).astype(np.float32)}
+        found = run(graph.proto, x, weights=graph.weights)["y"]
+        np.testing.assert_allclose(found, run(proto, x)["y"], rtol=1e-5)
+
+
+def test_samples_are_taken_where_random_inputs_fail():
+    nodes = [
+        ("Sub", ["ids", "thousand"], ["own"]),
+        ("Gather", ["words", "own"], ["w"]),
+        ("MatMul", ["w", "m"], ["y"]),
+    ]
+    weights = [
+        weight("words", 30, 8),
+        weight("m", 8, 4),
+        numpy_helper.from_array(np.array(1000, np.int64), "thousand"),
+    ]
+    proto = make(nodes, [("ids", 7, ["n", 6])], [("y", 1, None)], weights)
+    with pytest.raises(InputError, match="does not run with random inputs of shapes"):
+        read_graph(proto)
+    ids = 1000 + RNG.integers(0, 30, (1, 6))
+    assert dims(read_graph(proto, samples={"ids": ids}).proto.graph.input[0]) == ["batch", 6]
+
+
+@pytest.mark.parametrize(("factor", "notes"), [(1.0, 0), (0.0, 1)])
+def test_outputs_that_no_input_moves_are_noted(factor, notes):
+    nodes = [
+        ("Sub", ["x", "fifty"], ["s"]),
+        ("Relu", ["s"], ["r"]),  # 0 for the numbers that are tried first
+        ("MatMul", ["r", "m"], ["y"]),
+    ]
+    fifty = numpy_helper.from_array(np.array(50, np.float32), "fifty")
+    matrix = numpy_helper.from_array(factor * np.ones((8, 4), np.float32), "m")
+    proto = make(nodes, [("x", 1, ["n", 8])], [("y", 1, None)], [fifty, matrix])
+    found = read_graph(proto).notes
+    assert len(found) == notes
+    assert all(note.startswith("outputs y are the same for all inputs") for note in found)
 
 
 def test_integers_stay_within_the_tables_that_they_index():
