@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import shutil
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def checked(wheels, tmp_path, monkeypatch):
 
         def planned(python, *given):
             for job in real(python, *given):
-                if job.device and job.name in scripts:
+                if job.name in scripts:
                     job = replace(job, commands=[[python, "-c", scripts[job.name]]])
                 yield job
 
@@ -118,9 +119,14 @@ def alive(pid):
 
 
 PASS = 'print(\'{"figures": {"ms": 1.5}}\')'
+BEGINNING = {  # what installs packages and describes the machine
+    "hwsearch": PASS,
+    "tensorrt": PASS,
+    "onnxruntime-gpu": "raise SystemExit('no such wheel')",
+    "machine": 'print(\'{"figures": {"gpu": "NVIDIA Stand-in"}}\')',
+}
 
 
-@pytest.mark.timeout(300)
 def test_a_part_that_hangs_and_one_that_fails_do_not_stop_the_others(
     checked, tmp_path, monkeypatch, capsys
 ):
@@ -134,8 +140,8 @@ def test_a_part_that_hangs_and_one_that_fails_do_not_stop_the_others(
     )
     fail = 'print(\'{"figures": {}, "wrong": ["fp16 | deviates"]}\'); raise SystemExit(1)'
     monkeypatch.setitem(check_gpu.PARTS, "contract tests", ("tests", 1))
-    scripts = dict.fromkeys(check_gpu.PARTS, PASS)
-    del scripts["files agree with PyTorch"]
+    monkeypatch.setattr(check_gpu, "make_environment", lambda folder: sys.executable)
+    scripts = BEGINNING | dict.fromkeys(check_gpu.PARTS, PASS)
     code, rows = checked(scripts | {"contract tests": hang, "fp32 against fp16": fail})
     assert code == 1
     found = {part: row["outcome"] for (part, device), row in rows.items() if device == "tensorrt"}
@@ -148,8 +154,6 @@ def test_a_part_that_hangs_and_one_that_fails_do_not_stop_the_others(
     assert hung["limit_s"] <= hung["seconds"]
     assert "waiting" in hung["reason"]
     assert not any(alive(pid) for pid in pids.read_text().split())
-    files = rows["files agree with PyTorch", "tensorrt"]
-    assert 0 < files["figures"]["fp32 deviation"] < files["figures"]["fp16 deviation"] < 1e-2
     written = (tmp_path / "out" / "gpu-check.md").read_text()
     assert written in capsys.readouterr().out
     assert "| fp32 against fp16 | tensorrt | failed |" in written
@@ -162,7 +166,9 @@ def test_a_part_that_hangs_and_one_that_fails_do_not_stop_the_others(
 def test_all_parts_run_on_the_stand_ins(checked, monkeypatch):
     monkeypatch.setattr(check_gpu, "LIMIT_S", 1700.0)  # a processor is no GPU
     code, rows = checked({})
-    assert rows["files agree with PyTorch", "tensorrt"]["outcome"] == "passed"
+    files = rows["files agree with PyTorch", "tensorrt"]
+    assert files["outcome"] == "passed"
+    assert 0 < files["figures"]["fp32 deviation"] < files["figures"]["fp16 deviation"] < 1e-2
     assert rows["contract tests", "tensorrt"]["outcome"] == "passed"
     assert rows["contract tests", "tensorrt"]["figures"]["tests passed"] > 30
     assert rows["search and verify", "tensorrt"]["outcome"] == "passed"
