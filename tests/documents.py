@@ -99,10 +99,11 @@ def check_options(words: Sequence[str]) -> None:
         raise ValueError(f"unknown program {words[0]!r}")
 
 
-def run_page(found: Sequence[Block]) -> None:
+def run_page(found: Sequence[Block]) -> dict[str, Any]:
     """Run the blocks of a page in its order, in the working directory.
 
-    Python blocks share their names, as in one session; one with a title is written to that file.
+    Python blocks share their names, which are returned, as in one session; one with a title is
+    written to that file.
     """
     namespace: dict[str, Any] = {}
     before = set(sys.modules)
@@ -116,6 +117,7 @@ def run_page(found: Sequence[Block]) -> None:
         for name in set(sys.modules) - before:
             if getattr(sys.modules[name], "__file__", None) in _written(found):
                 del sys.modules[name]
+    return namespace
 
 
 def _run_python(block: Block, namespace: dict[str, Any]) -> None:

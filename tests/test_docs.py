@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import hwsearch
 from hwsearch.cli import app
-from hwsearch.supernets.weight_sources import bundled_file
+from tests.documents import blocks, run_page
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,17 +28,9 @@ def block_with(text: str) -> str:
     return block
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.skipif(
-    not bundled_file("cifar10-resnet", "weights.safetensors").is_file(),
-    reason="the bundled weights are not there",
-)
-def test_the_python_example_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    namespace: dict = {}
-    code = block_with("hwsearch.search(").replace("budget=40", "budget=4")
-    assert "budget=4" in code
-    exec(compile(code, "README", "exec"), namespace)
+def test_the_python_example_runs(reader):
+    (block,) = [each for each in blocks(ROOT / "README.md") if "hwsearch.search(" in each.text]
+    namespace = run_page([block])
     assert namespace["folders"][0].joinpath("model.onnx").is_file()
     assert len(namespace["run"].trials) == 4
 
@@ -82,7 +74,9 @@ def test_the_supernet_example_goes_all_the_way(tmp_path, monkeypatch):
         arrays[f"{split}.features"] = rng.standard_normal((40, 20)).astype(np.float32)
         arrays[f"{split}.target"] = rng.integers(0, 4, 40)
     np.savez("mine.npz", **arrays)
-    run = hwsearch.search("mynet:load", data="npz:mine.npz", budget=3, out="run")
+    run = hwsearch.search(
+        "mynet:load", device="scripted", data="npz:mine.npz", budget=3, out="run"
+    )
     assert set(run.verify().values()) == {None}
 
 

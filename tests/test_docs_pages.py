@@ -7,12 +7,9 @@ import runpy
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import torch
 
 import hwsearch
-from hwsearch.supernets.weight_sources import bundled_file
 from tests.documents import LANGUAGES, PROGRAMS, ROOT, blocks, check_options, pages, run_page
 
 ALL = [block for page in pages() for block in blocks(page)]
@@ -22,31 +19,6 @@ QUICK = ("measuring.md", "index.md", "python.md", "comparison.md", "cli.md")
 RUNNABLE = [page for page in pages() if page.parent.name == "docs"]
 README = ROOT / "README.md"  # tests/test_docs.py runs its Python
 BUILD = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
-
-
-IMAGES = 100  # of each split: the bundled ones are 2,500
-
-
-@pytest.fixture
-def reader(tmp_path, monkeypatch):
-    """A working directory and a home of its own, as somebody has who begins a page; few images."""
-    with np.load(bundled_file("cifar10-resnet", "samples.npz")) as samples:
-        few = {
-            name: array[:IMAGES] if len(array) > IMAGES else array
-            for name, array in samples.items()
-        }
-    np.savez(tmp_path / "samples.npz", **few)
-    monkeypatch.setattr(
-        "hwsearch.accuracy.sources.bundled_file", lambda *_: tmp_path / "samples.npz"
-    )
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("HWSEARCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("block", ALL, ids=str)

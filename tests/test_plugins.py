@@ -115,11 +115,8 @@ def test_supernet_on_the_real_runtime(tmp_path):
 
     quick = MeasureSettings(seconds_per_model=0.2, warmup_ceiling_s=0.3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "hwsearch.devices.benchmark._BASELINE", MeasureSettings(seconds_per_model=0.1)
-        )
         patch.setattr("hwsearch.run.finish.CONFIRM", quick)
-        patch.setattr("hwsearch.evaluation.evaluator.MeasureSettings", lambda: quick)
+        patch.setattr("hwsearch.evaluation.evaluator.SEARCH", quick)
         run = hwsearch.search(
             "test-tokens",
             device="ort-cpu:threads=1",

@@ -115,10 +115,6 @@ def test_for_real(tmp_path, monkeypatch):
     except InputError as error:
         pytest.skip(str(error))
     quick = MeasureSettings(half_width=0.1, seconds_per_model=0.1, warmup_ceiling_s=0.3)
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        "hwsearch.devices.benchmark._BASELINE", MeasureSettings(seconds_per_model=0.1)
-    )
     monkeypatch.setattr("hwsearch.evaluation.evaluator.SEARCH", quick)
     monkeypatch.setattr("hwsearch.run.finish.CONFIRM", quick)
     settings = {**parts.SETTINGS, "device": "openvino:precision=bf16", "budget": 2}

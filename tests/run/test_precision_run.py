@@ -234,10 +234,6 @@ def test_calibration_samples_that_go_end_the_run(task):
 def test_for_real(tmp_path, monkeypatch):
     """ONNX Runtime in its own process, and infer.py."""
     quick = MeasureSettings(half_width=0.1, seconds_per_model=0.1, warmup_ceiling_s=0.3)
-    monkeypatch.setenv("HWSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        "hwsearch.devices.benchmark._BASELINE", MeasureSettings(seconds_per_model=0.1)
-    )
     monkeypatch.setattr("hwsearch.evaluation.evaluator.SEARCH", quick)
     monkeypatch.setattr("hwsearch.run.finish.CONFIRM", quick)
     begun = search(tmp_path / "run", device="ort-cpu:precision=int8", budget=1)
