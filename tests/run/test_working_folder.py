@@ -113,7 +113,7 @@ def load(checkpoint):
 
 
 @pytest.mark.timeout(300)
-def test_a_search_goes_on_from_another_working_directory(tmp_path, monkeypatch):
+def test_a_search_goes_on_from_another_working_directory(quick_infer, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
     (home / "net_of_mine.py").write_text(NET)
@@ -129,7 +129,9 @@ def test_a_search_goes_on_from_another_working_directory(tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(300)
-def test_a_module_beside_the_settings_is_found_and_again_by_resume(tmp_path, monkeypatch):
+def test_a_module_beside_the_settings_is_found_and_again_by_resume(
+    quick_infer, tmp_path, monkeypatch
+):
     home, here = tmp_path / "home", tmp_path / "here"
     home.mkdir()
     here.mkdir()
