@@ -1,26 +1,19 @@
-"""Searches that die by SIGKILL, each at another moment: ``python -m tests.run.killed FOLDER``.
+"""Searches that die by SIGKILL, each at another moment.
 
-With a second folder, that of a run, they are searches on another device that start from it. Every
-moment gets a process of its own and the folder FOLDER/MOMENT. They are forked from one
-process, so that the libraries are loaded only once.
+Every moment gets a process of its own and the folder FOLDER/MOMENT.
 """
 
 import importlib
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
 import hwsearch
-
-# Loaded before any fork.
-import hwsearch.optimizer.acquisition
-import hwsearch.optimizer.posterior
-import hwsearch.run.search
 import tests.run.search_parts as parts
+from tests.forked import Forked
 from tests.run.warm_start_parts import FIRST, uneven
 
 BUDGET = FIRST
@@ -83,20 +76,18 @@ def search(folder, death, first):
 def kill_searches(tmp_path_factory, *first):
     """Return a folder with a killed run for every moment, started from a run if one is given."""
     folder, scratch = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("scratch")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.run.killed", *map(str, (folder, *first))],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "TMPDIR": str(scratch)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    root = Path(__file__).parents[2]
+    process = Forked(MAIN, folder, *first, cwd=root, TMPDIR=str(scratch))
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
     return folder
 
 
-def main(root, first=None):
+MAIN = "import sys; from tests.run.killed import main; main(*sys.argv[1:])"
+
+
+def main(folder, first=None):
+    root = Path(folder)
     torch.set_num_threads(1)
     for moment, death in (WARM_MOMENTS if first else MOMENTS).items():
         child = os.fork()
@@ -108,7 +99,3 @@ def main(root, first=None):
         _, status = os.waitpid(child, 0)
         if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
             sys.exit(f"{moment}: ended with status {status}, not by SIGKILL")
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
