@@ -1,5 +1,6 @@
 import gc
 import json
+from functools import cache
 
 import numpy as np
 import onnx
@@ -16,12 +17,19 @@ from hwsearch.errors import InputError
 from hwsearch.space import Choice, SearchSpace
 from tests.elastic.miniature_modules import ResidualNet, VisionTransformer, image, trained
 
+trained_once = cache(trained)
+
+
+@cache
+def analysed(module):
+    return analyse(read_module(module, image()))
+
 
 class Elastic:
     """An elastic model with one choice, as `cut` asks it."""
 
     def __init__(self, module, digest="0"):
-        self.structure = analyse(read_module(module, image()))
+        self.structure = analysed(module)
         self.group = next(g for g in self.structure.groups if g.kind == "inner")
         self.space = SearchSpace([Choice(self.group.name, (2, self.group.size))])
         self.digest = digest
@@ -39,7 +47,7 @@ class Elastic:
 def elastic():
     gc.collect()
     LIVING.clear()
-    module = trained(ResidualNet)
+    module = trained_once(ResidualNet)
     return module, Elastic(module)
 
 

@@ -20,7 +20,7 @@ from tests.peers.originals import NAMES, active_subnet, original
 
 pytest.importorskip("ofa", reason="the original once-for-all code is not installed (extra 'test')")
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300)]
 SIDE = 128
 TOLERANCE = 1e-4
 ONNX_TOLERANCE = 1e-3
