@@ -19,17 +19,24 @@ def measure(kit, out, *more):
     return kit_main.main([*DEVICE, "--out", str(out), *more], kit)
 
 
-def test_it_measures_where_there_is_only_numpy_and_onnxruntime(real_kit, python, tmp_path):
-    done = bare.run(
-        python, real_kit, "--device", "ort-cpu:threads=1", "--out", "t.json", cwd=tmp_path
-    )
+@pytest.fixture(scope="module")
+def measured(real_kit, python, tmp_path_factory):
+    """The file of a kit that was run as on another machine, and what it printed."""
+    folder = tmp_path_factory.mktemp("there")
+    device = "ort-cpu:threads=1"
+    done = bare.run(python, real_kit, "--device", device, "--out", "t.json", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "8 of 8  complete" in done.stdout
-    assert done.stdout.endswith("take it back and run: hwsearch search --device kit:t.json\n")
-    table, facts = read_results(tmp_path / "t.json")
+    return folder / "t.json", done.stdout
+
+
+def test_it_measures_where_there_is_only_numpy_and_onnxruntime(real_kit, measured):
+    path, printed = measured
+    assert "8 of 8  complete" in printed
+    assert printed.endswith("take it back and run: hwsearch search --device kit:t.json\n")
+    table, facts = read_results(path)
     assert facts.missing == []
     assert facts.failed == {}
-    assert table == LatencyTable.load(tmp_path / "t.json")
+    assert table == LatencyTable.load(path)
     assert (table.device, table.fingerprint["threads"]) == ("ort-cpu:threads=1", 1)
     assert [s.architecture for s in table.subnets] == [
         m.architecture for m in read_manifest(real_kit).models
@@ -38,12 +45,8 @@ def test_it_measures_where_there_is_only_numpy_and_onnxruntime(real_kit, python,
         assert facts.latency(key, "here").rounds >= 5
 
 
-def test_block_times_come_with_it(real_kit, python, tmp_path):
-    done = bare.run(
-        python, real_kit, "--device", "ort-cpu:threads=1", "--out", "t.json", cwd=tmp_path
-    )
-    assert done.returncode == 0
-    table = LatencyTable.load(tmp_path / "t.json")
+def test_block_times_come_with_it(real_kit, measured):
+    table = LatencyTable.load(measured[0])
     assert not table.missing(read_manifest(real_kit).specs)
     net = kit_parts.supernet()
     for subnet in table.subnets:
