@@ -84,6 +84,9 @@ def fold(model: ir.Model, inputs: Sequence[Mapping[str, tuple[int, ...]]]) -> li
         ShapeError: A node refuses the shapes.
     """
     traces = decide_branches(model, inputs)
+    if _state_types(model, traces[0]):
+        fold_constants(model)
+        traces = decide_branches(model, inputs)
     for _ in range(_ROUNDS):
         changed = fold_sizes(model.graph, traces)
         if not (fold_constants(model) or changed):
@@ -115,6 +118,23 @@ def finish(model: ir.Model, traces: Sequence[Trace]) -> None:
     unshare(model.graph)
     model.graph.sort()
     name_nodes(model.graph)
+
+
+def _state_types(model: ir.Model, found: Trace) -> bool:
+    """Turn casts to the type of another value into casts to that type; return if there were any.
+
+    What is cast so depends on that value no more, and can be a constant.
+    """
+    casts = [node for node in model.graph if node.op_type == "CastLike"]
+    for node in casts:
+        kind = found.types.get(str(node.inputs[1].name)) if node.inputs[1] is not None else None
+        if kind is None:
+            continue
+        cast = ir.node("Cast", [node.inputs[0]], attributes={"to": kind}, name=node.name)
+        ir.convenience.replace_nodes_and_values(
+            model.graph, node, [node], [cast], node.outputs, cast.outputs
+        )
+    return bool(casts)
 
 
 def _drop_casts(model: ir.Model, found: Trace) -> None:

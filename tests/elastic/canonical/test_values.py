@@ -84,6 +84,21 @@ def test_a_size_that_is_bounded_is_not_taken_for_a_constant():
         np.testing.assert_allclose(found, run(proto, x)["y"], rtol=1e-5)
 
 
+def test_a_bias_of_the_type_of_the_input_is_a_constant():
+    nodes = [
+        ("CastLike", ["one", "x"], ["typed"]),
+        ("Expand", ["typed", "eight"], ["bias"]),
+        ("Gemm", ["x", "m", "bias"], ["y"]),
+    ]
+    one, eight = (
+        numpy_helper.from_array(np.array(n, np.int64), k) for k, n in (("one", 1), ("eight", [8]))
+    )
+    proto = make(nodes, [("x", 1, ["n", 4])], [("y", 1, None)], [weight("m", 4, 8), one, eight])
+    graph = read_graph(proto)
+    (node,) = graph.proto.graph.node
+    np.testing.assert_array_equal(graph.weights[node.input[2]], np.ones(8, np.float32))
+
+
 def test_samples_are_taken_where_random_inputs_fail():
     nodes = [
         ("Sub", ["ids", "thousand"], ["own"]),
