@@ -3,16 +3,14 @@
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from numpy.typing import NDArray
-
+from hwsearch.accuracy.input_batches import MOST_SAMPLES, InputBatches
 from hwsearch.accuracy.sample_shapes import sample_shapes
 from hwsearch.accuracy.sources import load_task
-from hwsearch.accuracy.subsets import spread
 from hwsearch.accuracy.task import NO_DATA, SplitSamples
 from hwsearch.accuracy.text import TOKENIZER
 from hwsearch.elastic import elastify as elastic
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # what is done, and how many of how many
-# Statistics of patches need more samples than channels; beyond some hundred little changes.
-MOST_SAMPLES: Final = 512
 _BATCH: Final = 64
 TOKENIZER_FILES: Final = (TOKENIZER, "tokenizer_config.json", "config.json")
 
@@ -160,7 +156,7 @@ def _made(
 ) -> ElasticNetwork:
     network = elastic.elastify(
         model.given,
-        _fed(samples, spec),
+        InputBatches(samples, _BATCH, spec, MOST_SAMPLES),
         name=title,
         out=folder,
         spec=spec,
@@ -174,15 +170,6 @@ def _made(
         for file in filter(Path.is_file, (beside / name for name in TOKENIZER_FILES)):
             shutil.copyfile(file, folder / file.name)
     return network
-
-
-def _fed(samples: SplitSamples, spec: InputSpec) -> Iterator[dict[str, NDArray[Any]]]:
-    left = MOST_SAMPLES
-    for fed, _ in spread(samples, MOST_SAMPLES).batches(_BATCH, spec):
-        yield {name: array[:left] for name, array in fed.items()}
-        left -= _BATCH
-        if left <= 0:
-            return
 
 
 def _cache(title: str, model: TrainedModel, samples: SplitSamples, spec: InputSpec) -> Path:

@@ -17,6 +17,7 @@ from hwsearch.elastic.choices import TIED, ElasticSpace
 from hwsearch.elastic.costs import Costs
 from hwsearch.elastic.graph import Group, Structure
 from hwsearch.elastic.living import LIVING
+from hwsearch.elastic.repair.reference import Reference
 from hwsearch.elastic.repair.sequential import sequential
 from hwsearch.elastic.summary import Summary, summary_of
 from hwsearch.errors import EvaluationError, InputError
@@ -24,6 +25,7 @@ from hwsearch.space import Architecture, Architectures, SearchSpace
 from hwsearch.supernets.interface import Card, InputSpec
 
 _UNITS_KEPT = 4096  # masks of (group, option)
+_REFERENCES_KEPT = 2  # of input sizes
 
 
 class Repairs(Protocol):
@@ -84,6 +86,7 @@ class ElasticNetwork:
         self._costs = Costs(structure, [size.macs for size in elastic.sizes])
         self._columns = {group.name: row for row, group in enumerate(structure.groups)}
         self._mask = lru_cache(maxsize=_UNITS_KEPT)(self._new_mask)
+        self._references: dict[str | None, Reference] = {}
         self.digest = self._digest(statistics_digest)
         LIVING.add(self)
 
@@ -131,14 +134,24 @@ class ElasticNetwork:
 
         Args:
             arch: The subnet.
-            batches: Calibration samples, inputs by name, that nothing is scored on.
+            batches: Calibration samples, inputs by name, that nothing is scored on. What the given
+                model computes for them is kept for other subnets if they have a ``digest``.
         """
         kept, dropped = self.kept(arch)
         new = {} if self.repair is None else self.repair.weights(kept)
         if kept or dropped:
-            new = sequential(self.structure, kept, dropped, new, batches)
+            new = sequential(self.structure, kept, dropped, new, self._reference(batches))
         shapes = self.elastic.shapes(arch)
         return wire.parsed(self._slicer.serialised(kept, dropped, new, shapes))
+
+    def _reference(self, batches: Iterable[Mapping[str, NDArray[Any]]]) -> Reference:
+        digest = getattr(batches, "digest", None)
+        found = self._references.pop(digest, None) or Reference(self.structure.graph, batches)
+        if digest is not None:
+            self._references[digest] = found
+        while len(self._references) > _REFERENCES_KEPT:
+            del self._references[next(iter(self._references))]
+        return found
 
     def reference_models(
         self, arch: Architecture

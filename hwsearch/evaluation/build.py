@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from hwsearch.accuracy.input_batches import InputBatches
 from hwsearch.accuracy.scoring import prefix_groups
 from hwsearch.accuracy.task import Task
 from hwsearch.devices import Device
@@ -101,8 +102,8 @@ class Builder:
         if self._precision == "fp16":
             return to_fp16(model)
         if self._ranges is not None:
-            batches = self._ranges.batches(RANGE_BATCH, self._net.input_spec(arch))
-            inputs, digest = (fed for fed, _ in batches), self._ranges.digest
+            inputs = InputBatches(self._ranges, RANGE_BATCH, self._net.input_spec(arch))
+            digest = self._ranges.digest
             return quantize_int8(model, inputs, self._quantization, digest=digest)
         return model
 

@@ -1,14 +1,13 @@
 """Subnets that are PyTorch modules, with batch statistics of their own."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 from torch import nn
 
+from hwsearch.accuracy.input_batches import InputBatches
 from hwsearch.accuracy.recalibrate import StatisticsCache, recalibrate_together
 from hwsearch.accuracy.task import Task
 from hwsearch.blocks import Block
@@ -73,7 +72,9 @@ class RecalibratedModules:
         new = [d for d in drafts if not self._statistics.restore(d.arch, d.subnet)]
         if not new:
             return
-        chains, batches = {draft.subnet: draft.blocks for draft in new}, self._batches(new[0].spec)
+        chains = {draft.subnet: draft.blocks for draft in new}
+        size, spec = self._task.calibration_batch, new[0].spec
+        batches = InputBatches(self._calibration, size, spec)
         results = attempt(recalibrate_together, chains, self._net.recalibrate, batches)
         if isinstance(results, EvaluationError):
             results = [results] * len(new)
@@ -83,9 +84,3 @@ class RecalibratedModules:
             else:
                 draft.cost_s += result
                 self._statistics.keep(draft.arch, draft.subnet)
-
-    def _batches(self, spec: InputSpec) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the inputs anew each time: all preprocessed inputs would not fit into memory."""
-        if self._calibration is not None:
-            batches = self._calibration.batches(self._task.calibration_batch, spec)
-            yield from (fed for fed, _ in batches)

@@ -1,17 +1,18 @@
 """Subnets whose network writes their ONNX models itself, such as those of an elastic model."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 
+from hwsearch.accuracy.input_batches import MOST_SAMPLES, InputBatches
 from hwsearch.accuracy.task import Task
 from hwsearch.models.export import refined_to_onnx, to_onnx
 from hwsearch.models.exported import ExportedSlice
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
+
+_BATCH = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +29,9 @@ class WrittenDraft:
     def float32(self) -> onnx.ModelProto:
         """Write the model."""
         if self.refined:
-            return refined_to_onnx(self.net, self.arch, self._batches())
+            spec, samples = self.net.input_spec(self.arch), self.task.calibration
+            batches = InputBatches(samples, _BATCH, spec, MOST_SAMPLES)
+            return refined_to_onnx(self.net, self.arch, batches)
         return to_onnx(self.net, self.arch)
 
     def exported(
@@ -38,12 +41,6 @@ class WrittenDraft:
         return ExportedSlice(
             arch=self.arch, model=model, original=original, run_in=run_in, net=self.net
         )
-
-    def _batches(self) -> Iterator[dict[str, NDArray[Any]]]:
-        samples = self.task.calibration
-        if samples is not None:
-            size, spec = self.task.calibration_batch, self.net.input_spec(self.arch)
-            yield from (fed for fed, _ in samples.batches(size, spec))
 
 
 class WrittenSubnets:

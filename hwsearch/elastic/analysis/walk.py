@@ -1,6 +1,6 @@
 """Execution of a graph part by part, with the values that later parts need."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,7 @@ class Walk:
     Attributes:
         nodes: In topological order.
         weights: By initialiser.
-        values: Of each piece, the values that nodes behind the position, or others that were
-            asked for, read.
+        values: Of each piece, the values that nodes behind the position read.
         position: Number of nodes that were run.
     """
 
@@ -42,18 +41,22 @@ class Walk:
             for name in _read_by(node):
                 self._last[name] = position
 
+    def has(self, node: str) -> bool:
+        """Return whether there is a node of a name."""
+        return node in self._index
+
     def index(self, node: str) -> int:
         """Return the position of a node."""
         return self._index[node]
 
-    def forward(self, position: int, keep: Collection[str] = ()) -> None:
-        """Run the nodes before a position; ``keep`` names values that are needed in any case."""
+    def forward(self, position: int) -> None:
+        """Run the nodes before a position."""
         if position <= self.position:
             return
         part = self.nodes[self.position : position]
         produced = {name for node in part for name in node.output if name}
         read = {name for node in part for name in _read_by(node)}
-        wanted = [n for n in produced if self._last.get(n, -1) >= position or n in keep]
+        wanted = [n for n in produced if self._last.get(n, -1) >= position]
         given = [n for n in read if n not in produced and n not in self.weights]
         if wanted:
             weights = {name: self.weights[name] for name in read if name in self.weights}
@@ -63,18 +66,8 @@ class Walk:
                 values.update(session({name: values[name] for name in given}))
         self.position = position
         for values in self.values:
-            for name in [n for n in values if self._last.get(n, -1) < position and n not in keep]:
+            for name in [n for n in values if self._last.get(n, -1) < position]:
                 del values[name]
-
-    def take_over(self, other: "Walk", position: int) -> None:
-        """Begin at a position with the values of another walk, where both are the same."""
-        self.position = position
-        for own, values in zip(self.values, other.values, strict=True):
-            own.update({n: v for n, v in values.items() if self._last.get(n, -1) >= position})
-
-    def needed(self, position: int) -> set[str]:
-        """Return the values that nodes from a position on read."""
-        return {name for name, last in self._last.items() if last >= position}
 
 
 def peak_bytes(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> int:

@@ -1,13 +1,13 @@
 """Sequential repair: each layer of a subnet solved anew on what the subnet itself computes.
 
-The original and the subnet are walked together on calibration samples. With X, what a layer of
-the subnet reads, and y, what the layer of the original put out, the layer's new weight is
+With X, what a layer of the subnet reads for calibration samples, and y, what the layer of the
+original puts out for them, the layer's new weight is
 W' = W1 + (C_yx - W1 C_xx)(C_xx + l I)^-1, where W1 is its repaired weight. Where the output is
 added to a shortcut, y also makes up for what the subnet's shortcut lacks. Later layers see the
 outputs of those that were solved.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from hwsearch.elastic.analysis.additions import Addition, additions
+from hwsearch.elastic.analysis.additions import additions
 from hwsearch.elastic.analysis.consumers import Linear, linear_layers
 from hwsearch.elastic.analysis.patches import input_rows, output_rows, row_count
-from hwsearch.elastic.analysis.walk import Walk, peak_bytes
+from hwsearch.elastic.analysis.walk import Walk
 from hwsearch.elastic.build import sliced
 from hwsearch.elastic.graph import Graph, Structure
-from hwsearch.elastic.repair.regression import Change, solve
-from hwsearch.elastic.repair.sampling import Samples, chosen_rows
-from hwsearch.elastic.repair.statistics import ROWS
+from hwsearch.elastic.repair.reference import LayerRows, Reference, channel_moments
+from hwsearch.elastic.repair.regression import Regression
 
-LIVE_BYTES = 2**30  # of values of original and subnet; beyond it, fewer samples are used
-_PIECE = 32  # samples that are run at once
 _VARIANCE_RATIO = (0.04, 25.0)
 
 
@@ -35,10 +32,8 @@ def sequential(
     kept: Mapping[str, NDArray[np.bool_]],
     dropped: Collection[str],
     replaced: Mapping[str, NDArray[Any]],
-    batches: Iterable[Mapping[str, NDArray[Any]]],
+    reference: Reference,
     *,
-    rows: int = ROWS,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return new weights of a subnet, by initialiser, for `hwsearch.elastic.build.sliced`.
@@ -51,15 +46,13 @@ def sequential(
         kept: Group -> (units,): which are kept.
         dropped: Branches that are left out.
         replaced: Repaired weights; see `Repair.weights`.
-        batches: Calibration samples: inputs by name.
-        rows: About how many rows (positions of samples) a layer is solved with.
-        seed: Of the rows that are drawn.
+        reference: What the model puts out for calibration samples.
         progress: Called with the layers done and the layers in all.
 
     Returns:
         ``replaced`` with the changes: input axes as they are left, other axes whole.
     """
-    return _Sequential(structure, kept, dropped, replaced, batches, rows, seed).run(progress)
+    return _Sequential(structure, kept, dropped, replaced, reference).run(progress)
 
 
 class _Sequential:
@@ -69,151 +62,160 @@ class _Sequential:
         kept: Mapping[str, NDArray[np.bool_]],
         dropped: Collection[str],
         replaced: Mapping[str, NDArray[Any]],
-        batches: Iterable[Mapping[str, NDArray[Any]]],
-        rows: int,
-        seed: int,
+        reference: Reference,
     ) -> None:
-        self._structure, self._kept, self._seed = structure, kept, seed
+        self._structure, self._kept, self._reference = structure, kept, reference
         self._replaced = dict(replaced)
-        graph = structure.graph
-        samples = Samples(graph, batches)
-        most = max(1, LIVE_BYTES // max(2 * peak_bytes(graph.proto, graph.shapes), 1))
-        self._pieces = samples.spread(most).split(_PIECE)
-        self._count = sum(len(next(iter(piece.values()))) for piece in self._pieces)
-        self._rows = rows
         model = sliced(structure, kept, dropped, replaced)
         weights = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-        self._original = Walk(graph.proto, graph.weights, self._pieces)
-        self._subnet = Walk(model, weights, self._pieces)
+        self._subnet = Walk(model, weights, reference.pieces)
         part = Graph(proto=model, weights=weights, origins={}, shapes={}, digest="")
         self._layers = linear_layers(part)
         self._additions = additions(model, weights, list(self._layers))
-        self._model = model
 
     def run(self, progress: Callable[[int, int], None] | None) -> dict[str, NDArray[np.float32]]:
-        start = self._begin()
-        solved = [
-            node
-            for node in self._subnet.nodes[start:]
-            if node.name in self._layers or node.op_type == "BatchNormalization"
-        ]
-        for number, node in enumerate(solved):
-            if node.name in self._layers:
-                self._solve(node, self._layers[node.name])
-            else:
+        changed = self._subnet.nodes[self._first_change() :]
+        layers = [self._layers[node.name] for node in changed if node.name in self._layers]
+        norms = {node.name for node in changed if node.op_type == "BatchNormalization"}
+        done: set[str] = set()
+        for node in changed:
+            if node.name in norms:
                 self._recalibrate(node)
+                done.add(node.name)
+            elif node.name in self._layers and node.name not in done:
+                same = self._alike(self._layers[node.name], layers)
+                self._solve(same)
+                done |= {layer.node for layer in same}
+            else:
+                continue
             if progress is not None:
-                progress(number + 1, len(solved))
+                progress(len(done), len(layers) + len(norms))
         return self._replaced
 
-    def _begin(self) -> int:
-        """Run what original and subnet have in common."""
-        common = 0
-        given = self._structure.graph.weights
-        for ours, theirs in zip(self._subnet.nodes, self._original.nodes, strict=False):
-            read = [name for name in ours.input if name in given]
+    def _first_change(self) -> int:
+        """Return how many nodes original and subnet have in common at the begin."""
+        common, graph = 0, self._structure.graph
+        for ours, theirs in zip(self._subnet.nodes, graph.proto.graph.node, strict=False):
+            read = [name for name in ours.input if name in graph.weights]
             same = all(
-                name not in self._replaced and _equal(self._subnet.weights[name], given[name])
+                name not in self._replaced
+                and _equal(self._subnet.weights[name], graph.weights[name])
                 for name in read
             )
             if not same or ours != theirs:
                 break
             common += 1
-        self._original.forward(common, self._subnet.needed(common))
-        self._subnet.take_over(self._original, common)
         return common
 
-    def _solve(self, node: onnx.NodeProto, layer: Linear) -> None:
-        original = self._original.nodes[self._original.index(node.name)]
-        addition = self._additions.get(node.name)
-        keep = {original.output[0]}
-        self._original.forward(self._original.index(node.name) + 1, keep)
-        self._subnet.forward(self._subnet.index(node.name))
-        outputs = self._kept_positions(layer.weight, layer.output_axis, layer)
-        parts = []
-        for number, (inputs, ours, theirs) in enumerate(
-            zip(self._pieces, self._subnet.values, self._original.values, strict=True)
-        ):
-            x, y = ours[layer.value], theirs[original.output[0]]
-            count = row_count(layer.window, x.shape, layer.rows_axis)
-            channels = y.shape[1] if layer.window is not None else y.shape[layer.rows_axis]
-            if count * channels != y.size or channels != len(outputs):
-                return
-            wanted = -(-self._rows * len(next(iter(inputs.values()))) // self._count)
-            chosen = chosen_rows(layer, x.shape, inputs, wanted, (self._seed, number))
-            target = self._rows_of(layer, y, chosen)[:, outputs]
-            if addition is not None:
-                target = target + self._lacking(addition, layer, ours, theirs, y, chosen, outputs)
-            axis = layer.rows_axis
-            read = input_rows(layer.window, x, chosen, groups=layer.groups, rows_axis=axis)
-            samples = chosen // max(count // len(next(iter(inputs.values()))), 1)
-            parts.append((read, target, samples + number * _PIECE))
-        self._apply(layer, outputs, *(np.concatenate(each) for each in zip(*parts, strict=True)))
+    def _alike(self, first: Linear, layers: Sequence[Linear]) -> list[Linear]:
+        """Return a layer, and others that are solved with the same rows of the same input."""
+        rows = self._reference.rows(first.node)
+        return [
+            layer
+            for layer in layers
+            if layer is first
+            or (
+                (layer.key, layer.bias is None) == (first.key, first.bias is None)
+                and not {layer.node, first.node} & self._reference.additions.keys()
+                and _same(rows, self._reference.rows(layer.node))
+            )
+        ]
 
-    def _lacking(
-        self,
-        addition: Addition,
-        layer: Linear,
-        ours: Mapping[str, NDArray[Any]],
-        theirs: Mapping[str, NDArray[Any]],
-        y: NDArray[Any],
-        chosen: NDArray[np.int64],
-        outputs: NDArray[np.bool_],
-    ) -> NDArray[np.float32] | float:
-        """Return what the shortcut of the original has more than the subnet's, at chosen rows."""
-        node = self._original.nodes[self._original.index(addition.node.name)]
-        left, right = addition.node.input[addition.shortcut], node.input[addition.shortcut]
-        if left not in ours or right not in theirs:
-            return 0.0
-        axis = 1 if layer.window is not None else layer.rows_axis % y.ndim
-        shape = list(y.shape)
-        shape[axis] = int(outputs.sum())
-        subnet = addition.as_output(ours[left], shape, self._subnet.weights)
-        path = tuple(self._original.nodes[self._original.index(n.name)] for n in addition.path)
-        full = Addition(node=node, shortcut=addition.shortcut, path=path)
-        original = full.as_output(theirs[right], y.shape, self._original.weights)
-        if subnet is None or original is None:
-            return 0.0
-        whole = self._rows_of(layer, original, chosen)[:, outputs]
-        lacking: NDArray[np.float32] = whole - self._rows_of(layer, subnet, chosen)
-        return lacking
-
-    @staticmethod
-    def _rows_of(layer: Linear, y: NDArray[Any], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        return output_rows(layer.window, y, chosen, rows_axis=layer.rows_axis)
-
-    def _apply(
-        self,
-        layer: Linear,
-        outputs: NDArray[np.bool_],
-        read: NDArray[np.float32],
-        target: NDArray[np.float32],
-        samples: NDArray[np.int64],
-    ) -> None:
-        """Solve a layer, and put its weights into the subnet and the result."""
-        weights = self._subnet.weights
-        matrix = layer.matrix(weights[layer.weight])
-        given = self._structure.graph.weights
-        constant = np.zeros(1)
-        if layer.bias is not None:
-            # The original's output of a MatMul is without its constant, which follows.
-            constant = layer.bias.scale * weights[layer.bias.name].reshape(-1)
-            if layer.op == "MatMul":
-                target = target + given[layer.bias.name].reshape(-1)[outputs]
-        change: Change = solve(
-            read,
-            (target - constant).astype(np.float32),
-            layer.scale * matrix.reshape(*matrix.shape[:2], -1),
-            samples,
-            centred=layer.bias is not None,
+    def _solve(self, layers: Sequence[Linear]) -> None:
+        """Solve layers that read the same, and put their weights into subnet and result."""
+        layer, rows = layers[0], self._reference.rows(layers[0].node)
+        if rows is None:
+            return
+        self._subnet.forward(self._subnet.index(layer.node))
+        sizes = np.array([len(chosen) for chosen in rows.chosen])
+        order = np.argsort(self._reference.folds, kind="stable")
+        starts = dict(
+            zip(order.tolist(), (np.cumsum(sizes[order]) - sizes[order]).tolist(), strict=True)
         )
+        read: NDArray[np.float32] | None = None
+        for number, values in enumerate(self._subnet.values):
+            x = values[layer.value]
+            if row_count(layer.window, x.shape, layer.rows_axis) != rows.counts[number]:
+                return
+            found = input_rows(
+                layer.window,
+                x,
+                rows.chosen[number],
+                groups=layer.groups,
+                rows_axis=layer.rows_axis,
+            )
+            if read is None:
+                read = np.empty((sizes.sum(), *found.shape[1:]), np.float32)
+            read[starts[number] : starts[number] + len(found)] = found
+        assert read is not None
+        first = int(sizes[np.array(self._reference.folds) == 0].sum())
+        regression = Regression(read, first, centred=layer.bias is not None)
+        for each in layers:
+            wanted = self._wanted(each, order)
+            if wanted is not None:
+                self._apply(each, wanted, regression)
+
+    def _wanted(self, layer: Linear, order: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Return what a layer of the subnet should put out: (n, outputs), pieces in an order.
+
+        None if that is not known.
+        """
+        rows = self._reference.rows(layer.node)
+        assert rows is not None
+        outputs = self._kept_positions(layer.weight, layer.output_axis, layer)
+        if len(outputs) != rows.outputs:
+            return None
+        parts = []
+        for number in order.tolist():
+            found = self._reference.wanted(rows, number)[:, outputs]
+            shortcut = self._shortcut(layer, rows, number, int(outputs.sum()))
+            if shortcut is None:
+                return None
+            parts.append(found - shortcut)
+        return np.concatenate(parts)
+
+    def _shortcut(
+        self, layer: Linear, rows: LayerRows, piece: int, outputs: int
+    ) -> NDArray[np.float32] | float | None:
+        """Return what the subnet adds to a layer's output, at the chosen rows of a piece.
+
+        It is 0 where the wanted outputs contain no shortcut, or the addition is gone because
+        the shortcut was left out, and None if it cannot be told.
+        """
+        theirs = self._reference.additions.get(layer.node)
+        if theirs is None or not self._subnet.has(theirs.node.name):
+            return 0.0
+        ours = self._additions.get(layer.node)
+        if ours is None or ours.node.name != theirs.node.name:
+            return None
+        value = self._subnet.values[piece].get(ours.node.input[ours.shortcut])
+        if value is None:
+            return None
+        shape = list(rows.shapes[piece])
+        shape[1 if layer.window is not None else layer.rows_axis] = outputs
+        added = ours.as_output(value, shape, self._subnet.weights)
+        if added is None:
+            return None
+        return output_rows(layer.window, added, rows.chosen[piece], rows_axis=layer.rows_axis)
+
+    def _apply(self, layer: Linear, wanted: NDArray[np.float32], regression: Regression) -> None:
+        """Put the new weights of a layer into the subnet and the result."""
+        weights, bias = self._subnet.weights, layer.bias
+        matrix = layer.matrix(weights[layer.weight])
+        if bias is not None:
+            if layer.op == "MatMul":  # the original's output is without the constant that follows
+                given = self._structure.graph.weights[bias.name].reshape(-1)
+                wanted += given[self._kept_positions(layer.weight, layer.output_axis)]
+            wanted -= (bias.scale * weights[bias.name].reshape(-1)).astype(np.float32)
+        scaled = layer.scale * matrix.reshape(*matrix.shape[:2], -1)
+        change = regression.change(wanted, scaled)
         matrix = matrix + (change.weight / layer.scale).reshape(matrix.shape)
         window = () if layer.window is None else layer.window.kernel
         self._put(layer.weight, layer.array(matrix, window), layer.output_axis, layer.input_axis)
-        if layer.bias is not None:
-            moved = weights[layer.bias.name].reshape(-1) + change.constant / layer.bias.scale
-            shape = weights[layer.bias.name].shape
-            self._put(layer.bias.name, moved.reshape(shape).astype(np.float32), len(shape) - 1)
+        if bias is not None:
+            moved = weights[bias.name].reshape(-1) + change.constant / bias.scale
+            shape = weights[bias.name].shape
+            self._put(bias.name, moved.reshape(shape).astype(np.float32), len(shape) - 1)
 
     def _put(
         self, name: str, array: NDArray[np.float32], axis: int, input_axis: int | None = None
@@ -244,15 +246,13 @@ class _Sequential:
 
     def _recalibrate(self, node: onnx.NodeProto) -> None:
         """Move mean and variance of a batch norm as those of its input moved."""
-        original = self._original.nodes[self._original.index(node.name)]
         names = list(node.input[3:5])
         if any(name not in self._subnet.weights for name in names):
             return  # they are computed
-        self._original.forward(self._original.index(node.name))
         self._subnet.forward(self._subnet.index(node.name))
         left = self._kept_positions(names[0], 0)
-        ours = _moments([values[node.input[0]] for values in self._subnet.values])
-        theirs = _moments([values[original.input[0]] for values in self._original.values])
+        ours = channel_moments(values[node.input[0]] for values in self._subnet.values)
+        theirs = self._reference.moments(node.name)
         mean, variance = (self._subnet.weights[name].astype(np.float64) for name in names)
         mean = mean + ours[0] - theirs[0][left]
         ratio = np.divide(
@@ -270,13 +270,8 @@ def _equal(ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
     return ours.dtype.kind == "f" or bool((ours == theirs).all())
 
 
-def _moments(values: list[NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and variance of each channel, axis 1, of values in pieces."""
-    count, total, squares = 0, np.zeros(()), np.zeros(())
-    for x in values:
-        axes = tuple(axis for axis in range(x.ndim) if axis != 1)
-        count += x.size // x.shape[1]
-        total = total + x.sum(axis=axes, dtype=np.float64)
-        squares = squares + np.square(x, dtype=np.float64).sum(axis=axes)
-    mean = total / count
-    return mean, np.maximum(squares / count - mean**2, 0)
+def _same(left: LayerRows | None, right: LayerRows | None) -> bool:
+    """Return whether both are the same rows."""
+    if left is None or right is None:
+        return False
+    return all(map(np.array_equal, left.chosen, right.chosen))
