@@ -29,6 +29,7 @@ from elastic_bundled import Bundled, nearest, opened, session_of
 from numpy.typing import NDArray
 
 import hwsearch
+from hwsearch.accuracy.input_batches import InputBatches
 from hwsearch.objectives import hypervolume
 from hwsearch.space import Architectures
 from hwsearch.supernets.supernet import Supernet
@@ -186,6 +187,17 @@ def times(args: argparse.Namespace) -> None:
             f"  {name}: a subnet serialised in {np.median(again):.1f} ms (target {subnet_ms} ms), "
             f"{np.median(first):.0f} ms with the repairs that no subnet had yet",
             flush=True,
+        )
+        spec = net.input_spec(net.space.largest()[0])
+        task = hwsearch.load_task(f"npz:{data}", spec, name, labels="unneeded")
+        batches, refined = InputBatches(task.calibration, 32, spec), []
+        for arch in net.space.sample(4, seed=0):
+            began = time.process_time()
+            net.refined_model(arch, batches)
+            refined.append(time.process_time() - began)
+        print(
+            f"  {name}: a subnet refined in {np.median(refined[1:]):.1f} s of CPU time, the first "
+            f"one in {refined[0]:.1f} s"
         )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,12 @@ from hwsearch.elastic.proposal import SpaceSettings, propose
 from hwsearch.elastic.reading import read_graph
 from hwsearch.elastic.repair.order import unit_orders
 from hwsearch.elastic.repair.repairs import Repair
-from hwsearch.elastic.repair.statistics import Statistics, gather, needed_bytes
+from hwsearch.elastic.repair.statistics import (
+    Statistics,
+    gather,
+    gathered_from,
+    needed_bytes,
+)
 from hwsearch.elastic.summary import summary_of
 from hwsearch.errors import InputError
 from hwsearch.machine import available_memory_bytes
@@ -116,6 +122,7 @@ def elastify(
             facts={"summary": summary_of(structure).to_dict(), "samples": statistics.samples},
         )
         write_folder(final, contents, statistics.save)
+        _gathered(final).unlink(missing_ok=True)
     return open_elastic(final, settings=settings, spec=spec)
 
 
@@ -161,11 +168,25 @@ def open_elastic(
 def _statistics(
     structure: Structure, samples: list[dict[str, NDArray[Any]]], final: Path, report: Progress
 ) -> Statistics:
-    """Gather statistics, or go on where an interruption stopped it."""
+    """Gather statistics, or go on where an interruption stopped it.
+
+    They are kept beside the folder until that is written, for interruptions of what follows.
+    """
+    gathered = _gathered(final)
+    with suppress(InputError):
+        kept = Statistics.load(gathered, structure)
+        if kept.data == gathered_from(structure, samples):
+            return kept
     unfinished = final.with_name(f".{final.name}.unfinished")
-    return gather(
+    found = gather(
         structure, samples, unfinished=unfinished, progress=partial(report, "gather statistics")
     )
+    found.save(gathered)
+    return found
+
+
+def _gathered(final: Path) -> Path:
+    return final.with_name(f".{final.name}.gathered")
 
 
 def _losses(

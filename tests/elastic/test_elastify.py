@@ -146,6 +146,26 @@ def test_interrupted_statistics_go_on(tmp_path):
     assert net.onnx_content(arch) == other.onnx_content(arch)
 
 
+def test_statistics_outlast_an_interruption_of_what_follows(tmp_path, monkeypatch):
+    model, given = full_model(mlp().graph), batches(mlp())
+    out = tmp_path / "mine.elastic"
+
+    def interrupt(step, done, total):
+        if step == "order the units":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        elastify(model, given, out=out, progress=interrupt)
+    # Of other samples there are none.
+    other = elastify(model, batches(mlp(), seed=1), out=tmp_path / "other.elastic")
+    monkeypatch.setattr(elastic, "gather", None)
+    net = elastify(model, given, out=out)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert net.digest != other.digest
+    with pytest.raises(TypeError):
+        elastify(model, batches(mlp(), seed=2), out=tmp_path / "third.elastic")
+
+
 def test_a_file_is_read_and_named(tmp_path):
     structure = residual_cnn()
     path = tmp_path / "mine.onnx"

@@ -208,3 +208,21 @@ def test_the_batch_stays_dynamic():
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     assert not model.metadata_props
     onnx.checker.check_model(model, full_check=True)
+
+
+def test_the_given_model_is_run_once_for_all_refined_subnets():
+    net = network()
+    read = []
+
+    class Batches(list):
+        digest = "some samples"
+
+        def __iter__(self):
+            read.append(1)
+            return super().__iter__()
+
+    batches = Batches([samples(net.structure, 40)])
+    archs = net.space.sample(3, seed=0)
+    models = [net.refined(arch, batches) for arch in archs]
+    assert len(read) == 1
+    assert models == [net.refined(arch, list(batches)) for arch in archs]

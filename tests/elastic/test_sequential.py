@@ -6,7 +6,7 @@ from hwsearch.elastic.execution import run
 from hwsearch.elastic.repair.order import unit_orders
 from hwsearch.elastic.repair.reference import Reference
 from hwsearch.elastic.repair.repairs import Repair
-from hwsearch.elastic.repair.sequential import sequential
+from hwsearch.elastic.repair.sequential import _Sequential, sequential
 from hwsearch.elastic.repair.statistics import gather
 from tests.elastic.small_models import (
     MODELS,
@@ -124,3 +124,14 @@ def test_it_is_the_same_each_time():
     second = sequential(structure, kept, (), once, Reference(structure.graph, [inputs]))
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
+
+
+def test_layers_that_read_the_same_are_solved_as_if_alone(monkeypatch):
+    structure = transformer()
+    inputs, kept, once = repaired(structure, 0.5, count=64)
+    reference = Reference(structure.graph, [inputs])
+    together = sequential(structure, kept, (), once, reference)
+    monkeypatch.setattr(_Sequential, "_alike", lambda self, first, layers: [first])
+    alone = sequential(structure, kept, (), once, reference)
+    for name, array in together.items():
+        np.testing.assert_allclose(array, alone[name], atol=1e-5)

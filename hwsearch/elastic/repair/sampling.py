@@ -165,11 +165,18 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes that accumulating takes: float64 sums and their float32 products, or rows."""
+        """Bytes that accumulating takes: sums in float64 and their packed halves, or rows."""
         if not self.dense:
             return 8 * self.groups * self.rows * self.columns
         buffer = 4 * BUFFERED_ROWS * self.columns
-        return self.groups * (12 * self.columns**2 + buffer)
+        return self.groups * (10 * self.columns**2 + buffer)
+
+    @property
+    def solving_bytes(self) -> int:
+        """Bytes that finishing, or ordering and solving, takes for one input beyond the sums."""
+        if not self.dense:
+            return 16 * self.rows * self.columns
+        return max(4 * self.groups, 24) * self.columns**2
 
     @classmethod
     def all(

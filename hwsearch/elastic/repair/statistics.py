@@ -222,15 +222,22 @@ def gather(
     return found
 
 
+def gathered_from(structure: Structure, batches: Iterable[Mapping[str, NDArray[Any]]]) -> str:
+    """Return `Statistics.data` of what `gather` finds with the same samples."""
+    return Samples(structure.graph, batches).digest(ROWS, 0)
+
+
 def needed_bytes(structure: Structure, samples: int, rows: int = ROWS) -> int:
-    """Return about the peak memory of `gather`, in bytes, beyond that of the samples."""
+    """Return about the peak memory of `gather`, in bytes, beyond that of the samples.
+
+    What follows, order and repair, takes less: the sums are gone by then.
+    """
     layers = _layers(readers(structure))
-    total = 3 * sum(array.nbytes for array in structure.graph.weights.values())
-    activation = Samples.bytes_each(structure.graph, layers)
-    total += 2 * max(PIECE_BYTES, activation)
-    for plan in Plan.all(structure.graph, layers, samples, rows).values():
-        total += plan.bytes
-    return total
+    weights = sum(array.nbytes for array in structure.graph.weights.values())
+    activations = max(PIECE_BYTES, Samples.bytes_each(structure.graph, layers))
+    plans_ = Plan.all(structure.graph, layers, samples, rows).values()
+    transient = max([plan.solving_bytes for plan in plans_], default=0)
+    return 2 * weights + activations + transient + sum(plan.bytes for plan in plans_)
 
 
 def _layers(found: Readers) -> dict[str, Linear]:
