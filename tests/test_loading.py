@@ -8,9 +8,7 @@ import pytest
 
 import hwsearch
 from hwsearch import elastify, load_supernet, loading
-from hwsearch.accuracy.task import Samples
 from hwsearch.errors import InputError
-from hwsearch.supernets.interface import InputSpec, TensorSpec
 from hwsearch.testing import check_supernet
 from tests.contracts.device_contract import QUICK
 from tests.elastic_parts import write_model, write_samples
@@ -248,13 +246,3 @@ def test_modules(modules, arrays):
     assert hwsearch.to_onnx(given, arch).SerializeToString() != b""
     with pytest.raises(InputError, match="needs example inputs"):
         elastify(module, arrays)
-
-
-def test_few_samples_are_taken_from_all_parts_of_a_split():
-    rows = np.arange(2000, dtype=np.float32)[:, np.newaxis]
-    samples = Samples({"x": rows}, np.zeros(len(rows)), {})
-    spec = InputSpec(inputs=(TensorSpec(name="x", shape=(1,)),))
-    taken = np.concatenate([fed["x"] for fed in loading._fed(samples, spec)])[:, 0]
-    assert len(taken) == loading.MOST_SAMPLES
-    assert taken[0] == 0
-    assert taken[-1] == len(rows) - 1
