@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.errors import InputError, unknown
-
 if TYPE_CHECKING:
     from hwsearch.architectures import Architectures
-    from hwsearch.objectives import Effects
     from hwsearch.space import SearchSpace
 
 
@@ -54,39 +51,6 @@ def column_counts(space: SearchSpace) -> list[int]:
     columns = thermometer_columns(space)
     counts: list[int] = np.bincount(columns.choice, minlength=len(space.choices)).tolist()
     return counts
-
-
-def column_effects(space: SearchSpace, effects: Effects | None) -> tuple[float, ...]:
-    """Return the effect of each column of `thermometer`, from those of options by choice.
-
-    A column of an ordered choice has the step from the option before; that of its first option,
-    where it is conditional, and columns of unordered choices have the option's own effect.
-
-    Raises:
-        InputError: A choice is unknown, or has not one finite effect for each option.
-    """
-    if not effects:
-        return ()
-    known = {choice.name: choice for choice in space.choices}
-    for name, given in effects.items():
-        if name not in known:
-            raise unknown("choice with effects", name, known)
-        if len(given) != len(known[name].options) or not np.isfinite(given).all():
-            raise InputError(
-                f"effects of choice {name!r} are {list(given)!r}; give one finite number for each "
-                f"of its options {known[name].options!r}"
-            )
-    columns = thermometer_columns(space)
-    found = []
-    for position, option, ordered in zip(
-        columns.choice, columns.option, columns.ordered, strict=True
-    ):
-        of = effects.get(space.names[position])
-        if of is None:
-            found.append(0.0)
-        else:
-            found.append(float(of[option] - (of[option - 1] if ordered and option else 0.0)))
-    return tuple(found) if any(found) else ()
 
 
 @lru_cache(maxsize=64)

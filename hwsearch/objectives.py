@@ -6,9 +6,9 @@ numbers, all minimised; only `to_losses` and `from_losses` convert.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +22,6 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 MAX_OBJECTIVES = 4
-
-Effects: TypeAlias = Mapping[str, Sequence[float]]  # choice -> effect of each of its options
 
 NAME = r"[^\W\d][\w.@-]*"
 
@@ -42,9 +40,12 @@ class Objective:
             values guide the search and enter no front.
         approximation: Like ``exact``, rough values of a positive objective that is measured; a
             search predicts it by learned multiples of them while that fits.
-        effects: Choice -> a rough effect of each of its options on an objective that is measured,
-            up to a common factor of either sign, which is learned; a choice without any has none.
-            Surrogates take them as a prior, and measured values overrule them.
+        covariate: Like ``exact``, positive numbers that an objective which is measured may be a
+            function of, such as a loss that is expected; surrogates take its logarithm as a
+            feature, and learn what it says.
+        limit: Value of an objective that is measured which none reaches, such as a little below 0
+            for a divergence: a search weighs differences of the logarithm of the distance from
+            it, so that halving a distance is worth the same wherever it is.
     """
 
     name: str
@@ -54,7 +55,8 @@ class Objective:
     unit: str = ""
     prediction: "Callable[[Architectures], ArrayLike] | None" = None
     approximation: "Callable[[Architectures], ArrayLike] | None" = None
-    effects: "Effects | None" = None
+    covariate: "Callable[[Architectures], ArrayLike] | None" = None
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(NAME, str(self.name)):
@@ -66,6 +68,8 @@ class Objective:
             raise unknown(f"direction of objective {self.name}", self.direction, ("max", "min"))
         if self.exact is not None and self.prediction is not None:
             raise InputError(f"objective {self.name!r} is exact, so that nothing may predict it")
+        if self.limit is not None and not math.isfinite(self.limit):
+            raise InputError(f"the limit of {self.name!r} is {self.limit!r}; give a finite number")
 
     @property
     def source(self) -> Literal["exact", "measured", "predicted"]:

@@ -34,6 +34,8 @@ class Quantity:
         predicted_by: What predicts it where it cannot be measured; empty for nothing.
         context: What decides a value besides the architecture.
         of_float32: Whether it is a number of the float32 model, also where another is shipped.
+        limit: A value that none reaches, where differences of the logarithm of the distance from
+            it count: see `hwsearch.objectives.Objective`.
         comparative: Words for a better value, such as ``faster``; empty for ``less NAME``.
         superlative: Words for the best value, such as ``fastest``; empty for ``best NAME``.
     """
@@ -48,6 +50,7 @@ class Quantity:
     predicted_by: str = ""
     context: str = "the supernet"
     of_float32: bool = False
+    limit: float | None = None
     comparative: str = ""
     superlative: str = ""
 
@@ -105,7 +108,8 @@ def _own_metric(name: str) -> Quantity:
 def of_metric(metric: "Metric") -> Quantity:
     """Return a task's metric as a quantity."""
     own = _own_metric(metric.name)
-    return replace(own, unit=metric.unit, direction=metric.direction)  # type: ignore[arg-type]
+    limit = own.limit if metric.of_answers else None
+    return replace(own, unit=metric.unit, direction=metric.direction, limit=limit)  # type: ignore[arg-type]
 
 
 def search_quantities(*metrics: "Metric") -> dict[str, Quantity]:
@@ -171,6 +175,7 @@ KL: Final = Quantity(
     direction="min",
     measured_by="task",
     context=_OF_ANSWERS,
+    limit=-1e-3,
     comparative="nearer to the original",
     superlative="nearest to the original",
 )
@@ -182,6 +187,7 @@ FIDELITY: Final = Quantity(
     direction="max",
     measured_by="task",
     context=_OF_ANSWERS,
+    limit=100.1,
 )
 SCORES: Final = (TOP1, AGREEMENT, KL, FIDELITY)
 MACS: Final = Quantity(

@@ -6,7 +6,7 @@ interruption, and prints what is known at once.
 
     python tools/bench_elastic.py --only quality          uniform widths of the bundled network
     python tools/bench_elastic.py --only search           100 evaluations against uniform widths
-    python tools/bench_elastic.py --only prior            the same searches without the prior
+    python tools/bench_elastic.py --only prior            the same searches without the path
     python tools/bench_elastic.py --only time [--large]   MobileNetV2; --large: ResNet-50 as well
     python tools/bench_elastic.py --only transformers --sentences FILE    MiniLM
 
@@ -31,11 +31,12 @@ from numpy.typing import NDArray
 import hwsearch
 from hwsearch.accuracy.input_batches import InputBatches
 from hwsearch.objectives import hypervolume
+from hwsearch.quantities import KL
 from hwsearch.space import Architectures
 from hwsearch.supernets.supernet import Supernet
 
 POINTS_LOST = {0.65: 0.5, 0.5: 2.5, 0.27: 5.0}  # share of the MACs -> target
-PRIOR = {True: "with the prior", False: "without it"}
+PATH = {True: "with the path", False: "without it"}
 BUDGET, CHECKPOINTS = 100, (12, 25, 50, 100)
 # (heads, share of the feed-forward width) -> cosine and rank correlation of the study.
 MINILM = {(12, 0.5): (0.934, 0.939), (8, 0.5): (0.897, 0.910)}
@@ -93,15 +94,15 @@ def search(args: argparse.Namespace) -> None:
         cuts = bench.uniform()
         limits, uniform_losses = bench.share(cuts), [bench.divergence(cut) for cut in cuts]
         given = bench.top1(bench.whole, refined=False)
-        for effects in (True, False):
-            archs, losses = searched(bench, seed, effects=effects)
+        for path in (True, False):
+            archs, losses = searched(bench, seed, path=path)
             shares = bench.share(archs)
             left = [
                 losses[shares <= limit].min(initial=np.inf) / loss
                 for limit, loss in zip(limits, uniform_losses, strict=True)
             ]
             texts = ", ".join(f"{part:.2f}" for part in left)
-            print(f"  seed {seed}, {PRIOR[effects]}: of uniform cuts' loss at", end=" ")
+            print(f"  seed {seed}, {PATH[path]}: of uniform cuts' loss at", end=" ")
             print(", ".join(f"{limit:.2f}" for limit in limits), f"of the MACs {texts} are left;")
             print(f"    median {np.median(left):.2f} (target 0.5)", flush=True)
             for limit, target in POINTS_LOST.items():
@@ -111,32 +112,36 @@ def search(args: argparse.Namespace) -> None:
 
 
 def prior(args: argparse.Namespace) -> None:
-    """Print hypervolumes of searches with the prior and without it, of the same bound."""
+    """Print hypervolumes of searches with the path and without it, of the same bound."""
     for seed in args.seeds:
         bench = opened(args.work, seed)
         cuts = bench.uniform()
         corner = [float(bench.divergence(cuts[0])), 1.0]
         found = {}
-        for effects in (True, False):
-            archs, losses = searched(bench, seed, effects=effects)
-            found[effects] = np.column_stack([losses, bench.share(archs)])
+        for path in (True, False):
+            archs, losses = searched(bench, seed, path=path)
+            found[path] = np.column_stack([losses, bench.share(archs)])
         bound = hypervolume(np.vstack(list(found.values())), corner)
-        for effects, points in found.items():
+        for path, points in found.items():
             texts = " / ".join(
                 f"{hypervolume(points[:n], corner) / bound:.3f}" for n in CHECKPOINTS
             )
             print(
-                f"  seed {seed} {PRIOR[effects]:15s} {texts} of both searches' hypervolume",
+                f"  seed {seed} {PATH[path]:15s} {texts} of both searches' hypervolume",
                 flush=True,
             )
 
 
-def searched(bench: Bundled, seed: int, *, effects: bool) -> tuple[Architectures, Array]:
-    """Return the architectures of a search in order, and their losses, (n,) in nats."""
+def searched(bench: Bundled, seed: int, *, path: bool) -> tuple[Architectures, Array]:
+    """Return the architectures of a search in order, and their losses, (n,) in nats.
+
+    Without the path, neither it nor the expected losses are known to the search.
+    """
     net = bench.net
-    known = net.network.effects(net.space) if effects else None  # type: ignore[union-attr]
     objectives = [
-        hwsearch.Objective("kl", "min", effects=known),
+        hwsearch.Objective(
+            KL.name, "min", limit=KL.limit, covariate=net.expected_loss if path else None
+        ),
         hwsearch.Objective("macs", "min", exact=lambda archs: net.exact("macs", archs)),
     ]
 
@@ -147,11 +152,12 @@ def searched(bench: Bundled, seed: int, *, effects: bool) -> tuple[Architectures
             objectives,
             budget=BUDGET,
             seed=seed,
+            start=net.path() if path else None,
         )
         rows = result.trials[list(net.space.names)].astype(object).to_dict("records")
         return [{k: _plain(v) for k, v in row.items() if v is not None and v == v} for row in rows]
 
-    archs = net.space.architectures(bench.results.get(f"search {seed} {effects}", compute))
+    archs = net.space.architectures(bench.results.get(f"search {seed} {path}", compute))
     return archs, np.array([bench.divergence(arch) for arch in archs])
 
 

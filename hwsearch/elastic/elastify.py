@@ -38,6 +38,7 @@ from hwsearch.elastic.repair.statistics import (
     gathered_from,
     needed_bytes,
 )
+from hwsearch.elastic.sensitivity import losses_of
 from hwsearch.elastic.summary import summary_of
 from hwsearch.errors import InputError
 from hwsearch.machine import available_memory_bytes
@@ -102,12 +103,19 @@ def elastify(
         _check_outputs(graph, samples)
         statistics = _statistics(structure, samples, final, report)
         orders = unit_orders(structure, statistics, partial(report, "order the units"))
-        losses = _losses(Repair(structure, statistics, orders), structure, report)
         report("try other input sizes", 0, 1)
         # Only images can be made smaller: arrays have the size that they have.
         known = spec or spec_of_arrays(graph, samples)
         sizes = [] if known.preprocessing is None else image_sizes(structure, run)
         elastic = propose(structure, settings, sizes)
+        losses = losses_of(
+            structure,
+            elastic,
+            orders,
+            Repair(structure, statistics, orders),
+            samples,
+            partial(report, "compute what units and branches are worth"),
+        )
         report("write the folder", 0, 1)
         contents = Contents(
             name=name,
@@ -187,19 +195,6 @@ def _statistics(
 
 def _gathered(final: Path) -> Path:
     return final.with_name(f".{final.name}.gathered")
-
-
-def _losses(
-    repair: Repair, structure: Structure, report: Progress
-) -> dict[str, NDArray[np.float64]]:
-    """Return group -> share of output variance lost, summed over the layers that read it."""
-    found = {}
-    for done, group in enumerate(structure.groups):
-        report("compute what units are worth", done, len(structure.groups))
-        layers = repair.residuals(group.name)
-        if layers:
-            found[group.name] = np.sum(list(layers.values()), axis=0)
-    return found
 
 
 def _check_batch(graph: Graph) -> None:

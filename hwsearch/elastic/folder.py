@@ -53,7 +53,7 @@ class Contents:
         name: The model's name, for users.
         graph: The given model in canonical form.
         orders: Group -> its units, most important first.
-        losses: Group -> share of output energy lost by number of kept units: (size + 1,).
+        losses: Name -> share of the outputs' variance lost; see `ElasticNetwork`.
         space: The search space, as `ElasticSpace.to_dict` describes it.
         spec: Inputs and outputs.
         card: Name, licence and source.
@@ -107,7 +107,7 @@ def write_folder(
         write_atomic(folder / GRAPH, json.dumps(_graph_facts(contents.graph)))
         arrays: dict[str, NDArray[Any]] = {
             **{f"order:{n}": np.ascontiguousarray(a) for n, a in contents.orders.items()},
-            **{f"loss:{n}": np.ascontiguousarray(a) for n, a in contents.losses.items()},
+            **{f"lost:{n}": np.ascontiguousarray(a) for n, a in contents.losses.items()},
         }
         write_atomic(folder / UNITS, safetensors.numpy.save(arrays))
         write_atomic(folder / SPACE, json.dumps(contents.space, indent=1) + "\n")
@@ -189,7 +189,7 @@ def read_folder(folder: Path) -> Contents:
             name=str(card["name"]),
             graph=_read_graph(folder),
             orders=_prefixed(arrays, "order:"),
-            losses=_prefixed(arrays, "loss:"),
+            losses=_prefixed(arrays, "lost:"),
             space=parsed_json(read_bounded(folder / SPACE, _LARGEST)),
             spec=_input_spec(card["input"]),
             card=Card(**card["card"]),

@@ -1,4 +1,4 @@
-"""An elastic model as the network that a search asks for subnets, costs and a prior."""
+"""An elastic model as the network that a search asks for subnets, costs and expected losses."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from hwsearch.elastic import wire
 from hwsearch.elastic.analysis.liveness import removables
 from hwsearch.elastic.build import Slicer, zeroed
-from hwsearch.elastic.choices import TIED, ElasticSpace
+from hwsearch.elastic.choices import ElasticSpace
 from hwsearch.elastic.costs import Costs
 from hwsearch.elastic.graph import Group, Structure
 from hwsearch.elastic.living import LIVING
+from hwsearch.elastic.path import greedy_path
 from hwsearch.elastic.repair.reference import Reference
 from hwsearch.elastic.repair.sequential import sequential
 from hwsearch.elastic.summary import Summary, summary_of
@@ -26,6 +27,7 @@ from hwsearch.supernets.interface import Card, InputSpec
 
 _UNITS_KEPT = 4096  # masks of (group, option)
 _REFERENCES_KEPT = 2  # of input sizes
+_LEAST_LOSS = 1e-3  # share of the outputs' variance below which losses are alike
 
 
 class Repairs(Protocol):
@@ -45,8 +47,9 @@ class ElasticNetwork:
         space: Its search space, with all choices.
         defaults: Options of choices that a search fixes unless a rule mentions them.
         orders: Group -> its units, most important first.
-        losses: Group -> share of output energy that the layers which read it lose, by number of
-            kept units: (size + 1,); groups that nothing is known of are absent.
+        losses: Group, branch or layer -> share of the outputs' variance that is lost, by number of
+            kept units, (size + 1,), or without it and with it, (2,); what nothing is known of is
+            absent.
         folder: What it was opened from; None for one in memory.
     """
 
@@ -72,7 +75,7 @@ class ElasticNetwork:
             spec: Inputs and outputs of the model.
             card: Name, licence and source of the model.
             repair: Called once, when the first subnet is built; None leaves weights as they are.
-            losses: See the class; they become the prior.
+            losses: See the class; searches begin with what they suggest.
             statistics_digest: Of the statistics that order and repair follow from.
             folder: What it was opened from.
         """
@@ -207,47 +210,42 @@ class ElasticNetwork:
                 kept[group.name] = self._mask(group.name, count)
         return kept, dropped
 
-    def effects(self, space: SearchSpace) -> dict[str, list[float]]:
-        """Return choice -> what each of its options loses by itself, as known without evaluation.
+    @property
+    def expected_loss(self) -> Callable[[Architectures], NDArray[np.float64]] | None:
+        """Return what tells the losses of n architectures without a run, (n,); None if unknown.
 
-        The unit is the share of the variance of outputs of the layers that read removed units,
-        summed over layers. Choices that nothing is known of are absent. They are the effects of
-        an objective: see `hwsearch.objectives.Objective`.
+        They are shares of the variance of the outputs, above 0. Losses of groups and parts are
+        added.
+        """
+        return self._expected_loss if self.losses else None
+
+    def path(self, space: SearchSpace) -> Architectures | None:
+        """Return nested architectures that are worth evaluating, from the largest down.
+
+        Each is the one before without what loses least for the MACs that it saves; choices that
+        nothing is known of stay as they are. None is returned where that is all of them.
 
         Args:
-            space: The whole search space or a part of it. A choice that ties groups has no effect
-                by those whose own choice cannot be ``tied`` there.
+            space: The whole search space or a part of it.
         """
-        options = {choice.name: choice.options for choice in space.choices}
-        free = {
-            name
+        if not self.losses:
+            return None
+        known = {
+            meaning.choice.name
             for meaning in self.elastic.meanings
-            if len(meaning.targets) == 1 and TIED not in options.get(meaning.choice.name, (TIED,))
-            for name in meaning.targets
+            if meaning.targets and self.losses.keys() >= set(meaning.targets)
         }
-        found = {}
-        for meaning in self.elastic.meanings:
-            own = options.get(meaning.choice.name, ())
-            targets = [name for name in meaning.targets if name in self.losses]
-            if len(meaning.targets) > 1:
-                targets = [name for name in targets if name not in free]
-            if meaning.decides == "units" and own and targets and TIED not in own:
-                found[meaning.choice.name] = [
-                    float(sum(self.losses[name][int(count)] for name in targets)) for count in own
-                ]
+        return greedy_path(space, known, self._expected_loss, self.macs)
+
+    def _expected_loss(self, archs: Architectures) -> NDArray[np.float64]:
+        chosen, found = self.elastic.select(archs), np.full(len(archs), _LEAST_LOSS)
+        for column, group in enumerate(self.structure.groups):
+            if group.name in self.losses:
+                found += self.losses[group.name][chosen.units[:, column]]
+        for column, part in enumerate(removables(self.structure)):
+            if part.name in self.losses:
+                found += self.losses[part.name][1 - chosen.dropped[:, column]]
         return found
-
-    def prior(self, archs: Architectures) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return what n architectures are expected to lose, and the deviation of that: (n,) each.
-
-        Losses of layers are added; see `effects` for the unit. Measured losses (KL to the
-        original, MiniLM) were 1.2 times the sum at 0.8 of the latency and 1.6 times at 0.4, so
-        the deviation grows with the loss.
-        """
-        chosen, mean = self.elastic.select(archs), np.zeros(len(archs))
-        for name, losses in self.losses.items():
-            mean += losses[chosen.units[:, self._columns[name]]]
-        return mean, mean * (0.25 + np.minimum(mean, 1.0))
 
     def _new_mask(self, name: str, count: int) -> NDArray[np.bool_]:
         group = self.structure.groups[self._columns[name]]

@@ -12,6 +12,7 @@ from hwsearch.optimizer.history import History, beyond_worst
 from hwsearch.optimizer.hypervolume_gain import hypervolume_gain
 from hwsearch.optimizer.nsga2 import nsga2
 from hwsearch.optimizer.posterior import Forecast, Posterior, posterior_values
+from hwsearch.optimizer.scaled_history import ScaledHistory
 from hwsearch.space import Architectures
 
 _MAX_LISTED: Final = 4096  # a space up to this size is enumerated
@@ -38,6 +39,7 @@ def find_candidates(
 
     population = _POPULATION * max(len(history.objectives) - 1, 1)
     elite = history.told[_best_first(history, posterior)[: population // 2]]
+    elite = Architectures.concatenate([elite, history.start.unique(elite)])[:population]
     fresh = space.sample_distinct(population - len(elite), rng, exclude=elite)
     start = Architectures.concatenate([elite, fresh])
     found = nsga2(posterior.losses, start, rng, population=population, generations=_GENERATIONS)
@@ -92,13 +94,17 @@ def expected_gain(history: History, n: int, rng: np.random.Generator) -> float:
     search learns meanwhile is left out: in the tests and on recorded ImageNet results the search
     then added one to three times as much.
     """
+    reference = history.reference
+    assert reference is not None
+    history = ScaledHistory(history)
     posterior = Posterior(history)
     forecast = posterior.forecast(find_candidates(history, posterior, rng))
     losses = to_losses(forecast.mean, history.objectives)
-    known, reference = posterior_values(history, posterior), history.reference
-    assert reference is not None
-    front = to_losses(known[history.non_dominated(known)], history.objectives)
-    optimistic = hypervolume_gain(losses - _OPTIMISM * forecast.deviation, front, reference)
+    known = posterior_values(history, posterior)
+    known = history.in_units(known[history.non_dominated(known)])
+    front = to_losses(known, history.objectives)
+    hopeful = _in_units(history, losses - _OPTIMISM * forecast.deviation)
+    optimistic = hypervolume_gain(hopeful, front, reference)
     best = np.argsort(-optimistic * forecast.success, kind="stable")[:n]
     before = hypervolume(front, reference)
     gains = []
@@ -108,8 +114,15 @@ def expected_gain(history: History, n: int, rng: np.random.Generator) -> float:
         )
         happens = rng.random(len(best)) < forecast.success[best]
         happens &= history.feasible(from_losses(drawn, history.objectives))
-        gains.append(hypervolume(np.concatenate([front, drawn[happens]]), reference) - before)
+        drawn = _in_units(history, drawn[happens])
+        gains.append(hypervolume(np.concatenate([front, drawn]), reference) - before)
     return float(np.mean(gains))
+
+
+def _in_units(history: History, losses: FloatArray) -> FloatArray:
+    """Return losses of a scaled history as those of the objectives' units."""
+    values = history.in_units(from_losses(losses, history.objectives))
+    return to_losses(values, history.objectives)
 
 
 def _most_promising(

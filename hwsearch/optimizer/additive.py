@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 
-from hwsearch.encoding import column_counts, column_effects, thermometer, thermometer_columns
-from hwsearch.objectives import Effects, FloatArray, loss_signs
+from hwsearch.encoding import column_counts, thermometer, thermometer_columns
+from hwsearch.objectives import FloatArray, loss_signs
 from hwsearch.optimizer.history import History
 from hwsearch.optimizer.integer_program import Bound, IntegerProgram
 from hwsearch.optimizer.tactics import MIN_SUCCESSES, Tactic, propose_random, unasked_design
@@ -112,19 +112,11 @@ def fit_function(function: Function, program: IntegerProgram) -> AdditiveObjecti
 
 
 def fit_values(
-    archs: Architectures,
-    values: FloatArray,
-    noise: FloatArray,
-    program: IntegerProgram,
-    effects: Effects | None = None,
+    archs: Architectures, values: FloatArray, noise: FloatArray, program: IntegerProgram
 ) -> AdditiveObjective:
-    """Fit an `LinearModel` to told values (n,) with deviations ``noise``; pairs weigh 0.
-
-    ``effects`` are known ones of options: see `hwsearch.objectives.Objective`.
-    """
-    known = column_effects(program.space, effects)
+    """Fit an `LinearModel` to told values (n,) with deviations ``noise``; pairs weigh 0."""
     ordered = thermometer_columns(program.space).ordered
-    model = LinearModel(prior_covariances(program.space, known), ordered)
+    model = LinearModel(prior_covariances(program.space), ordered)
     model.fit(thermometer(archs), values, noise)
     columns = np.zeros((program.n_variables, model.columns_.shape[1]))
     columns[: program.n_options] = _columns_of_options(program.space) @ model.columns_[1:]
@@ -261,8 +253,7 @@ class _Solver:
         fitted = self._fitted.get(column)
         if fitted is None:
             noise = history.deviations[known, column]
-            effects = history.objectives[column].effects
-            return fit_values(archs, values, noise, self._program, effects)
+            return fit_values(archs, values, noise, self._program)
         if history.objectives[column].computed is not None:
             return fitted
         rough = fitted.constant + self._program.variables(archs) @ fitted.weights

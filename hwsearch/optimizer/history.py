@@ -34,6 +34,7 @@ class History:
     """Architectures asked and told, with their values in the order of telling.
 
     Attributes:
+        start: Architectures worth evaluating, known before the search; may be none.
         asked: All that was proposed, or told without a proposal; pairwise distinct.
         told: All evaluated architectures, failed ones included, in the order of telling.
         values: ``(len(told), n_objectives)`` in the objectives' units; a failed row is all NaN.
@@ -50,6 +51,7 @@ class History:
         space: SearchSpace,
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
+        start: Architectures | None = None,
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
@@ -59,6 +61,7 @@ class History:
             for column, objective in enumerate(self.objectives)
             if objective.approximation is not None and objective.computed is None
         }
+        self.start = space.sample(0, 0) if start is None else start
         self.asked = space.sample(0, 0)
         self.told = space.sample(0, 0)
         self.values: FloatArray = np.empty((0, len(self.objectives)))
@@ -192,6 +195,10 @@ class History:
         missed = self.violation(values) if self.constraints else None
         return to_losses(values, self.objectives), missed
 
+    def in_units(self, values: FloatArray) -> FloatArray:
+        """Return values (n, n_objectives) in the objectives' units; see `ScaledHistory`."""
+        return values
+
     def by_name(self, values: FloatArray) -> dict[str, FloatArray]:
         """Return name -> column ``(n,)`` of values ``(n, n_objectives)``."""
         names = (objective.name for objective in self.objectives)
@@ -229,7 +236,17 @@ class History:
                     "or None for a failure"
                 )
             row[column] = _number(objective.name, entry[objective.name])
+            _check_limit(objective, row[column][0])
         return row if all(math.isfinite(value) for value, _ in row.values()) else None
+
+
+def _check_limit(objective: Objective, value: float) -> None:
+    limit = objective.limit
+    if limit is not None and (value >= limit if objective.direction == "max" else value <= limit):
+        raise InputError(
+            f"{objective.name} was told as {value}, and its limit {limit} is beyond all values; "
+            "give the objective another limit, or none"
+        )
 
 
 def _complete(values: FloatArray) -> BoolArray:

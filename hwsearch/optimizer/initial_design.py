@@ -5,14 +5,30 @@ from typing import Final
 
 import numpy as np
 
+from hwsearch.constraints import satisfied
 from hwsearch.encoding import thermometer
 from hwsearch.objectives import FloatArray
+from hwsearch.optimizer.history import History
 from hwsearch.prediction.prior_covariance import kind_indices, prior_covariances
 from hwsearch.space import Architectures, SearchSpace
 
 _TILT: Final = 0.15  # largest deviation of a choice from the common level, in its range
 _POOL: Final = 100  # candidates at every level
 _NOISE: Final = 0.05  # variance of the residuals, for standardised values
+
+
+def start_design(history: History, n: int) -> Architectures:
+    """Return up to n of the start that keep all constraints on computed objectives.
+
+    They are spaced evenly. Order: the first, the last, then the farthest from those before.
+    """
+    computed = {o.name for o in history.objectives if o.computed is not None}
+    known = [each for each in history.constraints if each.objective in computed]
+    start = history.start
+    if known:
+        start = start[satisfied(history.by_name(history.exact(start)), known)]
+    places = np.linspace(0, len(start) - 1, min(n, len(start))).round().astype(np.int64)
+    return start[places[_farthest_first(np.linspace(0.0, 1.0, len(places)))]]
 
 
 @lru_cache(maxsize=8)
@@ -36,15 +52,15 @@ def initial_design(space: SearchSpace, n: int, seed: int) -> Architectures:
         known, new = (thermometer(archs) - center for archs in (chosen, pool))
         best = np.argmax(_variance(known, new, np.asarray(prior)))
         chosen = Architectures.concatenate([chosen, pool[[int(best)]]])
-    return chosen[_ends_first(chosen)]
-
-
-def _ends_first(chosen: Architectures) -> list[int]:
-    """Return positions of the smallest, the largest, then the farthest from those before."""
     level = np.array([0.0, 1.0, *np.linspace(0.0, 1.0, len(chosen))[1:-1]])[: len(chosen)]
-    order = [0]
-    while len(order) < len(chosen):
-        gaps = np.abs(level[:, None] - level[order]).min(axis=1)
+    return chosen[_farthest_first(level)]
+
+
+def _farthest_first(levels: FloatArray) -> list[int]:
+    """Return positions of the lowest level, then always that farthest from those before."""
+    order = [0][: len(levels)]
+    while len(order) < len(levels):
+        gaps = np.abs(levels[:, None] - levels[order]).min(axis=1)
         order.append(int(np.argmax(gaps)))
     return order
 

@@ -93,6 +93,7 @@ def optimize(
     constraints: Iterable[str | Constraint] = (),
     tactic: str = "hwsearch",
     batch: int | None = None,
+    start: Architectures | None = None,
     minutes: float | None = None,
     stop_gain: float | None = None,
     progress: Callable[[SearchProgress], None] | None = None,
@@ -110,6 +111,7 @@ def optimize(
         constraints: Such as ``"macs <= 400e6"``, on objectives.
         tactic: A registered name, such as ``"hwsearch"`` or ``"random"``; see `Optimizer`.
         batch: Largest number of architectures per call of ``evaluate``; by default the tactic's.
+        start: Architectures worth evaluating first; see `Optimizer`.
         minutes: Wall time after which no further round begins.
         stop_gain: Percent: the search ends when the next 50 evaluations are expected to add less
             than this share of the hypervolume (`Optimizer.expected_gain`).
@@ -121,7 +123,13 @@ def optimize(
         EvaluationError: Every trial failed; the text has the reason of the first.
     """
     optimizer = Optimizer(
-        space, objectives, seed=seed, constraints=constraints, tactic=tactic, batch=batch
+        space,
+        objectives,
+        seed=seed,
+        constraints=constraints,
+        tactic=tactic,
+        batch=batch,
+        start=start,
     )
     stopping = Stopping(budget=budget, minutes=minutes, stop_gain=stop_gain)
     _check_columns(optimizer)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 
 from hwsearch.constraints import Constraint, check_constraints, closest_to_feasible
-from hwsearch.encoding import column_effects
 from hwsearch.errors import InputError, unknown
 from hwsearch.objectives import (
     FloatArray,
@@ -44,6 +43,9 @@ class Optimizer:
             architectures, uniformly.
         batch: Default number of proposals of `ask`; by default that of the tactic, 50 for
             ``"linas"`` and 4 for the others.
+        start: Architectures worth evaluating, such as nested ones from the largest to the
+            smallest. ``"hwsearch"`` and ``"additive"`` begin with up to 12 of them, evenly spaced
+            among those that keep the constraints on exact objectives.
 
     Attributes:
         forecasts: Key -> measured objective -> (mean, standard deviation), in its unit, as
@@ -63,11 +65,10 @@ class Optimizer:
         constraints: Iterable[str | Constraint] = (),
         tactic: str = "hwsearch",
         batch: int | None = None,
+        start: Architectures | None = None,
     ) -> None:
         self.space = space
         self.objectives = check_objectives(objectives)
-        for objective in self.objectives:
-            column_effects(space, objective.effects)
         self.constraints = check_constraints(constraints, [o.name for o in self.objectives])
         self.tactic = tactic
         self._tactic = load_tactic(tactic)
@@ -78,7 +79,10 @@ class Optimizer:
         known = self.objectives
         if not self._tactic.approximates:
             known = tuple(replace(objective, approximation=None) for objective in known)
-        self.history = History(space, known, self.constraints)
+        if start is not None:
+            space.check_own(start)
+            start = start.unique()
+        self.history = History(space, known, self.constraints, start)
 
     def ask(self, n: int | None = None) -> Architectures:
         """Propose up to n architectures, distinct and never asked for or told before.

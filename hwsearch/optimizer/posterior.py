@@ -6,9 +6,10 @@ from typing import Final
 
 import numpy as np
 
-from hwsearch.encoding import column_effects, thermometer
+from hwsearch.encoding import thermometer
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import ScaledApproximation
+from hwsearch.optimizer.covariates import CovariatePredictor
 from hwsearch.optimizer.history import History
 from hwsearch.prediction.gaussian_process import GaussianProcess
 from hwsearch.prediction.predictor import Predictor
@@ -58,15 +59,17 @@ class Posterior:
 
     def _fitted(
         self, column: int, archs: Architectures, values: FloatArray, noise: FloatArray
-    ) -> Predictor | ScaledApproximation:
+    ) -> Predictor | ScaledApproximation | CovariatePredictor:
         check = self._history.approximations.get(column)
         scaled = check.fit_predictor(archs, values, noise) if check is not None else None
         if scaled is not None:
             return scaled
+        covariate = self._history.objectives[column].covariate
+        if covariate is not None:
+            return CovariatePredictor(covariate, archs, values, noise)
         selection = surrogate_selection(self._history, column)
         name = selection.name if selection else GAUSSIAN_PROCESS
-        effects = self._history.objectives[column].effects
-        return Predictor(self._history.space, name, effects=effects).fit(archs, values, noise)
+        return Predictor(self._history.space, name).fit(archs, values, noise)
 
     def losses(self, archs: Architectures) -> tuple[FloatArray, FloatArray | None]:
         """Predict losses, and violations if there are constraints, by the means alone."""
@@ -119,7 +122,6 @@ def surrogate_selection(history: History, column: int) -> Selection | None:
             history.first_values[rows, column],
             history.space,
             history.deviations[rows, column],
-            effects=column_effects(history.space, history.objectives[column].effects),
         )
     return history.selections[column, len(rows)]
 

@@ -17,6 +17,7 @@ from hwsearch.space import Architectures
 
 GROUP: Final = "hwsearch.tactics"
 BATCH: Final = 4
+N_START: Final = 12  # of the start that are evaluated first
 MIN_SUCCESSES: Final = 3  # values that surrogates need
 
 _NSGA2_POPULATION: Final = 50
@@ -74,7 +75,9 @@ def propose_by_surrogates(
         return first or history.space.sample_distinct(n, rng, exclude=history.asked)
     from hwsearch.optimizer.acquisition import choose_batch, find_candidates
     from hwsearch.optimizer.posterior import Posterior
+    from hwsearch.optimizer.scaled_history import ScaledHistory
 
+    history = ScaledHistory(history)
     posterior = Posterior(history)
     candidates = find_candidates(history, posterior, rng).unique(first)
     chosen = choose_batch(history, posterior, candidates, n - len(first), rng)
@@ -84,10 +87,14 @@ def propose_by_surrogates(
 def unasked_design(history: History, seed: int) -> Architectures:
     """Return the architectures of the initial design that have not been asked for yet.
 
-    It has four instead of six where every measured objective has an approximation to calibrate.
+    They are up to 12 of the start where there is one. Else they are six, or four where every
+    measured objective has an approximation to calibrate.
     """
-    from hwsearch.optimizer.initial_design import initial_design
+    from hwsearch.optimizer.initial_design import initial_design, start_design
 
+    start = start_design(history, N_START)
+    if len(start):
+        return start.unique(history.asked)
     measured = [column for column, o in enumerate(history.objectives) if o.computed is None]
     n = BATCH if list(history.approximations) == measured else N_INITIAL
     return initial_design(history.space, N_INITIAL, seed)[:n].unique(history.asked)

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hwsearch.data import places
-from hwsearch.encoding import column_effects, thermometer
+from hwsearch.encoding import thermometer
 from hwsearch.errors import InputError
 from hwsearch.lookup_tables import LookupTable, LookupTableSum, thermometer_tables
-from hwsearch.objectives import Effects
 from hwsearch.prediction.base import FloatArray, Parametric, Surrogate, check_fitted
 from hwsearch.prediction.folder import CARD, read_folder, write_folder
 from hwsearch.prediction.gaussian_process import GaussianProcess
@@ -38,7 +37,6 @@ class Predictor:
         surrogate: Name of the model: ``"gaussian-process"``, ``"linear"``, ``"additive"`` (linear,
             all steps up have weights of one sign), ``"pairwise"`` (linear, with weights of pairs),
             ``"trees"`` (needs XGBoost), or ``"auto"``: every fit chooses by cross-validation.
-        effects: Known effects of options: see `hwsearch.objectives.Objective`.
 
     Attributes:
         selection: The surrogate that ``"auto"`` chose, with the scores of all; None otherwise.
@@ -48,21 +46,14 @@ class Predictor:
         InputError: No surrogate has that name.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        surrogate: str = GAUSSIAN_PROCESS,
-        *,
-        effects: Effects | None = None,
-    ) -> None:
+    def __init__(self, space: SearchSpace, surrogate: str = GAUSSIAN_PROCESS) -> None:
         self.space = space
-        self._effects = column_effects(space, effects)
         self.facts: dict[str, Any] = {}
         self._fit_space = space  # ``space`` may be a part of it
         self.selection: Selection | None = None
         self._asked = surrogate
         self._name = GAUSSIAN_PROCESS if surrogate == AUTO else surrogate
-        self._surrogate: Surrogate = make_surrogate(self._name, space, self._effects)
+        self._surrogate: Surrogate = make_surrogate(self._name, space)
         self._tables: dict[int | None, LookupTableSum] = {}
 
     def fit(self, archs: Architectures, values: ArrayLike, noise: ArrayLike | None = None) -> Self:
@@ -90,11 +81,9 @@ class Predictor:
             if self._asked == AUTO:
                 from hwsearch.prediction.selection import select_surrogate
 
-                self.selection = select_surrogate(
-                    rows, values, self.space, noise, effects=self._effects
-                )
+                self.selection = select_surrogate(rows, values, self.space, noise)
                 self._name = self.selection.name
-            surrogate = make_surrogate(self._name, self.space, self._effects)
+            surrogate = make_surrogate(self._name, self.space)
             self._surrogate = surrogate.fit(rows, values, noise)
         return self
 

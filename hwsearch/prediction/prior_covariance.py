@@ -33,9 +33,7 @@ class PriorCovariance:
 
 
 @lru_cache(maxsize=8)
-def prior_covariances(
-    space: SearchSpace, effects: tuple[float, ...] = ()
-) -> tuple[PriorCovariance, ...]:
+def prior_covariances(space: SearchSpace) -> tuple[PriorCovariance, ...]:
     """Return the terms of the prior for the columns of `thermometer`.
 
     The terms: one weight shared by all steps up; one per step of a kind of choices (the same
@@ -43,9 +41,7 @@ def prior_covariances(
     ``stage4.block3.kernel``); weights of a kind, and of all steps, that are correlated where
     choices are near each other in the order of the space; one weight per column. Their factors
     are learnt: a sum of covariances over groups is a multilevel model (Gelman and Hill, Data
-    analysis using regression and multilevel models, 2007, chapter 13). Known ``effects``, one for
-    each column (`hwsearch.encoding.column_effects`), add two: weights that are a multiple of
-    them, and independent weights whose deviations are proportional to them.
+    analysis using regression and multilevel models, 2007, chapter 13).
     """
     columns = thermometer_columns(space)
     step = np.outer(columns.ordered, columns.ordered).astype(np.float64)
@@ -62,9 +58,6 @@ def prior_covariances(
         (near * step, -1.0, 1.5),
         (np.eye(len(position)), -2.0, 1.0),
     ]
-    if effects:
-        known = np.array(effects)
-        terms += [(np.outer(known, known), 0.0, 1.5), (np.diag(known**2), -2.0, 1.0)]
     drawn = thermometer(space.sample(_N_REFERENCE, 0))
     drawn -= drawn.mean(axis=0)
     priors = []

@@ -21,14 +21,11 @@ _CLASSES: Final[Mapping[str, tuple[str, str]]] = {
 NAMES: Final = tuple(_CLASSES)
 
 
-def make_surrogate(name: str, space: SearchSpace, effects: tuple[float, ...] = ()) -> Surrogate:
-    """Return a new surrogate for the columns of `thermometer`; InputError for an unknown name.
-
-    ``effects`` are known ones of the columns: see `prior_covariances`.
-    """
+def make_surrogate(name: str, space: SearchSpace) -> Surrogate:
+    """Return a new surrogate for the columns of `thermometer`; InputError for an unknown name."""
     arguments: dict[str, object] = {}
     if name != "trees":
-        arguments["priors"] = prior_covariances(space, effects)
+        arguments["priors"] = prior_covariances(space)
     if name == "additive":
         arguments["steps"] = thermometer_columns(space).ordered
     made: Surrogate = _class(name)(**arguments)

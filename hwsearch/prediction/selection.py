@@ -58,7 +58,6 @@ def select_surrogate(
     space: SearchSpace,
     noise: ArrayLike | None = None,
     names: Sequence[str] | None = None,
-    effects: tuple[float, ...] = (),
 ) -> Selection:
     """Choose a surrogate by 5-fold cross-validation; errors as for `Surrogate.fit`.
 
@@ -75,7 +74,6 @@ def select_surrogate(
         names: Of the surrogates to try; by default the Gaussian process, the additive and the
             linear one, from 60 rows on trees (where XGBoost is installed), and from 256 rows on
             the pairwise one.
-        effects: Known effects of the columns: see `prior_covariances`.
     """
     rows, values, known = check_rows(X, y, noise)
     tried = list(names or FEW)
@@ -90,7 +88,7 @@ def select_surrogate(
     fold = np.random.default_rng(0).permutation(len(values)) % _FOLDS
     scores, densities = [], []
     for name in tried:
-        surrogate = make_surrogate(name, space, effects)
+        surrogate = make_surrogate(name, space)
         mean, deviation = surrogate.cross_validate(rows, values, known, fold)
         scores.append(score_predictions(name, values, mean, deviation))
         densities.append(_log_densities(values, mean, deviation))

@@ -124,6 +124,7 @@ class Setup:
             constraints=self.constraints,
             tactic=self.config.tactic,
             batch=self.config.batch,
+            start=self.net.path(),
         )
 
     def read(self, progress: Progress) -> None:
@@ -296,7 +297,13 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
             )
         prediction = TableLatency(net, device.table)
     return Objective(
-        name, quantity.direction, exact=exact, prediction=prediction, unit=quantity.unit
+        name,
+        quantity.direction,
+        exact=exact,
+        prediction=prediction,
+        unit=quantity.unit,
+        covariate=net.expected_loss if quantity.measured_by == "task" else None,
+        limit=quantity.limit,
     )
 
 

@@ -178,6 +178,20 @@ class Supernet:
             raise InputError(f"{self.name!r} does not refine the weights of its subnets")
         return given(own, batches)  # type: ignore[no-any-return]  # optional
 
+    @property
+    def expected_loss(self) -> "Callable[[Architectures], NDArray[np.float64]] | None":
+        """Return what tells without a run how much n architectures lose, (n,), or None.
+
+        See `hwsearch.supernets.interface.OnnxNetwork`.
+        """
+        given = getattr(self._writer, "expected_loss", None)
+        return None if given is None else lambda archs: given(self._all_full(archs))
+
+    def path(self) -> Architectures | None:
+        """Return architectures of the space that are worth evaluating first, or None."""
+        given = getattr(self._writer, "path", None)
+        return None if given is None else given(self.space)  # type: ignore[no-any-return]
+
     def input_spec(self, arch: Architecture) -> InputSpec:
         """Return names, shapes and preprocessing of that subnet's inputs."""
         return self.network.input_spec(self._own(arch))

@@ -4,13 +4,11 @@ import pytest
 from onnx import numpy_helper
 
 from hwsearch.elastic.graph import Graph, Origin, Structure
-from hwsearch.elastic.proposal import SpaceSettings, propose
 from hwsearch.errors import EvaluationError
 from hwsearch.models.agreement import count_macs, count_params
 from hwsearch.restriction import restricted
 from tests.elastic.networks import CARD, losses_of, network, orders_of
 from tests.elastic.small_models import MODELS, residual_cnn, samples
-from tests.elastic.test_proposal import many_blocks
 from tests.elastic.test_slicing import difference, run
 
 
@@ -136,51 +134,32 @@ def test_weights_are_named_as_in_the_given_model():
     assert sum(array.size for array in named.values()) == count_params(model, ())
 
 
-def test_effects_are_those_of_the_options():
-    net = network()
-    effects = net.effects(net.space)
-    assert effects["down.width"] == [net.losses["down.width"][n] for n in (8, 16, 24, 32)]
-    assert "block.keep" not in effects
-    part = restricted(net.space, only=["down.width in 8,32"])
-    assert net.effects(part)["down.width"] == [net.losses["down.width"][8], 0.0]
-
-
-def test_effects_of_ties_leave_out_groups_that_are_freed():
-    structure = many_blocks(6)
-    elastic = propose(structure, SpaceSettings(most=3))
-    net = network(
-        elastic=elastic, orders=orders_of(structure), losses=losses_of(structure)
-    )  # of another graph: nothing is built here
-    tie = "layer1.2-3.conv1.width"
-    space = restricted(net.space, defaults=net.defaults)
-    both = net.effects(space)[tie]
-    losses = losses_of(structure)
-    assert both[0] == pytest.approx(
-        losses["layer1.2.conv1.width"][8] + losses["layer1.3.conv1.width"][8]
-    )
-    freed = restricted(net.space, only=["layer1.3.conv1.width in 8,24"], defaults=net.defaults)
-    assert net.effects(freed)[tie][0] == pytest.approx(losses["layer1.2.conv1.width"][8])
-    assert net.effects(freed)["layer1.3.conv1.width"][0] == pytest.approx(
-        losses["layer1.3.conv1.width"][8]
-    )
-    assert all(
-        len(net.effects(freed)[c.name]) == len(c.options)
-        for c in freed.choices
-        if c.name in net.effects(freed)
-    )
-
-
-def test_the_prior_adds_losses_and_is_less_sure_of_large_ones():
-    net = network()
-    mean, deviation = net.prior(net.space.largest())
-    assert (mean[0], deviation[0]) == (0.0, 0.0)
+def test_expected_losses_add_what_groups_and_branches_lose():
+    losses = losses_of(residual_cnn()) | {"block.keep": np.array([0.5, 0.0])}
+    net = network(losses=losses)
     archs = net.space.sample(50, seed=0)
-    mean, deviation = net.prior(archs)
-    chosen = net.elastic.select(archs).units
-    expected = sum(net.losses[g.name][chosen[:, c]] for c, g in enumerate(net.structure.groups))
-    np.testing.assert_allclose(mean, expected)
-    order = np.argsort(mean)
-    assert (np.diff(deviation[order] / mean[order]) >= -1e-12).all()
+    chosen, column = net.elastic.select(archs), list(net.losses).index
+    expected = sum(
+        net.losses[g.name][chosen.units[:, column(g.name)]] for g in net.structure.groups
+    )
+    expected = expected + 0.5 * chosen.dropped[:, 0]
+    assert chosen.dropped[:, 0].any()
+    np.testing.assert_allclose(net.expected_loss(archs), expected + 1e-3)
+    assert network(losses={}).expected_loss is None
+
+
+def test_a_path_changes_only_what_losses_are_known_of():
+    net = network()
+    path = net.path(net.space)
+    assert path.ids[0] == net.space.largest().ids[0]
+    assert (np.diff(net.macs(path)) < 0).all()
+    assert (np.diff(net.expected_loss(path)) >= 0).all()
+    assert all(arch["block.keep"] for arch in path)
+    known = network(losses=losses_of(net.structure) | {"block.keep": np.array([1e-6, 0.0])})
+    assert not known.path(known.space)[1]["block.keep"]
+    part = restricted(net.space, freeze=["block.keep=False"], only=["stem.width in 8,16"])
+    assert {arch["stem.width"] for arch in net.path(part)} == {8, 16}
+    assert network(losses={}).path(net.space) is None
 
 
 def test_a_subnet_is_no_module():

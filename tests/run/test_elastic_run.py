@@ -84,6 +84,16 @@ def test_a_folder_serves_several_searches(device, place):
     assert hwsearch.resume("other").front.equals(other.front)
 
 
+def test_a_search_begins_with_the_path_of_its_space(device, place):
+    net = hwsearch.elastify("model.onnx", "npz:data.npz", out="mine.elastic")
+    some = net.restrict(freeze=[f"{net.space.names[0]}=max"])
+    run = hwsearch.search(some, out="run", **SETTINGS)
+    path = some.path()
+    assert run.trials["key"][:2].tolist() == [path.ids[0], path.ids[-1]]
+    assert set(run.trials["key"]) <= set(path.ids)
+    assert run.setup(some).objectives[0].covariate(path) == pytest.approx(net.expected_loss(path))
+
+
 def test_data_are_asked_for(device, place):
     hwsearch.elastify("model.onnx", "npz:data.npz", out="mine.elastic")
     with pytest.raises(InputError, match=r"no samples ship with 'mine\.elastic'"):

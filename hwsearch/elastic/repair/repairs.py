@@ -7,7 +7,7 @@ the weights that there were, not towards zero. A row of W' depends on no other r
 solved, and slicing the output needs no new solution.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,24 +75,11 @@ class Repair:
             found |= self._cache.get(node, left, solve, lasting)
         return found
 
-    def residual(self, group: str, counts: Sequence[int]) -> NDArray[np.float64]:
-        """Return what least squares cannot recover when a group keeps its first units.
-
-        Args:
-            group: Its name.
-            counts: Numbers of units kept.
-
-        Returns:
-            (counts,): the share of the variance of the outputs that is lost, summed over the
-            layers that read the group; each layer's is between 0 and 1. Zeros if none does.
-        """
-        return sum(
-            (lost[np.asarray(counts, int)] for lost in self.residuals(group).values()),
-            np.zeros(len(counts)),
-        )
-
     def residuals(self, group: str) -> dict[str, NDArray[np.float64]]:
-        """Return layer -> (units + 1,): share of its outputs' variance lost, by units kept."""
+        """Return layer -> (units + 1,): share of its outputs' variance lost, by units kept.
+
+        It is what least squares cannot recover when a group keeps its first units, in [0, 1].
+        """
         if group not in self._groups:
             raise unknown("group", group, self._groups)
         if group not in self._residuals:
