@@ -36,10 +36,10 @@ def losses_of(
 
     A group's has the shape (units + 1,), by number of kept units; a branch's or layer's (2,),
     without it and with it. What layers that read a group lose (`Repair.residuals`) follows
-    without a run for every number of units. How much of it reaches the outputs differs by two
-    orders of magnitude between groups, and hardly with the number: it is measured once for each
-    group, by a subnet that keeps about half of its units. Groups that no layer with statistics
-    reads lose with the square of what is removed. What cannot be measured is absent.
+    without a run for every number of units. How much of it reaches the outputs differs by up to
+    two orders of magnitude between groups, and much less with the number: it is measured once for
+    each group, by a subnet that keeps about half of its units. Groups that no layer with
+    statistics reads lose with the square of what is removed. What cannot be measured is absent.
 
     Args:
         structure: The model.

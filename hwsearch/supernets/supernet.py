@@ -190,7 +190,7 @@ class Supernet:
     def path(self) -> Architectures | None:
         """Return architectures of the space that are worth evaluating first, or None."""
         given = getattr(self._writer, "path", None)
-        return None if given is None else given(self.space)  # type: ignore[no-any-return]
+        return None if given is None else given(self.space)
 
     def input_spec(self, arch: Architecture) -> InputSpec:
         """Return names, shapes and preprocessing of that subnet's inputs."""

@@ -11,7 +11,7 @@ from hwsearch.elastic.sensitivity import losses_of
 from tests.elastic.small_models import MODELS, samples
 from tests.elastic.test_slicing import run
 
-COUNT = 96
+COUNT = 128
 
 
 def parts(name):
