@@ -12,7 +12,6 @@ import onnx
 from numpy.typing import NDArray
 
 from hwsearch.elastic.analysis.structure import analyse
-from hwsearch.elastic.execution import run
 from hwsearch.elastic.folder import (
     REPAIRED,
     STATISTICS,
@@ -42,6 +41,7 @@ from hwsearch.elastic.sensitivity import losses_of
 from hwsearch.elastic.summary import summary_of
 from hwsearch.errors import InputError
 from hwsearch.machine import available_memory_bytes
+from hwsearch.models.execution import run
 from hwsearch.supernets.interface import Card, InputSpec
 
 Samples = Iterable[Mapping[str, NDArray[Any]]]

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from hwsearch.elastic.analysis.liveness import removables
 from hwsearch.elastic.build import sliced
 from hwsearch.elastic.choices import ElasticSpace
-from hwsearch.elastic.execution import Session
 from hwsearch.elastic.graph import Structure
 from hwsearch.elastic.network import kept_units
 from hwsearch.elastic.repair.repairs import Repair
 from hwsearch.elastic.repair.sampling import Samples
 from hwsearch.errors import EvaluationError
+from hwsearch.models.execution import Session
 
 _PASSES: Final = 2  # over all samples, that the runs take together
 _FEWEST, _MOST = 8, 64  # samples of a run

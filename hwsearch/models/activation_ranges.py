@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from hwsearch.errors import EvaluationError
-from hwsearch.machine import thread_limit
+from hwsearch.models.execution import Session
+
+_SUFFIXES = {"ReduceMin": "/smallest", "ReduceMax": "/largest"}
 
 
 def activation_ranges(
@@ -23,25 +25,13 @@ def activation_ranges(
         batches: Inputs by name; one batch is held at a time.
 
     Raises:
-        EvaluationError: There are no samples, or ONNX Runtime refuses the model.
+        EvaluationError: There are no samples, or ONNX Runtime refuses the model or a batch.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = thread_limit()
-    # Values of nodes that a fusion hides differ in their last bits, and so would scales.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    content = _with_extremes(model, names).SerializeToString()
-    try:
-        session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise EvaluationError(f"ONNX Runtime refuses the float32 model: {error}") from error
-    outputs = [f"{name}{kind}" for kind in _KINDS.values() for name in names]
+    # Values of nodes that an optimiser joins differ in their last bits, and so would scales.
+    session = Session(_with_extremes(model, names), optimised=False)
     low, high, count = np.full(len(names), np.inf), np.full(len(names), -np.inf), 0
     for batch in batches:
-        found = np.array(session.run(outputs, dict(batch))).reshape(2, -1)
+        found = np.array(list(session(batch).values())).reshape(2, -1)
         low, high = np.minimum(low, found[0]), np.maximum(high, found[1])
         count += len(next(iter(batch.values())))
     if not count:
@@ -49,14 +39,12 @@ def activation_ranges(
     return dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True)), count
 
 
-_KINDS = {"ReduceMin": "/smallest", "ReduceMax": "/largest"}
-
-
 def _with_extremes(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """Return a model whose outputs are the smallest values of activations, then the largest."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.output[:]
-    for kind, suffix in _KINDS.items():
+    for kind, suffix in _SUFFIXES.items():
         for name in names:
             node = helper.make_node(kind, [name], [name + suffix], name + suffix, keepdims=0)
             result.graph.node.append(node)

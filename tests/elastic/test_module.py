@@ -5,9 +5,9 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from hwsearch.elastic import execution
 from hwsearch.elastic.pytorch.module import export_module
 from hwsearch.errors import InputError
+from hwsearch.models.execution import run
 from tests.elastic.miniature_modules import (
     DenseNet,
     MobileNet,
@@ -52,7 +52,7 @@ def test_outputs_are_the_modules_for_any_batch(build):
     model = export_module(module, image()).model
     onnx.checker.check_model(model)
     pictures = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    (found,) = execution.run(model, {model.graph.input[0].name: pictures.numpy()}).values()
+    (found,) = run(model, {model.graph.input[0].name: pictures.numpy()}).values()
     with torch.no_grad():
         np.testing.assert_allclose(found, module(pictures).numpy(), atol=1e-5)
 
@@ -85,7 +85,7 @@ def test_tokens_have_a_free_length_and_outputs_their_names():
     ]
     inputs = text(11)
     inputs["attention_mask"][:, 8:] = 0
-    found = execution.run(model, {name: each.numpy() for name, each in inputs.items()})
+    found = run(model, {name: each.numpy() for name, each in inputs.items()})
     with torch.no_grad():
         expected = module(**inputs)
     np.testing.assert_allclose(
@@ -179,7 +179,7 @@ def test_a_reshape_that_fixes_the_batch_is_repaired():
             return self.layer(x.reshape(int(x.shape[0]), -1))
 
     model = export_module(Viewing(), torch.randn(1, 3, 4)).model
-    found = execution.run(model, {model.graph.input[0].name: np.ones((4, 3, 4), np.float32)})
+    found = run(model, {model.graph.input[0].name: np.ones((4, 3, 4), np.float32)})
     assert next(iter(found.values())).shape == (4, 4)
 
 

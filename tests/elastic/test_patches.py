@@ -6,8 +6,8 @@ from onnx import TensorProto, helper
 
 from hwsearch.elastic.analysis.consumers import linear_layers
 from hwsearch.elastic.analysis.patches import input_rows, output_rows, row_count
-from hwsearch.elastic.execution import run
 from hwsearch.elastic.graph import Graph
+from hwsearch.models.execution import run
 
 CASES = {
     "plain": ("Conv", (6, 4, 3, 3), (7, 8), {}),

@@ -8,8 +8,8 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from hwsearch.elastic.execution import Session
 from hwsearch.elastic.reading import read_graph
+from hwsearch.models.execution import Session
 from tests.elastic.miniatures import LENGTHS, MINIATURES, build, export, outputs_of
 
 EXPORTS = [

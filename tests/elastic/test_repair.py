@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from hwsearch.elastic.analysis.consumers import readers
-from hwsearch.elastic.execution import run
 from hwsearch.elastic.repair import cache as repair_cache
 from hwsearch.elastic.repair.order import unit_orders
 from hwsearch.elastic.repair.repairs import Repair
 from hwsearch.elastic.repair.statistics import gather
 from hwsearch.errors import InputError
+from hwsearch.models.execution import run
 from tests.elastic.small_models import MODELS, mlp, mobile_cnn, residual_cnn, samples, transformer
 
 

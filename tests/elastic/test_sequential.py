@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from hwsearch.elastic.build import sliced
-from hwsearch.elastic.execution import run
 from hwsearch.elastic.repair.order import unit_orders
 from hwsearch.elastic.repair.reference import Reference
 from hwsearch.elastic.repair.repairs import Repair
 from hwsearch.elastic.repair.sequential import _Sequential, sequential
 from hwsearch.elastic.repair.statistics import gather
+from hwsearch.models.execution import run
 from tests.elastic.small_models import (
     MODELS,
     full_model,

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from hwsearch.elastic.analysis.consumers import readers
-from hwsearch.elastic.execution import run
 from hwsearch.elastic.repair import accumulate, sampling, statistics as statistics_module
 from hwsearch.elastic.repair.sampling import token_masks
 from hwsearch.elastic.repair.statistics import Statistics, gather, needed_bytes
 from hwsearch.errors import HwsearchError, InputError
+from hwsearch.models.execution import run
 from tests.elastic.small_models import MODELS, mlp, residual_cnn, samples, transformer
 
 

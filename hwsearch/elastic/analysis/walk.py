@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hwsearch.elastic.execution import Session
+from hwsearch.models.execution import Session
 
 Values = dict[str, NDArray[Any]]
 

@@ -10,9 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from hwsearch.elastic.execution import Session
 from hwsearch.elastic.graph import Origin
 from hwsearch.errors import EvaluationError
+from hwsearch.models.execution import Session
 
 Array: TypeAlias = NDArray[Any]
 RANDOM = frozenset(

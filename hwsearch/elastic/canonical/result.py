@@ -12,8 +12,8 @@ from onnx import helper
 from hwsearch.elastic.analysis.sample_axes import BATCH, InputAxes, random_inputs
 from hwsearch.elastic.canonical.constants import origin_of
 from hwsearch.elastic.canonical.shapes import Trace
-from hwsearch.elastic.execution import Session
 from hwsearch.elastic.graph import Graph, Origin
+from hwsearch.models.execution import Session
 
 _LEAST_IR = 8
 Sizes = Mapping[str, int]

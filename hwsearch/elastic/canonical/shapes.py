@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from hwsearch.elastic.canonical.constants import RANDOM
-from hwsearch.elastic.execution import Session
 from hwsearch.errors import EvaluationError
+from hwsearch.models.execution import Session
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int | None, ...]

@@ -18,9 +18,9 @@ from hwsearch.elastic.canonical.agreement import (
 from hwsearch.elastic.canonical.feeding import Feed
 from hwsearch.elastic.canonical.float32 import was_half
 from hwsearch.elastic.canonical.shapes import ShapeError
-from hwsearch.elastic.execution import Session
 from hwsearch.elastic.graph import Graph
 from hwsearch.errors import EvaluationError, InputError
+from hwsearch.models.execution import Session
 
 _TOLERANCE = 1e-5
 _HALF_TOLERANCE = 2e-2  # a model in half precision rounds otherwise than in float32

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hwsearch.elastic import build, execution
+from hwsearch.elastic import build
 from hwsearch.elastic.graph import Structure
 from hwsearch.elastic.pytorch.call import ModuleCall
 from hwsearch.elastic.pytorch.copying import first_line, plain_copy
@@ -21,6 +21,7 @@ from hwsearch.elastic.pytorch.cut_weights import changes_of
 from hwsearch.elastic.pytorch.match import Matcher
 from hwsearch.errors import InputError
 from hwsearch.models.agreement import disagreement
+from hwsearch.models.execution import run
 
 TOLERANCE = 1e-5
 _SAMPLES = 2
@@ -112,7 +113,7 @@ class _Subject:
             ours = self._outputs(module)
         except Exception as error:  # noqa: BLE001 - the module is the user's
             return f"forward fails ({type(error).__name__}: {first_line(error)})"
-        found = execution.run(model, self.arrays, self.results)
+        found = run(model, self.arrays, self.results)
         difference = disagreement(ours, [found[name] for name in self.results])
         if difference <= TOLERANCE:
             return ""

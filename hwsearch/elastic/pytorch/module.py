@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from hwsearch.elastic import execution
 from hwsearch.elastic.graph import Graph
 from hwsearch.elastic.pytorch.axes import Axis, flexible_axes, name_axes
 from hwsearch.elastic.pytorch.call import ModuleCall
@@ -20,6 +19,7 @@ from hwsearch.elastic.pytorch.tracing import Exporter, exported, has_dynamo, pla
 from hwsearch.elastic.reading import read_graph
 from hwsearch.errors import InputError
 from hwsearch.models.agreement import TOLERANCE, disagreement
+from hwsearch.models.execution import run
 from hwsearch.models.trace import TRACED, fixed_nodes, keep_batch
 
 logger = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ def _difference(
     expected = [tensor.numpy() for tensor in call(module, tensors).values()]
     arrays = {each.name: tensors[each.name].numpy() for each in model.graph.input}
     try:
-        found = execution.run(model, arrays, call.outputs)
+        found = run(model, arrays, call.outputs)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime raises classes of its own
         logger.info("the exported model does not run: %s", first_line(error))
         return float("inf")

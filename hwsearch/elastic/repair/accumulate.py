@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 
 from hwsearch.elastic.analysis.consumers import Linear
 from hwsearch.elastic.analysis.patches import input_rows
-from hwsearch.elastic.execution import Session
 from hwsearch.elastic.graph import Structure
 from hwsearch.elastic.repair.sampling import (
     BUFFERED_ROWS,
@@ -24,6 +23,7 @@ from hwsearch.elastic.repair.sampling import (
 )
 from hwsearch.errors import InputError
 from hwsearch.files import staged_file
+from hwsearch.models.execution import Session
 
 Finished = tuple[int, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 

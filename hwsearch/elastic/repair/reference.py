@@ -14,9 +14,9 @@ from hwsearch.elastic.analysis.additions import additions
 from hwsearch.elastic.analysis.consumers import linear_layers
 from hwsearch.elastic.analysis.patches import output_rows, row_count
 from hwsearch.elastic.analysis.walk import peak_bytes
-from hwsearch.elastic.execution import Session
 from hwsearch.elastic.graph import Graph
 from hwsearch.elastic.repair.sampling import Inputs, Samples, chosen_rows
+from hwsearch.models.execution import Session
 
 ROWS = 6000  # of 10,000, the divergence of subnets of the bundled network is lower by 2%
 LIVE_BYTES = 2**29  # of values of a subnet at a time; beyond it, fewer samples are used

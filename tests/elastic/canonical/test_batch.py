@@ -5,9 +5,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from hwsearch.elastic.canonical.batch import resolved
-from hwsearch.elastic.execution import Session
 from hwsearch.elastic.reading import read_graph
 from hwsearch.errors import InputError
+from hwsearch.models.execution import Session
 
 RNG = np.random.default_rng(0)
 

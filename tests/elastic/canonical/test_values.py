@@ -5,9 +5,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from hwsearch.elastic.canonical.duplicates import without_duplicates
-from hwsearch.elastic.execution import Session, run
 from hwsearch.elastic.reading import read_graph
 from hwsearch.errors import EvaluationError, InputError
+from hwsearch.models.execution import Session, run
 
 RNG = np.random.default_rng(0)
 NUMBERS = {"one": 1, "eight": 8}
