@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hwsearch.elastic import build, execution
+from hwsearch.elastic import build
 from hwsearch.elastic.analysis.structure import analyse
 from hwsearch.elastic.graph import Group, Structure
 from hwsearch.elastic.pytorch.cut_module import cut_module
@@ -37,6 +37,7 @@ from hwsearch.elastic.reading import read_graph
 from hwsearch.elastic.summary import summary_of
 from hwsearch.errors import HwsearchError
 from hwsearch.models.agreement import disagreement
+from hwsearch.models.execution import run
 
 TOLERANCE = 1e-5
 # Model -> share of its MACs that exact groups must reach.
@@ -215,7 +216,7 @@ def difference(ours: Any, reference: Any, inputs: Mapping[str, NDArray[Any]]) ->
     """Return the largest relative difference of the outputs of two models."""
     names = {each.name for each in ours.graph.input}
     given = {name: array for name, array in inputs.items() if name in names}
-    found = [list(execution.run(model, given).values()) for model in (ours, reference)]
+    found = [list(run(model, given).values()) for model in (ours, reference)]
     return disagreement(*found)
 
 

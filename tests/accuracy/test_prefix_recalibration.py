@@ -46,7 +46,12 @@ def equal(one, other):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.fixture(params=FAMILIES)
+SLOW = FAMILIES[2:]  # seconds each, and built as those before
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FAMILIES]
+)
 def net(request):
     net = Supernet(request.param, load_family(request.param).tiny(), "random:0")
     return net if request.param == "cifar10-resnet" else net.restrict(["resolution=max"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwsearch.elastic import build, execution
+from hwsearch.elastic import build
 from hwsearch.elastic.analysis.structure import analyse
 from hwsearch.elastic.pytorch.attention import CutMultiheadAttention
 from hwsearch.elastic.pytorch.cut_branches import Skip, Zero
@@ -17,6 +17,7 @@ from hwsearch.elastic.pytorch.cut_module import cut_module
 from hwsearch.elastic.pytorch.module import read_module
 from hwsearch.elastic.reading import read_graph
 from hwsearch.errors import InputError
+from hwsearch.models.execution import run
 from tests.elastic.miniature_modules import (
     DenseNet,
     MobileNet,
@@ -40,6 +41,9 @@ CASES = {
     "tied": (TiedModel, TOKENS),
     "windows": (window_transformer, image(side=8)),
 }
+
+# A window transformer takes seconds to export and to cut.
+SOME_SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name == "windows")) for name in CASES]
 
 
 @cache
@@ -91,7 +95,7 @@ def repaired(structure, kept, seed=0):
     return replaced
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SOME_SLOW)
 def test_a_cut_module_has_the_outputs_of_the_sliced_model(name):
     module, inputs, structure = made(name)
     kept = some_units(structure)
@@ -99,12 +103,12 @@ def test_a_cut_module_has_the_outputs_of_the_sliced_model(name):
     model = build.sliced(structure, kept)
     cut = cut_module(module, structure, kept, (), model, inputs)
     arrays = inputs if isinstance(inputs, dict) else {model.graph.input[0].name: inputs}
-    found = execution.run(model, {key: each.numpy() for key, each in arrays.items()})
+    found = run(model, {key: each.numpy() for key, each in arrays.items()})
     for ours, expected in zip(outputs(cut, inputs), found.values(), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SOME_SLOW)
 def test_names_stay_and_numbers_become_fewer(name):
     module, inputs, structure = made(name)
     before = {key: each.clone() for key, each in module.state_dict().items()}
@@ -124,7 +128,7 @@ def test_repaired_weights_are_unfolded(name):
     model = build.sliced(structure, kept, (), repaired(structure, kept))
     cut = cut_module(module, structure, kept, (), model, inputs)
     arrays = {model.graph.input[0].name: inputs.numpy()}
-    (expected,) = execution.run(model, arrays).values()
+    (expected,) = run(model, arrays).values()
     np.testing.assert_allclose(
         outputs(cut, inputs)[0], expected, atol=1e-5 * np.abs(expected).max()
     )
@@ -169,7 +173,7 @@ def test_branches_are_left_out_one_by_one_and_together(name):
         cut = cut_module(module, structure, kept, dropped, model, inputs)
         assert any(isinstance(each, (Zero, Skip)) for each in cut.modules())
         assert set(cut.state_dict()) < set(module.state_dict())
-        (expected,) = execution.run(model, {model.graph.input[0].name: inputs.numpy()}).values()
+        (expected,) = run(model, {model.graph.input[0].name: inputs.numpy()}).values()
         np.testing.assert_allclose(
             outputs(cut, inputs)[0], expected, atol=1e-5 * np.abs(expected).max()
         )
@@ -192,7 +196,7 @@ def test_a_layer_without_bias_gets_one_where_its_input_was_repaired():
     replaced = repaired(structure, kept)
     model = build.sliced(structure, kept, (), replaced)
     cut = cut_module(module, structure, kept, (), model, inputs)
-    (expected,) = execution.run(model, {model.graph.input[0].name: inputs.numpy()}).values()
+    (expected,) = run(model, {model.graph.input[0].name: inputs.numpy()}).values()
     np.testing.assert_allclose(outputs(cut, inputs)[0], expected, atol=1e-5)
     assert (cut[2].in_features, cut[0].out_features) == (4, 4)
 
@@ -252,7 +256,7 @@ def test_a_module_is_cut_by_an_onnx_file_that_renamed_and_folded_its_weights(nam
     model = build.sliced(structure, kept, (), repaired(structure, kept))
     cut = cut_module(module, structure, kept, (), model)
     assert list(cut.state_dict()) == list(module.state_dict())
-    (expected,) = execution.run(model, {"pixels": inputs.numpy()}).values()
+    (expected,) = run(model, {"pixels": inputs.numpy()}).values()
     np.testing.assert_allclose(
         outputs(cut, inputs)[0], expected, atol=1e-5 * np.abs(expected).max()
     )

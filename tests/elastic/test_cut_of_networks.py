@@ -7,13 +7,14 @@ import onnx
 import pytest
 import torch
 
-from hwsearch.elastic import build, execution
+from hwsearch.elastic import build
 from hwsearch.elastic.analysis.structure import analyse
 from hwsearch.elastic.elastify import elastify
 from hwsearch.elastic.living import LIVING
 from hwsearch.elastic.pytorch.cut import cut
 from hwsearch.elastic.pytorch.module import read_module
 from hwsearch.errors import InputError
+from hwsearch.models.execution import run
 from hwsearch.space import Choice, SearchSpace
 from tests.elastic.miniature_modules import ResidualNet, VisionTransformer, image, trained
 
@@ -102,7 +103,7 @@ def test_repaired_subnets_of_a_module_come_back_as_it(build_module, tmp_path):
     )
     for arch in net.space.sample(3, seed=0):
         cut_module = cut(module, arch)
-        (expected,) = execution.run(net.onnx_model(arch), {"x": pictures.numpy()}).values()
+        (expected,) = run(net.onnx_model(arch), {"x": pictures.numpy()}).values()
         with torch.no_grad():
             found = cut_module(pictures).numpy()
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -351,5 +351,6 @@ class BakedBatch(Sound):
 class Einstein(Sound):
     class head(Head):  # noqa: N801
         def forward(self, x):
-            scores = torch.einsum("nc,kc->nk", x.mean((2, 3)), self.linear.weight)
+            ones = torch.ones(self.linear.weight.shape[0])
+            scores = torch.einsum("nc,kc,k->nk", x.mean((2, 3)), self.linear.weight, ones)
             return scores + self.linear.bias
