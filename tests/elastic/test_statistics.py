@@ -200,17 +200,6 @@ def test_sums_of_other_samples_are_not_taken_up(tmp_path):
         np.testing.assert_array_equal(own.mean, found.inputs[key].mean)
 
 
-def test_a_model_of_a_fixed_batch_gets_whole_batches():
-    structure = mlp()
-    inputs = samples(structure, 43)
-    free = gather(structure, [{"x": inputs["x"][:40]}])
-    structure.graph.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
-    fixed = gather(structure, [inputs])
-    assert fixed.samples == 40
-    for key, own in free.inputs.items():
-        np.testing.assert_allclose(own.mean, fixed.inputs[key].mean, rtol=1e-5, atol=1e-6)
-
-
 BAD = {
     "too few": (lambda x: {"x": x[:3]}, "'fc2' 3 inputs.* at least 16 samples"),
     "none": (lambda x: {"x": x[:0]}, "no calibration samples"),

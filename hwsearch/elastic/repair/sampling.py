@@ -33,8 +33,7 @@ class Samples:
     """
 
     def __init__(self, graph: Graph, batches: Iterable[Inputs]) -> None:
-        self._fixed = _fixed_batch(graph)
-        fitted = [_fitted(graph, batch, self._fixed) for batch in batches]
+        fitted = [_fitted(graph, batch) for batch in batches]
         self.batches = [batch for batch in fitted if len(next(iter(batch.values())))]
         self.count = sum(len(next(iter(batch.values()))) for batch in self.batches)
         if not self.count:
@@ -60,19 +59,17 @@ class Samples:
         if self.count <= most:
             return self
         found = object.__new__(Samples)
-        found.batches, found.count, found._fixed = [], 0, self._fixed
+        found.batches, found.count = [], 0
         for batch in self.batches:
             size = len(next(iter(batch.values())))
             taken = max(1, size * most // self.count)
-            taken = min(size, -(-taken // self._fixed) * self._fixed) if self._fixed else taken
             at = np.arange(taken) * size // taken
             found.batches.append({name: array[at] for name, array in batch.items()})
             found.count += taken
         return found
 
     def split(self, size: int) -> list[Inputs]:
-        """Return the samples in pieces of at most ``size``, or of the model's fixed batch."""
-        size = self._fixed or size
+        """Return the samples in pieces of at most ``size``."""
         return [
             {name: array[start : start + size] for name, array in batch.items()}
             for batch in self.batches
@@ -94,7 +91,6 @@ class Samples:
                 math.prod(x.shape) / size / math.prod(graph.shapes[n]) for n, x in batch.items()
             )
             step = max(1, int(most / (each * max(larger, 1e-9))))
-            step = self._fixed or step
             for start in range(0, size, step):
                 yield {name: array[start : start + step] for name, array in batch.items()}
 
@@ -107,17 +103,8 @@ class Samples:
         return True
 
 
-def _fixed_batch(graph: Graph) -> int:
-    """Return the samples that the model takes at once, 0 for any number."""
-    shapes = [value.type.tensor_type.shape for value in graph.proto.graph.input]
-    return max((shape.dim[0].dim_value for shape in shapes if shape.dim), default=0)
-
-
-def _fitted(graph: Graph, batch: Inputs, fixed: int) -> dict[str, NDArray[Any]]:
-    """Return the inputs of a model in its types; raise InputError if they do not fit.
-
-    Samples that do not fill the last ``fixed`` ones are left out.
-    """
+def _fitted(graph: Graph, batch: Inputs) -> dict[str, NDArray[Any]]:
+    """Return the inputs of a model in its types; raise InputError if they do not fit."""
     found, counts = {}, {}
     for value in graph.proto.graph.input:
         if value.name not in batch:
@@ -139,7 +126,6 @@ def _fitted(graph: Graph, batch: Inputs, fixed: int) -> dict[str, NDArray[Any]]:
                 f"input {value.name!r} of the calibration samples is {array.dtype} of shape "
                 f"{array.shape}; the model takes {dtype} of shape ({shape})"
             )
-        array = array[: len(array) // fixed * fixed] if fixed else array
         found[value.name] = array.astype(dtype, copy=False)
         counts[value.name] = len(array)
     if len(set(counts.values())) > 1:
