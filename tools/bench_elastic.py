@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from elastic_bundled import Bundled, nearest, opened, session_of
+from elastic_bundled import Bundled, heads_and_ffn, opened, session_of
 from numpy.typing import NDArray
 
 import hwsearch
@@ -240,7 +240,7 @@ def transformers(args: argparse.Namespace) -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     print(f"  elastic, or opened, in {wall:.0f} s, CPU {cpu:.0f} s (target 60 s)", flush=True)
     tokens = list(_tokens(given, lines[:SENTENCES], net))
-    archs = net.space.architectures([_heads_and_ffn(net, *cut) for cut in MINILM])
+    archs = net.space.architectures([heads_and_ffn(net, *cut) for cut in MINILM])
     shares = net.exact("macs", archs) / net.exact("macs", net.space.largest())
     whole = _embeddings(hwsearch.to_onnx(net, net.space.largest()[0]), tokens)
     calibration = hwsearch.load_task(
@@ -257,16 +257,6 @@ def transformers(args: argparse.Namespace) -> None:
             f"{refined[1]:.3f} (study, refined: {study[0]}, {study[1]})",
             flush=True,
         )
-
-
-def _heads_and_ffn(net: Supernet, heads: int, ffn: float) -> dict[str, Any]:
-    found = dict(net.space.largest()[0].mapping)
-    for choice in net.space.choices:
-        if choice.name.endswith("heads"):
-            found[choice.name] = heads
-        elif choice.name.endswith(("ffn", "ffn.width")):
-            found[choice.name] = nearest(choice.options, ffn)
-    return found
 
 
 def _tokens(folder: Path, lines: Sequence[str], net: Supernet) -> Iterator[dict[str, Array]]:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from elastic_bundled import SOURCE, Results, log_softmax, nearest, outputs, session_of
+from elastic_bundled import SOURCE, Results, heads_and_ffn, log_softmax, outputs, session_of
 from elastic_sentiment import classifier, snippets
 from numpy.typing import NDArray
 
@@ -210,7 +210,7 @@ def minilm(args: argparse.Namespace) -> None:
         folder=tuned,
     ).calibration  # fmt: skip
     batches = [batch for batch, _ in calibration.batches(50)]
-    uniform = net.space.architectures([_uniform(net)])
+    uniform = net.space.architectures([heads_and_ffn(net, HEADS, FFN)])
     share = float(net.exact("macs", uniform)[0] / net.exact("macs", net.space.largest())[0])
     _print(args.work, "minilm uniform", net, {share: 1.0}, score, batches, uniform[0])
     _print(args.work, "minilm by single effects", net, {share: 1.0}, score, batches)
@@ -269,17 +269,6 @@ def _searched(
         net.space, evaluate, objectives, budget=BUDGET, seed=0, constraints=[f"macs <= {limit}"]
     )
     return min(tried, key=lambda each: each[0])[1]
-
-
-def _uniform(net: Supernet) -> dict[str, Any]:
-    """Return the options of a cut that keeps the same heads and neurons in every layer."""
-    found = dict(net.space.largest()[0].mapping)
-    for choice in net.space.choices:
-        if choice.name.endswith("heads"):
-            found[choice.name] = HEADS
-        elif choice.name.endswith(("ffn", "ffn.width")):
-            found[choice.name] = nearest(choice.options, FFN)
-    return found
 
 
 def _by_length(texts: Sequence[str]) -> list[int]:

@@ -147,6 +147,17 @@ def nearest(options: Sequence[Any], share: float) -> Any:
     return min(numbers, key=lambda option: abs(option / max(numbers) - share))
 
 
+def heads_and_ffn(net: Supernet, heads: int, ffn: float) -> dict[str, Any]:
+    """Return the options of a transformer with so many heads and so much of the neurons."""
+    found = dict(net.space.largest()[0].mapping)
+    for choice in net.space.choices:
+        if choice.name.endswith("heads"):
+            found[choice.name] = heads
+        elif choice.name.endswith(("ffn", "ffn.width")):
+            found[choice.name] = nearest(choice.options, ffn)
+    return found
+
+
 def outputs(model: onnx.ModelProto, name: str, images: Array) -> Array:
     """Return the scores of classes: (n, classes)."""
     session = session_of(model)

@@ -5,7 +5,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hwsearch.elastic.analysis.structure import analyse, elastic_share
+from hwsearch.elastic.analysis.structure import analyse
+from hwsearch.elastic.summary import summary_of
 from hwsearch.models.agreement import count_macs
 from tests.elastic.miniature_networks import NETWORKS, miniature
 from tests.elastic.removal import (
@@ -69,7 +70,7 @@ def test_work_is_what_is_counted(name):
 def test_share_and_kinds(name):
     found = structure(name)
     share, kinds = EXPECTED[name]
-    assert elastic_share(found) >= share - 1e-9, found.rest
+    assert summary_of(found).elastic >= share - 1e-9, found.rest
     assert {group.kind for group in found.groups} == kinds
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torchvision
 
-from hwsearch.elastic.analysis.structure import analyse, elastic_share
+from hwsearch.elastic.analysis.structure import analyse
 from hwsearch.elastic.reading import read_graph
+from hwsearch.elastic.summary import summary_of
 from tests.elastic.miniature_networks import exported, randomised
 from tests.elastic.removal import difference, kept_units, macs_after
 
@@ -38,7 +39,7 @@ def test_groups_of_torchvision(name):
     network = randomised(getattr(torchvision.models, name)(weights=None, **options))
     found = analyse(read_graph(exported(network, (torch.zeros(2, 3, pixels, pixels),))))
     share, groups, branches, left = EXPECTED[name]
-    assert elastic_share(found) >= share
+    assert summary_of(found).elastic >= share
     assert (len(found.groups), len(found.branches)) == (groups, branches)
     kept = kept_units(found.groups)
     assert difference(found, kept) < 1e-5

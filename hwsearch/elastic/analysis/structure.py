@@ -43,13 +43,6 @@ def analyse(graph: Graph) -> Structure:
     )
 
 
-def elastic_share(structure: Structure) -> float:
-    """Return the share of a model's MACs that shrink with some group."""
-    total = sum(each.macs for each in structure.work)
-    elastic = sum(each.macs for each in structure.work if each.factors)
-    return elastic / total if total else 0.0
-
-
 def _work(units: Units, members: Sequence[Members], groups: Sequence[Group]) -> list[Work]:
     """Return the MACs of each node, with the share of each axis that a unit takes."""
     name_of = {

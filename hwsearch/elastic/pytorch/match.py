@@ -26,14 +26,11 @@ class Match:
         axes: Axis of the entry for each axis of the weight; -1 for an axis of size 1 that the
             entry does not have.
         norm: Name of the batch norm that is folded into the weight, or empty.
-        is_copy: Whether every number of the weight is one of the entry, at the same place. If
-            not, the numbers at a position of an axis come from the same position of the entry's.
     """
 
     entry: str
     axes: tuple[int, ...]
     norm: str = ""
-    is_copy: bool = True
 
 
 class Matcher:
@@ -82,7 +79,7 @@ class Matcher:
                     for i in range(size)
                 ):
                     axes = tuple(own if each == axis else -1 for each in range(array.ndim))
-                    return Match(entry=name, axes=axes, is_copy=False)
+                    return Match(entry=name, axes=axes)
         return None
 
     def _match(self, weight: str, array: Array) -> Match | None:

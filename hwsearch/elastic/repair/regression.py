@@ -1,5 +1,6 @@
 """Least squares for the change of a layer, from rows of its input and wanted outputs."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,20 +82,20 @@ class Regression:
         return Change(weight=change, constant=constant.reshape(-1), ridge=ridge)
 
 
-class _Form:
+class _Form(ABC):
     """Two folds of rows, and the systems of their least squares."""
 
+    @abstractmethod
     def loss(self, fold: int, ridge: float) -> float:
         """Return |lacking - x D|^2 of a fold, less a constant, D solved on the other one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whole(self, ridge: float) -> Stack:
         """Return D' of all rows: (groups, rows, columns)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, y: Stack, weight: Stack) -> None:
         """Prepare for what a layer lacks: y - x W'."""
-        raise NotImplementedError
 
     def solved(self, y: Stack, weight: Stack) -> tuple[float, Stack | None]:
         """Return the best ridge and the change of a weight, None if no change is better."""
