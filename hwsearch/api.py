@@ -96,6 +96,7 @@ def search(  # noqa: D417 - the settings are explained where they are declared, 
     batch: int | None = None,
     freeze: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
+    precision: str | None = None,
     prior: str = "on",
     warm_start: str | Path | None = None,
     out: str | Path | None = None,
@@ -123,6 +124,8 @@ def search(  # noqa: D417 - the settings are explained where they are declared, 
         given |= {"supernet": loaded.name, "checkpoint": loaded.checkpoint}
         given["freeze"] = (*loaded.freeze, *given["freeze"])
         given["only"] = (*loaded.only, *given["only"])
+        if loaded.precision is not None and precision is None:
+            given["precision"] = str(loaded.precision)
     if budget is None:
         del given["budget"]
     settings, progress = SearchSettings(**given), progress or Silent()

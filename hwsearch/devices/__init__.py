@@ -1,7 +1,7 @@
 """Latencies and outputs of models on devices."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,6 +9,7 @@ from hwsearch.devices.base import Device, Latency, MeasureSettings
 from hwsearch.devices.spec import (
     DeviceFactory,
     DeviceOption,
+    canonical_spec,
     parse_options,
     respelled,
     split_name,
@@ -16,6 +17,7 @@ from hwsearch.devices.spec import (
 )
 from hwsearch.devices.throughput import Batching, best_throughput, check_batch_sizes
 from hwsearch.errors import DeviceError, InputError
+from hwsearch.precision import MIXED
 
 if TYPE_CHECKING:
     import onnx
@@ -86,6 +88,36 @@ def with_batch(device: Device, batch: int) -> Device:
             "that it has no throughput at other batch sizes; measure latency"
         )
     return load_device(respelled(device.spec, batch=batch))
+
+
+def mixed_spec(spec: str, precisions: Sequence[str]) -> str:
+    """Return the spec of a device that takes files whose blocks have any of some precisions.
+
+    Raises:
+        InputError: The device takes files of one precision, or not of these.
+    """
+    factory = load_factory(split_name(spec)[0])
+    if factory.takes:  # it is another's spec, or a file of measurements
+        return spec
+    device = parse_options(factory, split_spec(spec)[1])
+    options = {option.name: option for option in factory.options}
+    precision = options.get("precision")
+    if precision is None or MIXED not in precision.allowed:
+        raise InputError(
+            f"device {spec!r} takes files of one precision; search for each precision alone, or "
+            "on a device such as ort-cpu:threads=1"
+        )
+    if device["precision"] not in (precision.default, MIXED):
+        raise InputError(
+            f"device {spec!r} takes {device['precision']} files alone, and precision is to be "
+            f"chosen among {', '.join(precisions)}; leave the device's precision away"
+        )
+    if refused := [each for each in precisions if each not in factory.mixes]:
+        raise InputError(
+            f"device {spec!r} takes no {' or '.join(refused)} in files of mixed precision; it "
+            f"takes {', '.join(factory.mixes)}"
+        )
+    return canonical_spec(factory, {**device, "precision": MIXED})[0]
 
 
 def measure(

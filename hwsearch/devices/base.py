@@ -153,8 +153,8 @@ class Device(Protocol):
         spec: Canonical spec, such as ``ort-cpu:threads=1``.
         slug: The same for file names, such as ``ort-cpu-threads1``.
         precision: Precision of the files that it accepts, one of
-            `hwsearch.models.onnx_file.PRECISIONS`, or "bf16" where it computes float32 files in
-            bfloat16. Part of the fingerprint.
+            `hwsearch.models.onnx_file.PRECISIONS`; "mixed" for all of them, or "bf16" where it
+            computes float32 files in bfloat16. Part of the fingerprint.
     """
 
     spec: str

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hwsearch.devices.spec import file_precision
 from hwsearch.errors import DeviceError, InputError
+from hwsearch.precision import MIXED
 
 if TYPE_CHECKING:
     import onnx
@@ -23,10 +24,10 @@ def refusal(model: Path, device: str, precision: str) -> DeviceError | None:
         return None
     problem, own = _inspected(model, found.st_mtime_ns, found.st_size)
     precision = file_precision(precision)
-    if problem is None and own not in ("", precision):
+    if problem is None and precision != MIXED and own not in ("", precision):
         problem = (
             f"is {own}, and {device} takes {precision}: give a {precision} file, or a device with "
-            f"precision={own}"
+            f"precision={own if own in ('fp32', 'fp16', 'int8') else MIXED}"
         )
     return None if problem is None else DeviceError(f"{model.name} {problem}")
 

@@ -36,17 +36,21 @@ _SLOWED_BY = {  # other bits: idle, clocks set by the user, clocks of the displa
 }
 _CLOCK_SPREAD_LIMIT = 0.05
 _BUILD_S = 900.0
-GPU_OPTIONS = (
-    precision_option("fp32", "fp16", shown=True),
-    BATCH,
-    DeviceOption(name="device_id", default=0, help="which GPU, in CUDA's order", low=0),
-    DeviceOption(
-        name="transfers",
-        default="excluded",
-        help="whether a latency includes the copies to the GPU and back",
-        allowed=("excluded", "included"),
-    ),
-)
+
+
+def gpu_options(*precisions: str) -> tuple[DeviceOption, ...]:
+    """Return the options of a device on a GPU that takes files of these precisions."""
+    return (
+        precision_option(*precisions, shown=True),
+        BATCH,
+        DeviceOption(name="device_id", default=0, help="which GPU, in CUDA's order", low=0),
+        DeviceOption(
+            name="transfers",
+            default="excluded",
+            help="whether a latency includes the copies to the GPU and back",
+            allowed=("excluded", "included"),
+        ),
+    )
 
 
 class GpuDevice(WorkerDevice):

@@ -15,6 +15,7 @@ from hwsearch.devices.spec import (
 )
 from hwsearch.devices.worker_device import THREADS, CpuDevice
 from hwsearch.errors import DeviceError, InputError
+from hwsearch.precision import FP32, INT8, MIXED
 
 
 class OpenVino(CpuDevice):
@@ -86,6 +87,7 @@ DEVICE = DeviceFactory(
             allowed=("latency", "throughput"),
         ),
         BATCH,
-        precision_option("fp32", "int8", "bf16"),
+        precision_option(FP32, INT8, "bf16", MIXED),
     ),
+    mixes=(INT8, FP32),
 )

@@ -13,6 +13,7 @@ from hwsearch.devices.runtime import Feeds
 from hwsearch.devices.spec import BATCH, DeviceFactory, parse_options, precision_option
 from hwsearch.devices.worker_device import THREADS, CpuDevice
 from hwsearch.machine import thread_limit
+from hwsearch.precision import DYNAMIC, FP32, INT4, INT8, MIXED
 
 if TYPE_CHECKING:
     from hwsearch.devices.shared_inference import SharedSession
@@ -102,5 +103,6 @@ DEVICE = DeviceFactory(
     name="ort-cpu",
     create=OrtCpu,
     available=_missing,
-    options=(THREADS, BATCH, precision_option("fp32", "int8")),
+    options=(THREADS, BATCH, precision_option(FP32, INT8, MIXED)),
+    mixes=(INT4, INT8, DYNAMIC, FP32),
 )

@@ -1,14 +1,16 @@
 """``ort-cuda`` and ``ort-tensorrt``: ONNX Runtime's providers for NVIDIA GPUs."""
 
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from hwsearch.devices.base import Fingerprint
-from hwsearch.devices.nvidia import GPU_OPTIONS, GpuDevice, missing_gpu
+from hwsearch.devices.nvidia import GpuDevice, gpu_options, missing_gpu
 from hwsearch.devices.ort_cpu import build_problem, installed_builds
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import DeviceFactory
+from hwsearch.precision import FP16, FP32, MIXED
 
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
@@ -88,15 +90,19 @@ def missing_provider(provider: str) -> str | None:
     return None
 
 
-def _factory(name: str, provider: str) -> DeviceFactory:
+def _factory(
+    name: str, provider: str, precisions: Sequence[str], mixes: Sequence[str] = ()
+) -> DeviceFactory:
     return DeviceFactory(
         name=name,
         create=partial(OrtGpu, provider),
         available=lambda: missing_provider(provider),
-        options=GPU_OPTIONS,
+        options=gpu_options(*precisions),
+        mixes=tuple(mixes),
         untested=True,
     )
 
 
-CUDA = _factory("ort-cuda", _CUDA)
-TENSORRT = _factory("ort-tensorrt", _TENSORRT)
+CUDA = _factory("ort-cuda", _CUDA, (FP32, FP16, MIXED), (FP16, FP32))
+# Whether it may compute in float16 is an option of its provider, and no property of a file.
+TENSORRT = _factory("ort-tensorrt", _TENSORRT, (FP32, FP16))

@@ -10,6 +10,7 @@ from typing import Any
 
 from hwsearch.devices.base import Device
 from hwsearch.errors import InputError, unknown
+from hwsearch.precision import MIXED
 
 OptionValue = int | str
 
@@ -62,6 +63,8 @@ class DeviceFactory:
         available: Returns None where the device can be used, else the missing requirement and how
             to get it.
         options: Declared options, in the order of the canonical spec.
+        mixes: Precisions of blocks of the files that it takes with ``precision=mixed``; none if it
+            has no such value.
         takes: Name of the text that follows the colon in place of options, such as that of a file,
             and is passed to ``create``.
         untested: Whether it has not been tested on the hardware yet, which is shown to users.
@@ -71,6 +74,7 @@ class DeviceFactory:
     create: Callable[..., Device]
     available: Callable[[], str | None]
     options: tuple[DeviceOption, ...] = ()
+    mixes: tuple[str, ...] = ()
     takes: str = ""
     untested: bool = False
 
@@ -85,12 +89,17 @@ def file_precision(precision: str) -> str:
 
 def precision_option(*precisions: str, shown: bool = False) -> DeviceOption:
     """Return the option for the precision of a device; the first one is the default."""
-    files = [each for each in precisions if file_precision(each) == each]
-    rounded = [f"; {each}: fp32 files, run in {each}" for each in precisions if each not in files]
+    files = [each for each in precisions if file_precision(each) == each != MIXED]
+    mixed = "; mixed: files of any precision, also by block" if MIXED in precisions else ""
+    rounded = [
+        f"; {each}: fp32 files, run in {each}"
+        for each in precisions
+        if each not in (*files, MIXED)
+    ]
     return DeviceOption(
         name="precision",
         default=precisions[0],
-        help=f"precision of the ONNX files: {' or '.join(files)}{''.join(rounded)}",
+        help=f"precision of the ONNX files: {' or '.join(files)}{''.join(rounded)}{mixed}",
         allowed=precisions,
         shown=shown,
     )

@@ -5,9 +5,10 @@ from typing import Any
 
 from hwsearch.devices.base import Fingerprint
 from hwsearch.devices.fingerprint import digest
-from hwsearch.devices.nvidia import GPU_OPTIONS, GpuDevice, missing_gpu
+from hwsearch.devices.nvidia import GpuDevice, gpu_options, missing_gpu
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import DeviceFactory
+from hwsearch.precision import FP16, FP32, INT8, MIXED
 
 
 class TensorRt(GpuDevice):
@@ -46,5 +47,10 @@ def _missing() -> str | None:
 
 
 DEVICE = DeviceFactory(
-    name="tensorrt", create=TensorRt, available=_missing, options=GPU_OPTIONS, untested=True
+    name="tensorrt",
+    create=TensorRt,
+    available=_missing,
+    options=gpu_options(FP32, FP16, MIXED),
+    mixes=(INT8, FP16, FP32),
+    untested=True,
 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hwsearch.elastic import wire
 from hwsearch.elastic.analysis.liveness import removables
+from hwsearch.elastic.blocks import Blocks
 from hwsearch.elastic.build import Slicer, zeroed
 from hwsearch.elastic.choices import ElasticSpace
 from hwsearch.elastic.costs import Costs
@@ -112,6 +113,20 @@ class ElasticNetwork:
 
     def blocks(self, arch: Architecture) -> None:
         """Return None: a subnet is no chain of blocks."""
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.structure)
+
+    @property
+    def node_blocks(self) -> Mapping[str, str]:
+        """Return the block of each node: see `hwsearch.elastic.blocks`."""
+        return self._blocks.of_nodes
+
+    def weighted_blocks(self, arch: Architecture) -> list[str]:
+        """Return the names of the blocks of a subnet that have weights."""
+        chosen = self.elastic.select(arch.space.architectures([arch]))
+        return self._blocks.there(removables(self.structure), chosen.dropped[0])
 
     def subnet(self, arch: Architecture) -> None:
         """Raise EvaluationError: a subnet is an ONNX model and no PyTorch module."""

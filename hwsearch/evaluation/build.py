@@ -7,6 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +23,12 @@ from hwsearch.errors import EvaluationError, InputError, unknown
 from hwsearch.evaluation.attempt import attempt
 from hwsearch.evaluation.written_subnets import WrittenDraft, WrittenSubnets
 from hwsearch.machine import available_memory_bytes
+from hwsearch.models.convert import Converter, blocks_of
 from hwsearch.models.exported import Exported
 from hwsearch.models.onnx_file import PRECISIONS, write_model
-from hwsearch.models.quantize import check_converter, quantize_int8, to_fp16
+from hwsearch.models.quantize import Ranges, check_converter
 from hwsearch.models.repeated_weights import timing_model
+from hwsearch.precision import INT8, MIXED, WHOLE
 from hwsearch.quantization import quantization_for
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 Built = tuple[onnx.ModelProto, Exported | None, float]
 # Ranges do not depend on it; small, so that all activations of a large subnet fit.
 RANGE_BATCH = 25
+_RANGES_KEPT = 256
 SHARE_OF_MEMORY = 0.1  # of what is available when the first model is built
 SHARE_OF_DISK = 0.1  # of the free space in the temporary folder then
 
@@ -53,18 +57,20 @@ class Builder:
     """
 
     def __init__(self, net: Supernet, device: Device, task: Task) -> None:
-        check_conversion(device, task)
+        check_conversion(net, device, task)
         self._net, self._precision = net, file_precision(device.precision)
         self._run_in = None if self._precision == device.precision else device.precision
-        self._ranges = task.calibration if self._precision == "int8" else None
+        options = (self._precision,) if net.precision is None else net.precision.options
+        self._calibration = task.calibration if INT8 in options else None
+        self._ranges: OrderedDict[tuple[Architecture, bool], Ranges] = OrderedDict()
         calibration = task.calibration if net.recalibrate else None
         self.calibration_digest = None if calibration is None else calibration.digest
         self.refined: set[Architecture] = set()
         self._subnets = _subnets(net, task, self.refined)
         self._quantization = quantization_for(device.fingerprint())
         self.context = self._precision + (f" run in {self._run_in}" if self._run_in else "")
-        if self._ranges is not None:
-            ranges = f"{len(self._ranges)}@{self._ranges.digest}"
+        if self._calibration is not None:
+            ranges = f"{len(self._calibration)}@{self._calibration.digest}"
             self.context += f" ({self._quantization}, ranges={ranges})"
 
     def build(
@@ -99,13 +105,22 @@ class Builder:
         return model, exported, draft.cost_s + time.perf_counter() - begin
 
     def _convert(self, arch: Architecture, model: onnx.ModelProto) -> onnx.ModelProto:
-        if self._precision == "fp16":
-            return to_fp16(model)
-        if self._ranges is not None:
-            inputs = InputBatches(self._ranges, RANGE_BATCH, self._net.input_spec(arch))
-            digest = self._ranges.digest
-            return quantize_int8(model, inputs, self._quantization, digest=digest)
-        return model
+        convert = Converter(quantization=self._quantization, ranges=partial(self._ranges_of, arch))
+        precisions = self._net.precisions(arch) or {WHOLE: self._precision}
+        return convert(model, precisions, blocks_of(self._net, model))
+
+    def _ranges_of(self, arch: Architecture, model: onnx.ModelProto) -> Ranges:
+        """Return the ranges of a float32 model, which do not depend on precisions."""
+        assert self._calibration is not None
+        key = self._net.structure(arch), arch in self.refined
+        if key not in self._ranges:
+            spec = self._net.input_spec(arch)
+            batches = InputBatches(self._calibration, RANGE_BATCH, spec)
+            self._ranges[key] = Ranges.of(model, batches, self._calibration.digest)
+        self._ranges.move_to_end(key)
+        while len(self._ranges) > _RANGES_KEPT:
+            self._ranges.popitem(last=False)
+        return self._ranges[key]
 
 
 def _subnets(
@@ -119,8 +134,18 @@ def _subnets(
     return RecalibratedModules(net, task)
 
 
-def check_conversion(device: Device, task: Task) -> None:
+def check_conversion(net: Supernet, device: Device, task: Task) -> None:
     """Refuse a device whose precision is unknown, or lacks a converter or calibration samples."""
+    if device.precision == MIXED and net.precision is None:
+        raise InputError(
+            f"device {device.spec!r} takes files of any precision, and none is chosen; give "
+            "precision 'fp32,int8', or leave the device's away"
+        )
+    if device.precision != MIXED and net.precision is not None:
+        raise InputError(
+            f"precision is to be chosen among {', '.join(net.precision.options)}, and device "
+            f"{device.spec!r} takes {device.precision} files alone; give it precision=mixed"
+        )
     if file_precision(device.precision) not in PRECISIONS:
         raise unknown(f"precision of device {device.spec!r}", device.precision, PRECISIONS)
     if device.precision == "fp32":
@@ -131,7 +156,8 @@ def check_conversion(device: Device, task: Task) -> None:
             f"device {device.spec!r} computes in {device.precision}, and onnxruntime, which "
             "checks files in float32, is not installed: pip install 'hwsearch[cpu]'"
         )
-    if device.precision == "int8" and task.calibration is None:
+    options = (device.precision,) if net.precision is None else net.precision.options
+    if INT8 in options and task.calibration is None:
         raise InputError(
             f"device {device.spec!r} takes int8 files, whose activations get their ranges from "
             f"calibration samples, and data {task.spec!r} has none; give data with a calibration "

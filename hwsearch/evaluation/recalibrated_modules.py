@@ -69,7 +69,11 @@ class RecalibratedModules:
         return ModuleDraft(self._net, arch, subnet, spec, blocks, digest, cost_s)
 
     def _recalibrate(self, drafts: Sequence[ModuleDraft]) -> None:
-        new = [d for d in drafts if not self._statistics.restore(d.arch, d.subnet)]
+        new = [
+            draft
+            for draft in drafts
+            if not self._statistics.restore(self._net.structure(draft.arch), draft.subnet)
+        ]
         if not new:
             return
         chains = {draft.subnet: draft.blocks for draft in new}
@@ -83,4 +87,4 @@ class RecalibratedModules:
                 draft.error = result
             else:
                 draft.cost_s += result
-                self._statistics.keep(draft.arch, draft.subnet)
+                self._statistics.keep(self._net.structure(draft.arch), draft.subnet)

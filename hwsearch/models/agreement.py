@@ -23,7 +23,13 @@ BATCH = 2
 # places by each. In int8 a last bit can move an activation by a whole step, which the layers after
 # it carry on: ONNX Runtime and OpenVINO differed by up to 6%, two builds of one runtime by 2%.
 # bfloat16 keeps 8 bits of each number, and a processor sums products of it in an order of its own.
-TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 1e-1}
+TOLERANCES = {
+    "fp32": 1e-3,
+    "fp16": 1e-2,
+    "bf16": 5e-2,
+    "int4": 1e-2,
+    **dict.fromkeys(("int8", "int8-dynamic", "mixed"), 1e-1),
+}
 TOLERANCE = TOLERANCES["fp32"]
 LEARNED_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 PRODUCTS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")

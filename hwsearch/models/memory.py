@@ -116,7 +116,8 @@ class _Footprints:
                 return found
         for arch in archs:
             if arch.key not in self.of_keys:
-                self.of_keys[arch.key] = self._built(net, arch)
+                own = Architecture(net.network.space, arch.mapping)
+                self.of_keys[arch.key] = self._built(net, own)
         return np.array([self.of_keys[key] for key in archs.ids], np.int64).reshape(-1, 2)
 
     def _by_blocks(self, net: Supernet, archs: Architectures) -> IntArray | None:
@@ -130,7 +131,7 @@ class _Footprints:
             spec = index.specs[number]
             if self.of_specs is not None and spec not in self.of_specs:
                 example = index.examples[int(number)].mapping
-                self._built(net, Architecture(net.full_space, example))
+                self._built(net, Architecture(net.network.space, example))
             if self.of_specs is None:
                 return None
             table[number] = self.of_specs[spec]
@@ -169,7 +170,7 @@ def _of_blocks(
 
 def _footprints(net: Supernet, archs: Architectures) -> IntArray:
     footprints: _Footprints = net.caches.setdefault("footprints", _Footprints())
-    return footprints.values(net, archs)
+    return footprints.values(net, net.structures_of(archs))
 
 
 PEAK_MEMORY: Final = Quantity(

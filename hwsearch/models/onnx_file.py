@@ -11,12 +11,13 @@ from onnx import TensorProto, helper
 
 from hwsearch.errors import unknown
 from hwsearch.files import write_atomic
+from hwsearch.precision import MIXED, OPTIONS
 
 if TYPE_CHECKING:
     from hwsearch.models.exported import Exported
 
 PREFIX = "hwsearch."  # of metadata entries
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = (*OPTIONS, MIXED)  # of files
 QUANTIZED = frozenset(
     (
         "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",

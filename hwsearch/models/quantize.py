@@ -1,6 +1,7 @@
 """Conversion of float32 models to int8 and float16: the same graph, names and metadata."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -33,28 +34,61 @@ def check_converter(device: str, precision: str) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranges:
+    """Ranges of a model's activations on samples: activation -> its smallest and largest value."""
+
+    values: Mapping[str, tuple[float, float]]
+    samples: int
+    digest: str = "none"
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, batches: Batches, digest: str = "none") -> "Ranges":
+        """Return the ranges of a float32 model; one batch of inputs is held at a time.
+
+        ``digest`` identifies the samples.
+
+        Raises:
+            EvaluationError: There are no samples, or ONNX Runtime refuses the model or a batch.
+        """
+        values, samples = activation_ranges(model, activations(model), batches)
+        return cls(values=values, samples=samples, digest=digest)
+
+
 def quantize_int8(
-    model: onnx.ModelProto, batches: Batches, quantization: Quantization, *, digest: str = "none"
+    model: onnx.ModelProto,
+    samples: Ranges | Batches,
+    quantization: Quantization,
+    *,
+    nodes: Collection[str] | None = None,
 ) -> onnx.ModelProto:
     """Quantise a float32 model statically, with QuantizeLinear and DequantizeLinear nodes.
 
-    An activation's range is that of its values on the samples, of which one batch is held at a
-    time. Unfolded norms stay in float32. The same model and samples give the same bytes.
-    ``digest`` identifies the samples in the metadata.
+    An activation's range is that of its values on the samples. Unfolded norms stay in float32.
+    The same model and samples give the same bytes.
+
+    Args:
+        model: Is not changed.
+        samples: Inputs by name, batch by batch, or the ranges on them.
+        quantization: Types of weights and activations.
+        nodes: Names of the nodes that are quantised where int8 has a rule for them; None for all.
+
+    Raises:
+        EvaluationError: The opset is too old, a range is not finite, or there are no samples.
     """
     if (opset := opset_of(model)) < _SCALES_BY_CHANNEL:
         raise EvaluationError(
             f"the model has opset {opset}, and int8 with a scale for each channel begins with "
             f"{_SCALES_BY_CHANNEL}; export it again, or take precision=fp32"
         )
-    ranges, count = activation_ranges(model, activations(model), batches)
-    converted = Int8Writer(model, ranges, quantization).write()
-    _state(
+    ranges = samples if isinstance(samples, Ranges) else Ranges.of(model, samples)
+    converted = Int8Writer(model, ranges.values, quantization).write(nodes)
+    state(
         converted,
         precision="int8",
         converter=f"hwsearch {hwsearch.__version__}",
         quantization=f"static QDQ, {quantization}, ranges by MinMax",
-        quantization_samples=f"{count}@{digest}",
+        quantization_samples=f"{ranges.samples}@{ranges.digest}",
     )
     return converted
 
@@ -84,12 +118,12 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     converted: onnx.ModelProto = ir.to_proto(found)
     del converted.graph.value_info[:], converted.metadata_props[:]
     converted.metadata_props.extend(model.metadata_props)
-    _state(converted, precision="fp16", converter=f"onnxruntime {onnxruntime.__version__}")
+    state(converted, precision="fp16", converter=f"onnxruntime {onnxruntime.__version__}")
     return converted
 
 
-def _state(model: onnx.ModelProto, **stated: str) -> None:
-    """Set entries of a model's metadata."""
+def state(model: onnx.ModelProto, **stated: str) -> None:
+    """Set entries of a model's metadata, by names without their prefix."""
     kept = {prop.key: prop.value for prop in model.metadata_props}
     new = {f"{PREFIX}{name}": value for name, value in stated.items()}
     onnx.helper.set_model_props(model, {**kept, **new})

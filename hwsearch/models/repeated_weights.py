@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from hwsearch.models.agreement import probe_inputs
+from hwsearch.models.convert import Converter, blocks_of
 from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import read_metadata, write_metadata
-from hwsearch.models.quantize import quantize_int8, to_fp16
+from hwsearch.models.quantize import Ranges
+from hwsearch.precision import WHOLE
 from hwsearch.quantization import Quantization
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
@@ -46,15 +48,15 @@ def timing_model(
 ) -> onnx.ModelProto:
     """Return the model of an architecture, for timing only, as a device of a precision takes it.
 
-    ``quantization`` is that of int8. Ranges of activations are those of one random sample.
+    Choices of precision go before that of the device. ``quantization`` is that of int8. Ranges of
+    activations are those of one random sample.
     """
     model = with_repeated_weights(to_onnx(net, arch))
-    if precision == "fp16":
-        return to_fp16(model)
-    if precision == "int8":
-        sample = probe_inputs(net.input_spec(arch).inputs, samples=1)
-        return quantize_int8(model, [sample], quantization, digest="random")
-    return model
+    sample = probe_inputs(net.input_spec(arch).inputs, samples=1)
+    convert = Converter(
+        quantization=quantization, ranges=lambda given: Ranges.of(given, [sample], "random")
+    )
+    return convert(model, net.precisions(arch) or {WHOLE: precision}, blocks_of(net, model))
 
 
 def with_repeated_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -13,11 +13,13 @@ from typing import Any, Final
 
 import tomli_w
 
+from hwsearch.devices import mixed_spec
 from hwsearch.devices.throughput import BATCH_SIZES, check_batch_sizes
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import MAX_BYTES, decoded, read_bounded, write_atomic
 from hwsearch.optimizer import tactic_names
 from hwsearch.optimizer.stopping import Stopping, check_positive
+from hwsearch.precision import PrecisionSetting
 from hwsearch.quantities import quantity_names
 from hwsearch.run.setting import check_settings, setting, text, texts, whole
 from hwsearch.supernets.model_names import is_path
@@ -114,6 +116,13 @@ class RunConfig:
     only: tuple[str, ...] = setting(
         (), "Rules that leave choices some options, such as 'resolution in 160,192'.", texts
     )
+    precision: str | None = setting(
+        None,
+        "Precisions to choose among, of the network or of each block: 'fp32,int8' or "
+        "'fp32,int8:per-block'; by default that of the device.",
+        lambda _, value: PrecisionSetting.parse(value),
+        example="fp32,int8",
+    )
     prior: str = setting(
         "on",
         "Whether a shipped predictor of accuracy may help to choose.",
@@ -133,6 +142,13 @@ class RunConfig:
     def stopping(self) -> Stopping:
         """Criteria that end the search."""
         return Stopping(budget=self.budget, minutes=self.minutes, stop_gain=self.stop_gain)
+
+    def with_device_of_choices(self) -> "RunConfig":
+        """Return the settings with a device that takes the files of all chosen precisions."""
+        if self.precision is None:
+            return self
+        options = PrecisionSetting.parse(self.precision).options
+        return replace(self, device=mixed_spec(self.device, options))
 
     def with_limits(self, limits: Mapping[str, Any]) -> "RunConfig":
         """Return the settings with another budget, minutes or stop_gain; None keeps one."""

@@ -38,7 +38,7 @@ def start_run(
     budget_of_reuse: bool = False,
 ) -> R:
     """Search as `hwsearch.search` does; ``budget_of_reuse``: for as many values as are reused."""
-    config, workers = settings.config, settings.workers
+    config, workers = settings.config.with_device_of_choices(), settings.workers
     if settings.out is not None:
         _check_output(Path(settings.out))
     device = cluster_device(workers, config.device)

@@ -32,6 +32,7 @@ from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import write_model
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
+from hwsearch.precision import PrecisionSetting
 from hwsearch.quantities import exact_quantities, search_quantities
 from hwsearch.run.config import RunConfig, located, make_importable, software_versions
 from hwsearch.run.progress import Progress, steps_of
@@ -124,7 +125,7 @@ class Setup:
             constraints=self.constraints,
             tactic=self.config.tactic,
             batch=self.config.batch,
-            start=self.net.path(),
+            start=self.net.start(self.config.seed),
         )
 
     def read(self, progress: Progress) -> None:
@@ -179,6 +180,9 @@ def prepare(
     make_importable(config, directories)
     device = load_device(at.device if device is None else device)
     net = net if net is not None else _load(at, config.supernet, recorded, progress)
+    if config.precision is not None:
+        chosen = PrecisionSetting.parse(config.precision)
+        net = net.with_precision(*chosen.options, per=chosen.per)
     net = net.with_rules(config.freeze, config.only)
     if net.writes_onnx and at.data == "bundled":
         raise InputError(
@@ -194,7 +198,7 @@ def prepare(
             f"data {config.data!r} has no calibration samples, and the batch statistics of "
             f"{net.name!r} need them"
         )
-    check_conversion(device, task)
+    check_conversion(net, device, task)
     names = config.objectives or (task.metric.name, LATENCY)
     if not task.scores and task.metric.name not in names:
         raise InputError(
@@ -251,7 +255,7 @@ def _load_task(at: RunConfig, net: Supernet) -> Task:
     labels: Labels = "optional" if TOP1.name in (at.objectives or (TOP1.name,)) else "unneeded"
     folder: Path | None = getattr(net.network, "folder", None)  # a tokenizer may lie in it
     task = load_task(at.data, spec, net.family, labels=labels, folder=folder)
-    largest = net.full_space.largest()[0]
+    largest = net.network.space.largest()[0]
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
         path = Path(scratch) / "model.onnx"
         write_model(path, to_onnx(Supernet(net.name, net.network), largest))

@@ -143,6 +143,9 @@ class OnnxNetwork(Protocol):
       names that they have in the given model.
     - ``refined(arch, batches)`` returns the model of a subnet with better weights in the same
       graph; inputs in ``batches``, by name, are samples that nothing is scored on.
+    - ``weighted_blocks(arch)`` returns the names of the blocks of a subnet that have weights, and
+      ``node_blocks`` is the block of each node of any subnet: blocks may have a precision of
+      their own.
     - ``expected_loss`` is None, or tells without a run how much quality n architectures lose, in
       any unit: positive numbers (n,). Searches learn from it.
     - ``path(space)`` returns None, or architectures of a part of the space that are worth

@@ -12,6 +12,7 @@ from hwsearch.blocks import Block
 from hwsearch.chains import BlocksOf, ChainIndex
 from hwsearch.errors import EvaluationError, HwsearchError, InputError, unknown
 from hwsearch.lookup_tables import LookupTableSum, block_tables
+from hwsearch.precision import Condition, Per, PrecisionSpace, conditions
 from hwsearch.quantities import exact_quantities
 from hwsearch.restriction import one_or_several, restricted, widened
 from hwsearch.space import Architecture, Architectures, SearchSpace
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _CHAINS_KEPT = 512
+_SPREAD = 6  # structures that are evaluated first in every precision
 # Building the block index takes as long as counting about this many architectures.
 WORTH_AN_INDEX = 200
 
@@ -42,6 +44,7 @@ class Supernet:
         checkpoint: The given checkpoint, or None for the shipped one.
         space: The space to search: the full space restricted by rules and defaults.
         full_space: Every choice with all of its options.
+        precision: The choices of precision in it, or None.
         freeze: Its rules ``GLOB=VALUE``.
         only: Its rules ``GLOB in V1,V2``.
         digest: SHA-256 of its weights.
@@ -55,6 +58,7 @@ class Supernet:
         network: Network | OnnxNetwork,
         checkpoint: str | None = None,
         *,
+        precision: PrecisionSpace | None = None,
         freeze: Iterable[str] = (),
         only: Iterable[str] = (),
     ) -> None:
@@ -62,7 +66,8 @@ class Supernet:
         self.checkpoint = checkpoint
         self.network = network
         self.freeze, self.only = one_or_several(freeze), one_or_several(only)
-        self.full_space = network.space
+        self.precision = precision
+        self.full_space = network.space if precision is None else precision.space
         defaults = getattr(network, "defaults", {})
         self.space = restricted(self.full_space, self.freeze, self.only, defaults)
         self.card = network.card
@@ -118,7 +123,61 @@ class Supernet:
         """Return the same supernet restricted by these rules alone."""
         if (freeze, only) == (self.freeze, self.only):
             return self
-        net = Supernet(self.name, self.network, self.checkpoint, freeze=freeze, only=only)
+        return self._changed(self.precision, freeze, only)
+
+    def with_precision(self, *options: str, per: Per = "network") -> "Supernet":
+        """Return the same supernet with precision among its choices.
+
+        Its space has one more choice ``precision``, or one more for every block that has weights,
+        ``precision.BLOCK``. MACs and parameters do not depend on them.
+
+        Args:
+            options: Two or more of `hwsearch.precision.OPTIONS`, such as ``"fp32", "int8"``.
+            per: ``"network"`` or ``"block"``.
+
+        Raises:
+            InputError: An option is unknown, or the parts of the subnets are not known as blocks.
+        """
+        if per not in ("network", "block"):
+            raise unknown("scope of a precision", per, ("network", "block"))
+        blocks = self._precision_blocks() if per == "block" else None
+        return self._changed(
+            PrecisionSpace(self.network.space, options, blocks), self.freeze, self.only
+        )
+
+    def _precision_blocks(self) -> dict[str, Condition | None]:
+        """Return the blocks with weights, and where each is there."""
+        if self._modules is None:
+            given = getattr(self._writer, "weighted_blocks", None)
+        elif self._chain(self.network.space.largest()[0]) is None:
+            given = None
+        else:
+            given = self._weighted_blocks
+        if given is None:
+            raise InputError(
+                f"subnets of {self.name!r} are no chains of blocks, so that blocks have no "
+                "precision of their own; choose one for the whole network: per='network'"
+            )
+        return conditions(self.network.space, given)
+
+    def _weighted_blocks(self, arch: Architecture) -> list[str]:
+        return [block.name for block in self._chain(arch) or () if block.params]
+
+    def precisions(self, arch: Architecture) -> dict[str, str]:
+        """Return block -> precision, ``{"": precision}`` of the whole network; else empty."""
+        return {} if self.precision is None else self.precision.of(arch)
+
+    def _changed(
+        self, precision: PrecisionSpace | None, freeze: tuple[str, ...], only: tuple[str, ...]
+    ) -> "Supernet":
+        net = Supernet(
+            self.name,
+            self.network,
+            self.checkpoint,
+            precision=precision,
+            freeze=freeze,
+            only=only,
+        )
         net.costs, net.caches, net._chain = self.costs, self.caches, self._chain
         return net
 
@@ -128,7 +187,7 @@ class Supernet:
         Raises:
             InputError: The architecture belongs to another space, or subnets are no modules.
         """
-        own = self._own(arch)
+        own = self.structure(arch)
         if self._modules is None:
             raise InputError(
                 f"subnets of {self.name!r} are ONNX models and no PyTorch modules: "
@@ -142,11 +201,11 @@ class Supernet:
         given: Callable[[Architecture], Mapping[str, Tensor]] | None = getattr(
             self.network, "tensors", None
         )
-        return None if given is None else given(self._own(arch))
+        return None if given is None else given(self.structure(arch))
 
     def onnx_model(self, arch: Architecture) -> "onnx.ModelProto | None":
         """Return the model that the network itself writes of a subnet, or None; see `to_onnx`."""
-        own = self._own(arch)
+        own = self.structure(arch)
         return None if self._writer is None else self._writer.onnx_model(own)
 
     def reference_models(
@@ -156,7 +215,7 @@ class Supernet:
 
         They have to agree: see `hwsearch.supernets.interface.OnnxNetwork`.
         """
-        own, given = self._own(arch), getattr(self._writer, "reference_models", None)
+        own, given = self.structure(arch), getattr(self._writer, "reference_models", None)
         return None if given is None else given(own)
 
     def named_weights(self, model: "onnx.ModelProto") -> "Mapping[str, NDArray[Any]] | None":
@@ -173,7 +232,7 @@ class Supernet:
         self, arch: Architecture, batches: Iterable[Mapping[str, NDArray[Any]]]
     ) -> "onnx.ModelProto":
         """Return the model of a subnet with weights refined on samples: inputs by name."""
-        own, given = self._own(arch), getattr(self._writer, "refined", None)
+        own, given = self.structure(arch), getattr(self._writer, "refined", None)
         if given is None:
             raise InputError(f"{self.name!r} does not refine the weights of its subnets")
         return given(own, batches)  # type: ignore[no-any-return]  # optional
@@ -188,17 +247,37 @@ class Supernet:
         return None if given is None else lambda archs: given(self._all_full(archs))
 
     def path(self) -> Architectures | None:
-        """Return architectures of the space that are worth evaluating first, or None."""
+        """Return structures of the space that are worth evaluating first, or None."""
         given = getattr(self._writer, "path", None)
-        return None if given is None else given(self.space)
+        return None if given is None else given(self.structures)
+
+    def start(self, seed: int = 0) -> Architectures | None:
+        """Return architectures that are worth evaluating first, from the largest, or None.
+
+        They are those of `path`. Where precision is chosen, each is one of an own precision
+        throughout, and of structures without a path some of every size are taken.
+        """
+        found = self.path()
+        if self.precision is None:
+            return found
+        if found is None:
+            found = self.structures.sample_spread(_SPREAD, seed)
+        return self.precision.throughout(found, self.space)
+
+    @property
+    def structures(self) -> SearchSpace:
+        """Return the space to search without its choices of precision."""
+        if self.precision is None:
+            return self.space
+        return self.precision.all_structures(self.space.smallest()).space
 
     def input_spec(self, arch: Architecture) -> InputSpec:
         """Return names, shapes and preprocessing of that subnet's inputs."""
-        return self.network.input_spec(self._own(arch))
+        return self.network.input_spec(self.structure(arch))
 
     def blocks(self, arch: Architecture) -> list[Block] | None:
         """Return the subnet as a chain of blocks, or None if it is none; cached."""
-        chain = self._chain(self._own(arch))
+        chain = self._chain(self.structure(arch))
         return None if chain is None else list(chain)
 
     def exact(self, quantity: str, archs: Architectures) -> NDArray[Any]:
@@ -221,13 +300,13 @@ class Supernet:
         """Return the multiply-accumulates of n architectures for one sample: (n,)."""
         if self._writer is not None:
             return np.asarray(self._writer.macs(self._all_full(archs)), np.int64)
-        return self.costs.of(archs, 0)
+        return self.costs.of(self.structures_of(archs), 0)
 
     def count_params(self, archs: Architectures) -> NDArray[np.int64]:
         """Return the numbers of learned parameters of n architectures: (n,)."""
         if self._writer is not None:
             return np.asarray(self._writer.params(self._all_full(archs)), np.int64)
-        return self.costs.of(archs, 1)
+        return self.costs.of(self.structures_of(archs), 1)
 
     def _blocks(self, arch: Architecture) -> list[Block] | None:
         return None if self._modules is None else self._modules.blocks(self._full(arch))
@@ -251,25 +330,38 @@ class Supernet:
                 f"the costs of {arch.key} cannot be computed: {type(error).__name__}: {error}"
             ) from error
 
-    def _own(self, arch: Architecture) -> Architecture:
-        """Return an architecture in the full space, which the family knows."""
+    def structure(self, arch: Architecture) -> Architecture:
+        """Return an architecture without its precision, in the family's own space.
+
+        Raises:
+            InputError: The architecture belongs to another space.
+        """
         self._check_own(arch.space, lambda: arch.key)
         return self._full(arch)
 
     def _check_own(self, space: SearchSpace, key: Callable[[], str]) -> None:
-        if space is not self.full_space and space not in (self.space, self.full_space):
+        own = (self.full_space, self.space, self.network.space)
+        if not any(space is each for each in own) and space not in own:
             raise InputError(
                 f"architecture {key()} belongs to another search space than {self.name!r}; "
                 "build it with net.space.architectures(...)"
             )
 
     def _full(self, arch: Architecture) -> Architecture:
-        return (
-            arch if arch.space is self.full_space else Architecture(self.full_space, arch.mapping)
-        )
+        if arch.space is self.network.space:
+            return arch
+        if self.precision is not None:
+            return self.precision.structure(arch)
+        return Architecture(self.network.space, arch.mapping)
+
+    def structures_of(self, archs: Architectures) -> Architectures:
+        """Return n architectures without their precision, in a part of the family's space."""
+        return archs if self.precision is None else self.precision.all_structures(archs)
 
     def _all_full(self, archs: Architectures) -> Architectures:
-        return archs if archs.space is self.full_space else widened(archs, self.full_space)
+        """Return n architectures without their precision in the family's own space."""
+        own = self.structures_of(archs)
+        return own if own.space is self.network.space else widened(own, self.network.space)
 
 
 def _no_chain(_: Architecture) -> None:

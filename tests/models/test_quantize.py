@@ -24,7 +24,7 @@ from hwsearch.models.agreement import (
     probe_inputs,
 )
 from hwsearch.models.onnx_file import precision_of, read_metadata
-from hwsearch.models.quantize import quantize_int8, to_fp16
+from hwsearch.models.quantize import Ranges, quantize_int8, to_fp16
 from hwsearch.quantization import Quantization, quantization_for
 from hwsearch.supernets.zoo import supernet_names
 from tests.models.networks import IMAGE, export
@@ -99,7 +99,9 @@ def weights_of(model):
 
 
 def test_what_the_metadata_say(model):
-    stated = read_metadata(quantize_int8(model, batches(IMAGE), U8_REDUCED, digest="abc"))
+    stated = read_metadata(
+        quantize_int8(model, Ranges.of(model, batches(IMAGE), "abc"), U8_REDUCED)
+    )
     assert stated["precision"] == "int8"
     assert stated["converter"] == f"hwsearch {hwsearch.__version__}"
     assert stated["quantization"] == (

@@ -156,8 +156,8 @@ class TestRefused:
         self.refused(tmp_path, "takes int8 files, whose .* ranges .* has none; give data with")
 
     def test_precision_that_nobody_knows(self, device, tmp_path):
-        device.precision = "int4"
-        self.refused(tmp_path, "unknown precision of device 'scripted' 'int4'; known: fp32, fp16")
+        device.precision = "int3"
+        self.refused(tmp_path, "unknown precision of device 'scripted' 'int3'; known: int4, int8")
 
     @pytest.mark.parametrize("precision", ["fp16", "int8"])
     def test_without_a_converter(self, precision, device, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -52,6 +52,7 @@ class ValueSource:
     recorded: Mapping[str, str | int]
     note: str
     model: "LatencyPredictor | Predictor | ScaledApproximation | None" = None
+    of: Callable[[Architectures], Architectures] = field(default=lambda archs: archs)
     archs: Architectures | None = None
     values: FloatArray = field(default_factory=lambda: np.empty(0))
     measurements: Sequence[Measurement] | None = None
@@ -60,12 +61,12 @@ class ValueSource:
     def __call__(self, archs: Architectures) -> FloatArray:
         """Predict the quantity of n architectures: (n,)."""
         assert self.model is not None
-        return self.model.predict_mean(archs)
+        return self.model.predict_mean(self.of(archs))
 
     def interval(self, archs: Architectures) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Predict values, low and high ends of their 95% intervals, (n,) each."""
         assert self.model is not None
-        mean, deviation = self.model.predict(archs)
+        mean, deviation = self.model.predict(self.of(archs))
         return mean, mean - Z95 * deviation, mean + Z95 * deviation
 
     @property

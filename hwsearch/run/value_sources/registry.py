@@ -66,7 +66,7 @@ def find_predictors(setup: Setup) -> Sequence[Path]:
 def read_predictor(setup: Setup, path: Path) -> ValueSource:
     """Read an accuracy predictor; without data its values replace measured ones."""
     metric = setup.task.metric.name
-    predictor = load_predictor(path, setup.net.space)
+    predictor = load_predictor(path, setup.net.structures)
     name, weights = f"{path.parent.name}/{path.name}", ""
     fitted = str(predictor.facts.get("weights", ""))
     if not (fitted and setup.net.digest.startswith(fitted)):
@@ -82,6 +82,7 @@ def read_predictor(setup: Setup, path: Path) -> ValueSource:
             else f"candidates are chosen by what {name} predicts{weights}"
         ),
         model=predictor,
+        of=setup.net.structures_of,
     )
 
 

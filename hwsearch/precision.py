@@ -1,0 +1,229 @@
+"""Precision as choices of a search space: of the whole network, or of each of its blocks."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Final, Literal
+
+import numpy as np
+
+from hwsearch.architectures import Architecture, Architectures
+from hwsearch.choices import Choice, Option
+from hwsearch.errors import InputError, unknown
+from hwsearch.space import SearchSpace
+
+PRECISION: Final = "precision"
+FP32, FP16, INT8, DYNAMIC, INT4 = "fp32", "fp16", "int8", "int8-dynamic", "int4"
+MIXED: Final = "mixed"  # of a file whose blocks differ, and of a device that takes all of these
+# From the fewest bits to the most.
+OPTIONS: Final = MappingProxyType(
+    {
+        INT4: "weights of matrix products in 4 bits, the rest in float32",
+        INT8: "weights and activations in 8 bits, with ranges from calibration samples",
+        DYNAMIC: "matrix products in 8 bits, with ranges of activations from each inference",
+        FP16: "float16 throughout",
+        FP32: "float32",
+    }
+)
+WHOLE: Final = ""  # in place of the name of a block
+PER_BLOCK: Final = "per-block"
+Per = Literal["network", "block"]
+Condition = tuple[str, tuple[Option, ...]]
+
+
+class PrecisionSpace:
+    """A search space with choices of precision behind those of the structure.
+
+    Attributes:
+        structures: The space of structures.
+        space: The same, with a choice ``precision``, or ``precision.BLOCK`` for every block. A
+            block's choice is active where the block is there.
+        options: The precisions, from the fewest bits to the most.
+        blocks: Names of the blocks; none where the choice is that of the whole network.
+    """
+
+    def __init__(
+        self,
+        structures: SearchSpace,
+        options: Iterable[str],
+        blocks: Mapping[str, Condition | None] | None = None,
+    ) -> None:
+        """Add choices.
+
+        Args:
+            structures: The space of structures.
+            options: Two or more of `OPTIONS`.
+            blocks: Name -> where a block is there, as in `hwsearch.choices.Choice`; None for one
+                choice of the whole network.
+
+        Raises:
+            InputError: An option is unknown, or is no precision of a block, or there are no
+                blocks.
+        """
+        self.structures, self.options = structures, checked_options(options)
+        self.blocks = tuple(blocks or ())
+        if blocks is None:
+            added = [Choice(PRECISION, self.options)]
+        else:
+            if FP16 in self.options:
+                raise InputError(
+                    f"{FP16} is a precision of the whole network, because every boundary costs "
+                    f"casts; leave it out of the precisions of blocks, or leave {PER_BLOCK!r} away"
+                )
+            added = [
+                Choice(f"{PRECISION}.{name}", self.options, active)
+                for name, active in blocks.items()
+            ]
+        self.space = structures.derived([*structures.choices, *added])
+
+    def __str__(self) -> str:
+        """Return the setting that makes these choices."""
+        return str(PrecisionSetting(self.options, "block" if self.blocks else "network"))
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Return choice -> block."""
+        return {f"{PRECISION}.{name}": name for name in self.blocks} or {PRECISION: WHOLE}
+
+    def of(self, arch: Architecture) -> dict[str, str]:
+        """Return the precision of every block of an architecture, or ``{"": precision}``."""
+        mapping = arch.mapping
+        return {block: str(mapping[n]) for n, block in self._names.items() if n in mapping}
+
+    def structure(self, arch: Architecture) -> Architecture:
+        """Return an architecture without its precision."""
+        mapping = {name: o for name, o in arch.mapping.items() if name not in self._names}
+        return Architecture(self.structures, mapping)
+
+    def all_structures(self, archs: Architectures) -> Architectures:
+        """Return n architectures, of this space or a part of it, without their precision."""
+        kept = [name for name in archs.space.names if name not in self._names]
+        part = SearchSpace(c for c in archs.space.choices if c.name in kept)
+        columns = [archs.space.names.index(name) for name in kept]
+        return part.from_indices(archs.indices[:, columns])
+
+    def throughout(self, structures: Architectures, part: SearchSpace) -> Architectures:
+        """Return structures in every precision throughout, as far as a part of the space has it.
+
+        Where a choice is restricted, its last option stands in for the others.
+        """
+        own = [choice for choice in part.choices if choice.name in self._names]
+        rows = [
+            {
+                **arch.mapping,
+                **{c.name: p if p in c.options else c.options[-1] for c in own},
+            }
+            for arch in structures
+            for p in self.options
+        ]
+        return part.architectures(rows).unique()
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionSetting:
+    """A setting ``fp32,int8`` or ``fp32,int8:per-block``."""
+
+    options: tuple[str, ...]
+    per: Per
+
+    @classmethod
+    def parse(cls, text: str) -> "PrecisionSetting":
+        """Parse a setting; raise InputError for an unknown precision or another form."""
+        names, colon, per = text.partition(":")
+        if colon and per.strip() != PER_BLOCK:
+            raise InputError(
+                f"precision {text!r} ends in {per.strip()!r}; write 'fp32,int8' for a choice of "
+                f"the whole network, or 'fp32,int8:{PER_BLOCK}' for one of each block"
+            )
+        options = checked_options(part.strip() for part in names.split(","))
+        return cls(options, "block" if colon else "network")
+
+    def __str__(self) -> str:
+        return ",".join(self.options) + (f":{PER_BLOCK}" if self.per == "block" else "")
+
+
+def checked_options(options: Iterable[str]) -> tuple[str, ...]:
+    """Return precisions from the fewest bits to the most; raise InputError for bad ones."""
+    given = [options] if isinstance(options, str) else list(options)
+    for option in given:
+        if option == "bf16":
+            raise InputError(
+                "precision bf16 is how a device computes float32 files, and no choice of a file: "
+                "give device openvino:precision=bf16"
+            )
+        if option not in OPTIONS:
+            raise unknown("precision", option, OPTIONS)
+    if len(given) < 2 or len(set(given)) < len(given):
+        raise InputError(
+            f"precisions {', '.join(given) or 'of no name'} are no choice; give two or more "
+            f"different ones of {', '.join(OPTIONS)}, or a device of one precision, such as "
+            "ort-cpu:precision=int8"
+        )
+    return tuple(option for option in OPTIONS if option in given)
+
+
+def file_kind(precisions: Mapping[str, str]) -> str:
+    """Return the precision of a file: that of all its blocks, or ``"mixed"``."""
+    found = set(precisions.values())
+    return found.pop() if len(found) == 1 else MIXED
+
+
+def spread(
+    nodes: Sequence[tuple[Sequence[str], Sequence[str]]], known: Sequence[str | None]
+) -> list[str]:
+    """Return the block of every node of a graph in order, where those of some are known.
+
+    A node between blocks, such as an activation, belongs to the block that makes its first input;
+    those before the first block belong to that.
+
+    Args:
+        nodes: Inputs and outputs of every node.
+        known: The block of every node, or None.
+    """
+    first = next((block for block in known if block is not None), WHOLE)
+    made: dict[str, str] = {}
+    found = []
+    for (inputs, outputs), own in zip(nodes, known, strict=True):
+        before = next((made[name] for name in inputs if name in made), first)
+        found.append(before if own is None else own)
+        made |= dict.fromkeys(outputs, found[-1])
+    return found
+
+
+def conditions(
+    space: SearchSpace, names_of: Callable[[Architecture], Sequence[str]]
+) -> dict[str, Condition | None]:
+    """Return block -> the options of one choice under which it is there, None for always.
+
+    The choices are changed one by one from the largest architecture. A block that several choices
+    decide counts as always there.
+
+    Args:
+        space: The space of structures.
+        names_of: Returns the names of the blocks of an architecture.
+    """
+    largest = space.largest()
+    whole = names_of(largest[0])
+    there: dict[str, dict[int, list[bool]]] = {name: {} for name in whole}
+    for column, choice in enumerate(space.choices):
+        for option in range(len(choice.options)):
+            row = largest.indices.copy()
+            row[0, column] = option
+            arch = space.from_indices(row)[0]
+            names = set(names_of(arch))
+            for name in names - there.keys():
+                there[name] = {}
+            for name, seen in there.items():
+                seen.setdefault(column, [name in whole] * len(choice.options))
+                seen[column][option] = name in names
+    return {name: _condition(space, seen) for name, seen in there.items()}
+
+
+def _condition(space: SearchSpace, seen: Mapping[int, Sequence[bool]]) -> Condition | None:
+    deciding = [column for column, flags in seen.items() if len(set(flags)) > 1]
+    if len(deciding) != 1:
+        return None
+    choice = space.choices[deciding[0]]
+    where = np.flatnonzero(seen[deciding[0]])
+    return choice.name, tuple(choice.options[int(position)] for position in where)
