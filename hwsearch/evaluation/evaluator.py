@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -10,20 +11,21 @@ import onnx
 from hwsearch.accuracy.scoring import Scored, Scorer
 from hwsearch.accuracy.task import CALIBRATION_BATCH, SplitSamples, Task
 from hwsearch.devices import Device, MeasureSettings
-from hwsearch.devices.throughput import BATCH_SIZES
+from hwsearch.devices.throughput import BATCH_SIZES, check_batch_sizes
 from hwsearch.errors import DeviceError, DeviceLostError, EvaluationError
 from hwsearch.evaluation.attempt import attempt, raised, successes
 from hwsearch.evaluation.build import Builder, BuiltModel, BuiltModels
-from hwsearch.evaluation.latency_timer import LatencyTimer
+from hwsearch.evaluation.latency_timer import LatencyTimer, confirmed
 from hwsearch.evaluation.measurements import (
+    BATCH_LATENCY,
     LATENCY,
-    REPEATED_WEIGHTS,
     THROUGHPUT,
     score_measurements,
 )
 from hwsearch.evaluation.outliers import Pace
-from hwsearch.evaluation.throughput import ThroughputTimer
+from hwsearch.evaluation.throughput import throughput_measurement
 from hwsearch.evaluation.timing_jobs import TimingJobs
+from hwsearch.evaluation.timings import Timings
 from hwsearch.files import digest_of_text
 from hwsearch.models.onnx_file import read_model
 from hwsearch.quantities import quantity_of
@@ -45,6 +47,7 @@ class Evaluator:
     Attributes:
         models: Cache of the built models; `close` removes their files.
         latency_timer: Measures latencies, and knows the pace of those that it accepted.
+        batch_sizes: Those of a throughput, in ascending order.
     """
 
     def __init__(
@@ -61,17 +64,17 @@ class Evaluator:
         self.models = BuiltModels(net, self._builder)
         self._scorer = Scorer(net, device, task.metric, task.beside)
         self.latency_timer = LatencyTimer(net.space, device, self.models, self.check_device)
-        self._throughputs = ThroughputTimer(device, batch_sizes)
-        self._jobs = TimingJobs()
+        self.batch_sizes = check_batch_sizes(batch_sizes)
+        self._timings = Timings()
 
     def use(self, store: Store) -> None:
         """Find and store measurements in another store from now on."""
-        self.store, self._jobs = store, TimingJobs()
+        self.store, self._timings = store, Timings()
 
     @property
-    def timing_jobs(self) -> TimingJobs:
+    def timings(self) -> Timings:
         """Return the timing jobs in the store."""
-        return self._jobs.read(self.store)
+        return self._timings.read(self.store)
 
     @property
     def pace(self) -> Pace:
@@ -82,6 +85,17 @@ class Evaluator:
     def latency_context(self) -> str:
         """Return what determines a latency besides the architecture."""
         return self.latency_timer.context
+
+    @cached_property
+    def _batch_timers(self) -> dict[int, LatencyTimer]:
+        return {size: self.latency_timer.with_batch(size) for size in self.batch_sizes}
+
+    def timers(self, quantities: Collection[str]) -> list[LatencyTimer]:
+        """Return what times a latency or throughput, one for each batch size."""
+        found = [self.latency_timer] if LATENCY in quantities else []
+        if THROUGHPUT in quantities:
+            found += self._batch_timers.values()
+        return list(dict.fromkeys(found))
 
     def close(self) -> None:
         """Remove the files of the built models."""
@@ -112,7 +126,7 @@ class Evaluator:
     def search_context(self, quantity: str) -> str:
         """Return what determines the search's value of a quantity besides the architecture."""
         if quantity == THROUGHPUT:
-            return self._throughputs.context
+            return f"{self.latency_context} batches={','.join(map(str, self.batch_sizes))}"
         timed = quantity_of(quantity).source == "device"
         return self.latency_context if timed else self.score_context(self.task.search)
 
@@ -174,7 +188,8 @@ class Evaluator:
         """Measure and store quantities of architectures; return key -> values or error.
 
         Quantities are ``"latency"``, ``"throughput"`` and the metrics' names. ``only_timed``
-        allows models with other weights, which are not scored.
+        allows models with other weights, which are not scored. A batch size that two quantities
+        need is timed once.
         """
         wanted, scores = set(quantities), {metric.name for metric in self.task.metrics}
         missing = {a: {q for q in wanted if not self.remembered(a.key, q)} for a in archs}
@@ -183,12 +198,16 @@ class Evaluator:
         ready = successes(self.models.get(for_timing, only_timed=True), failed)
         in_full = [arch for arch in archs if missing[arch] and arch not in for_timing]
         ready |= successes(self.models.get(in_full), failed)
-        if LATENCY in wanted:
-            to_time = {a: built for a, built in ready.items() if LATENCY in missing[a]}
-            self._search_latencies(archs, to_time, failed)
+        if timers := self.timers(wanted):
+            counted = {a: attempt(self._macs, a) for a in archs if a not in failed}
+            macs = successes(counted, failed)
+            for timer in timers:
+                timer.search(
+                    ready, macs, self._jobs_of(timer), self.store, failed, self.seed, SEARCH
+                )
         if THROUGHPUT in wanted:
-            to_time = {a: ready[a] for a in ready if a not in failed and THROUGHPUT in missing[a]}
-            self._search_throughputs(to_time, failed)
+            timed = [a for a in ready if a not in failed and THROUGHPUT in missing[a]]
+            self.store.add_all(self._throughput(arch.key, "search") for arch in timed)
         to_score = {a: ready[a] for a in ready if a not in failed and scores & missing[a]}
         self._score(to_score, self.task.search, "search", failed)
         values = self._known_values([a for a in archs if a not in failed], wanted)
@@ -197,7 +216,7 @@ class Evaluator:
     def known_values(self, arch: Architecture, wanted: Iterable[str]) -> Values:
         """Return the known values of the search, by quantity.
 
-        A latency is corrected by the jobs up to its own: see `TimingJobs.told_ms`.
+        A latency or throughput is corrected by the jobs up to its own: see `Timings.told`.
         """
         return self._known_values([arch], list(wanted))[arch.key]
 
@@ -208,20 +227,23 @@ class Evaluator:
         for key in (arch.key for arch in archs):
             found = {quantity: self.remembered(key, quantity) for quantity in wanted}
             values[key] = {q: known.value for q, known in found.items() if known is not None}
-        timed = [key for key, known in values.items() if LATENCY in known]
-        if timed:
-            told = self.timing_jobs.told_ms(timed)
-            for key in timed:
-                values[key][LATENCY] = told[key]
+        for quantity in (LATENCY, THROUGHPUT):
+            if timed := [key for key, known in values.items() if quantity in known]:
+                for key, told in self.timings.told(quantity, timed).items():
+                    values[key][quantity] = told
         return values
 
-    def latest_latencies(self) -> dict[str, Measurement]:
-        """Return key -> latency of the search, corrected by all jobs so far."""
-        return self.timing_jobs.corrected()
+    def latest(self, quantity: str) -> dict[str, Measurement]:
+        """Return key -> latency or throughput of the search, corrected by all jobs so far."""
+        return self.timings.corrected(quantity)
 
-    def next_bridges(self, n_models: int) -> list[Architecture]:
+    def next_bridges(self, n_models: int, quantity: str = LATENCY) -> list[Architecture]:
         """Return architectures that the next timing job of n new ones repeats."""
-        return self.latency_timer.next_bridges(n_models, self.timing_jobs, self.store)
+        timer = self.timers([quantity])[0]
+        return timer.next_bridges(n_models, self._jobs_of(timer), self.store)
+
+    def _jobs_of(self, timer: LatencyTimer) -> TimingJobs:
+        return self.timings.jobs(timer.quantity, timer.context)
 
     def _is_only_timed(self, arch: Architecture) -> bool:
         """Return whether an architecture has to be timed only."""
@@ -253,45 +275,15 @@ class Evaluator:
             measurements = score_measurements(arch.key, whole, self.task, context, purpose)
             self.store.add_all(measurements)
 
-    def _search_latencies(
-        self,
-        archs: Sequence[Architecture],
-        ready: Mapping[Architecture, BuiltModel],
-        failed: dict[Architecture, EvaluationError],
-    ) -> None:
-        """Time the ready ones of architectures and store latencies; add errors to ``failed``."""
-        counted = successes({a: attempt(self._macs, a) for a in archs if a not in failed}, failed)
-        macs = {arch.key: n for arch, n in counted.items()}
-        for arch in counted.keys() - ready.keys():
-            if known := self.remembered(arch.key, LATENCY):
-                self.pace.believe(known.value, macs[arch.key])
-        timed = {arch: built for arch, built in ready.items() if arch in counted}
-        found = self.latency_timer.search(
-            timed, macs, self.timing_jobs, self.store, failed, self.seed, SEARCH
-        )
-        self.store.add_all(found)
-
-    def _search_throughputs(
-        self,
-        ready: Mapping[Architecture, BuiltModel],
-        failed: dict[Architecture, EvaluationError],
-    ) -> None:
-        """Time architectures at every batch size and store throughputs; add errors to ``failed``.
-
-        Latencies that the search has measured are not measured again.
-        """
-        counted = successes({arch: attempt(self._macs, arch) for arch in ready}, failed)
-        found = self._throughputs.search(
-            {arch.key: ready[arch].path for arch in counted},
-            {arch.key: n for arch, n in counted.items()},
-            {arch.key: self.remembered(arch.key, LATENCY) for arch in counted},
-            self.seed,
-            SEARCH,
-        )
-        self.check_device(found.values())
-        for arch, result in successes({arch: found[arch.key] for arch in counted}, failed).items():
-            weights = {"weights": REPEATED_WEIGHTS} if ready[arch].only_timed else {}
-            self.store.add(replace(result, details={**result.details, **weights}))
+    def _throughput(self, key: str, purpose: Purpose, together: str = "") -> Measurement:
+        """Return the throughput of a model from its stored latencies at all batch sizes."""
+        timed = {}
+        for size, timer in self._batch_timers.items():
+            found = self.store.find(key, timer.quantity, f"{timer.context}{together}", purpose)
+            assert found is not None
+            timed[size] = found
+        context = f"{self.search_context(THROUGHPUT)}{together}"
+        return throughput_measurement(key, timed, context, purpose)
 
     def _macs(self, arch: Architecture) -> int:
         return int(self.net.exact("macs", self.net.space.architectures([arch]))[0])
@@ -299,52 +291,30 @@ class Evaluator:
     def confirm_latencies(
         self, models: Mapping[str, Path], settings: MeasureSettings
     ) -> dict[str, Measurement | DeviceError]:
-        """Time models together, in a separate process, and store all results or none.
-
-        The context names the set of models: another set has other measurements.
-        """
-        context = f"{self.latency_context}{_together(models)}"
-        if known := self._confirmed(models, LATENCY, context):
-            return known
-        results, stored = self.latency_timer.confirm(models, context, self.seed + 1, settings)
-        self.store.add_all(stored)
-        return results
+        """Time models together; see `LatencyTimer.confirm`."""
+        together, seed = _together(models), self.seed + 1
+        return self.latency_timer.confirm(models, together, self.store, seed, settings)
 
     def confirm_throughputs(
         self, models: Mapping[str, Path], settings: MeasureSettings
     ) -> dict[str, Measurement | DeviceError]:
-        """Time models together at every batch size, and store all results or none.
+        """Time models together at every batch size, in one job each; see `confirm_latencies`.
 
-        Latencies that `confirm_latencies` stored for these models are not measured again.
+        Latencies that were confirmed for these models are not measured again.
         """
         together = _together(models)
-        context = f"{self._throughputs.context}{together}"
-        if known := self._confirmed(models, THROUGHPUT, context):
+        context = f"{self.search_context(THROUGHPUT)}{together}"
+        if known := confirmed(self.store, models, THROUGHPUT, context):
             return known
-        latencies = self._stored(models, LATENCY, f"{self.latency_context}{together}")
-        timed = {key: path for key, path in models.items() if not latencies or key in latencies}
-        results, stored = self._throughputs.confirm(
-            timed, latencies, together, self.seed + 1, settings
-        )
-        self.check_device(results.values())
-        self.store.add_all(stored)
-        return results
+        results: dict[str, Measurement | DeviceError] = {}
+        for timer in self.timers([THROUGHPUT]):
+            results |= timer.confirm(models, together, self.store, self.seed + 1, settings)
+            models = {k: p for k, p in models.items() if isinstance(results[k], Measurement)}
+        found = {key: self._throughput(key, "confirm", together) for key in models}
+        self.store.add_all(found.values())
+        return {**results, **found}
 
-    def _confirmed(
-        self, models: Iterable[str], quantity: str, context: str
-    ) -> dict[str, Measurement | DeviceError]:
-        """Return the stored results of models that were timed together; empty if they were not."""
-        stored = self._stored(models, quantity, context)
-        failed = DeviceError("failed when the front was timed together")
-        return {key: stored.get(key, failed) for key in models} if stored else {}
-
-    def _stored(
-        self, models: Iterable[str], quantity: str, context: str
-    ) -> dict[str, Measurement]:
-        found = {key: self.store.find(key, quantity, context, "confirm") for key in models}
-        return {key: each for key, each in found.items() if each is not None}
-
-    def seconds_each(self, quantities: Iterable[str]) -> float:
+    def seconds_each(self, quantities: Collection[str]) -> float:
         """Estimate the seconds per architecture from a medium one and a few samples.
 
         Raises:
@@ -356,10 +326,8 @@ class Evaluator:
         model = self.files_of([arch])[arch.key]
         build_s = time.perf_counter() - begin
         scoring = self._scorer.estimate_cost_s(arch, model, self.task.search)
-        models = 1.0 + BRIDGES_PER_MODEL if LATENCY in quantities else 0.0
-        timing = models * SEARCH.seconds_per_model
-        if THROUGHPUT in quantities:
-            timing += SEARCH.seconds_per_model * self._throughputs.n_jobs(LATENCY in quantities)
+        timings = len(self.timers(quantities)) * (1.0 + BRIDGES_PER_MODEL)
+        timing = timings * SEARCH.seconds_per_model
         return build_s + scoring + timing
 
     def check_device(self, results: Iterable[object]) -> None:
@@ -368,10 +336,13 @@ class Evaluator:
             return
         timed = [
             *self.store.measurements(quantity=LATENCY, purpose="search"),
-            *self.store.measurements(quantity=THROUGHPUT, purpose="search"),
+            *self.store.measurements(quantity=BATCH_LATENCY, purpose="search"),
         ]
         scored = self.store.measurements(quantity=self.task.metric.name, purpose="search")
-        own, lost = (self.latency_context, self._throughputs.context), self.latency_timer.lost
+        batched = any(m.quantity == BATCH_LATENCY for m in timed)
+        timers = self.timers([LATENCY, THROUGHPUT] if batched else [LATENCY])
+        lost = {key for timer in timers for key in timer.lost}
+        own = {timer.context for timer in timers}
         here = [m for m in timed if m.context in own and m.key not in lost]
         known = next(iter(here if timed else scored), None)
         if known is None:
@@ -379,7 +350,7 @@ class Evaluator:
         (arch,) = self.net.space.architectures([self.store.trial(known.key).choices])
         models = self.files_of([arch])
         try:
-            if known.quantity in (LATENCY, THROUGHPUT):
+            if known.quantity in (LATENCY, BATCH_LATENCY):
                 raised(self.device.measure(models, seed=self.seed, settings=SEARCH)[arch.key])
             else:
                 few, _ = next(self.task.search.batches(1, self.net.input_spec(arch)))

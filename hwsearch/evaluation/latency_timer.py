@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
-from hwsearch.devices import Device, Latency, MeasureSettings
+from hwsearch.devices import Device, Latency, MeasureSettings, with_batch
 from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, EvaluationError
 from hwsearch.evaluation.attempt import successes
 from hwsearch.evaluation.build import BuiltModel, BuiltModels
 from hwsearch.evaluation.measurements import (
+    BATCH_LATENCY,
+    LATENCY,
     REPEATED_WEIGHTS,
     latency_measurement,
     ratio_measurement,
@@ -18,13 +21,15 @@ from hwsearch.evaluation.outliers import Pace
 from hwsearch.evaluation.timing_jobs import JOB, TimingJobs, as_bridge
 from hwsearch.space import Architecture, SearchSpace
 from hwsearch.trial_store import Store
-from hwsearch.trials import Measurement
+from hwsearch.trials import Measurement, Purpose
 
 
 class LatencyTimer:
-    """Measures latencies, those of a search in jobs that repeat models of earlier jobs.
+    """Measures latencies at one batch size, those of a search in jobs that repeat earlier models.
 
     Attributes:
+        quantity: What it measures: ``latency``, or ``batch_latency`` for another batch size than
+            that of the device.
         context: What determines a latency besides the architecture.
         pace: Pace of the accepted latencies.
         bridges: Architectures that jobs repeat if the store has none for it, as where another
@@ -33,7 +38,7 @@ class LatencyTimer:
 
     Args:
         space: The space of the architectures.
-        device: The device that times them.
+        device: The device that times them, with its batch size.
         models: The cache in which bridges are built.
         check_device: Raises DeviceLostError if results of a job are errors of a lost device.
     """
@@ -44,45 +49,63 @@ class LatencyTimer:
         device: Device,
         models: BuiltModels,
         check_device: Callable[[Iterable[object]], None],
+        quantity: str = LATENCY,
     ) -> None:
         self._space, self._device, self._models = space, device, models
-        self._check_device = check_device
+        self._check_device, self.quantity = check_device, quantity
         self.context = f"{device.spec} {digest(device.fingerprint())}"
         self.pace = Pace()
         self.bridges: Sequence[Architecture] = ()
         self.lost: set[str] = set()
 
+    def with_batch(self, batch: int) -> "LatencyTimer":
+        """Return the timer of a batch size; that of the device's own is this one.
+
+        Raises:
+            InputError: The device has no option for it.
+        """
+        device = with_batch(self._device, batch)
+        if device is self._device:
+            return self
+        return LatencyTimer(self._space, device, self._models, self._check_device, BATCH_LATENCY)
+
     def search(
         self,
-        models: Mapping[Architecture, BuiltModel],
-        macs: Mapping[str, int],
+        ready: Mapping[Architecture, BuiltModel],
+        macs: Mapping[Architecture, int],
         jobs: TimingJobs,
         store: Store,
         failed: dict[Architecture, EvaluationError],
         seed: int,
         settings: MeasureSettings,
-    ) -> list[Measurement]:
-        """Time new models in a job after others; return latencies, those of bridges too.
+    ) -> None:
+        """Time models that have no latency yet in a job after others, and store the latencies.
 
-        Errors are added to ``failed``; ``store`` has the choices of bridges. A latency that is
-        suspiciously low for its MACs (`hwsearch.evaluation.outliers`) is replaced by one from a
-        new process.
+        Those of bridges are stored too. Errors are added to ``failed``; the pace of models with
+        known latencies is believed. A latency that is suspiciously low for its MACs
+        (`hwsearch.evaluation.outliers`) is replaced by one from a new process.
         """
-        found = self._job(models, jobs, store, failed, seed, settings)
+        new: dict[Architecture, BuiltModel] = {}
+        for arch, n_macs in macs.items():
+            known = store.find(arch.key, self.quantity, self.context, "search")
+            if known is not None:
+                self.pace.believe(known.value, n_macs)
+            elif arch in ready and arch not in failed:
+                new[arch] = ready[arch]
+        found = self._job(new, jobs, store, failed, seed, settings)
         first = {each.key: each.value for each in found if each.purpose == "search"}
-        suspects = self.pace.suspects(first, macs)
-        if not suspects:
-            return found
-        found = [each for each in found if each.key not in suspects]
-        again = {arch: built for arch, built in models.items() if arch.key in suspects}
-        jobs = TimingJobs([*jobs.latencies, *found])
-        second = self._job(again, jobs, store, failed, seed + 2, settings)
-        for place, latency in enumerate(second):
-            if latency.key in suspects:
-                self.pace.believe(latency.value, macs[latency.key])
-                details = {**latency.details, "suspected_ms": first[latency.key]}
-                second[place] = replace(latency, details=details)
-        return found + second
+        of_keys = {arch.key: n_macs for arch, n_macs in macs.items()}
+        if suspects := self.pace.suspects(first, of_keys):
+            found = [each for each in found if each.key not in suspects]
+            again = {arch: built for arch, built in new.items() if arch.key in suspects}
+            jobs = TimingJobs([*jobs.latencies, *found])
+            for latency in self._job(again, jobs, store, failed, seed + 2, settings):
+                if latency.key in suspects:
+                    self.pace.believe(latency.value, of_keys[latency.key])
+                    details = {**latency.details, "suspected_ms": first[latency.key]}
+                    latency = replace(latency, details=details)
+                found.append(latency)
+        store.add_all(found)
 
     def next_bridges(self, n_models: int, jobs: TimingJobs, store: Store) -> list[Architecture]:
         """Return architectures that the next timing job of n new ones repeats."""
@@ -91,26 +114,36 @@ class LatencyTimer:
         return list(archs) or [a for a in self.bridges if a.key not in self.lost]
 
     def confirm(
-        self, models: Mapping[str, Path], context: str, seed: int, settings: MeasureSettings
-    ) -> tuple[dict[str, Measurement | DeviceError], list[Measurement]]:
-        """Time models together, in a process of their own.
+        self,
+        models: Mapping[str, Path],
+        together: str,
+        store: Store,
+        seed: int,
+        settings: MeasureSettings,
+    ) -> dict[str, Measurement | DeviceError]:
+        """Time models together, in a process of their own, and store all results or none.
 
-        Return latencies or errors, and all that is to be stored.
+        ``together`` names the set of models in contexts: another set has other measurements.
+        Stored results are returned as they are.
         """
+        context = f"{self.context}{together}"
+        if known := confirmed(store, models, self.quantity, context):
+            return known
         if not models:
-            return {}, []
+            return {}
         results: dict[str, Measurement | DeviceError] = {}
         stored: list[Measurement] = []
         measured = self._device.measure(models, seed=seed, settings=settings)
         self._check_device(measured.values())
         for key, latency in measured.items():
             if isinstance(latency, Latency):
-                confirmed = latency_measurement(key, latency, context, "confirm")
-                stored += [confirmed, ratio_measurement(key, latency, context)]
-                results[key] = confirmed
+                result = self._measurement(key, latency, context, "confirm")
+                stored += [result, ratio_measurement(key, latency, context)]
+                results[key] = result
             else:
-                results[key] = latency
-        return results, stored
+                results[key] = self._error(latency)
+        store.add_all(stored)
+        return results
 
     def _job(
         self,
@@ -140,12 +173,12 @@ class LatencyTimer:
                 details: dict[str, float | str] = {JOB: jobs.next_job}
                 if built.only_timed:
                     details["weights"] = REPEATED_WEIGHTS
-                result = latency_measurement(arch.key, latency, self.context, "search", **details)
+                result = self._measurement(arch.key, latency, self.context, "search", details)
                 found.append(as_bridge(result) if arch in bridges else result)
             elif arch in bridges:
                 self.lost.add(arch.key)
             else:
-                failed[arch] = latency
+                failed[arch] = self._error(latency)
         return found if any(each.purpose == "search" for each in found) else []
 
     def _built_bridges(
@@ -163,3 +196,29 @@ class LatencyTimer:
             if not failed:
                 return ready
             self.lost |= {arch.key for arch in failed}
+
+    def _measurement(
+        self,
+        key: str,
+        latency: Latency,
+        context: str,
+        purpose: Purpose,
+        details: Mapping[str, float | str] = MappingProxyType({}),
+    ) -> Measurement:
+        found = latency_measurement(key, latency, context, purpose, **details)
+        return replace(found, quantity=self.quantity)
+
+    def _error(self, error: DeviceError) -> DeviceError:
+        """Return an error that names the batch size, where that is not the device's own."""
+        if self.quantity == LATENCY:
+            return error
+        return DeviceError(f"at batch {self._device.fingerprint()['batch']}: {error}")
+
+
+def confirmed(
+    store: Store, models: Iterable[str], quantity: str, context: str
+) -> dict[str, Measurement | DeviceError]:
+    """Return the stored results of models that were timed together; empty if they were not."""
+    stored = {key: store.find(key, quantity, context, "confirm") for key in models}
+    failed = DeviceError("failed when the front was timed together")
+    return {key: each or failed for key, each in stored.items()} if any(stored.values()) else {}

@@ -13,7 +13,7 @@ from hwsearch.devices import Latency
 from hwsearch.trials import Measurement, Purpose
 
 LATENCY, RATIO, THROUGHPUT = "latency", "latency_ratio", "throughput"
-BATCH_LATENCY = "batch_latency"  # that of a batch, by which a throughput was confirmed
+BATCH_LATENCY = "batch_latency"  # of another batch than the device's own, for a throughput
 REPEATED_WEIGHTS = "a repeated tile in the same graph"  # a detail; times do not differ
 RAW_TIMES_KEPT = 2000
 LATENCY_DETAILS = (

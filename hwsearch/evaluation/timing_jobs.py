@@ -5,14 +5,12 @@ timed. What is stored is what a job measured; corrected latencies are computed f
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from hwsearch.accuracy.metric import Z95
 from hwsearch.evaluation.job_effects import solve_job_effects
-from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
 
 JOB: Final = "job"  # a detail of a latency: the number of its job, from 0
@@ -58,7 +56,7 @@ class _Ratio(NamedTuple):
 
 
 class TimingJobs:
-    """The latencies that timing jobs measured, and what they are as the jobs compare.
+    """The latencies that jobs measured at one batch size, and what they are as the jobs compare.
 
     Values that later jobs do not change, and those by all jobs, are kept until a job is added.
 
@@ -66,14 +64,12 @@ class TimingJobs:
         latencies: All of them, bridges included, in the order in which they were measured.
         measured: Key -> latency of the search as its own job measured it.
         next_job: Number of the next job.
-        has_bridges: Whether a job repeated a model.
     """
 
     def __init__(self, latencies: Iterable[Measurement] = ()) -> None:
         self.latencies: list[Measurement] = []
         self.measured: dict[str, Measurement] = {}
-        self.next_job, self.has_bridges = _NO_JOB + 1, False
-        self._n_read = 0  # measurements of the store
+        self.next_job = _NO_JOB + 1
         self._ratios: list[_Ratio] = []
         self._told_ms: dict[str, float] = {}
         self._latest: Solution | None = None
@@ -90,20 +86,9 @@ class TimingJobs:
             self.next_job = max(self.next_job, job + 1)
             if each.purpose == "search":
                 self.measured[each.key] = each
-            else:
-                self.has_bridges = True
             if "ratio" in each.details:
                 log = math.log(each.details["ratio"])
                 self._ratios.append(_Ratio(each.key, job, log, _log_error(each)))
-
-    def read(self, store: Store) -> Self:
-        """Add what the store got since the last call, without raw times; return these jobs."""
-        n_measurements = store.n_measurements
-        if n_measurements > self._n_read:
-            new = store.measurements(quantity=LATENCY, after=self._n_read, samples=False)
-            self.add(each for each in new if each.purpose in JOB_PURPOSES)
-            self._n_read = n_measurements
-        return self
 
     def corrected(self) -> dict[str, Measurement]:
         """Return key -> latency of each model in a job of mean effect, by all jobs.
@@ -184,16 +169,6 @@ class TimingJobs:
         )
         pairs = zip(found.logs.tolist(), found.log_errors.tolist(), strict=True)
         return dict(zip(places, pairs, strict=True))
-
-
-def with_corrected_latencies(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Return measurements of a run, the latencies of its search corrected by all jobs."""
-    jobs = [m for m in measurements if m.quantity == LATENCY and m.purpose in JOB_PURPOSES]
-    latest = TimingJobs(jobs).corrected()
-    return [
-        latest[m.key] if (m.quantity, m.purpose) == (LATENCY, "search") else m
-        for m in measurements
-    ]
 
 
 def _log_error(latency: Measurement) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from hwsearch.constraints import Constraint
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.evaluation.measurements import shipped_scores
-from hwsearch.evaluation.timing_jobs import with_corrected_latencies
+from hwsearch.evaluation.timings import with_corrected_timings
 from hwsearch.objectives import FloatArray, Objective
 from hwsearch.quantities import main_cost, quantity_of
 from hwsearch.restriction import restricted
@@ -160,7 +160,7 @@ def read_run_data(run: "RunFolder", setup: "Setup | None" = None) -> RunData:
         )
     space = restricted(SearchSpace.from_json(full_space), run.config.freeze, run.config.only)
     with run.store() as store:
-        trials, measurements = store.trials(), with_corrected_latencies(store.measurements())
+        trials, measurements = store.trials(), with_corrected_timings(store.measurements())
     objectives = tuple(run.objectives)
     # The first version recorded no source: it measured all that was not counted.
     sources = {o["name"]: str(o.get("source", "measured")) for o in run.recorded["objectives"]}

@@ -126,13 +126,13 @@ class Finisher:
         archs = self.space.architectures([trial.choices for trial in trials])
         found = self.evaluator.search_values(list(archs), self.setup.measured)
         measured = [raised(found[key]) for key in archs.ids]
-        latest = self.evaluator.latest_latencies()
         values: Values = {}
         for objective in self.setup.objectives:
             if objective.computed is not None:
                 values[objective.name] = np.asarray(objective.computed(archs), np.float64)
-            elif objective.name == LATENCY:
-                values[LATENCY] = np.array([latest[key].value for key in archs.ids])
+            elif objective.name in self._timed_quantities:
+                latest = self.evaluator.latest(objective.name)
+                values[objective.name] = np.array([latest[key].value for key in archs.ids])
             else:
                 values[objective.name] = np.array([each[objective.name] for each in measured])
         return archs, values
@@ -141,11 +141,9 @@ class Finisher:
         low: Values = {}
         if (predicted := self.setup.predicted.get(LATENCY)) is not None:
             low[LATENCY] = predicted.interval(archs)[1]
-        latest = self.evaluator.latest_latencies() if LATENCY in self.setup.measured else {}
         for name in self._timed_quantities:
-            stored = (self.evaluator.remembered(key, name) for key in archs.ids)
-            found = [latest[m.key] if name == LATENCY else m for m in stored if m is not None]
-            low[name] = np.array([noisy_best(each) for each in found])
+            latest = self.evaluator.latest(name)
+            low[name] = np.array([noisy_best(latest[key]) for key in archs.ids])
         rows = contender_rows(values, low, self.setup.objectives, self.setup.constraints)
         return self._feasible(rows, archs, values)
 

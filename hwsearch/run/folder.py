@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from hwsearch import devices
 from hwsearch.accuracy.task import NO_DATA
 from hwsearch.errors import InputError, VerificationError
-from hwsearch.evaluation.timing_jobs import with_corrected_latencies
+from hwsearch.evaluation.measurements import BATCH_LATENCY
+from hwsearch.evaluation.timings import with_corrected_timings
 from hwsearch.files import MAX_BYTES, read_bounded, staged_folder
 from hwsearch.models.artifact import WEIGHTS, read_card
 from hwsearch.objectives import Objective
@@ -119,15 +120,15 @@ class RunFolder:
     def trials(self) -> "pd.DataFrame":
         """Table with one row per trial: its state and what the search measured.
 
-        Latencies are corrected for the shifts between timing jobs.
+        Latencies and throughputs are corrected for the shifts between timing jobs.
         """
         import pandas as pd
 
         with self.store() as store:
             trials = store.trials()
             measured: dict[str, dict[str, float]] = {trial.key: {} for trial in trials}
-            for m in with_corrected_latencies(store.measurements()):
-                if m.purpose == "search":
+            for m in with_corrected_timings(store.measurements()):
+                if m.purpose == "search" and m.quantity != BATCH_LATENCY:
                     measured[m.key][m.quantity] = m.value
         rows = [
             {name: getattr(trial, name) for name in TRIAL_COLUMNS}

@@ -7,8 +7,8 @@ from itertools import groupby
 
 from hwsearch.errors import EvaluationError
 from hwsearch.evaluation.evaluator import REUSED, Values
-from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.evaluation.timing_jobs import TimingJobs
+from hwsearch.evaluation.measurements import LATENCY, THROUGHPUT
+from hwsearch.evaluation.timings import Timings
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.cluster.scheduler import Scheduler
@@ -25,11 +25,12 @@ def run_search(
     stopping: Stopping,
     progress: Progress,
     batch: int | None = None,
-    jobs: TimingJobs | None = None,
+    timings: Timings | None = None,
 ) -> None:
     """Evaluate architectures until the budget is spent or the search stops early.
 
-    Before each proposal the optimiser gets the latencies as all timing jobs so far correct them.
+    Before each proposal the optimiser gets latencies and throughputs as all timing jobs so far
+    correct them.
     Stored rounds are replayed to the optimiser in the order in which they were finished, and
     interrupted ones are completed, so that proposals are those of an uninterrupted search. With
     several evaluations at a time, a round is one proposal, and the next one is made while others
@@ -37,12 +38,12 @@ def run_search(
 
     The optimiser has to be new. The budget of ``stopping`` counts failed and reused architectures
     too, its minutes also the stored measuring time of earlier processes. ``batch`` is the setting;
-    ``jobs`` are the timing jobs of the store, as far as they were read.
+    ``timings`` are those of the store, as far as they were read.
     """
     measured = [*store.measurements(purpose="search"), *store.measurements(purpose="bridge")]
     spent = [m for m in measured if REUSED not in m.details]
     began = time.monotonic() - sum(m.cost_s for m in spent) / scheduler.n_workers
-    budget, jobs = stopping.budget, jobs or TimingJobs()
+    budget, timings = stopping.budget, timings or Timings()
     trials = store.trials()
     done = sum(trial.state.is_finished or trial.origin == REUSED for trial in trials)
     progress.phase("search", budget, done=done)
@@ -51,7 +52,7 @@ def run_search(
     batch = batch or scheduler.default_batch or optimizer.batch
     while True:
         if not ended and proposed < budget and rounds.n_open < scheduler.capacity:
-            revise_latencies(optimizer, jobs.read(store))
+            revise_timings(optimizer, timings.read(store))
             reason = stopping.reason(optimizer, time.monotonic() - began)
             archs = optimizer.space.sample(0, 0)
             if not reason:
@@ -67,15 +68,16 @@ def run_search(
         elif rounds.n_open:
             rounds.go_on()
         else:
-            revise_latencies(optimizer, jobs.read(store))
+            revise_timings(optimizer, timings.read(store))
             return
 
 
-def revise_latencies(optimizer: Optimizer, jobs: TimingJobs) -> None:
-    """Give the optimiser all latencies as they are corrected by all timing jobs so far."""
-    measured = any(o.name == LATENCY and o.computed is None for o in optimizer.objectives)
-    if measured and jobs.has_bridges:
-        optimizer.revise(LATENCY, jobs.corrected_ms())
+def revise_timings(optimizer: Optimizer, timings: Timings) -> None:
+    """Give the optimiser all that was timed as it is corrected by all timing jobs so far."""
+    measured = {o.name for o in optimizer.objectives if o.computed is None}
+    for quantity in (LATENCY, THROUGHPUT):
+        if quantity in measured:
+            optimizer.revise(quantity, timings.corrected_values(quantity))
 
 
 @dataclass(slots=True, kw_only=True)

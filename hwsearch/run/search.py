@@ -152,8 +152,8 @@ def _search_and_finish(folder: Path, setup: Setup, progress: Progress, workers: 
         measure_reused(setup, evaluator, optimizer, progress)
         with closing(make_scheduler(workers, setup, evaluator, progress)) as scheduler:
             stopping, batch = setup.config.stopping, setup.config.batch
-            jobs = evaluator.timing_jobs
-            run_search(optimizer, store, scheduler, stopping, progress, batch, jobs)
+            timings = evaluator.timings
+            run_search(optimizer, store, scheduler, stopping, progress, batch, timings)
         finisher = Finisher(setup, evaluator, folder, progress)
         rows = finisher.candidates() if LATENCY in setup.predicted else finisher.finish()
         summary = summarize_search(optimizer, store, setup, rows)

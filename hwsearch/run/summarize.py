@@ -10,7 +10,7 @@ import numpy as np
 from hwsearch.accuracy.metric import Z95
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import paired_scores, shipped_scores
-from hwsearch.evaluation.timing_jobs import with_corrected_latencies
+from hwsearch.evaluation.timings import with_corrected_timings
 from hwsearch.objectives import FloatArray, hypervolume, is_non_dominated, to_losses
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_INITIAL
@@ -138,7 +138,7 @@ def replay_optimizer(setup: Setup, store: Store) -> Optimizer:
 def search_found(store: Store) -> Found:
     """Return the measurements with purpose ``search``, corrected, by key and quantity."""
     found: Found = {}
-    for each in with_corrected_latencies(store.measurements()):
+    for each in with_corrected_timings(store.measurements()):
         if each.purpose == "search":
             found.setdefault(each.key, {})[each.quantity] = each
     return found

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from hwsearch.evaluation.timing_jobs import TimingJobs, as_bridge, in_job
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement
-from tests.contracts.store_contract import arch
 from tests.run.search_parts import network, task
 
 
@@ -185,22 +183,6 @@ class TestAdded:
         jobs.add([timed("e", 1, 5.5, purpose="bridge")])
         assert jobs.told_ms(["x"]) != before
 
-    def test_are_read_from_the_store_once_and_without_raw_times(self, monkeypatch):
-        with Store() as store:
-            names = dict.fromkeys(each.key for each in self.jobs)
-            store.propose([arch(name) for name in names], 0, "sample")
-            for number in range(3):
-                job = [each for each in self.jobs if each.details["job"] == number]
-                store.add_all(replace(each, samples=np.ones(5)) for each in job)
-                confirmed = timed("a", number, 9.0, context=f"front {number}")
-                store.add(replace(confirmed, purpose="confirm"))
-                if number == 1:
-                    jobs = TimingJobs().read(store)
-                    assert jobs.latencies == list(self.jobs[:-3])
-            assert jobs.read(store).latencies == list(self.jobs)
-            monkeypatch.setattr(store, "measurements", None)
-            assert jobs.read(store).corrected() == TimingJobs(self.jobs).corrected()
-
 
 class Jobs(FakeDevice):
     """Remembers what it timed; the models in ``failing`` fail."""
@@ -298,7 +280,7 @@ class TestEvaluator:
         with self.evaluator_of(archs, Jobs(job_spread=0.1)) as evaluator:
             for start in range(0, 16, 4):
                 told = self.measure(evaluator, archs[start : start + 4])
-            latest = {k: each.value / true[k] for k, each in evaluator.latest_latencies().items()}
+            latest = {k: each.value / true[k] for k, each in evaluator.latest(LATENCY).items()}
             found = evaluator.store.measurements(purpose="search")
         stored = [m.value / true[m.key] for m in found]
         assert np.ptp(list(latest.values())) < 0.01 < np.ptp(stored)

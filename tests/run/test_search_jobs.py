@@ -1,9 +1,14 @@
-"""Searches on a device whose timing jobs are shifted by a common factor each."""
+"""Searches on a device whose timing jobs are shifted by a common factor each.
+
+Those of one search are for latency, those of another one for throughput.
+"""
 
 import zlib
 
+import numpy as np
 import pandas as pd
 import pytest
+from hwsearch_test_plugin.scripted_device import BATCH_EXPONENT
 from scipy.stats import kendalltau
 
 import hwsearch
@@ -14,6 +19,7 @@ from tests.run.search_parts import use
 pytestmark = pytest.mark.usefixtures("quick_infer")
 SPREAD = 0.1
 SETTINGS = {**parts.SETTINGS, "objectives": ["macs", "latency"], "budget": 16}
+BATCHES = {"objectives": ["macs", "throughput"], "batch_sizes": [2, 8]}
 
 
 def latency_by_key(name, path):
@@ -68,6 +74,51 @@ def test_raw_jobs_are_stored_and_values_are_corrected(unbroken):
         factors = [m.value / latency_by_key(m.key, None) for m in job]
         assert max(factors) == pytest.approx(min(factors)), "what the job measured"
     assert raw(unbroken) != unbroken.trials.set_index("key")["latency"].to_dict()
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory):
+    device = parts.InProcess(latency_by_key, job_spread=SPREAD)
+    out = tmp_path_factory.mktemp("batches") / "run"
+    return parts.finished_search(out, device, **{**SETTINGS, **BATCHES})
+
+
+def test_throughputs_are_corrected_by_jobs_of_their_batch_sizes(batches):
+    trials = batches.trials.set_index("key")
+    best = {
+        key: 1e3 * 8 ** (1 - BATCH_EXPONENT) / latency_by_key(key, None) for key in trials.index
+    }
+    raw = {m.key: m.value for m in batches.measurements() if m.quantity == "throughput"}
+    logs = {key: np.log(raw[key] / best[key]) for key in raw}
+    corrected = np.log(trials["throughput"] / pd.Series(best))
+    assert np.ptp(list(logs.values())) > 0.1
+    assert np.ptp(corrected) < 0.01
+    jobs = {}
+    for m in batches.measurements():
+        if m.quantity == "batch_latency" and m.purpose in ("search", "bridge"):
+            factor = m.value / latency_by_key(m.key, None)
+            jobs.setdefault((m.details["device"], m.details["job"]), set()).add(round(factor, 6))
+    assert len(jobs) > 4
+    assert all(len(factors) == 1 for factors in jobs.values()), "what the job measured"
+    assert len(set.union(*jobs.values())) == len(jobs)
+
+
+@pytest.mark.parametrize("call", [2, 4])
+def test_throughputs_of_a_search_that_is_gone_on_with_are_as_if_unbroken(
+    call, batches, monkeypatch, tmp_path
+):
+    """The second call of the device is between two batch sizes of one round."""
+    with monkeypatch.context() as patch:
+        parts.interrupt_measuring(patch, call)
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path / "run", patch, **BATCHES)
+    use(monkeypatch, parts.InProcess(latency_by_key, job_spread=SPREAD))
+    resumed = hwsearch.resume(tmp_path / "run")
+    pd.testing.assert_frame_equal(resumed.trials, batches.trials)
+    pd.testing.assert_frame_equal(resumed.front, batches.front)
+    assert (resumed.folder / "search.json").read_bytes() == (
+        batches.folder / "search.json"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("call", [2, 4])

@@ -77,6 +77,19 @@ def test_cards_have_the_throughput_at_every_size(finished):
         assert "batches=1,4,16" in stated["context"]
 
 
+def test_raw_latencies_of_every_size_are_stored_in_jobs(finished):
+    run, _ = finished
+    jobs = {}
+    for m in run.measurements():
+        if m.purpose in ("search", "bridge") and m.quantity in ("latency", "batch_latency"):
+            size = m.details["device"].partition("batch=")[2] or "1"
+            jobs.setdefault((size, m.details["job"]), []).append(m)
+    assert {size for size, _ in jobs} == {"1", "4", "16"}
+    for (_, number), job in jobs.items():
+        bridges = [m for m in job if m.purpose == "bridge"]
+        assert len(bridges) == (2 if number else 0)
+
+
 def test_trials_have_it_and_no_latency_of_a_batch(finished):
     run, _ = finished
     assert {"top1", "latency", "throughput"} <= set(run.trials.columns)
@@ -172,7 +185,10 @@ def test_a_latency_that_is_too_low_at_one_size_is_measured_again(device, tmp_pat
 
     device.scripts["search"] = latency_of
     run = search(tmp_path / "run", budget=8, batch=1, objectives=["top1", "throughput"])
-    assert sorted(map(seen.count, run.trials["key"])) == [3] * 7 + [4]
+    suspected = [m for m in run.measurements() if "suspected_ms" in m.details]
+    assert [m.quantity for m in suspected] == ["batch_latency"]
+    assert suspected[0].key == list(dict.fromkeys(seen))[5]
+    assert "batch=4" in suspected[0].context
     for key, throughput in run.trials.set_index("key")["throughput"].items():
         assert throughput == pytest.approx(1e8 * GAIN / macs[key])
 

@@ -11,7 +11,6 @@ from hwsearch.devices.spec import split_name
 from hwsearch.errors import EvaluationError, HwsearchError, InputError
 from hwsearch.evaluation.evaluator import Evaluator, Values
 from hwsearch.evaluation.measurements import LATENCY
-from hwsearch.evaluation.timing_jobs import in_job, job_of
 from hwsearch.kit.device import DEVICE
 from hwsearch.quantities import quantity_of
 from hwsearch.run.progress import Progress
@@ -136,19 +135,19 @@ class JobScheduler:
                 "context than this search; restart all workers with one version of hwsearch"
             )
         else:
-            bridges = self._evaluator.next_bridges(1) if missing == LATENCY else ()
+            bridges = self._evaluator.next_bridges(1, missing) if is_timed(missing) else ()
             known_pace = (pace.highest, pace.known)
             job = Job(arch=arch, quantity=missing, pace=known_pace, bridges=tuple(bridges))
             self._queue.submit(job)
 
     def _store(self, measurements: Sequence[Measurement]) -> None:
-        """Store what a worker measured; it counts its timing jobs from 0."""
+        """Store what a worker measured; it counts its timing jobs from 0.
+
+        A throughput's job may measure a latency again that the search has.
+        """
         net, store = self._evaluator.net, self._evaluator.store
-        if any(m.quantity == LATENCY for m in measurements):
-            job = self._evaluator.timing_jobs.next_job
-            measurements = [
-                in_job(m, job + job_of(m)) if m.quantity == LATENCY else m for m in measurements
-            ]
+        measurements = self._evaluator.timings.renumbered(measurements)
+        measurements = [m for m in measurements if store.find(*m.identity) is None]
         store.add_all(measurements)
         own = (m for m in measurements if (m.quantity, m.purpose) == (LATENCY, "search"))
         for latency in own:

@@ -117,7 +117,8 @@ class WorkerContext:
         """Measure one quantity of one architecture; see `hwsearch.run.cluster.scheduler.Job`."""
         arch, *others = self._setup.net.space.architectures([choices, *bridges])
         evaluator = self._evaluator
-        evaluator.latency_timer.bridges = others
+        for timer in evaluator.timers(self._setup.measured):
+            timer.bridges = others
         evaluator.pace.highest, evaluator.pace.known = pace
         with Store() as store:
             evaluator.use(store)

@@ -24,7 +24,8 @@ from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError
 from hwsearch.evaluation.evaluator import REUSED
 from hwsearch.evaluation.measurements import LATENCY, THROUGHPUT
-from hwsearch.evaluation.timing_jobs import device_context, with_corrected_latencies
+from hwsearch.evaluation.timing_jobs import JOB_PURPOSES, device_context
+from hwsearch.evaluation.timings import Timings
 from hwsearch.files import DIGITS, decoded, digest_of_text
 from hwsearch.objectives import FloatArray
 from hwsearch.optimizer.approximations import ScaledApproximation
@@ -75,14 +76,15 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
     with Store() as nothing:
         here = setup.evaluator(nothing)
     context = here.search_context(metric)
-    contexts = {
-        (metric, "search"): context,
-        (metric, "report"): here.score_context(setup.task.report),
-        (LATENCY, "search"): here.latency_context,
-        (LATENCY, "bridge"): here.latency_context,
-        (THROUGHPUT, "search"): here.search_context(THROUGHPUT),
+    held = {
+        (metric, "search", context),
+        (metric, "report", here.score_context(setup.task.report)),
     }
-    holding = [m for m in measured if contexts.get((m.quantity, m.purpose)) == device_context(m)]
+    if THROUGHPUT in setup.measured:
+        held.add((THROUGHPUT, "search", here.search_context(THROUGHPUT)))
+    timers = here.timers({LATENCY, *setup.measured})
+    held |= {(t.quantity, purpose, t.context) for t in timers for purpose in JOB_PURPOSES}
+    holding = [m for m in measured if (m.quantity, m.purpose, device_context(m)) in held]
     values = {m.key: m.value for m in holding if (m.quantity, m.purpose) == (metric, "search")}
     if config.data == NO_DATA:
         if not (folder / CANDIDATES).is_file():
@@ -98,9 +100,8 @@ def read_earlier_run(setup: Setup, folder: Path) -> ValueSource:
     reused = set(archs.ids)
     # A latency of the earlier run is a proxy of that on this device.
     there = {
-        m.key: {"latency_ms": m.value, "device": m.details.get("device", "")}
-        for m in with_corrected_latencies(measured)
-        if (m.quantity, m.purpose) == (LATENCY, "search")
+        key: {"latency_ms": latency.value, "device": latency.details.get("device", "")}
+        for key, latency in Timings(measured).corrected(LATENCY).items()
     }
     kept = [
         replace(m, details={**m.details, REUSED: {"run": str(folder), **there.get(m.key, {})}})

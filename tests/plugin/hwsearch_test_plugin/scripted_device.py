@@ -41,7 +41,7 @@ class FakeDevice:
     milliseconds are equal. Outputs are computed by ``ort-cpu``. ``latency_of`` maps name and file
     to ms, for one sample. With a ``job_spread`` all latencies of one call of `measure` have a
     common factor, whose logarithm has this standard deviation and follows from the names of the
-    models.
+    models and the batch size.
     """
 
     def __init__(
@@ -91,7 +91,8 @@ class FakeDevice:
     ) -> dict[str, Latency | DeviceError]:
         """Return the scripted latencies; see `hwsearch.devices.base.Device.measure`."""
         results: dict[str, Latency | DeviceError] = {}
-        seed_of_job = zlib.crc32("+".join(sorted(models)).encode())
+        job = "+".join(sorted(models)) + ("" if self.batch == 1 else f" at {self.batch}")
+        seed_of_job = zlib.crc32(job.encode())
         shift = np.random.default_rng(seed_of_job).normal(0.0, self._job_spread)
         for name, path in models.items():
             try:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hwsearch.evaluation.timings import Timings
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.stopping import Stopping
@@ -44,11 +45,12 @@ class Stored:
     """An evaluator of what is in the store; one job measures all quantities."""
 
     pace, net = SimpleNamespace(highest=0.0, known=0), None
+    timings = Timings()
 
     def __init__(self, store):
         self.store = store
 
-    def next_bridges(self, n_models):
+    def next_bridges(self, n_models, quantity):
         return []
 
     def known_values(self, arch, quantities):

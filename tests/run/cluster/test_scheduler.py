@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from hwsearch.errors import EvaluationError, HwsearchError
+from hwsearch.evaluation.timings import Timings
 from hwsearch.run.cluster.scheduler import InProcess, JobResult, JobScheduler
 from hwsearch.space import Choice, SearchSpace
 
@@ -41,12 +42,13 @@ class KnownValues:
     """An evaluator whose values come from the queue."""
 
     pace, net = SimpleNamespace(highest=0.0, known=0), None
+    timings = Timings()
     store = SimpleNamespace(add_all=lambda _: None)
 
     def __init__(self):
         self.known = {}
 
-    def next_bridges(self, n_models):
+    def next_bridges(self, n_models, quantity):
         return []
 
     def known_values(self, arch, quantities):

@@ -57,7 +57,8 @@ class LocalQueue:
 
     def next(self):
         job = self.waiting.popleft()
-        arguments = sent((dict(job.arch.mapping), job.quantity, job.pace))
+        bridges = [dict(arch.mapping) for arch in job.bridges]
+        arguments = sent((dict(job.arch.mapping), job.quantity, job.pace, bridges))
         return job, sent(run_job(self.spec, *arguments))
 
     def close(self):
