@@ -237,10 +237,19 @@ class Evaluator:
         """Return key -> latency or throughput of the search, corrected by all jobs so far."""
         return self.timings.corrected(quantity)
 
-    def next_bridges(self, n_models: int, quantity: str = LATENCY) -> list[Architecture]:
-        """Return architectures that the next timing job of n new ones repeats."""
-        timer = self.timers([quantity])[0]
-        return timer.next_bridges(n_models, self._jobs_of(timer), self.store)
+    def timing_job(
+        self, arch: Architecture, quantities: Collection[str]
+    ) -> tuple[list[Measurement], list[Architecture]]:
+        """Return the known latencies of an architecture, and bridges for measuring the others."""
+        timers = self.timers(quantities)
+        known = {timer: timer.known(arch.key, self.store) for timer in timers}
+        missing = [timer for timer in timers if known[timer] is None]
+        bridges = [
+            bridge
+            for timer in missing[:1]
+            for bridge in timer.next_bridges(1, self._jobs_of(timer), self.store)
+        ]
+        return [latency for latency in known.values() if latency is not None], bridges
 
     def _jobs_of(self, timer: LatencyTimer) -> TimingJobs:
         return self.timings.jobs(timer.quantity, timer.context)

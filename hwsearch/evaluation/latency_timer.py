@@ -69,6 +69,10 @@ class LatencyTimer:
             return self
         return LatencyTimer(self._space, device, self._models, self._check_device, BATCH_LATENCY)
 
+    def known(self, key: str, store: Store) -> Measurement | None:
+        """Return the latency of the search as it is stored, if there is one."""
+        return store.find(key, self.quantity, self.context, "search")
+
     def search(
         self,
         ready: Mapping[Architecture, BuiltModel],
@@ -87,7 +91,7 @@ class LatencyTimer:
         """
         new: dict[Architecture, BuiltModel] = {}
         for arch, n_macs in macs.items():
-            known = store.find(arch.key, self.quantity, self.context, "search")
+            known = self.known(arch.key, store)
             if known is not None:
                 self.pace.believe(known.value, n_macs)
             elif arch in ready and arch not in failed:

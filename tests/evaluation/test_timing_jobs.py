@@ -241,7 +241,7 @@ class TestEvaluator:
         assert [m.key for m in stored] == bridges
 
     def test_one_that_fails_is_left_out_and_another_one_chosen(self, evaluator, archs, device):
-        (lost, *_) = (arch.key for arch in evaluator.next_bridges(4))
+        lost, _ = evaluator.timings.jobs(LATENCY, evaluator.latency_context).choose_bridges(4)
         device.failing = {lost}
         values = self.measure(evaluator, archs[4:8])
         assert all(isinstance(each, dict) for each in values.values())
@@ -253,16 +253,16 @@ class TestEvaluator:
         assert len(device.jobs[2]) == 6
 
     def test_one_that_cannot_be_built_is_replaced(self, evaluator, archs, device, monkeypatch):
-        lost = evaluator.next_bridges(4)[1]
+        lost = evaluator.timings.jobs(LATENCY, evaluator.latency_context).choose_bridges(4)[1]
         get = evaluator.models.get
 
         def failing(asked, **settings):
             found = get(asked, **settings)
-            return found | {a: EvaluationError("no") for a in asked if a == lost}
+            return found | {a: EvaluationError("no") for a in asked if a.key == lost}
 
         monkeypatch.setattr(evaluator.models, "get", failing)
         self.measure(evaluator, archs[4:8])
-        assert lost.key not in device.jobs[1]
+        assert lost not in device.jobs[1]
         assert len(device.jobs[1]) == 6
 
     def test_when_all_that_is_new_fails_nothing_is_stored(self, evaluator, archs, device):

@@ -1,8 +1,12 @@
 """Searches for throughput, on a device without a clock."""
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 
 import numpy as np
+import pandas as pd
 import pytest
 from hwsearch_test_plugin.scripted_device import BATCH_EXPONENT, latency_by_size
 
@@ -203,11 +207,31 @@ def test_a_run_goes_on_to_what_an_unbroken_one_finds(finished, device, tmp_path)
     assert device.batches.count(16) == 2  # the second round, and the confirmation
 
 
+def test_a_run_of_before_batches_had_jobs_goes_on(finished, device, tmp_path):
+    """It has throughputs, and no latencies that they could be corrected by."""
+    run, _ = finished
+    shutil.copytree(run.folder, tmp_path / "run")
+    with closing(sqlite3.connect(tmp_path / "run" / "trials.sqlite")) as store, store:
+        store.execute(
+            "DELETE FROM measurements WHERE quantity = 'batch_latency' AND purpose != 'confirm'"
+        )
+    old = Run(tmp_path / "run").trials.set_index("key")["throughput"]
+    assert old.equals(run.trials.set_index("key")["throughput"])
+    resumed = hwsearch.resume(tmp_path / "run", budget=12)
+    assert len(resumed.trials) == 12
+    assert resumed.trials.set_index("key")["throughput"][old.index].equals(old)
+
+
 def test_a_warm_start_reuses_throughputs_of_the_same_sizes(finished, device, tmp_path):
     run, _ = finished
     same = search(tmp_path / "same", warm_start=str(run.folder))
     searched = [key for phase, key in device.timed if phase == "search"]
     assert searched == []
+    bridges = [m for m in same.measurements() if m.purpose == "bridge"]
+    assert {m.quantity for m in bridges} == {"latency", "batch_latency"}
+    pd.testing.assert_frame_equal(
+        same.trials[["key", "throughput"]], run.trials[["key", "throughput"]]
+    )
     assert same.front["throughput"].tolist() == run.front["throughput"].tolist()
     search(tmp_path / "other", warm_start=str(run.folder), batch_sizes=[1, 32])
     assert 32 in device.batches

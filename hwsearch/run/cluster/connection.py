@@ -160,7 +160,7 @@ class RayQueue:
         """Append a job."""
         function = self._measure if is_timed(job.quantity) else self._score
         bridges = [arch.mapping for arch in job.bridges]
-        arguments = (job.arch.mapping, job.quantity, job.pace, bridges)
+        arguments = (job.arch.mapping, job.quantity, job.pace, bridges, job.known)
         self._open[function.remote(self._spec, *arguments)] = job
 
     def next(self) -> tuple[Job, JobResult]:

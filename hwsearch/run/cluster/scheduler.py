@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -29,14 +29,16 @@ Results = Mapping[str, Values | EvaluationError]
 class Job:
     """A measurement by a worker process.
 
-    ``pace`` is (highest, known) of the search's `Pace`, ``bridges`` are timed with ``arch``.
-    A job of the latency measures all that the device measures in one search.
+    ``pace`` is (highest, known) of the search's `Pace`, ``bridges`` are timed with ``arch``, and
+    ``known`` are its latencies that are not measured again. A job of a timed quantity measures all
+    that the device measures in one search.
     """
 
     arch: Architecture
     quantity: str
     pace: tuple[float, int] = (0.0, 0)
     bridges: tuple[Architecture, ...] = ()
+    known: tuple[Measurement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,19 +137,16 @@ class JobScheduler:
                 "context than this search; restart all workers with one version of hwsearch"
             )
         else:
-            bridges = self._evaluator.next_bridges(1, missing) if is_timed(missing) else ()
-            known_pace = (pace.highest, pace.known)
-            job = Job(arch=arch, quantity=missing, pace=known_pace, bridges=tuple(bridges))
+            job = Job(arch=arch, quantity=missing, pace=(pace.highest, pace.known))
+            if is_timed(missing):
+                latencies, bridges = self._evaluator.timing_job(arch, self._quantities)
+                job = replace(job, bridges=tuple(bridges), known=tuple(latencies))
             self._queue.submit(job)
 
     def _store(self, measurements: Sequence[Measurement]) -> None:
-        """Store what a worker measured; it counts its timing jobs from 0.
-
-        A throughput's job may measure a latency again that the search has.
-        """
+        """Store what a worker measured; it counts its timing jobs from 0."""
         net, store = self._evaluator.net, self._evaluator.store
         measurements = self._evaluator.timings.renumbered(measurements)
-        measurements = [m for m in measurements if store.find(*m.identity) is None]
         store.add_all(measurements)
         own = (m for m in measurements if (m.quantity, m.purpose) == (LATENCY, "search"))
         for latency in own:

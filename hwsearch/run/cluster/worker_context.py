@@ -16,7 +16,6 @@ import hwsearch
 from hwsearch.devices import Device, MeasureSettings, load_device
 from hwsearch.devices.fingerprint import differences, digest
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.kit.device import DeviceInfo, Latencies, RemoteDevice
 from hwsearch.machine import usable_cpus
 from hwsearch.run.cluster.scheduler import JobResult, is_timed
@@ -27,6 +26,7 @@ from hwsearch.supernets.checkpoint_files import files_of, split_checkpoint
 from hwsearch.supernets.imported import imported_names, load_imported
 from hwsearch.supernets.weight_sources import is_random
 from hwsearch.trial_store import Store
+from hwsearch.trials import Measurement
 
 SearchSpec = Mapping[str, Any]
 """What determines a search, as plain values and one array; see `search_spec`."""
@@ -113,6 +113,7 @@ class WorkerContext:
         quantity: str,
         pace: tuple[float, int],
         bridges: Sequence[Mapping[str, Option]],
+        known: Sequence[Measurement] = (),
     ) -> JobResult:
         """Measure one quantity of one architecture; see `hwsearch.run.cluster.scheduler.Job`."""
         arch, *others = self._setup.net.space.architectures([choices, *bridges])
@@ -123,13 +124,14 @@ class WorkerContext:
         with Store() as store:
             evaluator.use(store)
             store.propose([arch, *others], 0, "job")
+            store.add_all(known)
             try:
                 timed = [each for each in self._setup.measured if is_timed(each)]
-                wanted = timed if quantity == LATENCY else [quantity]
+                wanted = timed if quantity in timed else [quantity]
                 values = evaluator.search_values([arch], wanted, only_timed=is_timed(quantity))
             finally:
                 evaluator.close()  # Ray may kill this process, and no other job needs the model
-            measurements = tuple(store.measurements())
+            measurements = tuple(store.measurements(after=len(known)))
         result, failed = values[arch.key], None
         if isinstance(result, EvaluationError):
             failed = str(result) or type(result).__name__
@@ -147,13 +149,14 @@ def run_job(
     quantity: str,
     pace: tuple[float, int],
     bridges: Sequence[Mapping[str, Option]] = (),
+    known: Sequence[Measurement] = (),
 ) -> JobResult:
     """Run a job in the context of its search; see `WorkerContext.run`."""
     if spec["id"] not in _contexts:
         for name in list(_contexts):
             _contexts.pop(name).close()
         _contexts[spec["id"]] = WorkerContext(spec)
-    return _contexts[spec["id"]].run(choices, quantity, pace, bridges)
+    return _contexts[spec["id"]].run(choices, quantity, pace, bridges, known)
 
 
 def measure_models(

@@ -6,11 +6,14 @@ import shutil
 from collections import deque
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hwsearch_test_plugin.scripted_device import BATCH_EXPONENT
 from safetensors.torch import save_file
 
 import hwsearch
+import tests.run.search_parts as parts
 from hwsearch.devices import MeasureSettings
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.files import sha256_of
@@ -26,6 +29,7 @@ from hwsearch.supernets.weight_sources import bundled_file
 from hwsearch.trials import Measurement
 from tests.elastic_parts import write_model, write_samples
 from tests.run.cluster.cluster_parts import config, settings
+from tests.run.test_search_jobs import SPREAD, latency_by_key
 
 WEIGHTS = bundled_file("cifar10-resnet", "weights.safetensors")
 
@@ -58,7 +62,7 @@ class LocalQueue:
     def next(self):
         job = self.waiting.popleft()
         bridges = [dict(arch.mapping) for arch in job.bridges]
-        arguments = sent((dict(job.arch.mapping), job.quantity, job.pace, bridges))
+        arguments = sent((dict(job.arch.mapping), job.quantity, job.pace, bridges, job.known))
         return job, sent(run_job(self.spec, *arguments))
 
     def close(self):
@@ -92,6 +96,44 @@ def test_a_search_by_jobs_is_the_same_to_the_last_bit(folder, tmp_path, monkeypa
     assert through.front.equals(alone.front)
     latencies = [m for m in through.measurements() if m.identity[1::2] == ("latency", "search")]
     assert {m.details["weights"] for m in latencies} == {"a repeated tile in the same graph"}
+
+
+@pytest.mark.usefixtures("quick_infer")
+def test_throughputs_by_jobs_are_corrected_at_every_batch_size(tmp_path, monkeypatch):
+    """The first latency is known from a process that was stopped before the next batch size."""
+
+    def device(spec="scripted"):
+        batch = int(spec.partition("batch=")[2] or 1)
+        return parts.InProcess(latency_by_key, job_spread=SPREAD, batch=batch)
+
+    def by_jobs(_, setup, evaluator, *rest):
+        return JobScheduler(LocalQueue(setup), evaluator, setup.measured)
+
+    parts.use(monkeypatch, device())
+    monkeypatch.setattr(worker_context, "load_device", device)
+    given = {**parts.SETTINGS, "objectives": ["latency", "throughput"], "batch_sizes": [1, 4]}
+    with monkeypatch.context() as patch:
+        parts.interrupt_measuring(patch, call=2)
+        with pytest.raises(KeyboardInterrupt):
+            hwsearch.search(**{**given, "batch": 1}, out=tmp_path / "run")
+    (begun,) = hwsearch.Run(tmp_path / "run").measurements()
+    monkeypatch.setattr("hwsearch.run.search.make_scheduler", by_jobs)
+    run = hwsearch.resume(tmp_path / "run")
+    assert run.measurements()[0].value == begun.value
+    jobs = {}
+    for m in run.measurements():
+        if "job" in m.details and m.purpose != "confirm":
+            jobs.setdefault((m.quantity, m.details["job"]), []).append(m.purpose)
+    assert set(jobs) == {(q, n) for q in ("latency", "batch_latency") for n in range(12)}
+    assert [len(purposes) for purposes in jobs.values()].count(1) == 2  # the first ones
+    scale = 4.0 ** (1 - BATCH_EXPONENT)
+    trials = run.trials.set_index("key")
+    true = pd.Series({key: latency_by_key(key, None) for key in trials.index})
+    assert np.ptp(np.log(trials["throughput"] * true / scale)) < 0.02
+    raw = {
+        m.key: m.value for m in run.measurements() if m.identity[1::2] == ("throughput", "search")
+    }
+    assert np.ptp(np.log(pd.Series(raw) * true)) > 0.1
 
 
 @pytest.fixture
