@@ -1,21 +1,24 @@
 """The loop alone, over a store in memory: cut short at every step, it always goes on the same."""
 
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from hwsearch.errors import EvaluationError
+from hwsearch.evaluation.timings import Timings
 from hwsearch.objectives import Objective
 from hwsearch.optimizer import Optimizer
 from hwsearch.optimizer.history import N_INITIAL
 from hwsearch.optimizer.stopping import Stopping
 from hwsearch.run.cluster.scheduler import InProcess
-from hwsearch.run.loop import run_search
+from hwsearch.run.loop import revise_timings, run_search
 from hwsearch.run.progress import Silent
 from hwsearch.space import Choice, SearchSpace
 from hwsearch.trial_store import Store
 from hwsearch.trials import Measurement, TrialState
+from tests.evaluation.test_timings import measured
 from tests.run.search_parts import Watcher
 
 SPACE = SearchSpace(
@@ -108,6 +111,15 @@ def unbroken():
         search(store, tactic)
         found[tactic] = store
     return found
+
+
+@pytest.mark.parametrize("name", ["latency", "throughput"])
+def test_proposals_depend_on_what_was_timed_as_all_jobs_correct_it(name):
+    given, objectives = {}, [Objective("top1", "max"), Objective(name, "max")]
+    optimizer = SimpleNamespace(objectives=objectives, revise=given.__setitem__)
+    timings = Timings(measured())
+    revise_timings(optimizer, timings)
+    assert given == {name: {key: m.value for key, m in timings.corrected(name).items()}}
 
 
 def changes(store):
