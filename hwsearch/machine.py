@@ -59,6 +59,14 @@ def throttled_periods(root: Path = ROOT) -> int:
     return sum(_fields(group / "cpu.stat").get("nr_throttled", 0) for group, _ in _quotas(root))
 
 
+def cpu_instructions(root: Path = ROOT) -> frozenset[str]:
+    """Return the processor's instruction sets by Linux's names; none on other systems."""
+    flags = re.search(
+        r"^(?:flags|Features)\s*:\s*(.+)$", _read(root / "proc/cpuinfo"), re.MULTILINE
+    )
+    return frozenset(flags.group(1).split() if flags else ())
+
+
 def memory_limit_bytes(root: Path = ROOT) -> int | None:
     """Return the container's memory limit, None where it is not below the machine's memory."""
     limit = min((limit for _, limit in _memory_limits(root)), default=None)

@@ -33,6 +33,17 @@ def eight_cpus(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("flags\t\t: fpu avx2", {"fpu", "avx2"}), ("Features\t: asimd sve", {"asimd", "sve"})],
+)
+def test_instructions_are_those_that_the_system_lists(tmp_path, line, expected):
+    assert machine.cpu_instructions(tmp_path) == frozenset()
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\nmodel name\t: X\n{line}\n")
+    assert machine.cpu_instructions(tmp_path) == expected
+
+
 class TestMemory:
     def test_no_limit_is_what_the_system_has(self, tmp_path):
         root = tree(tmp_path, **{"memory.max": "max", "memory.high": "max"})

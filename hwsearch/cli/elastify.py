@@ -101,7 +101,7 @@ def _print(net: "Supernet", seconds: float, data: str) -> None:
     assert isinstance(net.network, ElasticNetwork)
     folder, summary = Path(net.name), net.network.summary
     searched = [choice for choice in net.space.choices if len(choice.options) > 1]
-    size = size_of(folder)
+    size, step = size_of(folder), net.network.elastic.step
     answer(
         {
             "folder": str(folder),
@@ -110,11 +110,13 @@ def _print(net: "Supernet", seconds: float, data: str) -> None:
             "choices": len(net.full_space.choices),
             "searched": len(searched),
             "architectures": net.space.size,
+            "step": step,
             **summary.to_dict(),
         },
         *(f"{'model' if at == 0 else '':8} {line}" for at, line in enumerate(summary.lines())),
         f"space    {len(searched)} choices are searched by default, of "
-        f"{len(net.full_space.choices)}: {net.space.size:.3g} architectures",
+        f"{len(net.full_space.choices)}: {net.space.size:.3g} architectures, of widths in steps "
+        f"of {step} channels",
         f"made     in {seconds:.0f} s; {size_text(size)} in {folder}",
         f"next     hwsearch search --supernet {folder} --data {data} --out runs/{folder.stem}",
     )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from hwsearch.machine import quota_text, usable_cpus
+from hwsearch.machine import cpu_instructions, quota_text, usable_cpus
 
 _CPUINFO = Path("/proc/cpuinfo")
 _SYSTEM = Path("/sys/devices/system/cpu")
@@ -24,8 +24,7 @@ def cpu_fingerprint() -> dict[str, str | int]:
     """Describe this machine's processor and system."""
     text = _read(_CPUINFO)
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    present = set(flags.group(1).split()) if flags else set()
+    present = cpu_instructions()
     return {
         "cpu": (model.group(1).strip() if model else platform.processor()) or "unknown",
         "architecture": platform.machine() or "unknown",

@@ -16,6 +16,7 @@ from hwsearch.space import Architecture, Architectures, SearchSpace
 from hwsearch.supernets.interface import InputSpec
 
 TIED = "tied"
+_STEP = 16  # of the first folders, which do not state theirs
 Decides = Literal["units", "keep", "size"]
 
 
@@ -45,6 +46,7 @@ class ElasticSpace:
         defaults: Options of the choices that a search fixes unless a rule mentions them.
         meanings: What the choices decide, in their order.
         sizes: Input sizes, in the order of the options of ``resolution``; may be empty.
+        step: Channels that widths are multiples of, except in narrow groups.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class ElasticSpace:
         meanings: Sequence[Meaning],
         defaults: Mapping[str, Option],
         sizes: Sequence[InputSize] = (),
+        step: int = _STEP,
     ) -> None:
+        self.step = step
         self.meanings, self.defaults, self.sizes = tuple(meanings), dict(defaults), tuple(sizes)
         self.space = SearchSpace(meaning.choice for meaning in meanings)
         self._full = np.array([group.size for group in structure.groups], np.int64)
@@ -122,7 +126,12 @@ class ElasticSpace:
             for meaning in self.meanings
         ]
         sizes = [size.to_dict() for size in self.sizes]
-        return {"choices": choices, "defaults": self.defaults, "sizes": sizes}
+        return {
+            "step": self.step,
+            "choices": choices,
+            "defaults": self.defaults,
+            "sizes": sizes,
+        }
 
     @classmethod
     def from_dict(cls, structure: Structure, content: Mapping[str, Any]) -> "ElasticSpace":
@@ -146,7 +155,8 @@ class ElasticSpace:
                     Meaning(choice=choice, decides=each["decides"], targets=tuple(each["targets"]))
                 )
             sizes = [InputSize.from_dict(size) for size in content["sizes"]]
-            return cls(structure, meanings, content["defaults"], sizes)
+            step = content.get("step", _STEP)
+            return cls(structure, meanings, content["defaults"], sizes, step)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,8 @@ def open_elastic(
     structure = analyse(contents.graph)
     elastic = check_fit(structure, contents)
     if settings is not None:
-        elastic = propose(structure, settings, elastic.sizes)
+        known = replace(settings, step=settings.step or elastic.step)
+        elastic = propose(structure, known, elastic.sizes)
 
     def repair() -> Repair:
         statistics = Statistics.load(folder / STATISTICS, structure)

@@ -10,7 +10,7 @@ from hwsearch.elastic.choices import TIED, ElasticSpace, Meaning
 from hwsearch.elastic.graph import Group, Structure
 from hwsearch.elastic.input_sizes import InputSize
 from hwsearch.elastic.ties import run_name, tied
-from hwsearch.elastic.width_options import FRACTIONS, STEP, width_options
+from hwsearch.elastic.width_options import FRACTIONS, processor_step, width_options
 from hwsearch.errors import InputError
 
 RESOLUTION = "resolution"
@@ -23,17 +23,18 @@ class SpaceSettings:
     """How the choices of an elastic model are made.
 
     Attributes:
-        step: Channels that widths are multiples of; what the device turns into time.
+        step: Channels that widths are multiples of: what a device turns into time. None takes the
+            step of the folder that is opened, or else that of this machine's processor.
         fractions: Shares of units that the options of a width are near.
         most: Choices to be searched by default, at most: beyond it equal layers are tied.
     """
 
-    step: int = STEP
+    step: int | None = None
     fractions: tuple[float, ...] = FRACTIONS
     most: int = 60
 
     def __post_init__(self) -> None:
-        if self.step < 1 or self.most < 1:
+        if self.most < 1 or (self.step is not None and self.step < 1):
             raise InputError(f"step is {self.step} and most is {self.most}; both are at least 1")
         if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
             raise InputError(f"fractions are {self.fractions}; give some above 0, up to 1")
@@ -59,9 +60,9 @@ def propose(
         InputError: There is nothing to choose.
     """
     settings = settings or SpaceSettings()
+    step = settings.step or processor_step()
     options = {
-        group.name: width_options(group, settings.step, settings.fractions)
-        for group in structure.groups
+        group.name: width_options(group, step, settings.fractions) for group in structure.groups
     }
     groups = [group for group in structure.groups if len(options[group.name]) > 1]
     macs, places = _Macs(structure), _Places(structure)
@@ -95,7 +96,7 @@ def propose(
         meanings.insert(0, Meaning(choice=resolution, decides="size"))
     if not meanings:
         raise InputError(_nothing_to_choose(structure))
-    return ElasticSpace(structure, meanings, defaults, sizes if len(sizes) > 1 else ())
+    return ElasticSpace(structure, meanings, defaults, sizes if len(sizes) > 1 else (), step)
 
 
 class _Macs:

@@ -110,6 +110,7 @@ def test_the_processor_is_described_even_where_the_system_says_nothing(monkeypat
     described = cpu_fingerprint()
     assert described["cores"] >= 1
     monkeypatch.setattr("hwsearch.devices.fingerprint._CPUINFO", tmp_path / "none")
+    monkeypatch.setattr("hwsearch.devices.fingerprint.cpu_instructions", frozenset)
     assert cpu_fingerprint()["instructions"] == "unknown"
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import onnx
 import pytest
 
-from hwsearch.elastic import elastify as elastic
+from hwsearch.elastic import elastify as elastic, proposal
 from hwsearch.elastic.elastify import elastify, open_elastic
 from hwsearch.elastic.folder import CARD, STATISTICS
 from hwsearch.elastic.proposal import SpaceSettings
@@ -204,6 +204,16 @@ def test_another_space_of_the_same_model():
     many = elastify(full_model(structure.graph), given, settings=SpaceSettings(step=1))
     assert many.space.size > few.space.size
     assert many.digest == few.digest
+
+
+def test_a_folder_keeps_the_step_of_the_machine_that_it_was_made_on(tmp_path, monkeypatch):
+    structure, out = mlp(), tmp_path / "x.elastic"
+    monkeypatch.setattr(proposal, "processor_step", lambda: 2)
+    made = elastify(full_model(structure.graph), batches(structure), out=out)
+    monkeypatch.setattr(proposal, "processor_step", lambda: 16)
+    assert open_elastic(out).space == made.space
+    assert open_elastic(out, settings=SpaceSettings()).space == made.space
+    assert open_elastic(out, settings=SpaceSettings(step=16)).space.size < made.space.size
 
 
 def test_a_refined_subnet_has_the_same_graph():

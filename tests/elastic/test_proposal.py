@@ -144,11 +144,12 @@ def test_a_space_survives_json():
     import json
 
     structure = transformer()
-    found = propose(structure)
+    found = propose(structure, SpaceSettings(step=2))
     read = ElasticSpace.from_dict(structure, json.loads(json.dumps(found.to_dict())))
     assert read.space == found.space
     assert read.meanings == found.meanings
     assert read.defaults == found.defaults
+    assert read.step == 2
     archs = found.space.sample(50, seed=0)
     np.testing.assert_array_equal(read.select(archs).units, found.select(archs).units)
 

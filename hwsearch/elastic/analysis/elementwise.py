@@ -31,8 +31,6 @@ def unary(flow: Flow, node: onnx.NodeProto) -> None:
 def broadcasting(flow: Flow, node: onnx.NodeProto) -> None:
     """Combine the operands' atoms; constants become slots."""
     names = [name for name in node.input if name]
-    if not any(flow.layers(name) for name in names):
-        return
     shape = known_shape(flow, node.output[0])
     operands = [(name, known_shape(flow, name), flow.layers(name)) for name in names]
     members: dict[int, int] = {}

@@ -19,10 +19,7 @@ MOST_INDICES = 4096  # of channels in a Gather
 
 def split(flow: Flow, node: onnx.NodeProto) -> None:
     """Split the atoms, and demand that the sizes follow."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
-    shape = known_shape(flow, node.input[0])
+    layers, shape = flow.layers(node.input[0]), known_shape(flow, node.input[0])
     given = attributes(node)
     axis = given.get("axis", 0) % len(shape)
     parts = [known_shape(flow, name)[axis] if name else 0 for name in node.output]
@@ -67,10 +64,7 @@ def _equal_parts(
 
 def slice_axes(flow: Flow, node: onnx.NodeProto) -> None:
     """Slice the atoms, and demand that starts and ends follow."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
-    shape = known_shape(flow, node.input[0])
+    layers, shape = flow.layers(node.input[0]), known_shape(flow, node.input[0])
     rank = len(shape)
     starts, ends = (flow.integers_of(name) for name in node.input[1:3])
     if starts is None or ends is None:
@@ -180,14 +174,11 @@ def _embedding(
 
 def gather_nd(flow: Flow, node: onnx.NodeProto) -> None:
     """Keep atoms on axes that the indices do not reach."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
     picked = known_shape(flow, node.input[1])
     batch = attributes(node).get("batch_dims", 0)
     reached = batch + picked[-1]
     reason = "which of them are taken is only known when the model runs"
-    kept = flow.collapsed(layers, set(range(reached)), node, reason)
+    kept = flow.collapsed(flow.layers(node.input[0]), set(range(reached)), node, reason)
     rank = len(known_shape(flow, node.output[0]))
     flow.give(
         node.output[0], [aligned(layer.reshape(layer.shape[reached:]), rank) for layer in kept],

@@ -19,13 +19,11 @@ from hwsearch.elastic.analysis.integers import sizes
 
 def reshape_to(flow: Flow, node: onnx.NodeProto) -> tuple[int, ...]:
     """Give the result of a node that only reshapes its layers; return its shape."""
+    old, new = (known_shape(flow, name) for name in (node.input[0], node.output[0]))
+    if math.prod(old) != math.prod(new) or not math.prod(old):
+        raise NotUnderstoodError(f"it changes the shape {old} to {new}")
     layers = flow.layers(node.input[0])
-    new = known_shape(flow, node.output[0])
-    if layers:
-        old = known_shape(flow, node.input[0])
-        if math.prod(old) != math.prod(new) or not math.prod(old):
-            raise NotUnderstoodError(f"it changes the shape {old} to {new}")
-        flow.give(node.output[0], [reshaped(layer, old, new) for layer in layers], node.name)
+    flow.give(node.output[0], [reshaped(layer, old, new) for layer in layers], node.name)
     return new
 
 
@@ -35,9 +33,7 @@ def reshape(flow: Flow, node: onnx.NodeProto) -> None:
     target = flow.integers_of(node.input[1])
     layers = flow.layers(node.output[0])
     if target is None or target.size != len(new):
-        if layers:
-            raise NotUnderstoodError("its target shape is not known")
-        return
+        raise NotUnderstoodError("its target shape is not known")
     keeps_zero = attributes(node).get("allowzero", 0)
     own = sizes(known_shape(flow, node.input[0]), old)
     for axis, integer in enumerate(target.reshape(-1)):
@@ -53,8 +49,7 @@ def reshape(flow: Flow, node: onnx.NodeProto) -> None:
 
 def same_elements(flow: Flow, node: onnx.NodeProto) -> None:
     """Rearrange: Flatten, Squeeze, Unsqueeze."""
-    if flow.layers(node.input[0]):
-        reshape_to(flow, node)
+    reshape_to(flow, node)
 
 
 def transpose(flow: Flow, node: onnx.NodeProto) -> None:
@@ -67,8 +62,6 @@ def transpose(flow: Flow, node: onnx.NodeProto) -> None:
 def concat(flow: Flow, node: onnx.NodeProto) -> None:
     """Put the atoms of the operands behind one another."""
     names = list(node.input)
-    if not any(flow.layers(name) for name in names):
-        return
     shape = known_shape(flow, node.output[0])
     axis = attributes(node)["axis"] % len(shape)
     # Axes that some layer has together with the one that is concatenated.
@@ -157,26 +150,19 @@ def _sources(flow: Flow, node: onnx.NodeProto) -> tuple[Layer, ...]:
 
 def tile(flow: Flow, node: onnx.NodeProto) -> None:
     """Repeat the atoms."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
     repeats = constant_list(flow, node.input[1])
     found = [
         np.tile(
             layer, [n if size > 1 else 1 for n, size in zip(repeats, layer.shape, strict=True)]
         )
-        for layer in layers
+        for layer in flow.layers(node.input[0])
     ]
     flow.give(node.output[0], found, node.name)
 
 
 def pad(flow: Flow, node: onnx.NodeProto) -> None:
     """Pad the atoms with ones that stay."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
-    shape = known_shape(flow, node.input[0])
-    rank = len(shape)
+    layers, rank = flow.layers(node.input[0]), len(known_shape(flow, node.input[0]))
     given = attributes(node)
     amounts = given["pads"] if "pads" in given else constant_list(flow, node.input[1])
     listed = len(node.input) > 3 and node.input[3]
@@ -199,12 +185,9 @@ def pad(flow: Flow, node: onnx.NodeProto) -> None:
 
 def resize(flow: Flow, node: onnx.NodeProto) -> None:
     """Pass axes on that keep their size, and demand that a target size follows."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
     old, new = known_shape(flow, node.input[0]), known_shape(flow, node.output[0])
     changed = {axis for axis in range(len(old)) if old[axis] != new[axis]}
-    kept = flow.collapsed(layers, changed, node, "it resizes along them")
+    kept = flow.collapsed(flow.layers(node.input[0]), changed, node, "it resizes along them")
     flow.give(node.output[0], kept, node.name)
     if len(node.input) > 3 and node.input[3]:
         target = flow.integers_of(node.input[3])
@@ -223,8 +206,6 @@ def depth_to_space(flow: Flow, node: onnx.NodeProto) -> None:
 def space_to_depth(flow: Flow, node: onnx.NodeProto) -> None:
     """Repeat each channel for every place in a block."""
     layers = flow.layers(node.input[0])
-    if not layers:
-        return
     kept = flow.collapsed(layers, {2, 3}, node, "it moves them to channels")
     repeats = attributes(node)["blocksize"] ** 2
     found = [np.tile(each, (1, repeats, 1, 1)) if each.shape[1] > 1 else each for each in kept]
@@ -233,8 +214,6 @@ def space_to_depth(flow: Flow, node: onnx.NodeProto) -> None:
 
 def _blocks(flow: Flow, node: onnx.NodeProto, mode: str) -> None:
     layers = flow.layers(node.input[0])
-    if not layers:
-        return
     kept = flow.collapsed(layers, {2, 3}, node, "channels become places between them")
     number = attributes(node)["blocksize"] ** 2
     found = []

@@ -26,6 +26,8 @@ RULES: dict[str, Rule] = {
     **contractions.RULES,
     **recurrent.RULES,
 }
+# Operators that have weights, and so atoms of their own, or MACs.
+_MAKERS = {*contractions.RULES, *convolutions.RULES, *recurrent.RULES, "Expand", "Gather"}
 MALFORMED = "is not used as it is defined in opset 11 to 21"
 # Inputs whose integers a rule follows; elsewhere they must not depend on what is removed.
 _FOLLOWED = {
@@ -55,6 +57,11 @@ def visit(flow: Flow, node: onnx.NodeProto) -> None:
     if evaluate(flow, node):
         return
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    read = (*node.input, *_captured(node))
+    if node.op_type not in _MAKERS and not any(flow.layers(name) for name in read):
+        for name in read:  # nothing that it reads can be removed, and so its shapes stay
+            _fix_integers(flow, name, node)
+        return
     try:
         if rule is None:
             _pin_all(flow, node, f"{node.op_type} is not understood")

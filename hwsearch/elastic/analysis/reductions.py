@@ -16,10 +16,7 @@ from hwsearch.elastic.analysis.integers import Integer, Target
 
 def reduction(flow: Flow, node: onnx.NodeProto) -> None:
     """Reduce along axes: units must not lie on these."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
-    rank = len(known_shape(flow, node.input[0]))
+    layers, rank = flow.layers(node.input[0]), len(known_shape(flow, node.input[0]))
     given = attributes(node)
     axes = axes_of(flow, node, rank)
     if not axes:
@@ -32,10 +29,9 @@ def reduction(flow: Flow, node: onnx.NodeProto) -> None:
 
 def argument(flow: Flow, node: onnx.NodeProto) -> None:
     """Reduce along one axis: ArgMax, ArgMin."""
-    if flow.layers(node.input[0]):
-        given = attributes(node)
-        axis = given.get("axis", 0) % len(known_shape(flow, node.input[0]))
-        _reduce(flow, node, (axis,), keep=bool(given.get("keepdims", 1)))
+    given = attributes(node)
+    axis = given.get("axis", 0) % len(known_shape(flow, node.input[0]))
+    _reduce(flow, node, (axis,), keep=bool(given.get("keepdims", 1)))
 
 
 def _reduce(flow: Flow, node: onnx.NodeProto, axes: tuple[int, ...], *, keep: bool) -> None:
@@ -53,8 +49,6 @@ def _mixed(flow: Flow, node: onnx.NodeProto, axes: set[int], verb: str) -> list[
 
 def softmax(flow: Flow, node: onnx.NodeProto) -> None:
     """Normalise along an axis; before opset 13 along all from there on."""
-    if not flow.layers(node.input[0]):
-        return
     rank = len(known_shape(flow, node.input[0]))
     old = flow.opset < 13
     axis = attributes(node).get("axis", 1 if old else -1) % rank
@@ -64,8 +58,6 @@ def softmax(flow: Flow, node: onnx.NodeProto) -> None:
 
 def along_axis(flow: Flow, node: onnx.NodeProto) -> None:
     """Mix along one axis: LpNormalization, CumSum."""
-    if not flow.layers(node.input[0]):
-        return
     rank = len(known_shape(flow, node.input[0]))
     axis = attributes(node).get("axis", -1)
     axes = {axis % rank} if node.op_type == "LpNormalization" else set(range(rank))
@@ -74,9 +66,6 @@ def along_axis(flow: Flow, node: onnx.NodeProto) -> None:
 
 def layer_normalization(flow: Flow, node: onnx.NodeProto) -> None:
     """Normalise over the last axes; scale and shift are slots of what is left."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
     shape = known_shape(flow, node.input[0])
     axis = attributes(node).get("axis", -1) % len(shape)
     axes = set(range(axis, len(shape)))
@@ -90,9 +79,6 @@ def layer_normalization(flow: Flow, node: onnx.NodeProto) -> None:
 
 def instance_normalization(flow: Flow, node: onnx.NodeProto) -> None:
     """Normalise each channel over its places."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
     rank = len(known_shape(flow, node.input[0]))
     left = _mixed(flow, node, set(range(2, rank)), "normalises over them")
     if not all(flow.is_constant(name) for name in node.input[1:3]):
@@ -107,9 +93,6 @@ def instance_normalization(flow: Flow, node: onnx.NodeProto) -> None:
 
 def group_normalization(flow: Flow, node: onnx.NodeProto) -> None:
     """Normalise groups of channels: a unit is a whole group."""
-    layers = flow.layers(node.input[0])
-    if not layers:
-        return
     if not all(flow.is_constant(name) for name in node.input[1:3]):
         raise NotUnderstoodError("its parameters are computed")
     rank = len(known_shape(flow, node.input[0]))
@@ -147,24 +130,16 @@ def pooling(flow: Flow, node: onnx.NodeProto) -> None:
     """Pass channels on; units must not lie on places."""
     if len(node.output) > 1 and flow.is_read(node.output[1]):
         raise NotUnderstoodError("its indices are read")
-    layers = flow.layers(node.input[0])
     rank = len(known_shape(flow, node.input[0]))
-    if layers:
-        flow.give(node.output[0], _mixed(flow, node, set(range(2, rank)), "pools"), node.name)
+    flow.give(node.output[0], _mixed(flow, node, set(range(2, rank)), "pools"), node.name)
 
 
 def channelwise(flow: Flow, node: onnx.NodeProto) -> None:
     """Pass channels of the first input on; the other inputs say where: GridSample, RoiAlign."""
     for name in node.input[1:]:
         flow.pin(flow.layers(name), node, f"{node.op_type} samples at them")
-    layers = flow.layers(node.input[0])
-    kept = []
-    for layer in layers:
-        axes = set(range(layer.ndim)) - {1}
-        found = flow.collapse(layer, axes, node, f"{node.op_type} samples along them")
-        if found is not None:
-            kept.append(found)
-    flow.give(node.output[0], kept, node.name)
+    axes = set(range(len(known_shape(flow, node.input[0])))) - {1}
+    flow.give(node.output[0], _mixed(flow, node, axes, "samples along them"), node.name)
 
 
 RULES: Rules = {

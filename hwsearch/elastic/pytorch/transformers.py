@@ -54,7 +54,7 @@ def load_folder(folder: str, checkpoint: str | None) -> ModuleSource:
         raise InputError(f"hf:{folder} cannot be loaded: {first_line(error)}") from error
     if checkpoint is not None and not is_random(checkpoint):
         load_weights(module, checkpoint, f"{type(module).__name__} in {folder!r}")
-    if getattr(config, "is_encoder_decoder", False):
+    if "decoder_input_ids" in inspect.signature(module.forward).parameters:
         raise InputError(
             f"hf:{folder} is {type(module).__name__}, an encoder with a decoder; give its encoder "
             "alone, by MODULE:FUNCTION: return model.get_encoder(), inputs"

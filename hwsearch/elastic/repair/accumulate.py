@@ -1,6 +1,7 @@
 """Accumulation of means and covariances of layers' inputs, piece by piece."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,11 @@ class Accumulator:
         for number, total in enumerate(self._sums.values()):
             metadata[f"{number}"] = f"{total.pieces} {total.count}"
             arrays |= {f"{number}.{name}": array for name, array in total.arrays().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with staged_file(path) as file:
-            save_file(arrays, file.name, metadata)
+        # What cannot be written is computed anew; the reason of the interruption is told.
+        with suppress(OSError, safetensors.SafetensorError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with staged_file(path) as file:
+                save_file(arrays, file.name, metadata)
 
     def resume(self, path: Path) -> int:
         """Read the sums of an earlier, interrupted call; return how many pieces all hold."""

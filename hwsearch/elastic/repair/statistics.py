@@ -16,7 +16,7 @@ from hwsearch.elastic.graph import Structure
 from hwsearch.elastic.repair.accumulate import Accumulator
 from hwsearch.elastic.repair.covariance import Covariance, Dense, Factored
 from hwsearch.elastic.repair.sampling import Plan, Samples, plans
-from hwsearch.errors import HwsearchError, InputError
+from hwsearch.errors import InputError
 from hwsearch.files import staged_file
 
 ROWS = 10_000
@@ -83,7 +83,7 @@ class Statistics:
         """Write the statistics as safetensors, whole or not at all.
 
         Raises:
-            HwsearchError: The disk is full, or the file cannot be written.
+            InputError: The disk is full, or the file cannot be written.
         """
         arrays: dict[str, NDArray[Any]] = {}
         metadata = {
@@ -102,9 +102,9 @@ class Statistics:
             with staged_file(path) as file:
                 save_file(arrays, file.name, metadata)
         except (OSError, safetensors.SafetensorError) as error:
-            raise HwsearchError(
+            raise InputError(
                 f"the statistics ({size / 2**20:,.0f} MB) cannot be written to {str(path)!r}: "
-                f"{error}. Free space there, or choose another folder; nothing was written."
+                f"{error}. Nothing was left there; free some space, or give another folder"
             ) from error
 
     @classmethod
