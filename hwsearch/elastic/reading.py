@@ -21,7 +21,13 @@ from hwsearch.elastic.canonical.batch import free_batch
 from hwsearch.elastic.canonical.cleaning import OPSET
 from hwsearch.elastic.canonical.duplicates import without_duplicates
 from hwsearch.elastic.canonical.feeding import Feed
-from hwsearch.elastic.canonical.pipeline import decide_branches, finish, fold, prepared
+from hwsearch.elastic.canonical.pipeline import (
+    decide_branches,
+    finish,
+    fold,
+    prepared,
+    without_sequences,
+)
 from hwsearch.elastic.canonical.result import graph_of
 from hwsearch.elastic.canonical.shapes import ShapeError, trace
 from hwsearch.elastic.canonical.variants import pinned, takes, working_sizes
@@ -207,6 +213,7 @@ def _canonical(attempt: _Attempt, model: ir.Model | None) -> tuple[Graph, Sizes 
     if model is None:
         model = attempt.read.prepared(upgrade=attempt.upgrade)
     sample = shapes_of(inputs, sizes)
+    without_sequences(model, sample)
     is_symbolic = any(each.dims[:1] == (BATCH,) for each in inputs)
     takes_batches = is_symbolic and takes(model, inputs, {**sizes, BATCH: 2})
     if attempt.free and not takes_batches:

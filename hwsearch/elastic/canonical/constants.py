@@ -128,7 +128,8 @@ def _constant_nodes(graph: ir.Graph) -> list[ir.Node]:
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
         has_graph = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-        if inputs and known.issuperset(inputs) and not has_graph and node.op_type not in RANDOM:
+        is_fixed = node.op_type not in RANDOM and "Sequence" not in node.op_type
+        if inputs and known.issuperset(inputs) and not has_graph and is_fixed:
             known.update(node.outputs)
             found.append(node)
     return found

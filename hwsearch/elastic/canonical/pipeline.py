@@ -1,6 +1,6 @@
 """The steps to canonical form, in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -23,8 +23,11 @@ from hwsearch.elastic.canonical.refusals import (
     check_ends,
     check_operators,
     check_opset,
+    check_sequences,
     check_weights,
 )
+from hwsearch.elastic.canonical.scatters import simplify_scatters
+from hwsearch.elastic.canonical.sequences import SequenceReplacement, has_sequences
 from hwsearch.elastic.canonical.shapes import KnownBranch, Trace, trace
 from hwsearch.elastic.canonical.sizes import fold_sizes
 from hwsearch.errors import InputError
@@ -76,6 +79,20 @@ def prepared(
     return model
 
 
+def without_sequences(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> None:
+    """Replace sequences of tensors by their tensors, for shapes of the inputs, in place.
+
+    Raises:
+        InputError: There are sequences whose length depends on data.
+        ShapeError: A node refuses the shapes.
+    """
+    if has_sequences(model.graph):
+        replacement = SequenceReplacement(model)
+        decide_branches(model, [inputs], replacement)
+        replacement.finish()
+    check_sequences(model)
+
+
 def fold(model: ir.Model, inputs: Sequence[Mapping[str, tuple[int, ...]]]) -> list[Trace]:
     """Fold what static axes decide, for several sets of shapes of the inputs, in place.
 
@@ -99,19 +116,22 @@ def fold(model: ir.Model, inputs: Sequence[Mapping[str, tuple[int, ...]]]) -> li
 
 
 def decide_branches(
-    model: ir.Model, inputs: Sequence[Mapping[str, tuple[int, ...]]]
+    model: ir.Model,
+    inputs: Sequence[Mapping[str, tuple[int, ...]]],
+    before: Callable[[ir.Node, list[Trace]], Sequence[ir.Node]] | None = None,
 ) -> list[Trace]:
     """Trace a graph; conditions that are the same in all traces are replaced by their branch."""
     while True:
         try:
-            return trace(model, inputs)
+            return trace(model, inputs, before)
         except KnownBranch as known:
             inline_branch(model, known.node, condition=known.condition)
             fold_constants(model)
 
 
 def finish(model: ir.Model, traces: Sequence[Trace]) -> None:
-    """Give each use of a weight its own, fold batch norms, and give nodes unique names."""
+    """Give each use of a weight its own, fold batch norms and scatters, and name all nodes."""
+    simplify_scatters(model.graph, traces)
     unshare(model.graph)
     fold_norms(model.graph, traces)
     drop_idle_nodes(model)

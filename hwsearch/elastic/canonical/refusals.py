@@ -63,12 +63,6 @@ def check_operators(model: ir.Model) -> None:
             f"the model's control flow is dynamic: {_listed(loops)}; export the part without "
             "loops, such as one step of a decoder"
         )
-    sequences = [n for n in nodes if "Sequence" in n.op_type or n.op_type.startswith("Optional")]
-    if sequences:
-        raise InputError(
-            f"the model computes with sequences of tensors: {_listed(sequences)}; return and "
-            "split tensors without Python lists, and export it again"
-        )
     if training := [n for n in nodes if n.op_type in _TRAINING and _is_training(n, opset)]:
         raise InputError(
             f"the model was exported in training mode: {_listed(training)}; call model.eval() "
@@ -76,6 +70,17 @@ def check_operators(model: ir.Model) -> None:
         )
     _check_values("input", model.graph.inputs)
     _check_values("output", model.graph.outputs)
+
+
+def check_sequences(model: ir.Model) -> None:
+    """Refuse what is left of sequences of tensors, and optional ones."""
+    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    found = [n for n in nodes if "Sequence" in n.op_type or n.op_type.startswith("Optional")]
+    if found:
+        raise InputError(
+            f"the model computes with sequences of tensors: {_listed(found)}; return and "
+            "split tensors without Python lists, and export it again"
+        )
 
 
 def check_opset(model: ir.Model) -> None:

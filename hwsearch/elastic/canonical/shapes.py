@@ -81,8 +81,9 @@ def trace(
             _add(found, str(value.name), given[str(value.name)], value.dtype)
     for value in graph.initializers.values():
         add_constant(traces, value)
-    evaluations: dict[bytes, _Evaluation] = model.meta.setdefault(_EVALUATIONS, {})
     opsets = [helper.make_opsetid(*each) for each in model.opset_imports.items()]
+    # A graph is traced several times, and what takes long is to make sessions.
+    evaluations: _Evaluations = model.meta.setdefault(_EVALUATIONS, _Evaluations(opsets))
     for node in list(graph):
         for each in (*(before(node, traces) if before is not None else ()), node):
             _visit(each, traces, opsets, evaluations)
@@ -111,7 +112,7 @@ def _visit(
     node: ir.Node,
     traces: list[Trace],
     opsets: list[onnx.OperatorSetIdProto],
-    evaluations: "dict[bytes, _Evaluation]",
+    evaluations: "_Evaluations",
 ) -> None:
     if node.op_type == "If":
         _decide(node, traces)
@@ -121,13 +122,10 @@ def _visit(
         schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain)
     except onnx.defs.SchemaError as error:
         raise ShapeError(f"operator {node.op_type} of node {node.name!r} is unknown") from error
-    proto = ir.to_proto(node)
-    # A graph is traced several times, and what takes long is to make sessions.
-    key = proto.SerializeToString(deterministic=True)
-    evaluate = evaluations.setdefault(key, _Evaluation(proto, opsets))
+    proto = ir.serde.serialize_node(node)
     for found in traces:
         _infer(proto, schema, found, opsets)
-        _evaluate(proto, found, evaluate)
+        _evaluate(proto, found, evaluations)
 
 
 def _decide(node: ir.Node, traces: list[Trace]) -> None:
@@ -182,26 +180,36 @@ def _count(shape: Shape | None) -> int | None:
     return math.prod(known) if shape is not None and len(known) == len(shape) else None
 
 
-class _Evaluation:
-    """A node that is run on arrays."""
+class _Evaluations:
+    """Nodes that are run on arrays; those that differ in names alone share a session."""
 
-    def __init__(self, proto: onnx.NodeProto, opsets: list[onnx.OperatorSetIdProto]) -> None:
-        self._proto, self._opsets = proto, opsets
-        self._session: Session | None = None
+    def __init__(self, opsets: list[onnx.OperatorSetIdProto]) -> None:
+        self._opsets = opsets
+        self._sessions: dict[tuple[bytes, tuple[int, ...]], Session] = {}
 
-    def __call__(self, found: Trace) -> dict[str, Array]:
-        names = list(dict.fromkeys(name for name in self._proto.input if name))
-        if self._session is None:
-            graph = onnx.GraphProto(name="node", node=[self._proto])
-            for name in names:
-                graph.input.append(helper.make_tensor_value_info(name, found.types[name], None))
+    def __call__(self, proto: onnx.NodeProto, found: Trace) -> dict[str, Array]:
+        inputs = {name: f"in{n}" for n, name in enumerate(filter(None, proto.input))}
+        outputs = {name: f"out{n}" for n, name in enumerate(filter(None, proto.output))}
+        node = onnx.NodeProto(
+            op_type=proto.op_type,
+            domain=proto.domain,
+            attribute=proto.attribute,
+            input=[inputs.get(name, "") for name in proto.input],
+            output=[outputs.get(name, "") for name in proto.output],
+        )
+        types = [found.types[name] for name in inputs]
+        key = node.SerializeToString(deterministic=True), tuple(types)
+        if key not in self._sessions:
+            graph = onnx.GraphProto(name="node", node=[node])
+            for name, kind in zip(inputs.values(), types, strict=True):
+                graph.input.append(helper.make_tensor_value_info(name, kind, None))
             model = onnx.ModelProto(ir_version=8, graph=graph, opset_import=self._opsets)
-            outputs = [name for name in self._proto.output if name]
-            self._session = Session(model, outputs, optimised=False)
-        return self._session({name: found.values[name] for name in names})
+            self._sessions[key] = Session(model, list(outputs.values()), optimised=False)
+        results = self._sessions[key]({n: found.values[name] for name, n in inputs.items()})
+        return {name: results[n] for name, n in outputs.items()}
 
 
-def _evaluate(proto: onnx.NodeProto, found: Trace, evaluate: _Evaluation) -> None:
+def _evaluate(proto: onnx.NodeProto, found: Trace, evaluate: _Evaluations) -> None:
     """Compute a node's outputs if its inputs are known and they are small."""
     if proto.op_type in ("Shape", "Size"):
         shape = found.shapes.get(proto.input[0])
@@ -226,7 +234,7 @@ def _evaluate(proto: onnx.NodeProto, found: Trace, evaluate: _Evaluation) -> Non
         if shape is None or len(known) < len(shape) or math.prod(known) > _LARGEST:
             return
     try:
-        found.values.update(evaluate(found))
+        found.values.update(evaluate(proto, found))
     except EvaluationError:  # no kernel for its types: it stays a node
         return
 

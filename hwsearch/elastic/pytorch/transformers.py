@@ -33,8 +33,8 @@ def load_folder(folder: str, checkpoint: str | None) -> ModuleSource:
         checkpoint: Other weights, or ``random:SEED``.
 
     Raises:
-        InputError: It is no such folder, its model has an encoder and a decoder, or the weights
-            do not fit.
+        InputError: It is no such folder, its model has an encoder and a decoder or takes texts and
+            images, or the weights do not fit.
     """
     path = Path(folder)
     if not (path / "config.json").is_file():
@@ -59,7 +59,7 @@ def load_folder(folder: str, checkpoint: str | None) -> ModuleSource:
             f"hf:{folder} is {type(module).__name__}, an encoder with a decoder; give its encoder "
             "alone, by MODULE:FUNCTION: return model.get_encoder(), inputs"
         )
-    config.use_cache = False
+    _without_cache(module)
     settings = _settings(path)
     return ModuleSource(
         module=module.eval(),
@@ -67,6 +67,14 @@ def load_folder(folder: str, checkpoint: str | None) -> ModuleSource:
         preprocessing=_preprocessing(settings),
         classes=_classes(config),
     )
+
+
+def _without_cache(module: nn.Module) -> None:
+    """Let a decoder return no keys and values; models have copies of their configuration."""
+    for each in module.modules():
+        config: Any = getattr(each, "config", None)
+        if hasattr(config, "use_cache"):
+            config.use_cache = False
 
 
 def _family(transformers: Any, config: Any) -> Any:
@@ -86,6 +94,12 @@ def _family(transformers: Any, config: Any) -> Any:
 
 def _inputs(module: nn.Module, config: Any, settings: dict[str, Any]) -> dict[str, Tensor]:
     """Return example inputs of one sample, after the name of the model's main input."""
+    takes = inspect.signature(module.forward).parameters
+    if {"input_ids", "pixel_values"} <= takes.keys():
+        raise InputError(
+            f"{type(module).__name__} takes texts and images together; return one of its parts, "
+            "and example inputs, from a function of your own: MODULE:FUNCTION"
+        )
     main = str(getattr(module, "main_input_name", "input_ids"))
     if main == "input_ids":
         return _tokens(module, config)
