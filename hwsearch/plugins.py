@@ -1,12 +1,25 @@
 """Plugins by name through entry points: families, devices, quantities and tactics."""
 
 import importlib
+import importlib.metadata
+import os
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 from hwsearch.errors import InputError, unknown
+
+
+def entry_points(group: str) -> Iterable[EntryPoint]:
+    """Return the entry points of a group.
+
+    The metadata of all packages, which take tens of milliseconds to read, are read again where the
+    module search path or a folder of it changes.
+    """
+    return _entry_points(group, tuple((folder, _modified_ns(folder)) for folder in sys.path))
 
 
 def names(group: str) -> list[str]:
@@ -45,6 +58,18 @@ def import_function(spec: str, what: str) -> Any:
     if not hasattr(module, attribute):
         raise InputError(f"{what} {spec!r}: module {module_name!r} has no {attribute!r}")
     return getattr(module, attribute)
+
+
+@lru_cache(maxsize=32)
+def _entry_points(group: str, _: tuple[tuple[str, int], ...]) -> EntryPoints:
+    return importlib.metadata.entry_points(group=group)
+
+
+def _modified_ns(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _registered(group: str) -> dict[str, EntryPoint]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import hwsearch
+from hwsearch import plugins
 from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import LATENCY
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS
@@ -39,6 +40,16 @@ def test_everything_is_found():
 
     assert set(TASKS) <= set(hwsearch.supernet_names())
     assert "scripted" in device_names()
+
+
+def test_a_package_that_is_installed_meanwhile_is_found(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    before = plugins.names("hwsearch.tactics")
+    info = tmp_path / "late-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hwsearch.tactics]\nlate = late:TACTIC\n")
+    assert plugins.names("hwsearch.tactics") == sorted([*before, "late"])
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -2,10 +2,10 @@
 
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from importlib.resources import files
 
 import hwsearch
+from hwsearch import plugins
 from hwsearch.devices import GROUP
 from hwsearch.devices.anchor import ANCHOR_FILES, anchors
 
@@ -26,7 +26,7 @@ _LEVEL = 9
 def device_entries() -> dict[str, str]:
     """Return name -> ``module:attribute`` of the devices whose code gets into a kit."""
     ours = f"{hwsearch.__name__}.{SHIPPED_FOLDER}."
-    points = sorted(entry_points(group=GROUP))
+    points = sorted(plugins.entry_points(GROUP))
     return {point.name: point.value for point in points if point.value.startswith(ours)}
 
 
