@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path("/")
@@ -110,31 +111,36 @@ def _quotas(root: Path) -> Iterator[tuple[Path, float]]:
             yield group, quota_us / period_us
 
 
-def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """Yield the folders of the process's control group and of its ancestors, of both versions.
+def _groups(controller: str, root: Path) -> tuple[Path, ...]:
+    """Return the folders of the process's control group and of its ancestors, of both versions.
 
     A container often sees its own group as the top of the tree while ``/proc/self/cgroup`` has its
     path in the host's tree: missing folders have no limit, and the top always counts.
     """
+    return _folders(controller, root, _read(root / "proc/self/cgroup"))
+
+
+@lru_cache  # resolving paths takes longer than reading the limits
+def _folders(controller: str, root: Path, groups: str) -> tuple[Path, ...]:
     mount = root / "sys/fs/cgroup"
     joint = [each for each in sorted(mount.glob("*,*")) if controller in each.name.split(",")]
     tops = {"": [mount, mount / "unified"], controller: [mount / controller, *joint]}
     paths = dict.fromkeys(tops, Path())
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in groups.splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         own = Path(path.strip().lstrip("/"))
         named = "" if not controllers else controller
         # A process that was moved out of its namespace's tree has a path that leads upwards.
         if (not controllers or controller in controllers.split(",")) and ".." not in own.parts:
             paths[named] = own
-    seen = set()
-    for version, folders in tops.items():
-        for top in folders:
-            for group in (top / paths[version], *(top / each for each in paths[version].parents)):
-                real = group.resolve()
-                if real not in seen:
-                    seen.add(real)
-                    yield group
+    return tuple(
+        dict.fromkeys(
+            group.resolve()
+            for version, folders in tops.items()
+            for top in folders
+            for group in (top / paths[version], *(top / each for each in paths[version].parents))
+        )
+    )
 
 
 def _cpu_list(path: Path) -> set[int]:
