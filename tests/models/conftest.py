@@ -9,6 +9,16 @@ from hwsearch.models.export import to_onnx
 from hwsearch.models.exported_module import ExportedModule
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
+from tests.traces import trace_once
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _traced_once(request):
+    """A module whose tests look at traces says so by ``TRACES = True``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "TRACES", False):
+            trace_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def outputs_of(segments, batch):
     return found
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(scope="module", params=FAMILIES)
 def models(request):
     net = Supernet(request.param, load_family(request.param).tiny(), "random:0")
     if request.param != "cifar10-resnet":

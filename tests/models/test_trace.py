@@ -19,6 +19,7 @@ from hwsearch.supernets.interface import InputSpec, TensorSpec
 from tests.models.conftest import write_artifact
 from tests.models.networks import export
 
+TRACES = True
 SPEC = InputSpec(inputs=(TensorSpec(name="x", shape=(4, 6)),), outputs=("scores",))
 Named = namedtuple("Named", ["features", "scores"])
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import tests.run.search_parts as parts
+from tests.traces import trace_once
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,6 +24,13 @@ def _undrawn(request):
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "DRAWN", False):
             parts.leave_undrawn(patch)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _traced_once():
+    with pytest.MonkeyPatch.context() as patch:
+        trace_once(patch)
         yield
 
 

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -145,19 +146,23 @@ def network(checkpoint=None):
 
 def task(input_spec, metric=TOP1):
     """Random images whose labels are what the largest subnet answers: there is much to trade."""
-    rng = np.random.default_rng(0)
-    total = sum(SIZES.values())
-    images = rng.standard_normal((total, *input_spec.inputs[0].shape)).astype(np.float32)
-    net = network()
-    largest = net.subnet(net.space.largest()[0])
-    recalibrate(largest, net.recalibrate, iter([{"image": images}]))
-    labels = torch_outputs(largest, {"image": images})[0].argmax(axis=1)
+    images, labels = map(np.copy, _labelled(input_spec.inputs[0].shape))
     ends = np.cumsum(list(SIZES.values()))
     splits = {
         split: Samples({"image": images[end - size : end]}, labels[end - size : end], {})
         for (split, size), end in zip(SIZES.items(), ends, strict=True)
     }
     return Task(spec=TASK, metric=metric, **splits)
+
+
+@cache
+def _labelled(shape):
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((sum(SIZES.values()), *shape)).astype(np.float32)
+    net = network()
+    largest = net.subnet(net.space.largest()[0])
+    recalibrate(largest, net.recalibrate, iter([{"image": images}]))
+    return images, torch_outputs(largest, {"image": images})[0].argmax(axis=1)
 
 
 def interrupt_measuring(patch, call):

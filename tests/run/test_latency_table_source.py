@@ -1,4 +1,5 @@
 import json
+import shutil
 import tomllib
 
 import pytest
@@ -57,12 +58,21 @@ def recorded(run):
     return tomllib.loads((run.folder / "config.toml").read_text())["recorded"]["latency_table"]
 
 
-@pytest.fixture
-def made(path, device):
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
     """A table that was made on the device that searches."""
-    maker = Profiled()
-    maker.fingerprint = device.fingerprint
-    return make_table(MINIATURE, maker, path)
+    path, maker = tmp_path_factory.mktemp("made") / "table.json", Profiled()
+    maker.fingerprint = parts.InProcess(latency_of).fingerprint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwsearch.run.profile.VALIDATING", 4)
+        make_table(MINIATURE, maker, path)
+    return path
+
+
+@pytest.fixture
+def made(table, path, device):
+    path.parent.mkdir(parents=True)
+    return shutil.copy(table, path)
 
 
 def test_a_search_chooses_by_the_table_and_measures(made, path, device, tmp_path):
