@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.commands import SMALL, start
+from tests.cli.commands import SMALL, call
+from tests.run.search_parts import leave_undrawn
+from tests.traces import trace_once
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,14 +18,26 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _traced_once():
+    with pytest.MonkeyPatch.context() as patch:
+        trace_once(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A run of the real command, and what it printed."""
-    folder = tmp_path_factory.mktemp("cli")
-    process = start("search", *SMALL, "--out", "run", "--json", cwd=folder)
-    printed, progress = process.communicate(timeout=200)
-    assert process.returncode == 0, progress
-    return folder / "run", printed, progress
+    """A run of the command, and what it printed on stdout and on stderr."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    result = call("search", *SMALL, "--out", folder, "--json")
+    assert result.exit_code == 0, result.stderr
+    return folder, result.stdout, result.stderr
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Searches write placeholders for pictures and pages, which take longer than they do."""
+    leave_undrawn(monkeypatch)
 
 
 @pytest.fixture

@@ -22,41 +22,49 @@ class Malicious:
         return Path.touch, (Path("executed"),)
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A working directory with everything that a person could name by mistake."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])  # importing from here extends it
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory):
+    """A folder with everything that a person could name by mistake."""
+    folder = tmp_path_factory.mktemp("mistakes")
     state = load_supernet("test-images").network.state
-    save_file({name: t.clone() for name, t in state.items()}, "right.safetensors")
-    whole = Path("right.safetensors").read_bytes()
-    Path("cut.safetensors").write_bytes(whole[: len(whole) // 2])
-    torch.save(state, "right.pt")
-    whole = Path("right.pt").read_bytes()
-    Path("cut.pt").write_bytes(whole[: len(whole) // 2])
-    torch.save({"state_dict": state, "extra": Malicious()}, "malicious.pt")
-    Path("malicious.pkl").write_bytes(pickle.dumps(Malicious()))
+    save_file({name: t.clone() for name, t in state.items()}, folder / "right.safetensors")
+    torch.save(state, folder / "right.pt")
+    for kind in ("safetensors", "pt"):
+        whole = (folder / f"right.{kind}").read_bytes()
+        (folder / f"cut.{kind}").write_bytes(whole[: len(whole) // 2])
+    torch.save({"state_dict": state, "extra": Malicious()}, folder / "malicious.pt")
+    (folder / "malicious.pkl").write_bytes(pickle.dumps(Malicious()))
     save_file(
         {name: t.clone() for name, t in load_supernet("test-tokens").network.state.items()},
-        "tokens.safetensors",
+        folder / "tokens.safetensors",
     )
-    Path("empty").mkdir()
-    for name, content in (("blob/0.png", b""), ("cross/1.png", b"no image"), ("ring/2.jpg", b"0")):
-        path = Path("unreadable", name)
-        path.parent.mkdir(parents=True)
-        path.write_bytes(content)
-    Path("unreadable/stripe").mkdir()
-    Path("unreadable/stripe/3.bmp").write_bytes(b"BM")
-    Path("garbage.npz").write_bytes(b"PK no archive")
-    np.savez("objects.npz", **{"search.picture": np.array([{}], dtype=object)})
-    np.savez("lacking.npz", **{"search.picture": np.zeros((4, 12, 12, 3), np.uint8)})
-    Path("other").mkdir()
-    Path("other/notes.txt").write_text("mine")
-    Path("file").write_text("mine")
-    Path("broken_task.py").write_text("def task(spec):\n    return 3\n")
-    Path("broken_net.py").write_text("def network(checkpoint):\n    return object()\n")
-    Path("model.onnx").write_bytes(b"no model")
-    return tmp_path
+    (folder / "empty").mkdir()
+    for name, content in (
+        ("unreadable/blob/0.png", b""),
+        ("unreadable/cross/1.png", b"no image"),
+        ("unreadable/ring/2.jpg", b"0"),
+        ("unreadable/stripe/3.bmp", b"BM"),
+        ("garbage.npz", b"PK no archive"),
+        ("other/notes.txt", b"mine"),
+        ("file", b"mine"),
+        ("broken_task.py", b"def task(spec):\n    return 3\n"),
+        ("broken_net.py", b"def network(checkpoint):\n    return object()\n"),
+        ("model.onnx", b"no model"),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    np.savez(folder / "objects.npz", **{"search.picture": np.array([{}], dtype=object)})
+    np.savez(folder / "lacking.npz", **{"search.picture": np.zeros((4, 12, 12, 3), np.uint8)})
+    return folder
+
+
+@pytest.fixture
+def here(mistakes, tmp_path, monkeypatch):
+    """A working directory with all of them."""
+    folder = shutil.copytree(mistakes, tmp_path / "here")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", sys.path[:])  # importing from here extends it
+    return folder
 
 
 # What is wrong -> options that say it, and what the message has to hold.

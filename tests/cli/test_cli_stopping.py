@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 import hwsearch
-from tests.cli.commands import SMALL, files, start, wait_for_measurements
+from tests.cli.commands import SMALL, call, files, start, wait_for_measurements
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("undrawn")]
 
 
 class TestStopping:
-    def test_ctrl_c_says_how_to_go_on_and_that_works(self, tmp_path):
-        settings = [*SMALL, "--budget", "20"]
-        process = start("search", *settings, cwd=tmp_path)
+    def test_ctrl_c_says_how_to_go_on_and_that_works(self, finished, tmp_path, monkeypatch):
+        process = start("search", *SMALL, cwd=tmp_path)
         folder = Path("runs/test-images-scripted")
         wait_for_measurements(tmp_path / folder / "trials.sqlite", 5, process)
         process.send_signal(signal.SIGINT)
@@ -33,22 +32,22 @@ class TestStopping:
         before = [m.identity for m in run.measurements()]
         assert len(before) >= 5
 
-        process = start("resume", folder, "--json", cwd=tmp_path)
-        printed, said = process.communicate(timeout=100)
-        assert process.returncode == 0, said
-        assert json.loads(printed)
+        monkeypatch.chdir(tmp_path)
+        result = call("resume", folder, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout) == json.loads(finished[1])
         after = [m.identity for m in run.measurements()]
         assert after[: len(before)] == before
         assert len(set(after)) == len(after)
-        assert len(run.trials) == 20
+        assert len(run.trials) == 8
 
+    @pytest.mark.slow  # tests/run/test_killed.py is the same without a process
     def test_a_process_that_is_killed_is_resumed_to_the_same_front(self, finished, tmp_path):
         process = start("search", *SMALL, "--out", "run", cwd=tmp_path)
         wait_for_measurements(tmp_path / "run" / "trials.sqlite", 6, process)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=100)
-        process = start("resume", "run", "--json", cwd=tmp_path)
-        printed, said = process.communicate(timeout=100)
-        assert process.returncode == 0, said
-        assert json.loads(printed) == json.loads(finished[1])
+        result = call("resume", tmp_path / "run", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout) == json.loads(finished[1])
         assert files(tmp_path / "run").keys() == files(finished[0]).keys()

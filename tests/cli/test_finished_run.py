@@ -92,7 +92,7 @@ class TestFinishedRun:
         assert row["throughput_at_1"] < row["throughput"]
         assert f"{row['throughput']:.0f}" in table.stdout
 
-    def test_rules_hold(self, tmp_path):
+    def test_rules_hold(self, undrawn, tmp_path):
         given = ["--freeze", "stage1.*=max", "--freeze", "stage2.width=8"]
         given += ["--only", "stage2.depth in 1,2", "--only", "*expansion in 2,3"]
         result = call("search", *SMALL, *given, "--out", tmp_path / "run", "--json")
@@ -105,7 +105,7 @@ class TestFinishedRun:
         assert set(trials["stage1.width"]) == {8}
         assert set(trials["stage2.block1.expansion"]) == {2, 3}
 
-    def test_nothing_feasible_is_exit_code_3(self, tmp_path):
+    def test_nothing_feasible_is_exit_code_3(self, undrawn, tmp_path):
         result = call(
             "search", *SMALL, "--constraint", "latency <= 0.001", "--out", tmp_path / "run"
         )

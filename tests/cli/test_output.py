@@ -18,17 +18,6 @@ MARKUP = "a[b] [red]c[/red] [/] :smile:"
 LONG = "a-name-that-is-longer-than-most-terminals-are-wide-" * 3
 
 
-def piped(*args, cwd, **environment):
-    """Run a command whose stdout is a pipe; return its exit code and the bytes it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", MAIN, *map(str, args)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
 def linked(finished, folder, name):
     """Give the finished run another name."""
     (folder / name).symlink_to(finished[0])
@@ -44,11 +33,12 @@ class TestStdoutHasTheResult:
 
     def test_without_a_terminal_nothing_is_folded_or_cut(self, finished, tmp_path):
         run = linked(finished, tmp_path, LONG)
-        code, printed, _ = piped("front", run, cwd=tmp_path, COLUMNS="20", FORCE_COLOR="1")
-        assert code == 0
-        assert b"\x1b" not in printed
-        assert f"report   {run}/report.html".encode() in printed.splitlines()
-        assert f"table    {run}/front.csv".encode() in printed.splitlines()
+        terminal = {"COLUMNS": "20", "FORCE_COLOR": "1"}
+        result = CliRunner(env=terminal).invoke(app, ["front", str(run)])
+        assert result.exit_code == 0
+        assert "\x1b" not in result.stdout
+        assert f"report   {run}/report.html" in result.stdout.splitlines()
+        assert f"table    {run}/front.csv" in result.stdout.splitlines()
         model = next(run.glob("subnets/*/model.onnx"))
         table = call("measure", model, "--device", "scripted").stdout
         assert any(str(model) in line for line in table.splitlines())
@@ -63,13 +53,14 @@ class TestStdoutHasTheResult:
         assert (result.exit_code, result.stderr_bytes) == (0, b"")
         assert result.stdout_bytes.decode(encoding)
 
-    def test_a_search_ends_right_where_nothing_but_ascii_is_written(self, tmp_path):
-        given = [*SMALL, "--budget", "4", "--out", "räder"]
-        code, printed, _ = piped(
-            "search", *given, cwd=tmp_path, PYTHONIOENCODING="ascii", NO_COLOR="1"
-        )
-        assert code == 0
-        assert b"r\\xe4der/front.csv" in printed
+    def test_a_search_ends_right_where_nothing_but_ascii_is_written(
+        self, undrawn, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        runner = CliRunner(charset="ascii", env={"NO_COLOR": "1"})
+        result = runner.invoke(app, ["search", *SMALL, "--budget", "4", "--out", "räder"])
+        assert result.exit_code == 0
+        assert b"r\\xe4der/front.csv" in result.stdout_bytes
         assert (tmp_path / "räder" / "report.html").is_file()
 
     def test_a_closed_pipe_ends_quietly(self, finished):
@@ -80,7 +71,7 @@ class TestStdoutHasTheResult:
         os.close(write)
         assert (process.returncode, process.stderr) == (141, b"")
 
-    def test_a_search_whose_reader_is_gone_ends_quietly_and_goes_on(self, tmp_path):
+    def test_a_search_whose_reader_is_gone_ends_quietly_and_goes_on(self, undrawn, tmp_path):
         read, write = os.pipe()
         os.close(read)
         process = subprocess.run(

@@ -103,7 +103,7 @@ def test_is_verified(readable):
     assert set(json.loads(result.stdout).values()) == {None}, result.output
 
 
-def test_starts_a_search(readable, mine):
+def test_starts_a_search(readable, undrawn, mine):
     given = [*SMALL, "--warm-start", readable, "--out", mine / "second"]
     result = call("search", *given, "--json")
     assert result.exit_code == 0, result.output
