@@ -152,7 +152,7 @@ def searched(bench: Bundled, seed: int, *, path: bool) -> tuple[Architectures, A
             objectives,
             budget=BUDGET,
             seed=seed,
-            start=net.path() if path else None,
+            start=net.start() if path else None,
         )
         rows = result.trials[list(net.space.names)].astype(object).to_dict("records")
         return [{k: _plain(v) for k, v in row.items() if v is not None and v == v} for row in rows]

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 import hwsearch
 from hwsearch.evaluation.build import Builder
+from hwsearch.quantities import KL
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.supernet import Supernet
 
@@ -249,7 +250,7 @@ def _searched(
     results = Results(work / "search.jsonl")
     limit = share * float(net.exact("macs", net.space.largest())[0])
     objectives = [
-        hwsearch.Objective("kl", "min"),
+        hwsearch.Objective(KL.name, "min", limit=KL.limit, covariate=net.expected_loss),
         hwsearch.Objective("macs", "min", exact=lambda archs: net.exact("macs", archs)),
     ]
 
@@ -263,10 +264,15 @@ def _searched(
         within = net.exact("macs", archs) <= limit
         new = zip(losses, archs, within, strict=True)
         tried.extend((loss, arch) for loss, arch, is_small in new if is_small)
-        return [{"kl": loss} for loss in losses]
+        return [{KL.name: loss} for loss in losses]
 
     hwsearch.optimize(
-        net.space, evaluate, objectives, budget=BUDGET, seed=0, constraints=[f"macs <= {limit}"]
+        net.space,
+        evaluate,
+        objectives,
+        budget=BUDGET,
+        constraints=[f"macs <= {limit}"],
+        start=net.start(),
     )
     return min(tried, key=lambda each: each[0])[1]
 
@@ -349,28 +355,26 @@ def vars_of(score: Score) -> dict[str, float]:
 
 def cut_to(net: Supernet, share: float) -> Architecture:
     """Return widths at a share of the MACs: each step takes what loses least for what it saves."""
-    effects = net.network.effects(net.space)  # type: ignore[union-attr]
-    choices = {choice.name: choice for choice in net.space.choices if choice.name in effects}
-    current = dict(net.space.largest()[0].mapping)
-    limit = share * float(net.exact("macs", net.space.largest())[0])
-    now = float(net.exact("macs", net.space.architectures([current]))[0])
-    while now > limit:
-        moves = [
-            (name, at)
-            for name, choice in choices.items()
-            for at in range(choice.options.index(current[name]))
-        ]
-        rows = [{**current, name: choices[name].options[at]} for name, at in moves]
-        macs = np.asarray(net.exact("macs", net.space.architectures(rows)), np.float64)
-        lost = [
-            effects[name][at] - effects[name][choices[name].options.index(current[name])]
-            for name, at in moves
-        ]
-        ranks = np.array(lost) / np.maximum(now - macs, 1.0)
+    assert net.expected_loss is not None
+    widths = [c for c in net.space.choices if not isinstance(c.options[0], bool)]
+    current = net.space.largest()
+    limit = share * float(net.exact("macs", current)[0])
+    while (now := float(net.exact("macs", current)[0])) > limit:
+        mapping = dict(current[0].mapping)
+        rows = net.space.architectures(
+            [
+                {**mapping, choice.name: option}
+                for choice in widths
+                for option in choice.options[: choice.options.index(mapping[choice.name])]
+            ]
+        )
+        macs = np.asarray(net.exact("macs", rows), np.float64)
+        lost = net.expected_loss(rows) - net.expected_loss(current)
         near = macs >= NEAR * limit  # the others save more than is wanted
-        best = int(np.where(near, ranks, np.inf).argmin() if near.any() else macs.argmax())
-        current, now = rows[best], float(macs[best])
-    return net.space.architectures([current])[0]
+        ranks = np.where(near, lost / np.maximum(now - macs, 1.0), np.inf)
+        best = int(ranks.argmin() if near.any() else macs.argmax())
+        current = rows[[best]]
+    return current[0]
 
 
 if __name__ == "__main__":

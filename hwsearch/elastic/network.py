@@ -18,7 +18,7 @@ from hwsearch.elastic.choices import ElasticSpace
 from hwsearch.elastic.costs import Costs
 from hwsearch.elastic.graph import Group, Structure
 from hwsearch.elastic.living import LIVING
-from hwsearch.elastic.path import greedy_path
+from hwsearch.elastic.path import greedy_path, uniform_cuts
 from hwsearch.elastic.repair.reference import Reference
 from hwsearch.elastic.repair.sequential import sequential
 from hwsearch.elastic.summary import Summary, summary_of
@@ -28,6 +28,7 @@ from hwsearch.supernets.interface import Card, InputSpec
 
 _UNITS_KEPT = 4096  # masks of (group, option)
 _REFERENCES_KEPT = 2  # of input sizes
+_FEWEST = 4  # architectures of a path
 _LEAST_LOSS = 1e-3  # share of the outputs' variance below which losses are alike
 
 
@@ -238,7 +239,8 @@ class ElasticNetwork:
         """Return nested architectures that are worth evaluating, from the largest down.
 
         Each is the one before without what loses least for the MACs that it saves; choices that
-        nothing is known of stay as they are. None is returned where that is all of them.
+        nothing is known of stay as they are. None is returned where that is all of them. The path
+        ends before more than the variance of the outputs is lost, as a constant would lose it.
 
         Args:
             space: The whole search space or a part of it.
@@ -250,7 +252,23 @@ class ElasticNetwork:
             for meaning in self.elastic.meanings
             if meaning.targets and self.losses.keys() >= set(meaning.targets)
         }
-        return greedy_path(space, known, self._expected_loss, self.macs)
+        return self._useful(greedy_path(space, known, self._expected_loss, self.macs))
+
+    def uniform(self, space: SearchSpace) -> Architectures:
+        """Return architectures whose widths all keep about the same share, the largest first.
+
+        They end where a path does.
+
+        Args:
+            space: The whole search space or a part of it.
+        """
+        widths = {m.choice.name for m in self.elastic.meanings if m.decides == "units"}
+        return self._useful(uniform_cuts(space, widths))
+
+    def _useful(self, archs: Architectures) -> Architectures:
+        """Return the first of architectures, as long as they lose no more than a constant."""
+        useful = np.flatnonzero(self._expected_loss(archs) <= 1.0)
+        return archs[: max(_FEWEST, useful[-1] + 1 if len(useful) else 0)]
 
     def _expected_loss(self, archs: Architectures) -> NDArray[np.float64]:
         chosen, found = self.elastic.select(archs), np.full(len(archs), _LEAST_LOSS)

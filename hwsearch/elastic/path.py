@@ -1,4 +1,4 @@
-"""Nested architectures from the largest down, by what reductions lose and what they save."""
+"""Architectures from the largest down, by what reductions lose and save, and uniform cuts."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from hwsearch.space import Architectures, SearchSpace
 
 _STEP: Final = 0.04  # share of the remaining cost that a step saves, at least
+
+_SHARES: Final = 64  # of uniform cuts, many of which are the same
 
 Function = Callable[[Architectures], NDArray[Any]]
 
@@ -40,6 +42,23 @@ def greedy_path(
         lost = losses(reduced) - losses(current)
         current = _taken(current, reduced, saved, lost / saved, _STEP * float(costs(current)[0]))
         path.append(current)
+
+
+def uniform_cuts(space: SearchSpace, names: Collection[str]) -> Architectures:
+    """Return distinct architectures whose widths keep about one share each, the largest first.
+
+    Args:
+        space: The whole search space or a part of it.
+        names: Choices of widths; all others are as in the largest architecture.
+    """
+    rows = np.repeat(space.largest().indices, _SHARES, axis=0)
+    shares = np.linspace(1.0, 0.0, _SHARES, endpoint=False)
+    for place, choice in enumerate(space.choices):
+        numbers = [option for option in choice.options if isinstance(option, int | float)]
+        if choice.name in names and len(numbers) == len(choice.options):
+            kept = np.array(numbers) / max(numbers)
+            rows[:, place] = np.abs(kept - shares[:, np.newaxis]).argmin(axis=1)
+    return space.from_indices(rows).unique()
 
 
 def _changed(current: Architectures, places: Sequence[int]) -> Architectures:

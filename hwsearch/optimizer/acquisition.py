@@ -39,7 +39,7 @@ def find_candidates(
 
     population = _POPULATION * max(len(history.objectives) - 1, 1)
     elite = history.told[_best_first(history, posterior)[: population // 2]]
-    elite = Architectures.concatenate([elite, history.start.unique(elite)])[:population]
+    elite = Architectures.concatenate([elite, *history.start]).unique()[:population]
     fresh = space.sample_distinct(population - len(elite), rng, exclude=elite)
     start = Architectures.concatenate([elite, fresh])
     found = nsga2(posterior.losses, start, rng, population=population, generations=_GENERATIONS)

@@ -34,7 +34,7 @@ class History:
     """Architectures asked and told, with their values in the order of telling.
 
     Attributes:
-        start: Architectures worth evaluating, known before the search; may be none.
+        start: Batches of architectures worth evaluating, known before the search; may be none.
         asked: All that was proposed, or told without a proposal; pairwise distinct.
         told: All evaluated architectures, failed ones included, in the order of telling.
         values: ``(len(told), n_objectives)`` in the objectives' units; a failed row is all NaN.
@@ -51,7 +51,7 @@ class History:
         space: SearchSpace,
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
-        start: Architectures | None = None,
+        start: tuple[Architectures, ...] = (),
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
@@ -61,7 +61,7 @@ class History:
             for column, objective in enumerate(self.objectives)
             if objective.approximation is not None and objective.computed is None
         }
-        self.start = space.sample(0, 0) if start is None else start
+        self.start = start
         self.asked = space.sample(0, 0)
         self.told = space.sample(0, 0)
         self.values: FloatArray = np.empty((0, len(self.objectives)))

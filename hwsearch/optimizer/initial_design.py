@@ -14,21 +14,30 @@ from hwsearch.space import Architectures, SearchSpace
 
 _TILT: Final = 0.15  # largest deviation of a choice from the common level, in its range
 _POOL: Final = 100  # candidates at every level
+_OTHERS: Final = 1 / 3  # share of the start that is of batches behind the first
 _NOISE: Final = 0.05  # variance of the residuals, for standardised values
 
 
 def start_design(history: History, n: int) -> Architectures:
     """Return up to n of the start that keep all constraints on computed objectives.
 
-    They are spaced evenly. Order: the first, the last, then the farthest from those before.
+    A third of them is of the batches behind the first. Those of a batch are spaced evenly, in the
+    order: the first, the last, then the farthest from those before.
     """
     computed = {o.name for o in history.objectives if o.computed is not None}
     known = [each for each in history.constraints if each.objective in computed]
-    start = history.start
-    if known:
-        start = start[satisfied(history.by_name(history.exact(start)), known)]
-    places = np.linspace(0, len(start) - 1, min(n, len(start))).round().astype(np.int64)
-    return start[places[_farthest_first(np.linspace(0.0, 1.0, len(places)))]]
+    found, others = history.space.sample(0, 0), history.start[1:]
+    for number, batch in enumerate(history.start):
+        if known:
+            batch = batch[satisfied(history.by_name(history.exact(batch)), known)]
+        batch = batch.unique(found)
+        share = int(n * _OTHERS) // len(others) if others else 0
+        wanted = share if number else n - share * len(others)
+        places = np.linspace(0, len(batch) - 1, min(wanted, len(batch))).round().astype(np.int64)
+        found = Architectures.concatenate(
+            [found, batch[places[_farthest_first(np.linspace(0.0, 1.0, len(places)))]]]
+        )
+    return found
 
 
 @lru_cache(maxsize=8)

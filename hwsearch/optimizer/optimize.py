@@ -93,7 +93,7 @@ def optimize(
     constraints: Iterable[str | Constraint] = (),
     tactic: str = "hwsearch",
     batch: int | None = None,
-    start: Architectures | None = None,
+    start: Architectures | Sequence[Architectures] | None = None,
     minutes: float | None = None,
     stop_gain: float | None = None,
     progress: Callable[[SearchProgress], None] | None = None,

@@ -44,8 +44,9 @@ class Optimizer:
         batch: Default number of proposals of `ask`; by default that of the tactic, 50 for
             ``"linas"`` and 4 for the others.
         start: Architectures worth evaluating, such as nested ones from the largest to the
-            smallest. ``"hwsearch"`` and ``"additive"`` begin with up to 12 of them, evenly spaced
-            among those that keep the constraints on exact objectives.
+            smallest, or several such batches. ``"hwsearch"`` and ``"additive"`` begin with up to
+            12 of them, a third of them from the batches behind the first, evenly spaced among
+            those that keep the constraints on exact objectives.
 
     Attributes:
         forecasts: Key -> measured objective -> (mean, standard deviation), in its unit, as
@@ -65,7 +66,7 @@ class Optimizer:
         constraints: Iterable[str | Constraint] = (),
         tactic: str = "hwsearch",
         batch: int | None = None,
-        start: Architectures | None = None,
+        start: Architectures | Sequence[Architectures] | None = None,
     ) -> None:
         self.space = space
         self.objectives = check_objectives(objectives)
@@ -79,10 +80,12 @@ class Optimizer:
         known = self.objectives
         if not self._tactic.approximates:
             known = tuple(replace(objective, approximation=None) for objective in known)
-        if start is not None:
-            space.check_own(start)
-            start = start.unique()
-        self.history = History(space, known, self.constraints, start)
+        batches = [start] if isinstance(start, Architectures) else list(start or ())
+        for each in batches:
+            space.check_own(each)
+        self.history = History(
+            space, known, self.constraints, tuple(each.unique() for each in batches)
+        )
 
     def ask(self, n: int | None = None) -> Architectures:
         """Propose up to n architectures, distinct and never asked for or told before.

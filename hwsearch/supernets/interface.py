@@ -150,6 +150,8 @@ class OnnxNetwork(Protocol):
       any unit: positive numbers (n,). Searches learn from it.
     - ``path(space)`` returns None, or architectures of a part of the space that are worth
       evaluating first, from the largest to the smallest.
+    - ``uniform(space)`` returns architectures whose widths all keep about the same share, from the
+      largest to the smallest; searches are compared with them.
     """
 
     space: SearchSpace

@@ -251,18 +251,19 @@ class Supernet:
         given = getattr(self._writer, "path", None)
         return None if given is None else given(self.structures)
 
-    def start(self, seed: int = 0) -> Architectures | None:
-        """Return architectures that are worth evaluating first, from the largest, or None.
+    def start(self, seed: int = 0) -> tuple[Architectures, ...]:
+        """Return batches of architectures that are worth evaluating first, each from the largest.
 
-        They are those of `path`. Where precision is chosen, each is one of an own precision
-        throughout, and of structures without a path some of every size are taken.
+        They are `path` and `uniform`, where they are known. Where precision is chosen, each is one
+        of an own precision throughout, and of structures without a path some of every size are
+        taken.
         """
-        found = self.path()
+        path, cuts = self.path(), self.uniform()
+        found = [] if path is None else [path] if cuts is None else [path, cuts]
         if self.precision is None:
-            return found
-        if found is None:
-            found = self.structures.sample_spread(_SPREAD, seed)
-        return self.precision.throughout(found, self.space)
+            return tuple(found)
+        found = found or [self.structures.sample_spread(_SPREAD, seed)]
+        return tuple(self.precision.throughout(each, self.space) for each in found)
 
     @property
     def structures(self) -> SearchSpace:
@@ -270,6 +271,11 @@ class Supernet:
         if self.precision is None:
             return self.space
         return self.precision.all_structures(self.space.smallest()).space
+
+    def uniform(self) -> Architectures | None:
+        """Return uniform cuts of the largest structure, from the largest down, or None."""
+        given = getattr(self._writer, "uniform", None)
+        return None if given is None else given(self.structures)
 
     def input_spec(self, arch: Architecture) -> InputSpec:
         """Return names, shapes and preprocessing of that subnet's inputs."""

@@ -162,6 +162,20 @@ def test_a_path_changes_only_what_losses_are_known_of():
     assert network(losses={}).path(net.space) is None
 
 
+def test_a_path_ends_where_a_constant_would_lose_no_more():
+    losses = losses_of(residual_cnn())
+    given = network(losses=losses)
+    whole, cuts = given.path(given.space), given.uniform(given.space)
+    scale = 1 / given.expected_loss(whole)[5]
+    net = network(losses={name: scale * curve for name, curve in losses.items()})
+    assert len(net.path(net.space)) < len(whole)
+    assert (net.expected_loss(net.path(net.space))[4:] <= 1).all()
+    assert len(net.uniform(net.space)) < len(cuts)
+    assert set(net.uniform(net.space).ids) <= set(cuts.ids)
+    hopeless = network(losses={name: 1e6 * curve for name, curve in losses.items()})
+    assert len(hopeless.path(hopeless.space)) == 4
+
+
 def test_a_subnet_is_no_module():
     net = network()
     with pytest.raises(EvaluationError, match="onnx_model"):

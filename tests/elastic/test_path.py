@@ -1,6 +1,6 @@
 import numpy as np
 
-from hwsearch.elastic.path import greedy_path
+from hwsearch.elastic.path import greedy_path, uniform_cuts
 from hwsearch.space import Choice, SearchSpace
 
 SPACE = SearchSpace(
@@ -66,3 +66,19 @@ def test_steps_of_many_choices_save_a_share_of_what_is_left():
     assert left[-1] == 60
     assert len(found) < 80
     assert (left[1:] / left[:-1] <= 0.96).all()
+
+
+def test_uniform_cuts_keep_one_share_of_all_widths_and_everything_else():
+    space = SearchSpace(
+        [
+            Choice("a.width", (16, 32, 48, 64)),
+            Choice("b.width", (64, 128, "tied")),
+            Choice("c.width", (2, 4)),
+            Choice("keep", (False, True)),
+        ]
+    )
+    found = uniform_cuts(space, ["a.width", "b.width", "c.width"])
+    assert found.ids[0] == space.largest().ids[0]
+    assert [arch["a.width"] for arch in found] == [64, 48, 48, 32, 16]
+    assert [arch["c.width"] for arch in found] == [4, 4, 2, 2, 2]
+    assert {(arch["b.width"], arch["keep"]) for arch in found} == {("tied", True)}

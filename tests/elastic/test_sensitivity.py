@@ -11,7 +11,7 @@ from hwsearch.elastic.sensitivity import losses_of
 from tests.elastic.small_models import MODELS, samples
 from tests.elastic.test_slicing import run
 
-COUNT = 128
+COUNT = 256
 
 
 def parts(name):
@@ -46,7 +46,8 @@ def test_losses_are_those_of_the_outputs():
         lambda done, total: calls.append((done, total)),
     )
     assert set(found) == {c.name for c in elastic.space.choices}
-    assert calls == [(n, len(found)) for n in range(len(found))]
+    runs = len(structure.groups) + len(found)  # two for each group
+    assert calls == [(n, runs) for n in range(runs)]
     assert found["block.keep"][1] == 0
     lost = share_lost(structure, repair, batches, {}, ["block.keep"])
     assert found["block.keep"][0] == pytest.approx(lost, rel=1e-3)
@@ -55,11 +56,19 @@ def test_losses_are_those_of_the_outputs():
         assert curve.shape == (group.size + 1,)
         assert curve[-1] == 0
         counts = list(elastic.space.choices[elastic.space.names.index(group.name)].options)
-        half = min(counts, key=lambda n: abs(2 * n - group.size))
-        kept = {group.name: kept_units(group, orders[group.name], half)}
-        assert curve[half] == pytest.approx(share_lost(structure, repair, batches, kept), rel=1e-3)
+        few, many = (min(counts, key=lambda n: abs(n / group.size - f)) for f in (1 / 4, 3 / 4))
+        for count in (few, many):
+            kept = {group.name: kept_units(group, orders[group.name], count)}
+            lost = share_lost(structure, repair, batches, kept)
+            assert curve[count] == pytest.approx(lost, rel=1e-3)
         residuals = sum(repair.residuals(group.name).values())
-        np.testing.assert_allclose(curve / curve[half], residuals / residuals[half])
+        ratios = np.log(curve[:-1] / residuals[:-1])
+        np.testing.assert_allclose(ratios[:few], ratios[few])
+        np.testing.assert_allclose(ratios[many:], ratios[many])
+        middle = (few + many) // 2
+        share = (middle - few) / (many - few)
+        wanted = (1 - share) * ratios[few] + share * ratios[many]
+        assert ratios[middle] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_group_that_no_layer_reads_loses_with_the_square(monkeypatch):
@@ -67,7 +76,9 @@ def test_a_group_that_no_layer_reads_loses_with_the_square(monkeypatch):
     monkeypatch.setattr(Repair, "residuals", lambda self, name: {})
     found = losses_of(structure, elastic, orders, repair, batches, lambda *_: None)
     curve = found["down.width"]
-    np.testing.assert_allclose(curve / curve[0], np.linspace(1, 0, len(curve)) ** 2)
+    ratios = curve[:-1] / np.linspace(1, 0, len(curve))[:-1] ** 2
+    np.testing.assert_allclose(ratios[:8], ratios[0])  # up to a quarter of the units
+    np.testing.assert_allclose(ratios[24:], ratios[-1])
 
 
 def test_outputs_that_tell_nothing_leave_losses_unknown(monkeypatch):

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from hwsearch.elastic.analysis.consumers import readers
+from hwsearch.elastic.graph import Graph
 from hwsearch.elastic.repair import accumulate, sampling, statistics as statistics_module
-from hwsearch.elastic.repair.sampling import token_masks
+from hwsearch.elastic.repair.sampling import Samples, token_masks
 from hwsearch.elastic.repair.statistics import Statistics, gather, needed_bytes
 from hwsearch.errors import InputError
 from hwsearch.models.execution import run
@@ -118,6 +120,26 @@ def test_masks_are_inputs_of_zeros_and_ones_by_name():
     (found,) = token_masks({"src_key_padding_mask": array.astype(bool)})
     np.testing.assert_array_equal(found, ~array.astype(bool))
     assert not token_masks({"attention_mask": array * 5})
+
+
+@pytest.mark.parametrize("length", ["tokens", 6])
+def test_texts_of_one_length_are_put_together_without_padding(length):
+    names = ["input_ids", "attention_mask"]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["n", length]) for n in names]
+    model = helper.make_model(helper.make_graph([], "texts", inputs, []))
+    graph = Graph(proto=model, weights={}, origins={}, shapes={}, digest="")
+    mask = (np.arange(6) < np.array([2, 5, 1, 3])[:, np.newaxis]).astype(np.int64)
+    batch = {"input_ids": np.arange(24).reshape(4, 6) * mask, "attention_mask": mask}
+    pieces = Samples(graph, [batch]).unpadded(graph, 2)
+    if length == 6:  # the model takes no other
+        assert [piece["input_ids"].shape for piece in pieces] == [(2, 6), (2, 6)]
+        return
+    for piece, rows, width in zip(pieces, ([2, 0], [3, 1]), (2, 5), strict=True):
+        for name in names:
+            np.testing.assert_array_equal(piece[name], batch[name][rows, :width])
+    padded_before = {name: array[:, ::-1] for name, array in batch.items()}
+    pieces = Samples(graph, [padded_before]).unpadded(graph, 2)
+    assert [piece["input_ids"].shape for piece in pieces] == [(2, 6), (2, 6)]
 
 
 def test_they_are_saved_and_loaded(tmp_path):

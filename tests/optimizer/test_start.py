@@ -43,6 +43,14 @@ def test_it_begins_with_the_start_ends_first_and_spreads(tactic):
     assert max(np.diff(places)) <= 2
 
 
+def test_a_third_of_the_start_is_of_the_batches_behind_the_first():
+    others = SPACE.from_indices([[k, k, k, k] for k in range(7, -1, -1)])
+    found = told(optimizer(start=(START, others)), 3)
+    keys = [key for keys in found for key in keys]
+    assert [key in START.ids for key in keys] == [True] * 8 + [False] * 4
+    assert keys[8:10] == [others.ids[1], others.ids[-1]]  # the first is the path's as well
+
+
 def test_what_misses_a_constraint_on_a_computed_objective_is_left_out():
     found = told(optimizer(constraints=["cost <= 24", "loss <= 1e9"]), 1)
     assert found[0][0] == START.ids[4]

@@ -89,8 +89,9 @@ def test_a_search_begins_with_the_path_of_its_space(device, place):
     some = net.restrict(freeze=[f"{net.space.names[0]}=max"])
     run = hwsearch.search(some, out="run", **SETTINGS)
     path = some.path()
-    assert run.trials["key"][:2].tolist() == [path.ids[0], path.ids[-1]]
-    assert set(run.trials["key"]) <= set(path.ids)
+    first = run.trials["key"][: min(8, len(path))].tolist()
+    assert first[:2] == [path.ids[0], path.ids[-1]]
+    assert set(first) <= set(path.ids)
     assert run.setup(some).objectives[0].covariate(path) == pytest.approx(net.expected_loss(path))
 
 

@@ -76,6 +76,32 @@ class Samples:
             for start in range(0, len(next(iter(batch.values()))), size)
         ]
 
+    def unpadded(self, graph: Graph, size: int) -> list[Inputs]:
+        """Return the samples in pieces of at most ``size``, texts without common padding.
+
+        Texts of about equal length are put together, and their padding is cut off, if all inputs
+        have one number for each token, the model takes any number of tokens, and padding follows
+        the tokens.
+        """
+        opened = all(
+            len(dims := value.type.tensor_type.shape.dim) == 2 and not dims[1].dim_value
+            for value in graph.proto.graph.input
+        )
+        alike = len({batch[name].shape[1:] for batch in self.batches for name in batch}) == 1
+        if not (opened and alike):
+            return self.split(size)
+        whole = {n: np.concatenate([b[n] for b in self.batches]) for n in self.batches[0]}
+        masks = token_masks(whole)
+        lengths = masks[0].sum(axis=1) if len(masks) == 1 else np.zeros(0, np.int64)
+        if not len(lengths) or (np.diff(masks[0].astype(np.int8), axis=1) > 0).any():
+            return self.split(size)
+        order = np.argsort(lengths, kind="stable")
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        return [
+            {n: array[part, : max(1, lengths[part[-1]])] for n, array in whole.items()}
+            for part in parts
+        ]
+
     @staticmethod
     def bytes_each(graph: Graph, layers: Mapping[str, Linear]) -> int:
         """Return the bytes of the activations that layers read, for one sample."""
