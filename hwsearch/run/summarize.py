@@ -189,7 +189,7 @@ def _noise(measured: Measurement) -> float:
 
 def _uniform(search: _Search) -> FloatArray:
     """Return values of uniformly scaled architectures by the last objective; empty if too few."""
-    _, *cuts = search.optimizer.history.start or (None,)  # behind the path: see `Supernet.start`
+    cuts = search.optimizer.history.start[1:]  # behind the path: see `Supernet.start`
     graded = initial_design(search.optimizer.space, N_INITIAL, search.setup.config.seed)
     values = search.of_keys((cuts[0] if cuts else graded).ids)
     return values[np.argsort(values[:, -1])] if len(values) >= MIN_SUCCESSES else values[:0]
