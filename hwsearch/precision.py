@@ -1,7 +1,7 @@
 """Precision as choices of a search space: of the whole network, or of each of its blocks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Final, Literal
@@ -9,6 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from hwsearch.architectures import Architecture, Architectures
+from hwsearch.blocks import Block, BlockSpec
 from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError, unknown
 from hwsearch.space import SearchSpace
@@ -27,6 +28,7 @@ OPTIONS: Final = MappingProxyType(
     }
 )
 WHOLE: Final = ""  # in place of the name of a block
+BOUNDARY: Final = "boundary"  # the kind of a conversion of activations between two blocks
 PER_BLOCK: Final = "per-block"
 Per = Literal["network", "block"]
 Condition = tuple[str, tuple[Option, ...]]
@@ -167,6 +169,47 @@ def file_kind(precisions: Mapping[str, str]) -> str:
     """Return the precision of a file: that of all its blocks, or ``"mixed"``."""
     found = set(precisions.values())
     return found.pop() if len(found) == 1 else MIXED
+
+
+def in_precisions(chain: Sequence[Block], precisions: Mapping[str, str]) -> list[Block]:
+    """Return a chain of blocks as it is timed in the precisions of its blocks.
+
+    The spec of a block has ``precision`` among its hyperparameters unless it is float32. Between
+    blocks of which one has int8 activations and the other has not, there is a further block of
+    kind ``"boundary"``, named ``BLOCK.boundary`` by the block behind, with the input of that.
+
+    Args:
+        chain: Blocks in float32.
+        precisions: Block -> precision, or ``{"": precision}`` of all; a block without one has
+            that of the block before, and the first ones that of the next; none for float32.
+    """
+    whole = precisions.get(WHOLE, FP32)
+    before = next((precisions[b.name] for b in chain if b.name in precisions), whole)
+    found: list[Block] = []
+    for block in chain:
+        own = precisions.get(block.name, before)
+        sides = (_activations(before), _activations(own))
+        if sides[0] != sides[1]:
+            spec = BlockSpec(
+                kind=BOUNDARY,
+                hyperparameters=(("from", sides[0]), ("to", sides[1])),
+                input_shape=block.spec.input_shape,
+                dtype=block.spec.dtype,
+            )
+            found.append(Block(name=f"{block.name}.{BOUNDARY}", spec=spec, macs=0, params=0))
+        found.append(block if own == FP32 else _converted(block, own))
+        before = own
+    return found
+
+
+def _activations(precision: str) -> str:
+    """Return the type between blocks: int8-dynamic and int4 leave activations in float32."""
+    return INT8 if precision == INT8 else FP32
+
+
+def _converted(block: Block, precision: str) -> Block:
+    given = tuple(sorted((*block.spec.hyperparameters, (PRECISION, precision))))
+    return replace(block, spec=replace(block.spec, hyperparameters=given))
 
 
 def spread(

@@ -67,10 +67,10 @@ class SubnetLatency:
 class LatencyTable:
     """Latencies of one supernet on one device, ``device`` in full and as ``slug`` for file names.
 
-    ``space`` is the digest of the full search space; ``fingerprint`` has the properties of the
-    device that decide latencies. Milliseconds are ratios times ``baseline_ms``, that of the
-    anchor; ``overhead_ms`` is the latency of an inference besides its blocks. ``subnets`` are in
-    the order of measurement.
+    ``space`` is the digest of the full space of structures, without precision; ``fingerprint``
+    has the properties of the device that decide latencies. Milliseconds are ratios times
+    ``baseline_ms``, that of the anchor; ``overhead_ms`` is the latency of an inference besides its
+    blocks. ``subnets`` are in the order of measurement.
     """
 
     supernet: str

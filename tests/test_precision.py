@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hwsearch.blocks import Block, BlockSpec
 from hwsearch.choices import Choice
 from hwsearch.errors import InputError
 from hwsearch.precision import (
@@ -11,6 +12,7 @@ from hwsearch.precision import (
     checked_options,
     conditions,
     file_kind,
+    in_precisions,
     spread,
 )
 from hwsearch.space import SearchSpace
@@ -154,3 +156,52 @@ def test_samples_of_the_space_are_canonical():
     column = found.space.names.index("precision.block3")
     assert not archs.active[gone, column].any()
     assert np.all(archs.indices[gone, column] == 0)
+
+
+def chain_of(*names):
+    spec = BlockSpec(kind="conv", hyperparameters=(("out", 4), ("stride", 1)), input_shape=(4, 8))
+    return [Block(name=name, spec=spec, macs=10, params=2) for name in names]
+
+
+def shown(chain):
+    return [(b.name, dict(b.spec.hyperparameters).get("precision")) for b in chain]
+
+
+def test_a_chain_in_float32_stays_as_it_is():
+    chain = chain_of("stem", "pool", "head")
+    assert in_precisions(chain, {}) == chain
+    assert in_precisions(chain, {"": "fp32"}) == chain
+    assert in_precisions(chain, {"stem": "fp32", "head": "fp32"}) == chain
+
+
+def test_a_chain_of_one_precision_has_no_boundaries():
+    assert shown(in_precisions(chain_of("stem", "head"), {"": "int8"})) == [
+        ("stem", "int8"),
+        ("head", "int8"),
+    ]
+
+
+def test_boundaries_stand_where_activations_are_converted():
+    """A block without a precision has that of the block before, the first ones of the next."""
+    chain = chain_of("resize", "stem", "pool", "block", "head")
+    found = in_precisions(chain, {"stem": "int8", "block": "fp32", "head": "int8"})
+    assert shown(found) == [
+        ("resize", "int8"),
+        ("stem", "int8"),
+        ("pool", "int8"),
+        ("block.boundary", None),
+        ("block", None),
+        ("head.boundary", None),
+        ("head", "int8"),
+    ]
+    first, second = (b for b in found if b.spec.kind == "boundary")
+    assert first.spec.hyperparameters == (("from", "int8"), ("to", "fp32"))
+    assert second.spec.hyperparameters == (("from", "fp32"), ("to", "int8"))
+    assert first.spec.input_shape == chain[3].spec.input_shape
+    assert (first.macs, first.params) == (0, 0)
+    assert found[1].spec.hyperparameters == (("out", 4), ("precision", "int8"), ("stride", 1))
+
+
+def test_precisions_with_activations_in_float32_have_no_boundaries():
+    found = in_precisions(chain_of("a", "b", "c"), {"a": "int8-dynamic", "b": "fp32", "c": "int4"})
+    assert [name for name, _ in shown(found)] == ["a", "b", "c"]

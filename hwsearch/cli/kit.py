@@ -30,6 +30,12 @@ def profile(
     checkpoint: Annotated[
         str | None, typer.Option(help="Weights; latency does not depend on them.")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of blocks, as in a search: 'fp32,int8:per-block' adds boundaries between them."
+        ),
+    ] = None,
     freeze: _Restriction = None,
     only: _Restriction = None,
     subnets: Annotated[
@@ -42,13 +48,19 @@ def profile(
 ) -> None:
     """Measure every block of a supernet on a device: a latency table."""
     from hwsearch.data import user_data
-    from hwsearch.devices import load_device
+    from hwsearch.devices import load_device, mixed_spec
     from hwsearch.kit.build import load_for_latency
+    from hwsearch.precision import PrecisionSetting
     from hwsearch.run.profile import deviation, make_table
     from hwsearch.tables import FOLDER, file_name
 
+    net = load_for_latency(supernet, checkpoint)
+    if precision is not None:
+        setting = PrecisionSetting.parse(precision)
+        device = mixed_spec(device, setting.options)
+        net = net.with_precision(*setting.options, per=setting.per)
+    net = net.restrict(freeze or (), only or ())
     chosen = load_device(device)
-    net = load_for_latency(supernet, checkpoint).restrict(freeze or (), only or ())
     path = out_file or user_data() / FOLDER / file_name(net.family, chosen.slug)
     try:
         with showing() as progress:
@@ -74,7 +86,11 @@ def kit(
     freeze: _Restriction = None,
     only: _Restriction = None,
     precision: Annotated[
-        str, typer.Option(help="Of its models, as the device takes them: fp32, fp16 or int8.")
+        str,
+        typer.Option(
+            help="Of its models, as the device takes them: fp32, fp16 or int8, or a choice as in "
+            "a search, such as 'fp32,int8:per-block'."
+        ),
     ] = "fp32",
     processor: Annotated[
         str | None,
@@ -85,6 +101,7 @@ def kit(
 ) -> None:
     """Make one file that measures a supernet's subnets on a machine without hwsearch."""
     from hwsearch.kit.manifest import EXAMPLES
+    from hwsearch.precision import MIXED
 
     with showing() as progress:
         progress.phase("models", subnets)
@@ -99,13 +116,14 @@ def kit(
             built=lambda _: progress.advance(),
         )
     size = out_file.stat().st_size
-    devices = ", ".join(made.devices)
+    chosen = f" --precision '{precision}'" if made.precision == MIXED else ""
+    devices, there = ", ".join(made.devices), EXAMPLES[made.precision]
     answer(
         {"file": str(out_file), "bytes": size, "digest": made.digest},
         f"kit      {out_file}: {len(made.models)} subnets with {len(made.specs)} block specs, "
         f"{size / 1e6:.1f} MB",
-        f"next     there:  python {out_file.name} --device {EXAMPLES[precision]} --out table.json",
-        "         here:   hwsearch search --device kit:table.json",
+        f"next     there:  python {out_file.name} --device {there} --out table.json",
+        f"         here:   hwsearch search --device kit:table.json{chosen}",
         f"devices  {devices}; it needs Python 3.10 or later, numpy and the device's runtime",
     )
 

@@ -134,8 +134,8 @@ def _subnets(
     return RecalibratedModules(net, task)
 
 
-def check_conversion(net: Supernet, device: Device, task: Task) -> None:
-    """Refuse a device whose precision is unknown, or lacks a converter or calibration samples."""
+def check_chosen(net: Supernet, device: Device) -> None:
+    """Refuse a device of one precision where it is a choice, and of any where it is none."""
     if device.precision == MIXED and net.precision is None:
         raise InputError(
             f"device {device.spec!r} takes files of any precision, and none is chosen; give "
@@ -146,6 +146,11 @@ def check_conversion(net: Supernet, device: Device, task: Task) -> None:
             f"precision is to be chosen among {', '.join(net.precision.options)}, and device "
             f"{device.spec!r} takes {device.precision} files alone; give it precision=mixed"
         )
+
+
+def check_conversion(net: Supernet, device: Device, task: Task) -> None:
+    """Refuse a device whose precision is unknown, or lacks a converter or calibration samples."""
+    check_chosen(net, device)
     if file_precision(device.precision) not in PRECISIONS:
         raise unknown(f"precision of device {device.spec!r}", device.precision, PRECISIONS)
     if device.precision == "fp32":

@@ -23,6 +23,7 @@ from hwsearch.kit.table_latency import FEWEST
 from hwsearch.loading import load_supernet
 from hwsearch.models.quantize import check_converter
 from hwsearch.models.repeated_weights import timing_model, with_repeated_weights
+from hwsearch.precision import INT8, MIXED, PrecisionSetting
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.quantization import PROCESSORS, Quantization, quantization_for
 from hwsearch.space import Architecture, Architectures
@@ -51,7 +52,8 @@ def make_kit(
         subnets: Number of subnets to measure, at least 8.
         freeze: Choices restricted to one option; see `Supernet.restrict`.
         only: Choices restricted to some options.
-        precision: Precision of the models: that of the device.
+        precision: Precision of the models: that of the device, or a choice such as
+            ``"fp32,int8:per-block"``.
         processor: That of the device, ``"x86_64"`` or ``"aarch64"``, on which int8 models depend;
             by default this machine's.
         settings: Precision of the measurement; by default ±1.5%.
@@ -60,13 +62,18 @@ def make_kit(
     Raises:
         InputError: An argument cannot be used; nothing has been written.
     """
-    if precision not in EXAMPLES:
-        raise unknown("precision", precision, EXAMPLES)
+    chosen = PrecisionSetting.parse(precision) if "," in precision else None
+    single = [name for name in EXAMPLES if name != MIXED]
+    if chosen is None and precision not in single:
+        raise unknown("precision", precision, single)
     if processor not in (None, *PROCESSORS.values()):
         raise unknown("processor", processor, PROCESSORS.values())
-    check_converter(EXAMPLES[precision], precision)
+    for each in (precision,) if chosen is None else chosen.options:
+        check_converter(EXAMPLES.get(each, EXAMPLES[MIXED]), each)
     quantization = quantization_for({"architecture": processor or platform.machine()})
     net = load_for_latency(net) if isinstance(net, str) else net
+    if chosen is not None:
+        net, precision = net.with_precision(*chosen.options, per=chosen.per), MIXED
     part = net.restrict(freeze, only)
     archs = choose(part, subnets)
 
@@ -108,9 +115,9 @@ def choose(net: Supernet, n: int) -> Architectures:
             f"subnets {n} is not from {FEWEST}, the fewest to predict from, to the "
             f"{space.size:.3g} architectures of {net.name}"
         )
-    if net.blocks(space.smallest()[0]) is None:
+    if net.timed_blocks(space.smallest()[0]) is None:
         return choose_subnets(space, n, partial(net.exact, "bytes"), seed=0)
-    index = ChainIndex(space, net.blocks)
+    index = ChainIndex(space, net.timed_blocks)
     covering = covering_subnets(index, index.specs, repeats=2, seed=0)
     if len(covering) > n // 2:
         covering = covering_subnets(index, index.specs, repeats=1, seed=0)[:n]
@@ -140,6 +147,7 @@ def write_kit(
     the models do not get into the kit. Equal models and code give the same bytes. Raise
     InputError where there is no model, or the file cannot be written.
     """
+    converted = (precision,) if net.precision is None else net.precision.options
     specs: dict[BlockSpec, int] = {}
     packed: list[KitModel] = []
     try:
@@ -150,7 +158,7 @@ def write_kit(
             for arch, model in models:
                 content = _serialized(with_repeated_weights(model))
                 original = _serialized(model) if purpose == CONFIRM else None
-                chain = net.blocks(arch) or ()
+                chain = net.timed_blocks(arch) or ()
                 found = KitModel(
                     key=arch.key,
                     architecture=arch.mapping,
@@ -166,16 +174,14 @@ def write_kit(
             manifest = Manifest(
                 purpose=purpose,
                 supernet=net.family,
-                space=net.full_space.digest,
+                space=net.structures_digest,
                 anchor=anchors_digest(),
                 devices=device_entries(),
                 specs=tuple(specs),
                 models=tuple(packed),
                 settings=asdict(settings),
                 precision=precision,
-                activations=quantization.activations
-                if quantization and precision == "int8"
-                else "",
+                activations=quantization.activations if quantization and INT8 in converted else "",
                 run=run,
                 device=device,
                 fingerprint=fingerprint,

@@ -29,12 +29,14 @@ from hwsearch.kit.manifest import (
     unpacked,
 )
 from hwsearch.kit.results import Results, measure_missing
+from hwsearch.precision import INT8, MIXED
 from hwsearch.quantization import PROCESSORS, quantization_for
 
 # Candidates are compared with each other, so that many are measured together.
 GROUP_SIZES = {TABLE: 5, CONFIRM: 16}
 OUTPUTS = {TABLE: "table.json", CONFIRM: "timings.json"}
 INTERRUPTED = 130
+_ASKED = {MIXED: "fp32,int8:per-block"}  # what a kit of such models is asked for by
 
 
 def main(arguments: Sequence[str], kit: Path | None = None) -> int:
@@ -60,7 +62,7 @@ def load_device(spec: str, manifest: Manifest) -> Device:
         raise InputError(
             f"{device.spec} takes {taken} models, and those of this kit are {manifest.precision}: "
             f"give a device such as {EXAMPLES[manifest.precision]}, or make another kit by "
-            f"'hwsearch kit {manifest.supernet} --precision {taken}'"
+            f"'hwsearch kit {manifest.supernet} --precision {_ASKED.get(taken, taken)}'"
         )
     if manifest.activations:
         needed = quantization_for(device.fingerprint()).activations
@@ -68,7 +70,8 @@ def load_device(spec: str, manifest: Manifest) -> Device:
             raise InputError(
                 f"the models of this kit have {manifest.activations} activations, and a search "
                 f"for this processor makes {needed} ones: make the kit again by 'hwsearch kit "
-                f"{manifest.supernet} --precision int8 --processor {PROCESSORS[needed]}'"
+                f"{manifest.supernet} --precision {_ASKED.get(manifest.precision, INT8)} "
+                f"--processor {PROCESSORS[needed]}'"
             )
     return device
 

@@ -26,6 +26,7 @@ EXAMPLES = {
     FP32: "ort-cpu:threads=4",
     "fp16": "ort-cuda:precision=fp16",
     "int8": "ort-cpu:threads=4,precision=int8",
+    "mixed": "ort-cpu:threads=4,precision=mixed",
 }
 TABLE, CONFIRM, PROFILE = "table", "confirm", "profile"
 KEY = re.compile(r"[0-9a-f]{16}")
@@ -75,7 +76,7 @@ class Plan:
 
     ``purpose`` is `TABLE` for a search by prediction, `CONFIRM` for the candidates of a search
     (``run`` is then its digest), `PROFILE` for a latency table made on this machine. ``space`` is
-    the digest of the full search space.
+    the digest of the full space of structures.
     """
 
     purpose: str

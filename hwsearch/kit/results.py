@@ -20,6 +20,7 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
 from hwsearch.kit.manifest import Plan, SubnetEntry
+from hwsearch.precision import BOUNDARY
 from hwsearch.prediction.block_times import (
     BlockTimes,
     Observed,
@@ -93,7 +94,8 @@ class Results:
 
         Args:
             validating: Keys of subnets that block latencies are not derived from.
-            macs: Multiply-accumulates of all specs, used where blocks were not profiled.
+            macs: Multiply-accumulates of all specs, used where blocks were not profiled or differ
+                in precision.
         """
         latencies = self.facts.latencies
         measured = [subnet for subnet in self.plan.models if subnet.key in latencies]
@@ -136,7 +138,8 @@ class Results:
         profiled = [each for each in observed if each.blocks_ms is not None]
         covered = {spec for each in profiled for _, spec in each.chain}
         complete = covered.issuperset(spec for each in observed for _, spec in each.chain)
-        if profiled and (complete or macs is None):
+        bounded = any(spec.kind == BOUNDARY for each in observed for _, spec in each.chain)
+        if profiled and (macs is None or (complete and not bounded)):
             return from_profiles(profiled)
         return from_subnets(observed, macs) if observed and macs is not None else None
 

@@ -22,7 +22,7 @@ class TableLatency:
     """
 
     def __init__(self, net: Supernet, table: LatencyTable) -> None:
-        table.check_made_for(net.family, net.full_space.digest, where="what the kit measured")
+        table.check_made_for(net.family, net.structures_digest, where="what the kit measured")
         if len(table.subnets) < FEWEST:
             raise InputError(
                 f"the kit's table holds {len(table.subnets)} subnets, and latencies are predicted "
@@ -34,8 +34,8 @@ class TableLatency:
         except InputError:  # the search and the kit cover different parts of the space
             archs = net.full_space.architectures(mappings)
         self._space, index = archs.space, None
-        if net.blocks(net.space.smallest()[0]) is not None:
-            index = ChainIndex(self._space, net.blocks)
+        if net.timed_blocks(net.space.smallest()[0]) is not None:
+            index = ChainIndex(self._space, net.timed_blocks)
         covering = [] if index is None or table.missing(index.specs) else [table]
         self._predictor = LatencyPredictor(self._space, index, covering)
         self._predictor.fit(archs, [subnet.latency_ms for subnet in table.subnets])

@@ -8,16 +8,19 @@ whole latencies, regularised towards multiply-accumulates.
 
 Profiles are preferred: on a 2-core server with ONNX Runtime, from 48 subnets, sums of profiles had
 a mean error of 2.2% on 100 unseen subnets of the bundled supernet (least squares 3.5%, MACs alone
-4.5%), and of 1.7% for ofa-mbv3-w1.0 (1.8 to 2.5%, 1.7%).
+4.5%), and of 1.7% for ofa-mbv3-w1.0 (1.8 to 2.5%, 1.7%). They do not say what a boundary between
+blocks of unlike precision costs: besides the nodes that convert, fusions of both blocks are lost.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 import numpy as np
 
 from hwsearch.blocks import BlockSpec
+from hwsearch.precision import BOUNDARY, DYNAMIC, INT8, PRECISION
 from hwsearch.prediction.base import BoolArray, FloatArray, IntArray
 from hwsearch.tables import BlockLatency
 
@@ -26,9 +29,13 @@ _LEAST_MS: Final = 1e-6  # of blocks that a runtime has merged into another one
 # subnet's latency. Totals do not determine them where the machine's speed changes.
 _PROFILING: Final = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
 _OVERHEADS: Final = np.array([0.0, 0.05, 0.1, 0.2])
-_RIDGES: Final = (0.03, 0.1, 0.3)
+_RIDGES: Final = (0.01, 0.03, 0.1, 0.3)
 _FOLDS: Final = 8
 _FLOOR: Final = 0.002  # of a subnet's latency, for a block without multiply-accumulates
+# Until measured subnets say otherwise: a multiply-accumulate of int8 takes this share of the time
+# in float32, and converting an activation as long as so many.
+_INT8_SHARE: Final = 0.5
+_CONVERSION: Final = 100
 _OVERHEAD: Final = 0.05  # of a subnet's latency, until measured subnets say otherwise
 
 
@@ -102,7 +109,8 @@ def from_profiles(observed: Sequence[Observed]) -> BlockTimes:
 def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) -> BlockTimes:
     """Derive block latencies from the latencies of whole subnets, regularised towards ``macs``.
 
-    The strength of it is the one that predicts left-out subnets best.
+    The strength of it is the one that predicts left-out subnets best. What int8 saves, and what
+    boundaries between blocks of unlike precision cost, is expected by their sizes, too.
     """
     specs = list(dict.fromkeys(spec for each in observed for _, spec in each.chain))
     place = {spec: column for column, spec in enumerate(specs)}
@@ -112,7 +120,8 @@ def from_subnets(observed: Sequence[Observed], macs: Mapping[BlockSpec, int]) ->
         for _, spec in each.chain:
             counts[row, place[spec]] += 1.0
     latency = np.array([each.latency_ms for each in observed])
-    expected = _expected(counts, latency, np.array([macs[spec] for spec in specs]))
+    work = np.array([expected_work(spec, macs[spec]) for spec in specs])
+    expected = _expected(counts, latency, work)
     rows = counts * expected / latency[:, np.newaxis]
     solution = _solved(rows, min(_RIDGES, key=lambda ridge: _left_out_error(rows, ridge)))
     latencies = np.maximum(solution * expected, _LEAST_MS)
@@ -198,9 +207,17 @@ def _folds(n: int) -> list[BoolArray]:
     return [np.arange(n) % n_folds == number for number in range(n_folds)] if n > 1 else []
 
 
-def _expected(counts: FloatArray, latency: FloatArray, macs: FloatArray) -> FloatArray:
-    """Return latencies (n_specs + 1,) in proportion to MACs, with a floor; overhead is last."""
-    work = np.append(macs / max(macs.max(), 1), 0.0) + _FLOOR
+def expected_work(spec: BlockSpec, macs: int) -> float:
+    """Return the multiply-accumulates of float32 that are expected to take as long as a block."""
+    if spec.kind == BOUNDARY:
+        return float(_CONVERSION * prod(spec.input_shape))
+    share = _INT8_SHARE if dict(spec.hyperparameters).get(PRECISION) in (INT8, DYNAMIC) else 1.0
+    return share * macs
+
+
+def _expected(counts: FloatArray, latency: FloatArray, work: FloatArray) -> FloatArray:
+    """Return latencies (n_specs + 1,) in proportion to work, with a floor; overhead is last."""
+    work = np.append(work / max(work.max(), 1), 0.0) + _FLOOR
     work[-1] = 0.0
     per_work = np.median(latency * (1.0 - _OVERHEAD) / (counts @ work))
     expected: FloatArray = work * per_work

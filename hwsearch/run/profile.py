@@ -1,8 +1,8 @@
 """Measurement of a latency table: subnets that contain every block spec are timed and profiled.
 
 `hwsearch.prediction.block_times` derives latencies of blocks from those of whole subnets. The
-table is validated on other subnets. The models have the device's precision and repeated weights,
-on which latency does not depend.
+table is validated on other subnets. The models have the device's precision, or the chosen ones of
+their blocks, and repeated weights, on which latency does not depend.
 """
 
 import tempfile
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ from hwsearch.chains import ChainIndex
 from hwsearch.devices import Device, MeasureSettings
 from hwsearch.devices.fingerprint import differences
 from hwsearch.errors import HwsearchError, InputError
+from hwsearch.evaluation.build import check_chosen
 from hwsearch.kit.manifest import PROFILE, Plan, SubnetEntry
 from hwsearch.kit.results import Results, measure_missing
 from hwsearch.models.quantize import check_converter
 from hwsearch.models.repeated_weights import timing_model
+from hwsearch.precision import BOUNDARY
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.quantization import quantization_for
 from hwsearch.run.progress import Progress, Silent
@@ -32,6 +35,7 @@ from hwsearch.supernets.supernet import Supernet
 from hwsearch.tables import LatencyTable
 
 REPEATS = 3
+_PER_SPEC = 1.5  # measured subnets for each block spec where whole subnets alone tell latencies
 VALIDATING = 20
 GROUP_SIZE = 8
 SETTINGS = MeasureSettings(seconds_per_model=2.0)
@@ -69,14 +73,16 @@ class Deviation:
 
 def deviation(table: LatencyTable, net: Supernet) -> Deviation | None:
     """Return the deviation of a table on its validation subnets; None if it has none."""
-    checked = [subnet for subnet in table.subnets if subnet.purpose == "validate"]
-    archs = net.full_space.architectures([subnet.architecture for subnet in checked])
-    chains = [[block.spec for block in net.blocks(arch) or ()] for arch in archs]
-    pairs = [
-        (table.latency_ms(chain), subnet.latency_ms)
-        for chain, subnet in zip(chains, checked, strict=True)
-        if not table.missing(chain)
-    ]
+    pairs = []
+    for subnet in table.subnets:
+        if subnet.purpose == "validate":
+            try:
+                (arch,) = net.full_space.architectures([subnet.architecture])
+            except InputError:  # of other choices of precision
+                continue
+            chain = [block.spec for block in net.timed_blocks(arch) or ()]
+            if not table.missing(chain):
+                pairs.append((table.latency_ms(chain), subnet.latency_ms))
     return Deviation.of(*zip(*pairs, strict=True)) if pairs else None
 
 
@@ -96,19 +102,23 @@ def make_table(
     completed.
 
     ``net`` is restricted to the part that the table is to cover. Blocks are measured in
-    ``subnets`` subnets, by default enough to have each spec in three. ``seed`` decides the subnets
-    and the order of turns.
+    ``subnets`` subnets, by default enough to have each spec in three, and more of them where
+    blocks differ in precision: profiles do not tell what a boundary between them costs, so that
+    latencies of whole subnets decide. ``seed`` decides the subnets and the order of turns.
 
     Raises:
         InputError: The subnets are no chains of blocks or cannot contain all specs, the converter
-            to the device's precision is missing, or an existing file has other content.
+            to a precision is missing, the device does not take the chosen precisions, or an
+            existing file has other content.
         HwsearchError: Some block specs could not be measured; the table has the others.
     """
-    check_converter(device.spec, device.precision)
+    check_chosen(net, device)
+    for each in (device.precision,) if net.precision is None else net.precision.options:
+        check_converter(device.spec, each)
     progress = progress or Silent()
     unfinished = path.with_name(f"{path.name}.partial")
     before = _existing_table(net, device, path)
-    index = ChainIndex(net.space, net.blocks, seed)
+    index = ChainIndex(net.space, net.timed_blocks, seed)
     lacking = index.specs if before is None else before.missing(index.specs)
     if before is not None and not lacking:
         progress.note(f"{path} has all {len(index.specs)} block specs already")
@@ -129,7 +139,7 @@ def make_table(
         SETTINGS,
         progress,
         group_size=GROUP_SIZE,
-        profiled=set(cover.ids),
+        profiled=() if _is_bounded(index) else set(cover.ids),
         seed=seed,
     )
     costs = dict(zip(index.specs, index.macs.tolist(), strict=True))
@@ -160,7 +170,7 @@ def covering(
     graded = space.sample_spread(_GRADED, seed)
     cover = Architectures.concatenate([graded, cover]).unique()
     if n is None:
-        return shuffled(cover, seed)
+        n = max(len(cover), ceil(_PER_SPEC * len(specs)) if _is_bounded(index) else 0)
     if n > len(cover):
         more = space.sample_distinct(n - len(cover), seed, exclude=cover)
         cover = Architectures.concatenate([cover, more])
@@ -173,6 +183,10 @@ def covering(
             f"or more, {len(cover)} by default, or restrict the space"
         )
     return shuffled(cover[:n], seed)
+
+
+def _is_bounded(index: ChainIndex) -> bool:
+    return any(spec.kind == BOUNDARY for spec in index.specs)
 
 
 def shuffled(archs: Architectures, seed: int) -> Architectures:
@@ -189,14 +203,14 @@ def open_results(
         SubnetEntry(
             key=arch.key,
             architecture=arch.mapping,
-            blocks={block.name: numbers[block.spec] for block in net.blocks(arch) or ()},
+            blocks={block.name: numbers[block.spec] for block in net.timed_blocks(arch) or ()},
         )
         for arch in archs
     ]
     plan = Plan(
         purpose=PROFILE,
         supernet=net.family,
-        space=net.full_space.digest,
+        space=net.structures_digest,
         specs=tuple(specs),
         models=tuple(entries),
     )
@@ -234,7 +248,7 @@ def _existing_table(net: Supernet, device: Device, path: Path) -> LatencyTable |
     if not path.exists():
         return None
     table = LatencyTable.load(path)
-    table.check_made_for(net.family, net.full_space.digest, device.spec, where=repr(str(path)))
+    table.check_made_for(net.family, net.structures_digest, device.spec, where=repr(str(path)))
     if changes := differences(table.fingerprint, device.fingerprint()):
         raise InputError(
             f"{str(path)!r} was measured on another machine or with other software: {changes}; "

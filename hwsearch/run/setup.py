@@ -15,6 +15,7 @@ from hwsearch.accuracy.images import read_images
 from hwsearch.accuracy.metric import TOP1
 from hwsearch.accuracy.sources import load_task
 from hwsearch.accuracy.task import NO_DATA, Labels, Samples, Task
+from hwsearch.chains import ChainIndex
 from hwsearch.constraints import Constraint, check_constraints
 from hwsearch.devices import load_device, with_batch
 from hwsearch.devices.base import Device
@@ -33,6 +34,7 @@ from hwsearch.models.onnx_file import write_model
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
 from hwsearch.precision import PrecisionSetting
+from hwsearch.prediction.latency import ExpectedWork
 from hwsearch.quantities import exact_quantities, search_quantities
 from hwsearch.run.config import RunConfig, located, make_importable, software_versions
 from hwsearch.run.progress import Progress, steps_of
@@ -290,7 +292,7 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
     """Return the objective of a name; an unknown one, or a table that misfits, is InputError."""
     if name not in (known := search_quantities(*task.metrics)):
         raise unknown("objective", name, known)
-    quantity, exact, prediction = known[name], None, None
+    quantity, exact, prediction, covariate = known[name], None, None, None
     if quantity.exact is not None:
         exact = partial(net.exact, name)
     elif quantity.measured_by == "device" and isinstance(device, KitDevice):
@@ -300,15 +302,29 @@ def make_objective(name: str, net: Supernet, task: Task, device: Device) -> Obje
                 f"objective {name} out, or search on the device itself"
             )
         prediction = TableLatency(net, device.table)
+    elif quantity.measured_by == "task":
+        covariate = net.expected_loss
+    elif name == LATENCY:
+        covariate = _expected_work(net)
     return Objective(
         name,
         quantity.direction,
         exact=exact,
         prediction=prediction,
         unit=quantity.unit,
-        covariate=net.expected_loss if quantity.measured_by == "task" else None,
+        covariate=covariate,
         limit=quantity.limit,
     )
+
+
+def _expected_work(net: Supernet) -> ExpectedWork | None:
+    """Return how latency depends on precision where that is chosen; None if it is unknown."""
+    if net.precision is None or net.timed_blocks(net.space.smallest()[0]) is None:
+        return None
+    try:
+        return ExpectedWork(ChainIndex(net.space, net.timed_blocks))
+    except InputError:  # a block is decided by too many choices
+        return None
 
 
 def table_columns(*metrics: str) -> set[str]:

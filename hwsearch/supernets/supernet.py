@@ -12,7 +12,7 @@ from hwsearch.blocks import Block
 from hwsearch.chains import BlocksOf, ChainIndex
 from hwsearch.errors import EvaluationError, HwsearchError, InputError, unknown
 from hwsearch.lookup_tables import LookupTableSum, block_tables
-from hwsearch.precision import Condition, Per, PrecisionSpace, conditions
+from hwsearch.precision import Condition, Per, PrecisionSpace, conditions, in_precisions
 from hwsearch.quantities import exact_quantities
 from hwsearch.restriction import one_or_several, restricted, widened
 from hwsearch.space import Architecture, Architectures, SearchSpace
@@ -277,6 +277,11 @@ class Supernet:
         given = getattr(self._writer, "uniform", None)
         return None if given is None else given(self.structures)
 
+    @property
+    def structures_digest(self) -> str:
+        """Return the digest of all structures, which latency tables are made for."""
+        return self.network.space.digest
+
     def input_spec(self, arch: Architecture) -> InputSpec:
         """Return names, shapes and preprocessing of that subnet's inputs."""
         return self.network.input_spec(self.structure(arch))
@@ -285,6 +290,15 @@ class Supernet:
         """Return the subnet as a chain of blocks, or None if it is none; cached."""
         chain = self._chain(self.structure(arch))
         return None if chain is None else list(chain)
+
+    def timed_blocks(self, arch: Architecture) -> list[Block] | None:
+        """Return the chain of `blocks` as it is timed, or None.
+
+        Blocks have their precision, and boundaries stand between those of unlike activations:
+        see `hwsearch.precision.in_precisions`. Without choices of precision it is `blocks`.
+        """
+        chain = self.blocks(arch)
+        return None if chain is None else in_precisions(chain, self.precisions(arch))
 
     def exact(self, quantity: str, archs: Architectures) -> NDArray[Any]:
         """Return an exact quantity of n architectures for one sample: (n,).

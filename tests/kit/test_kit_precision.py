@@ -16,6 +16,7 @@ from hwsearch.kit import main as kit_main
 from hwsearch.kit.device import KitDevice
 from hwsearch.kit.manifest import read_manifest
 from hwsearch.kit.results import read_results, sealed
+from hwsearch.kit.table_latency import TableLatency
 from hwsearch.models.onnx_file import precision_of, read_metadata
 from hwsearch.quantization import PROCESSORS, quantization_for
 from tests.kit import bare, kit_parts
@@ -181,3 +182,18 @@ def test_outputs_of_a_bf16_table_are_those_of_its_runtime(table, monkeypatch, tm
     assert device.precision == "fp16"
     ((info,),) = [asked]
     assert (info.spec, info.precision) == ("openvino", "bf16")
+
+
+def test_a_kit_for_a_choice_of_precision_measures_blocks_in_each(python, tmp_path):
+    made = make(tmp_path / "kit.pyz", precision="fp32,int8:per-block")
+    assert (made.precision, made.activations) == ("mixed", HERE)
+    kinds = {spec.kind for spec in made.specs}
+    chosen = {dict(spec.hyperparameters).get("precision") for spec in made.specs}
+    assert "boundary" in kinds
+    assert chosen == {None, "int8"}
+    device = ("--device", "ort-cpu:threads=1,precision=mixed")
+    done = bare.run(python, tmp_path / "kit.pyz", *device, "--out", "t.json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    net = hwsearch.load_supernet(parts.NET).with_precision("fp32", "int8", per="block")
+    predicted = TableLatency(net, read_results(tmp_path / "t.json")[0])(net.space.sample(20, 0))
+    assert (predicted > 0).all()

@@ -37,9 +37,11 @@ def read_table(setup: Setup, path: Path) -> ValueSource:
     """Read a latency table, which predicts latency until it is measured."""
     net, device = setup.net, setup.device
     table = tables.LatencyTable.load(path)
-    table.check_made_for(net.family, net.full_space.digest, device.spec, where=repr(str(path)))
-    index = ChainIndex(net.space, net.blocks)
+    table.check_made_for(net.family, net.structures_digest, device.spec, where=repr(str(path)))
+    index = ChainIndex(net.space, net.timed_blocks)
     rules = [*(f"--only '{r}'" for r in net.only), *(f"--freeze '{r}'" for r in net.freeze)]
+    if net.precision is not None:
+        rules.insert(0, f"--precision '{net.precision}'")
     table.check_covers(index.specs, " ".join(rules))
     note = f"latency is predicted from {path.name} of {table.created} to choose, and then measured"
     if changes := differences(table.fingerprint, device.fingerprint()):
