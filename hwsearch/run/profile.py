@@ -20,6 +20,7 @@ from hwsearch.blocks import BlockSpec
 from hwsearch.chains import ChainIndex
 from hwsearch.devices import Device, MeasureSettings
 from hwsearch.devices.fingerprint import differences
+from hwsearch.devices.spec import file_precision
 from hwsearch.errors import HwsearchError, InputError
 from hwsearch.evaluation.build import check_chosen
 from hwsearch.kit.manifest import PROFILE, Plan, SubnetEntry
@@ -228,7 +229,7 @@ def exported(
     net: Supernet, results: Results, progress: Progress, group: Sequence[SubnetEntry]
 ) -> Iterator[dict[str, Path]]:
     """Yield key -> model of a group of subnets; the results record failures."""
-    precision, paths = results.device.precision, {}
+    precision, paths = file_precision(results.device.precision), {}
     quantization = quantization_for(results.device.fingerprint())
     with tempfile.TemporaryDirectory(prefix="hwsearch-") as scratch:
         for subnet in group:

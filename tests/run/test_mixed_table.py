@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import tests.run.search_parts as parts
 from hwsearch.chains import ChainIndex
+from hwsearch.cli import app
 from hwsearch.errors import InputError
 from hwsearch.precision import BOUNDARY
 from hwsearch.prediction.latency import ExpectedWork, LatencyPredictor
@@ -88,6 +90,17 @@ def test_a_device_of_other_precisions_is_refused(net, precision, says, tmp_path)
     with pytest.raises(InputError, match=says):
         make_table(net, device, tmp_path / "t.json")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("precision", "says"),
+    [("fp32,int8", "takes files of one precision"), ("fp32", "are no choice")],
+)
+def test_the_command_refuses_what_the_device_does_not_take(precision, says):
+    given = ["profile", parts.NET, "--device", "scripted", "--precision", precision]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 2
+    assert says in " ".join(result.output.split())
 
 
 def test_without_a_table_latency_has_what_precision_saves_as_a_covariate(monkeypatch):
