@@ -16,6 +16,7 @@ from hwsearch.errors import InputError, unknown
 if TYPE_CHECKING:
     from hwsearch.space import Option, SearchSpace
 
+_OF_BLOCK = "precision."  # what names of choices of precision begin with
 KEEP = "keep"  # what a choice about a part that elastic models may leave out decides
 
 
@@ -195,10 +196,15 @@ def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (stage, text) of active choices, such as ``depth 2 · kernel 3 5`` by block.
 
     What an elastic model leaves out is named, as in ``without block2``; what it keeps is not.
+    Precisions of blocks are one line, such as ``int8, fp32 in stem head``.
     """
     stages: dict[str, dict[str, list[str]]] = {}
     without: dict[str, list[str]] = {}
+    precisions: dict[str, list[str]] = {}
     for name, option in choices.items():
+        if name.startswith(_OF_BLOCK):
+            precisions.setdefault(str(option), []).append(name.removeprefix(_OF_BLOCK))
+            continue
         stage, block, attribute = parse_name(name)
         attributes = stages.setdefault(stage, {})
         if attribute == KEEP and option is False:
@@ -210,6 +216,10 @@ def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
         texts = [f"{what} {' '.join(options)}" for what, options in attributes.items()]
         texts += [f"without {', '.join(names)}" for names in (without.get(stage),) if names]
         lines[stage] = " · ".join(texts)
+    if precisions:
+        most, *others = sorted(precisions, key=lambda option: -len(precisions[option]))
+        texts = [most, *(f"{each} in {' '.join(precisions[each])}" for each in others)]
+        lines[_OF_BLOCK.rstrip(".")] = ", ".join(texts)
     return [(stage, text) for stage, text in lines.items() if text]
 
 

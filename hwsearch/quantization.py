@@ -7,6 +7,8 @@ from dataclasses import dataclass
 PROCESSORS = {"uint8": "x86_64", "int8": "aarch64"}
 _X86 = ("x86_64", "AMD64")
 _VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
+_ARM = ("aarch64", "arm64")
+_DOT_PRODUCTS = {"asimddp", "i8mm"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +22,37 @@ class Quantization:
     activations: str
     reduce_range: bool = False
 
+    @classmethod
+    def stated(cls, text: str) -> "Quantization":
+        """Return the settings that a text such as that of `__str__` names."""
+        activations = "int8" if " int8 activations" in f" {text}" else "uint8"
+        return cls(activations=activations, reduce_range="7-bit" in text)
+
     def __str__(self) -> str:
         bits = 7 if self.reduce_range else 8
         return f"{self.activations} activations, {bits}-bit weights per channel"
+
+
+def slow_int8(fingerprint: Mapping[str, str | int]) -> str | None:
+    """Return a sentence on a processor without instructions for int8, or None if it has some.
+
+    What is known is what the fingerprint of a device says of its processor.
+    """
+    instructions = set(str(fingerprint.get("instructions", "unknown")).split())
+    if "gpu" in fingerprint or instructions == {"unknown"}:
+        return None
+    if fingerprint.get("architecture") in _X86:
+        wanted, used = _VNNI, "vpmaddubsw on weights of 7 bits"
+    elif fingerprint.get("architecture") in _ARM:
+        wanted, used = _DOT_PRODUCTS, "products of single bytes that are widened first"
+    else:
+        return None
+    if wanted & instructions:
+        return None
+    return (
+        f"this processor has none of {', '.join(sorted(wanted))}: int8 is computed by {used}, and "
+        "may be slower than fp32; what a file takes is measured"
+    )
 
 
 def quantization_for(fingerprint: Mapping[str, str | int]) -> Quantization:

@@ -144,7 +144,8 @@ def check_chosen(net: Supernet, device: Device) -> None:
     if device.precision != MIXED and net.precision is not None:
         raise InputError(
             f"precision is to be chosen among {', '.join(net.precision.options)}, and device "
-            f"{device.spec!r} takes {device.precision} files alone; give it precision=mixed"
+            f"{device.spec!r} takes {device.precision} files alone; give it precision=mixed, "
+            "where it has that, or search for each precision alone"
         )
 
 

@@ -13,6 +13,8 @@ from hwsearch.models.agreement import TOLERANCES
 from hwsearch.models.exported import Exported
 from hwsearch.models.infer import infer_script
 from hwsearch.models.onnx_file import opset_of, precision_of, read_metadata
+from hwsearch.models.quantize import RANGES
+from hwsearch.precision import FP32
 from hwsearch.quantities import MACS, PARAMS, exact_quantities
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.supernet import Supernet
@@ -70,6 +72,8 @@ def write_card(
         **_card(net, exported.arch),
         "opset": opset_of(model),
         "precision": precision,
+        **_blocks(net, exported.arch, precision),
+        **_calibration(stated),
         **({"run_in": exported.run_in} if exported.run_in else {}),
         "conversion": {name: stated[name] for name in CONVERSION if name in stated},
         "graph": stated["graph"],
@@ -89,6 +93,23 @@ def write_card(
         card["front_probability"] = {digests[MODEL]: probability}
     write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
     return card
+
+
+def _blocks(net: Supernet, arch: Architecture, precision: str) -> dict[str, Any]:
+    """Return what a card says of the precision of blocks, where it is chosen or converted."""
+    if net.precision is None and precision == FP32:
+        return {}
+    blocks = net.block_precisions(arch, precision)
+    return {"blocks": blocks} if blocks else {}
+
+
+def _calibration(stated: Mapping[str, str]) -> dict[str, Any]:
+    """Return how the activations of a file in int8 got their ranges."""
+    if RANGES not in stated:
+        return {}
+    samples, _, digest = stated["quantization_samples"].partition("@")
+    ranges = f"{len(json.loads(stated[RANGES]))} activations, in the metadata of {MODEL}"
+    return {"calibration": {"samples": int(samples), "digest": digest, "ranges": ranges}}
 
 
 def write_listed_card(

@@ -1,15 +1,19 @@
 """Conversion of a float32 model to the precision of each of its blocks."""
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import onnx
 
 import hwsearch
+from hwsearch.models.qdq_plan import QUANTIZED
 from hwsearch.models.quantize import Ranges, quantize_int8, state, to_fp16
-from hwsearch.precision import FP16, FP32, INT8, file_kind, spread
+from hwsearch.precision import FP16, FP32, INT8, MIXED, file_kind, spread
 from hwsearch.quantization import Quantization
 from hwsearch.supernets.supernet import Supernet
+
+BLOCKS = "blocks"  # entry of metadata: block -> its nodes that static int8 has a rule for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,8 @@ class Converter:
             nodes = _nodes(model, precisions, blocks, INT8)
             result = quantize_int8(model, self.ranges(model), self.quantization, nodes=nodes)
         state(result, precision=kind, converter=f"hwsearch {hwsearch.__version__}")
+        if kind == MIXED:
+            state(result, **{BLOCKS: json.dumps(_with_rules(model, blocks or {}))})
         return result
 
 
@@ -76,6 +82,15 @@ def _nodes(
         for node in model.graph.node
         if precisions.get(of_nodes.get(node.name, ""), FP32) == precision
     }
+
+
+def _with_rules(model: onnx.ModelProto, blocks: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return block -> its nodes that static int8 has a rule for."""
+    found: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        if node.op_type in QUANTIZED and node.name in blocks:
+            found.setdefault(blocks[node.name], []).append(node.name)
+    return found
 
 
 def node_blocks(model: onnx.ModelProto, names: Collection[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Conversion of float32 models to int8 and float16: the same graph, names and metadata."""
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from hwsearch.quantization import Quantization
 
 Batches = Iterable[Mapping[str, NDArray[Any]]]
 CONVERTED = ("fp16", "int8")
+RANGES = "int8_ranges"  # entry of metadata: quantised activation -> its ends
 FP16_MAX = float(np.finfo(np.float16).max)
 _SCALES_BY_CHANNEL = 13  # the first opset whose DequantizeLinear has an axis
 
@@ -54,6 +56,13 @@ class Ranges:
         values, samples = activation_ranges(model, activations(model), batches)
         return cls(values=values, samples=samples, digest=digest)
 
+    def stated(self, quantised: onnx.ModelProto) -> str:
+        """Return the ranges that a model is quantised with as JSON, in float32."""
+        made = {node.input[0] for node in quantised.graph.node if node.op_type == "QuantizeLinear"}
+        read = {name.removesuffix("_QuantizeLinear_Input") for name in made}
+        ends = {name: each for name, each in self.values.items() if name in read}
+        return json.dumps({n: [float(str(np.float32(e))) for e in ends[n]] for n in ends})
+
 
 def quantize_int8(
     model: onnx.ModelProto,
@@ -64,8 +73,8 @@ def quantize_int8(
 ) -> onnx.ModelProto:
     """Quantise a float32 model statically, with QuantizeLinear and DequantizeLinear nodes.
 
-    An activation's range is that of its values on the samples. Unfolded norms stay in float32.
-    The same model and samples give the same bytes.
+    An activation's range is that of its values on the samples, and stands in the metadata.
+    Unfolded norms stay in float32. The same model and samples give the same bytes.
 
     Args:
         model: Is not changed.
@@ -89,6 +98,7 @@ def quantize_int8(
         converter=f"hwsearch {hwsearch.__version__}",
         quantization=f"static QDQ, {quantization}, ranges by MinMax",
         quantization_samples=f"{ranges.samples}@{ranges.digest}",
+        **{RANGES: ranges.stated(converted)},
     )
     return converted
 
@@ -122,8 +132,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return converted
 
 
-def state(model: onnx.ModelProto, **stated: str) -> None:
-    """Set entries of a model's metadata, by names without their prefix."""
-    kept = {prop.key: prop.value for prop in model.metadata_props}
-    new = {f"{PREFIX}{name}": value for name, value in stated.items()}
-    onnx.helper.set_model_props(model, {**kept, **new})
+def state(model: onnx.ModelProto, **stated: str | None) -> None:
+    """Set entries of a model's metadata, by names without their prefix; None removes one."""
+    kept: dict[str, str | None] = {prop.key: prop.value for prop in model.metadata_props}
+    new = kept | {f"{PREFIX}{name}": value for name, value in stated.items()}
+    onnx.helper.set_model_props(model, {n: v for n, v in new.items() if v is not None})

@@ -17,7 +17,7 @@ from hwsearch.models.agreement import probe_inputs
 from hwsearch.models.convert import Converter, blocks_of
 from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import read_metadata, write_metadata
-from hwsearch.models.quantize import Ranges
+from hwsearch.models.quantize import RANGES, Ranges, state
 from hwsearch.precision import WHOLE
 from hwsearch.quantization import Quantization
 from hwsearch.space import Architecture
@@ -56,7 +56,9 @@ def timing_model(
     convert = Converter(
         quantization=quantization, ranges=lambda given: Ranges.of(given, [sample], "random")
     )
-    return convert(model, net.precisions(arch) or {WHOLE: precision}, blocks_of(net, model))
+    made = convert(model, net.precisions(arch) or {WHOLE: precision}, blocks_of(net, model))
+    state(made, **{RANGES: None})  # of no use, and they compress badly
+    return made
 
 
 def with_repeated_weights(model: onnx.ModelProto) -> onnx.ModelProto:

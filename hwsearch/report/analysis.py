@@ -12,6 +12,7 @@ from hwsearch.errors import InputError
 from hwsearch.evaluation.measurements import BATCH_LATENCY, LATENCY, paired_scores
 from hwsearch.objectives import to_losses
 from hwsearch.quantities import quantity_of
+from hwsearch.report.precisions import block_of, precision_columns
 from hwsearch.report.run_data import RunData, stated
 from hwsearch.run.front import knee
 from hwsearch.run.front_probability import constraint_probabilities
@@ -107,7 +108,8 @@ def beside_largest(data: RunData, key: str) -> Comparison | None:
 def shared(data: RunData) -> dict[str, Any] | None:
     """Return the choices that members have in common; None for fewer than two members.
 
-    ``same`` has [choice, option, number of members with it] where all agree, ``rising`` the
+    ``same`` has [choice, option, number of members with it] where all agree, with one entry for
+    blocks that agree in a precision, ``rising`` the
     choices that grow with the cost, the clearest first, ``along`` the objective that sorts the
     ``n`` members.
     """
@@ -117,16 +119,23 @@ def shared(data: RunData) -> dict[str, Any] | None:
     archs = data.archs[[data.place[key] for key in keys]]
     same = []
     trends: list[tuple[float, str]] = []
+    blocks = precision_columns(data.space.choices)
+    alike: list[tuple[str, str | None]] = []
     for position, choice in enumerate(data.space.choices):
         active = archs.active[:, position]
         options = archs.indices[active, position]
         if len(choice.options) < 2 or active.sum() < 2:
             continue
-        if np.ptp(options) == 0:
+        if np.ptp(options) == 0 and position in blocks:
+            alike.append((str(choice.options[options[0]]), block_of(choice.name)))
+        elif np.ptp(options) == 0:
             same.append([choice.name, str(choice.options[options[0]]), int(active.sum())])
         elif choice.ordered and active.sum() >= LEAST_MEMBERS:
             tau = kendalltau(options, np.arange(len(options))).statistic
             trends.append((float(tau), choice.name))
+    for option in dict.fromkeys(option for option, _ in alike):
+        names = " ".join(str(block) for each, block in alike if each == option)
+        same.append([f"precision of {names}", option, len(keys)])
     rising = [name for tau, name in sorted(trends, reverse=True) if tau >= CLEAR_TREND]
     along = (data.across or data.up).name
     return {"same": same, "rising": rising, "n": len(keys), "along": along}

@@ -21,6 +21,7 @@ from hwsearch.report.figures import (
     layout_of,
     trace,
 )
+from hwsearch.report.precisions import whole_front
 from hwsearch.report.run_data import RunData, read_run_data, stated
 from hwsearch.run.front import knee
 
@@ -50,7 +51,12 @@ def front_figure(data: RunData, across: Objective | None = None) -> Figure:
     By default ``across`` is latency, else the second objective, else the order of the trials.
     """
     across = across or data.across
-    traces = [_trials(data, across), *_compared(data, across), *_best(data, across)]
+    traces = [
+        _trials(data, across),
+        *_compared(data, across),
+        *_whole(data, across),
+        *_best(data, across),
+    ]
     layout = layout_of(
         label(data, across) if across else "trial", label(data, data.up), hovermode="closest"
     )
@@ -158,6 +164,19 @@ def _compared(data: RunData, across: Objective | None) -> list[Trace]:
     ]
 
 
+def _whole(data: RunData, across: Objective | None) -> list[Trace]:
+    """Return the front of the trials of one precision throughout, where blocks may differ."""
+    numbers = whole_front(data)
+    if not numbers or across is None:
+        return []
+    numbers.sort(key=lambda number: data.values[across.name][number])
+    name = f"one precision throughout ({len(numbers)}), not confirmed"
+    mode = "lines+markers" if len(data.objectives) == 2 else "markers"
+    marker = {"size": 7, "symbol": "diamond-open", "opacity": 1}
+    found = _points(data, across, numbers, "second", name, mode=mode, marker=marker)
+    return [found | {"line": {"width": 1, "dash": "dash"}}]
+
+
 def _limits(data: RunData, across: Objective | None) -> tuple[list[Any], list[Any]]:
     shapes, labels = [], []
     dashed = {"dash": "dash", "width": 1.3, "color": COLOURS["limit"]}
@@ -213,6 +232,10 @@ def _draw_traces(axes: Any, data: RunData, traces: dict[str, Trace]) -> None:
     if known := traces.get("trials"):
         grey = {"s": 16, "color": COLOURS["trials"], "alpha": 0.7, "linewidths": 0}
         axes.scatter(known["x"], known["y"], label=unescape(known["name"]), **grey)
+    if known := traces.get("second"):
+        thin = {"color": COLOURS["second"], "linewidth": 0.9, "linestyle": "--", "zorder": 2.5}
+        thin |= {"marker": "D", "markersize": 4, "markerfacecolor": "white"}
+        axes.plot(known["x"], known["y"], label=unescape(known["name"]), **thin)
     front, blue = traces["front"], COLOURS["front"]
     rows = data.members.set_index("key").loc[[data.trials[n].key for n in front["customdata"]]]
     probability = rows["probability"] if "probability" in rows else [1.0] * len(rows)

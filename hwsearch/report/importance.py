@@ -12,6 +12,7 @@ from hwsearch.objectives import FloatArray
 from hwsearch.prediction.bayesian_regression import evenly_spaced
 from hwsearch.prediction.linear import LinearModel
 from hwsearch.prediction.prior_covariance import prior_covariances
+from hwsearch.report.precisions import precision_columns
 from hwsearch.report.run_data import RunData
 from hwsearch.space import Architectures
 from hwsearch.threads import one_blas_thread
@@ -59,7 +60,8 @@ def importances(data: RunData) -> list[Importance]:
     The model is `LinearModel`: one gain per step of each choice, of either sign. An effect is the
     difference between the ends of the partial dependence (Friedman, Greedy function
     approximation, Annals of Statistics, 2001), over the trials in which the choice is active. A
-    block that appears with a deeper stage appears with its first options.
+    block that appears with a deeper stage appears with its first options. Precisions of blocks
+    are changed together.
     """
     found = []
     for objective in data.objectives:
@@ -89,16 +91,20 @@ def _fitted(archs: Architectures, values: FloatArray) -> LinearModel:
 def _effects(archs: Architectures, values: FloatArray) -> Iterator[Effect]:
     model = _fitted(archs, values)
     draws = np.random.default_rng(_SEED).standard_normal((model.columns_.shape[1] - 2, _N_DRAWS))
+    blocks = precision_columns(archs.space.choices)
     for position, choice in enumerate(archs.space.choices):
-        active, n = archs[archs.active[:, position]], len(choice.options)
+        if position in blocks[1:]:
+            continue
+        positions = blocks if position in blocks else [position]
+        active, n = archs[archs.active[:, positions].any(axis=1)], len(choice.options)
         if n < 2 or not len(active):
             continue
         ends = [0, n - 1] if choice.ordered else range(n)
-        means, drawn = zip(*(_mean(model, active, position, o, draws) for o in ends), strict=True)
+        means, drawn = zip(*(_mean(model, active, positions, o, draws) for o in ends), strict=True)
         first, last = (0, 1) if choice.ordered else (int(np.argmin(means)), int(np.argmax(means)))
         low, high = np.percentile(drawn[last] - drawn[first], [2.5, 97.5])
         yield Effect(
-            choice=choice.name,
+            choice=choice.name if len(positions) == 1 else _throughout(len(positions)),
             change=float(means[last] - means[first]),
             low=float(low),
             high=float(high),
@@ -107,12 +113,16 @@ def _effects(archs: Architectures, values: FloatArray) -> Iterator[Effect]:
         )
 
 
+def _throughout(blocks: int) -> str:
+    return f"precision, of all {blocks} blocks"
+
+
 def _mean(
-    model: LinearModel, archs: Architectures, position: int, option: int, draws: FloatArray
+    model: LinearModel, archs: Architectures, positions: list[int], option: int, draws: FloatArray
 ) -> tuple[float, FloatArray]:
-    """Return the mean prediction with one choice fixed to an option, also for every draw."""
+    """Return the mean prediction with some choices fixed to an option, also for every draw."""
     indices = archs.indices.copy()
-    indices[:, position] = option
+    indices[:, positions] = option
     sums = thermometer(archs.space.from_indices(indices)) @ model.columns_[1:]
     sums += model.columns_[0]
     drawn = sums[:, :1] + sums[:, 2:] @ draws

@@ -33,6 +33,7 @@ from hwsearch.report.figures import (
 )
 from hwsearch.report.front_figure import front_figure
 from hwsearch.report.importance import LEAST_TRIALS, importances
+from hwsearch.report.precisions import block_of
 from hwsearch.report.run_data import RunData, stated
 from hwsearch.report.stages import Place, places, shares
 from hwsearch.run.outcome import KIT, SUBNETS
@@ -85,13 +86,17 @@ def _choices(data: RunData) -> list[dict[str, Any]]:
     if data.elastic is None:
         located = {choice.name: Place(*parse_name(choice.name)) for choice in choices}
     else:
-        located = places(choices)
+        located = places([choice for choice in choices if block_of(choice.name) is None])
+    for choice in choices:
+        if (block := block_of(choice.name)) is not None:
+            located[choice.name] = Place("precision", block, "")
     return [
         {
             "name": choice.name,
             **asdict(located[choice.name]),
             "options": [str(option) for option in choice.options],
             "ordered": choice.ordered,
+            "precision": block_of(choice.name),
         }
         | ({} if data.elastic is None else {"shares": shares(choice.options)})
         for choice in choices

@@ -26,6 +26,7 @@ from hwsearch.run.refine import Scores, refine
 from hwsearch.run.setup import TIMING_COLUMNS, Setup
 from hwsearch.space import Architecture, Architectures
 from hwsearch.trials import Measurement, TrialState
+from hwsearch.verify.recipe import check_recipe
 from hwsearch.verify.subnet import check_probe, probe_answers, run_infer, verify_export
 
 CONFIRM = MeasureSettings(half_width=0.01, seconds_per_model=2.5)
@@ -242,6 +243,7 @@ class Finisher:
             card = write_card(
                 folder, net, exported, measured, verification, probe, predicted, probability
             )
+            check_recipe(exported.model, card.get("blocks", {}))
             check_probe(folder, card, device)
             run_infer(folder)
         numbers: dict[str, Number] = {}

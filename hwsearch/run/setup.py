@@ -33,9 +33,10 @@ from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import write_model
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
-from hwsearch.precision import PrecisionSetting
+from hwsearch.precision import DYNAMIC, INT8, PrecisionSetting
 from hwsearch.prediction.latency import ExpectedWork
 from hwsearch.quantities import exact_quantities, search_quantities
+from hwsearch.quantization import slow_int8
 from hwsearch.run.config import RunConfig, located, make_importable, software_versions
 from hwsearch.run.progress import Progress, steps_of
 from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource
@@ -224,8 +225,15 @@ def prepare(
         task=task,
         objectives=objectives,
         constraints=_constraints(config, objectives, task),
-        notes=tuple(net.card.facts.get("notes", ())),
+        notes=(*net.card.facts.get("notes", ()), *_of_int8(net, device)),
     )
+
+
+def _of_int8(net: Supernet, device: Device) -> list[str]:
+    """Return what is to be said of int8 on the processor of a device, if files may be int8."""
+    options = (device.precision,) if net.precision is None else net.precision.options
+    note = slow_int8(device.fingerprint()) if {INT8, DYNAMIC} & set(options) else None
+    return [] if note is None else [note]
 
 
 def _load(

@@ -147,18 +147,20 @@ class Supernet:
 
     def _precision_blocks(self) -> dict[str, Condition | None]:
         """Return the blocks with weights, and where each is there."""
-        if self._modules is None:
-            given = getattr(self._writer, "weighted_blocks", None)
-        elif self._chain(self.network.space.largest()[0]) is None:
-            given = None
-        else:
-            given = self._weighted_blocks
-        if given is None:
+        if (given := self._blocks_with_weights) is None:
             raise InputError(
                 f"subnets of {self.name!r} are no chains of blocks, so that blocks have no "
                 "precision of their own; choose one for the whole network: per='network'"
             )
         return conditions(self.network.space, given)
+
+    @property
+    def _blocks_with_weights(self) -> Callable[[Architecture], list[str]] | None:
+        """Return what names the blocks of a subnet; None where they are not known."""
+        if self._modules is None:
+            return getattr(self._writer, "weighted_blocks", None)
+        known = self._chain(self.network.space.largest()[0]) is not None
+        return self._weighted_blocks if known else None
 
     def _weighted_blocks(self, arch: Architecture) -> list[str]:
         return [block.name for block in self._chain(arch) or () if block.params]
@@ -166,6 +168,19 @@ class Supernet:
     def precisions(self, arch: Architecture) -> dict[str, str]:
         """Return block -> precision, ``{"": precision}`` of the whole network; else empty."""
         return {} if self.precision is None else self.precision.of(arch)
+
+    def block_precisions(self, arch: Architecture, precision: str) -> dict[str, str]:
+        """Return block -> precision, also where all of a file have one; empty without blocks.
+
+        Args:
+            arch: An architecture of this space.
+            precision: That of the file.
+        """
+        chosen = self.precisions(arch)
+        if self.precision is not None and self.precision.blocks:
+            return chosen
+        names = self._blocks_with_weights
+        return {} if names is None else dict.fromkeys(names(self.structure(arch)), precision)
 
     def _changed(
         self, precision: PrecisionSpace | None, freeze: tuple[str, ...], only: tuple[str, ...]

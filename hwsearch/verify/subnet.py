@@ -26,6 +26,7 @@ from hwsearch.models.agreement import (
     count_params,
     disagreement,
     labels_agree,
+    mean_divergence,
     probe_inputs,
 )
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS, Probe, read_card, spaced
@@ -33,6 +34,7 @@ from hwsearch.models.export import SLICED
 from hwsearch.models.exported import BUFFERS, Exported, ExportedSlice
 from hwsearch.models.onnx_file import external_tensors, precision_of, read_metadata, read_model
 from hwsearch.supernets.interface import TensorSpec
+from hwsearch.verify.recipe import check_blocks, check_recipe
 from hwsearch.verify.running import on_cpu, run_file, run_original
 from hwsearch.verify.slicing import verify_slicing
 
@@ -133,8 +135,10 @@ def verify_artifact(folder: Path, device: Device) -> dict[str, Any]:
 
     The files must have the checksums of the card. The model must pass the ONNX checker with full
     shape inference, have the card's architecture, precision, MACs and parameters, and reproduce
-    the card's probe outputs. ``infer.py`` must run. Raise VerificationError for a failing check,
-    InputError where the folder is no exported subnet.
+    the card's probe outputs. Where it is quantised has to follow from the blocks that the card
+    calls int8, and the scales of activations from the ranges that the model states. ``infer.py``
+    must run. Raise VerificationError for a failing check, InputError where the folder is no
+    exported subnet.
     """
     card = read_card(folder)
     try:
@@ -166,6 +170,8 @@ def _check_artifact(folder: Path, card: Mapping[str, Any], device: Device) -> No
             raise VerificationError(f"{MODEL} and the card say different {what}")
     if precision != _precision(card):
         raise VerificationError(f"{MODEL} is {precision}, and the card says {_precision(card)}")
+    check_blocks(card)
+    check_recipe(model, card.get("blocks") or {})
     if card["files"][MODEL] not in card["measurements"]:
         raise VerificationError(f"the card's measurements are not of this {MODEL}")
     _check_costs(folder, model, card["exact"])
@@ -293,6 +299,8 @@ def _compared(
     if scores:
         same = [shipped[at].argmax(axis=1) == original[at].argmax(axis=1) for at in scores]
         stated["labels_as_fp32"] = float(np.all(same, axis=0).mean())
+        apart = (mean_divergence(shipped[at], original[at]) for at in scores)
+        stated["kl_to_fp32"] = max(apart)
     return stated
 
 

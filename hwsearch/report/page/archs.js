@@ -3,15 +3,44 @@
 function slotsOf(run) {
   const slots = new Map();
   run.choices.forEach((choice, position) => {
+    if (choice.precision !== null) return;
     const name = choice.stage + "\u0000" + choice.block;
     if (!slots.has(name)) slots.set(name, { stage: choice.stage, block: choice.block, positions: [] });
     slots.get(name).positions.push(position);
   });
   const found = [...slots.values()];
   // What is of a whole stage stands before its blocks.
+  const precision = run.choices.map((_, position) => position).filter((position) => run.choices[position].precision !== null);
+  const last = precision.length ? [{ stage: "precision", block: "", positions: precision, precision: true }] : [];
   const first = (slot) => found.findIndex((each) => each.stage === slot.stage);
-  return run.elastic ? found.map((slot, at) => [first(slot), slot.block ? 1 : 0, at, slot])
-    .sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]).map(([, , , slot]) => slot) : found;
+  if (!run.elastic) return [...found, ...last];
+  return [...found.map((slot, at) => [first(slot), slot.block ? 1 : 0, at, slot])
+    .sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]).map(([, , , slot]) => slot), ...last];
+}
+
+// Few bits are low and coloured, float32 is a tall outline: both tell them apart.
+const BITS = { "int4": [0.25, "--c-knee"], "int8": [0.5, "--c-second"], "int8-dynamic": [0.5, "--c-largest"],
+  "fp16": [0.75, "--c-uniform"], "fp32": [1, "--c-trials"] };
+
+function precisionBar(option, x, y, width, height) {
+  const [part, colour] = BITS[option];
+  const hollow = option === "fp32";
+  const inset = hollow ? 0.5 : 0;
+  return svg("rect", { x: x + inset, y: y + height * (1 - part) + inset, width: width - 2 * inset, height: height * part - 2 * inset,
+    fill: hollow ? "none" : `var(${colour})`, stroke: hollow ? `var(${colour})` : "none", "stroke-width": 1 });
+}
+
+function precisionGlyph(run, number, slot, x, y, width, height) {
+  const node = svg("g", {});
+  const each = width / slot.positions.length;
+  slot.positions.forEach((position, at) => {
+    const index = run.trials.indices[number][position];
+    const choice = run.choices[position];
+    if (index < 0) return;
+    const title = svg("title", {}, (choice.precision || "whole network") + ": " + choice.options[index]);
+    node.append(svg("g", {}, title, precisionBar(choice.options[index], x + at * each, y, Math.max(each - 1.5, 2), height)));
+  });
+  return node;
 }
 
 function share(run, number, position) {
@@ -64,6 +93,7 @@ function keptGlyph(run, number, slot, x, y, width, height) {
 }
 
 function glyph(run, number, slot, x, y, width, height) {
+  if (slot.precision) return precisionGlyph(run, number, slot, x, y, width, height);
   if (run.elastic) return keptGlyph(run, number, slot, x, y, width, height);
   const shares = slot.positions.map((position) => share(run, number, position));
   const node = svg("g", {}, svg("title", {}, slotTitle(run, number, slot)));
@@ -98,6 +128,7 @@ function placed(run, slots, cell, start) {
 
 // Columns that a slot takes.
 function parts(run, slot) {
+  if (slot.precision) return Math.max(1, 0.5 * slot.positions.length);
   return run.elastic ? Math.max(bars(run, slot).length, 1) : 1;
 }
 
@@ -114,7 +145,7 @@ function archPicture(run, numbers, pick, labelled) {
   const all = slots.reduce((sum, slot) => sum + parts(run, slot), 0);
   const room = labelled ? Math.min(950, innerWidth - 250) : 330;
   const cell = run.elastic ? Math.max(6, Math.min(labelled ? 22 : 14, Math.floor((room - 3 * slots.length) / all)))
-    : Math.max(14, Math.min(labelled ? 46 : 22, Math.floor(room / slots.length) - 4));
+    : Math.max(14, Math.min(labelled ? 46 : 22, Math.floor(room / all) - 4));
   const left = labelled ? 172 : 0;
   const { columns, stages, end } = placed(run, slots, cell, left);
   const row = 36;
@@ -148,6 +179,16 @@ function shortened(label, room, isPath) {
   return label.slice(0, room - 1) + "…";
 }
 
+function precisionLegend(run) {
+  const slot = slotsOf(run).find((each) => each.precision);
+  if (!slot) return null;
+  const options = run.choices[slot.positions[0]].options;
+  const keys = options.map((option) => el("span", { class: "precision-key" },
+    svg("svg", { width: 8, height: 14, "aria-hidden": "true" }, precisionBar(option, 0, 0, 8, 14)), " " + option));
+  const blocks = slot.positions.map((position) => run.choices[position].precision).filter(Boolean);
+  return el("p", { class: "lead" }, "Precision" + (blocks.length ? " of each block, from the left: " + blocks.join(", ") : "") + ". ", keys);
+}
+
 function archLegend(run) {
   if (run.elastic) {
     const inside = new Set(slotsOf(run).filter((slot) => slot.block && bars(run, slot).length > 1)
@@ -157,7 +198,7 @@ function archLegend(run) {
       + "those inside a block" + order + ". Dashed outlines are left out. Point at a bar for its name.";
   }
   const told = { block: new Set(), stage: new Set() };
-  for (const slot of slotsOf(run)) {
+  for (const slot of slotsOf(run).filter((each) => !each.precision)) {
     const names = slot.positions.map((position) => run.choices[position].attribute);
     told[slot.block ? "block" : "stage"].add(names.length > 1 ? "height is " + names[0] + " and shade " + names[1] : "height and shade are " + names[0]);
   }

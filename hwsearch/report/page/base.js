@@ -79,9 +79,15 @@ function codeBlock(title, text) {
 function stageLines(run, number) {
   const stages = new Map();
   const without = new Map();
+  const precisions = new Map();
   run.trials.indices[number].forEach((index, position) => {
     if (index < 0) return;
     const choice = run.choices[position];
+    if (choice.precision !== null) {
+      const option = choice.options[index];
+      precisions.set(option, [...(precisions.get(option) || []), choice.precision]);
+      return;
+    }
     if (!stages.has(choice.stage)) stages.set(choice.stage, new Map());
     const stage = stages.get(choice.stage);
     if (isKeep(choice)) {
@@ -93,11 +99,13 @@ function stageLines(run, number) {
       stage.get(choice.attribute).push(choice.options[index]);
     }
   });
+  const [most, ...others] = [...precisions].sort((a, b) => b[1].length - a[1].length);
+  const mixed = most ? [["precision", [most[0], ...others.map(([option, blocks]) => option + " in " + blocks.join(" "))].join(", ")]] : [];
   return [...stages].map(([stage, attributes]) => {
     const texts = [...attributes].map(([name, options]) => name + " " + options.join(" "));
     if (without.has(stage)) texts.push("without " + without.get(stage).join(", "));
     return [stage, texts.join(" · ")];
-  }).filter(([, text]) => text);
+  }).filter(([, text]) => text).concat(mixed);
 }
 
 // Whether a choice of an elastic model decides what stays and what is left out.

@@ -127,6 +127,7 @@ function archsPanel(run) {
   }
   return el("section", { class: "panel" }, el("h2", {}, "What they look like"),
     el("p", { class: "lead" }, "One row for each, by " + (run.across === "trial" ? run.objectives[0].name : run.across) + ". " + archLegend(run)),
+    precisionLegend(run),
     told.length ? el("ul", { class: "plain" }, told) : null,
     el("div", { class: "scroll" }, archPicture(run, run.order, (number) => choose(run, number, true), true)));
 }

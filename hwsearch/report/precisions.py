@@ -1,0 +1,40 @@
+"""Precision in a report: which choices are about it, and the front of files of one precision."""
+
+from collections.abc import Sequence
+
+from hwsearch.choices import Choice
+from hwsearch.precision import PRECISION
+from hwsearch.report.run_data import RunData
+from hwsearch.run.front import front_rows
+
+
+def block_of(name: str) -> str | None:
+    """Return the block whose precision a choice decides, "" for the network's; None if none."""
+    kind, _, block = name.partition(".")
+    return block if kind == PRECISION else None
+
+
+def precision_columns(choices: Sequence[Choice]) -> list[int]:
+    """Return the positions of the choices of blocks' precision; none for one of the network."""
+    return [at for at, choice in enumerate(choices) if block_of(choice.name)]
+
+
+def whole_front(data: RunData) -> list[int]:
+    """Return the numbers of the non-dominated trials among those of one precision throughout.
+
+    Values are those that the search measured. Empty where blocks have no precision of their own.
+    """
+    columns = precision_columns(data.space.choices)
+    if not columns:
+        return []
+    indices, active = data.archs.indices[:, columns], data.archs.active[:, columns]
+    whole = [
+        number
+        for number in data.finished
+        if len(set(indices[number][active[number]].tolist())) <= 1
+    ]
+    if not whole:
+        return []
+    known = {o.name: data.values[o.name][whole] for o in data.objectives}
+    rows = front_rows(known, data.objectives, data.constraints)
+    return [whole[int(row)] for row in rows]
