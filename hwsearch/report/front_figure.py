@@ -7,6 +7,8 @@ from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from hwsearch.errors import unknown
 from hwsearch.files import write_atomic
 from hwsearch.objectives import Objective
@@ -166,15 +168,23 @@ def _compared(data: RunData, across: Objective | None) -> list[Trace]:
 
 def _whole(data: RunData, across: Objective | None) -> list[Trace]:
     """Return the front of the trials of one precision throughout, where blocks may differ."""
-    numbers = whole_front(data)
+    numbers, values = whole_front(data)
     if not numbers or across is None:
         return []
-    numbers.sort(key=lambda number: data.values[across.name][number])
-    name = f"one precision throughout ({len(numbers)}), not confirmed"
-    mode = "lines+markers" if len(data.objectives) == 2 else "markers"
-    marker = {"size": 7, "symbol": "diamond-open", "opacity": 1}
-    found = _points(data, across, numbers, "second", name, mode=mode, marker=marker)
-    return [found | {"line": {"width": 1, "dash": "dash"}}]
+    rows = np.argsort(values[across.name], kind="stable")
+    confirmed = sum(data.trials[number].key in data.members_by_key for number in numbers)
+    drawn = trace(
+        "second",
+        f"one precision throughout ({len(numbers)}), {confirmed or 'none'} confirmed",
+        values[across.name][rows],
+        values[data.up.name][rows],
+        mode="lines+markers" if len(data.objectives) == 2 else "markers",
+        marker={"size": 7, "symbol": "diamond-open"},
+        line={"width": 1, "dash": "dash"},
+        customdata=[numbers[int(row)] for row in rows],
+        hovertemplate=hover(data, across),
+    )
+    return [drawn]
 
 
 def _limits(data: RunData, across: Objective | None) -> tuple[list[Any], list[Any]]:

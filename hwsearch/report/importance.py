@@ -96,7 +96,8 @@ def _effects(archs: Architectures, values: FloatArray) -> Iterator[Effect]:
         if position in blocks[1:]:
             continue
         positions = blocks if position in blocks else [position]
-        active, n = archs[archs.active[:, positions].any(axis=1)], len(choice.options)
+        there = np.flatnonzero(archs.active[:, positions].any(axis=1))
+        active, n = archs[there], len(choice.options)
         if n < 2 or not len(active):
             continue
         ends = [0, n - 1] if choice.ordered else range(n)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hwsearch.choices import Choice
+from hwsearch.objectives import FloatArray
 from hwsearch.precision import PRECISION
 from hwsearch.report.run_data import RunData
 from hwsearch.run.front import front_rows
@@ -19,22 +20,25 @@ def precision_columns(choices: Sequence[Choice]) -> list[int]:
     return [at for at, choice in enumerate(choices) if block_of(choice.name)]
 
 
-def whole_front(data: RunData) -> list[int]:
-    """Return the numbers of the non-dominated trials among those of one precision throughout.
+def whole_front(data: RunData) -> tuple[list[int], dict[str, FloatArray]]:
+    """Return the non-dominated trials among those of one precision throughout, and their values.
 
-    Values are those that the search measured. Empty where blocks have no precision of their own.
+    Those of members are confirmed, others are as the search measured them. Both are empty where
+    blocks have no precision of their own.
     """
     columns = precision_columns(data.space.choices)
-    if not columns:
-        return []
     indices, active = data.archs.indices[:, columns], data.archs.active[:, columns]
     whole = [
         number
-        for number in data.finished
+        for number in (data.finished if columns else ())
         if len(set(indices[number][active[number]].tolist())) <= 1
     ]
     if not whole:
-        return []
+        return [], {}
     known = {o.name: data.values[o.name][whole] for o in data.objectives}
-    rows = front_rows(known, data.objectives, data.constraints)
-    return [whole[int(row)] for row in rows]
+    for row, number in enumerate(whole):
+        member = data.members_by_key.get(data.trials[number].key, {})
+        for name, values in known.items():
+            values[row] = member.get(name, values[row])
+    best = front_rows(known, data.objectives, data.constraints)
+    return [whole[int(row)] for row in best], {name: known[name][best] for name in known}

@@ -224,10 +224,6 @@ BAD_SEARCHES = {
         ["--device", "ort-tensorrt", "--precision", "fp32,int8"],
         ["ort-tensorrt"],
     ),
-    "device elsewhere of one precision": (
-        ["--device", "ssh:nowhere.invalid/scripted", "--precision", "fp32,int8"],
-        ["nowhere.invalid"],
-    ),
     "mixed device without a choice": (
         ["--device", "ort-cpu:precision=mixed"],
         ["takes files of any precision, and none is chosen", "fp32,int8"],

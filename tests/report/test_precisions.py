@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from hwsearch.architectures import stage_lines
@@ -37,7 +38,7 @@ def test_choices_of_precision_are_known(data):
 
 
 def test_the_front_of_one_precision_is_that_of_these_trials(data):
-    numbers = whole_front(data)
+    numbers, values = whole_front(data)
     assert numbers
     whole = [
         n
@@ -45,26 +46,36 @@ def test_the_front_of_one_precision_is_that_of_these_trials(data):
         if len({data.trials[n].choices[f"precision.{name}"] for name in BLOCKS}) == 1
     ]
     assert set(numbers) <= set(whole)
-    table = {n: [data.values[o.name][n] for o in data.objectives] for n in whole}
+    members = data.members_by_key
+    table = {
+        n: [
+            members.get(data.trials[n].key, {}).get(o.name, data.values[o.name][n])
+            for o in data.objectives
+        ]
+        for n in whole
+    }
+    assert [table[n] for n in numbers] == np.column_stack(list(values.values())).tolist()
     losses = {n: to_losses([row], data.objectives)[0] for n, row in table.items()}
     for number in whole:
         beaten = any((losses[other] < losses[number]).all() for other in whole)
         assert not (beaten and number in numbers)
 
 
-def test_the_line_says_that_it_is_not_confirmed(data, tmp_path):
+def test_the_line_says_how_much_of_it_is_confirmed(data, tmp_path):
     figure = front_figure(data)
     (line,) = [each for each in figure["data"] if each["meta"] == "second"]
-    assert line["name"] == f"one precision throughout ({len(whole_front(data))}), not confirmed"
-    assert line["customdata"] == sorted(
-        line["customdata"], key=lambda n: data.values["latency"][n]
-    )
+    numbers, _ = whole_front(data)
+    confirmed = sum(data.trials[n].key in data.members_by_key for n in numbers)
+    known = f"{confirmed or 'none'} confirmed"
+    assert line["name"] == f"one precision throughout ({len(numbers)}), {known}"
+    assert line["x"] == sorted(line["x"])
+    assert set(line["customdata"]) == set(numbers)
     assert "second" in COLOURS
     draw_front(tmp_path / "front.png", data)
 
 
 def test_runs_without_precision_have_no_such_line(run_data):
-    assert whole_front(run_data["front"]) == []
+    assert whole_front(run_data["front"]) == ([], {})
     assert all(each["meta"] != "second" for each in front_figure(run_data["front"])["data"])
 
 

@@ -1,16 +1,20 @@
 """Searches in which precision is a choice."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import onnx
 import pytest
 
 import hwsearch
 import tests.run.search_parts as parts
-from hwsearch.errors import InputError
+from hwsearch.errors import InputError, VerificationError
+from hwsearch.evaluation.build import check_conversion
 from hwsearch.models.onnx_file import precision_of, read_metadata
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
+from hwsearch.verify.subnet import verify_artifact
 
 SETTING = "fp32,int8:per-block"
 
@@ -91,3 +95,37 @@ def test_a_loaded_supernet_brings_its_choices(tmp_path, monkeypatch):
     net = hwsearch.load_supernet(parts.NET).with_precision("fp32", "int8")
     hwsearch.search(net, out=tmp_path / "r")
     assert seen["s"].precision == "int8,fp32"
+
+
+@pytest.mark.parametrize("spec", ["kit:table.json", "ssh:board/ort-cpu"])
+def test_a_device_elsewhere_of_one_precision_is_refused(spec):
+    net = hwsearch.load_supernet(parts.NET).with_precision("fp32", "int8")
+    device = SimpleNamespace(spec=spec, precision="fp32")
+    with pytest.raises(InputError, match=f"{spec}' takes fp32 files alone; give it precision"):
+        check_conversion(net, device, None)
+
+
+def test_cards_say_the_precision_of_blocks_and_how_they_were_calibrated(run):
+    for row in run.front.to_dict("records"):
+        card = json.loads((run.folder / row["subnet"] / "card.json").read_text())
+        chosen = {
+            name.removeprefix("precision."): option
+            for name, option in card["architecture"].items()
+            if name.startswith("precision.")
+        }
+        assert card["blocks"] == chosen
+        converted = card["precision"] != "fp32"
+        assert ("calibration" in card) == converted
+        assert ("kl_to_fp32" in card["verification"]) == converted
+    assert set(run.verify().values()) == {None}
+
+
+def test_a_card_with_another_precision_of_a_block_is_refused(run, tmp_path):
+    row = run.front.to_dict("records")[0]
+    folder = shutil.copytree(run.folder / row["subnet"], tmp_path / "subnet")
+    card = json.loads((folder / "card.json").read_text())
+    name, precision = next(iter(card["blocks"].items()))
+    card["blocks"][name] = "fp32" if precision == "int8" else "int8"
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(VerificationError, match="the card says"):
+        verify_artifact(folder, parts.InProcess(precision="mixed"))
