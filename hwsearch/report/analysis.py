@@ -127,7 +127,7 @@ def shared(data: RunData) -> dict[str, Any] | None:
         if len(choice.options) < 2 or active.sum() < 2:
             continue
         if np.ptp(options) == 0 and position in blocks:
-            alike.append((str(choice.options[options[0]]), block_of(choice.name)))
+            alike.append((str(choice.options[options[0]]), block_of(choice)))
         elif np.ptp(options) == 0:
             same.append([choice.name, str(choice.options[options[0]]), int(active.sum())])
         elif choice.ordered and active.sum() >= LEAST_MEMBERS:

@@ -86,9 +86,9 @@ def _choices(data: RunData) -> list[dict[str, Any]]:
     if data.elastic is None:
         located = {choice.name: Place(*parse_name(choice.name)) for choice in choices}
     else:
-        located = places([choice for choice in choices if block_of(choice.name) is None])
+        located = places([choice for choice in choices if block_of(choice) is None])
     for choice in choices:
-        if (block := block_of(choice.name)) is not None:
+        if (block := block_of(choice)) is not None:
             located[choice.name] = Place("precision", block, "")
     return [
         {
@@ -96,7 +96,7 @@ def _choices(data: RunData) -> list[dict[str, Any]]:
             **asdict(located[choice.name]),
             "options": [str(option) for option in choice.options],
             "ordered": choice.ordered,
-            "precision": block_of(choice.name),
+            "precision": block_of(choice),
         }
         | ({} if data.elastic is None else {"shares": shares(choice.options)})
         for choice in choices

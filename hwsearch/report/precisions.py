@@ -4,20 +4,20 @@ from collections.abc import Sequence
 
 from hwsearch.choices import Choice
 from hwsearch.objectives import FloatArray
-from hwsearch.precision import PRECISION
+from hwsearch.precision import OPTIONS, PRECISION
 from hwsearch.report.run_data import RunData
 from hwsearch.run.front import front_rows
 
 
-def block_of(name: str) -> str | None:
+def block_of(choice: Choice) -> str | None:
     """Return the block whose precision a choice decides, "" for the network's; None if none."""
-    kind, _, block = name.partition(".")
-    return block if kind == PRECISION else None
+    kind, _, block = choice.name.partition(".")
+    return block if kind == PRECISION and OPTIONS.keys() >= set(choice.options) else None
 
 
 def precision_columns(choices: Sequence[Choice]) -> list[int]:
     """Return the positions of the choices of blocks' precision; none for one of the network."""
-    return [at for at, choice in enumerate(choices) if block_of(choice.name)]
+    return [at for at, choice in enumerate(choices) if block_of(choice)]
 
 
 def whole_front(data: RunData) -> tuple[list[int], dict[str, FloatArray]]:

@@ -20,7 +20,7 @@ from hwsearch.models.convert import BLOCKS
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.models.qdq import Int8Writer
 from hwsearch.models.quantize import RANGES
-from hwsearch.precision import INT8, MIXED, PRECISION, file_kind
+from hwsearch.precision import INT8, MIXED, OPTIONS, PRECISION, file_kind
 from hwsearch.quantization import Quantization
 
 _BACK = "DequantizeLinear"
@@ -40,8 +40,8 @@ def check_blocks(card: Mapping[str, Any]) -> None:
                 f"the card says that block {block} is {blocks.get(block, 'not there')}, and its "
                 f"architecture that it is {option}"
             )
-    of_all = card["architecture"].get(PRECISION, precision)
-    if precision != of_all:
+    of_all = card["architecture"].get(PRECISION)
+    if of_all in OPTIONS and precision != of_all:
         raise VerificationError(
             f"the card says precision {precision}, and its architecture {of_all}"
         )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hwsearch.architectures import stage_lines
+from hwsearch.choices import Choice
 from hwsearch.objectives import to_losses
 from hwsearch.precision import PrecisionSpace
 from hwsearch.report.analysis import shared
@@ -28,9 +29,11 @@ def data(tmp_path_factory):
 
 
 def test_choices_of_precision_are_known(data):
-    assert block_of("precision.stage1.block1") == "stage1.block1"
-    assert block_of("precision") == ""
-    assert block_of("precision_of.kernel") is None
+    both = ("int8", "fp32")
+    assert block_of(Choice("precision.stage1.block1", both)) == "stage1.block1"
+    assert block_of(Choice("precision", both)) == ""
+    assert block_of(Choice("precision_of.kernel", both)) is None
+    assert block_of(Choice("precision", (8, 16))) is None  # of a network's own
     assert len(precision_columns(data.space.choices)) == 3
     told = {each["name"]: each["precision"] for each in page_data(data)["choices"]}
     assert told["precision.head"] == "head"
