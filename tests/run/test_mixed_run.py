@@ -107,7 +107,7 @@ def test_a_device_elsewhere_of_one_precision_is_refused(spec):
 
 def test_cards_say_the_precision_of_blocks_and_how_they_were_calibrated(run):
     for row in run.front.to_dict("records"):
-        card = json.loads((run.folder / row["subnet"] / "card.json").read_text())
+        card = verify_artifact(run.folder / row["subnet"], parts.InProcess(precision="mixed"))
         chosen = {
             name.removeprefix("precision."): option
             for name, option in card["architecture"].items()
@@ -117,7 +117,6 @@ def test_cards_say_the_precision_of_blocks_and_how_they_were_calibrated(run):
         converted = card["precision"] != "fp32"
         assert ("calibration" in card) == converted
         assert ("kl_to_fp32" in card["verification"]) == converted
-    assert set(run.verify().values()) == {None}
 
 
 def test_a_card_with_another_precision_of_a_block_is_refused(run, tmp_path):
