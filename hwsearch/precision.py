@@ -106,18 +106,20 @@ class PrecisionSpace:
         return part.from_indices(archs.indices[:, columns])
 
     def throughout(self, structures: Architectures, part: SearchSpace) -> Architectures:
-        """Return structures in every precision throughout, as far as a part of the space has it.
+        """Return structures of one precision throughout, as far as a part of the space has it.
 
-        Where a choice is restricted, its last option stands in for the others.
+        The first one in every precision, and the others with the precisions in turns. Where a
+        choice is restricted, its last option stands in for the others.
         """
         own = [choice for choice in part.choices if choice.name in self._names]
+        turns = [(0, option) for option in self.options]
+        turns += [
+            (row, self.options[row % len(self.options)]) for row in range(1, len(structures))
+        ]
         rows = [
-            {
-                **arch.mapping,
-                **{c.name: p if p in c.options else c.options[-1] for c in own},
-            }
-            for arch in structures
-            for p in self.options
+            structures[row].mapping
+            | {c.name: option if option in c.options else c.options[-1] for c in own}
+            for row, option in turns
         ]
         return part.architectures(rows).unique()
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _CHAINS_KEPT = 512
-_SPREAD = 6  # structures that are evaluated first in every precision
+_SPREAD = 10  # structures that are evaluated first, with the precisions in turns
 # Building the block index takes as long as counting about this many architectures.
 WORTH_AN_INDEX = 200
 
@@ -269,15 +269,14 @@ class Supernet:
     def start(self, seed: int = 0) -> tuple[Architectures, ...]:
         """Return batches of architectures that are worth evaluating first, each from the largest.
 
-        They are `path` and `uniform`, where they are known. Where precision is chosen, each is one
-        of an own precision throughout, and of structures without a path some of every size are
-        taken.
+        They are `path` and `uniform`, where they are known. Where precision is chosen, each has
+        one precision throughout, and of structures without a path some of every size are taken.
         """
         path, cuts = self.path(), self.uniform()
         found = [] if path is None else [path] if cuts is None else [path, cuts]
         if self.precision is None:
             return tuple(found)
-        found = found or [self.structures.sample_spread(_SPREAD, seed)]
+        found = found or [self.structures.sample_spread(_SPREAD, seed)[::-1]]
         return tuple(self.precision.throughout(each, self.space) for each in found)
 
     @property
