@@ -47,28 +47,47 @@ class Int8Constants:
 
     def _new_scales(self, name: str, weight: bool, axis: int | None) -> Scales:
         array, signed = self.array(name), self._how.activations == "int8"
-        if not weight:
-            top = (127 if signed else 255) if not self._how.reduce_range else 64 if signed else 127
-            ends = array.min(initial=np.inf), array.max(initial=-np.inf)
-            return activation_scales(name, (float(ends[0]), float(ends[1])), self._how, top)
-        axes = None if axis is None else tuple(i for i in range(array.ndim) if i != axis)
-        largest = np.maximum(array.max(axes, initial=0), -array.min(axes, initial=0))
-        scales = _positive(largest.astype(np.float64) / (64 if self._how.reduce_range else 127))
-        return scales, np.zeros(scales.shape, np.int8)
+        if weight:
+            return weight_scales(name, array, axis, self._how)
+        top = (127 if signed else 255) if not self._how.reduce_range else 64 if signed else 127
+        ends = array.min(initial=np.inf), array.max(initial=-np.inf)
+        return activation_scales(name, (float(ends[0]), float(ends[1])), self._how, top)
 
     def integers(self, name: str, scales: Scales, axis: int | None) -> Integers:
         """Return a constant in these scales."""
         key = name, scales[0].tobytes()
         if key not in self._integers:
-            array, (scale, point) = self.array(name), scales
-            if axis is not None:
-                scale = scale.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-            found = array / scale
-            np.rint(found, out=found)
-            if point.any():
-                found += point.flat[0]
-            self._integers[key] = found.astype(point.dtype)
+            self._integers[key] = quantised(self.array(name), scales, axis)
         return self._integers[key]
+
+
+def weight_scales(name: str, array: Floats, axis: int | None, how: Quantization) -> Scales:
+    """Return scales and zero points of a weight, by index of an axis if one is given.
+
+    Raises:
+        EvaluationError: A value is not finite.
+    """
+    axes = None if axis is None else tuple(i for i in range(array.ndim) if i != axis)
+    largest = np.maximum(array.max(axes, initial=0), -array.min(axes, initial=0))
+    if not np.isfinite(largest).all():
+        raise EvaluationError(
+            f"weight {name} has values that are not finite, which no scale of int8 holds; this "
+            "subnet needs fp32"
+        )
+    scales = _positive(largest.astype(np.float64) / (64 if how.reduce_range else 127))
+    return scales, np.zeros(scales.shape, np.int8)
+
+
+def quantised(array: Floats, scales: Scales, axis: int | None) -> Integers:
+    """Return values in scales, by index of an axis if one is given."""
+    scale, point = scales
+    if axis is not None:
+        scale = scale.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+    found = array / scale
+    np.rint(found, out=found)
+    if point.any():
+        found += point.flat[0]
+    return found.astype(point.dtype)
 
 
 def activation_scales(

@@ -102,6 +102,21 @@ def _by_content(model: onnx.ModelProto) -> str:
     return "fp16" if TensorProto.FLOAT16 in {each.data_type for each in tensors(model)} else "fp32"
 
 
+def emptied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a model without nodes, constants and the shapes of values between nodes."""
+    made = onnx.ModelProto(
+        ir_version=model.ir_version,
+        opset_import=model.opset_import,
+        functions=model.functions,
+        producer_name=model.producer_name,
+        metadata_props=model.metadata_props,
+    )
+    made.graph.name = model.graph.name
+    made.graph.input.extend(model.graph.input)
+    made.graph.output.extend(model.graph.output)
+    return made
+
+
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model whose weights are inputs, for shape inference: copying them takes long.
 

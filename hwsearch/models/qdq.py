@@ -19,7 +19,7 @@ from hwsearch.models.int8_numbers import (
     bias_integers,
     widened,
 )
-from hwsearch.models.onnx_file import inferred_values
+from hwsearch.models.onnx_file import emptied, inferred_values
 from hwsearch.models.qdq_plan import QUANTIZED, Plan, read_by
 from hwsearch.quantization import Quantization
 
@@ -118,17 +118,8 @@ class _Copy:
 
     def __init__(self, model: onnx.ModelProto, plan: Plan, numbers: _Numbers) -> None:
         self._plan, self._numbers, graph = plan, numbers, model.graph
-        self.made = onnx.ModelProto(
-            ir_version=model.ir_version,
-            opset_import=model.opset_import,
-            functions=model.functions,
-            producer_name=model.producer_name,
-            metadata_props=model.metadata_props,
-        )
+        self.made = emptied(model)
         self._graph = self.made.graph
-        self._graph.name = graph.name
-        self._graph.input.extend(graph.input)
-        self._graph.output.extend(graph.output)
         self._outputs = {value.name for value in graph.output}
         self._written: set[str] = set()
         for value in graph.input:
