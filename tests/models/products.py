@@ -37,7 +37,7 @@ def every_product():
     b.op("Gemm", ["a3", "w2"], "g1", alpha=1.0)  # a weight without and with transposition
     b.op("Gemm", ["g1", "w2", "b"], "g2", transB=1)
     b.op("Gemm", ["g2", "w3", "b"], "g3", transB=1)
-    b.op("Add", ["g3", "w2"], "sum")  # a weight that is also read as it is
+    b.op("Relu", ["g3"], "sum")
     b.op("ReduceMax", ["sum"], "r", axes=[1], keepdims=1)
     b.op("MatMul", ["r", "w4"], "z")
     return with_weights(b, {"x": [66, 70]}, {"sum": [66, 66], "z": [66, 5]})
@@ -62,7 +62,7 @@ def encoder(layers=12, width=24, heads=2, gemm=False):
 
     def norm(x, branch, name):
         b.op("Add", [x, branch], f"{name}.sum")
-        scale, bias = (b.normal(f"{name}.{s}", width, mean=m, scale=0.1) for s, m in ("w1", "b0"))
+        scale, bias = (b.normal(f"{name}.{s}", width, mean=int(m), scale=0.1) for s, m in ("w1", "b0"))
         return b.op("LayerNormalization", [f"{name}.sum", scale, bias], name)
 
     for i in map(str, range(layers)):

@@ -26,7 +26,7 @@ from tests.models.products import (
 
 EIGHT = Quantization(activations="uint8")
 SEVEN = Quantization(activations="uint8", reduce_range=True)  # no processor saturates
-ERROR = 0.1  # of the largest output, after 12 layers
+ERROR = 0.35  # of the largest output: 7 bits, 24 channels of random weights
 
 
 def of_onnxruntime(model, how, nodes, folder):
@@ -94,12 +94,24 @@ def test_any_set_of_nodes(seed, tmp_path):
 
 @pytest.mark.parametrize("gemm", [False, True], ids=["matmul", "gemm"])
 def test_an_encoder_runs_on_the_same_fused_kernels(gemm, tmp_path):
-    model, x = encoder(gemm=gemm), inputs(3, 7, 24)
+    model, x = encoder(layers=3, gemm=gemm), inputs(3, 7, 24)
     ours, theirs = check_equal(model, SEVEN, tmp_path)
     assert kernels(ours, tmp_path) == kernels(theirs, tmp_path)
-    assert kernels(ours, tmp_path)["DynamicQuantizeMatMul"] >= 24
+    assert kernels(ours, tmp_path)["DynamicQuantizeMatMul"] >= 6
     for optimised in (True, False):
         assert 0 < error(ours, model, x, optimised=optimised) < ERROR
+
+
+def test_a_weight_that_is_also_read_as_it_is_stays_exact_there():
+    model = every_product()
+    model.graph.node.append(helper.make_node("Add", ["sum", "w2"], ["exact"], name="exact"))
+    model.graph.output.append(helper.make_tensor_value_info("exact", TensorProto.FLOAT, [66, 66]))
+    made = DynamicInt8Writer(model, EIGHT).write()
+    onnx.checker.check_model(made, full_check=True)
+    (last,) = [node for node in made.graph.node if node.name == "exact"]
+    assert list(last.input) == ["sum", "w2"]
+    before, after = parts(model)[1], parts(made)[1]
+    assert after["w2"] == before["w2"]
 
 
 def test_untouched_nodes_stay_as_they_are():
@@ -136,7 +148,7 @@ def test_beside_static_int8():
 def test_the_same_data_in_static_int8():
     """A value that is an output of the model has its static scale under the same names."""
     model = encoder(layers=1)
-    model.graph.output.append(helper.make_tensor_value_info("0.norm1", TensorProto.FLOAT, None))
+    model.graph.output.append(helper.make_tensor_value_info("0.norm1", TensorProto.FLOAT, ["n", 7, 24]))
     x = inputs(2, 7, 24)
     ranges, _ = activation_ranges(model, activations(model), [{"x": x}])
     mixed = Int8Writer(model, ranges, SEVEN).write(["0.norm1.sum", "0.relu", "0.out"])
