@@ -83,7 +83,7 @@ def quantised(array: Floats, scales: Scales, axis: int | None) -> Integers:
     scale, point = scales
     if axis is not None:
         scale = scale.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-    found = array / scale
+    found = np.asarray(array / scale)  # a scalar's quotient is no array
     np.rint(found, out=found)
     if point.any():
         found += point.flat[0]
