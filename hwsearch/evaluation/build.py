@@ -26,7 +26,7 @@ from hwsearch.machine import available_memory_bytes
 from hwsearch.models.convert import Converter, blocks_of
 from hwsearch.models.exported import Exported
 from hwsearch.models.onnx_file import PRECISIONS, write_model
-from hwsearch.models.quantize import Ranges, check_converter
+from hwsearch.models.quantize import CALIBRATED, Calibration, check_converter
 from hwsearch.models.repeated_weights import timing_model
 from hwsearch.precision import INT8, MIXED, WHOLE
 from hwsearch.quantization import quantization_for
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Built = tuple[onnx.ModelProto, Exported | None, float]
 # Ranges do not depend on it; small, so that all activations of a large subnet fit.
 RANGE_BATCH = 25
-_RANGES_KEPT = 256
+_CALIBRATIONS_KEPT = 256
 SHARE_OF_MEMORY = 0.1  # of what is available when the first model is built
 SHARE_OF_DISK = 0.1  # of the free space in the temporary folder then
 
@@ -62,7 +62,7 @@ class Builder:
         self._run_in = None if self._precision == device.precision else device.precision
         options = (self._precision,) if net.precision is None else net.precision.options
         self._calibration = task.calibration if INT8 in options else None
-        self._ranges: OrderedDict[tuple[Architecture, bool], Ranges] = OrderedDict()
+        self._calibrated: OrderedDict[tuple[Architecture, bool], Calibration] = OrderedDict()
         calibration = task.calibration if net.recalibrate else None
         self.calibration_digest = None if calibration is None else calibration.digest
         self.refined: set[Architecture] = set()
@@ -71,7 +71,7 @@ class Builder:
         self.context = self._precision + (f" run in {self._run_in}" if self._run_in else "")
         if self._calibration is not None:
             ranges = f"{len(self._calibration)}@{self._calibration.digest}"
-            self.context += f" ({self._quantization}, ranges={ranges})"
+            self.context += f" ({self._quantization}, {CALIBRATED}: {ranges})"
 
     def build(
         self, archs: Sequence[Architecture], *, only_timed: bool = False
@@ -105,22 +105,24 @@ class Builder:
         return model, exported, draft.cost_s + time.perf_counter() - begin
 
     def _convert(self, arch: Architecture, model: onnx.ModelProto) -> onnx.ModelProto:
-        convert = Converter(quantization=self._quantization, ranges=partial(self._ranges_of, arch))
+        convert = Converter(
+            quantization=self._quantization, calibrate=partial(self._calibrate, arch)
+        )
         precisions = self._net.precisions(arch) or {WHOLE: self._precision}
         return convert(model, precisions, blocks_of(self._net, model))
 
-    def _ranges_of(self, arch: Architecture, model: onnx.ModelProto) -> Ranges:
-        """Return the ranges of a float32 model, which do not depend on precisions."""
+    def _calibrate(self, arch: Architecture, model: onnx.ModelProto) -> Calibration:
+        """Return what int8 takes from samples, which does not depend on precisions."""
         assert self._calibration is not None
-        key = self._net.structure(arch), arch in self.refined
-        if key not in self._ranges:
-            spec = self._net.input_spec(arch)
-            batches = InputBatches(self._calibration, RANGE_BATCH, spec)
-            self._ranges[key] = Ranges.of(model, batches, self._calibration.digest)
-        self._ranges.move_to_end(key)
-        while len(self._ranges) > _RANGES_KEPT:
-            self._ranges.popitem(last=False)
-        return self._ranges[key]
+        key, kept = (self._net.structure(arch), arch in self.refined), self._calibrated
+        if key not in kept:
+            batches = InputBatches(self._calibration, RANGE_BATCH, self._net.input_spec(arch))
+            digest = self._calibration.digest
+            kept[key] = Calibration.of(model, batches, self._quantization, digest)
+        kept.move_to_end(key)
+        while len(kept) > _CALIBRATIONS_KEPT:
+            kept.popitem(last=False)
+        return kept[key]
 
 
 def _subnets(

@@ -7,6 +7,7 @@ batch norms. Errors of layers before are not counted, so that a shift is the sam
 nodes in int8.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from hwsearch.errors import EvaluationError
 from hwsearch.models.execution import Session
 from hwsearch.models.int8_numbers import Int8Constants
 from hwsearch.models.onnx_file import opset_of
+from hwsearch.models.qdq_plan import read_by
 from hwsearch.quantization import Quantization
 
 _LINEAR: Final = ("Conv", "ConvTranspose", "Gemm")
@@ -33,6 +35,7 @@ def bias_shifts(
 
     A layer is linear, so its mean output is its output for the mean input, padding included: the
     model is run in float32, and its convolutions and Gemm once more for the mean of each batch.
+    Layers without a bias have none.
 
     Args:
         model: A float32 model of opset 13 or later; nodes have unique names.
@@ -59,24 +62,19 @@ def bias_shifts(
 
 
 def with_shifts(model: onnx.ModelProto, shifts: Shifts) -> onnx.ModelProto:
-    """Return a float32 model with shifts added to the biases of its nodes, by their names."""
+    """Return a float32 model with shifts added to the biases of its nodes, by their names.
+
+    Its parameters are as many as before: a bias that several nodes read stays as it is.
+    """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    graph = result.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.name not in shifts:
-            continue
-        shift, name = shifts[node.name], f"{node.name}/bias"
-        given = tensors[node.input[2]] if len(node.input) > 2 and node.input[2] else None
-        bias = shift if given is None else numpy_helper.to_array(given) + shift
-        del node.input[2:]
-        node.input.append(name)
-        graph.initializer.append(numpy_helper.from_array(np.asarray(bias, np.float32), name))
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    tensors = {tensor.name: tensor for tensor in result.graph.initializer}
+    reads = Counter(name for node in result.graph.node for name in read_by(node))
+    for node in result.graph.node:
+        if node.name in shifts and reads[node.input[2]] == 1:
+            given = tensors[node.input[2]]
+            bias = numpy_helper.to_array(given) + shifts[node.name]
+            given.CopyFrom(numpy_helper.from_array(bias.astype(np.float32), given.name))
     return result
 
 
@@ -99,7 +97,7 @@ class _ErrorGraph:
             if node.op_type not in _LINEAR or weight not in tensors or data in tensors:
                 continue
             beta = next((each.f for each in node.attribute if each.name == "beta"), 1.0)
-            if not bias or (bias in tensors and beta == 1 and len(tensors[bias].dims) == 1):
+            if bias in tensors and beta == 1 and len(tensors[bias].dims) == 1:
                 self._add(node)
 
     def _add(self, node: onnx.NodeProto) -> None:

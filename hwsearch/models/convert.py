@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import onnx
 
 import hwsearch
+from hwsearch.models.dynamic_int8 import DynamicInt8Writer
+from hwsearch.models.int4_weights import Int4Writer
 from hwsearch.models.qdq_plan import QUANTIZED
-from hwsearch.models.quantize import Ranges, quantize_int8, state, to_fp16
-from hwsearch.precision import FP16, FP32, INT8, MIXED, file_kind, spread
+from hwsearch.models.quantize import Calibration, quantize_int8, state, to_fp16
+from hwsearch.precision import DYNAMIC, FP16, FP32, INT4, INT8, MIXED, file_kind, spread
 from hwsearch.quantization import Quantization
 from hwsearch.supernets.supernet import Supernet
 
@@ -22,11 +24,11 @@ class Converter:
 
     Attributes:
         quantization: Settings of int8.
-        ranges: Returns the ranges of the model that is converted; called where int8 needs them.
+        calibrate: Returns what int8 takes from samples of the model that is converted.
     """
 
     quantization: Quantization
-    ranges: Callable[[onnx.ModelProto], Ranges]
+    calibrate: Callable[[onnx.ModelProto], Calibration]
 
     def __call__(
         self,
@@ -52,7 +54,14 @@ class Converter:
         result = model
         if INT8 in precisions.values():
             nodes = _nodes(model, precisions, blocks, INT8)
-            result = quantize_int8(model, self.ranges(model), self.quantization, nodes=nodes)
+            result = quantize_int8(model, self.calibrate(model), self.quantization, nodes=nodes)
+        # After static int8, whose names of scales take precedence.
+        if DYNAMIC in precisions.values():
+            nodes = _nodes(model, precisions, blocks, DYNAMIC)
+            result = DynamicInt8Writer(result, self.quantization).write(nodes)
+        if INT4 in precisions.values():
+            nodes = _nodes(model, precisions, blocks, INT4)
+            result = Int4Writer(result).write(nodes)
         state(result, precision=kind, converter=f"hwsearch {hwsearch.__version__}")
         if kind == MIXED:
             state(result, **{BLOCKS: json.dumps(_with_rules(model, blocks or {}))})

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from onnx import numpy_helper
 
 import hwsearch
 from hwsearch.errors import EvaluationError, InputError
-from hwsearch.models.activation_ranges import activation_ranges
 from hwsearch.models.batch_norm_folding import drop_unused
+from hwsearch.models.bias_correction import bias_shifts, with_shifts
+from hwsearch.models.clipping import clipped_ranges
 from hwsearch.models.onnx_file import PREFIX, opset_of, tensors
 from hwsearch.models.qdq import Int8Writer, activations
 from hwsearch.quantization import Quantization
@@ -24,6 +26,8 @@ Batches = Iterable[Mapping[str, NDArray[Any]]]
 CONVERTED = ("fp16", "int8")
 RANGES = "int8_ranges"  # entry of metadata: quantised activation -> its ends
 FP16_MAX = float(np.finfo(np.float16).max)
+CALIBRATED = "ranges by least squared error, biases corrected"  # how, in metadata
+_SHIFT_BATCHES = 4
 _SCALES_BY_CHANNEL = 13  # the first opset whose DequantizeLinear has an axis
 
 
@@ -37,70 +41,97 @@ def check_converter(device: str, precision: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ranges:
-    """Ranges of a model's activations on samples: activation -> its smallest and largest value."""
+class Calibration:
+    """What int8 takes from samples of a float32 model, for any set of its nodes.
 
-    values: Mapping[str, tuple[float, float]]
-    samples: int
+    Attributes:
+        ranges: Activation -> the ends of its range.
+        shifts: Node -> what its biases gain: see `hwsearch.models.bias_correction`.
+        samples: Their number.
+        digest: Identifies them.
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    shifts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    samples: int = 0
     digest: str = "none"
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, batches: Batches, digest: str = "none") -> "Ranges":
-        """Return the ranges of a float32 model; one batch of inputs is held at a time.
-
-        ``digest`` identifies the samples.
+    def of(
+        cls,
+        model: onnx.ModelProto,
+        batches: Batches,
+        quantization: Quantization,
+        digest: str = "none",
+    ) -> "Calibration":
+        """Return ranges of least squared error, and shifts by the first batches.
 
         Raises:
-            EvaluationError: There are no samples, or ONNX Runtime refuses the model or a batch.
+            EvaluationError: There are no samples, the opset is too old, or ONNX Runtime refuses
+                the model or a batch.
         """
-        values, samples = activation_ranges(model, activations(model), batches)
-        return cls(values=values, samples=samples, digest=digest)
+        _check_opset(model)
+        rest = iter(batches)
+        first = list(islice(rest, _SHIFT_BATCHES))
+        ranges, samples = clipped_ranges(
+            model, activations(model), chain(first, rest), quantization
+        )
+        shifts = bias_shifts(model, first, quantization)
+        return cls(ranges=ranges, shifts=shifts, samples=samples, digest=digest)
 
     def stated(self, quantised: onnx.ModelProto) -> str:
         """Return the ranges that a model is quantised with as JSON, in float32."""
         made = {node.input[0] for node in quantised.graph.node if node.op_type == "QuantizeLinear"}
         read = {name.removesuffix("_QuantizeLinear_Input") for name in made}
-        ends = {name: each for name, each in self.values.items() if name in read}
+        ends = {name: each for name, each in self.ranges.items() if name in read}
         return json.dumps({n: [float(str(np.float32(e))) for e in ends[n]] for n in ends})
 
 
 def quantize_int8(
     model: onnx.ModelProto,
-    samples: Ranges | Batches,
+    samples: Calibration | Batches,
     quantization: Quantization,
     *,
     nodes: Collection[str] | None = None,
 ) -> onnx.ModelProto:
     """Quantise a float32 model statically, with QuantizeLinear and DequantizeLinear nodes.
 
-    An activation's range is that of its values on the samples, and stands in the metadata.
+    An activation's range stands in the metadata.
     Unfolded norms stay in float32. The same model and samples give the same bytes.
 
     Args:
         model: Is not changed.
-        samples: Inputs by name, batch by batch, or the ranges on them.
+        samples: Inputs by name, batch by batch, or what was found on them.
         quantization: Types of weights and activations.
         nodes: Names of the nodes that are quantised where int8 has a rule for them; None for all.
 
     Raises:
         EvaluationError: The opset is too old, a range is not finite, or there are no samples.
     """
+    _check_opset(model)
+    found = samples
+    if not isinstance(found, Calibration):
+        found = Calibration.of(model, found, quantization)
+    shifts = {n: s for n, s in found.shifts.items() if nodes is None or n in nodes}
+    corrected = with_shifts(model, shifts) if shifts else model
+    converted = Int8Writer(corrected, found.ranges, quantization).write(nodes)
+    state(
+        converted,
+        precision="int8",
+        converter=f"hwsearch {hwsearch.__version__}",
+        quantization=f"static QDQ, {quantization}, {CALIBRATED}",
+        quantization_samples=f"{found.samples}@{found.digest}",
+        **{RANGES: found.stated(converted)},
+    )
+    return converted
+
+
+def _check_opset(model: onnx.ModelProto) -> None:
     if (opset := opset_of(model)) < _SCALES_BY_CHANNEL:
         raise EvaluationError(
             f"the model has opset {opset}, and int8 with a scale for each channel begins with "
             f"{_SCALES_BY_CHANNEL}; export it again, or take precision=fp32"
         )
-    ranges = samples if isinstance(samples, Ranges) else Ranges.of(model, samples)
-    converted = Int8Writer(model, ranges.values, quantization).write(nodes)
-    state(
-        converted,
-        precision="int8",
-        converter=f"hwsearch {hwsearch.__version__}",
-        quantization=f"static QDQ, {quantization}, ranges by MinMax",
-        quantization_samples=f"{ranges.samples}@{ranges.digest}",
-        **{RANGES: ranges.stated(converted)},
-    )
-    return converted
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

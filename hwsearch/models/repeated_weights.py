@@ -13,11 +13,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from hwsearch.models.activation_ranges import activation_ranges
 from hwsearch.models.agreement import probe_inputs
 from hwsearch.models.convert import Converter, blocks_of
 from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import read_metadata, write_metadata
-from hwsearch.models.quantize import RANGES, Ranges, state
+from hwsearch.models.qdq import activations
+from hwsearch.models.quantize import RANGES, Calibration, state
 from hwsearch.precision import WHOLE
 from hwsearch.quantization import Quantization
 from hwsearch.space import Architecture
@@ -54,7 +56,10 @@ def timing_model(
     model = with_repeated_weights(to_onnx(net, arch))
     sample = probe_inputs(net.input_spec(arch).inputs, samples=1)
     convert = Converter(
-        quantization=quantization, ranges=lambda given: Ranges.of(given, [sample], "random")
+        quantization=quantization,
+        calibrate=lambda given: Calibration(
+            ranges=activation_ranges(given, activations(given), [sample])[0], digest="random"
+        ),
     )
     made = convert(model, net.precisions(arch) or {WHOLE: precision}, blocks_of(net, model))
     state(made, **{RANGES: None})  # of no use, and they compress badly

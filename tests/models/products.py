@@ -62,7 +62,9 @@ def encoder(layers=12, width=24, heads=2, gemm=False):
 
     def norm(x, branch, name):
         b.op("Add", [x, branch], f"{name}.sum")
-        scale, bias = (b.normal(f"{name}.{s}", width, mean=int(m), scale=0.1) for s, m in ("w1", "b0"))
+        scale, bias = (
+            b.normal(f"{name}.{s}", width, mean=int(m), scale=0.1) for s, m in ("w1", "b0")
+        )
         return b.op("LayerNormalization", [f"{name}.sum", scale, bias], name)
 
     for i in map(str, range(layers)):

@@ -9,7 +9,7 @@ from hwsearch.models.agreement import probe_inputs
 from hwsearch.models.convert import Converter, blocks_of, node_blocks
 from hwsearch.models.execution import Session
 from hwsearch.models.onnx_file import precision_of, read_metadata
-from hwsearch.models.quantize import Ranges, quantize_int8
+from hwsearch.models.quantize import Calibration, quantize_int8
 from hwsearch.quantization import Quantization
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
@@ -32,7 +32,7 @@ def samples(net):
 def converted(net, arch):
     model = hwsearch.to_onnx(net, arch)
     convert = Converter(
-        quantization=HOW, ranges=lambda given: Ranges.of(given, samples(net), "abc")
+        quantization=HOW, calibrate=lambda given: Calibration.of(given, samples(net), HOW, "abc")
     )
     return model, convert(model, net.precisions(arch), blocks_of(net, model))
 
@@ -46,7 +46,7 @@ def with_precisions(net, of):
 
 def test_int8_throughout_is_the_int8_file(net):
     model, made = converted(net, net.precision.throughout(net.structures.largest(), net.space)[0])
-    expected = quantize_int8(model, Ranges.of(model, samples(net), "abc"), HOW)
+    expected = quantize_int8(model, Calibration.of(model, samples(net), HOW, "abc"), HOW)
     assert made.SerializeToString(deterministic=True) == expected.SerializeToString(
         deterministic=True
     )

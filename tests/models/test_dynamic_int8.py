@@ -148,7 +148,9 @@ def test_beside_static_int8():
 def test_the_same_data_in_static_int8():
     """A value that is an output of the model has its static scale under the same names."""
     model = encoder(layers=1)
-    model.graph.output.append(helper.make_tensor_value_info("0.norm1", TensorProto.FLOAT, ["n", 7, 24]))
+    model.graph.output.append(
+        helper.make_tensor_value_info("0.norm1", TensorProto.FLOAT, ["n", 7, 24])
+    )
     x = inputs(2, 7, 24)
     ranges, _ = activation_ranges(model, activations(model), [{"x": x}])
     mixed = Int8Writer(model, ranges, SEVEN).write(["0.norm1.sum", "0.relu", "0.out"])

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwsearch.errors import EvaluationError
 from hwsearch.models.activation_ranges import activation_ranges
+from hwsearch.models.agreement import count_params
 from hwsearch.models.bias_correction import bias_shifts, with_shifts
 from hwsearch.models.clipping import Histogram, clipped_ranges
 from hwsearch.models.execution import run
@@ -134,22 +135,21 @@ def test_no_samples():
         bias_shifts(depthwise(), [], U8)
 
 
-def depthwise(opset=17, bias=True):
+def depthwise(opset=17):
     """Padded convolutions whose small weights all round the same way, and a Gemm behind."""
     first, second = np.full((4, 1, 3, 3), 0.0017), np.full((6, 4, 1, 1), 0.0019)
     first[:, 0, 1, 1], second[:, 0] = 1, 1  # the step is 1 / 127, and the others become 0
     nodes = [
-        helper.make_node(
-            "Conv", ["x", "first", *["bias"][:bias]], ["a"], "a", group=4, pads=[1] * 4
-        ),
+        helper.make_node("Conv", ["x", "first", "bias1"], ["a"], "a", group=4, pads=[1] * 4),
         helper.make_node("Relu", ["a"], ["b"], "b"),
-        helper.make_node("Conv", ["b", "second"], ["c"], "c", strides=[2, 2]),
+        helper.make_node("Conv", ["b", "second", "bias2"], ["c"], "c", strides=[2, 2]),
         helper.make_node("Flatten", ["c"], ["d"], "d"),
-        helper.make_node("Gemm", ["d", "third", "bias"], ["y"], "y", transB=1),
+        helper.make_node("Gemm", ["d", "third", "bias3"], ["y"], "y", transB=1),
     ]
     third = np.full((4, 54), 0.0021)
     third[:, 0] = 1
-    constants = {"first": first, "second": second, "third": third, "bias": np.ones(4)}
+    constants = {"first": first, "second": second, "third": third}
+    constants |= {"bias1": np.ones(4), "bias2": np.zeros(6), "bias3": np.ones(4)}
     return model_of(nodes, constants, [4, 6, 6], [4], opset)
 
 
@@ -159,10 +159,9 @@ def images(seed, n=3):
 
 
 @pytest.mark.parametrize("opset", [17, 20])
-@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("how", [U8, S8], ids=str)
-def test_means_are_those_of_float32(how, bias, opset):
-    model, batches, held = depthwise(opset, bias), images(0), images(1)
+def test_means_are_those_of_float32(how, opset):
+    model, batches, held = depthwise(opset), images(0), images(1)
     ranges, _ = activation_ranges(model, activations(model), batches)
     shifts = bias_shifts(model, batches, how)
     assert {name: each.shape for name, each in shifts.items()} == {"a": (4,), "c": (6,), "y": (4,)}
@@ -190,23 +189,27 @@ def test_shift_is_the_mean_error_of_the_rounded_weights_with_padding():
     assert bias_shifts(model, batches, U8)["a"] == pytest.approx(lost, rel=1e-4)
 
 
-def test_biases_that_are_shared_computed_or_scaled():
-    """A shared bias is corrected apart; one that is no constant, or is scaled, is left alone."""
+def test_biases_that_are_shared_computed_scaled_or_absent_stay_as_they_are():
     eye = np.eye(4) + 0.0019
     nodes = [
-        helper.make_node("Gemm", ["x", "w", "shared"], ["a"], "a"),
+        helper.make_node("Gemm", ["x", "w", "own"], ["a"], "a"),
         helper.make_node("Gemm", ["a", "w", "shared"], ["b"], "b"),
         helper.make_node("Gemm", ["b", "w", "a"], ["c"], "c"),
-        helper.make_node("Gemm", ["c", "w", "shared"], ["y"], "y", beta=0.5),
+        helper.make_node("Gemm", ["c", "w", "half"], ["d"], "d", beta=0.5),
+        helper.make_node("Gemm", ["d", "w"], ["e"], "e"),
+        helper.make_node("Gemm", ["e", "w", "shared"], ["y"], "y"),
     ]
-    model = model_of(nodes, {"w": eye, "shared": np.zeros(4)}, [4], [4])
+    biases = {name: np.zeros(4) for name in ("own", "shared", "half")}
+    model = model_of(nodes, {"w": eye, **biases}, [4], [4])
     shifts = bias_shifts(model, [{"x": np.ones((2, 4), np.float32)}], U8)
-    assert set(shifts) == {"a", "b"}
-    corrected = with_shifts(model, {"a": shifts["a"]})
+    assert set(shifts) == {"a", "b", "y"}
+    corrected = with_shifts(model, shifts)
     constants = {t.name: numpy_helper.to_array(t) for t in corrected.graph.initializer}
+    assert constants["own"] == pytest.approx(shifts["a"])
+    assert constants["own"].any()
     assert not constants["shared"].any()
-    assert constants["a/bias"] == pytest.approx(shifts["a"])
-    assert [list(node.input) for node in model.graph.node] == [list(n.input) for n in nodes]
+    assert not constants["half"].any()
+    assert count_params(corrected) == count_params(model)
 
 
 def test_scalar_constants_are_quantised():

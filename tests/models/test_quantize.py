@@ -24,7 +24,7 @@ from hwsearch.models.agreement import (
     probe_inputs,
 )
 from hwsearch.models.onnx_file import precision_of, read_metadata
-from hwsearch.models.quantize import Ranges, quantize_int8, to_fp16
+from hwsearch.models.quantize import CALIBRATED, Calibration, quantize_int8, to_fp16
 from hwsearch.quantization import Quantization, quantization_for
 from hwsearch.supernets.zoo import supernet_names
 from tests.models.networks import IMAGE, export
@@ -100,12 +100,12 @@ def weights_of(model):
 
 def test_what_the_metadata_say(model):
     stated = read_metadata(
-        quantize_int8(model, Ranges.of(model, batches(IMAGE), "abc"), U8_REDUCED)
+        quantize_int8(model, Calibration.of(model, batches(IMAGE), U8_REDUCED, "abc"), U8_REDUCED)
     )
     assert stated["precision"] == "int8"
     assert stated["converter"] == f"hwsearch {hwsearch.__version__}"
     assert stated["quantization"] == (
-        "static QDQ, uint8 activations, 7-bit weights per channel, ranges by MinMax"
+        f"static QDQ, uint8 activations, 7-bit weights per channel, {CALIBRATED}"
     )
     assert stated["quantization_samples"] == "6@abc"
     assert read_metadata(to_fp16(model))["converter"].startswith("onnxruntime 1.")

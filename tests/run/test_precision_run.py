@@ -16,6 +16,7 @@ from hwsearch.errors import DataError, EvaluationError, InputError
 from hwsearch.evaluation.evaluator import Evaluator
 from hwsearch.files import sha256_of
 from hwsearch.models.onnx_file import precision_of
+from hwsearch.models.quantize import CALIBRATED
 from hwsearch.run.config import RunConfig
 from hwsearch.run.setup import prepare
 from hwsearch.trial_store import Store
@@ -91,7 +92,7 @@ class TestRun:
             assert card["conversion"].pop("converter").startswith(CONVERTERS[precision])
             assert card["conversion"] == (
                 {
-                    "quantization": f"static QDQ, {how}, ranges by MinMax",
+                    "quantization": f"static QDQ, {how}, {CALIBRATED}",
                     "quantization_samples": ranges,
                 }
                 if precision == "int8"
