@@ -14,6 +14,7 @@ from hwsearch.quantization import Quantization
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.zoo import load_family
 from tests.elastic.networks import network
+from tests.models.products import encoder
 
 HOW = Quantization(activations="uint8", reduce_range=True)
 
@@ -129,3 +130,29 @@ def test_networks_that_are_no_chain_have_one_precision(net):
     assert unchained.with_precision("fp32", "int8").space.names[-1] == "precision"
     with pytest.raises(hwsearch.InputError, match="per='network'"):
         unchained.with_precision("fp32", "int8", per="block")
+
+
+def test_every_precision_of_products_in_one_file():
+    model = encoder(layers=3)
+    blocks = {node.name: node.name.partition(".")[0] for node in model.graph.node}
+    batch = {"x": np.random.default_rng(0).standard_normal((3, 7, 24)).astype(np.float32)}
+    convert = Converter(
+        quantization=HOW, calibrate=lambda given: Calibration.of(given, [batch], HOW)
+    )
+    made = convert(model, {"0": "int8", "1": "int8-dynamic", "2": "int4"}, blocks)
+    kinds = {}
+    for node in made.graph.node:
+        kinds.setdefault(node.op_type, set()).add(node.name.partition(".")[0])
+    assert kinds["MatMulInteger"] == {"1"}
+    assert kinds["MatMulNBits"] == {"2"}
+    assert "2" not in kinds["QuantizeLinear"]
+    assert precision_of(made) == "mixed"
+    (exact,), (near,) = (list(Session(each)(batch).values()) for each in (model, made))
+    assert 0 < np.abs(near - exact).max() < 0.5 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("precision", ["int8-dynamic", "int4"])
+def test_one_precision_of_products_throughout(precision):
+    convert = Converter(quantization=HOW, calibrate=lambda _: pytest.fail("no samples needed"))
+    made = convert(encoder(layers=1), {"": precision})
+    assert precision_of(made) == precision

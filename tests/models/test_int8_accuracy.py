@@ -209,7 +209,7 @@ def test_biases_that_are_shared_computed_scaled_or_absent_stay_as_they_are():
     assert constants["own"].any()
     assert not constants["shared"].any()
     assert not constants["half"].any()
-    assert count_params(corrected) == count_params(model)
+    assert count_params(corrected, set()) == count_params(model, set())
 
 
 def test_scalar_constants_are_quantised():
