@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Final, Literal
 
 import numpy as np
@@ -12,21 +11,10 @@ from hwsearch.architectures import Architecture, Architectures
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError, unknown
+from hwsearch.quantization import FP16, MIXED, OPTIONS
 from hwsearch.space import SearchSpace
 
 PRECISION: Final = "precision"
-FP32, FP16, INT8, DYNAMIC, INT4 = "fp32", "fp16", "int8", "int8-dynamic", "int4"
-MIXED: Final = "mixed"  # of a file whose blocks differ, and of a device that takes all of these
-# From the fewest bits to the most.
-OPTIONS: Final = MappingProxyType(
-    {
-        INT4: "weights of matrix products in 4 bits, the rest in float32",
-        INT8: "weights and activations in 8 bits, with ranges from calibration samples",
-        DYNAMIC: "matrix products in 8 bits, with ranges of activations from each inference",
-        FP16: "float16 throughout",
-        FP32: "float32",
-    }
-)
 WHOLE: Final = ""  # in place of the name of a block
 BOUNDARY: Final = "boundary"  # the kind of a conversion of activations between two blocks
 PER_BLOCK: Final = "per-block"

@@ -1,8 +1,22 @@
-"""Settings of static int8 quantisation, by the processor that runs the files."""
+"""Precisions of files, and settings of static int8 by the processor that runs the files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
+FP32, FP16, INT8, DYNAMIC, INT4 = "fp32", "fp16", "int8", "int8-dynamic", "int4"
+MIXED: Final = "mixed"  # of a file whose blocks differ, and of a device that takes all of these
+# From the fewest bits to the most.
+OPTIONS: Final = MappingProxyType(
+    {
+        INT4: "weights of matrix products in 4 bits, the rest in float32",
+        INT8: "weights and activations in 8 bits, with ranges from calibration samples",
+        DYNAMIC: "matrix products in 8 bits, with ranges of activations from each inference",
+        FP16: "float16 throughout",
+        FP32: "float32",
+    }
+)
 # Type of activations -> a processor that multiplies it fast.
 PROCESSORS = {"uint8": "x86_64", "int8": "aarch64"}
 _X86 = ("x86_64", "AMD64")

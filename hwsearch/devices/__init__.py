@@ -17,7 +17,7 @@ from hwsearch.devices.spec import (
 )
 from hwsearch.devices.throughput import Batching, best_throughput, check_batch_sizes
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.precision import MIXED
+from hwsearch.quantization import MIXED
 
 if TYPE_CHECKING:
     import onnx

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hwsearch.devices.spec import file_precision
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.precision import MIXED
+from hwsearch.quantization import MIXED
 
 if TYPE_CHECKING:
     import onnx

@@ -15,7 +15,7 @@ from hwsearch.devices.spec import (
 )
 from hwsearch.devices.worker_device import THREADS, CpuDevice
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.precision import FP32, INT8, MIXED
+from hwsearch.quantization import FP32, INT8, MIXED
 
 
 class OpenVino(CpuDevice):

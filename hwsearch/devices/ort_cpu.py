@@ -13,7 +13,7 @@ from hwsearch.devices.runtime import Feeds
 from hwsearch.devices.spec import BATCH, DeviceFactory, parse_options, precision_option
 from hwsearch.devices.worker_device import THREADS, CpuDevice
 from hwsearch.machine import thread_limit
-from hwsearch.precision import DYNAMIC, FP32, INT4, INT8, MIXED
+from hwsearch.quantization import DYNAMIC, FP32, INT4, INT8, MIXED
 
 if TYPE_CHECKING:
     from hwsearch.devices.shared_inference import SharedSession

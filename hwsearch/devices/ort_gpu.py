@@ -10,7 +10,7 @@ from hwsearch.devices.nvidia import GpuDevice, gpu_options, missing_gpu
 from hwsearch.devices.ort_cpu import build_problem, installed_builds
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import DeviceFactory
-from hwsearch.precision import FP16, FP32, MIXED
+from hwsearch.quantization import FP16, FP32, MIXED
 
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")

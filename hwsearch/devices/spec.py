@@ -10,7 +10,7 @@ from typing import Any
 
 from hwsearch.devices.base import Device
 from hwsearch.errors import InputError, unknown
-from hwsearch.precision import MIXED
+from hwsearch.quantization import MIXED
 
 OptionValue = int | str
 

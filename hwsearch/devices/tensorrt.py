@@ -8,7 +8,7 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.devices.nvidia import GpuDevice, gpu_options, missing_gpu
 from hwsearch.devices.runtime import Options
 from hwsearch.devices.spec import DeviceFactory
-from hwsearch.precision import FP16, FP32, INT8, MIXED
+from hwsearch.quantization import FP16, FP32, INT8, MIXED
 
 
 class TensorRt(GpuDevice):

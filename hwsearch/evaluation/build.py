@@ -28,8 +28,8 @@ from hwsearch.models.exported import Exported
 from hwsearch.models.onnx_file import PRECISIONS, write_model
 from hwsearch.models.quantize import CALIBRATED, Calibration, check_converter
 from hwsearch.models.repeated_weights import timing_model
-from hwsearch.precision import INT8, MIXED, WHOLE
-from hwsearch.quantization import quantization_for
+from hwsearch.precision import WHOLE
+from hwsearch.quantization import INT8, MIXED, quantization_for
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
 

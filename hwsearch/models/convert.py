@@ -11,8 +11,8 @@ from hwsearch.models.dynamic_int8 import DynamicInt8Writer
 from hwsearch.models.int4_weights import Int4Writer
 from hwsearch.models.qdq_plan import QUANTIZED
 from hwsearch.models.quantize import Calibration, quantize_int8, state, to_fp16
-from hwsearch.precision import DYNAMIC, FP16, FP32, INT4, INT8, MIXED, file_kind, spread
-from hwsearch.quantization import Quantization
+from hwsearch.precision import file_kind, spread
+from hwsearch.quantization import DYNAMIC, FP16, FP32, INT4, INT8, MIXED, Quantization
 from hwsearch.supernets.supernet import Supernet
 
 BLOCKS = "blocks"  # entry of metadata: block -> its nodes that static int8 has a rule for

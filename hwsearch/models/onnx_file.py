@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from hwsearch.errors import unknown
 from hwsearch.files import write_atomic
-from hwsearch.precision import MIXED, OPTIONS
+from hwsearch.quantization import MIXED, OPTIONS
 
 if TYPE_CHECKING:
     from hwsearch.models.exported import Exported

@@ -39,7 +39,9 @@ class DeviceContract:
     @classmethod
     def foreign(cls, device, tmp_path_factory):
         folder = tmp_path_factory.mktemp("foreign")
-        others = [each for each in PRECISIONS if each != file_precision(device.precision)]
+        others = [
+            each for each in tiny_models.PRECISIONS if each != file_precision(device.precision)
+        ]
         return {each: tiny_models.conv(folder / f"{each}.onnx", precision=each) for each in others}
 
     @pytest.fixture(scope="class")
