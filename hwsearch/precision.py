@@ -11,7 +11,7 @@ from hwsearch.architectures import Architecture, Architectures
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError, unknown
-from hwsearch.quantization import FP16, MIXED, OPTIONS
+from hwsearch.quantization import FP16, FP32, INT8, MIXED, OPTIONS
 from hwsearch.space import SearchSpace
 
 PRECISION: Final = "precision"
