@@ -101,7 +101,7 @@ def kit(
 ) -> None:
     """Make one file that measures a supernet's subnets on a machine without hwsearch."""
     from hwsearch.kit.manifest import EXAMPLES
-    from hwsearch.precision import MIXED
+    from hwsearch.quantization import MIXED
 
     with showing() as progress:
         progress.phase("models", subnets)

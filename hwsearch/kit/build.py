@@ -23,9 +23,9 @@ from hwsearch.kit.table_latency import FEWEST
 from hwsearch.loading import load_supernet
 from hwsearch.models.quantize import check_converter
 from hwsearch.models.repeated_weights import timing_model, with_repeated_weights
-from hwsearch.precision import INT8, MIXED, PrecisionSetting
+from hwsearch.precision import PrecisionSetting
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
-from hwsearch.quantization import PROCESSORS, Quantization, quantization_for
+from hwsearch.quantization import INT8, MIXED, PROCESSORS, Quantization, quantization_for
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.weight_sources import RANDOM

@@ -29,8 +29,7 @@ from hwsearch.kit.manifest import (
     unpacked,
 )
 from hwsearch.kit.results import Results, measure_missing
-from hwsearch.precision import INT8, MIXED
-from hwsearch.quantization import PROCESSORS, quantization_for
+from hwsearch.quantization import INT8, MIXED, PROCESSORS, quantization_for
 
 # Candidates are compared with each other, so that many are measured together.
 GROUP_SIZES = {TABLE: 5, CONFIRM: 16}

@@ -12,7 +12,7 @@ from hwsearch.devices.anchor import ANCHOR_FILES, anchors
 # The modules that a kit runs, unchanged: there is one measuring protocol.
 SHIPPED = (
     *("__init__", "errors", "files", "machine", "data", "blocks", "choices", "tables"),
-    "quantization",
+    *("architectures", "space", "precision", "quantization"),
     *("prediction/base", "prediction/block_times"),
     *("kit/__init__", "kit/manifest", "kit/results", "kit/main", "kit/frames", "kit/server"),
 )

@@ -14,8 +14,8 @@ from hwsearch.models.exported import Exported
 from hwsearch.models.infer import infer_script
 from hwsearch.models.onnx_file import opset_of, precision_of, read_metadata
 from hwsearch.models.quantize import RANGES
-from hwsearch.precision import FP32
 from hwsearch.quantities import MACS, PARAMS, exact_quantities
+from hwsearch.quantization import FP32
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.supernet import Supernet
 

@@ -20,8 +20,9 @@ from typing import Final
 import numpy as np
 
 from hwsearch.blocks import BlockSpec
-from hwsearch.precision import BOUNDARY, DYNAMIC, INT8, PRECISION
+from hwsearch.precision import BOUNDARY, PRECISION
 from hwsearch.prediction.base import BoolArray, FloatArray, IntArray
+from hwsearch.quantization import DYNAMIC, INT8
 from hwsearch.tables import BlockLatency
 
 _LEAST_MS: Final = 1e-6  # of blocks that a runtime has merged into another one

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from hwsearch.choices import Choice
 from hwsearch.objectives import FloatArray
-from hwsearch.precision import OPTIONS, PRECISION
+from hwsearch.precision import PRECISION
+from hwsearch.quantization import OPTIONS
 from hwsearch.report.run_data import RunData
 from hwsearch.run.front import front_rows
 

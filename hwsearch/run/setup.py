@@ -33,10 +33,10 @@ from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import write_model
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
-from hwsearch.precision import DYNAMIC, INT8, PrecisionSetting
+from hwsearch.precision import PrecisionSetting
 from hwsearch.prediction.latency import ExpectedWork
 from hwsearch.quantities import exact_quantities, search_quantities
-from hwsearch.quantization import slow_int8
+from hwsearch.quantization import DYNAMIC, INT8, slow_int8
 from hwsearch.run.config import RunConfig, located, make_importable, software_versions
 from hwsearch.run.progress import Progress, steps_of
 from hwsearch.run.value_sources.base import KINDS, PREDICTOR, ValueSource

@@ -20,8 +20,8 @@ from hwsearch.models.convert import BLOCKS
 from hwsearch.models.onnx_file import read_metadata
 from hwsearch.models.qdq import Int8Writer
 from hwsearch.models.quantize import RANGES
-from hwsearch.precision import INT8, MIXED, OPTIONS, PRECISION, file_kind
-from hwsearch.quantization import Quantization
+from hwsearch.precision import PRECISION, file_kind
+from hwsearch.quantization import INT8, MIXED, OPTIONS, Quantization
 
 _BACK = "DequantizeLinear"
 
