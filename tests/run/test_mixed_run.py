@@ -128,3 +128,13 @@ def test_a_card_with_another_precision_of_a_block_is_refused(run, tmp_path):
     (folder / "card.json").write_text(json.dumps(card))
     with pytest.raises(VerificationError, match="the card says"):
         verify_artifact(folder, parts.InProcess(precision="mixed"))
+
+
+def test_data_without_calibration_samples_are_refused():
+    net = hwsearch.load_supernet(parts.NET).with_precision("fp32", "int8")
+    device = SimpleNamespace(spec="ort-cpu:precision=mixed", precision="mixed")
+    task = SimpleNamespace(spec="npz:few.npz", calibration=None)
+    with pytest.raises(
+        InputError, match=r"ranges from calibration samples, and data 'npz:few.npz'"
+    ):
+        check_conversion(net, device, task)
