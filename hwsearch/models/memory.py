@@ -22,7 +22,8 @@ from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import inferred_values, static_shape
 from hwsearch.quantities import Quantity
 from hwsearch.space import Architecture, Architectures
-from hwsearch.supernets.supernet import WORTH_AN_INDEX, Supernet
+from hwsearch.supernets.exact_costs import WORTH_AN_INDEX
+from hwsearch.supernets.supernet import Supernet
 
 VIEWS: Final = frozenset(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
 IntArray = NDArray[np.int64]

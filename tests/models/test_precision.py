@@ -74,5 +74,5 @@ def test_weights_in_another_file_are_not_needed(tmp_path):
 
 
 def test_unknown_precision():
-    with pytest.raises(InputError, match="unknown precision 'int4'; known: fp32, fp16, int8"):
-        precision_of(plain(np.float32, "int4"))
+    with pytest.raises(InputError, match="unknown precision 'int3'; known: int4, int8"):
+        precision_of(plain(np.float32, "int3"))

@@ -103,7 +103,8 @@ class TestRun:
             assert card["verification"]["disagreement"] < 1e-3
             (measured,) = card["measurements"].values()
             contexts = {m["context"] for m in measured if m["quantity"] == "top1"}
-            end = f"onnx int8 ({how}, ranges={ranges})" if precision == "int8" else "onnx fp16"
+            int8 = f"onnx int8 ({how}, {CALIBRATED}: {ranges})"
+            end = int8 if precision == "int8" else "onnx fp16"
             assert all(context.endswith(end) for context in contexts)
 
     def test_goes_on_to_what_an_unbroken_run_finds(self, finished, tmp_path):
