@@ -8,7 +8,7 @@ from hwsearch import supernet_names
 from hwsearch.chains import ChainIndex
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.space import Architectures, Choice, SearchSpace
-from hwsearch.supernets import supernet
+from hwsearch.supernets import exact_costs
 from hwsearch.supernets.interface import Card, InputSpec, TensorSpec
 from hwsearch.supernets.module_costs import module_costs
 from hwsearch.supernets.supernet import Supernet
@@ -73,7 +73,7 @@ def test_blocks_are_asked_for_once_for_all_batches():
 
 
 def test_a_few_architectures_need_no_index(monkeypatch):
-    monkeypatch.setattr(supernet, "ChainIndex", None)
+    monkeypatch.setattr(exact_costs, "ChainIndex", None)
     net = chained()
     archs = net.space.sample(20, seed=0)
     assert net.exact("macs", archs).tolist() == one_by_one(net, archs)[0]
@@ -114,7 +114,7 @@ def test_an_index_that_meets_an_unknown_block_is_given_up(monkeypatch):
         found.tables[0] = np.full_like(found.tables[0], -2)
         return found
 
-    monkeypatch.setattr(supernet, "ChainIndex", incomplete)
+    monkeypatch.setattr(exact_costs, "ChainIndex", incomplete)
     assert net.exact("macs", archs).tolist() == expected
 
 
