@@ -66,6 +66,8 @@ class PrecisionSpace:
                 for name, active in blocks.items()
             ]
         self.space = structures.derived([*structures.choices, *added])
+        self._last: tuple[SearchSpace, SearchSpace, list[int]]
+        self._last = structures, structures, list(range(len(structures.choices)))
 
     def __str__(self) -> str:
         """Return the setting that makes these choices."""
@@ -88,10 +90,16 @@ class PrecisionSpace:
 
     def all_structures(self, archs: Architectures) -> Architectures:
         """Return n architectures, of this space or a part of it, without their precision."""
-        kept = [name for name in archs.space.names if name not in self._names]
-        part = SearchSpace(c for c in archs.space.choices if c.name in kept)
-        columns = [archs.space.names.index(name) for name in kept]
+        part, columns = self._part(archs.space)
         return part.from_indices(archs.indices[:, columns])
+
+    def _part(self, space: SearchSpace) -> tuple[SearchSpace, list[int]]:
+        """Return a part of this space without precision, and the columns of its choices."""
+        if space is not self._last[0]:  # a search asks thousands of times for the same one
+            kept = [name for name in space.names if name not in self._names]
+            part = SearchSpace(c for c in space.choices if c.name in kept)
+            self._last = space, part, [space.names.index(name) for name in kept]
+        return self._last[1:]
 
     def throughout(self, structures: Architectures, part: SearchSpace) -> Architectures:
         """Return structures of one precision throughout, as far as a part of the space has it.
