@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import hwsearch
 from hwsearch.evaluation.build import RANGE_BATCH, Builder
 from hwsearch.models.activation_ranges import activation_ranges
-from hwsearch.models.bias_correction import bias_shifts, with_shifts
+from hwsearch.models.bias_correction import bias_shifts, corrected_biases
 from hwsearch.models.clipping import clipped_ranges
 from hwsearch.models.execution import Session
 from hwsearch.models.qdq import Int8Writer, activations
@@ -93,15 +93,17 @@ def table(
         )
         few = {name: array[:CORRECTED] for name, array in calibration.items()}
         corrected, corrected_s = timed(
-            lambda how=how, few=few: with_shifts(model, bias_shifts(model, batches(few), how))
+            lambda how=how, few=few: corrected_biases(model, bias_shifts(model, batches(few), how))
         )
-        for method, ranges, base, cost_s in (
-            ("MinMax", largest, model, at_largest),
+        for method, ranges, biases, cost_s in (
+            ("MinMax", largest, {}, at_largest),
             ("MinMax, biases corrected", largest, corrected, at_largest + corrected_s),
-            ("by error", clipped, model, at_clipped),
+            ("by error", clipped, {}, at_clipped),
             ("by error, biases corrected", clipped, corrected, at_clipped + corrected_s),
         ):
-            own = outputs(Int8Writer(base, ranges, how).write(), scored, optimised=reduced)
+            own = outputs(
+                Int8Writer(model, ranges, how, biases).write(), scored, optimised=reduced
+            )
             divergence = (np.exp(given) * (given - own)).sum(axis=1).mean()
             equal = (own.argmax(axis=1) == given.argmax(axis=1)).mean() * 100
             text = (

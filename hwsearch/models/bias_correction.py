@@ -61,21 +61,20 @@ def bias_shifts(
     return {name: np.asarray(each / count, np.float32) for name, each in sums.items()}
 
 
-def with_shifts(model: onnx.ModelProto, shifts: Shifts) -> onnx.ModelProto:
-    """Return a float32 model with shifts added to the biases of its nodes, by their names.
+def corrected_biases(model: onnx.ModelProto, shifts: Shifts) -> dict[str, NDArray[np.float32]]:
+    """Return initialiser -> bias with the shift of the node that reads it.
 
-    Its parameters are as many as before: a bias that several nodes read stays as it is.
+    A bias that several nodes read is not among them: the corrected model has as many parameters.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    tensors = {tensor.name: tensor for tensor in result.graph.initializer}
-    reads = Counter(name for node in result.graph.node for name in read_by(node))
-    for node in result.graph.node:
-        if node.name in shifts and reads[node.input[2]] == 1:
-            given = tensors[node.input[2]]
-            bias = numpy_helper.to_array(given) + shifts[node.name]
-            given.CopyFrom(numpy_helper.from_array(bias.astype(np.float32), given.name))
-    return result
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    reads = Counter(name for node in model.graph.node for name in read_by(node))
+    return {
+        node.input[2]: (numpy_helper.to_array(tensors[node.input[2]]) + shifts[node.name]).astype(
+            np.float32
+        )
+        for node in model.graph.node
+        if node.name in shifts and reads[node.input[2]] == 1
+    }
 
 
 class _ErrorGraph:

@@ -1,5 +1,7 @@
 """Scales, zero points and integers of int8, equal to those of ONNX Runtime's quantiser."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -21,11 +23,16 @@ _BIAS_MARGIN = 1.0001  # its scale is above the smallest that fits into 32 bits
 class Int8Constants:
     """The constants of a model in int8; each is quantised once."""
 
-    def __init__(self, model: onnx.ModelProto, how: Quantization) -> None:
-        """Keep a model, which must not change afterwards."""
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        how: Quantization,
+        instead: Mapping[str, Floats] | None = None,
+    ) -> None:
+        """Keep a model, which must not change afterwards; take other values of some constants."""
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._how = how
-        self._arrays: dict[str, Floats] = {}
+        self._arrays = dict(instead or {})
         self._scales: dict[tuple[str, bool, int | None], Scales] = {}
         self._integers: dict[tuple[str, bytes], Integers] = {}
 

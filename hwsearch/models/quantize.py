@@ -16,7 +16,7 @@ from onnx import numpy_helper
 import hwsearch
 from hwsearch.errors import EvaluationError, InputError
 from hwsearch.models.batch_norm_folding import drop_unused
-from hwsearch.models.bias_correction import bias_shifts, with_shifts
+from hwsearch.models.bias_correction import bias_shifts, corrected_biases
 from hwsearch.models.clipping import clipped_ranges
 from hwsearch.models.onnx_file import PREFIX, opset_of, tensors
 from hwsearch.models.qdq import Int8Writer, activations
@@ -113,8 +113,8 @@ def quantize_int8(
     if not isinstance(found, Calibration):
         found = Calibration.of(model, found, quantization)
     shifts = {n: s for n, s in found.shifts.items() if nodes is None or n in nodes}
-    corrected = with_shifts(model, shifts) if shifts else model
-    converted = Int8Writer(corrected, found.ranges, quantization).write(nodes)
+    biases = corrected_biases(model, shifts)
+    converted = Int8Writer(model, found.ranges, quantization, biases).write(nodes)
     state(
         converted,
         precision="int8",
