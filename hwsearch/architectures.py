@@ -16,7 +16,8 @@ from hwsearch.errors import InputError, unknown
 if TYPE_CHECKING:
     from hwsearch.space import Option, SearchSpace
 
-_OF_BLOCK = "precision."  # what names of choices of precision begin with
+PRECISION = "precision"  # the choice of that of the network; of a block it is precision.BLOCK
+_OF_BLOCK = f"{PRECISION}."
 KEEP = "keep"  # what a choice about a part that elastic models may leave out decides
 
 
@@ -219,7 +220,7 @@ def stage_lines(choices: Mapping[str, Any]) -> list[tuple[str, str]]:
     if precisions:
         most, *others = sorted(precisions, key=lambda option: -len(precisions[option]))
         texts = [most, *(f"{each} in {' '.join(precisions[each])}" for each in others)]
-        lines[_OF_BLOCK.rstrip(".")] = ", ".join(texts)
+        lines[PRECISION] = ", ".join(texts)
     return [(stage, text) for stage, text in lines.items() if text]
 
 

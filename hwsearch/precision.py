@@ -3,18 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import numpy as np
 
-from hwsearch.architectures import Architecture, Architectures
+from hwsearch.architectures import PRECISION, Architecture, Architectures
 from hwsearch.blocks import Block, BlockSpec
 from hwsearch.choices import Choice, Option
 from hwsearch.errors import InputError, unknown
 from hwsearch.quantization import FP16, FP32, INT8, MIXED, OPTIONS
 from hwsearch.space import SearchSpace
 
-PRECISION: Final = "precision"
 WHOLE: Final = ""  # in place of the name of a block
 BOUNDARY: Final = "boundary"  # the kind of a conversion of activations between two blocks
 PER_BLOCK: Final = "per-block"
@@ -163,6 +162,11 @@ def checked_options(options: Iterable[str]) -> tuple[str, ...]:
     return tuple(option for option in OPTIONS if option in given)
 
 
+def options_of(chosen: PrecisionSpace | None, precision: str) -> tuple[str, ...]:
+    """Return the precisions that blocks of files may have: the chosen ones, or else that one."""
+    return (precision,) if chosen is None else chosen.options
+
+
 def file_kind(precisions: Mapping[str, str]) -> str:
     """Return the precision of a file: that of all its blocks, or ``"mixed"``."""
     found = set(precisions.values())
@@ -200,6 +204,11 @@ def in_precisions(chain: Sequence[Block], precisions: Mapping[str, str]) -> list
     return found
 
 
+def has_boundaries(specs: Iterable[BlockSpec]) -> bool:
+    """Return whether activations are converted between some blocks."""
+    return any(spec.kind == BOUNDARY for spec in specs)
+
+
 def _activations(precision: str) -> str:
     """Return the type between blocks: int8-dynamic and int4 leave activations in float32."""
     return INT8 if precision == INT8 else FP32
@@ -210,25 +219,32 @@ def _converted(block: Block, precision: str) -> Block:
     return replace(block, spec=replace(block.spec, hyperparameters=given))
 
 
-def spread(
-    nodes: Sequence[tuple[Sequence[str], Sequence[str]]], known: Sequence[str | None]
-) -> list[str]:
-    """Return the block of every node of a graph in order, where those of some are known.
+class Node(Protocol):
+    """A node of a graph: its name, and the names of the values that it reads and makes."""
+
+    name: str
+    input: Sequence[str]
+    output: Sequence[str]
+
+
+def spread(nodes: Iterable[Node], known: Callable[[Node], str | None]) -> dict[str, str]:
+    """Return the block of every node of a graph, where those of some are known.
 
     A node between blocks, such as an activation, belongs to the block that makes its first input;
     those before the first block belong to that.
 
     Args:
-        nodes: Inputs and outputs of every node.
-        known: The block of every node, or None.
+        nodes: In the order of the graph.
+        known: Returns the block of a node, or None.
     """
-    first = next((block for block in known if block is not None), WHOLE)
+    own = [(node, known(node)) for node in nodes]
+    first = next((block for _, block in own if block is not None), WHOLE)
     made: dict[str, str] = {}
-    found = []
-    for (inputs, outputs), own in zip(nodes, known, strict=True):
-        before = next((made[name] for name in inputs if name in made), first)
-        found.append(before if own is None else own)
-        made |= dict.fromkeys(outputs, found[-1])
+    found: dict[str, str] = {}
+    for node, block in own:
+        before = next((made[name] for name in node.input if name in made), first)
+        found[node.name] = before if block is None else block
+        made |= dict.fromkeys(node.output, found[node.name])
     return found
 
 

@@ -1,5 +1,7 @@
 """Precision as choices of a search space."""
 
+from collections import namedtuple
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from hwsearch.precision import (
 )
 from hwsearch.space import SearchSpace
 
+Node = namedtuple("Node", "name input output")
 STRUCTURES = SearchSpace(
     [
         Choice("depth", (1, 2, 3)),
@@ -138,15 +141,17 @@ def test_a_file_of_several_precisions_is_mixed():
 
 def test_nodes_between_blocks_belong_to_the_one_before():
     nodes = [
-        (["image"], ["scaled"]),
-        (["scaled", "w"], ["a"]),
-        (["a"], ["relu"]),
-        (["relu", "v"], ["b"]),
-        (["a", "b"], ["sum"]),
-        (["b", "a"], ["other"]),
+        Node("1", ["image"], ["scaled"]),
+        Node("2", ["scaled", "w"], ["a"]),
+        Node("3", ["a"], ["relu"]),
+        Node("4", ["relu", "v"], ["b"]),
+        Node("5", ["a", "b"], ["sum"]),
+        Node("6", ["b", "a"], ["other"]),
     ]
-    known = [None, "one", None, "two", None, None]
-    assert spread(nodes, known) == ["one", "one", "one", "two", "one", "two"]
+    known = {"2": "one", "4": "two"}
+    found = spread(nodes, lambda node: known.get(node.name))
+    assert list(found.values()) == ["one", "one", "one", "two", "one", "two"]
+    assert list(found) == [node.name for node in nodes]
 
 
 def test_samples_of_the_space_are_canonical():

@@ -70,6 +70,17 @@ def _log_probabilities(array: NDArray[Any], kind: OutputKind) -> NDArray[Any]:
     return np.asarray(array - np.log(np.exp(array).sum(axis=kind.axis, keepdims=True)))
 
 
+def mean_divergence(output: NDArray[Any], original: NDArray[Any]) -> float:
+    """Return the mean of `kl` over samples, in nats.
+
+    (n, classes) scores are logits, or probabilities where those of the original are none below 0
+    and add up to 1.
+    """
+    given = (original >= 0).all() and np.allclose(original.sum(axis=1), 1, atol=1e-3)
+    kind = OutputKind(kind="probabilities" if given else "scores", axis=1)
+    return float(kl(output, original, Compared(kind=kind)).mean())
+
+
 def fidelity(output: NDArray[Any], original: NDArray[Any], how: Compared) -> NDArray[Any]:
     """Return the cosine of vectors with the original's; of other numbers the explained variance.
 

@@ -42,10 +42,7 @@ class Blocks:
             block = ".".join(next(part for part in parts if path[: len(part)] == part))
             known[node] = block
             self._layers.setdefault(block, []).append(node)
-        found = spread(
-            [(node.input, node.output) for node in nodes], [known.get(n.name) for n in nodes]
-        )
-        self.of_nodes = {n.name: block for n, block in zip(nodes, found, strict=True)}
+        self.of_nodes = spread(nodes, lambda node: known.get(node.name))
 
     def there(self, parts: Sequence[Removable], dropped: NDArray[np.bool_]) -> list[str]:
         """Return the names of the blocks of which a layer is left, in the order of the graph.

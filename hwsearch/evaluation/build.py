@@ -28,7 +28,7 @@ from hwsearch.models.exported import Exported
 from hwsearch.models.onnx_file import PRECISIONS, write_model
 from hwsearch.models.quantize import CALIBRATED, Calibration, check_converter
 from hwsearch.models.repeated_weights import timing_model
-from hwsearch.precision import WHOLE
+from hwsearch.precision import WHOLE, options_of
 from hwsearch.quantization import INT8, MIXED, quantization_for
 from hwsearch.space import Architecture
 from hwsearch.supernets.supernet import Supernet
@@ -60,7 +60,7 @@ class Builder:
         check_conversion(net, device, task)
         self._net, self._precision = net, file_precision(device.precision)
         self._run_in = None if self._precision == device.precision else device.precision
-        options = (self._precision,) if net.precision is None else net.precision.options
+        options = options_of(net.precision, self._precision)
         self._calibration = task.calibration if INT8 in options else None
         self._calibrated: OrderedDict[tuple[Architecture, bool], Calibration] = OrderedDict()
         calibration = task.calibration if net.recalibrate else None
@@ -70,8 +70,8 @@ class Builder:
         self._quantization = quantization_for(device.fingerprint())
         self.context = self._precision + (f" run in {self._run_in}" if self._run_in else "")
         if self._calibration is not None:
-            ranges = f"{len(self._calibration)}@{self._calibration.digest}"
-            self.context += f" ({self._quantization}, {CALIBRATED}: {ranges})"
+            samples = f"{len(self._calibration)}@{self._calibration.digest}"
+            self.context += f" ({self._quantization}, {CALIBRATED}: {samples})"
 
     def build(
         self, archs: Sequence[Architecture], *, only_timed: bool = False
@@ -164,8 +164,7 @@ def check_conversion(net: Supernet, device: Device, task: Task) -> None:
             f"device {device.spec!r} computes in {device.precision}, and onnxruntime, which "
             "checks files in float32, is not installed: pip install 'hwsearch[cpu]'"
         )
-    options = (device.precision,) if net.precision is None else net.precision.options
-    if INT8 in options and task.calibration is None:
+    if INT8 in options_of(net.precision, device.precision) and task.calibration is None:
         raise InputError(
             f"device {device.spec!r} takes int8 files, whose activations get their ranges from "
             f"calibration samples, and data {task.spec!r} has none; give data with a calibration "

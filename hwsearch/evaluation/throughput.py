@@ -8,14 +8,8 @@ from hwsearch.evaluation.measurements import THROUGHPUT
 from hwsearch.trials import Measurement, Purpose
 
 _RATIOS = ("ratio", "ratio_low", "ratio_high")
-_KEPT = (
-    *_RATIOS,
-    "device",
-    "inputs",
-    "warnings",
-    "weights",
-    "measured_ms",
-)  # of the details of a latency
+# Of the details of a latency.
+_KEPT = (*_RATIOS, "device", "inputs", "warnings", "weights", "measured_ms")
 
 
 def throughput_measurement(

@@ -17,15 +17,15 @@ from hwsearch.devices import MeasureSettings
 from hwsearch.devices.anchor import anchors_digest
 from hwsearch.errors import InputError, unknown
 from hwsearch.files import staged_file
-from hwsearch.kit.manifest import CONFIRM, EXAMPLES, FP32, NAME, TABLE, KitModel, Manifest
+from hwsearch.kit.manifest import CONFIRM, EXAMPLES, NAME, TABLE, KitModel, Manifest
 from hwsearch.kit.measuring_code import code_files, device_entries, store_member
 from hwsearch.kit.table_latency import FEWEST
 from hwsearch.loading import load_supernet
 from hwsearch.models.quantize import check_converter
 from hwsearch.models.repeated_weights import timing_model, with_repeated_weights
-from hwsearch.precision import PrecisionSetting
+from hwsearch.precision import PrecisionSetting, options_of
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
-from hwsearch.quantization import INT8, MIXED, PROCESSORS, Quantization, quantization_for
+from hwsearch.quantization import FP32, INT8, MIXED, PROCESSORS, Quantization, quantization_for
 from hwsearch.space import Architecture, Architectures
 from hwsearch.supernets.supernet import Supernet
 from hwsearch.supernets.weight_sources import RANDOM
@@ -147,7 +147,7 @@ def write_kit(
     the models do not get into the kit. Equal models and code give the same bytes. Raise
     InputError where there is no model, or the file cannot be written.
     """
-    converted = (precision,) if net.precision is None else net.precision.options
+    converted = options_of(net.precision, precision)
     specs: dict[BlockSpec, int] = {}
     packed: list[KitModel] = []
     try:

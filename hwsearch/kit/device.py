@@ -15,8 +15,9 @@ from hwsearch.devices.ort_cpu import DEVICE as ORT_CPU
 from hwsearch.devices.runtime import Feeds
 from hwsearch.devices.spec import DeviceFactory, file_precision, respelled, split_name
 from hwsearch.errors import DeviceError, InputError
-from hwsearch.kit.manifest import CONFIRM, FP32, TABLE
+from hwsearch.kit.manifest import CONFIRM, TABLE
 from hwsearch.kit.results import check_complete, read_results
+from hwsearch.quantization import FP32
 
 Latencies = dict[str, Latency | DeviceError]
 

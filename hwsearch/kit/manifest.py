@@ -15,18 +15,18 @@ from typing import Any
 from hwsearch.blocks import BlockSpec
 from hwsearch.errors import InputError
 from hwsearch.files import MAX_BYTES, digest_of_text, parsed_json
+from hwsearch.quantization import FP16, FP32, INT8, MIXED
 
 FORMAT = "hwsearch kit"
 SCHEMA = 1
 NAME = "kit.json"
 MAX_MODEL_BYTES = 2**31  # of a protobuf message, which an ONNX file is
-FP32 = "fp32"
 # A device that takes the files of a precision, for messages.
 EXAMPLES = {
     FP32: "ort-cpu:threads=4",
-    "fp16": "ort-cuda:precision=fp16",
-    "int8": "ort-cpu:threads=4,precision=int8",
-    "mixed": "ort-cpu:threads=4,precision=mixed",
+    FP16: "ort-cuda:precision=fp16",
+    INT8: "ort-cpu:threads=4,precision=int8",
+    MIXED: "ort-cpu:threads=4,precision=mixed",
 }
 TABLE, CONFIRM, PROFILE = "table", "confirm", "profile"
 KEY = re.compile(r"[0-9a-f]{16}")

@@ -20,7 +20,7 @@ from hwsearch.devices.fingerprint import digest
 from hwsearch.errors import DeviceError, InputError
 from hwsearch.files import MAX_BYTES, parsed_json, read_bounded
 from hwsearch.kit.manifest import Plan, SubnetEntry
-from hwsearch.precision import BOUNDARY
+from hwsearch.precision import has_boundaries
 from hwsearch.prediction.block_times import (
     BlockTimes,
     Observed,
@@ -138,7 +138,7 @@ class Results:
         profiled = [each for each in observed if each.blocks_ms is not None]
         covered = {spec for each in profiled for _, spec in each.chain}
         complete = covered.issuperset(spec for each in observed for _, spec in each.chain)
-        bounded = any(spec.kind == BOUNDARY for each in observed for _, spec in each.chain)
+        bounded = has_boundaries(spec for each in observed for _, spec in each.chain)
         if profiled and (macs is None or (complete and not bounded)):
             return from_profiles(profiled)
         return from_subnets(observed, macs) if observed and macs is not None else None

@@ -29,10 +29,10 @@ from hwsearch.devices.spec import (
 )
 from hwsearch.errors import DeviceError, DeviceLostError, InputError, unknown
 from hwsearch.kit.device import DeviceInfo, Latencies, RemoteDevice, output_device
-from hwsearch.kit.manifest import FP32
 from hwsearch.kit.measuring_code import device_entries
 from hwsearch.kit.results import read_latency
 from hwsearch.kit.ssh_connection import ConnectionLostError, SshConnection, python_there
+from hwsearch.quantization import FP32
 
 logger = logging.getLogger(__name__)
 _HOST = re.compile(r"[^\s/-][^\s/]*")

@@ -79,26 +79,6 @@ def labels_agree(
     return agree
 
 
-def mean_divergence(ours: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Return the mean Kullback-Leibler divergence of class probabilities from reference ones.
-
-    In nats, KL(reference || ours). (n, classes) scores are logits, or probabilities where those
-    of the reference are none below 0 and add up to 1.
-    """
-    given = bool((reference >= 0).all()) and bool(np.allclose(reference.sum(axis=1), 1, atol=1e-3))
-    logs = [_log_probabilities(scores, given=given) for scores in (reference, ours)]
-    terms = np.exp(logs[0]) * (logs[0] - logs[1])
-    return max(0.0, float(terms.sum(axis=1).mean()))
-
-
-def _log_probabilities(scores: NDArray[Any], *, given: bool) -> NDArray[np.float64]:
-    exact = scores.astype(np.float64)
-    if given:
-        return np.asarray(np.log(np.maximum(exact, np.finfo(np.float32).tiny)))
-    shifted = exact - exact.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
 def count_macs(model: onnx.ModelProto) -> int:
     """Count the MACs of convolutions and matrix products for one sample."""
     try:

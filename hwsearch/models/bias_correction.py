@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwsearch.errors import EvaluationError
 from hwsearch.models.execution import Session
-from hwsearch.models.int8_numbers import Int8Constants
+from hwsearch.models.int8_numbers import Int8Constants, dequantised
 from hwsearch.models.onnx_file import opset_of
 from hwsearch.models.qdq_plan import read_by
 from hwsearch.quantization import Quantization
@@ -105,8 +105,7 @@ class _ErrorGraph:
         axis = 0 if node.op_type == "Conv" or transposed else 1
         array = self._constants.array(weight)
         scales = self._constants.scales(weight, weight=True, axis=axis)
-        shape = [-1 if at == axis else 1 for at in range(array.ndim)]
-        rounded = self._constants.integers(weight, scales, axis) * scales[0].reshape(shape)
+        rounded = dequantised(self._constants.integers(weight, scales, axis), scales, axis)
         if data not in self._means:
             self._means.add(data)
             self._mean(data, f"{data}/mean", [0], keep=True)

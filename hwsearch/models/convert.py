@@ -11,7 +11,7 @@ from hwsearch.models.dynamic_int8 import DynamicInt8Writer
 from hwsearch.models.int4_weights import Int4Writer
 from hwsearch.models.qdq_plan import QUANTIZED
 from hwsearch.models.quantize import Calibration, quantize_int8, state, to_fp16
-from hwsearch.precision import file_kind, spread
+from hwsearch.precision import Node, file_kind, spread
 from hwsearch.quantization import DYNAMIC, FP16, FP32, INT4, INT8, MIXED, Quantization
 from hwsearch.supernets.supernet import Supernet
 
@@ -62,9 +62,8 @@ class Converter:
         if INT4 in precisions.values():
             nodes = _nodes(model, precisions, blocks, INT4)
             result = Int4Writer(result).write(nodes)
-        state(result, precision=kind, converter=f"hwsearch {hwsearch.__version__}")
-        if kind == MIXED:
-            state(result, **{BLOCKS: json.dumps(_with_rules(model, blocks or {}))})
+        mixed = {BLOCKS: json.dumps(_with_rules(model, blocks or {}))} if kind == MIXED else {}
+        state(result, precision=kind, converter=f"hwsearch {hwsearch.__version__}", **mixed)
         return result
 
 
@@ -113,11 +112,9 @@ def node_blocks(model: onnx.ModelProto, names: Collection[str]) -> dict[str, str
     weights = {tensor.name for tensor in model.graph.initializer}
     longest_first = sorted(names, key=len, reverse=True)
 
-    def block_of(node: onnx.NodeProto) -> str | None:
+    def block_of(node: Node) -> str | None:
         paths = [*(name for name in node.input if name in weights), node.name.replace("/", ".")]
         pairs = ((path, name) for path in paths for name in longest_first)
         return next((name for path, name in pairs if path.startswith(f"{name}.")), None)
 
-    nodes = list(model.graph.node)
-    found = spread([(n.input, n.output) for n in nodes], [block_of(node) for node in nodes])
-    return {node.name: block for node, block in zip(nodes, found, strict=True)}
+    return spread(model.graph.node, block_of)

@@ -11,18 +11,12 @@ from functools import partial
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from hwsearch.errors import EvaluationError
 from hwsearch.models.int8_numbers import quantised, weight_scales
-from hwsearch.models.onnx_file import opset_of
+from hwsearch.models.onnx_file import check_opset
 from hwsearch.models.weighted_products import Product, ProductCopy, WeightedProducts
 from hwsearch.quantization import Quantization
 
 _OPSET = 11  # the first one with DynamicQuantizeLinear
-
-
-def dynamic_nodes(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes that dynamic int8 has a rule for, in their order."""
-    return WeightedProducts(model).names()
 
 
 class DynamicInt8Writer:
@@ -39,15 +33,11 @@ class DynamicInt8Writer:
         Raises:
             EvaluationError: The model's opset is before 11.
         """
-        if (opset := opset_of(model)) < _OPSET:
-            raise EvaluationError(
-                f"the model has opset {opset}, and dynamic int8 begins with {_OPSET}; export it "
-                "again, or take precision=fp32"
-            )
+        check_opset(model, _OPSET, "dynamic int8 begins")
         self._how, self._products = how, WeightedProducts(model)
 
     def write(self, nodes: Collection[str] | None = None) -> onnx.ModelProto:
-        """Return a copy of the model with nodes in int8, by default all `dynamic_nodes`.
+        """Return a copy of the model with nodes in int8, by default all products.
 
         Raises:
             EvaluationError: A weight has values that are not finite.

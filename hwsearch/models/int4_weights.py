@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from hwsearch.errors import EvaluationError
-from hwsearch.models.onnx_file import opset_of
+from hwsearch.models.onnx_file import check_opset
 from hwsearch.models.weighted_products import Product, ProductCopy, WeightedProducts
 
 _DOMAIN = "com.microsoft"
@@ -23,11 +23,6 @@ _LARGEST = 15
 _UPPER = np.uint8(16)  # of the upper half of a byte
 _TINY = np.finfo(np.float32).tiny
 Bytes = NDArray[np.uint8]
-
-
-def int4_nodes(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes whose weights can have 4 bits, in their order."""
-    return WeightedProducts(model).names()
 
 
 class Int4Writer:
@@ -42,15 +37,11 @@ class Int4Writer:
         Raises:
             EvaluationError: The model's opset is before 7.
         """
-        if (opset := opset_of(model)) < _OPSET:
-            raise EvaluationError(
-                f"the model has opset {opset}, and weights of 4 bits begin with {_OPSET}; export "
-                "it again, or take precision=fp32"
-            )
+        check_opset(model, _OPSET, "weights of 4 bits begin")
         self._products = WeightedProducts(model)
 
     def write(self, nodes: Collection[str] | None = None) -> onnx.ModelProto:
-        """Return a copy of the model with nodes in 4 bits, by default all `int4_nodes`.
+        """Return a copy of the model with nodes in 4 bits, by default all products.
 
         Raises:
             EvaluationError: A weight has values that are not finite.

@@ -1,6 +1,7 @@
 """Scales, zero points and integers of int8, equal to those of ONNX Runtime's quantiser."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -88,13 +89,25 @@ def weight_scales(name: str, array: Floats, axis: int | None, how: Quantization)
 def quantised(array: Floats, scales: Scales, axis: int | None) -> Integers:
     """Return values in scales, by index of an axis if one is given."""
     scale, point = scales
-    if axis is not None:
-        scale = scale.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-    found = np.asarray(array / scale)  # a scalar's quotient is no array
+    # A scalar's quotient is no array.
+    found = np.asarray(array / _along(scale, axis, array.ndim))
     np.rint(found, out=found)
     if point.any():
         found += point.flat[0]
     return found.astype(point.dtype)
+
+
+def dequantised(integers: Integers, scales: Scales, axis: int | None) -> Floats:
+    """Return the numbers that integers in scales stand for."""
+    scale, point = (_along(each, axis, integers.ndim) for each in scales)
+    return np.asarray((integers.astype(np.float64) - point) * scale, np.float32)
+
+
+def _along(numbers: NDArray[Any], axis: int | None, ndim: int) -> NDArray[Any]:
+    """Return numbers by index of an axis in a shape that broadcasts; others as they are."""
+    return (
+        numbers if axis is None else numbers.reshape([-1 if i == axis else 1 for i in range(ndim)])
+    )
 
 
 def activation_scales(

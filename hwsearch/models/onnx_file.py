@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import onnx
 from onnx import TensorProto, helper
 
-from hwsearch.errors import unknown
+from hwsearch.errors import EvaluationError, unknown
 from hwsearch.files import write_atomic
 from hwsearch.quantization import MIXED, OPTIONS
 
@@ -94,6 +94,15 @@ def precision_of(model: onnx.ModelProto) -> str:
 def opset_of(model: onnx.ModelProto) -> int:
     """Return the version of the standard operator set of a model."""
     return max(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))
+
+
+def check_opset(model: onnx.ModelProto, least: int, begins: str) -> None:
+    """Raise EvaluationError for a model of an opset before what ``begins`` with ``least``."""
+    if (opset := opset_of(model)) < least:
+        raise EvaluationError(
+            f"the model has opset {opset}, and {begins} with {least}; export it again, or take "
+            "precision=fp32"
+        )
 
 
 def _by_content(model: onnx.ModelProto) -> str:

@@ -18,7 +18,7 @@ from hwsearch.errors import EvaluationError, InputError
 from hwsearch.models.batch_norm_folding import drop_unused
 from hwsearch.models.bias_correction import bias_shifts, corrected_biases
 from hwsearch.models.clipping import clipped_ranges
-from hwsearch.models.onnx_file import PREFIX, opset_of, tensors
+from hwsearch.models.onnx_file import PREFIX, check_opset, tensors
 from hwsearch.models.qdq import Int8Writer, activations
 from hwsearch.quantization import Quantization
 
@@ -29,6 +29,7 @@ FP16_MAX = float(np.finfo(np.float16).max)
 CALIBRATED = "ranges by least squared error, biases corrected"  # how, in metadata
 _SHIFT_BATCHES = 4
 _SCALES_BY_CHANNEL = 13  # the first opset whose DequantizeLinear has an axis
+_BEGINS = "int8 with a scale for each channel begins"
 
 
 def check_converter(device: str, precision: str) -> None:
@@ -70,7 +71,7 @@ class Calibration:
             EvaluationError: There are no samples, the opset is too old, or ONNX Runtime refuses
                 the model or a batch.
         """
-        _check_opset(model)
+        check_opset(model, _SCALES_BY_CHANNEL, _BEGINS)
         rest = iter(batches)
         first = list(islice(rest, _SHIFT_BATCHES))
         ranges, samples = clipped_ranges(
@@ -96,8 +97,8 @@ def quantize_int8(
 ) -> onnx.ModelProto:
     """Quantise a float32 model statically, with QuantizeLinear and DequantizeLinear nodes.
 
-    An activation's range stands in the metadata.
-    Unfolded norms stay in float32. The same model and samples give the same bytes.
+    The ranges of activations stand in the metadata. Unfolded norms stay in float32. The same model
+    and samples give the same bytes.
 
     Args:
         model: Is not changed.
@@ -108,7 +109,7 @@ def quantize_int8(
     Raises:
         EvaluationError: The opset is too old, a range is not finite, or there are no samples.
     """
-    _check_opset(model)
+    check_opset(model, _SCALES_BY_CHANNEL, _BEGINS)
     found = samples
     if not isinstance(found, Calibration):
         found = Calibration.of(model, found, quantization)
@@ -124,14 +125,6 @@ def quantize_int8(
         **{RANGES: found.stated(converted)},
     )
     return converted
-
-
-def _check_opset(model: onnx.ModelProto) -> None:
-    if (opset := opset_of(model)) < _SCALES_BY_CHANNEL:
-        raise EvaluationError(
-            f"the model has opset {opset}, and int8 with a scale for each channel begins with "
-            f"{_SCALES_BY_CHANNEL}; export it again, or take precision=fp32"
-        )
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

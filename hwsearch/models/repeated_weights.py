@@ -54,13 +54,13 @@ def timing_model(
     activations are those of one random sample.
     """
     model = with_repeated_weights(to_onnx(net, arch))
-    sample = probe_inputs(net.input_spec(arch).inputs, samples=1)
-    convert = Converter(
-        quantization=quantization,
-        calibrate=lambda given: Calibration(
-            ranges=activation_ranges(given, activations(given), [sample])[0], digest="random"
-        ),
-    )
+
+    def calibrate(given: onnx.ModelProto) -> Calibration:
+        sample = probe_inputs(net.input_spec(arch).inputs, samples=1)
+        ranges, _ = activation_ranges(given, activations(given), [sample])
+        return Calibration(ranges=ranges, digest="random")
+
+    convert = Converter(quantization=quantization, calibrate=calibrate)
     made = convert(model, net.precisions(arch) or {WHOLE: precision}, blocks_of(net, model))
     state(made, **{RANGES: None})  # of no use, and they compress badly
     return made

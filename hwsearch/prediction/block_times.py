@@ -19,8 +19,9 @@ from typing import Final
 
 import numpy as np
 
+from hwsearch.architectures import PRECISION
 from hwsearch.blocks import BlockSpec
-from hwsearch.precision import BOUNDARY, PRECISION
+from hwsearch.precision import BOUNDARY
 from hwsearch.prediction.base import BoolArray, FloatArray, IntArray
 from hwsearch.quantization import DYNAMIC, INT8
 from hwsearch.tables import BlockLatency

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from hwsearch.architectures import PRECISION
 from hwsearch.choices import Choice
 from hwsearch.objectives import FloatArray
-from hwsearch.precision import PRECISION
 from hwsearch.quantization import OPTIONS
 from hwsearch.report.run_data import RunData
 from hwsearch.run.front import front_rows

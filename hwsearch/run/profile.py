@@ -27,7 +27,7 @@ from hwsearch.kit.manifest import PROFILE, Plan, SubnetEntry
 from hwsearch.kit.results import Results, measure_missing
 from hwsearch.models.quantize import check_converter
 from hwsearch.models.repeated_weights import timing_model
-from hwsearch.precision import BOUNDARY
+from hwsearch.precision import has_boundaries, options_of
 from hwsearch.prediction.subnet_design import choose_subnets, covering_subnets
 from hwsearch.quantization import quantization_for
 from hwsearch.run.progress import Progress, Silent
@@ -114,7 +114,7 @@ def make_table(
         HwsearchError: Some block specs could not be measured; the table has the others.
     """
     check_chosen(net, device)
-    for each in (device.precision,) if net.precision is None else net.precision.options:
+    for each in options_of(net.precision, device.precision):
         check_converter(device.spec, each)
     progress = progress or Silent()
     unfinished = path.with_name(f"{path.name}.partial")
@@ -140,7 +140,7 @@ def make_table(
         SETTINGS,
         progress,
         group_size=GROUP_SIZE,
-        profiled=() if _is_bounded(index) else set(cover.ids),
+        profiled=() if has_boundaries(index.specs) else set(cover.ids),
         seed=seed,
     )
     costs = dict(zip(index.specs, index.macs.tolist(), strict=True))
@@ -171,7 +171,7 @@ def covering(
     graded = space.sample_spread(_GRADED, seed)
     cover = Architectures.concatenate([graded, cover]).unique()
     if n is None:
-        n = max(len(cover), ceil(_PER_SPEC * len(specs)) if _is_bounded(index) else 0)
+        n = max(len(cover), ceil(_PER_SPEC * len(specs)) if has_boundaries(index.specs) else 0)
     if n > len(cover):
         more = space.sample_distinct(n - len(cover), seed, exclude=cover)
         cover = Architectures.concatenate([cover, more])
@@ -184,10 +184,6 @@ def covering(
             f"or more, {len(cover)} by default, or restrict the space"
         )
     return shuffled(cover[:n], seed)
-
-
-def _is_bounded(index: ChainIndex) -> bool:
-    return any(spec.kind == BOUNDARY for spec in index.specs)
 
 
 def shuffled(archs: Architectures, seed: int) -> Architectures:

@@ -33,7 +33,7 @@ from hwsearch.models.export import to_onnx
 from hwsearch.models.onnx_file import write_model
 from hwsearch.objectives import Objective, check_objectives
 from hwsearch.optimizer import Optimizer
-from hwsearch.precision import PrecisionSetting
+from hwsearch.precision import PrecisionSetting, options_of
 from hwsearch.prediction.latency import ExpectedWork
 from hwsearch.quantities import exact_quantities, search_quantities
 from hwsearch.quantization import DYNAMIC, INT8, slow_int8
@@ -231,7 +231,7 @@ def prepare(
 
 def _of_int8(net: Supernet, device: Device) -> list[str]:
     """Return what is to be said of int8 on the processor of a device, if files may be int8."""
-    options = (device.precision,) if net.precision is None else net.precision.options
+    options = options_of(net.precision, device.precision)
     note = slow_int8(device.fingerprint()) if {INT8, DYNAMIC} & set(options) else None
     return [] if note is None else [note]
 

@@ -1,6 +1,5 @@
 """A loaded supernet: a family's network restricted by rules, with its exact costs."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor, nn
 
-logger = logging.getLogger(__name__)
 _CHAINS_KEPT = 512
 _SPREAD = 10  # structures that are evaluated first, with the precisions in turns
 

@@ -14,13 +14,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from hwsearch.architectures import PRECISION
 from hwsearch.errors import EvaluationError, VerificationError
 from hwsearch.models.artifact import MODEL
 from hwsearch.models.convert import BLOCKS
-from hwsearch.models.onnx_file import read_metadata
+from hwsearch.models.int8_numbers import dequantised
+from hwsearch.models.onnx_file import emptied, read_metadata
 from hwsearch.models.qdq import Int8Writer
 from hwsearch.models.quantize import RANGES
-from hwsearch.precision import PRECISION, file_kind
+from hwsearch.precision import file_kind
 from hwsearch.quantization import INT8, MIXED, OPTIONS, Quantization
 
 _BACK = "DequantizeLinear"
@@ -108,17 +110,15 @@ def float32_form(model: onnx.ModelProto) -> onnx.ModelProto:
             name = renamed[node.output[0]] = _tensor(node)
             if node.input[0] in constants and name not in constants:
                 arrays[name] = _dequantised(node, constants)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    del result.graph.node[:], result.graph.initializer[:]
+    result = emptied(model)
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", _BACK):
             kept = result.graph.node.add()
             kept.CopyFrom(node)
             kept.input[:] = [renamed.get(name, name) for name in node.input]
             kept.output[:] = [renamed.get(name, name) for name in node.output]
-    given = (t for t in model.graph.initializer if t.name not in _numbers(model))
-    result.graph.initializer.extend(given)
+    numbers = _numbers(model)
+    result.graph.initializer.extend(t for t in model.graph.initializer if t.name not in numbers)
     made = (numpy_helper.from_array(array, name) for name, array in arrays.items())
     result.graph.initializer.extend(made)
     return result
@@ -143,12 +143,9 @@ def _numbers(model: onnx.ModelProto) -> set[str]:
 def _dequantised(
     node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
 ) -> NDArray[np.float32]:
-    integers, scales, points = (numpy_helper.to_array(constants[name]) for name in node.input)
-    if scales.size > 1:
-        axis = next(each.i for each in node.attribute if each.name == "axis")
-        shape = [-1 if at == axis else 1 for at in range(integers.ndim)]
-        scales, points = scales.reshape(shape), points.reshape(shape)
-    return np.asarray((integers.astype(np.float64) - points) * scales, np.float32)
+    integers, *scales = (numpy_helper.to_array(constants[name]) for name in node.input)
+    axis = next((each.i for each in node.attribute if each.name == "axis"), None)
+    return dequantised(integers, (scales[0], scales[1]), axis if scales[0].size > 1 else None)
 
 
 def _compare_nodes(model: onnx.ModelProto, again: onnx.ModelProto) -> None:

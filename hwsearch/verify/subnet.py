@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from hwsearch.accuracy.answer_metrics import mean_divergence
 from hwsearch.devices.base import Device
 from hwsearch.errors import HwsearchError, VerificationError
 from hwsearch.files import sha256_of
@@ -26,7 +27,6 @@ from hwsearch.models.agreement import (
     count_params,
     disagreement,
     labels_agree,
-    mean_divergence,
     probe_inputs,
 )
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS, Probe, read_card, spaced

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
+from scipy.stats import entropy
 
-from hwsearch.accuracy.answer_metrics import answer_metric, default_metrics, variance_of
+from hwsearch.accuracy.answer_metrics import (
+    answer_metric,
+    default_metrics,
+    mean_divergence,
+    variance_of,
+)
 from hwsearch.accuracy.metric import TOP1, UNDECIDED, Answers
 from hwsearch.accuracy.output_kinds import kind_of
 from hwsearch.errors import EvaluationError, InputError
@@ -217,3 +223,15 @@ def test_labels_beside_answers():
     output = np.eye(3, dtype=np.float32)
     given = Answers(np.array([0, 1, 1]), {"logits": output})
     np.testing.assert_array_equal(TOP1.outcomes([output], given, ("logits",)), [1, 1, 0])
+
+
+def test_divergence_is_that_of_class_probabilities():
+    logits = np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    assert mean_divergence(logits, logits) == 0.0
+    assert mean_divergence(logits + 7.0, logits) == pytest.approx(0.0, abs=1e-12)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    other = logits[::-1]
+    expected = entropy(shares[0], shares[1]) / 2 + entropy(shares[1], shares[0]) / 2
+    assert mean_divergence(other, logits) == pytest.approx(expected)
+    assert mean_divergence(shares[::-1], shares) == pytest.approx(expected)  # given as shares
+    assert np.isfinite(mean_divergence(np.eye(3)[::-1], np.eye(3)))

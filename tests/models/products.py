@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from hwsearch.models.weighted_products import WeightedProducts
 from tests.elastic.small_models import Builder
 
 
@@ -118,6 +119,11 @@ def behind_constants():
     b.op("MatMul", ["x", "i2"], "y")
     b.op("MatMul", ["x", "c"], "z")
     return with_weights(b, {"x": [3, 6]}, {"y": [3, 4], "z": [3, 4]})
+
+
+def product_names(model):
+    """Names of the nodes that writers of products have a rule for, in their order."""
+    return WeightedProducts(model).names()
 
 
 def parts(model):

@@ -12,7 +12,7 @@ from onnxruntime import quantization as peer
 
 from hwsearch.errors import EvaluationError
 from hwsearch.models.activation_ranges import activation_ranges
-from hwsearch.models.dynamic_int8 import DynamicInt8Writer, dynamic_nodes
+from hwsearch.models.dynamic_int8 import DynamicInt8Writer
 from hwsearch.models.execution import Session, run
 from hwsearch.models.qdq import Int8Writer, activations
 from hwsearch.quantization import Quantization
@@ -22,6 +22,7 @@ from tests.models.products import (
     every_product,
     left_alone,
     parts,
+    product_names,
 )
 
 EIGHT = Quantization(activations="uint8")
@@ -54,7 +55,7 @@ def check_equal(model, how, folder, nodes=None):
     ours = DynamicInt8Writer(model, how).write(nodes)
     assert model == given
     onnx.checker.check_model(ours, full_check=True)
-    nodes = dynamic_nodes(model) if nodes is None else nodes
+    nodes = product_names(model) if nodes is None else nodes
     theirs = of_onnxruntime(given, how, nodes, folder)
     assert parts(ours) == parts(theirs)
     return ours, theirs
@@ -88,7 +89,7 @@ def test_any_set_of_nodes(seed, tmp_path):
     model, draw = every_product(), np.random.default_rng(seed)
     kinds = {node.name: node.op_type for node in model.graph.node}
     # Its quantiser takes apart all Gemm nodes.
-    nodes = [n for n in dynamic_nodes(model) if kinds[n] == "Gemm" or draw.random() < 0.5]
+    nodes = [n for n in product_names(model) if kinds[n] == "Gemm" or draw.random() < 0.5]
     check_equal(model, EIGHT, tmp_path, nodes)
 
 
@@ -116,7 +117,7 @@ def test_a_weight_that_is_also_read_as_it_is_stays_exact_there():
 
 def test_untouched_nodes_stay_as_they_are():
     model = encoder(layers=2, gemm=True)
-    chosen = [name for name in dynamic_nodes(model) if name.startswith("1.")]
+    chosen = [name for name in product_names(model) if name.startswith("1.")]
     before, after = parts(model), parts(DynamicInt8Writer(model, SEVEN).write(chosen))
     kept = {name: node for name, node in before[0].items() if name not in chosen}
     assert len(chosen) == 6
@@ -126,7 +127,7 @@ def test_untouched_nodes_stay_as_they_are():
 
 def test_one_writer_for_many_sets_of_nodes():
     model = every_product()
-    writer, nodes = DynamicInt8Writer(model, EIGHT), dynamic_nodes(model)
+    writer, nodes = DynamicInt8Writer(model, EIGHT), product_names(model)
     writer.write(nodes[::2])
     assert parts(writer.write()) == parts(DynamicInt8Writer(model, EIGHT).write())
 
@@ -136,7 +137,7 @@ def test_beside_static_int8():
     static = [n.name for n in model.graph.node if n.name.startswith(("0.", "2.up"))]
     ranges, _ = activation_ranges(model, activations(model), [{"x": x}])
     mixed = Int8Writer(model, ranges, SEVEN).write(static)
-    assert dynamic_nodes(mixed) == [n for n in dynamic_nodes(model) if n not in static]
+    assert product_names(mixed) == [n for n in product_names(model) if n not in static]
     written = DynamicInt8Writer(mixed, SEVEN).write()
     onnx.checker.check_model(written, full_check=True)
     names = Counter(node.name for node in written.graph.node)
@@ -161,7 +162,7 @@ def test_the_same_data_in_static_int8():
 
 def test_products_without_a_rule_are_left_alone():
     model, nodes = left_alone()
-    assert dynamic_nodes(model) == nodes
+    assert product_names(model) == nodes
     written = DynamicInt8Writer(model, EIGHT).write()
     made = {node.name for node in written.graph.node}
     assert {node.name for node in model.graph.node} - made == set(nodes)
@@ -174,13 +175,13 @@ def test_weights_in_another_file_are_left_alone():
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value="weights.bin")
-    assert "0.q.matmul" not in dynamic_nodes(model)
-    assert "0.k.matmul" in dynamic_nodes(model)
+    assert "0.q.matmul" not in product_names(model)
+    assert "0.k.matmul" in product_names(model)
 
 
 def test_weights_of_constant_nodes_and_behind_identities():
     model = behind_constants()
-    assert dynamic_nodes(model) == ["y", "z"]
+    assert product_names(model) == ["y", "z"]
     both = DynamicInt8Writer(model, SEVEN).write()
     assert {t.name for t in both.graph.initializer} == {"c_quantized", "c_scale", "c_zero_point"}
     assert not {"Constant", "Identity"} & {node.op_type for node in both.graph.node}
@@ -229,7 +230,7 @@ def test_a_weight_that_is_not_finite_is_named(value):
     writer = DynamicInt8Writer(model, EIGHT)
     with pytest.raises(EvaluationError, match="weight w3 has values that are not finite"):
         writer.write()
-    writer.write([name for name in dynamic_nodes(model) if name != "g3"])
+    writer.write([name for name in product_names(model) if name != "g3"])
 
 
 def test_an_opset_without_dynamic_quantisation():

@@ -8,8 +8,8 @@ from onnxruntime.quantization import matmul_nbits_quantizer as peer
 
 from hwsearch.errors import EvaluationError
 from hwsearch.models.execution import run
-from hwsearch.models.int4_weights import Int4Writer, four_bits, int4_nodes
-from tests.models.products import encoder
+from hwsearch.models.int4_weights import Int4Writer, four_bits
+from tests.models.products import encoder, product_names
 
 
 def of_onnxruntime(model):
@@ -47,7 +47,7 @@ def test_outputs_are_near_and_files_smaller():
 
 def test_only_chosen_nodes_change():
     model = encoder(layers=2)
-    chosen = [name for name in int4_nodes(model) if name.startswith("1.")]
+    chosen = [name for name in product_names(model) if name.startswith("1.")]
     made = Int4Writer(model).write(chosen)
     changed = [node for node in made.graph.node if node.op_type == "MatMulNBits"]
     assert len(changed) == len(chosen) == 6

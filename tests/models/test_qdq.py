@@ -16,6 +16,7 @@ from hwsearch.models.qdq import Int8Writer, activations, quantizable_nodes
 from hwsearch.models.quantize import quantize_int8
 from hwsearch.quantization import Quantization
 from hwsearch.supernets.zoo import supernet_names
+from tests.models.products import parts
 
 U8 = Quantization(activations="uint8")
 WAYS = (
@@ -53,21 +54,6 @@ def of_onnxruntime(model, batches, how, nodes, folder):
         extra_options={"ActivationSymmetric": how.activations == "int8"},
     )
     return onnx.load(done)
-
-
-def parts(model):
-    """Nodes and constants by name, in comparable form."""
-    nodes = {
-        node.name: (
-            node.op_type,
-            list(node.input),
-            list(node.output),
-            sorted((a.name, str(helper.get_attribute_value(a))) for a in node.attribute),
-        )
-        for node in model.graph.node
-    }
-    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    return nodes, {name: (a.dtype, a.shape, a.tobytes()) for name, a in constants.items()}
 
 
 def check_equal(model, batches, how, folder, nodes=None):

@@ -11,11 +11,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
-from scipy.stats import entropy
 
 from hwsearch.errors import HwsearchError, InputError, VerificationError
 from hwsearch.files import sha256_of
-from hwsearch.models.agreement import disagreement, labels_agree, mean_divergence, probe_inputs
+from hwsearch.models.agreement import disagreement, labels_agree, probe_inputs
 from hwsearch.models.artifact import CARD, INFER, MODEL, WEIGHTS, write_files
 from hwsearch.models.export import to_onnx
 from hwsearch.supernets.interface import InputSpec, TensorSpec
@@ -399,15 +398,3 @@ def test_samples_that_are_no_numbers_are_named_before_anything_is_run(fresh):
     spoilt[name][1].flat[0] = np.nan
     with pytest.raises(VerificationError, match=f"sample 1 of input '{name}' has NaN"):
         verify_export(folder, exported, macs, spoilt, device=None)
-
-
-def test_divergence_is_that_of_class_probabilities():
-    logits = np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    assert mean_divergence(logits, logits) == 0.0
-    assert mean_divergence(logits + 7.0, logits) == pytest.approx(0.0, abs=1e-12)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    other = logits[::-1]
-    expected = entropy(shares[0], shares[1]) / 2 + entropy(shares[1], shares[0]) / 2
-    assert mean_divergence(other, logits) == pytest.approx(expected)
-    assert mean_divergence(shares[::-1], shares) == pytest.approx(expected)  # given as shares
-    assert np.isfinite(mean_divergence(np.eye(3)[::-1], np.eye(3)))
